@@ -1,0 +1,51 @@
+# Needs Python >= 3.11 and make; everything else is put into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+# Demo and tests use a server and a data directory of their own, whatever .env or the environment say.
+ISOLATED := env -u CELERY_BROKER_URL -u CELERY_RESULT_BACKEND -u CELERY_CONFIG_MODULE \
+	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-all check lock wheel clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## run the main job on real flights, end to end
+	@$(ISOLATED) $(BIN)/taskapp demo $(ARGS)
+
+up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter
+	@$(BIN)/taskapp up $(ARGS)
+
+test: $(VENV)/.dev ## unit tests and quick tests on real servers
+	@$(ISOLATED) $(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+
+test-all: $(VENV)/.dev ## every test
+	@$(ISOLATED) $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## style, types, imports, deployment files
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/check
+
+lock: $(VENV)/.dev ## write requirements/*.txt anew from pyproject.toml
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/lock
+
+wheel: $(VENV)/.dev ## build dist/taskapp-*.whl
+	@$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove .venv and what was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache
+
+# Both stamps belong to one environment: making dev also makes demo.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+	@./scripts/install $(VENV) requirements/demo.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@./scripts/install $(VENV) requirements/dev.txt
+	@touch $@ $(VENV)/.demo
+
+$(BIN)/python:
+	@./scripts/venv $(PYTHON) $(VENV)

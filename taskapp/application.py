@@ -1,0 +1,63 @@
+"""What every submit passes through, by ``delay()`` or by name: known task, known queue, size, deadline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import QueueNotFound
+from celery.utils import uuid
+from kombu.exceptions import EncodeError, OperationalError
+from kombu.utils.json import dumps
+from redis.exceptions import RedisError
+
+from taskapp.errors import (
+    BrokerUnavailable,
+    InvalidPayload,
+    PayloadTooLarge,
+    TaskappError,
+    UnknownQueue,
+    UnknownTask,
+)
+from taskapp.queues import TASK_ROUTES
+from taskapp.settings import get_settings
+
+OWN_PREFIX = "taskapp."
+
+
+class Application(Celery):
+    """Celery, refusing at the caller what could only fail later."""
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Send the task ``name``, as Celery does, after checking what can be checked here.
+
+        Raises:
+            UnknownTask: A name under ``taskapp.`` that no task type has.
+            UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
+            InvalidPayload: An argument is not JSON.
+            PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
+            BrokerUnavailable: The broker did not confirm within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
+        """
+        if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self._tasks:
+            raise UnknownTask(name, TASK_ROUTES)
+        self._check_size(name, args, kwargs)
+        options["task_id"] = options.get("task_id") or uuid()
+        try:
+            return super().send_task(name, args, kwargs, *rest, **options)
+        except QueueNotFound as error:
+            raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
+        except (OperationalError, RedisError, OSError) as error:
+            if isinstance(error, TaskappError):
+                raise
+            raise BrokerUnavailable(
+                name, options["task_id"], get_settings().submit_deadline_seconds, error
+            ) from error
+
+    def _check_size(self, name: str, args: Any, kwargs: Any) -> None:
+        try:
+            size_bytes = len(dumps((args or (), kwargs or {})).encode())
+        except (TypeError, ValueError, RecursionError, EncodeError) as error:
+            raise InvalidPayload(name, f"{error}; only what JSON can hold can be submitted") from error
+        limit_bytes = get_settings().max_payload_bytes
+        if size_bytes > limit_bytes:
+            raise PayloadTooLarge(name, size_bytes, limit_bytes)

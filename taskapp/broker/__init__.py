@@ -1,0 +1,1 @@
+"""How messages travel. ``transport`` adapts kombu."""

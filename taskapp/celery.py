@@ -1,0 +1,197 @@
+"""The Celery application; the only place where the parts are wired together.
+
+``celery -A taskapp worker`` finds ``app`` here. Importing this module reads no settings and opens
+no connection; both happen at the first use of ``app.conf``.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import click
+from celery.loaders.app import AppLoader
+from kombu import Exchange, Queue
+from kombu.utils.url import urlparse
+
+from taskapp import logs
+from taskapp.application import Application
+from taskapp.devredis import resolve_broker_url
+from taskapp.errors import TaskappError
+from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
+from taskapp.settings import Settings, get_settings
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
+TASK_TYPES = ("taskapp.tasks",)
+
+
+class Loader(AppLoader):  # type: ignore[misc]  # celery-types leaves the loaders untyped
+    """Reads Celery's configuration from our settings, when something first needs it."""
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        """Return Celery's configuration; inside a ``celery`` command a server may be started for it."""
+        commanded = inside_celery_command()
+        try:
+            settings = get_settings()
+            broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
+        except TaskappError as error:
+            if commanded:
+                raise click.ClickException(str(error)) from error
+            raise
+        if commanded:
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return configuration(settings, broker_url)
+
+
+def inside_celery_command() -> bool:
+    """Say whether this process is a ``celery`` command: only those may start a server of ours."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_root().command.name == "celery"
+
+
+def announce(line: str) -> None:
+    """Print ``line`` where the user sees it and a pipe does not."""
+    click.secho(line, fg="yellow", err=True)
+
+
+def configuration(settings: Settings, broker_url: str) -> dict[str, Any]:
+    """Return Celery's whole configuration for ``settings``."""
+    over_redis = urlparse(broker_url).scheme in REDIS_SCHEMES
+    result_url = settings.result_url or (broker_url if over_redis else None)
+    return {
+        "broker_url": broker_url,
+        "result_backend": result_url,
+        **(_over_redis(settings) if over_redis else {}),
+        **_queues(settings),
+        **_delivery(settings),
+        **_results(settings),
+        **_watching(),
+        "imports": (*TASK_TYPES, *settings.include),
+        "beat_schedule": _beat_schedule(settings),
+        "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
+        # One zone for all: a node elsewhere must not read a due time differently.
+        "timezone": "UTC",
+        "enable_utc": True,
+    }
+
+
+def _over_redis(settings: Settings) -> dict[str, Any]:
+    attempt_seconds = _attempt_seconds(settings)
+    return {
+        "broker_transport": "taskapp.broker.transport:Transport",
+        "broker_transport_options": {
+            "global_keyprefix": settings.key_prefix,
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            "queue_order": settings.queues,
+            # Ten levels under kombu's names; Flower reads the steps here to add them up right.
+            "priority_steps": list(PRIORITIES),
+            "sep": PRIORITY_SEPARATOR,
+            # A dead or frozen server must give delay() an error, not a hang.
+            "socket_timeout": attempt_seconds,
+            "socket_connect_timeout": attempt_seconds,
+            "socket_keepalive": True,
+        },
+    }
+
+
+def _attempt_seconds(settings: Settings) -> float:
+    """Return how long one attempt may take, so that a first one and its repeat stay inside the deadline."""
+    return settings.submit_deadline_seconds / 2
+
+
+def _queues(settings: Settings) -> dict[str, Any]:
+    routes = {**TASK_ROUTES, **settings.route_table}
+    return {
+        "task_queues": [
+            Queue(
+                name,
+                Exchange(name, type="direct"),
+                routing_key=name,
+                # RabbitMQ keeps priorities only in queues declared with their number.
+                queue_arguments={"x-max-priority": HIGHEST_PRIORITY},
+            )
+            for name in settings.queues
+        ],
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_routes": (lambda name, *_, **__: {"queue": queue_for(name, routes)},),
+        # A misspelt queue name would make a queue that no worker ever reads.
+        "task_create_missing_queues": False,
+    }
+
+
+def _delivery(settings: Settings) -> dict[str, Any]:
+    return {
+        # Acknowledged after the run, so that a message outlives the worker that holds it.
+        "task_acks_late": True,
+        # A child process that dies gives its message back instead of failing the task.
+        "task_reject_on_worker_lost": True,
+        # Take no more than can run now: what is taken ahead waits behind a long task.
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Pickle runs code of whoever can write to the broker.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.1,
+            "interval_max": 0.1,
+        },
+        "broker_connection_timeout": _attempt_seconds(settings),
+        # A worker that starts before its broker waits for it.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+    }
+
+
+def _results(settings: Settings) -> dict[str, Any]:
+    return {
+        # Results nobody fetches must not fill the server.
+        "result_expires": timedelta(seconds=settings.result_expires_seconds),
+        # The type, queue and arguments of a finished task, for Flower and for people.
+        "result_extended": True,
+        "redis_socket_timeout": _attempt_seconds(settings),
+        "redis_socket_connect_timeout": _attempt_seconds(settings),
+        "result_backend_transport_options": {
+            "global_keyprefix": settings.key_prefix,
+            "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
+        },
+    }
+
+
+def _watching() -> dict[str, Any]:
+    return {
+        "worker_send_task_events": True,
+        # The time of submitting, without which nobody can tell how long tasks wait.
+        "task_send_sent_event": True,
+        # So that a long task is not taken for a waiting one.
+        "task_track_started": True,
+    }
+
+
+def _beat_schedule(settings: Settings) -> dict[str, Any]:
+    if not settings.canary_seconds:
+        return {}
+    return {
+        "canary": {
+            "task": "taskapp.canary",
+            "schedule": timedelta(seconds=settings.canary_seconds),
+            # One that waited for a whole round says nothing new.
+            "options": {"expires": settings.canary_seconds},
+        }
+    }
+
+
+app = Application(
+    "taskapp",
+    loader=Loader,
+    task_cls="taskapp.worker.task:Task",
+    # Set below for every thread, not only for the one that imports this module.
+    set_as_current=False,
+)
+app.set_default()  # a @shared_task called in a web server's thread finds this app
+logs.install()

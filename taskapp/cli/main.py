@@ -1,0 +1,54 @@
+"""``taskapp``: finds its commands by name and imports only the one that is run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from taskapp import __version__
+from taskapp.errors import TaskappError, did_you_mean
+
+COMMANDS = {
+    "demo": "taskapp.cli.demo:demo",
+    "up": "taskapp.cli.up:up",
+    "exporter": "taskapp.cli.exporter:exporter",
+    "redis": "taskapp.cli.redis:redis",
+}
+"""Every command and where it is."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, or say which one was probably meant."""
+        if cmd_name not in COMMANDS:
+            ctx.fail(f"no command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}")
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def taskapp() -> None:
+    """A distributed task scheduler for Python teams, built on Celery.
+
+    Nodes run `celery -A taskapp worker`, timed jobs `celery -A taskapp beat`, the dashboard
+    `celery -A taskapp flower`.
+    """
+
+
+def main() -> None:
+    """Run the command line; one line on stderr and exit code 1 for an error of ours."""
+    try:
+        taskapp()
+    except TaskappError as error:
+        click.echo(f"taskapp: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,106 @@
+"""``taskapp up``: everything for everyday development, in one terminal."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from taskapp import devredis
+from taskapp.processes import Program, Supervisor, celery_program, python_program, stop_on_signals
+from taskapp.settings import Settings, get_settings
+
+COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
+
+
+@click.command()
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 32), help="Worker nodes to run.")
+@click.option("-c", "--concurrency", default=2, show_default=True, type=click.IntRange(1), help="Tasks at once on a node.")
+@click.option("--flower-port", default=5555, show_default=True, help="Port of the dashboard.")
+@click.option("--exporter-port", default=9540, show_default=True, help="Port of the Prometheus metrics.")
+@click.option("--reload", is_flag=True, help="Restart workers and beat when a Python file below this folder changes.")
+def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, reload: bool) -> None:
+    """Run Redis, workers, beat, Flower and the exporter with your own tasks, until Ctrl-C.
+
+    A process that dies is started again. A Redis that already runs, or TASKAPP_BROKER_URL, is
+    used and left alone; one started here is stopped at the end.
+    """
+    stop_on_signals()
+    settings = get_settings()
+    workers = [
+        celery_program(f"node-{n}", "worker", "-n", f"node-{n}@%h", "-c", str(concurrency), "-l", "INFO")
+        for n in range(1, nodes + 1)
+    ]
+    programs = [
+        *workers,
+        celery_program("beat", "beat", "-l", "INFO"),
+        celery_program("flower", "flower", f"--port={flower_port}"),
+        python_program("exporter", "-m", "taskapp", "exporter", "--port", str(exporter_port)),
+    ]
+    with server(settings):
+        click.secho(f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True)
+        click.echo("Ctrl-C stops everything")
+        supervisor = Supervisor(programs, on_line=_printer(programs), env=os.environ)
+        try:
+            supervisor.start()
+            _watch(supervisor, [program.name for program in (*workers, programs[nodes])] if reload else [])
+        except KeyboardInterrupt:
+            click.echo("stopping …", err=True)
+        finally:
+            supervisor.stop()
+
+
+@contextmanager
+def server(settings: Settings) -> Iterator[None]:
+    """Have a broker for the time of the block; stop it afterwards if it was started here."""
+    if settings.broker_url is None:
+        running = devredis.running(settings.data_dir)
+        devredis.resolve_broker_url(settings, may_start=True, announce=lambda line: click.secho(line, fg="yellow", err=True))
+    try:
+        yield
+    finally:
+        if settings.broker_url is None and running is None:
+            devredis.stop(settings.data_dir)
+
+
+def _printer(programs: list[Program]) -> "_Printer":
+    return _Printer(programs)
+
+
+class _Printer:
+    """Prints lines with their program's name in front, one at a time."""
+
+    def __init__(self, programs: list[Program]) -> None:
+        self._width = max(len(program.name) for program in programs)
+        self._colour = {program.name: colour for program, colour in zip(programs, itertools.cycle(COLOURS), strict=False)}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, line: str) -> None:
+        with self._lock:
+            click.echo(click.style(f"{name:<{self._width}} | ", fg=self._colour[name]) + line)
+
+
+def _watch(supervisor: Supervisor, reloaded: list[str]) -> None:
+    changed = threading.Event()
+    if reloaded:
+        threading.Thread(target=_set_at_change, args=(changed,), daemon=True).start()
+    while True:
+        supervisor.revive()
+        if changed.is_set():
+            changed.clear()
+            supervisor.on_line(reloaded[0], "code changed; restarting workers and beat")
+            supervisor.restart(reloaded)
+        time.sleep(0.2)
+
+
+def _set_at_change(changed: threading.Event) -> None:
+    from watchfiles import PythonFilter, watch
+
+    for _ in watch(Path.cwd(), watch_filter=PythonFilter()):
+        changed.set()

@@ -1,0 +1,166 @@
+"""A set of processes run together: output prefixed, deaths noticed, one stop for all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+LONGEST_PAUSE_SECONDS = 30.0
+STABLE_AFTER_SECONDS = 30.0
+"""A process that ran this long starts again at once when it dies."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to start: ``argv`` under a ``name``; ``ready_line`` is the text in its output that says it works."""
+
+    name: str
+    argv: Sequence[str]
+    ready_line: str = ""
+
+
+OnLine = Callable[[str, str], None]
+"""Called with a program's name and one line of its output, or a line about it."""
+
+
+def celery_program(name: str, *arguments: str, ready_line: str = "") -> Program:
+    """Return the program ``celery -A taskapp …`` in this interpreter."""
+    return Program(name, (sys.executable, "-m", "celery", "-A", "taskapp", *arguments), ready_line)
+
+
+def python_program(name: str, *arguments: str, ready_line: str = "") -> Program:
+    """Return the program ``python …`` in this interpreter."""
+    return Program(name, (sys.executable, *arguments), ready_line)
+
+
+@dataclass
+class _Running:
+    program: Program
+    popen: subprocess.Popen[str]
+    reader: threading.Thread
+    started_at: float
+    ready: threading.Event
+    deaths: int = 0
+    start_again_at: float | None = None
+
+
+@dataclass
+class Supervisor:
+    """Starts programs, passes their lines on, starts the dead again, stops them all.
+
+    Each program is a process group of its own, so that Ctrl-C reaches this process alone and
+    it decides the order. Use from one thread.
+    """
+
+    programs: Sequence[Program]
+    on_line: OnLine
+    env: Mapping[str, str]
+    cwd: str | None = None
+    _running: dict[str, _Running] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start every program that does not run."""
+        for program in self.programs:
+            if program.name not in self._running:
+                self._running[program.name] = self._spawn(program)
+
+    def not_ready(self) -> list[str]:
+        """Return the names of programs whose ready line has not been seen."""
+        return [name for name, one in self._running.items() if not one.ready.is_set()]
+
+    def dead(self) -> dict[str, int]:
+        """Return exit codes by name of programs that ended."""
+        return {name: code for name, one in self._running.items() if (code := one.popen.poll()) is not None}
+
+    def revive(self) -> None:
+        """Start dead programs again, each after a pause that doubles while it keeps dying."""
+        now = time.monotonic()
+        for name, code in self.dead().items():
+            one = self._running[name]
+            if one.start_again_at is None:
+                if now - one.started_at > STABLE_AFTER_SECONDS:
+                    one.deaths = 0
+                pause_seconds = 0.0 if one.deaths == 0 else min(2.0 ** (one.deaths - 1), LONGEST_PAUSE_SECONDS)
+                one.start_again_at = now + pause_seconds
+                self.on_line(name, f"ended with {_how(code)}; starting it again in {pause_seconds:g} s")
+            if now >= one.start_again_at:
+                self._running[name] = self._spawn(one.program, deaths=one.deaths + 1)
+
+    def restart(self, names: Sequence[str], grace_seconds: float = 10.0) -> None:
+        """Stop ``names`` and start them anew."""
+        self.stop(grace_seconds, names)
+        self.start()
+
+    def stop(self, grace_seconds: float = 10.0, names: Sequence[str] | None = None) -> None:
+        """Send SIGTERM to all (or ``names``), last started first, and SIGKILL to what is left after the grace."""
+        stopping = [one for name, one in reversed(self._running.items()) if names is None or name in names]
+        for one in stopping:
+            _signal_group(one.popen, signal.SIGTERM)
+        deadline = time.monotonic() + grace_seconds
+        for one in stopping:
+            try:
+                one.popen.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.on_line(one.program.name, f"did not stop within {grace_seconds:g} s; killed")
+            # Children of a program that ended by itself may live on in its group.
+            _signal_group(one.popen, signal.SIGKILL)
+            one.popen.wait()
+            one.reader.join(1.0)
+            del self._running[one.program.name]
+
+    def _spawn(self, program: Program, deaths: int = 0) -> _Running:
+        popen = subprocess.Popen(
+            list(program.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**self.env, "PYTHONUNBUFFERED": "1"},
+            cwd=self.cwd,
+            start_new_session=True,
+        )
+        ready = threading.Event()
+        reader = threading.Thread(target=self._read, args=(program, popen, ready), daemon=True)
+        reader.start()
+        return _Running(program, popen, reader, time.monotonic(), ready, deaths)
+
+    def _read(self, program: Program, popen: subprocess.Popen[str], ready: threading.Event) -> None:
+        if not program.ready_line:
+            ready.set()
+        for line in popen.stdout or ():
+            if program.ready_line in line:
+                ready.set()
+            self.on_line(program.name, line.rstrip())
+
+
+def _signal_group(popen: subprocess.Popen[str], number: signal.Signals) -> None:
+    try:
+        if number is signal.SIGTERM:
+            # Only the head of the group: a Celery worker stops its children itself, in order.
+            popen.send_signal(number)
+        else:
+            os.killpg(popen.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def stop_on_signals() -> None:
+    """Make SIGTERM and a closed terminal end this process as Ctrl-C does, so that its cleaning runs."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)

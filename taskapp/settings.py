@@ -1,0 +1,217 @@
+"""``TASKAPP_*`` variables and ``.env`` to one validated, frozen ``Settings``.
+
+Precedence: the process environment, then the ``.env`` file, then the defaults here. A name that
+no setting has, or a value of the wrong type, is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from taskapp.errors import InvalidSetting, TaskappError, UnknownSetting
+from taskapp.queues import DEFAULT_QUEUE, DEFAULT_QUEUES
+
+PREFIX = "TASKAPP_"
+ENV_FILE_VARIABLE = "TASKAPP_ENV_FILE"
+"""Names the ``.env`` file to read; empty reads none. Not a setting: it says where settings are."""
+
+_KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+"""Variables Kubernetes injects for a service named ``taskapp-…``; they are not settings."""
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Everything about a deployment that is not code. One instance a process: ``get_settings()``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    broker_url: str | None = None
+    """Where messages are: ``redis://``, ``rediss://``, ``amqp://`` … Empty: a Redis server of our own."""
+    result_url: str | None = None
+    """Where results are. Empty: the broker, when that is a Redis."""
+    embedded: Literal["auto", "never"] = "auto"
+    """Whether a Redis server of our own may be started when ``broker_url`` is empty. Container images say never."""
+    data_dir: Path = Field(default_factory=lambda: user_data_path("taskapp", appauthor=False))
+    """Where a server of our own keeps its data, and files of tasks by default. One per user."""
+    key_prefix: str = ""
+    """Put before every key in Redis, so that two environments can share one server."""
+    include: CommaSeparated = ()
+    """Modules of your tasks, imported by every node, separated by commas: ``shop.tasks,billing.tasks``."""
+    queues: CommaSeparated = DEFAULT_QUEUES
+    """The queues in the order they are taken, separated by commas. Must hold ``default``."""
+    routes: CommaSeparated = ()
+    """Queues of your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
+    result_expires_seconds: int = Field(default=86_400, ge=1)
+    """How long results are kept."""
+    visibility_timeout_seconds: int = Field(default=3_600, ge=10)
+    """After how long a message of a dead worker is delivered again. Longer than your longest task."""
+    submit_deadline_seconds: float = Field(default=4.0, gt=0, le=60)
+    """How long ``delay()`` tries a broker that does not answer before it raises."""
+    canary_seconds: float = Field(default=60.0, ge=0)
+    """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
+    max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
+    """The most bytes the arguments of one task may take."""
+    log_format: Literal["text", "json"] = "text"
+    """``text`` for people, ``json`` for one JSON object a line."""
+    file_dirs: CommaSeparated = ()
+    """Directories whose files tasks may read and write, separated by commas. Empty: ``<data_dir>/files``."""
+    http_allowed_hosts: CommaSeparated = ()
+    """Hosts ``http_request`` may call: ``api.example.com``, ``*.example.com``, ``127.0.0.1:8080``. Empty: none."""
+    http_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long one HTTP request may take."""
+    smtp_host: str = "localhost"
+    """The mail server."""
+    smtp_port: int = Field(default=25, ge=1, le=65_535)
+    """Its port: 25, 587 with ``starttls``, 465 with ``tls``."""
+    smtp_security: Literal["none", "starttls", "tls"] = "none"
+    """How the connection to the mail server is protected. A login is refused without protection."""
+    smtp_username: str = ""
+    """Login at the mail server; empty for none."""
+    smtp_password: str = Field(default="", repr=False)
+    """Password for ``smtp_username``."""
+    smtp_ca_file: Path | None = None
+    """Certificate authorities to trust for the mail server. Empty: the system's."""
+    smtp_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long the mail server may be silent."""
+    mail_from: str = "taskapp@localhost"
+    """Sender of mails that name none."""
+
+    @field_validator("include", "queues", "routes", "file_dirs", "http_allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("broker_url", "result_url", "smtp_ca_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("broker_url", "result_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError("a URL is needed, such as redis://localhost:6379/0")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("queues")
+    @classmethod
+    def _has_default(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if DEFAULT_QUEUE not in value:
+            raise ValueError(f"it must hold {DEFAULT_QUEUE!r}, where tasks go that no route names")
+        if len(set(value)) != len(value):
+            raise ValueError("a queue is named twice")
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _are_routes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for route in value:
+            if not re.fullmatch(r"[^=]+=[^=]+", route):
+                raise ValueError(f"{route!r} is not of the form task=queue")
+        return value
+
+    @model_validator(mode="after")
+    def _routes_lead_to_queues(self) -> Settings:
+        for route in self.routes:
+            queue = route.partition("=")[2].strip()
+            if queue not in self.queues:
+                raise ValueError(f"routes: {route!r} leads to no queue (queues: {', '.join(self.queues)})")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values only from ``load_settings``, which has merged environment and ``.env``."""
+        return (init_settings,)
+
+    @property
+    def allowed_roots(self) -> tuple[Path, ...]:
+        """The directories tasks may touch, absolute."""
+        if not self.file_dirs:
+            return (self.data_dir / "files",)
+        return tuple(Path(directory).expanduser().resolve() for directory in self.file_dirs)
+
+    @property
+    def route_table(self) -> dict[str, str]:
+        """User routes as a mapping of task name or pattern to queue."""
+        return {name.strip(): queue.strip() for name, _, queue in (route.partition("=") for route in self.routes)}
+
+
+SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.model_fields)
+"""Every variable there is, in the order of the class."""
+
+
+def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
+    """Build ``Settings`` from ``environ`` and, below it, ``env_file``.
+
+    Raises:
+        UnknownSetting: A ``TASKAPP_`` variable is no setting.
+        InvalidSetting: A value has the wrong type or is out of range.
+    """
+    merged: dict[str, str] = {}
+    if env_file is not None:
+        merged.update({name: value or "" for name, value in dotenv_values(env_file).items()})
+    merged.update(environ)
+    values: dict[str, str] = {}
+    for name, value in merged.items():
+        if not name.startswith(PREFIX) or name == ENV_FILE_VARIABLE:
+            continue
+        if name in SETTING_NAMES:
+            values[name.removeprefix(PREFIX).lower()] = value
+        elif not _KUBERNETES_SERVICE.search(name):
+            raise UnknownSetting(name, SETTING_NAMES)
+    try:
+        return Settings(**values)  # type: ignore[arg-type]  # pydantic turns the text into each field's type
+    except ValidationError as error:
+        raise _first_problem(error, values) from error
+
+
+def _first_problem(error: ValidationError, values: Mapping[str, str]) -> TaskappError:
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    field = str(problem["loc"][0]) if problem["loc"] else message.partition(":")[0]
+    shown = "***" if "password" in field else values.get(field, "")
+    return InvalidSetting(PREFIX + field.upper(), shown, message[:1].lower() + message[1:])
+
+
+def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the ``.env`` of the project ``start`` lies in, or ``None``.
+
+    The project's root is the nearest folder upwards with a ``.env``, a ``pyproject.toml`` or a
+    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off.
+    """
+    if (named := environ.get(ENV_FILE_VARIABLE)) is not None:
+        if named and not Path(named).is_file():
+            raise InvalidSetting(ENV_FILE_VARIABLE, named, "there is no such file")
+        return Path(named) if named else None
+    for directory in (start, *start.parents):
+        if (directory / ".env").is_file():
+            return directory / ".env"
+        if (directory / "pyproject.toml").exists() or (directory / ".git").exists():
+            return None
+    return None
+
+
+@cache
+def get_settings() -> Settings:
+    """Return this process's settings, read once at first use."""
+    return load_settings(os.environ, find_env_file(Path.cwd(), os.environ))

@@ -1,0 +1,17 @@
+"""``taskapp.canary``: the timed job that shows the path from beat to result works."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from taskapp.celery import app
+
+logger = logging.getLogger(__name__)
+
+
+@app.task(name="taskapp.canary", typed=True, soft_time_limit=10, time_limit=15)
+def canary() -> float:
+    """Return the time of the run in Unix seconds. Running it again returns a later time."""
+    logger.info("canary ran", extra={"action": "canary"})
+    return time.time()

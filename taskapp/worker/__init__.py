@@ -1,0 +1,1 @@
+"""What happens around one run: the Task base class and typed payloads."""

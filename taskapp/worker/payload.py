@@ -1,0 +1,128 @@
+"""Typed payloads: arguments checked against annotations, when submitted and when run."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from taskapp.errors import InvalidPayload
+
+Arguments = tuple[list[Any], dict[str, Any]]
+
+
+class Payload:
+    """The checked arguments of one task type.
+
+    Arguments annotated with Pydantic models are checked always, plainly annotated ones only
+    with ``plain=True``. Others pass through.
+    """
+
+    def __init__(self, task_name: str, run: Callable[..., Any], *, plain: bool) -> None:
+        """Read the annotations of ``run``."""
+        self.task_name = task_name
+        parameters = list(inspect.signature(run).parameters.values())
+        adapters = _adapters(run, parameters, plain=plain)
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._by_position = [(p.name, adapters.get(p.name)) for p in parameters if p.kind in positional]
+        self._by_name = {name: adapter for name, adapter in adapters.items() if adapter is not None}
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to check."""
+        return bool(self._by_name)
+
+    def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """Check arguments at the caller; return them as JSON.
+
+        Raises:
+            InvalidPayload: With every problem and the path to it.
+        """
+        args, kwargs = self.to_python(args, kwargs)
+        return self._dump(args, kwargs)
+
+    def named_to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """Check what a signature can know: named arguments.
+
+        Its positional ones may move, because a parent's result is put before them; of those,
+        models become JSON and the rest stay.
+        """
+        named = {name: self._check(name, self._by_name.get(name), value) for name, value in kwargs.items()}
+        _, dumped = self._dump([], named)
+        return [_plain(value) for value in args], dumped
+
+    def to_python(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """Check arguments at the worker; return them as the types the task asks for."""
+        checked = [
+            self._check(*self._by_position[index], value) if index < len(self._by_position) else value
+            for index, value in enumerate(args)
+        ]
+        return checked, {name: self._check(name, self._by_name.get(name), value) for name, value in kwargs.items()}
+
+    def _check(self, name: str, adapter: TypeAdapter[Any] | None, value: Any) -> Any:
+        if adapter is None:
+            return value
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            raise InvalidPayload(self.task_name, _problems(name, error)) from error
+
+    def _dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        adapters = [adapter for _, adapter in self._by_position]
+        dumped = [
+            adapters[index].dump_python(value, mode="json")  # type: ignore[union-attr]
+            if index < len(adapters) and adapters[index] is not None
+            else value
+            for index, value in enumerate(args)
+        ]
+        named = {
+            name: self._by_name[name].dump_python(value, mode="json") if name in self._by_name else value
+            for name, value in kwargs.items()
+        }
+        return dumped, named
+
+
+def _adapters(
+    run: Callable[..., Any], parameters: Sequence[inspect.Parameter], *, plain: bool
+) -> dict[str, TypeAdapter[Any] | None]:
+    try:
+        hints = typing.get_type_hints(run, include_extras=True)
+    except NameError:
+        # Annotations only a type checker can read; Celery accepts such tasks, so do we.
+        return {}
+    adapters: dict[str, TypeAdapter[Any] | None] = {}
+    for parameter in parameters:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue
+        hint = hints.get(parameter.name, Any)
+        if hint is not Any and (plain or _holds_model(hint)):
+            adapters[parameter.name] = _adapter(hint, must_exist=plain)
+    return adapters
+
+
+def _adapter(hint: Any, *, must_exist: bool) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        if must_exist:
+            raise
+        return None
+
+
+def _holds_model(hint: Any) -> bool:
+    if inspect.isclass(hint) and not typing.get_args(hint):
+        return issubclass(hint, BaseModel)
+    return any(_holds_model(part) for part in typing.get_args(hint))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _problems(name: str, error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in (name, *problem['loc']))}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        for problem in error.errors(include_url=False)
+    )

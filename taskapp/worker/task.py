@@ -1,0 +1,96 @@
+"""The base class of every task type of our app: typed payloads and which errors are retried."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import celery
+from celery.canvas import Signature
+from pydantic import BaseModel
+
+from taskapp.errors import InvalidPayload, PermanentError
+from taskapp.worker.payload import Payload
+
+NEVER_RETRIED = (PermanentError, InvalidPayload)
+
+
+class Task(celery.Task):
+    """A Celery task whose annotated arguments are checked and whose permanent errors stay failures.
+
+    Options beside Celery's own: ``typed=True`` checks plainly annotated arguments too.
+    ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` mean what they
+    mean in Celery; waits are drawn evenly from zero to the backoff (full jitter).
+    """
+
+    abstract = True
+    typed = False
+    """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
+    retry_jitter = True
+
+    @classmethod
+    def on_bound(cls, app: celery.Celery) -> None:
+        """Put the check of arguments and the dump of a returned model around ``run``."""
+        run = cls.__dict__.get("run")
+        if run is None or "_unchecked_run" in cls.__dict__:
+            return
+        cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
+        bound = not isinstance(run, staticmethod)
+        cls.run = _checked(cls, cls._unchecked_run) if bound else staticmethod(_checked(cls, cls._unchecked_run))
+
+    @classmethod
+    @functools.cache
+    def payload(cls) -> Payload:
+        """Return what is checked of this type's arguments, read from its annotations once."""
+        return Payload(cls.name, cls._unchecked_run, plain=cls.typed)
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
+        """Create a signature, as Celery does; named arguments are checked here.
+
+        Raises:
+            InvalidPayload: A named argument does not fit.
+        """
+        if self.payload():
+            kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
+            args, named = self.payload().named_to_json(args or (), kwargs or {})
+            if starargs:
+                starargs = (named, *starargs[1:])
+            elif kwargs:
+                starkwargs["kwargs"] = named
+        return super().signature(args, *starargs, **starkwargs)
+
+    subtask = signature
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Submit, as Celery does; the arguments are checked first.
+
+        Raises:
+            InvalidPayload: An argument does not fit; nothing was queued.
+        """
+        # A follow-up of a finished task and a retry carry arguments nobody here can mend: those
+        # are checked when they run, so that it is they that fail.
+        comes_from_a_run = options.get("parent_id") is not None or options.get("retries")
+        if self.payload() and not comes_from_a_run:
+            args, kwargs = self.payload().to_json(args or (), kwargs or {})
+        return super().apply_async(args, kwargs, *rest, **options)
+
+    def retry(self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any) -> Any:
+        """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
+        if isinstance(exc, NEVER_RETRIED):
+            raise exc
+        asked_seconds = getattr(exc, "retry_after_seconds", None)
+        if asked_seconds is not None and options.get("eta") is None:
+            countdown = max(countdown or 0, asked_seconds)
+        return super().retry(*args, exc=exc, countdown=countdown, **options)
+
+
+def _checked(task_type: type[Task], run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def run_checked(*args: Any, **kwargs: Any) -> Any:
+        if payload := task_type.payload():
+            args, kwargs = payload.to_python(args, kwargs)  # type: ignore[assignment]
+        result = run(*args, **kwargs)
+        return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+
+    return run_checked

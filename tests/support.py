@@ -1,0 +1,142 @@
+"""Waiting for conditions, and real processes for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+
+Value = TypeVar("Value")
+
+
+def eventually(condition: Callable[[], Value], within_seconds: float = 20.0, every_seconds: float = 0.02) -> Value:
+    """Return the first true value of ``condition``; fail with its last one after ``within_seconds``."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {within_seconds} s; last value {value!r}"
+        time.sleep(every_seconds)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment of a process under test: nothing of the developer's settings reaches it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKAPP_", "CELERY_"))}
+    return {**kept, "TASKAPP_ENV_FILE": "", "PYTHONUNBUFFERED": "1", **variables}
+
+
+class Process:
+    """One real process with its output in a file. Ends with its whole process group."""
+
+    def __init__(self, argv: list[str], log: Path, env: dict[str, str], cwd: Path | None = None) -> None:
+        self.argv, self.log, self.env, self.cwd = argv, log, env, cwd
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, within_seconds: float = 20.0) -> int:
+        return self._popen.wait(within_seconds)
+
+    def terminate(self, within_seconds: float = 20.0) -> int:
+        if self.returncode is None:
+            self._popen.terminate()
+        return self.wait(within_seconds)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its children."""
+        if self.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def close(self) -> None:
+        if self.returncode is None:
+            self._popen.terminate()
+            try:
+                self.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class RedisServer:
+    """A real server on a port of its own; ``start`` after ``kill`` or ``stop`` keeps port and data."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self.binary, self.directory, self.port = binary, directory, free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, decode_responses=True)
+
+    def start(self) -> None:
+        argv = [
+            self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            "--appendonly", "yes", "--save", "",
+        ]  # fmt: skip
+        self.process = Process(argv, self.directory / "redis.log", clean_environment())
+        eventually(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            with redis.Redis(port=self.port, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def stop(self) -> None:
+        self.process.close()
+
+
+def start_worker(
+    directory: Path, broker_url: str, *options: str, name: str = "w1", wait: bool = True, **env: str
+) -> Process:
+    """Start ``celery -A taskapp worker``; with ``wait``, return when it takes tasks."""
+    variables = clean_environment(TASKAPP_BROKER_URL=broker_url, TASKAPP_DATA_DIR=str(directory / "data"), **env)
+    variables["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), str(directory), variables.get("PYTHONPATH", "")])
+    argv = [
+        sys.executable, "-m", "celery", "-A", "taskapp", "worker",
+        "-n", f"{name}@%h", "--loglevel", "INFO", "-c", "2", *options,
+    ]  # fmt: skip
+    worker = Process(argv, directory / f"{name}.log", variables, cwd=directory)
+    if wait:
+        eventually(lambda: " ready." in worker.output() or worker.returncode is not None)
+        assert worker.returncode is None, worker.output()
+    return worker
