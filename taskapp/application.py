@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
+from celery.backends import asynchronous
 from celery.exceptions import QueueNotFound
 from celery.utils import uuid
 from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
+from taskapp.broker.transport import Connection
 from taskapp.errors import (
     BrokerUnavailable,
     InvalidPayload,
     PayloadTooLarge,
-    TaskappError,
     UnknownQueue,
     UnknownTask,
 )
@@ -23,6 +25,13 @@ from taskapp.queues import TASK_ROUTES
 from taskapp.settings import get_settings
 
 OWN_PREFIX = "taskapp."
+LOST_SUBSCRIPTION: str = asynchronous.E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # missing in celery-types
+
+
+class Amqp(AMQP):
+    """Celery's AMQP with our connections."""
+
+    Connection = Connection
 
 
 class Application(Celery):
@@ -38,7 +47,7 @@ class Application(Celery):
             PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
             BrokerUnavailable: The broker did not confirm within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
         """
-        if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self._tasks:
+        if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self.tasks:
             raise UnknownTask(name, TASK_ROUTES)
         self._check_size(name, args, kwargs)
         options["task_id"] = options.get("task_id") or uuid()
@@ -46,12 +55,11 @@ class Application(Celery):
             return super().send_task(name, args, kwargs, *rest, **options)
         except QueueNotFound as error:
             raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
-        except (OperationalError, RedisError, OSError) as error:
-            if isinstance(error, TaskappError):
+        except (OperationalError, RedisError, OSError, RuntimeError) as error:
+            # By this RuntimeError the Redis backend says that it could not subscribe to the result.
+            if isinstance(error, RuntimeError) and LOST_SUBSCRIPTION not in error.args:
                 raise
-            raise BrokerUnavailable(
-                name, options["task_id"], get_settings().submit_deadline_seconds, error
-            ) from error
+            raise BrokerUnavailable(name, options["task_id"], get_settings().submit_deadline_seconds, error) from error
 
     def _check_size(self, name: str, args: Any, kwargs: Any) -> None:
         try:

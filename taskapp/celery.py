@@ -6,14 +6,13 @@ no connection; both happen at the first use of ``app.conf``.
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
 import click
 from celery.loaders.app import AppLoader
+from celery.utils.imports import symbol_by_name
 from kombu import Exchange, Queue
-from kombu.utils.url import urlparse
 
 from taskapp import logs
 from taskapp.application import Application
@@ -22,14 +21,14 @@ from taskapp.errors import TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 TASK_TYPES = ("taskapp.tasks",)
 
 
-class Loader(AppLoader):  # type: ignore[misc]  # celery-types leaves the loaders untyped
+class Loader(AppLoader):
     """Reads Celery's configuration from our settings, when something first needs it."""
 
-    def read_configuration(self, env: str = "") -> dict[str, Any]:
+    def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's
         """Return Celery's configuration; inside a ``celery`` command a server may be started for it."""
         commanded = inside_celery_command()
         try:
@@ -57,7 +56,7 @@ def announce(line: str) -> None:
 
 def configuration(settings: Settings, broker_url: str) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
-    over_redis = urlparse(broker_url).scheme in REDIS_SCHEMES
+    over_redis = broker_url.partition("://")[0] in REDIS_SCHEMES
     result_url = settings.result_url or (broker_url if over_redis else None)
     return {
         "broker_url": broker_url,
@@ -79,7 +78,6 @@ def configuration(settings: Settings, broker_url: str) -> dict[str, Any]:
 def _over_redis(settings: Settings) -> dict[str, Any]:
     attempt_seconds = _attempt_seconds(settings)
     return {
-        "broker_transport": "taskapp.broker.transport:Transport",
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,
             "visibility_timeout": settings.visibility_timeout_seconds,
@@ -96,8 +94,11 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
 
 
 def _attempt_seconds(settings: Settings) -> float:
-    """Return how long one attempt may take, so that a first one and its repeat stay inside the deadline."""
-    return settings.submit_deadline_seconds / 2
+    """Return how long one wait for the server may take, so that all of a submit stay inside the deadline.
+
+    There are three at most: the subscription to the result, the message, and its one repeat.
+    """
+    return settings.submit_deadline_seconds / 3
 
 
 def _queues(settings: Settings) -> dict[str, Any]:
@@ -186,12 +187,20 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
+    """Give Flower our defaults: its command has no other place where an app can take part."""
+    if context.info_name == "flower":
+        symbol_by_name("taskapp.monitor.flower:configure")()
+
+
 app = Application(
     "taskapp",
     loader=Loader,
+    amqp="taskapp.application:Amqp",
     task_cls="taskapp.worker.task:Task",
-    # Set below for every thread, not only for the one that imports this module.
-    set_as_current=False,
+)
+app.user_options["preload"].add(
+    click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)
 )
 app.set_default()  # a @shared_task called in a web server's thread finds this app
 logs.install()

@@ -19,7 +19,7 @@ class TaskFields(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields of ``TASK_FIELDS``, ``None`` outside a task; lets every record pass."""
-        task = current_task._get_current_object() if current_task else None
+        task = current_task if current_task else None
         request = task.request if task is not None else None
         record.task_id = getattr(request, "id", None)
         record.task_type = getattr(task, "name", None)

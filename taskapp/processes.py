@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -59,7 +61,7 @@ class Supervisor:
     it decides the order. Use from one thread.
     """
 
-    programs: Sequence[Program]
+    programs: list[Program]
     on_line: OnLine
     env: Mapping[str, str]
     cwd: str | None = None
@@ -70,6 +72,11 @@ class Supervisor:
         for program in self.programs:
             if program.name not in self._running:
                 self._running[program.name] = self._spawn(program)
+
+    def add(self, program: Program) -> None:
+        """Start one more."""
+        self.programs.append(program)
+        self.start()
 
     def not_ready(self) -> list[str]:
         """Return the names of programs whose ready line has not been seen."""
@@ -142,18 +149,26 @@ class Supervisor:
 
 
 def _signal_group(popen: subprocess.Popen[str], number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         if number is signal.SIGTERM:
             # Only the head of the group: a Celery worker stops its children itself, in order.
             popen.send_signal(number)
         else:
             os.killpg(popen.pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _how(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return ``wanted`` if nothing listens there on loopback, else a port that is free now."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
 
 
 def stop_on_signals() -> None:

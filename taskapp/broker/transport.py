@@ -1,17 +1,18 @@
-"""The kombu transport of our app: Redis, with queues and priorities taken in strict order."""
+"""The kombu transports of our app: Redis, with queues and priorities taken in strict order."""
 
 from __future__ import annotations
 
 from time import monotonic
 from typing import Any
 
+import kombu
 from kombu.transport import redis
 
 from taskapp.queues import PRIORITIES
 
 
-class Channel(redis.Channel):
-    """kombu's Redis channel, which takes the first queue's every priority before the next queue.
+class StrictOrder:
+    """Makes a Redis channel of kombu take the first queue's every priority before the next queue.
 
     Stock kombu asks priority by priority across all queues, 0 first, so that a low queue's
     urgent message would overtake a critical queue's ordinary one. Here 9 is the highest, as it is
@@ -20,8 +21,6 @@ class Channel(redis.Channel):
 
     queue_order: tuple[str, ...] = ()
     """Queues in the order they are taken; others follow in the order the worker named them."""
-
-    from_transport_options = (*redis.Channel.from_transport_options, "queue_order")
 
     def keys_in_order(self) -> list[str]:
         """Return the Redis lists of the queues this channel consumes, the first to take first."""
@@ -42,7 +41,39 @@ class Channel(redis.Channel):
         self.client.connection.send_command(*command)
 
 
+class Channel(StrictOrder, redis.Channel):
+    """A channel to one Redis."""
+
+    from_transport_options = (*redis.Channel.from_transport_options, "queue_order")
+
+
+class SentinelChannel(StrictOrder, redis.SentinelChannel):
+    """A channel to the Redis that Sentinel names."""
+
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, "queue_order")
+
+
 class Transport(redis.Transport):
-    """The Redis transport our app's connections name; other Celery apps keep kombu's."""
+    """One Redis."""
 
     Channel = Channel
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """A Redis behind Sentinel."""
+
+    Channel = SentinelChannel
+
+
+TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+
+
+class Connection(kombu.Connection):
+    """A connection whose ``redis://`` means our transport; URLs are shown as they were typed.
+
+    Other Celery apps in the process keep kombu's transport.
+    """
+
+    def get_transport_cls(self) -> type:
+        """Return our transport for a Redis URL, kombu's for any other."""
+        return TRANSPORTS.get(self.transport_cls) or super().get_transport_cls()

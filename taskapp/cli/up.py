@@ -21,7 +21,9 @@ COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_
 
 @click.command()
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 32), help="Worker nodes to run.")
-@click.option("-c", "--concurrency", default=2, show_default=True, type=click.IntRange(1), help="Tasks at once on a node.")
+@click.option(
+    "-c", "--concurrency", default=2, show_default=True, type=click.IntRange(1), help="Tasks at once on a node."
+)
 @click.option("--flower-port", default=5555, show_default=True, help="Port of the dashboard.")
 @click.option("--exporter-port", default=9540, show_default=True, help="Port of the Prometheus metrics.")
 @click.option("--reload", is_flag=True, help="Restart workers and beat when a Python file below this folder changes.")
@@ -44,9 +46,11 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
         python_program("exporter", "-m", "taskapp", "exporter", "--port", str(exporter_port)),
     ]
     with server(settings):
-        click.secho(f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True)
+        click.secho(
+            f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True
+        )
         click.echo("Ctrl-C stops everything")
-        supervisor = Supervisor(programs, on_line=_printer(programs), env=os.environ)
+        supervisor = Supervisor(programs, on_line=_Printer(programs), env=os.environ)
         try:
             supervisor.start()
             _watch(supervisor, [program.name for program in (*workers, programs[nodes])] if reload else [])
@@ -61,7 +65,9 @@ def server(settings: Settings) -> Iterator[None]:
     """Have a broker for the time of the block; stop it afterwards if it was started here."""
     if settings.broker_url is None:
         running = devredis.running(settings.data_dir)
-        devredis.resolve_broker_url(settings, may_start=True, announce=lambda line: click.secho(line, fg="yellow", err=True))
+        devredis.resolve_broker_url(
+            settings, may_start=True, announce=lambda line: click.secho(line, fg="yellow", err=True)
+        )
     try:
         yield
     finally:
@@ -69,16 +75,14 @@ def server(settings: Settings) -> Iterator[None]:
             devredis.stop(settings.data_dir)
 
 
-def _printer(programs: list[Program]) -> "_Printer":
-    return _Printer(programs)
-
-
 class _Printer:
     """Prints lines with their program's name in front, one at a time."""
 
     def __init__(self, programs: list[Program]) -> None:
         self._width = max(len(program.name) for program in programs)
-        self._colour = {program.name: colour for program, colour in zip(programs, itertools.cycle(COLOURS), strict=False)}
+        self._colour = {
+            program.name: colour for program, colour in zip(programs, itertools.cycle(COLOURS), strict=False)
+        }
         self._lock = threading.Lock()
 
     def __call__(self, name: str, line: str) -> None:

@@ -30,7 +30,7 @@ class Task(celery.Task):
     retry_jitter = True
 
     @classmethod
-    def on_bound(cls, app: celery.Celery) -> None:
+    def on_bound(cls, app: celery.Celery) -> None:  # noqa: ARG003 - the signature is Celery's
         """Put the check of arguments and the dump of a returned model around ``run``."""
         run = cls.__dict__.get("run")
         if run is None or "_unchecked_run" in cls.__dict__:
@@ -75,7 +75,9 @@ class Task(celery.Task):
             args, kwargs = self.payload().to_json(args or (), kwargs or {})
         return super().apply_async(args, kwargs, *rest, **options)
 
-    def retry(self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any) -> Any:
+    def retry(
+        self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any
+    ) -> Any:
         """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
         if isinstance(exc, NEVER_RETRIED):
             raise exc

@@ -1,0 +1,121 @@
+"""A web server for demo and tests that fails first: 503 with ``Retry-After: 1``, then 200 with JSON.
+
+    python -m taskapp.demo.flaky_server --failures 2 --port 0
+
+prints ``flaky server listening on 127.0.0.1:<port>`` when it answers. Requests are counted by the
+value of ``key`` in the query, else by path: ``/orders?key=7`` fails twice on its own account.
+``GET /stats`` returns the counts.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import click
+
+LOOPBACK = "127.0.0.1"
+RETRY_AFTER_SECONDS = 1
+MAX_BODY_BYTES = 1_048_576
+SILENCE_SECONDS = 30
+"""How long a client may be silent before its connection is closed."""
+
+
+class FlakyServer(ThreadingHTTPServer):
+    """Listens on loopback; the first ``failures`` requests of each key get a 503. Port 0 picks a free one."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int, failures: int) -> None:
+        super().__init__((LOOPBACK, port), FlakyRequest)
+        self.failures = failures
+        self._requests: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.server_address[1])
+
+    def count(self, key: str) -> int:
+        """Count a request of ``key`` and return how many there were, this one included."""
+        with self._lock:
+            self._requests[key] += 1
+            return self._requests[key]
+
+    def stats(self) -> dict[str, Any]:
+        """Return how many requests there were, and how many of them failed, in all and by key."""
+        with self._lock:
+            by_key = dict(self._requests)
+        failed = sum(min(count, self.failures) for count in by_key.values())
+        return {"requests": sum(by_key.values()), "failed": failed, "by_key": by_key}
+
+
+class FlakyRequest(BaseHTTPRequestHandler):
+    """One request. Every method is answered alike."""
+
+    server: FlakyServer
+    timeout = SILENCE_SECONDS
+
+    def do_GET(self) -> None:
+        """Answer 503 or 200, or the counts."""
+        self._read_body()
+        url = urlsplit(self.path)
+        if url.path == "/stats":
+            self._answer(200, self.server.stats())
+            return
+        key = parse_qs(url.query).get("key", [url.path])[0]
+        count = self.server.count(key)
+        if count <= self.server.failures:
+            self._answer(503, {"error": "not yet", "key": key, "request": count})
+        else:
+            self._answer(200, {"key": key, "request": count})
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+    def _read_body(self) -> None:
+        # A body left unread makes the kernel reset the connection before the answer is through.
+        length = self.headers.get("Content-Length", "0")
+        self.rfile.read(min(int(length) if length.isdigit() else 0, MAX_BODY_BYTES))
+
+    def _answer(self, status: int, value: dict[str, Any]) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if status == 503:
+            self.send_header("Retry-After", str(RETRY_AFTER_SECONDS))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the counts tell."""
+
+
+@click.command()
+@click.option("--port", default=8_099, show_default=True, type=click.IntRange(0, 65_535), help="0 picks a free one.")
+@click.option("--failures", default=2, show_default=True, type=click.IntRange(0), help="Requests of a key that fail.")
+def main(*, port: int, failures: int) -> None:
+    """Answer 503 to the first requests of each key on this port of 127.0.0.1, then 200."""
+    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    # Blocked before the thread starts, which inherits it: only the wait below receives them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
+    try:
+        server = FlakyServer(port, failures)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on port {port}: {error}") from error
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        click.echo(f"flaky server listening on {LOOPBACK}:{server.port}")
+        signal.sigwait(stop_signals)
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What the demo shows: a live picture on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_EVERY_SECONDS = 2.0
+REFRESH_PER_SECOND = 8
+
+
+@dataclass
+class Picture:
+    """One moment of the system."""
+
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Messages ready, by queue in the order they are taken."""
+    done: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Tasks done and in all, by step."""
+    nodes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Tasks running and slots, by node."""
+    note: str = ""
+
+
+class View:
+    """Draws pictures; ``say`` prints a line above or between them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Live | None = None
+        self._plain_at = 0.0
+        self._plain_last = ""
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw live for the time of the block where there is a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=REFRESH_PER_SECOND, transient=True) as self._live:
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def say(self, line: str) -> None:
+        """Print ``line``; it stays."""
+        self.console.print(line, highlight=False)
+
+    def show(self, picture: Picture) -> None:
+        """Draw ``picture``; without a terminal, print it as one line when it changed."""
+        if self._live is not None:
+            self._live.update(_drawn(picture))
+            return
+        line = _as_line(picture)
+        if line != self._plain_last and time.monotonic() - self._plain_at >= PLAIN_EVERY_SECONDS:
+            self._plain_at, self._plain_last = time.monotonic(), line
+            self.say(line)
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Print a table; numbers and seconds to the right."""
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for position, column in enumerate(columns):
+            table.add_column(column, justify="left" if position == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+
+def until(condition: Callable[[], bool], view: View, picture: Callable[[], Picture], within_seconds: float) -> bool:
+    """Draw until ``condition`` holds; say whether it did within the time."""
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        view.show(picture())
+        time.sleep(0.1)
+    view.show(picture())
+    return True
+
+
+def _drawn(picture: Picture) -> Panel:
+    queues = Table.grid(padding=(0, 2))
+    for name, count in picture.waiting.items():
+        queues.add_row(name, Text(f"{count:>4} waiting", style="bold" if count else "dim"))
+    bars = Table.grid(padding=(0, 2))
+    for name, (done, total) in picture.done.items():
+        bars.add_row(name, ProgressBar(total=max(total, 1), completed=done, width=32), f"{done}/{total}")
+    nodes = Table.grid(padding=(0, 2))
+    for name, (running, slots) in picture.nodes.items():
+        nodes.add_row(name, "●" * running + "○" * max(0, slots - running), f"{running}/{slots} busy")
+    top = Table.grid(padding=(0, 6))
+    top.add_row(queues, nodes)
+    return Panel(Group(top, Text(), bars, Text(picture.note, style="dim")), title="taskapp", expand=False)
+
+
+def _as_line(picture: Picture) -> str:
+    steps = ", ".join(f"{name} {done}/{total}" for name, (done, total) in picture.done.items())
+    queues = ", ".join(f"{name} {count}" for name, count in picture.waiting.items())
+    busy = ", ".join(f"{name} {running}/{slots}" for name, (running, slots) in picture.nodes.items())
+    return f"done: {steps} | waiting: {queues} | busy: {busy}"

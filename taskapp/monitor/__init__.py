@@ -1,0 +1,1 @@
+"""What is watched: metrics, the exporter, and how Flower is started."""

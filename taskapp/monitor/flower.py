@@ -1,0 +1,30 @@
+"""Flower as we start it: on this machine only, bounded, and read-only unless there is a login."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import flower.options  # noqa: F401 - defines the options
+from tornado.options import options
+
+MAX_TASKS = 10_000
+"""Tasks Flower keeps in memory; about 5 KiB each. Flower's own default is ten times that."""
+
+
+def configure() -> None:
+    """Set our defaults. Flower's command line, ``FLOWER_…`` variables and its configuration file win."""
+    options.address = "127.0.0.1"
+    options.max_tasks = MAX_TASKS
+    passes = itertools.count(1)
+    options.add_parse_callback(lambda: _protect(is_first_pass=next(passes) == 1))
+
+
+def _protect(*, is_first_pass: bool) -> None:
+    """Make Flower read-only where nobody has to log in."""
+    # Flower parses its command line, then its file, then the command line again; a file that
+    # exists may still bring the login.
+    if is_first_pass and Path(options.conf).is_file():
+        return
+    if not (options.basic_auth or options.auth or options.auth_provider):
+        options.read_only = True

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from tests.support import RedisServer
+
+
+@pytest.fixture(scope="session")
+def _web_process(session_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Celery:
+    os.environ["TASKAPP_BROKER_URL"] = session_server.url
+    os.environ["TASKAPP_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
+    from taskapp.celery import app
+
+    return app
+
+
+@pytest.fixture
+def app(_web_process: Celery, redis_server: RedisServer) -> Celery:
+    """Our app as a web process has it; settings and connections live as long as the process."""
+    return _web_process

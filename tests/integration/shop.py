@@ -1,0 +1,63 @@
+"""A user's own tasks, as a web shop would write them: plain Celery, nothing of taskapp."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from celery import shared_task
+from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
+
+
+class Order(BaseModel):
+    id: int
+    note: str = ""
+
+
+@shared_task
+def greet(name: str) -> str:
+    return f"hello {name}"
+
+
+@shared_task
+def pay(order: Order) -> Order:
+    logger.info("paying")
+    return Order(id=order.id, note=type(order).__name__)
+
+
+@shared_task
+def note(line: str, path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(line + "\n")
+
+
+@shared_task
+def hold(path: str) -> None:
+    """Keep a slot until ``path`` exists."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+@shared_task(bind=True, autoretry_for=(ValueError,), retry_backoff=True, retry_backoff_max=1, max_retries=2)
+def unsteady(self, failures: int) -> int:
+    if self.request.retries < failures:
+        raise ValueError(f"failure {self.request.retries + 1}")
+    return self.request.retries
+
+
+@shared_task(bind=True, autoretry_for=(Exception,), retry_backoff=True, retry_backoff_max=1, max_retries=5)
+def hopeless(self, path: str) -> None:
+    from taskapp.errors import PermanentError
+
+    with Path(path).open("a") as file:
+        file.write("ran\n")
+    raise PermanentError("no such customer")
+
+
+@shared_task
+def whoami() -> int:
+    return os.getpid()

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from celery.app import defaults
+from kombu import Connection as KombuConnection
+
+from taskapp.broker.transport import Connection, Transport
+from taskapp.celery import configuration
+from taskapp.settings import load_settings
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, taskapp; print(sorted({'celery', 'kombu', 'redis', 'pydantic'} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_importing_the_tasks_loads_nothing_heavy_and_opens_no_connection() -> None:
+    code = (
+        "import socket, sys; socket.socket.connect = None; import taskapp.tasks; "
+        "print(sorted({'duckdb', 'matplotlib', 'numpy', 'httpx', 'jinja2', 'flower'} & set(sys.modules)))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_configured_name_is_one_celery_has() -> None:
+    known = (
+        set(defaults.flatten_keys)
+        if hasattr(defaults, "flatten_keys")
+        else {n for n, _ in defaults.flatten(defaults.NAMESPACES)}
+    )
+
+    assert set(configuration(load_settings({}), "redis://localhost/0")) <= known
+
+
+def test_our_transport_stays_ours() -> None:
+    assert Connection("redis://localhost/0").get_transport_cls() is Transport
+    assert KombuConnection("redis://localhost/0").get_transport_cls() is not Transport
+    assert Connection("redis://localhost/0").as_uri().startswith("redis://")
+    assert Connection("amqp://localhost//").get_transport_cls().driver_type == "amqp"
+
+
+def test_only_json_is_accepted() -> None:
+    conf = configuration(load_settings({}), "redis://localhost/0")
+
+    assert conf["accept_content"] == conf["result_accept_content"] == ["json"]

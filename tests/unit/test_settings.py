@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from taskapp.errors import InvalidSetting, UnknownSetting
+from taskapp.settings import SETTING_NAMES, Settings, find_env_file, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_defaults_need_no_variable() -> None:
+    settings = load_settings({})
+
+    assert settings.queues == ("critical", "high", "default", "low")
+    assert settings.broker_url is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"TASKAPP_BROKER_URI": "x"}, "unknown setting TASKAPP_BROKER_URI; did you mean TASKAPP_BROKER_URL?"),
+        ({"TASKAPP_XYZZY": "x"}, "unknown setting TASKAPP_XYZZY"),
+        (
+            {"TASKAPP_BROKER_URL": "localhost"},
+            "setting TASKAPP_BROKER_URL cannot be 'localhost': a URL is needed, such as redis://localhost:6379/0",
+        ),
+        (
+            {"TASKAPP_SMTP_PORT": "mail"},
+            "setting TASKAPP_SMTP_PORT cannot be 'mail': "
+            "input should be a valid integer, unable to parse string as an integer",
+        ),
+        (
+            {"TASKAPP_QUEUES": "fast,slow"},
+            "setting TASKAPP_QUEUES cannot be 'fast,slow': it must hold 'default', where tasks go that no route names",
+        ),
+        (
+            {"TASKAPP_ROUTES": "shop.pay=hihg"},
+            "setting TASKAPP_ROUTES cannot be 'shop.pay=hihg': "
+            "routes: 'shop.pay=hihg' leads to no queue (queues: critical, high, default, low)",
+        ),
+        ({"TASKAPP_EMBEDDED": "sometimes"}, "setting TASKAPP_EMBEDDED cannot be 'sometimes': "),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises((UnknownSetting, InvalidSetting)) as refusal:
+        load_settings(environ)
+
+    assert str(refusal.value).startswith(sentence)
+
+
+def test_a_refused_password_is_not_shown() -> None:
+    with pytest.raises(InvalidSetting) as refusal:
+        load_settings({"TASKAPP_SMTP_PASSWORD": "hunter2", "TASKAPP_SMTP_PORT": "0"})
+
+    assert "hunter2" not in str(refusal.value)
+    assert "hunter2" not in repr(load_settings({"TASKAPP_SMTP_PASSWORD": "hunter2"}))
+
+
+def test_variables_that_kubernetes_injects_are_passed_over() -> None:
+    injected = {
+        "TASKAPP_REDIS_SERVICE_HOST": "10.0.0.1",
+        "TASKAPP_REDIS_SERVICE_PORT": "6379",
+        "TASKAPP_REDIS_SERVICE_PORT_METRICS": "9121",
+        "TASKAPP_REDIS_PORT": "tcp://10.0.0.1:6379",
+        "TASKAPP_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert load_settings(injected) == load_settings({})
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TASKAPP_KEY_PREFIX=file\nTASKAPP_INCLUDE=shop.tasks, billing.tasks\nOTHER=1\n")
+
+    settings = load_settings({"TASKAPP_KEY_PREFIX": "environment"}, tmp_path / ".env")
+
+    assert settings.key_prefix == "environment"
+    assert settings.include == ("shop.tasks", "billing.tasks")
+
+
+def test_the_env_file_is_looked_for_up_to_the_project_root(tmp_path: Path) -> None:
+    (tmp_path / ".env").touch()
+    (tmp_path / "project" / "deep").mkdir(parents=True)
+
+    assert find_env_file(tmp_path / "project" / "deep", {}) == tmp_path / ".env"
+    (tmp_path / "project" / "pyproject.toml").touch()
+    assert find_env_file(tmp_path / "project" / "deep", {}) is None
+    assert find_env_file(tmp_path, {"TASKAPP_ENV_FILE": ""}) is None
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises((ValidationError, dataclasses.FrozenInstanceError)):
+        load_settings({}).key_prefix = "other"
+
+
+def test_env_example_lists_every_setting_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    shown = dict(match.groups() for line in lines if (match := re.fullmatch(r"#? ?(TASKAPP_\w+)=(.*)", line)))
+
+    assert tuple(shown) == SETTING_NAMES
+    for name, field in Settings.model_fields.items():
+        if name == "data_dir":
+            continue  # differs from user to user
+        assert load_settings({f"TASKAPP_{name.upper()}": shown[f"TASKAPP_{name.upper()}"]}).model_dump()[name] == (
+            field.get_default(call_default_factory=True)
+        )
+
+
+def test_the_readme_table_lists_every_setting() -> None:
+    table = re.findall(r"^\| `(TASKAPP_\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+    assert tuple(table) == SETTING_NAMES
