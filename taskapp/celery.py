@@ -6,10 +6,12 @@ no connection; both happen at the first use of ``app.conf``.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
 import click
+from billiard import util as billiard_util
 from celery.loaders.app import AppLoader
 from celery.utils.imports import symbol_by_name
 from kombu import Exchange, Queue
@@ -193,6 +195,17 @@ def _before_command(context: click.Context, _option: click.Parameter, _value: ob
         symbol_by_name("taskapp.monitor.flower:configure")()
 
 
+def _start_over_in_child() -> None:
+    """Let go of the connections a forked web worker inherited.
+
+    Parent and child on one socket read each other's replies. Celery and kombu have registered
+    what is to be done, but only billiard's own fork runs it; gunicorn and uwsgi fork plainly.
+    """
+    billiard_util._run_after_forkers()
+    app._backend_cache = None
+    app._local.__dict__.pop("backend", None)
+
+
 app = Application(
     "taskapp",
     loader=Loader,
@@ -202,5 +215,6 @@ app = Application(
 app.user_options["preload"].add(
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)
 )
+os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app
 logs.install()

@@ -78,6 +78,10 @@ class Supervisor:
         self.programs.append(program)
         self.start()
 
+    def pids(self) -> dict[str, int]:
+        """Return process ids by name."""
+        return {name: one.popen.pid for name, one in self._running.items()}
+
     def not_ready(self) -> list[str]:
         """Return the names of programs whose ready line has not been seen."""
         return [name for name, one in self._running.items() if not one.ready.is_set()]

@@ -154,8 +154,8 @@ class Hop:
         headers["Accept-Encoding"] = "gzip"
         try:
             url = httpx.URL(request.url).copy_merge_params(request.params)
-        except httpx.InvalidURL as error:
-            raise PermanentError(f"{request.url!r} is no URL: {error}") from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise PermanentError(f"{request.url!r} and its parameters make no URL: {error}") from error
         return cls(request.method, url, headers, content)
 
     def redirected(self, status: int, location: str) -> Hop:

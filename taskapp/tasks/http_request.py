@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from taskapp.celery import app
 from taskapp.errors import TransientError
 from taskapp.settings import get_settings
+from taskapp.tasks.texts import Text
 
 MAX_TIMEOUT_SECONDS = 300
 """The longest deadline of one run; the time limits of the task lie above it."""
@@ -24,7 +25,7 @@ FORBIDDEN_HEADERS = frozenset({
 
 
 def _check_url(url: str) -> str:
-    matched = re.fullmatch(r"https?://([^/?#\s\\]+)[^\s\x00-\x1f\x7f]*", url, re.IGNORECASE)
+    matched = re.fullmatch(r"https?://([^/?#\s\\]+)([/?#][^\s\x00-\x1f\x7f]*)?", url, re.IGNORECASE)
     if matched is None:
         raise ValueError("a URL such as 'https://api.example.com/orders' is needed, with http or https and no spaces")
     if "@" in matched[1]:
@@ -57,13 +58,13 @@ class HttpRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     method: Method = "GET"
-    url: Annotated[str, Field(max_length=8_192), AfterValidator(_check_url)]
+    url: Annotated[Text, Field(max_length=8_192), AfterValidator(_check_url)]
     headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict, repr=False)
     params: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, repr=False)
     """Added to the query of ``url``; a list gives one pair for each of its values."""
     json_body: JsonValue = Field(default=None, repr=False)
     """Sent as ``application/json``; ``null`` sends nothing."""
-    body: str | None = Field(default=None, repr=False)
+    body: Text | None = Field(default=None, repr=False)
     """Sent as UTF-8, by default as ``text/plain``. Not together with ``json_body``."""
     timeout_seconds: float | None = Field(default=None, gt=0, le=MAX_TIMEOUT_SECONDS)
     """Deadline for everything: name lookup, redirects, the whole answer. Empty: TASKAPP_HTTP_TIMEOUT_SECONDS."""

@@ -172,9 +172,7 @@ def _meaning(error: Exception, settings: Settings) -> TaskappError:
         case smtplib.SMTPException():
             return PermanentError(f"{server} cannot take the mail: {error}; check TASKAPP_SMTP_SECURITY and the login")
         case UnicodeError():
-            return PermanentError(
-                f"{server}, its login and password must be ASCII: {error}; correct TASKAPP_SMTP_HOST, _USERNAME or _PASSWORD"
-            )
+            return PermanentError(f"{server}, its login and password must be ASCII: {error}; correct the settings")
         case ssl.SSLCertVerificationError():
             return PermanentError(
                 f"{server} is not trusted: {error.verify_message}; name its CA in TASKAPP_SMTP_CA_FILE"

@@ -22,6 +22,7 @@ from taskapp.celery import app
 from taskapp.errors import PermanentError, TransientError
 from taskapp.settings import get_settings
 from taskapp.tasks.mail_address import MailAddress, check_one_line
+from taskapp.tasks.texts import Text
 
 RETRY_BACKOFF_SECONDS = 2
 RETRY_BACKOFF_MAX_SECONDS = 600
@@ -140,8 +141,8 @@ class EmailMessage(BaseModel):
     """Empty: TASKAPP_MAIL_FROM."""
     reply_to: Addresses = Field(default_factory=list)
     subject: Annotated[str, Field(max_length=900), AfterValidator(check_one_line)] = ""
-    text: str | None = Field(default=None, repr=False)
-    html: str | None = Field(default=None, repr=False)
+    text: Text | None = Field(default=None, repr=False)
+    html: Text | None = Field(default=None, repr=False)
     """With ``text`` as well, mail programs choose."""
     attachments: list[Attachment] = Field(default_factory=list)
     dedup_id: Annotated[str, Field(max_length=200, pattern=f"^{DEDUP_ID}$")] | None = None

