@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kombu
 from kombu.transport import redis
@@ -11,7 +11,14 @@ from kombu.transport import redis
 from taskapp.queues import PRIORITIES
 
 
-class StrictOrder:
+if TYPE_CHECKING:
+    from kombu.transport.redis import Channel as _RedisChannel
+else:
+    # Mixed into two channels of kombu; a common base there would be one too many.
+    _RedisChannel = object
+
+
+class StrictOrder(_RedisChannel):
     """Makes a Redis channel of kombu take the first queue's every priority before the next queue.
 
     Stock kombu asks priority by priority across all queues, 0 first, so that a low queue's

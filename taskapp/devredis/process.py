@@ -78,7 +78,7 @@ def configuration(home: Path, password: str) -> bytes:
 
 def quoted(path: Path) -> bytes:
     """Return ``path`` as a string of a Redis configuration file, whatever bytes it has."""
-    # All that is not plain ASCII: Valkey 9.1 loses a bare 0xff, which it takes for the end of the file.
+    # All that is not plain ASCII: Valkey 9.1 loses a bare 0xff.
     escaped = re.sub(rb"[^ !#-\[\]-~]", lambda found: b"\\x%02x" % ord(found[0]), os.fsencode(path))
     return b'"' + escaped + b'"'
 

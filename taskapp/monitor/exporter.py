@@ -1,0 +1,96 @@
+"""Serves the metrics over HTTP: counts from Celery's events, depths read from the broker when scraped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from wsgiref.simple_server import WSGIServer
+
+from celery import Celery
+from prometheus_client import start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from taskapp.monitor.depth import queue_depths
+from taskapp.monitor.events import EventCounter
+from taskapp.monitor.metrics import Metrics, row
+from taskapp.queues import TASK_ROUTES
+from taskapp.settings import Settings
+
+logger = logging.getLogger(__name__)
+PAUSE_SECONDS = 1.0
+"""Between two attempts to read events from a broker that is away."""
+
+
+class ScrapeCollector(Collector):
+    """What is read at each scrape: the depth of each queue, the nodes that are up, the broker."""
+
+    def __init__(self, app: Celery, settings: Settings, counter: EventCounter) -> None:
+        self._app, self._settings, self._counter = app, settings, counter
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges; no depth at all while the broker does not answer."""
+        try:
+            depths = queue_depths(self._app, self._settings)
+        except Exception:  # noqa: BLE001 - each transport has errors of its own; the gauge below says it
+            depths = None
+        yield _family("taskapp_broker_up", 0 if depths is None else 1)
+        yield _family("taskapp_nodes_up", self._counter.nodes_up())
+        family = _family("taskapp_queue_depth")
+        for (queue, priority), depth in (depths or {}).items():
+            family.add_metric([queue, str(priority)], depth)
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Name the gauges without asking the broker."""
+        for name in ("taskapp_broker_up", "taskapp_nodes_up", "taskapp_queue_depth"):
+            yield _family(name)
+
+
+def _family(name: str, value: float | None = None) -> GaugeMetricFamily:
+    metric = row(name)
+    return GaugeMetricFamily(name, metric.help, value=value, labels=metric.labels or None)
+
+
+class Exporter:
+    """Reads events in a thread and answers scrapes in another, from ``start`` to ``stop``."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self.metrics = Metrics(settings.queues)
+        self._counter = EventCounter(self.metrics, {**TASK_ROUTES, **settings.route_table})
+        self.metrics.registry.register(ScrapeCollector(app, settings, self._counter))
+        self._stopping = threading.Event()
+        self._reader = threading.Thread(target=self._read_events, name="events", daemon=True)
+        self._server: WSGIServer | None = None
+
+    def start(self, address: str, port: int) -> int:
+        """Listen on ``address``; return the port, which ``0`` leaves to the system."""
+        self._server, _ = start_http_server(port, addr=address, registry=self.metrics.registry)
+        self._reader.start()
+        return int(self._server.server_port)
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.shutdown()
+
+    def _read_events(self) -> None:
+        away_since: float | None = None
+        while not self._stopping.is_set():
+            try:
+                with self._app.connection_for_read() as connection:
+                    connection.ensure_connection(max_retries=1, timeout=1)
+                    receiver = self._app.events.Receiver(connection, handlers={"*": self._counter})
+                    if away_since is not None:
+                        logger.warning("the broker is back after %.0f s", time.monotonic() - away_since)
+                        away_since = None
+                    receiver.capture(limit=None, timeout=None, wakeup=True)
+            except Exception as error:  # noqa: BLE001 - a monitor outlives whatever the broker does; said once
+                if away_since is None:
+                    logger.warning("cannot read events: %s; trying again until it works", error)
+                    away_since = time.monotonic()
+            self._stopping.wait(PAUSE_SECONDS)
