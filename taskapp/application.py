@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery import Celery
@@ -35,7 +36,10 @@ class Amqp(AMQP):
 
 
 class Application(Celery):
-    """Celery, refusing at the caller what could only fail later."""
+    """Celery, refusing at the caller what could only fail later; looks for its broker when it needs it."""
+
+    _backend_cache: Any
+    _local: threading.local
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task ``name``, as Celery does, after checking what can be checked here.
@@ -60,6 +64,23 @@ class Application(Celery):
             if isinstance(error, RuntimeError) and LOST_SUBSCRIPTION not in error.args:
                 raise
             raise BrokerUnavailable(name, options["task_id"], get_settings().submit_deadline_seconds, error) from error
+
+    def forget_backend(self) -> None:
+        """Let the next use of results open connections anew."""
+        self._backend_cache = None
+        self._local.__dict__.pop("backend", None)
+
+    def _connection(self, url: str | None, *args: Any, **options: Any) -> Any:
+        self._find_broker()
+        return super()._connection(url or self.conf.broker_url, *args, **options)  # type: ignore[misc]  # untyped
+
+    def _get_backend(self) -> Any:
+        self._find_broker()
+        return super()._get_backend()  # type: ignore[misc]  # untyped
+
+    def _find_broker(self) -> None:
+        if self.conf.broker_url is None:
+            self.loader.find_broker()
 
     def _check_size(self, name: str, args: Any, kwargs: Any) -> None:
         try:

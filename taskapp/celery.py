@@ -19,7 +19,7 @@ from kombu import Exchange, Queue
 from taskapp import logs
 from taskapp.application import Application
 from taskapp.devredis import resolve_broker_url
-from taskapp.errors import TaskappError
+from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
 
@@ -31,11 +31,19 @@ class Loader(AppLoader):
     """Reads Celery's configuration from our settings, when something first needs it."""
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's
-        """Return Celery's configuration; inside a ``celery`` command a server may be started for it."""
+        """Return Celery's configuration; inside a ``celery`` command a server may be started for it.
+
+        Elsewhere a missing server is no error yet: a task may be called as a function, and
+        ``find_broker`` looks again when a connection is needed.
+        """
         commanded = inside_celery_command()
         try:
             settings = get_settings()
             broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
+        except BrokerNotFound as error:
+            if commanded:
+                raise click.ClickException(str(error)) from error
+            return configuration(settings, None)
         except TaskappError as error:
             if commanded:
                 raise click.ClickException(str(error)) from error
@@ -43,6 +51,16 @@ class Loader(AppLoader):
         if commanded:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return configuration(settings, broker_url)
+
+    def find_broker(self) -> None:
+        """Complete the configuration of a process that was set up before there was a server.
+
+        Raises:
+            BrokerNotFound: There still is none; with the ways out.
+        """
+        settings = get_settings()
+        broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
+        self.app.conf.update(configuration(settings, broker_url))
 
 
 def inside_celery_command() -> bool:
@@ -56,9 +74,9 @@ def announce(line: str) -> None:
     click.secho(line, fg="yellow", err=True)
 
 
-def configuration(settings: Settings, broker_url: str) -> dict[str, Any]:
+def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
-    over_redis = broker_url.partition("://")[0] in REDIS_SCHEMES
+    over_redis = broker_url is not None and broker_url.partition("://")[0] in REDIS_SCHEMES
     result_url = settings.result_url or (broker_url if over_redis else None)
     return {
         "broker_url": broker_url,
@@ -201,9 +219,8 @@ def _start_over_in_child() -> None:
     Parent and child on one socket read each other's replies. Celery and kombu have registered
     what is to be done, but only billiard's own fork runs it; gunicorn and uwsgi fork plainly.
     """
-    billiard_util._run_after_forkers()
-    app._backend_cache = None
-    app._local.__dict__.pop("backend", None)
+    billiard_util._run_after_forkers()  # type: ignore[attr-defined]  # untyped
+    app.forget_backend()
 
 
 app = Application(

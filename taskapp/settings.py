@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path
@@ -67,8 +67,9 @@ class Settings(BaseSettings):
     file_dirs: CommaSeparated = ()
     """Directories whose files tasks may read and write, separated by commas. Empty: ``<data_dir>/files``."""
     http_allowed_hosts: CommaSeparated = ()
-    """Hosts ``http_request`` may call: ``api.example.com``, ``*.example.com``, ``127.0.0.1:8080``. Empty: none."""
-    http_timeout_seconds: float = Field(default=30.0, gt=0)
+    """Hosts ``http_request`` may call: ``api.example.com`` (its standard port), ``*.example.com``,
+    ``127.0.0.1:8080``, ``host:*`` for every port, ``[::1]:8080``. Empty: none."""
+    http_timeout_seconds: float = Field(default=30.0, gt=0, le=300)
     """How long one HTTP request may take."""
     smtp_host: str = "localhost"
     """The mail server."""
@@ -138,7 +139,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, _settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take values only from ``load_settings``, which has merged environment and ``.env``."""
         return (init_settings,)

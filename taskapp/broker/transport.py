@@ -10,7 +10,6 @@ from kombu.transport import redis
 
 from taskapp.queues import PRIORITIES
 
-
 if TYPE_CHECKING:
     from kombu.transport.redis import Channel as _RedisChannel
 else:

@@ -37,7 +37,7 @@ class Record(BaseModel):
     kind: Kind
     version: str = Field(pattern=r"^\d+\.\d+")
     origin: str
-    pid: int = 0
+    pid: int = Field(default=0, ge=0)
     """0 while it is being started."""
     run_id: str = ""
     """The server's own random name for its run; empty until it has answered."""

@@ -135,18 +135,24 @@ def shut_down(record: Record) -> bool:
     return True
 
 
-def is_server_process(pid: int, port: int) -> bool:
-    """Whether process ``pid`` lives and is a server on ``port``, by its command line; a zombie has none."""
-    if pid <= 0:
+def lives(home: Path, record: Record) -> bool:
+    """Whether the process of ``record`` is still there and is the server of ``home``; a zombie is not.
+
+    Told by its command line, so that a process which got its number since is not taken for it, and
+    on Linux by where it works, so that a server is not taken for the one of a copied directory.
+    """
+    if not record.pid:
         return False
-    if Path("/proc/self/cmdline").exists():
-        try:
-            shown = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-    else:
-        shown = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, check=False).stdout
-    return b"-server" in shown and re.search(rb"\b%d\b" % port, shown) is not None
+    process = Path(f"/proc/{record.pid}")
+    try:
+        if Path("/proc/self/cmdline").exists():
+            shown = (process / "cmdline").read_bytes() if (process / "cwd").samefile(home) else b""
+        else:
+            ps = ["/bin/ps", "-p", str(record.pid), "-o", "command="]
+            shown = subprocess.run(ps, capture_output=True, check=False).stdout
+    except OSError:
+        return False
+    return b"-server" in shown and re.search(rb"\b%d\b" % record.port, shown) is not None
 
 
 def is_free(port: int) -> bool:

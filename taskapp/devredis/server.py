@@ -31,8 +31,8 @@ from taskapp.devredis.process import (
     free_port,
     identity,
     is_free,
-    is_server_process,
     launch,
+    lives,
     shut_down,
 )
 from taskapp.devredis.programs import choose
@@ -132,10 +132,10 @@ def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
         if record is None:
             return False
         answer = ask(home, record)
-        if answer is None and not is_server_process(record.pid, record.port):
+        if answer is None and not lives(home, record):
             return False
         record = record.model_copy(update=identity(answer)) if answer else record
-        if not (answer and shut_down(record)) and is_server_process(record.pid, record.port):
+        if not (answer and shut_down(record)) and lives(home, record):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record.pid, signal.SIGTERM)
         _await_end(home, record, deadline)
@@ -150,11 +150,11 @@ def _await_answer(home: Path, record: Record, deadline: float) -> dict[str, Any]
     """
     while True:
         # Before asking, so that a server which comes up between the two is not missed.
-        lives = is_server_process(record.pid, record.port)
+        is_alive = lives(home, record)
         answer = ask(home, record)
         if answer and not answer["loading"]:
             return answer
-        if not (lives or answer):
+        if not (is_alive or answer):
             return None
         if time.monotonic() > deadline:
             pid = identity(answer)["pid"] if answer else record.pid
@@ -167,7 +167,7 @@ def _await_answer(home: Path, record: Record, deadline: float) -> dict[str, Any]
 
 
 def _await_end(home: Path, record: Record, deadline: float) -> None:
-    while is_server_process(record.pid, record.port) or ask(home, record):
+    while lives(home, record) or ask(home, record):
         if time.monotonic() > deadline:
             raise EmbeddedServerFailed(
                 f"the server of ours on {HOST}:{record.port} (process {record.pid}) was told to stop and goes on; "

@@ -53,8 +53,6 @@ def _content(attachment: Attachment, roots: Sequence[Path], left_bytes: int) -> 
     if attachment.path is None:
         return base64.b64decode(attachment.content_base64 or "")
     path = allowed_path(attachment.path, roots, must_exist=True)
-    if not path.is_file():
-        raise PermanentError(f"attachment {attachment.path!r} is no file; name a file that exists")
     try:
         with path.open("rb") as file:
             # One byte more tells a file that is too large, without reading all of it.

@@ -21,10 +21,10 @@ class Payload:
     with ``plain=True``. Others pass through.
     """
 
-    def __init__(self, task_name: str, run: Callable[..., Any], *, plain: bool) -> None:
-        """Read the annotations of ``run``."""
+    def __init__(self, task_name: str, run: Callable[..., Any], *, plain: bool, bound: bool = False) -> None:
+        """Read the annotations of ``run``; the first parameter of a ``bound`` task is the task itself."""
         self.task_name = task_name
-        parameters = list(inspect.signature(run).parameters.values())
+        parameters = list(inspect.signature(run).parameters.values())[int(bound) :]
         adapters = _adapters(run, parameters, plain=plain)
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._by_position = [(p.name, adapters.get(p.name)) for p in parameters if p.kind in positional]

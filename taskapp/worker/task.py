@@ -28,6 +28,8 @@ class Task(celery.Task):
     typed = False
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
     retry_jitter = True
+    _is_method: bool
+    _unchecked_run: Callable[..., Any]
 
     @classmethod
     def on_bound(cls, app: celery.Celery) -> None:  # noqa: ARG003 - the signature is Celery's
@@ -35,15 +37,16 @@ class Task(celery.Task):
         run = cls.__dict__.get("run")
         if run is None or "_unchecked_run" in cls.__dict__:
             return
+        cls._is_method = not isinstance(run, staticmethod)
         cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
-        bound = not isinstance(run, staticmethod)
-        cls.run = _checked(cls, cls._unchecked_run) if bound else staticmethod(_checked(cls, cls._unchecked_run))
+        checked = _checked(cls, cls._unchecked_run)
+        cls.run = checked if cls._is_method else staticmethod(checked)
 
     @classmethod
     @functools.cache
     def payload(cls) -> Payload:
         """Return what is checked of this type's arguments, read from its annotations once."""
-        return Payload(cls.name, cls._unchecked_run, plain=cls.typed)
+        return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
         """Create a signature, as Celery does; named arguments are checked here.
@@ -91,7 +94,9 @@ def _checked(task_type: type[Task], run: Callable[..., Any]) -> Callable[..., An
     @functools.wraps(run)
     def run_checked(*args: Any, **kwargs: Any) -> Any:
         if payload := task_type.payload():
-            args, kwargs = payload.to_python(args, kwargs)  # type: ignore[assignment]
+            itself, given = args[: task_type._is_method], args[task_type._is_method :]
+            checked, kwargs = payload.to_python(given, kwargs)
+            args = (*itself, *checked)
         result = run(*args, **kwargs)
         return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
 

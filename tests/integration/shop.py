@@ -61,3 +61,8 @@ def hopeless(self, path: str) -> None:
 @shared_task
 def whoami() -> int:
     return os.getpid()
+
+
+@shared_task(bind=True)
+def refund(self, order: Order) -> list:
+    return [type(order).__name__, order.id, self.request.retries]

@@ -115,6 +115,7 @@ def test_a_model_reaches_the_task_and_comes_back_as_json(worker: StartWorker) ->
     worker(TASKAPP_INCLUDE=SHOP)
 
     assert shop.pay.delay(shop.Order(id=3)).get(timeout=20) == {"id": 3, "note": "Order"}
+    assert shop.refund.delay(shop.Order(id=4)).get(timeout=20) == ["Order", 4, 0]
 
 
 def test_a_parents_bad_result_fails_the_follow_up_alone(worker: StartWorker) -> None:
@@ -184,8 +185,39 @@ def test_no_broker_at_all_lists_the_ways_out(tmp_path: Path) -> None:
 
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
 
-    assert "BrokerNotFound" in done.stderr
+    assert "taskapp.errors.BrokerNotFound: no Redis was found; do one of these:" in done.stderr
     assert "TASKAPP_BROKER_URL" in done.stderr
+
+
+def test_a_task_is_a_function_where_there_is_no_broker(tmp_path: Path) -> None:
+    environment = clean_environment(TASKAPP_DATA_DIR=str(tmp_path / "empty"), PYTHONPATH=str(Path.cwd()))
+    code = "from taskapp.tasks import add; print(add(1, 2), add.run(3, 4))"
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+
+    assert done.stdout == "3 7\n", done.stderr
+
+
+def test_a_web_process_older_than_the_server_finds_it(redis_server: RedisServer, tmp_path: Path) -> None:
+    environment = clean_environment(TASKAPP_DATA_DIR=str(tmp_path / "data"), PYTHONPATH=str(Path.cwd()))
+    code = textwrap.dedent("""
+        from taskapp import devredis
+        from taskapp.errors import BrokerNotFound
+        from taskapp.settings import get_settings
+        from taskapp.tasks import add
+        try:
+            add.delay(1, 2)
+        except BrokerNotFound:
+            devredis.ensure(get_settings().data_dir)
+        try:
+            print(bool(add.delay(1, 2).id), add.delay(1, 2).state)
+        finally:
+            devredis.stop(get_settings().data_dir)
+    """)
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+
+    assert done.stdout == "True PENDING\n", done.stderr
 
 
 def test_a_wrong_setting_stops_a_worker_with_one_sentence(tmp_path: Path) -> None:

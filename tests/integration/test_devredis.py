@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import redis
 from redis.backoff import NoBackoff
@@ -20,7 +21,6 @@ from redis.retry import Retry
 
 from taskapp import devredis
 from taskapp.devredis import programs
-from taskapp.devredis.process import is_server_process
 from taskapp.errors import BrokerNotFound, EmbeddedServerFailed
 from taskapp.settings import Settings, load_settings
 from tests.support import clean_environment, eventually
@@ -84,9 +84,16 @@ def settings_for(data_dir: Path, **variables: str) -> Settings:
     return load_settings({"TASKAPP_DATA_DIR": str(data_dir), **variables})
 
 
+def is_alive(server: devredis.Server) -> bool:
+    try:
+        return psutil.Process(server.pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill(server: devredis.Server) -> None:
     os.kill(server.pid, signal.SIGKILL)
-    eventually(lambda: not is_server_process(server.pid, urlsplit(server.url).port))
+    eventually(lambda: not is_alive(server))
 
 
 def start_python(code: str, *arguments: object, **variables: str) -> subprocess.Popen[str]:
@@ -127,6 +134,7 @@ def test_the_server_is_on_loopback_with_a_password_and_keeps_every_write(data_di
 
 
 def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
+    (data_dir / "redis").mkdir(parents=True, mode=0o755)
     before = os.umask(0)
     try:
         server = devredis.ensure(data_dir)
@@ -146,7 +154,7 @@ def test_data_and_address_survive_a_stop(data_dir, each_origin):
     client(first).rpush("default", *range(1_000))
 
     assert devredis.stop(data_dir) is True
-    assert not is_server_process(first.pid, urlsplit(first.url).port)
+    assert not is_alive(first)
     assert devredis.running(data_dir) is None
     second = devredis.ensure(data_dir)
 
@@ -223,6 +231,21 @@ def test_a_directory_of_any_name_is_fine(tmp_path, each_origin, name):
         devredis.stop(data_dir)
 
 
+def test_a_server_is_ready_for_commands_only_once_its_data_are_loaded(data_dir, each_origin):
+    fill = "for i = 1, ARGV[1] do redis.call('SET', i, i) end"
+    client(devredis.ensure(data_dir)).eval(fill, 0, 500_000)
+    devredis.stop(data_dir)
+
+    with pytest.raises(EmbeddedServerFailed, match=r"lives but (is still loading its data|does not answer); try again"):
+        devredis.ensure(data_dir, timeout_seconds=0.1)
+    loading = eventually(lambda: devredis.running(data_dir))
+    edit_record(data_dir, pid=0, run_id="")  # as if the starter had been killed
+    server = devredis.ensure(data_dir)
+
+    assert server.pid == loading.pid
+    assert client(server).dbsize() == 500_000
+
+
 # --- the process ------------------------------------------------------------------------------
 
 
@@ -279,6 +302,30 @@ def test_the_lock_is_free_while_the_server_runs(data_dir):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_process_forked_during_a_start_does_not_keep_the_lock(data_dir):
+    code = """
+import os, signal, sys, time
+from pathlib import Path
+from taskapp import devredis
+from taskapp.devredis.home import home_of, locked
+data_dir = Path(sys.argv[1])
+home_of(data_dir).mkdir(parents=True)
+with locked(home_of(data_dir), time.monotonic() + 1):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+print(child, devredis.ensure(data_dir, timeout_seconds=5).started_here, flush=True)
+"""
+    starter = start_python(code, data_dir)
+
+    answer = starter.stdout.readline().split()
+    os.killpg(starter.pid, signal.SIGKILL)
+    _, problems = starter.communicate(timeout=20)
+
+    assert answer[1:] == ["True"], problems
+    assert devredis.running(data_dir)
+
+
 def test_a_starter_waits_for_the_lock_and_says_so_when_it_gives_up(data_dir):
     import fcntl
 
@@ -329,6 +376,22 @@ def test_another_server_on_the_port_is_not_taken_for_ours_and_left_alone(data_di
         assert client(strange).ping()
     finally:
         devredis.stop(tmp_path / "strange")
+
+
+def test_a_copied_directory_gets_a_server_of_its_own_and_never_ends_that_of_the_original(data_dir, tmp_path):
+    original = devredis.ensure(data_dir)
+    copy = tmp_path / "copy"
+    shutil.copytree(data_dir, copy)
+    try:
+        assert devredis.running(copy) is None
+        assert devredis.stop(copy) is False
+        of_the_copy = devredis.ensure(copy)
+
+        assert of_the_copy.started_here
+        assert of_the_copy.url != original.url
+        assert devredis.running(data_dir).pid == original.pid
+    finally:
+        devredis.stop(copy)
 
 
 def test_another_run_on_the_same_directory_is_not_the_one_that_was_recorded(data_dir):
@@ -388,7 +451,7 @@ def test_a_server_too_busy_to_take_commands_is_ended_by_signal_and_only_if_it_go
 
     os.kill(server.pid, signal.SIGCONT)
 
-    eventually(lambda: not is_server_process(server.pid, urlsplit(server.url).port))
+    eventually(lambda: not is_alive(server))
 
 
 # --- kinds and versions ------------------------------------------------------------------------

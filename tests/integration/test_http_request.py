@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -295,8 +296,15 @@ def test_a_compressed_answer_is_measured_unpacked(web: WebServer) -> None:
     bomb = gzip.compress(bytes(50_000_000), compresslevel=1)
     assert len(bomb) < 1_000_000
 
-    with pytest.raises(PermanentError, match="answered more than 1048576 bytes"):
-        call(web.tell("/", 200, bomb, Content_Encoding="gzip"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PermanentError, match="answered more than 1048576 bytes"):
+            call(web.tell("/", 200, bomb, Content_Encoding="gzip"))
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most_bytes < 10_000_000
 
 
 def test_an_encoding_nobody_asked_for_and_broken_gzip_fail_for_good(web: WebServer) -> None:

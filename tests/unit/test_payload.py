@@ -82,3 +82,13 @@ def test_what_was_submitted_is_what_runs(number: int, note: str) -> None:
     sent, _ = payload.to_json([order], {})
 
     assert payload.to_python(sent, {})[0] == [order]
+
+
+def test_the_task_itself_is_no_argument_of_a_bound_task() -> None:
+    def pay_bound(self, order: Order) -> None: ...
+
+    payload = Payload("shop.pay_bound", pay_bound, plain=False, bound=True)
+
+    assert payload.to_json([Order(id=1)], {}) == ([{"id": 1, "note": ""}], {})
+    with pytest.raises(InvalidPayload):
+        payload.to_json([{"id": "no"}], {})

@@ -1,0 +1,122 @@
+"""``taskapp.report_generation``: a self-contained HTML report with tables and charts."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from taskapp.celery import app
+from taskapp.settings import get_settings
+from taskapp.tasks.data_processing import Aggregated, Column, Scalar
+from taskapp.tasks.files import allowed_path, written_at_once
+
+
+class Total(BaseModel):
+    """One number made of the rows of a group: ``function`` of ``column``, under ``name``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Column
+    function: Literal["sum", "mean", "min", "max", "count"]
+    column: Column
+    weight: Column | None = None
+    """For ``mean``: the column that says how much each row counts, as the rows behind a mean do."""
+    decimals: Annotated[int, Field(ge=0, le=6)] = 0
+
+
+class Summary(BaseModel):
+    """The combined rows of all parts, grouped again. Without ``group_by``, one row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    group_by: list[Column] = []
+    totals: Annotated[list[Total], Field(min_length=1)]
+    order_by: Column | None = None
+    """A column of the result, largest first; by default groups stay in the order they come."""
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+
+
+class Chart(BaseModel):
+    """A picture of a section's rows: the first column named, the second drawn (``heatmap``: the third)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["line", "bar", "horizontal_bar", "heatmap"]
+    unit: str = ""
+
+
+class Section(BaseModel):
+    """A heading, a text, and what the parts say about it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    heading: str
+    text: str = ""
+    summary: Summary
+    chart: Chart | None = None
+    table: bool = True
+
+
+class Report(BaseModel):
+    """What the report says and where it goes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    subtitle: str = ""
+    output_path: str
+    """An HTML file below ``TASKAPP_FILE_DIRS``."""
+    label_column: Column = "part"
+    """The name of the column that says which part a row is of."""
+    labels: Annotated[list[str], Field(min_length=1)]
+    """One a part, in their order."""
+    tiles: list[Total] = []
+    """Numbers over everything, shown at the top."""
+    sections: Annotated[list[Section], Field(min_length=1)]
+    source: str = ""
+    """Where the data are from, shown at the end."""
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Report:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two parts have the same label")
+        return self
+
+
+class Written(BaseModel):
+    """The result."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class TableData(BaseModel):
+    """Rows under columns."""
+
+    columns: list[str]
+    rows: list[list[Scalar]]
+
+
+@app.task(name="taskapp.report_generation", soft_time_limit=300, time_limit=360)
+def report_generation(parts: list[Aggregated], report: Report) -> Written:
+    """Write the report about ``parts``, results of ``data_processing``, to ``report.output_path``.
+
+    Made to be the body of a chord whose headers are the parts. The file appears whole or not at
+    all. Running it again with the same parts writes the same bytes again.
+
+    Raises:
+        PathNotAllowed: The path is outside ``TASKAPP_FILE_DIRS``.
+        PermanentError: Parts and labels do not match, or a total names an unknown column.
+    """
+    # matplotlib and jinja2 are loaded by the node that runs the task.
+    from taskapp.tasks.report_page import page
+
+    path = allowed_path(report.output_path, get_settings().allowed_roots, must_exist=False)
+    html = page(report, parts)
+    with written_at_once(path) as file:
+        file.write(html)
+    encoded = html.encode()
+    return Written(path=str(path), size_bytes=len(encoded), sha256=hashlib.sha256(encoded).hexdigest())
