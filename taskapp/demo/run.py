@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from taskapp import devredis
-from taskapp.demo.check import Check, checks_of
 from taskapp.demo.flights import Truth, archive_path, split_by_month
 from taskapp.demo.view import View, until
 from taskapp.errors import TaskappError
 from taskapp.processes import Program, Supervisor, celery_program, free_port, python_program
 from taskapp.settings import ENV_FILE_VARIABLE, PREFIX, get_settings
+
+if TYPE_CHECKING:
+    from taskapp.demo.check import Check
 
 NODES = 2
 SLOTS_PER_NODE = 2
@@ -88,12 +91,13 @@ class Workshop:
         ]  # fmt: skip
         return [
             python_program(
-                "mail-sink", "-m", "taskapp.demo.mail_sink", "--port", str(self.mail_port), "--directory", str(self.mail),
-                ready_line=str(self.mail_port),
+                "mail-sink", "-m", "taskapp.demo.mail_sink", "--port", str(self.mail_port),
+                "--directory", str(self.mail),
+                ready_line="listening",
             ),
             python_program(
                 "flaky-server", "-m", "taskapp.demo.flaky_server", "--port", str(self.http_port), "--failures", "2",
-                ready_line=str(self.http_port),
+                ready_line="listening",
             ),
             python_program(
                 "exporter", "-m", "taskapp", "exporter", "--port", str(self.exporter_port), ready_line="http://"
@@ -211,6 +215,7 @@ def _wait_until_ready(supervisor: Supervisor, workshop: Workshop) -> None:
 
 def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     # Imported here: the pipeline's task types read the settings that were just made.
+    from taskapp.demo.check import checks_of
     from taskapp.demo.pipeline import Pipeline
 
     started = time.monotonic()
@@ -226,7 +231,7 @@ def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     view.table(
         "What ran", ["step", "tasks", "retries", "seconds"], [*pipeline.rows(), ["all", "", "", f"{seconds:.1f}"]]
     )
-    return checks_of(pipeline, truth, workshop)
+    return checks_of(pipeline, truth, report=workshop.report, mail=workshop.mail, exporter_port=workshop.exporter_port)
 
 
 def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:

@@ -6,6 +6,7 @@ from taskapp.tasks.add import add
 from taskapp.tasks.canary import canary
 from taskapp.tasks.data_processing import data_processing
 from taskapp.tasks.http_request import http_request
+from taskapp.tasks.report_generation import report_generation
 from taskapp.tasks.send_email import send_email
 
-__all__ = ["add", "canary", "data_processing", "http_request", "send_email"]
+__all__ = ["add", "canary", "data_processing", "http_request", "report_generation", "send_email"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +20,7 @@ ACCENT = "#2f6fde"
 INK = "#5b6577"
 GRID = "#d9dee7"
 WIDTH_INCHES = 8.6
+_STYLE_LOCK = threading.Lock()
 STYLE = {
     "svg.hashsalt": "taskapp",  # the same chart has the same element ids, so the same bytes
     "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's font
@@ -36,7 +38,8 @@ STYLE = {
 
 def draw(chart: Chart, table: TableData, title: str) -> Markup:
     """Return ``table`` drawn as ``chart``, with ``title`` as its text alternative."""
-    with mpl.rc_context(STYLE):
+    # The style is one for the whole process: two reports on two threads take turns.
+    with _STYLE_LOCK, mpl.rc_context(STYLE):  # type: ignore[arg-type]  # a mapping of these names
         rows = len(table.rows)
         height = 0.34 * rows + 0.8 if chart.kind == "horizontal_bar" else 3.2
         figure = Figure(figsize=(WIDTH_INCHES, max(2.2, height)), layout="constrained")

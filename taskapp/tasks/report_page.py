@@ -48,7 +48,7 @@ def page(report: Report, parts: Sequence[Aggregated]) -> str:
 def text_of(value: Scalar, decimals: int) -> str:
     """Return ``value`` as people read it: thousands apart, a dash where there is none."""
     if value is None:
-        return "–"
+        return "\N{EN DASH}"
     if isinstance(value, bool | str):
         return str(value)
     return f"{value:,.{decimals}f}"

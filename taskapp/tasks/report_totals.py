@@ -55,7 +55,8 @@ def total_of(rows: Iterable[Row], total: Total) -> Scalar:
         return math.fsum(value * weight for value, weight in pairs) / weights if weights else None
     if total.function == "sum":
         return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
-    return min(values) if total.function == "min" else max(values)
+    smallest_or_largest: Scalar = min(values) if total.function == "min" else max(values)
+    return smallest_or_largest
 
 
 def _cell(row: Row, column: str) -> Any:

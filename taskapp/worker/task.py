@@ -16,7 +16,7 @@ from taskapp.worker.payload import Payload
 NEVER_RETRIED = (PermanentError, InvalidPayload)
 
 
-class Task(celery.Task):
+class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
     """A Celery task whose annotated arguments are checked and whose permanent errors stay failures.
 
     Options beside Celery's own: ``typed=True`` checks plainly annotated arguments too.
@@ -40,7 +40,7 @@ class Task(celery.Task):
         cls._is_method = not isinstance(run, staticmethod)
         cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
         checked = _checked(cls, cls._unchecked_run)
-        cls.run = checked if cls._is_method else staticmethod(checked)
+        cls.run = checked if cls._is_method else staticmethod(checked)  # type: ignore[method-assign]
 
     @classmethod
     @functools.cache
@@ -78,16 +78,14 @@ class Task(celery.Task):
             args, kwargs = self.payload().to_json(args or (), kwargs or {})
         return super().apply_async(args, kwargs, *rest, **options)
 
-    def retry(
-        self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any
-    ) -> Any:
+    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
         """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
         if isinstance(exc, NEVER_RETRIED):
             raise exc
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
-        return super().retry(*args, exc=exc, countdown=countdown, **options)
+        return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
 
 
 def _checked(task_type: type[Task], run: Callable[..., Any]) -> Callable[..., Any]:
