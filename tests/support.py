@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import redis
 
 Value = TypeVar("Value")
@@ -140,6 +142,17 @@ class RedisServer:
     def close(self) -> None:
         self.heal()
         self.kill()
+
+
+def processes_of(directory: Path) -> list[psutil.Process]:
+    """Living processes that run in ``directory`` or name it: a Redis server shows only its folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            where = [process.cwd(), *process.cmdline()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in part for part in where):
+                found.append(process)
+    return found
 
 
 def start_worker(

@@ -32,7 +32,8 @@ class StrictOrder(_RedisChannel):
         """Return the Redis lists of the queues this channel consumes, the first to take first."""
         rank = {queue: position for position, queue in enumerate(self.queue_order)}
         queues = sorted(self.active_queues, key=lambda queue: rank.get(queue, len(rank)))
-        return [self._q_for_pri(queue, priority) for queue in queues for priority in reversed(PRIORITIES)]
+        key = self._q_for_pri  # type: ignore[attr-defined]  # missing in the stubs
+        return [key(queue, priority) for queue in queues for priority in reversed(PRIORITIES)]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # kombu builds the key order inside this method and offers no smaller place to change it.

@@ -10,6 +10,9 @@ from rich.console import Console
 
 from taskapp.processes import stop_on_signals
 
+PLAIN_WIDTH = 120
+"""Columns of what is printed where there is no terminal."""
+
 
 @click.command()
 @click.option(
@@ -27,7 +30,8 @@ def demo(*, output: Path, keep: bool) -> None:
 
     stop_on_signals()
     try:
-        code = run_demo(Console(), output, keep=keep)
+        console = Console()
+        code = run_demo(console if console.is_terminal else Console(width=PLAIN_WIDTH), output, keep=keep)
     except KeyboardInterrupt:
         click.echo("stopped; nothing is left running", err=True)
         code = 130

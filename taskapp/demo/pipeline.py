@@ -18,6 +18,7 @@ from celery.utils import uuid
 
 from taskapp.celery import app
 from taskapp.demo.flights import MISSING, MONTHS
+from taskapp.demo.nodes import Nodes
 from taskapp.demo.view import Picture
 from taskapp.monitor.depth import queue_depths
 from taskapp.settings import get_settings
@@ -89,13 +90,13 @@ class Pipeline:
         """Return when each task of ``step`` ended."""
         return [result.date_done for result in self.steps[step] if result.date_done is not None]
 
-    def picture(self) -> Picture:
-        """Return this moment: what waits, what is done, what each node runs."""
+    def picture(self, nodes: Nodes) -> Picture:
+        """Return this moment: what waits, what is done, what each of ``nodes`` runs."""
         depths = queue_depths(app, get_settings())
         waiting = dict.fromkeys(get_settings().queues, 0)
         for (queue, _), depth in depths.items():
             waiting[queue] += depth
-        return Picture(waiting=waiting, done=self._progress())
+        return Picture(waiting=waiting, done=self._progress(), nodes=nodes.busy())
 
     def rows(self) -> list[list[str]]:
         """Return one row a step: tasks, retries, seconds from first submit to last end."""

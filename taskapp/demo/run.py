@@ -216,13 +216,14 @@ def _wait_until_ready(supervisor: Supervisor, workshop: Workshop) -> None:
 def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     # Imported here: the pipeline's task types read the settings that were just made.
     from taskapp.demo.check import checks_of
+    from taskapp.demo.nodes import Nodes
     from taskapp.demo.pipeline import Pipeline
 
     started = time.monotonic()
     pipeline = Pipeline(workshop.months, workshop.report, workshop.http_port)
     pipeline.submit()
-    with view.drawing():
-        finished = until(pipeline.finished, view, pipeline.picture, FINISH_WITHIN_SECONDS)
+    with Nodes(SLOTS_PER_NODE).watched() as nodes, view.drawing():
+        finished = until(pipeline.finished, view, lambda: pipeline.picture(nodes), FINISH_WITHIN_SECONDS)
     if not finished:
         raise DemoFailed(
             f"not finished within {FINISH_WITHIN_SECONDS:g} s: {pipeline.unfinished()}; see {workshop.logs}"

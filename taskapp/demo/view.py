@@ -28,7 +28,6 @@ class Picture:
     """Tasks done and in all, by step."""
     nodes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tasks running and slots, by node."""
-    note: str = ""
 
 
 class View:
@@ -54,7 +53,7 @@ class View:
 
     def say(self, line: str) -> None:
         """Print ``line``; it stays."""
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def show(self, picture: Picture) -> None:
         """Draw ``picture``; without a terminal, print it as one line when it changed."""
@@ -100,7 +99,7 @@ def _drawn(picture: Picture) -> Panel:
         nodes.add_row(name, "●" * running + "○" * max(0, slots - running), f"{running}/{slots} busy")
     top = Table.grid(padding=(0, 6))
     top.add_row(queues, nodes)
-    return Panel(Group(top, Text(), bars, Text(picture.note, style="dim")), title="taskapp", expand=False)
+    return Panel(Group(top, Text(), bars), title="taskapp", expand=False)
 
 
 def _as_line(picture: Picture) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -29,7 +30,7 @@ SHELL_SECONDS = 10.0
 
 # $! is the server, which outlives this shell: init adopts it, so that a long-lived starter keeps
 # no zombie. The configuration comes by stdin because a path with * ? [ would be taken for a pattern;
-# the port is an argument so that the command line tells the process even before it renames itself.
+# the port is an argument so that the command line shows it even before the server renames itself.
 LAUNCH = '"$0" - --port "$1" <"$2" >"$3" 2>&1 & echo $!'
 
 
@@ -101,13 +102,15 @@ def _connect(record: Record) -> Redis:
     )
 
 
-def ask(home: Path, record: Record) -> dict[str, Any] | None:
+def ask(home: Path, record: Record | None) -> dict[str, Any] | None:
     """Return INFO of the server of ``record``, None when nobody or somebody else is at its port.
 
     It is ours if it takes our password, works in ``home`` and, once that is known, is the same run.
     """
     from redis import RedisError
 
+    if record is None:
+        return None
     try:
         with _connect(record) as client:
             answer: dict[str, Any] = client.info()
@@ -135,24 +138,26 @@ def shut_down(record: Record) -> bool:
     return True
 
 
-def lives(home: Path, record: Record) -> bool:
-    """Whether the process of ``record`` is still there and is the server of ``home``; a zombie is not.
+def find_process(home: Path, record: Record | None) -> int:
+    """Return the id of the server process at work in ``home``, 0 if there is none; a zombie is none.
 
-    Told by its command line, so that a process which got its number since is not taken for it, and
-    on Linux by where it works, so that a server is not taken for the one of a copied directory.
+    On Linux the process is known by where it works, whatever ``record`` says: its starter may have
+    been killed before it could note the id. Elsewhere, by the port of ``record`` on its command line.
     """
-    if not record.pid:
-        return False
-    process = Path(f"/proc/{record.pid}")
-    try:
-        if Path("/proc/self/cmdline").exists():
-            shown = (process / "cmdline").read_bytes() if (process / "cwd").samefile(home) else b""
-        else:
-            ps = ["/bin/ps", "-p", str(record.pid), "-o", "command="]
-            shown = subprocess.run(ps, capture_output=True, check=False).stdout
-    except OSError:
-        return False
-    return b"-server" in shown and re.search(rb"\b%d\b" % record.port, shown) is not None
+    if not Path("/proc/self/cwd").exists():
+        return _find_by_port(record.port) if record else 0
+    recorded = [Path(f"/proc/{record.pid}")] if record else []
+    for process in itertools.chain(recorded, Path("/proc").glob("[0-9]*")):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if (process / "cwd").samefile(home) and b"-server" in (process / "cmdline").read_bytes():
+                return int(process.name)
+    return 0
+
+
+def _find_by_port(port: int) -> int:
+    shown = subprocess.run(["/bin/ps", "-axo", "pid=,command="], capture_output=True, check=False).stdout
+    found = re.search(rb"^ *(\d+) .*-server\b.*\b%d\b" % port, shown, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def is_free(port: int) -> bool:

@@ -28,11 +28,11 @@ from taskapp.devredis.process import (
     HOST,
     ask,
     configuration,
+    find_process,
     free_port,
     identity,
     is_free,
     launch,
-    lives,
     shut_down,
 )
 from taskapp.devredis.programs import choose
@@ -104,7 +104,7 @@ def ensure(data_dir: Path, *, timeout_seconds: float = 10) -> Server:
         prepare(home)
         with locked(home, deadline):
             record, started_here = read_record(home), False
-            answer = _await_answer(home, record, deadline) if record else None
+            answer = _await_answer(home, record, deadline)
             if record is None or answer is None:
                 record, started_here = _start(home, record), True
                 answer = _await_answer(home, record, deadline)
@@ -129,49 +129,45 @@ def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
     deadline = time.monotonic() + timeout_seconds
     with explained(home), locked(home, deadline):
         record = read_record(home)
-        if record is None:
+        answer, pid = ask(home, record), find_process(home, record)
+        if not (answer or pid):
             return False
-        answer = ask(home, record)
-        if answer is None and not lives(home, record):
-            return False
-        record = record.model_copy(update=identity(answer)) if answer else record
-        if not (answer and shut_down(record)) and lives(home, record):
+        if not (record and answer and shut_down(record)) and pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(record.pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
         _await_end(home, record, deadline)
         return True
 
 
-def _await_answer(home: Path, record: Record, deadline: float) -> dict[str, Any] | None:
-    """Return what the server of ``record`` says once its data are loaded, None when there is no such server.
+def _await_answer(home: Path, record: Record | None, deadline: float) -> dict[str, Any] | None:
+    """Return what the server of ``home`` says once its data are loaded, None when there is no server.
 
     A process of ours that does not answer, because it hangs, loads or shuts down, is waited for:
     a second server on the same files would ruin them.
     """
     while True:
         # Before asking, so that a server which comes up between the two is not missed.
-        is_alive = lives(home, record)
+        pid = find_process(home, record)
         answer = ask(home, record)
         if answer and not answer["loading"]:
             return answer
-        if not (is_alive or answer):
+        if not (pid or answer):
             return None
         if time.monotonic() > deadline:
-            pid = identity(answer)["pid"] if answer else record.pid
             raise EmbeddedServerFailed(
-                f"the server of ours on {HOST}:{record.port} (process {pid}) lives but "
+                f"the server of ours in {str(home)!r} (process {pid}) lives but "
                 f"{'is still loading its data' if answer else 'does not answer'}; "
-                f"try again, see {str(home / 'server.log')!r}, or end it with `taskapp redis stop`"
+                "try again, see its server.log, or end it with `taskapp redis stop`"
             )
         time.sleep(POLL_SECONDS)
 
 
-def _await_end(home: Path, record: Record, deadline: float) -> None:
-    while lives(home, record) or ask(home, record):
+def _await_end(home: Path, record: Record | None, deadline: float) -> None:
+    while (pid := find_process(home, record)) or ask(home, record):
         if time.monotonic() > deadline:
             raise EmbeddedServerFailed(
-                f"the server of ours on {HOST}:{record.port} (process {record.pid}) was told to stop and goes on; "
-                f"see {str(home / 'server.log')!r}, or end it with `kill -9 {record.pid}`"
+                f"the server of ours in {str(home)!r} (process {pid}) was told to stop and goes on; "
+                f"see its server.log, or end it with `kill -9 {pid}`"
             )
         time.sleep(POLL_SECONDS)
 

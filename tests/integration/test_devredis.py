@@ -435,12 +435,24 @@ def test_no_second_server_is_started_beside_one_that_hangs(data_dir):
     finally:
         os.kill(server.pid, signal.SIGCONT)
 
-    address = f"127.0.0.1:{urlsplit(server.url).port}"
     assert str(refused.value) == (
-        f"the server of ours on {address} (process {server.pid}) lives but does not answer; "
-        f"try again, see {str(server.directory / 'server.log')!r}, or end it with `taskapp redis stop`"
+        f"the server of ours in {str(server.directory)!r} (process {server.pid}) lives but does not answer; "
+        "try again, see its server.log, or end it with `taskapp redis stop`"
     )
     assert devredis.ensure(data_dir).pid == server.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a process works")
+def test_a_server_whose_record_was_lost_is_neither_doubled_nor_out_of_reach(data_dir):
+    server = devredis.ensure(data_dir)
+    (server.directory / "server.json").unlink()
+
+    with pytest.raises(EmbeddedServerFailed, match=rf"\(process {server.pid}\) lives but does not answer"):
+        devredis.ensure(data_dir, timeout_seconds=0.1)
+
+    assert devredis.stop(data_dir) is True
+    assert not is_alive(server)
+    assert devredis.ensure(data_dir).started_here
 
 
 def test_a_server_too_busy_to_take_commands_is_ended_by_signal_and_only_if_it_goes(data_dir):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from taskapp.processes import Program, Supervisor, free_port
-from tests.support import Process, clean_environment, eventually
+from tests.support import Process, clean_environment, eventually, processes_of
 
 LONG_LIVED = "import time; print('here', flush=True); time.sleep(300)"
 
@@ -133,5 +133,4 @@ def test_up_runs_everything_restarts_the_dead_reloads_and_stops_clean(up: Proces
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(30) == 0
     assert psutil.wait_procs(family, timeout=5)[1] == []
-    servers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
-    assert servers == []
+    assert processes_of(tmp_path) == []
