@@ -95,13 +95,13 @@ def test_what_cannot_work_is_refused_at_the_caller(app: Celery, redis_server: Re
     from taskapp.tasks import add
 
     refusals: list[tuple[type[Exception], Callable[[], object], str]] = [
-        (InvalidPayload, lambda: shop.pay.delay({"ident": 1}), "arguments of '.*pay' are not valid: order.id: field required"),
+        (InvalidPayload, lambda: shop.pay.delay({"ident": 1}), "pay' are not valid: order.id: field required"),
         (InvalidPayload, lambda: shop.pay.s(order={"id": "x"}), "order.id: input should be a valid integer"),
         (InvalidPayload, lambda: add.delay("x", 1), "arguments of 'taskapp.add' are not valid: x"),
         (InvalidPayload, lambda: shop.greet.delay(object()), "is not JSON serializable; only what JSON can hold"),
         (TypeError, lambda: add.delay(1), "missing 1 required positional argument: 'y'"),
         (UnknownQueue, lambda: add.apply_async((1, 2), queue="hihg"), "no queue named 'hihg'; did you mean 'high'"),
-        (UnknownTask, lambda: app.send_task("taskapp.ad", (1, 2)), "no task named 'taskapp.ad'; did you mean 'taskapp.add'"),
+        (UnknownTask, lambda: app.send_task("taskapp.ad", (1, 2)), "did you mean 'taskapp.add'"),
         (PayloadTooLarge, lambda: shop.greet.delay("x" * 2_000_000), "more than the limit of 1048576; pass a path"),
     ]  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_a_broker_that_does_not_answer_is_an_error_within_five_seconds(redis_ser
 
     for _ in range(2):
         started = time.monotonic()
-        with pytest.raises(BrokerUnavailable, match="the broker did not confirm 'taskapp.add'"):
+        with pytest.raises(BrokerUnavailable, match=r"the broker did not confirm 'taskapp\.add'"):
             add.delay(1, 2)
         assert time.monotonic() - started < 5
 
