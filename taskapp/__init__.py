@@ -6,6 +6,8 @@ The map, in the order data flows:
 ``settings``    ``TASKAPP_*`` and ``.env`` to one validated, frozen object
 ``celery``      the Celery application; the only place where the parts are wired together
 ``tasks``       the task types that ship, one file each
+``devredis``    a Redis server of our own, for development, demo and tests
+``application`` what every submit passes through
 ``broker``      how messages travel: the kombu transport
 ``worker``      the Task base class and what happens around one run
 ``monitor``     what is watched: metrics, the exporter, Flower's defaults

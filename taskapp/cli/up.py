@@ -63,15 +63,17 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
 @contextmanager
 def server(settings: Settings) -> Iterator[None]:
     """Have a broker for the time of the block; stop it afterwards if it was started here."""
-    if settings.broker_url is None:
-        running = devredis.running(settings.data_dir)
-        devredis.resolve_broker_url(
-            settings, may_start=True, announce=lambda line: click.secho(line, fg="yellow", err=True)
-        )
+    started: list[str] = []
+
+    def announce(line: str) -> None:
+        started.append(line)
+        click.secho(line, fg="yellow", err=True)
+
+    devredis.resolve_broker_url(settings, may_start=True, announce=announce)
     try:
         yield
     finally:
-        if settings.broker_url is None and running is None:
+        if started:
             devredis.stop(settings.data_dir)
 
 

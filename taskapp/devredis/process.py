@@ -145,7 +145,7 @@ def find_process(home: Path, record: Record | None) -> int:
     been killed before it could note the id. Elsewhere, by the port of ``record`` on its command line.
     """
     if not Path("/proc/self/cwd").exists():
-        return _find_by_port(record.port) if record else 0
+        return find_by_port(record.port) if record else 0
     recorded = [Path(f"/proc/{record.pid}")] if record else []
     for process in itertools.chain(recorded, Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
@@ -154,8 +154,9 @@ def find_process(home: Path, record: Record | None) -> int:
     return 0
 
 
-def _find_by_port(port: int) -> int:
-    shown = subprocess.run(["/bin/ps", "-axo", "pid=,command="], capture_output=True, check=False).stdout
+def find_by_port(port: int) -> int:
+    """Return the id of a server process that has ``port`` on its command line, else 0."""
+    shown = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, check=False).stdout
     found = re.search(rb"^ *(\d+) .*-server\b.*\b%d\b" % port, shown, re.MULTILINE)
     return int(found[1]) if found else 0
 

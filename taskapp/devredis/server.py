@@ -84,7 +84,7 @@ def running(data_dir: Path) -> Server | None:
     """
     home = home_of(data_dir)
     record = read_record(home)
-    answer = ask(home, record) if record else None
+    answer = ask(home, record)
     return _server(data_dir, record, answer, started_here=False) if record and answer else None
 
 

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from taskapp import devredis
 from taskapp.devredis import programs
+from taskapp.devredis.process import find_by_port
 from taskapp.errors import BrokerNotFound, EmbeddedServerFailed
 from taskapp.settings import Settings, load_settings
 from tests.support import clean_environment, eventually
@@ -284,6 +285,16 @@ def test_the_server_has_no_file_of_the_starter_and_its_output_ends_with_it(data_
     assert devredis.running(data_dir)
 
 
+@pytest.mark.skipif(not Path("/bin/ps").exists(), reason="no /bin/ps")
+def test_where_there_is_no_proc_the_process_is_known_by_its_port(data_dir):
+    server = devredis.ensure(data_dir)
+    port = urlsplit(server.url).port
+
+    assert find_by_port(port) == server.pid
+    devredis.stop(data_dir)
+    assert find_by_port(port) == 0
+
+
 def test_the_server_leaves_no_zombie_with_its_starter(data_dir):
     server = devredis.ensure(data_dir)
 
@@ -336,6 +347,51 @@ def test_a_starter_waits_for_the_lock_and_says_so_when_it_gives_up(data_dir):
         with pytest.raises(EmbeddedServerFailed, match=r"another process keeps .*lock' locked, starting or stopping"):
             devredis.ensure(data_dir, timeout_seconds=0.1)
     assert devredis.ensure(data_dir).pid == server.pid
+
+
+def test_starters_killed_at_any_moment_leave_one_server_and_its_data(data_dir):
+    code = """
+import os, random, signal, sys, time
+from pathlib import Path
+import psutil, redis
+from taskapp import devredis
+from tests.support import eventually
+
+def servers():
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(home) and "-server" in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            pass
+    return found
+
+def start():
+    child = os.fork()
+    if child == 0:
+        devredis.ensure(data_dir)
+        os._exit(0)
+    return child
+
+data_dir = Path(sys.argv[1])
+home = devredis.ensure(data_dir).directory.resolve()
+seeded = random.Random(3)
+for round in range(15):
+    for pid in servers():
+        os.kill(pid, signal.SIGKILL)
+    starters = [start(), start()]
+    time.sleep(seeded.random() * 0.05)
+    os.kill(seeded.choice(starters), signal.SIGKILL)
+    server = devredis.ensure(data_dir)
+    for starter in starters:
+        os.waitpid(starter, 0)
+    eventually(lambda: servers() == [server.pid], within_seconds=5)
+    assert redis.Redis.from_url(server.url).incr("rounds") == round + 1
+print("one server")
+"""
+
+    assert start_python(code, data_dir).communicate(timeout=60) == ("one server\n", "")
 
 
 # --- what server.json says may be wrong -------------------------------------------------------
@@ -426,8 +482,13 @@ def test_a_damaged_record_is_as_good_as_none(data_dir, content):
     assert devredis.ensure(data_dir).started_here
 
 
-def test_no_second_server_is_started_beside_one_that_hangs(data_dir):
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_no_second_server_is_started_beside_one_that_hangs(data_dir, is_noted):
+    if not is_noted and sys.platform != "linux":
+        pytest.skip("only Linux tells where a process works")
     server = devredis.ensure(data_dir)
+    if not is_noted:  # its starter was killed too early
+        edit_record(data_dir, pid=0, run_id="")
     os.kill(server.pid, signal.SIGSTOP)
     try:
         with pytest.raises(EmbeddedServerFailed) as refused:
