@@ -20,4 +20,6 @@ def _web_process(session_server: RedisServer, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def app(_web_process: Celery, redis_server: RedisServer) -> Celery:
     """Our app as a web process has it; settings and connections live as long as the process."""
+    # pytest-celery makes apps of its own in this process and leaves the last one current.
+    _web_process.set_current()
     return _web_process

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from celery import chain, group
 from pytest_celery import RESULT_TIMEOUT, CeleryTestSetup
+
+pytestmark = pytest.mark.slow
 
 
 def add(setup: CeleryTestSetup, *args, **options):
