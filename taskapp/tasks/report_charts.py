@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -52,28 +53,32 @@ def draw(chart: Chart, table: TableData, title: str) -> Markup:
 
 def _line(axes: Axes, table: TableData, unit: str) -> None:
     names, values = _columns(table)
-    axes.plot(names, values, color=ACCENT, linewidth=2, marker="o", markersize=5)
-    axes.fill_between(names, values, min(0, *values), color=ACCENT, alpha=0.12)
+    positions = range(len(names))
+    axes.plot(positions, values, color=ACCENT, linewidth=2, marker="o", markersize=5)
+    axes.fill_between(positions, values, min(0, *values), color=ACCENT, alpha=0.12)
+    axes.set_xticks(positions, names)
     _bare(axes, unit, grid="y")
 
 
 def _bar(axes: Axes, table: TableData, unit: str) -> None:
     names, values = _columns(table)
-    axes.bar(names, values, color=ACCENT, width=0.72)
+    axes.bar(range(len(names)), values, color=ACCENT, width=0.72)
+    axes.set_xticks(range(len(names)), names)
     _bare(axes, unit, grid="y")
 
 
 def _horizontal_bar(axes: Axes, table: TableData, unit: str) -> None:
     names, values = _columns(table)
-    axes.barh(names[::-1], values[::-1], color=ACCENT, height=0.7)
+    axes.barh(range(len(names)), values[::-1], color=ACCENT, height=0.7)
+    axes.set_yticks(range(len(names)), names[::-1])
     _bare(axes, unit, grid="x")
 
 
 def _heatmap(axes: Axes, table: TableData, unit: str) -> None:
     if len(table.columns) < 3:
         raise PermanentError("a heatmap needs two groups and one total")
-    across = list(dict.fromkeys(str(row[1]) for row in table.rows))
-    down = list(dict.fromkeys(str(row[0]) for row in table.rows))
+    across = _in_order(row[1] for row in table.rows)
+    down = _in_order(row[0] for row in table.rows)
     cells = [[float("nan")] * len(across) for _ in down]
     for row in table.rows:
         cells[down.index(str(row[0]))][across.index(str(row[1]))] = _number(row[2])
@@ -88,6 +93,14 @@ def _heatmap(axes: Axes, table: TableData, unit: str) -> None:
 
 
 _DRAW = {"line": _line, "bar": _bar, "horizontal_bar": _horizontal_bar, "heatmap": _heatmap}
+
+
+def _in_order(values: Iterable[Any]) -> list[str]:
+    """Return each value once as text: numbers ascending, anything else in the order it comes."""
+    different = list(dict.fromkeys(values))
+    if all(isinstance(value, int | float) for value in different):
+        different.sort()
+    return [str(value) for value in different]
 
 
 def _columns(table: TableData) -> tuple[list[str], list[float]]:
