@@ -16,6 +16,8 @@ from taskapp.tasks.data_processing import Aggregation, Filter, Measure, format_o
 MEMORY_LIMIT = "128MB"
 """Of the database; the process itself and the read buffers come on top, all below 256 MB."""
 THREADS = 2
+READ_BUFFER_BYTES = 4 * 2**20
+"""Of a CSV; a line may be half as long."""
 ROW_COUNT = "taskapp rows"
 """The extra last column: how many rows a group has."""
 
@@ -49,7 +51,10 @@ def run(aggregation: Aggregation, path: Path) -> tuple[list[str], list[tuple[Any
             columns = [column[0] for column in cursor.description][:-1]
             rows = cursor.fetchmany(aggregation.limit + 1)
         except duckdb.OutOfMemoryException as error:
-            raise PermanentError(f"{str(path)!r} needs more memory than {MEMORY_LIMIT} for so many groups") from error
+            raise PermanentError(
+                f"{str(path)!r} needs more memory than {MEMORY_LIMIT} for so many groups; "
+                "group by fewer columns, or leave out median and distinct"
+            ) from error
         except duckdb.Error as error:
             raise PermanentError(f"cannot read {str(path)!r}: {_first_lines(error)}") from error
     if len(rows) > aggregation.limit:
@@ -108,7 +113,11 @@ def _reader(aggregation: Aggregation, path: Path) -> tuple[str, list[Any]]:
     kind = aggregation.format or format_of(path)
     if kind == "csv":
         # The whole file decides the types: a text in row one million must not be a surprise.
-        return "read_csv(?, nullstr = ?, header = true, sample_size = -1)", [str(path), aggregation.null_values]
+        # Buffers of the default 32 MB, several a thread, would fill the memory limit by themselves.
+        return (
+            f"read_csv(?, nullstr = ?, header = true, sample_size = -1, buffer_size = {READ_BUFFER_BYTES})",
+            [str(path), aggregation.null_values],
+        )
     if kind == "jsonl":
         return "read_json(?, format = 'newline_delimited', sample_size = -1)", [str(path)]
     if kind == "parquet":
