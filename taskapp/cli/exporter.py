@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 
 import click
 
-from taskapp.processes import stop_on_signals
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @click.command()
@@ -24,19 +25,24 @@ def exporter(*, port: int, address: str) -> None:
     Goes on while the broker is away. Starts no server of its own.
     """
     from taskapp.celery import app
+    from taskapp.logs import formatter
     from taskapp.monitor.exporter import Exporter
     from taskapp.settings import get_settings
 
-    stop_on_signals()
-    serving = Exporter(app, get_settings())
+    settings = get_settings()
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(settings.log_format))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # Blocked before the threads start, which inherit it: whenever a signal comes, it is this
+    # thread that takes it, also as process 1 of a container.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    serving = Exporter(app, settings)
     try:
         port = serving.start(address, port)
     except OSError as error:
         raise click.ClickException(
-            f"cannot listen on {address}:{port}: {error.strerror}; choose another --port"
+            f"cannot listen on {address}:{port}: {error.strerror}; choose another --port or --address"
         ) from error
     click.echo(f"metrics at http://{address}:{port}/metrics")
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        serving.stop()
+    signal.sigwait(STOPPING)
+    serving.stop()

@@ -6,22 +6,25 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from wsgiref.simple_server import WSGIServer
 
 from celery import Celery
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskapp.monitor.depth import queue_depths
-from taskapp.monitor.events import EventCounter
+from taskapp.monitor.depth import Depths, queue_depths
+from taskapp.monitor.events import EventCounter, Receiver
 from taskapp.monitor.metrics import Metrics, row
 from taskapp.queues import TASK_ROUTES
 from taskapp.settings import Settings
 
 logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
-"""Between two attempts to read events from a broker that is away."""
+"""Between two attempts to read events; short, since events sent meanwhile are not counted."""
+QUIET_SECONDS = 60.0
+"""After so long without any event the connection is made anew: its other end may have vanished silently."""
 
 
 class ScrapeCollector(Collector):
@@ -29,13 +32,11 @@ class ScrapeCollector(Collector):
 
     def __init__(self, app: Celery, settings: Settings, counter: EventCounter) -> None:
         self._app, self._settings, self._counter = app, settings, counter
+        self._is_failing = False
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges; no depth at all while the broker does not answer."""
-        try:
-            depths = queue_depths(self._app, self._settings)
-        except Exception:  # noqa: BLE001 - each transport has errors of its own; the gauge below says it
-            depths = None
+        depths = self._depths()
         yield _family("taskapp_broker_up", 0 if depths is None else 1)
         yield _family("taskapp_nodes_up", self._counter.nodes_up())
         family = _family("taskapp_queue_depth")
@@ -48,6 +49,17 @@ class ScrapeCollector(Collector):
         for name in ("taskapp_broker_up", "taskapp_nodes_up", "taskapp_queue_depth"):
             yield _family(name)
 
+    def _depths(self) -> Depths | None:
+        try:
+            depths = queue_depths(self._app, self._settings)
+        except Exception as error:  # noqa: BLE001 - each transport has errors of its own; said once, and by a gauge
+            if not self._is_failing:
+                logger.warning("cannot read queue depths: %s", error, extra={"action": "depths_unread"})
+            self._is_failing = True
+            return None
+        self._is_failing = False
+        return depths
+
 
 def _family(name: str, value: float | None = None) -> GaugeMetricFamily:
     metric = row(name)
@@ -55,7 +67,7 @@ def _family(name: str, value: float | None = None) -> GaugeMetricFamily:
 
 
 class Exporter:
-    """Reads events in a thread and answers scrapes in another, from ``start`` to ``stop``."""
+    """Reads events in a thread and answers scrapes in others, from ``start`` to ``stop``."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
@@ -63,11 +75,18 @@ class Exporter:
         self._counter = EventCounter(self.metrics, {**TASK_ROUTES, **settings.route_table})
         self.metrics.registry.register(ScrapeCollector(app, settings, self._counter))
         self._stopping = threading.Event()
+        self._away_since: float | None = None
         self._reader = threading.Thread(target=self._read_events, name="events", daemon=True)
         self._server: WSGIServer | None = None
 
     def start(self, address: str, port: int) -> int:
-        """Listen on ``address``; return the port, which ``0`` leaves to the system."""
+        """Listen on ``address``; return the port, which ``0`` leaves to the system.
+
+        Raises:
+            OSError: The port is taken or the address is not this machine's.
+        """
+        # A second series for each counter, which nothing here reads.
+        disable_created_metrics()
         self._server, _ = start_http_server(port, addr=address, registry=self.metrics.registry)
         self._reader.start()
         return int(self._server.server_port)
@@ -79,18 +98,24 @@ class Exporter:
             self._server.shutdown()
 
     def _read_events(self) -> None:
-        away_since: float | None = None
         while not self._stopping.is_set():
             try:
-                with self._app.connection_for_read() as connection:
-                    connection.ensure_connection(max_retries=1, timeout=1)
-                    receiver = self._app.events.Receiver(connection, handlers={"*": self._counter})
-                    if away_since is not None:
-                        logger.warning("the broker is back after %.0f s", time.monotonic() - away_since)
-                        away_since = None
-                    receiver.capture(limit=None, timeout=None, wakeup=True)
+                self._read_until_quiet()
             except Exception as error:  # noqa: BLE001 - a monitor outlives whatever the broker does; said once
-                if away_since is None:
-                    logger.warning("cannot read events: %s; trying again until it works", error)
-                    away_since = time.monotonic()
-            self._stopping.wait(PAUSE_SECONDS)
+                if self._away_since is None:
+                    logger.warning(
+                        "cannot read events: %s; trying again until it works", error, extra={"action": "events_lost"}
+                    )
+                    self._away_since = time.monotonic()
+                self._stopping.wait(PAUSE_SECONDS)
+
+    def _read_until_quiet(self) -> None:
+        with self._app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            receiver = Receiver(connection, self._app, self._counter)
+            if self._away_since is not None:
+                away_seconds = time.monotonic() - self._away_since
+                logger.warning("events are read again after %.0f s", away_seconds, extra={"action": "events_back"})
+                self._away_since = None
+            with suppress(TimeoutError):
+                receiver.capture(limit=None, timeout=QUIET_SECONDS, wakeup=True)

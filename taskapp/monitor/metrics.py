@@ -6,6 +6,7 @@ settings (others count as ``other``); no task id, no host of a publisher.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 MAX_TASK_TYPES = 200
+MAX_NAME_LENGTH = 200
 OTHER = "other"
 RUN_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 WAIT_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
@@ -47,7 +49,11 @@ METRICS = (
     Metric("taskapp_nodes_up", None, "Nodes that sent a heartbeat lately."),
     Metric("taskapp_broker_up", None, "1 while the broker answers, else 0."),
     Metric("taskapp_exporter_events_total", Counter, "Events read from the broker."),
-    Metric("taskapp_exporter_last_event_timestamp_seconds", Gauge, "When the last event was read, Unix seconds."),
+    Metric("taskapp_exporter_events_invalid_total", Counter, "Events among them that could not be understood."),
+    Metric(
+        "taskapp_exporter_last_event_timestamp_seconds", Gauge,
+        "When the last event was read, Unix seconds; 0 before the first.",
+    ),
 )  # fmt: skip
 """Every metric there is. Those of no kind are collected when scraped."""
 
@@ -79,8 +85,23 @@ class Metrics:
         counter = self._objects[name]
         (counter.labels(*labels) if labels else counter).inc()  # type: ignore[attr-defined]
 
+    def appear(self, task_type: str, queue: str) -> None:
+        """Show the counters of a type in a queue, at zero if they are new.
+
+        A counter that appears with its first failure has not risen, so that no rule sees it.
+        """
+        for metric in METRICS:
+            if metric.labels == TASK:
+                self._objects[metric.name].labels(task_type, queue)
+
     def observe(self, name: str, label: str, seconds: float) -> None:
-        """Put ``seconds`` into a histogram; a clock that went backwards counts as zero."""
+        """Put ``seconds`` into a histogram; a clock that went backwards counts as zero.
+
+        Raises:
+            ValueError: ``seconds`` is no number; it would spoil the sum for good.
+        """
+        if not math.isfinite(seconds):
+            raise ValueError(f"a duration cannot be {seconds!r}")
         self._objects[name].labels(label).observe(max(0.0, seconds))  # type: ignore[attr-defined]
 
     def set(self, name: str, value: float) -> None:
@@ -89,7 +110,8 @@ class Metrics:
 
     def type_label(self, task_type: str | None) -> str:
         """Return the label of a task type; the first ``MAX_TASK_TYPES`` have one of their own."""
-        if not task_type:
+        # A name that cannot be written as UTF-8 would fail every scrape.
+        if not task_type or len(task_type) > MAX_NAME_LENGTH or not task_type.isprintable():
             return OTHER
         if task_type not in self._types and len(self._types) < MAX_TASK_TYPES:
             self._types.add(task_type)

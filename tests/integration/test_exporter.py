@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celery.events.event import get_exchange
+from prometheus_client.parser import text_string_to_metric_families
+
+from taskapp.queues import PRIORITIES, ready_key
+from tests.integration import shop
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port
+
+SHOP = "tests.integration.shop"
+StartWorker = Callable[..., Process]
+
+
+class Exporter(Process):
+    """``taskapp exporter`` on a free port."""
+
+    def __init__(self, directory: Path, broker_url: str, **env: str) -> None:
+        variables = clean_environment(TASKAPP_BROKER_URL=broker_url, TASKAPP_DATA_DIR=str(directory / "data"), **env)
+        variables["PYTHONPATH"] = str(Path.cwd())
+        argv = [sys.executable, "-m", "taskapp", "exporter", "--port", "0"]
+        super().__init__(argv, directory / "exporter.log", variables, cwd=directory)
+        self.url = eventually(lambda: re.search(r"metrics at (http://\S+)", self.output())).group(1)
+
+    def page(self) -> str:
+        with urllib.request.urlopen(self.url, timeout=10) as response:
+            return response.read().decode()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The sum of the samples of ``name`` that have ``labels``; ``None`` when there is none."""
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(self.page())
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else None
+
+    def reads_events(self) -> bool:
+        """Say whether it hears a node; what is submitted from then on is counted."""
+        return bool(self.value("taskapp_nodes_up"))
+
+
+StartExporter = Callable[..., Exporter]
+
+
+@pytest.fixture
+def exporter(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartExporter]:
+    started: list[Exporter] = []
+
+    def start(broker_url: str = redis_server.url, **env: str) -> Exporter:
+        started.append(Exporter(tmp_path, broker_url, **env))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+@pytest.mark.usefixtures("app")
+def test_the_counts_are_those_of_the_tasks_that_ran(
+    worker: StartWorker, exporter: StartExporter, tmp_path: Path
+) -> None:
+    from taskapp.tasks import add
+
+    worker(TASKAPP_INCLUDE=SHOP)
+    serving = exporter()
+    eventually(serving.reads_events)
+
+    for number in range(50):
+        add.delay(number, 1)
+    for _ in range(3):
+        shop.hopeless.apply_async((str(tmp_path / "ran"),), queue="low")
+    for _ in range(2):
+        shop.unsteady.apply_async((1,), queue="high")
+    eventually(lambda: serving.value("taskapp_tasks_completed_total") == 52, within_seconds=40)
+    eventually(lambda: serving.value("taskapp_tasks_failed_total") == 3)
+
+    counted = {
+        kind: [
+            serving.value(f"taskapp_tasks_{kind}_total", type=task_type)
+            for task_type in ("taskapp.add", f"{SHOP}.hopeless", f"{SHOP}.unsteady")
+        ]
+        for kind in ("received", "completed", "failed", "retried")
+    }
+    assert counted == {"received": [50, 3, 4], "completed": [50, 0, 2], "failed": [0, 3, 0], "retried": [0, 0, 2]}
+    assert serving.value("taskapp_tasks_failed_total", type=f"{SHOP}.hopeless", queue="low") == 3
+    assert serving.value("taskapp_task_run_seconds_count", type="taskapp.add") == 50
+    assert serving.value("taskapp_task_queue_wait_seconds_count", queue="default") == 50
+    assert serving.value("taskapp_task_queue_wait_seconds_count", queue="high") == 2
+    assert 0 < serving.value("taskapp_task_queue_wait_seconds_sum", queue="default") < 50 * 10
+    assert serving.value("taskapp_exporter_events_invalid_total") == 0
+
+
+@pytest.mark.usefixtures("app")
+def test_a_publisher_in_another_time_zone_gives_the_same_wait(worker: StartWorker, exporter: StartExporter) -> None:
+    worker()
+    serving = exporter(TZ="America/New_York")
+    eventually(serving.reads_events)
+
+    subprocess.run(
+        [sys.executable, "-c", "from taskapp.tasks import add; add.delay(1, 2)"],
+        env={**os.environ, "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path.cwd())}, check=True, timeout=60,
+    )  # fmt: skip
+    eventually(lambda: serving.value("taskapp_task_queue_wait_seconds_count", queue="default"))
+
+    assert 0 < serving.value("taskapp_task_queue_wait_seconds_sum", queue="default") < 60
+
+
+def test_depths_are_by_queue_and_priority_of_this_environment(
+    redis_server: RedisServer, exporter: StartExporter
+) -> None:
+    serving = exporter(TASKAPP_KEY_PREFIX="staging.", TASKAPP_QUEUES="default,mails")
+    redis_server.client.lpush("staging." + ready_key("mails", 9), "1", "2", "3")
+    redis_server.client.lpush("staging." + ready_key("default", 0), "4")
+    redis_server.client.lpush(ready_key("default", 0), "of another environment")
+
+    depths = re.findall(r'^taskapp_queue_depth\{priority="(\d)",queue="(\w+)"\} (\d+)', serving.page(), re.MULTILINE)
+
+    assert len(depths) == 2 * len(PRIORITIES)
+    assert [depth for depth in depths if depth[2] != "0"] == [("0", "default", "1"), ("9", "mails", "3")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("app")
+def test_a_broker_that_dies_and_comes_back_is_reported_and_counted_on(
+    worker: StartWorker, exporter: StartExporter, redis_server: RedisServer
+) -> None:
+    from taskapp.tasks import add
+
+    worker()
+    serving = exporter()
+    eventually(serving.reads_events)
+    add.delay(1, 1)
+    eventually(lambda: serving.value("taskapp_tasks_completed_total", type="taskapp.add") == 1)
+
+    redis_server.kill()
+    eventually(lambda: serving.value("taskapp_broker_up") == 0)
+    assert serving.value("taskapp_queue_depth") is None
+    eventually(lambda: serving.value("taskapp_nodes_up") == 0)
+    assert serving.value("taskapp_tasks_completed_total", type="taskapp.add") == 1
+
+    redis_server.start()
+    eventually(lambda: serving.value("taskapp_broker_up") == 1)
+    eventually(serving.reads_events, within_seconds=60)
+    assert serving.value("taskapp_queue_depth") == 0
+    add.delay(1, 1)
+    eventually(lambda: serving.value("taskapp_tasks_completed_total", type="taskapp.add") == 2, within_seconds=60)
+    assert serving.output().count("cannot read events") == 1
+    assert serving.output().count("events are read again") == 1
+
+
+def test_a_frozen_broker_is_down_within_the_time_of_a_scrape(
+    exporter: StartExporter, redis_server: RedisServer
+) -> None:
+    serving = exporter()
+    eventually(lambda: serving.value("taskapp_broker_up") == 1)
+
+    redis_server.freeze()
+    assert serving.value("taskapp_broker_up") == 0
+    redis_server.thaw()
+
+    eventually(lambda: serving.value("taskapp_broker_up") == 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("app")
+def test_nodes_up_follows_nodes_that_come_go_and_die(worker: StartWorker, exporter: StartExporter) -> None:
+    serving = exporter()
+    first = worker("-c", "1", name="w1")
+    eventually(lambda: serving.value("taskapp_nodes_up") == 1)
+
+    first.kill()
+    eventually(lambda: serving.value("taskapp_nodes_up") == 0)
+    second = worker("-c", "1", name="w2")
+    eventually(lambda: serving.value("taskapp_nodes_up") == 1)
+    worker("-c", "1", name="w3")
+    eventually(lambda: serving.value("taskapp_nodes_up") == 2)
+    second.terminate()
+    eventually(lambda: serving.value("taskapp_nodes_up") == 1)
+
+    assert not re.search("w[123]@", serving.page())
+
+
+def test_malformed_events_do_not_stop_it(app: Celery, redis_server: RedisServer, exporter: StartExporter) -> None:
+    serving = exporter()
+    eventually(redis_server.client.pubsub_numpat)
+    bad = [{}, "text", [None, 5], {"type": "task-received"}, {"type": "task-received", "uuid": "1", "name": "\ud800"}]
+    heartbeat = {"type": "worker-heartbeat", "hostname": "celery@a"}
+
+    with app.connection_for_write() as connection:
+        exchange = get_exchange(connection, name=app.conf.event_exchange)
+        producer = connection.Producer(exchange=exchange, serializer="json", routing_key="task.received")
+        for body in bad:
+            producer.publish(body)
+        producer.publish(b"\x80\x04N.", content_type="application/x-python-serialize", content_encoding="binary")
+        redis_server.client.publish("/0.celeryev/task.received", "no message at all")
+        producer.publish(heartbeat)
+
+    eventually(lambda: serving.value("taskapp_nodes_up") == 1)
+    assert serving.value("taskapp_exporter_events_invalid_total") == 5
+    assert serving.value("taskapp_exporter_events_total") == 7
+    assert "cannot read events" not in serving.output()
+
+
+def test_without_a_broker_it_answers_and_stops_at_once(tmp_path: Path) -> None:
+    serving = Exporter(tmp_path, f"redis://127.0.0.1:{free_port()}/0")
+    try:
+        assert serving.value("taskapp_broker_up") == 0
+        assert serving.value("taskapp_nodes_up") == 0
+        assert serving.value("taskapp_queue_depth") is None
+        assert serving.value("taskapp_tasks_failed_total", type="taskapp.add") == 0
+        assert serving.terminate(within_seconds=3) == 0
+        assert "Traceback" not in serving.output()
+    finally:
+        serving.close()
+
+
+def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path, redis_server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+
+        done = subprocess.run(
+            [sys.executable, "-m", "taskapp", "exporter", "--port", port],
+            env=clean_environment(TASKAPP_BROKER_URL=redis_server.url, PYTHONPATH=str(Path.cwd())),
+            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr == textwrap.dedent(f"""\
+        Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port or --address
+        """)
+
+
+def test_it_starts_no_server_of_its_own(tmp_path: Path) -> None:
+    serving = Exporter(tmp_path, "")
+    try:
+        assert serving.value("taskapp_broker_up") == 0
+        assert "no Redis" in serving.output()
+        assert not (tmp_path / "data").exists()
+    finally:
+        serving.close()
