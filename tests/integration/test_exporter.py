@@ -195,22 +195,32 @@ def test_nodes_up_follows_nodes_that_come_go_and_die(worker: StartWorker, export
 
 def test_malformed_events_do_not_stop_it(app: Celery, redis_server: RedisServer, exporter: StartExporter) -> None:
     serving = exporter()
-    eventually(redis_server.client.pubsub_numpat)
     bad = [{}, "text", [None, 5], {"type": "task-received"}, {"type": "task-received", "uuid": "1", "name": "\ud800"}]
-    heartbeat = {"type": "worker-heartbeat", "hostname": "celery@a"}
+
+    def heartbeat(hostname: str) -> dict[str, object]:
+        return {"type": "worker-heartbeat", "hostname": hostname, "freq": 60}
 
     with app.connection_for_write() as connection:
         exchange = get_exchange(connection, name=app.conf.event_exchange)
         producer = connection.Producer(exchange=exchange, serializer="json", routing_key="task.received")
+
+        def is_listening() -> bool:
+            producer.publish(heartbeat("celery@first"))
+            return serving.value("taskapp_nodes_up") == 1
+
+        eventually(is_listening)
+        producer.publish(heartbeat("celery@second"))
+        eventually(lambda: serving.value("taskapp_nodes_up") == 2)
+        before = serving.value("taskapp_exporter_events_total")
         for body in bad:
             producer.publish(body)
         producer.publish(b"\x80\x04N.", content_type="application/x-python-serialize", content_encoding="binary")
         redis_server.client.publish("/0.celeryev/task.received", "no message at all")
-        producer.publish(heartbeat)
+        producer.publish(heartbeat("celery@last"))
 
-    eventually(lambda: serving.value("taskapp_nodes_up") == 1)
+    eventually(lambda: serving.value("taskapp_nodes_up") == 3)
     assert serving.value("taskapp_exporter_events_invalid_total") == 5
-    assert serving.value("taskapp_exporter_events_total") == 7
+    assert serving.value("taskapp_exporter_events_total") == before + 7
     assert "cannot read events" not in serving.output()
 
 
