@@ -175,11 +175,28 @@ def free_port(wanted: int = 0) -> int:
     raise OSError("no free port on 127.0.0.1")
 
 
+_interrupted = threading.Event()
+
+
 def stop_on_signals() -> None:
-    """Make SIGTERM and a closed terminal end this process as Ctrl-C does, so that its cleaning runs."""
+    """Make Ctrl-C, SIGTERM and a closed terminal raise ``KeyboardInterrupt`` here, once, so that cleaning runs.
+
+    Later ones are ignored: they would cut the cleaning short and leave processes behind.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not _interrupted.is_set():
+            _interrupted.set()
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+def check_interrupted() -> None:
+    """Raise the ``KeyboardInterrupt`` of a signal that came where Python drops exceptions, as in a finalizer.
+
+    Every loop that waits for the user or for work calls it.
+    """
+    if _interrupted.is_set():
+        raise KeyboardInterrupt

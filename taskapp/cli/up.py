@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from taskapp import devredis
-from taskapp.processes import Program, Supervisor, celery_program, python_program, stop_on_signals
+from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
 from taskapp.settings import Settings, get_settings
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
@@ -97,6 +97,7 @@ def _watch(supervisor: Supervisor, reloaded: list[str]) -> None:
     if reloaded:
         threading.Thread(target=_set_at_change, args=(changed,), daemon=True).start()
     while True:
+        check_interrupted()
         supervisor.revive()
         if changed.is_set():
             changed.clear()

@@ -18,7 +18,14 @@ from taskapp import devredis
 from taskapp.demo.flights import Truth, archive_path, split_by_month
 from taskapp.demo.view import View, until
 from taskapp.errors import TaskappError
-from taskapp.processes import Program, Supervisor, celery_program, free_port, python_program
+from taskapp.processes import (
+    Program,
+    Supervisor,
+    celery_program,
+    check_interrupted,
+    free_port,
+    python_program,
+)
 from taskapp.settings import ENV_FILE_VARIABLE, PREFIX, get_settings
 
 if TYPE_CHECKING:
@@ -203,6 +210,7 @@ def _start(view: View, supervisor: Supervisor, workshop: Workshop) -> None:
 def _wait_until_ready(supervisor: Supervisor, workshop: Workshop) -> None:
     deadline = time.monotonic() + START_WITHIN_SECONDS
     while waiting := supervisor.not_ready():
+        check_interrupted()
         if dead := supervisor.dead():
             name = next(iter(dead))
             raise DemoFailed(f"{name} ended with exit code {dead[name]}; see {workshop.logs / name}.log")
@@ -247,6 +255,7 @@ def _stay(view: View, supervisor: Supervisor) -> None:
     view.say("everything keeps running; Ctrl-C stops it")
     try:
         while True:
+            check_interrupted()
             supervisor.revive()
             time.sleep(0.5)
     except KeyboardInterrupt:

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from taskapp.processes import check_interrupted
+
 PLAIN_EVERY_SECONDS = 2.0
 REFRESH_PER_SECOND = 8
 
@@ -79,6 +81,7 @@ def until(condition: Callable[[], bool], view: View, picture: Callable[[], Pictu
     """Draw until ``condition`` holds; say whether it did within the time."""
     deadline = time.monotonic() + within_seconds
     while not condition():
+        check_interrupted()
         if time.monotonic() > deadline:
             return False
         view.show(picture())

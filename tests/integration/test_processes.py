@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,30 @@ def test_stopping_leaves_nothing_of_the_group_behind() -> None:
 
         assert ("stubborn", "did not stop within 0.2 s; killed") in lines
         eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_signal_is_not_lost_where_python_drops_exceptions_and_a_second_one_cuts_nothing_short() -> None:
+    script = textwrap.dedent("""
+        import os, signal
+        from taskapp.processes import check_interrupted, stop_on_signals
+        class Finalized:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+        stop_on_signals()
+        one = Finalized()
+        del one
+        try:
+            check_interrupted()
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGHUP)
+            print("cleaned")
+    """)
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+
+    assert done.stdout == "cleaned\n", done.stderr
+    assert "Exception ignored" in done.stderr
 
 
 def test_a_port_in_use_is_not_given_out() -> None:
