@@ -3,137 +3,170 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
-from taskapp.errors import PermanentError, did_you_mean
+from taskapp.errors import PermanentError
 from taskapp.tasks.data_processing import Aggregation, Filter, Measure, format_of
+from taskapp.tasks.data_source import Kind, Source, check_path, csv_source, jsonl_source, parquet_source
 
-MEMORY_LIMIT = "128MB"
-"""Of the database; the process itself and the read buffers come on top, all below 256 MB."""
-THREADS = 2
-READ_BUFFER_BYTES = 4 * 2**20
-"""Of a CSV; a line may be half as long."""
-ROW_COUNT = "taskapp rows"
-"""The extra last column: how many rows a group has."""
+MEMORY_LIMIT = "120MB"
+"""Of the database; Python, our modules and what the allocator keeps come on top, all below 256 MB."""
+THREADS = 1
+"""Each thread has buffers and groups of its own; a node runs several tasks anyway. With one, the same
+file gives the same sums to the last digit."""
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-FUNCTIONS = {
-    "sum": "sum({})",
-    "mean": "avg({})",
-    "min": "min({})",
-    "max": "max({})",
-    "median": "approx_quantile({}, 0.5)",
-    "stddev": "stddev_samp({})",
-    "distinct": "approx_count_distinct({})",
-}
-"""Median and distinct are the approximate ones: exact ones hold every value in memory."""
+ARITHMETIC = {"sum": "sum({})", "mean": "avg({})", "stddev": "stddev_samp({})", "median": "approx_quantile({}, 0.5)"}
+"""These need numbers. Quantiles are the approximate ones: exact ones hold every value in memory."""
+FUNCTIONS = {"count": "count({})", "min": "min({})", "max": "max({})", "distinct": "approx_count_distinct({})"}
+
+Answer = TypeVar("Answer")
 
 
-def run(aggregation: Aggregation, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Return columns and rows; behind each row's columns stands its number of rows read.
+def run(aggregation: Aggregation, path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows in their order; behind each one's values stands how many rows it was made of.
 
     Raises:
         PermanentError: As ``data_processing`` says.
     """
-    reader, reader_values = _reader(aggregation, path)
+    kind = aggregation.format or format_of(path)
+    if kind is None:
+        raise PermanentError(f"the name of {str(path)!r} tells no format; set format to 'csv', 'jsonl' or 'parquet'")
+    check_path(path)
     with _locked_database(path) as database:
-        try:
-            described = database.execute(f"DESCRIBE SELECT * FROM {reader}", reader_values)  # noqa: S608 - ours alone
-            known = [row[0] for row in described.fetchall()]
-            _check_columns(aggregation, known, path)
-            query, values = build_query(aggregation, reader)
-            cursor = database.execute(query, [*reader_values, *values])
-            columns = [column[0] for column in cursor.description][:-1]
-            rows = cursor.fetchmany(aggregation.limit + 1)
-        except duckdb.OutOfMemoryException as error:
-            raise PermanentError(
-                f"{str(path)!r} needs more memory than {MEMORY_LIMIT} for so many groups; "
-                "group by fewer columns, or leave out median and distinct"
-            ) from error
-        except duckdb.Error as error:
-            raise PermanentError(f"cannot read {str(path)!r}: {_first_lines(error)}") from error
+        rows = _interruptible(database, lambda: _query(database, aggregation, path, kind))
     if len(rows) > aggregation.limit:
         raise PermanentError(
             f"{str(path)!r} has more than {aggregation.limit} groups of {aggregation.group_by}; "
             "group by fewer columns, filter, or raise limit"
         )
-    return columns, rows
+    return rows
 
 
-def build_query(aggregation: Aggregation, reader: str) -> tuple[str, list[Any]]:
-    """Return the SQL and its values; names are quoted and values bound, so that neither is code."""
-    groups = [quoted(column) for column in aggregation.group_by]
-    selected = [*groups, *(_measure(measure) for measure in aggregation.measures), f"count(*) AS {quoted(ROW_COUNT)}"]
-    conditions, values = [], []
-    for condition in aggregation.filters:
-        sql, bound = _condition(condition)
-        conditions.append(sql)
-        values.extend(bound)
-    query = f"SELECT {', '.join(selected)} FROM {reader}"  # noqa: S608 - names are quoted, values bound
+def used_columns(aggregation: Aggregation) -> list[str]:
+    """Return each column of the file that ``aggregation`` names, once."""
+    filtered = [condition.column for condition in aggregation.filters]
+    measured = [measure.column for measure in aggregation.measures if measure.column]
+    return list(dict.fromkeys([*aggregation.group_by, *filtered, *measured]))
+
+
+def build_query(aggregation: Aggregation, source: Source) -> tuple[str, list[Any]]:
+    """Return the SQL and its values; every name in it is ours, every value bound.
+
+    Raises:
+        PermanentError: A filter compares, or a measure computes, what its column does not hold.
+    """
+    groups = [source.column(name) for name in aggregation.group_by]
+    selected = [*groups, *(_measure(measure, source) for measure in aggregation.measures), "count(*)"]
+    conditions = [_condition(condition, source) for condition in aggregation.filters]
+    query = f"SELECT {', '.join(selected)} FROM ({source.sql})"  # noqa: S608 - names are ours, values bound
     if conditions:
-        query += f" WHERE {' AND '.join(conditions)}"
+        query += f" WHERE {' AND '.join(sql for sql, _ in conditions)}"
     if groups:
-        query += f" GROUP BY {', '.join(groups)} ORDER BY {', '.join(f'{group} NULLS LAST' for group in groups)}"
-    return query + f" LIMIT {aggregation.limit + 1}", values
+        positions = range(1, len(groups) + 1)
+        query += f" GROUP BY {', '.join(map(str, positions))} ORDER BY {_order(aggregation)}"
+    values = [*source.values, *(value for _, bound in conditions for value in bound)]
+    return f"{query} LIMIT {aggregation.limit + 1}", values
 
 
-def quoted(name: str) -> str:
-    """Return ``name`` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+def _query(
+    database: duckdb.DuckDBPyConnection, aggregation: Aggregation, path: Path, kind: str
+) -> list[tuple[Any, ...]]:
+    try:
+        query, values = build_query(aggregation, _source(database, aggregation, path, kind))
+        rows: list[tuple[Any, ...]] = database.execute(query, values).fetchall()
+    except duckdb.OutOfMemoryException as error:
+        raise PermanentError(
+            f"{str(path)!r} has too many groups of {aggregation.group_by} for {MEMORY_LIMIT} of memory; "
+            "group by fewer columns, filter, or leave out quantiles and distinct"
+        ) from error
+    except duckdb.Error as error:
+        raise PermanentError(f"cannot read {str(path)!r}: {_reason(error)}") from error
+    return rows
 
 
-def _measure(measure: Measure) -> str:
-    if measure.function == "count":
-        expression = f"count({quoted(measure.column)})" if measure.column else "count(*)"
-    else:
-        expression = FUNCTIONS[measure.function].format(quoted(measure.column or ""))
-    return f"{expression} AS {quoted(measure.name)}"
+def _source(database: duckdb.DuckDBPyConnection, aggregation: Aggregation, path: Path, kind: str) -> Source:
+    used = used_columns(aggregation)
+    if kind == "csv":
+        delimiter = aggregation.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
+        return csv_source(database, path, used, delimiter=delimiter, null_values=aggregation.null_values)
+    return jsonl_source(database, path, used) if kind == "jsonl" else parquet_source(database, path, used)
 
 
-def _condition(condition: Filter) -> tuple[str, list[Any]]:
-    column = quoted(condition.column)
-    if condition.op in COMPARISONS:
-        return f"{column} {COMPARISONS[condition.op]} ?", [condition.value]
-    if condition.op in ("in", "not_in"):
-        values = list(condition.value) if isinstance(condition.value, list) else []
-        if not values:
-            return ("false" if condition.op == "in" else "true"), []
-        return f"{column} {'IN' if condition.op == 'in' else 'NOT IN'} ({', '.join('?' * len(values))})", values
+def _order(aggregation: Aggregation) -> str:
+    columns = aggregation.columns
+    wanted = [
+        f"{columns.index(order.column) + 1} {'DESC' if order.descending else 'ASC'}" for order in aggregation.order_by
+    ]
+    # Groups come last, so that equal rows have an order too.
+    return ", ".join(f"{term} NULLS LAST" for term in [*wanted, *map(str, range(1, len(aggregation.group_by) + 1))])
+
+
+def _measure(measure: Measure, source: Source) -> str:
+    if measure.column is None:
+        return "count(*)"
+    column, kind = source.column(measure.column), source.kinds[measure.column]
+    if measure.function in FUNCTIONS:
+        return FUNCTIONS[measure.function].format(column)
+    if kind == "text":
+        raise PermanentError(
+            f"column {measure.column!r} holds text, of which there is no {measure.function}; "
+            "in CSV, name the texts that mean a missing value in null_values, or use count, distinct, min or max"
+        )
+    if kind in ("empty", "boolean"):
+        column = f"CAST({column} AS DOUBLE)"
+    if measure.function == "quantile":
+        return f"approx_quantile({column}, {measure.quantile})"
+    return ARITHMETIC[measure.function].format(column)
+
+
+def _condition(condition: Filter, source: Source) -> tuple[str, list[Any]]:
+    column = source.column(condition.column)
+    if condition.op in ("is_null", "not_null"):
+        return f"{column} IS {'NULL' if condition.op == 'is_null' else 'NOT NULL'}", []
     if condition.op == "contains":
         return f"contains(CAST({column} AS VARCHAR), ?)", [condition.value]
-    return f"{column} IS {'NULL' if condition.op == 'is_null' else 'NOT NULL'}", []
+    wanted = condition.value if isinstance(condition.value, list) else [condition.value]
+    values = [_comparable(value, condition.column, source.kinds[condition.column]) for value in wanted]
+    if condition.op in COMPARISONS:
+        return f"{column} {COMPARISONS[condition.op]} ?", values
+    if not values:
+        return ("false" if condition.op == "in" else "true"), []
+    return f"{column} {'IN' if condition.op == 'in' else 'NOT IN'} ({', '.join('?' * len(values))})", values
 
 
-def _reader(aggregation: Aggregation, path: Path) -> tuple[str, list[Any]]:
-    kind = aggregation.format or format_of(path)
-    if kind == "csv":
-        # The whole file decides the types: a text in row one million must not be a surprise.
-        # Buffers of the default 32 MB, several a thread, would fill the memory limit by themselves.
-        return (
-            f"read_csv(?, nullstr = ?, header = true, sample_size = -1, buffer_size = {READ_BUFFER_BYTES})",
-            [str(path), aggregation.null_values],
-        )
-    if kind == "jsonl":
-        return "read_json(?, format = 'newline_delimited', sample_size = -1)", [str(path)]
-    if kind == "parquet":
-        return "read_parquet(?)", [str(path)]
-    raise PermanentError(f"the name of {str(path)!r} tells no format; set format to 'csv', 'jsonl' or 'parquet'")
+def _comparable(value: Any, column: str, kind: Kind) -> Any:
+    """Return ``value`` as a column of ``kind`` can be compared with it: nothing is converted silently."""
+    if kind == "empty":
+        return str(value)
+    if isinstance(value, bool):
+        fits = kind in ("boolean", "other")
+    elif isinstance(value, str):
+        fits = kind in ("text", "other")
+    else:
+        fits = kind in ("integer", "number", "other")
+    if not fits:
+        raise PermanentError(f"column {column!r} holds {kind} values; a filter cannot compare them with {value!r}")
+    return value
 
 
-def _check_columns(aggregation: Aggregation, known: list[str], path: Path) -> None:
-    used = [
-        *(condition.column for condition in aggregation.filters),
-        *aggregation.group_by,
-        *(measure.column for measure in aggregation.measures if measure.column),
-    ]
-    for column in used:
-        if column not in known:
-            raise PermanentError(f"{str(path)!r} has no column {column!r}{did_you_mean(column, known)}")
+def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], Answer]) -> Answer:
+    """Return what ``work`` returns; an exception raised here meanwhile, such as a time limit's, ends it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="data-processing") as executor:
+        future = executor.submit(work)
+        try:
+            return future.result()
+        finally:
+            # Between two statements there is nothing to interrupt, so once may not be enough.
+            while not future.done():
+                database.interrupt()
+                wait([future], timeout=0.05)
 
 
 @contextmanager
@@ -144,12 +177,12 @@ def _locked_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             "memory_limit": MEMORY_LIMIT,
             "threads": THREADS,
             "temp_directory": spill,
-            "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
         database = duckdb.connect(":memory:", config=config)
         try:
+            database.execute("SET TimeZone = 'UTC'")
             database.execute("SET allowed_paths = ?", [[str(path)]])
             database.execute("SET enable_external_access = false")
             database.execute("SET lock_configuration = true")
@@ -158,5 +191,7 @@ def _locked_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             database.close()
 
 
-def _first_lines(error: duckdb.Error) -> str:
-    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())[:500]
+def _reason(error: duckdb.Error) -> str:
+    """Return what DuckDB says is wrong, without its advice on options that we do not offer."""
+    text = str(error).split("Possible", maxsplit=1)[0].split("LINE 1:", maxsplit=1)[0]
+    return " ".join(text.split())[:500]

@@ -8,7 +8,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,22 +23,42 @@ LEFTOVER_AGE_SECONDS = 3_600.0
 def allowed_path(path: str | Path, roots: Sequence[Path], *, must_exist: bool) -> Path:
     """Return ``path`` absolute and free of symbolic links, if it lies below one of ``roots``.
 
-    Relative paths count from the first root. With ``must_exist`` it must be a regular file.
+    Relative paths count from the first root. With ``must_exist`` it must be a regular file. What
+    the path means is decided here, once: open what is returned. Someone who may rename folders
+    below a root can still swap one in between; tasks themselves cannot.
 
     Raises:
         PathNotAllowed: It leads outside, by ``..`` or by a symbolic link.
-        PermanentError: There is no such file, or it is a device, a pipe or a directory.
+        PermanentError: There is no such file, it is a device, a pipe or a directory, or it cannot
+            be looked at.
     """
     if "\0" in str(path) or not roots:
         raise PathNotAllowed(path, roots)
-    resolved = (roots[0] / Path(path).expanduser()).resolve()
-    if not any(resolved.is_relative_to(root.resolve()) and resolved != root.resolve() for root in roots):
-        raise PathNotAllowed(path, roots)
-    if resolved.exists() and not stat.S_ISREG(resolved.stat().st_mode):
-        raise PermanentError(f"path {str(path)!r} is not a regular file")
-    if must_exist and not resolved.exists():
+    try:
+        resolved = _resolved(path, roots)
+        mode = resolved.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    # UnicodeError: half a character; RuntimeError: links in a circle, or the home of a stranger.
+    except (OSError, UnicodeError, RuntimeError) as error:
+        raise PermanentError(f"path {str(path)!r} cannot be used: {_reason(error)}") from error
+    if mode is None and must_exist:
         raise PermanentError(f"there is no file {str(path)!r}")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise PermanentError(f"path {str(path)!r} is not a regular file")
     return resolved
+
+
+def _resolved(path: str | Path, roots: Sequence[Path]) -> Path:
+    resolved = (roots[0] / Path(path).expanduser()).resolve()
+    inside = (resolved.is_relative_to(root.resolve()) and resolved != root.resolve() for root in roots)
+    if not any(inside):
+        raise PathNotAllowed(path, roots)
+    return resolved
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
 
 
 @contextmanager
@@ -46,7 +66,8 @@ def written_at_once(path: Path) -> Iterator[IO[str]]:
     """Yield a text file that becomes ``path`` when the block ends well, and vanishes when it does not.
 
     Readers see the old file or the new one, whole. A kill in between leaves a file that ends in
-    ``LEFTOVER_SUFFIX``, which a write to the same ``path`` removes an hour later.
+    ``LEFTOVER_SUFFIX``, which a write to the same ``path`` removes an hour later. Folders that
+    are missing are made. Once the block has ended, the file survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -57,12 +78,24 @@ def written_at_once(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name in ``folder`` last; the file's own sync does not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_leftovers(path: Path) -> None:
     oldest = time.time() - LEFTOVER_AGE_SECONDS
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{LEFTOVER_SUFFIX}"):
-        if leftover.stat().st_mtime < oldest:
-            leftover.unlink(missing_ok=True)
+        # Another write may be removing it too.
+        with suppress(FileNotFoundError):
+            if leftover.stat().st_mtime < oldest:
+                leftover.unlink()

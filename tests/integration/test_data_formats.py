@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taskapp.errors import PermanentError
+from taskapp.tasks import data_query
+from taskapp.tasks.data_processing import Aggregation, aggregated
+
+COUNT = {"name": "n", "function": "count"}
+
+
+def rows_of(path: Path, *measures: dict[str, Any], **options: Any) -> list[list[Any]]:
+    """What the task would return, without its gate for paths."""
+    aggregation = Aggregation.model_validate({"path": str(path), "measures": list(measures) or [COUNT], **options})
+    rows = data_query.run(aggregation, path)
+    result = aggregated(aggregation.columns, rows, seconds=0.0).model_dump()
+    json.dumps(result, allow_nan=False)
+    return result["rows"]
+
+
+def file_of(folder: Path, content: str | bytes, name: str = "some.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def measure(function: str, column: str = "v", **fields: Any) -> dict[str, Any]:
+    return {"name": f"{function} {column}", "function": function, "column": column, **fields}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("a,b\n1,2\n1,2,3,4\n5,6\n", "Line: 3 "),
+        ("a,b\n" + "1,2\n" * 50_000 + "1\n" + "1,2\n", "Line: 50002 "),
+        ('a,b\n1,"2\n3,4\n', "Value with unterminated quote found"),
+        (b"a,b\n1,2\n3,\xff\xfe\n", "Line: 3 "),
+        ('a,"b\n1,2\n', "line 1, the header"),
+    ],
+)
+def test_a_malformed_csv_names_file_and_line(tmp_path: Path, content: str | bytes, line: str) -> None:
+    path = file_of(tmp_path, content)
+
+    with pytest.raises(PermanentError) as refusal:
+        rows_of(path, measure("sum", "a"))
+
+    assert str(refusal.value).startswith(f"cannot read {str(path)!r}: ")
+    assert line in str(refusal.value)
+    assert "Possible" not in str(refusal.value)
+
+
+def test_a_malformed_json_line_is_named(tmp_path: Path) -> None:
+    path = file_of(tmp_path, '{"a": 1}\n{"a": \n', "some.jsonl")
+
+    with pytest.raises(PermanentError, match=r"some\.jsonl.*line [23]"):
+        rows_of(path, measure("sum", "a"))
+
+
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        (["9", "10", ""], 10),
+        (["9", "10.5"], 10.5),
+        (["9", "x"], "x"),
+        (["007", "10"], "10"),
+        (["12345678901234567890", "9"], "9"),
+        (["1e3", "10"], 1000.0),
+        (["1_000", "10"], "1_000"),
+        ([" 5", "10"], 10.0),
+        (["true", "FALSE"], True),
+        (["2013-02-01", "2013-10-01"], "2013-10-01"),
+        (["2013-01-01T10:00:00Z", "2013-01-01T05:00:00Z"], "2013-01-01T10:00:00Z"),
+        (["", ""], None),
+        (["nan", "1"], None),
+    ],
+)
+def test_all_values_decide_what_a_csv_column_holds(tmp_path: Path, values: list[str], largest: object) -> None:
+    path = file_of(tmp_path, "k,v\n" + "".join(f"k,{value}\n" for value in values))
+
+    found = rows_of(path, measure("max"))[0][0]
+
+    assert found == largest
+    assert type(found) is type(largest)
+
+
+def test_a_text_late_in_the_file_makes_the_whole_column_text(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "v\n" + "9\n" * 30_000 + "10\nx\n")
+
+    assert rows_of(path, group_by=["v"]) == [["10", 1], ["9", 30_000], ["x", 1]]
+
+
+def test_a_number_after_many_missing_values_makes_numbers(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "v,w\n" + "NA,1\n" * 30_000 + "9,1\n10,1\n")
+
+    assert rows_of(path, measure("max"), null_values=["NA"]) == [[10]]
+
+
+def test_json_texts_of_digits_stay_texts(tmp_path: Path) -> None:
+    lines = [{"zip": "3011", "a/b~c": 1}, {"zip": "8001"}, {"zip": None, "a/b~c": 2.5}, {}]
+    path = file_of(tmp_path, "".join(json.dumps(line) + "\n" for line in lines), "some.jsonl")
+
+    assert rows_of(path, measure("sum", "a/b~c"), group_by=["zip"]) == [["3011", 1.0], ["8001", None], [None, 2.5]]
+    with pytest.raises(PermanentError, match="cannot compare them with 3011"):
+        rows_of(path, filters=[{"column": "zip", "op": "eq", "value": 3011}])
+
+
+def test_a_key_that_only_late_lines_have_is_a_column(tmp_path: Path) -> None:
+    path = file_of(tmp_path, '{"a": 1}\n' * 25_000 + '{"b": 2}\n', "some.jsonl")
+
+    assert rows_of(path, measure("sum", "b"), measure("count", "b")) == [[2, 1]]
+    with pytest.raises(PermanentError, match="has no column 'c'"):
+        rows_of(path, measure("sum", "c"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("e.csv", ""), ("e.jsonl", ""), ("h.csv", "g,v"), ("h.csv", "g,v\r\n"),
+     ("n.csv", "g,v\n,\n"), ("n.jsonl", '{"g":null,"v":null}')],
+)  # fmt: skip
+def test_nothing_to_count_is_no_error(tmp_path: Path, name: str, content: str) -> None:
+    path = file_of(tmp_path, content, name)
+    lines = int(name.startswith("n"))
+    everything = [measure(f) for f in ("sum", "mean", "min", "max", "median", "stddev")]
+
+    assert rows_of(path, *everything, measure("distinct"), measure("count"), COUNT) == [[*[None] * 6, 0, 0, lines]]
+    assert rows_of(path, measure("sum"), group_by=["g"]) == [[None, None]] * lines
+    assert rows_of(path, filters=[{"column": "v", "op": "gt", "value": 3}]) == [[0]]
+    assert rows_of(path, filters=[{"column": "v", "op": "eq", "value": "x"}]) == [[0]]
+
+
+def test_columns_that_differ_in_case_alone_are_two(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "a,A,n\n1,2,3\n")
+    jsonl = file_of(tmp_path, '{"a": 1, "A": 2, "n": 3}', "some.jsonl")
+
+    for one in (path, jsonl):
+        assert rows_of(one, measure("sum", "A"), {"name": "N", "function": "sum", "column": "n"}, group_by=["a"]) == [
+            [1, 2, 3]
+        ]
+
+
+def test_a_measure_may_have_the_name_of_a_column(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "g,v\na,1\na,5\nb,9\n")
+    above = {"column": "v", "op": "gt", "value": 1}
+
+    assert rows_of(path, {"name": "v", "function": "sum", "column": "v"}, group_by=["g"], filters=[above]) == [
+        ["a", 5], ["b", 9],
+    ]  # fmt: skip
+
+
+def test_a_column_that_is_there_twice_is_refused_when_used(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "a,b,a\n1,2,3\n")
+
+    assert rows_of(path, measure("sum", "b")) == [[2]]
+    with pytest.raises(PermanentError, match="has 2 columns 'a'; rename all but one"):
+        rows_of(path, measure("sum", "a"))
+
+
+def test_folders_named_like_partitions_add_no_column(tmp_path: Path) -> None:
+    (tmp_path / "year=2013").mkdir()
+    path = file_of(tmp_path / "year=2013", "a\n1\n")
+
+    with pytest.raises(PermanentError, match="has no column 'year'"):
+        rows_of(path, group_by=["year"])
+
+
+def test_a_name_that_is_a_pattern_reads_no_other_file(tmp_path: Path) -> None:
+    file_of(tmp_path, "a\n1\n", "shop1.csv")
+    path = file_of(tmp_path, "a\n7\n", "shop*.csv")
+
+    with pytest.raises(PermanentError, match="is a pattern; rename it"):
+        rows_of(path, measure("sum", "a"))
+
+
+def test_tabs_semicolons_quotes_and_line_ends(tmp_path: Path) -> None:
+    tabs = file_of(tmp_path, "a\tb\n1,5\t2\n", "some.tsv")
+    semicolons = file_of(tmp_path, '\ufeffa;b\r\n"x;""y""\r\nz";2\r\n')
+
+    assert rows_of(tabs, measure("max", "a")) == [["1,5"]]
+    assert rows_of(semicolons, measure("max", "a"), delimiter=";") == [['x;"y"\r\nz']]
+
+
+def test_the_result_can_be_ordered_by_any_of_its_columns(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "g,v\na,1\nb,5\nc,\nd,5\n")
+
+    assert rows_of(path, measure("sum"), group_by=["g"], order_by=[{"column": "sum v", "descending": True}]) == [
+        ["b", 5], ["d", 5], ["a", 1], ["c", None],
+    ]  # fmt: skip
+
+
+def test_a_quantile_is_close(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "v\n" + "".join(f"{n}\n" for n in range(10_001)))
+
+    found = rows_of(path, measure("quantile", quantile=0.95))[0][0]
+
+    assert abs(found - 9_500) < 50
+
+
+def test_zstandard_and_times_with_zones(tmp_path: Path) -> None:
+    path, parquet = tmp_path / "some.csv.zst", tmp_path / "some.parquet"
+    select = "SELECT 'x' AS g, TIMESTAMPTZ '2013-01-01 10:00:00+02' AS at"
+    duckdb.sql(f"COPY ({select}) TO '{path}' (HEADER, COMPRESSION zstd)")
+    duckdb.sql(f"COPY ({select}) TO '{parquet}'")
+
+    assert rows_of(path, group_by=["g"]) == [["x", 1]]
+    assert rows_of(parquet, measure("max", "at")) == [["2013-01-01T08:00:00+00:00"]]
+
+
+def test_the_database_sees_the_one_file_and_no_network(tmp_path: Path) -> None:
+    path, other = file_of(tmp_path, "a\n1\n"), file_of(tmp_path, "a\n1\n", "other.csv")
+
+    with data_query._locked_database(path) as database:
+        for forbidden in (
+            f"SELECT * FROM read_csv('{other}')",
+            "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')",
+            f"COPY (SELECT 1) TO '{tmp_path / 'new.csv'}'",
+            f"ATTACH '{tmp_path / 'new.db'}'",
+            "INSTALL httpfs",
+            "SET memory_limit = '8GB'",
+            "SET enable_external_access = true",
+        ):
+            with pytest.raises(duckdb.Error):
+                database.execute(forbidden)
+        assert database.execute(f"SELECT count(*) FROM read_csv('{path}')").fetchall() == [(1,)]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["other.csv", "some.csv"]
+
+
+@pytest.fixture
+def soft_limit() -> Iterator[None]:
+    def expire(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    before = signal.signal(signal.SIGALRM, expire)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_soft_time_limit_ends_the_query_at_once(tmp_path: Path, soft_limit: None) -> None:
+    path = file_of(tmp_path, "a\n1\n")
+    started = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+
+    with data_query._locked_database(path) as database:
+        endless = functools.partial(database.execute, "SELECT sum(hash(i)) FROM range(100_000_000_000) r(i)")
+        with pytest.raises(SoftTimeLimitExceeded):
+            data_query._interruptible(database, endless)
+
+    assert time.monotonic() - started < 5
+
+
+VALUES = st.one_of(st.none(), st.integers(-(2**40), 2**40))
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0\x1f"), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(NAMES, VALUES), max_size=30), column=NAMES)
+@example(rows=[("a\nb", 1), ('"', None)], column="0")
+@example(rows=[("NULL", 1), (" ", 2), ("#", 3)], column="a'b\"c")
+def test_json_lines_give_what_plain_python_gives(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int | None]], column: str
+) -> None:
+    group = column + "!"
+    lines = "".join(json.dumps({group: name, column: value}) + "\n" for name, value in rows)
+    path = file_of(tmp_path_factory.mktemp("rows"), lines, "some.jsonl")
+
+    found = rows_of(path, COUNT, measure("sum", column), measure("min", column), group_by=[group])
+
+    expected = []
+    for name in {name for name, _ in rows}:
+        values = [value for key, value in rows if key == name and value is not None]
+        count = sum(key == name for key, _ in rows)
+        expected.append([name, count, sum(values) if values else None, min(values, default=None)])
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
