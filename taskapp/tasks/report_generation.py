@@ -19,10 +19,30 @@ class Total(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Column
-    function: Literal["sum", "mean", "min", "max", "count"]
+    function: Literal["sum", "mean", "min", "max", "count", "distinct"]
     column: Column
     weight: Column | None = None
     """For ``mean``: the column that says how much each row counts, as the rows behind a mean do."""
+    decimals: Annotated[int, Field(ge=0, le=6)] = 0
+
+
+class Leader(BaseModel):
+    """The value of ``column`` whose rows have the largest ``total``: the busiest airport."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Column
+    column: Column
+    total: Total
+
+
+class Fact(BaseModel):
+    """A value that is known already."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Column
+    value: Scalar
     decimals: Annotated[int, Field(ge=0, le=6)] = 0
 
 
@@ -38,25 +58,55 @@ class Summary(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
 
 
+class Table(BaseModel):
+    """Rows under columns. The first ``names`` columns name a row, the others hold its numbers."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    rows: list[list[Scalar]]
+    names: Annotated[int, Field(ge=0)] = 1
+    decimals: list[Annotated[int, Field(ge=0, le=6)]] = []
+    """Of each column of numbers; 0 where the list ends."""
+
+    @model_validator(mode="after")
+    def _rows_fit_columns(self) -> Table:
+        for index, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {index} has {len(row)} values for {len(self.columns)} columns")
+        return self
+
+
 class Chart(BaseModel):
-    """A picture of a section's rows: the first column named, the second drawn (``heatmap``: the third)."""
+    """A picture of a section's table: its first column of numbers over its names.
+
+    With two names, the second tells the lines, or the colours of the bars, apart; a ``heatmap``
+    has it across.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["line", "bar", "horizontal_bar", "heatmap"]
+    kind: Literal["line", "bar", "stacked_bar", "horizontal_bar", "heatmap"]
     unit: str = ""
 
 
 class Section(BaseModel):
-    """A heading, a text, and what the parts say about it."""
+    """A heading, a text, and a table: what the parts say, or rows that are known already."""
 
     model_config = ConfigDict(extra="forbid")
 
     heading: str
     text: str = ""
-    summary: Summary
+    summary: Summary | None = None
+    literal: Table | None = None
     chart: Chart | None = None
     table: bool = True
+
+    @model_validator(mode="after")
+    def _has_one_table(self) -> Section:
+        if (self.summary is None) == (self.literal is None):
+            raise ValueError("a section needs either a summary or a literal table")
+        return self
 
 
 class Report(BaseModel):
@@ -70,10 +120,10 @@ class Report(BaseModel):
     """An HTML file below ``TASKAPP_FILE_DIRS``."""
     label_column: Column = "part"
     """The name of the column that says which part a row is of."""
-    labels: Annotated[list[str], Field(min_length=1)]
-    """One a part, in their order."""
-    tiles: list[Total] = []
-    """Numbers over everything, shown at the top."""
+    labels: list[str] = []
+    """One a part, in their order. None for a report without parts."""
+    tiles: list[Total | Leader | Fact] = []
+    """What is most worth knowing, shown at the top."""
     sections: Annotated[list[Section], Field(min_length=1)]
     source: str = ""
     """Where the data are from, shown at the end."""
@@ -91,13 +141,6 @@ class Written(BaseModel):
     path: str
     size_bytes: int
     sha256: str
-
-
-class TableData(BaseModel):
-    """Rows under columns."""
-
-    columns: list[str]
-    rows: list[list[Scalar]]
 
 
 @app.task(name="taskapp.report_generation", soft_time_limit=300, time_limit=360)

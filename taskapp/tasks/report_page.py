@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from taskapp.tasks.data_processing import Aggregated, Scalar
-from taskapp.tasks.report_charts import draw
-from taskapp.tasks.report_generation import Report, Summary, TableData
-from taskapp.tasks.report_totals import combine, summarise, total_of
+from taskapp.tasks.report_charts import draw, name_of
+from taskapp.tasks.report_generation import Report, Table
+from taskapp.tasks.report_totals import combine, table_of, tile_of
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("taskapp.tasks", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -25,21 +25,21 @@ def page(report: Report, parts: Sequence[Aggregated]) -> str:
     The numbers stand in it once more as JSON, in the element ``report-data``, for programs.
     """
     rows = combine(report, parts)
-    tiles = {tile.name: total_of(rows, tile) for tile in report.tiles}
-    tables = [summarise(rows, section.summary) for section in report.sections]
+    tiles = {tile.name: tile_of(rows, tile) for tile in report.tiles}
+    tables = [table_of(rows, section) for section in report.sections]
     sections = [
         {
             "heading": section.heading,
             "text": section.text,
-            "chart": draw(section.chart, table, section.heading) if section.chart and table.rows else None,
-            "table": _shown(table, section.summary) if section.table else None,
+            "chart": draw(section.chart, table, section.heading, number) if section.chart and table.rows else None,
+            "table": _shown(table) if section.table else None,
         }
-        for section, table in zip(report.sections, tables, strict=True)
+        for number, (section, table) in enumerate(zip(report.sections, tables, strict=True))
     ]
     template = _ENVIRONMENT.get_template("report.html.j2")
     return template.render(
         report=report,
-        tiles=[(tile.name, text_of(tiles[tile.name], tile.decimals)) for tile in report.tiles],
+        tiles=[(tile.name, text_of(tiles[tile.name], getattr(tile, "decimals", 0))) for tile in report.tiles],
         sections=sections,
         data=_json_for_script({"tiles": tiles, "sections": [table.model_dump() for table in tables]}),
     )
@@ -54,14 +54,16 @@ def text_of(value: Scalar, decimals: int) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _shown(table: TableData, summary: Summary) -> dict[str, Any]:
-    names = len(summary.group_by)
+def _shown(table: Table) -> dict[str, Any]:
+    """Return cells as (text, is a number): a name is shown as it is, a year has no thousands."""
+    decimals = [*table.decimals, *[0] * len(table.columns)]
+    is_number = [index >= table.names for index in range(len(table.columns))]
     return {
-        "columns": [(column, index >= names) for index, column in enumerate(table.columns)],
+        "columns": list(zip(table.columns, is_number, strict=True)),
         "rows": [
             [
-                (text_of(value, summary.totals[index - names].decimals if index >= names else 0), index >= names)
-                for index, value in enumerate(row)
+                (text_of(value, decimals[index - table.names]) if number else name_of(value), number)
+                for index, (value, number) in enumerate(zip(row, is_number, strict=True))
             ]
             for row in table.rows
         ],
