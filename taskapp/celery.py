@@ -22,6 +22,7 @@ from taskapp.devredis import resolve_broker_url
 from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
+from taskapp.worker import lifecycle
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 TASK_TYPES = ("taskapp.tasks",)
@@ -29,6 +30,12 @@ TASK_TYPES = ("taskapp.tasks",)
 
 class Loader(AppLoader):
     """Reads Celery's configuration from our settings, when something first needs it."""
+
+    override_backends = {  # noqa: RUF012 - Celery's attribute
+        "redis": "taskapp.results:RedisBackend",
+        "rediss": "taskapp.results:RedisBackend",
+        "sentinel": "taskapp.results:SentinelBackend",
+    }
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's
         """Return Celery's configuration; inside a ``celery`` command a server may be started for it.
@@ -100,11 +107,18 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
     return {
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,
-            "visibility_timeout": settings.visibility_timeout_seconds,
             "queue_order": settings.queues,
+            "lease_seconds": settings.lease_seconds,
+            "starvation_guard": settings.starvation_guard,
+            "crash_limit": settings.crash_limit,
+            "dead_letters_limit": settings.dead_letters_limit,
+            "parked_seconds": settings.parked_seconds,
+            "submit_deadline_seconds": settings.submit_deadline_seconds,
             # Ten levels under kombu's names; Flower reads the steps here to add them up right.
             "priority_steps": list(PRIORITIES),
             "sep": PRIORITY_SEPARATOR,
+            # So that a waiting node is not taken for a worker of stock Celery.
+            "client_name": "taskapp",
             # A dead or frozen server must give delay() an error, not a hang.
             "socket_timeout": attempt_seconds,
             "socket_connect_timeout": attempt_seconds,
@@ -150,6 +164,9 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         # Take no more than can run now: what is taken ahead waits behind a long task.
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_consumer": "taskapp.worker.consumer:Consumer",
         # Pickle runs code of whoever can write to the broker.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -232,6 +249,7 @@ app = Application(
 app.user_options["preload"].add(
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)
 )
+lifecycle.install(app)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app
 logs.install()

@@ -6,17 +6,26 @@ Each takes fields and says what went wrong, with which value, and what to do now
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 __all__ = [
+    "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
+    "CrashedTooOften",
     "EmbeddedServerFailed",
+    "EvictingBroker",
     "InvalidPayload",
     "InvalidSetting",
+    "NotQueued",
+    "OutOfMemory",
     "PathNotAllowed",
     "PayloadTooLarge",
     "PermanentError",
+    "PushError",
+    "SubmitInterrupted",
+    "SubmitOutcomeUnknown",
     "TaskappError",
     "TransientError",
     "UnknownQueue",
@@ -79,15 +88,111 @@ class EmbeddedServerFailed(TaskappError):
 
 
 class BrokerUnavailable(TaskappError):
-    """The broker did not take a message before the deadline."""
+    """The broker could not be reached before the deadline; nothing was queued."""
 
     def __init__(self, task_name: str, task_id: str, deadline_seconds: float, reason: object) -> None:
         self.task_name = task_name
         self.task_id = task_id
         super().__init__(
-            f"the broker did not confirm {task_name!r} (id {task_id}) within {deadline_seconds:g} s: "
-            f"{reason}; it may or may not be queued, check the broker and submit again"
+            f"the broker did not take {task_name!r} (id {task_id}) within {deadline_seconds:g} s: {_plain(reason)}; "
+            "it is not queued, check the broker and submit again"
         )
+
+
+class PushError(TaskappError):
+    """Messages that may not be queued; ``task_ids`` are those it is said of."""
+
+    def __init__(self, task_ids: Sequence[str], sentence: str) -> None:
+        self.task_ids = list(task_ids)
+        super().__init__(f"{_named(self.task_ids)}: {sentence}")
+
+    @property
+    def task_id(self) -> str:
+        """The first id."""
+        return self.task_ids[0] if self.task_ids else ""
+
+
+class NotQueued(PushError):
+    """The broker could not be reached before the deadline; nothing of ``task_ids`` was queued."""
+
+    def __init__(self, task_ids: Sequence[str], deadline_seconds: float, reason: object) -> None:
+        self.reason = reason
+        super().__init__(
+            task_ids,
+            f"the broker did not take it within {deadline_seconds:g} s: {_plain(reason)}; "
+            "it is not queued, check the broker and submit again",
+        )
+
+
+class SubmitOutcomeUnknown(PushError):
+    """The broker did not answer: ``task_ids`` may be queued or not, ``not_queued`` are not.
+
+    Submitting the same ids again from this process does no harm: what was queued is not queued twice.
+    """
+
+    def __init__(
+        self, task_ids: Sequence[str], not_queued: Sequence[str], deadline_seconds: float, reason: object
+    ) -> None:
+        self.not_queued = list(not_queued)
+        super().__init__(
+            task_ids,
+            f"the broker did not answer within {deadline_seconds:g} s: {_plain(reason)}; it may or may not be queued, "
+            "submit it again with the same task_id once the broker answers",
+        )
+
+
+class BrokerFull(PushError):
+    """Redis has no memory left; nothing of ``task_ids`` was queued. Nodes go on and make room."""
+
+    def __init__(self, task_ids: Sequence[str], reason: object) -> None:
+        super().__init__(
+            task_ids,
+            f"Redis is full ({_plain(reason)}); it is not queued, submit again later, add nodes or raise maxmemory",
+        )
+
+
+class SubmitInterrupted(TaskappError):
+    """Submitting many tasks stopped halfway.
+
+    What the iterable had not yielded yet was not touched.
+    """
+
+    def __init__(
+        self,
+        task_name: str,
+        queued: Sequence[Any],
+        unknown: Mapping[str, Any],
+        not_queued: Sequence[Any],
+        reason: object,
+    ) -> None:
+        self.queued = list(queued)
+        """Results of the tasks that are queued."""
+        self.unknown = dict(unknown)
+        """Task id to arguments: may be queued or not; submitting the same id again does no harm."""
+        self.not_queued = list(not_queued)
+        """Arguments of the tasks that were taken from the iterable and are not queued."""
+        super().__init__(
+            f"submitting many {task_name!r} stopped: {_plain(reason)}; {len(self.queued)} are queued, "
+            f"{len(self.not_queued)} are not, of {len(self.unknown)} nobody knows"
+        )
+
+
+class EvictingBroker(TaskappError):
+    """A Redis that deletes queues when it is full."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"Redis would delete queues when it is full (maxmemory-policy is {policy}); mend it with "
+            "'redis-cli CONFIG SET maxmemory-policy noeviction' and the same line in redis.conf"
+        )
+
+
+def _plain(reason: object) -> str:
+    return str(reason).rstrip(".")
+
+
+def _named(task_ids: list[str]) -> str:
+    return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks"
 
 
 # --- submitting ------------------------------------------------------------------------------
@@ -144,6 +249,31 @@ class TransientError(TaskappError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class OutOfMemory(TaskappError):
+    """A task asked for memory there was none of; it failed, the worker goes on."""
+
+    def __str__(self) -> str:
+        return (
+            f"the task ran out of memory: {self.args[0]}"
+            if self.args and self.args[0]
+            else "the task ran out of memory"
+        )
+
+
+class CrashedTooOften(TaskappError):
+    """A task whose process died too often; its message is among the dead letters."""
+
+    def __init__(self, task_name: str, task_id: str) -> None:
+        self.task_name = task_name
+        super().__init__(task_name, task_id)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[0]!r} (id {self.args[1]}) killed the process that ran it too often; "
+            "its message is kept, see 'taskapp dead list'"
+        )
 
 
 class PathNotAllowed(PermanentError):

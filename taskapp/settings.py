@@ -54,8 +54,16 @@ class Settings(BaseSettings):
     """Queues of your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
     result_expires_seconds: int = Field(default=86_400, ge=1)
     """How long results are kept."""
-    visibility_timeout_seconds: int = Field(default=3_600, ge=10)
-    """After how long a message of a dead worker is delivered again. Longer than your longest task."""
+    lease_seconds: float = Field(default=15.0, ge=1, le=600)
+    """How long a node may be silent before others take over its tasks. It says it lives three times as often."""
+    starvation_guard: int = Field(default=16, ge=0)
+    """One claim in so many looks from the lowest queue and priority up; 0: never, low ones may wait for ever."""
+    crash_limit: int = Field(default=3, ge=1)
+    """After how many dead processes the task that killed them goes to the dead letters."""
+    dead_letters_limit: int = Field(default=10_000, ge=1)
+    """How many dead letters are kept, for each queue and reason; the oldest go first."""
+    parked_seconds: float = Field(default=3_600.0, gt=0)
+    """How long a task waits for a node that has its type before it goes to the dead letters."""
     submit_deadline_seconds: float = Field(default=4.0, gt=0, le=60)
     """How long ``delay()`` tries a broker that does not answer before it raises."""
     canary_seconds: float = Field(default=60.0, ge=0)

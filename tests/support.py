@@ -144,6 +144,11 @@ class RedisServer:
         self.kill()
 
 
+def leased_count(server: RedisServer) -> int:
+    """How many messages nodes hold."""
+    return sum(server.client.hlen(key) for key in server.client.scan_iter("taskapp:leased:*"))
+
+
 def processes_of(directory: Path) -> list[psutil.Process]:
     """Living processes that run in ``directory`` or name it: a Redis server shows only its folder."""
     found = []

@@ -14,7 +14,9 @@ COMMANDS = {
     "demo": "taskapp.cli.demo:demo",
     "up": "taskapp.cli.up:up",
     "exporter": "taskapp.cli.exporter:exporter",
+    "dead": "taskapp.cli.dead:dead",
     "redis": "taskapp.cli.redis:redis",
+    "doctor": "taskapp.cli.doctor:doctor",
 }
 """Every command and where it is."""
 

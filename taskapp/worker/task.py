@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import celery
 from celery.canvas import Signature
+from celery.utils import uuid
 from pydantic import BaseModel
 
-from taskapp.errors import InvalidPayload, PermanentError
+from taskapp.broker.bulk import collecting
+from taskapp.broker.delivery import PUSHED_AT_ONCE
+from taskapp.errors import InvalidPayload, PermanentError, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
 from taskapp.worker.payload import Payload
+
+Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
+"""Arguments of one task."""
 
 NEVER_RETRIED = (PermanentError, InvalidPayload)
 
@@ -27,6 +34,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     abstract = True
     typed = False
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
+    keeps_failures = True
+    """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
+    Request = "taskapp.worker.request:Request"
     retry_jitter = True
     _is_method: bool
     _unchecked_run: Callable[..., Any]
@@ -77,6 +87,51 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         if self.payload() and not comes_from_a_run:
             args, kwargs = self.payload().to_json(args or (), kwargs or {})
         return super().apply_async(args, kwargs, *rest, **options)
+
+    def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
+        """Submit one task for each of ``calls``, a thousand in one step; return their results in order.
+
+        Args:
+            calls: For each task its arguments: a list or tuple, or a dict of named ones. May be endless work in
+                progress, such as a generator: a thousand are held at a time.
+            options: As for ``apply_async``, for all of them.
+
+        Raises:
+            SubmitInterrupted: Something stood in the way; says what is queued, what is not, and of what nobody knows.
+        """
+        results: list[Any] = []
+        remaining = iter(calls)
+        while batch := list(islice(remaining, PUSHED_AT_ONCE)):
+            self._submit_batch(batch, results, options)
+        return results
+
+    def _submit_batch(self, batch: list[Call], results: list[Any], options: dict[str, Any]) -> None:
+        ids = [uuid() for _ in batch]
+        begun: list[Any] = []
+        held_back = False
+        try:
+            with collecting() as bulk:
+                for task_id, call in zip(ids, batch, strict=True):
+                    begun.append(self._submit_call(call, task_id, options))
+                    held_back = bool(bulk.waiting)
+        except TaskappError as error:
+            # What was collected was dropped, or pushed whole; on another broker each went out by itself.
+            queued = results if held_back or not begun else results + begun
+            first = len(queued) - len(results)
+            unknown = set(error.task_ids) if isinstance(error, SubmitOutcomeUnknown) else set()
+            calls = dict(zip(ids[first:], batch[first:], strict=True))
+            raise SubmitInterrupted(
+                self.name, queued, {task_id: call for task_id, call in calls.items() if task_id in unknown},
+                [call for task_id, call in calls.items() if task_id not in unknown], error,
+            ) from error  # fmt: skip
+        results.extend(begun)
+
+    def _submit_call(self, call: Call, task_id: str, options: dict[str, Any]) -> Any:
+        if isinstance(call, Mapping):
+            return self.apply_async((), dict(call), task_id=task_id, **options)
+        if isinstance(call, list | tuple):
+            return self.apply_async(tuple(call), {}, task_id=task_id, **options)
+        raise InvalidPayload(self.name, f"{call!r} is neither a list or tuple of arguments nor a dict of named ones")
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
         """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""

@@ -131,7 +131,8 @@ def test_the_server_is_on_loopback_with_a_password_and_keeps_every_write(data_di
         "bind": "127.0.0.1", "protected-mode": "yes", "appendonly": "yes", "appendfsync": "everysec", "save": "",
         "maxmemory-policy": "noeviction", "daemonize": "no", "unixsocket": "", "dir": str(server.directory),
     }  # fmt: skip
-    assert client(server).config_get(*wanted) == wanted
+    # Redis 6.2 answers one name at a time.
+    assert {name: client(server).config_get(name).get(name) for name in wanted} == wanted
 
 
 def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
@@ -602,6 +603,7 @@ def test_a_program_that_never_answers_is_given_up_and_can_be_stopped(data_dir, n
 def test_a_real_server_that_cannot_write_its_data_is_reported_with_its_own_words(data_dir):
     (data_dir / "redis").mkdir(parents=True)
     (data_dir / "redis" / "appendonlydir").write_text("in the way")
+    (data_dir / "redis" / "appendonly.aof").mkdir()  # what Redis 6.2 would write
 
     with pytest.raises(EmbeddedServerFailed, match=r"ended at its start in (.|\n)*(append-only|appendonly)"):
         devredis.ensure(data_dir)

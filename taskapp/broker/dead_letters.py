@@ -1,0 +1,126 @@
+"""The dead letters: what could not be delivered or run, kept byte for byte with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from taskapp.broker.envelope import unseal
+from taskapp.redis import Keys, Link
+
+REASONS = ("crashed", "failed", "rejected", "unknown task", "unreadable")
+PAGE = 500
+
+
+class DeadLetter(NamedTuple):
+    """One dead letter."""
+
+    queue: str
+    number: int
+    """Counts up in its queue; ``queue/number`` names the letter."""
+    reason: str
+    """One of ``REASONS``."""
+    id: str
+    """Of the task; empty when nobody could read it."""
+    task: str
+    priority: int
+    deliveries: int
+    crashes: int
+    buried_at: float
+    """Unix seconds, by the engine's time."""
+    node: str
+    error: str
+    raw: bytes
+    """The message as it came."""
+
+    @property
+    def name(self) -> str:
+        """How commands name it."""
+        return f"{self.queue}/{self.number}"
+
+
+class DeadLetters:
+    """Lists, replays and purges."""
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+
+    def count(self) -> dict[tuple[str, str], int]:
+        """Return how many letters there are, by queue and reason."""
+        pairs = [(queue, reason) for queue in self._queues() for reason in REASONS]
+        answers = self._link.pipeline([("ZCARD", self._keys("dead", *pair)) for pair in pairs])
+        return {pair: number for pair, number in zip(pairs, answers, strict=True) if number}
+
+    def find(
+        self, queue: str | None = None, reason: str | None = None, task: str | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Return up to ``limit`` letters that fit all that is asked for, the latest first."""
+        found = [letter for letter in self._letters(queue, reason) if task is None or letter.task == task]
+        found.sort(key=lambda letter: -letter.buried_at)
+        return found[:limit]
+
+    def get(self, queue: str, number: int) -> DeadLetter | None:
+        """Return one letter."""
+        return next(iter(self._read(queue, [number])), None)
+
+    def replay(self, queue: str, number: int, to_queue: str | None = None, blob: bytes | None = None) -> bool:
+        """Put a letter back to its queue, or another; say whether it was there.
+
+        Args:
+            queue: Where it was buried.
+            number: Its number there.
+            to_queue: Where it goes; its own queue when missing.
+            blob: A message to send in its place, sealed or as kombu writes it.
+        """
+        args = (self._prefix, 0, queue, number, to_queue or queue, blob or b"")
+        return bool(self._link.run("replay", *args))
+
+    def purge(self, queue: str, numbers: Iterable[int]) -> int:
+        """Throw letters away for good; return how many there were."""
+        wanted = list(numbers)
+        return sum(
+            self._link.run("purge", self._prefix, 0, queue, *wanted[start : start + PAGE])
+            for start in range(0, len(wanted), PAGE)
+        )
+
+    def _queues(self) -> list[str]:
+        return sorted(queue.decode() for queue in self._link.command("SMEMBERS", self._keys("queues")))
+
+    def _letters(self, queue: str | None, reason: str | None) -> Iterator[DeadLetter]:
+        for one_queue in [queue] if queue else self._queues():
+            for one_reason in [reason] if reason else REASONS:
+                key = self._keys("dead", one_queue, one_reason)
+                numbers = [int(number) for number in self._link.command("ZRANGE", key, 0, -1)]
+                for start in range(0, len(numbers), PAGE):
+                    yield from self._read(one_queue, numbers[start : start + PAGE])
+
+    def _read(self, queue: str, numbers: list[int]) -> Iterator[DeadLetter]:
+        raws, abouts = self._link.pipeline(
+            [("HMGET", self._keys(kind, queue), *numbers) for kind in ("dead_raw", "dead_about")]
+        )
+        for number, raw, about in zip(numbers, raws, abouts, strict=True):
+            if raw is not None and about is not None:
+                yield _letter(queue, number, raw, json.loads(about.decode(errors="replace")))
+
+
+def _letter(queue: str, number: int, raw: bytes, about: dict[str, Any]) -> DeadLetter:
+    identity, task = about["id"], about["task"]
+    if not task:
+        identity, task = _named_in_json(unseal(raw).body)
+    return DeadLetter(
+        queue=queue, number=number, reason=about["reason"], id=identity, task=task, priority=int(about["priority"]),
+        deliveries=int(about["deliveries"]), crashes=int(about["crashes"]), buried_at=about["buried_at"] / 1_000,
+        node=about["node"], error=about["error"], raw=raw,
+    )  # fmt: skip
+
+
+def _named_in_json(body: bytes) -> tuple[str, str]:
+    """Return id and task type of a kombu message, as far as it can be read."""
+    try:
+        headers = json.loads(body)["headers"]
+        return str(headers.get("id") or ""), str(headers.get("task") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "", ""

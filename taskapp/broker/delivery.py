@@ -1,0 +1,167 @@
+"""Pushing: one message or many, each known to be queued, known not to be, or named as unknown."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import NamedTuple
+
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from taskapp.broker.clock import Clock, Reading, steady_ms
+from taskapp.broker.options import Options
+from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
+from taskapp.redis import Link, NotSent, OutcomeUnknown
+
+PUSHED_AT_ONCE = 1_000
+REMEMBERED_DOUBTS = 10_000
+
+
+class Message(NamedTuple):
+    """A message to push."""
+
+    queue: str
+    priority: int
+    due_ms: int
+    """The engine's time at which it becomes ready; 0: now."""
+    id: str
+    blob: bytes
+
+
+class _Push(NamedTuple):
+    """Which push of which producer: enough to ask later whether it was carried out."""
+
+    producer: str
+    number: int
+
+
+class Producer:
+    """Pushes for one process, over one held connection. Threads take turns.
+
+    Every push leaves its number with the server, in the same step. After a connection broke the
+    number tells whether the push was carried out, and closes the producer's name if it was not, so
+    that what may still be on its way does nothing. So a push is repeated exactly when it must be.
+    """
+
+    def __init__(self, link: Link, options: Options, deadline_seconds: float) -> None:
+        self.link = link
+        """The connection, for what is not pushed."""
+        self._prefix = options.prefix
+        self._lease_ms = options.lease_ms
+        self._deadline_seconds = deadline_seconds
+        self._lock = threading.Lock()
+        self._name = uuid.uuid4().hex
+        self._number = 0
+        self._doubts: OrderedDict[str, _Push] = OrderedDict()
+        self.clock = Clock()
+        self.pid = os.getpid()
+
+    def push(self, messages: Sequence[Message]) -> None:
+        """Queue ``messages``: up to a thousand in one step, all of it or nothing of it.
+
+        Raises:
+            NotQueued: The broker could not be reached before the deadline; nothing was queued.
+            SubmitOutcomeUnknown: It did not answer before the deadline. Pushing the same ids again
+                from this process does no harm.
+            BrokerFull: Redis has no memory left; nothing was queued.
+        """
+        deadline = monotonic() + self._deadline_seconds
+        self.link.patience_seconds = self._deadline_seconds
+        if not self._lock.acquire(timeout=self._deadline_seconds):
+            raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
+        try:
+            wanted = [message for message in messages if not self._is_queued_already(message.id, deadline)]
+            for start in range(0, len(wanted), PUSHED_AT_ONCE):
+                self._push(wanted[start : start + PUSHED_AT_ONCE], wanted[start:], deadline)
+        finally:
+            self._lock.release()
+
+    def known_clock(self) -> Clock:
+        """Return the clock, after asking the server for the time if nothing is known of it yet."""
+        if not self.clock.predicted_ms():
+            with suppress(RedisError):
+                sent_ms = steady_ms()
+                self._note_time(self.link.run("push", self._prefix, 0, "", 0), sent_ms)
+        return self.clock
+
+    def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> None:
+        args = [part for message in batch for part in (*message[:3], message.id, message.blob)]
+        while True:
+            self._number += 1
+            push = _Push(self._name, self._number)
+            sent_ms = steady_ms()
+            try:
+                answer = self.link.run("push", self._prefix, self.clock.predicted_ms(), *push, *args)
+            except NotSent as error:
+                if not self._may_try_again(deadline):
+                    ids = [message.id for message in rest]
+                    raise NotQueued(ids, self._deadline_seconds, error) from error
+            except OutcomeUnknown as error:
+                if self._was_carried_out(push, batch, rest, deadline, error):
+                    return
+            except ResponseError as error:
+                # Redis 6.2 speaks of it inside the message of a script's error.
+                if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
+                    raise BrokerFull([message.id for message in rest], error) from error
+                raise NotQueued([message.id for message in rest], self._deadline_seconds, error) from error
+            else:
+                self._note_time(answer, sent_ms)
+                return
+
+    def _note_time(self, answer: list[int], sent_ms: float) -> None:
+        reading = Reading(*answer)
+        corrected_ms = self.clock.observe(reading, sent_ms, steady_ms())
+        if corrected_ms is not None:
+            with suppress(RedisError):
+                self.link.run("correct", self._prefix, 0, reading.offset_ms, corrected_ms, self._lease_ms)
+
+    def _was_carried_out(
+        self, push: _Push, batch: Sequence[Message], rest: Sequence[Message], deadline: float, error: Exception
+    ) -> bool:
+        # What is pushed from now on must not be taken for proof that the doubtful push came through.
+        self._name, self._number = uuid.uuid4().hex, 0
+        while True:
+            try:
+                return self._resolve(push)
+            except RedisError:
+                if not self._may_try_again(deadline):
+                    break
+        for message in batch:
+            self._doubts[message.id] = push
+        while len(self._doubts) > REMEMBERED_DOUBTS:
+            self._doubts.popitem(last=False)
+        unknown = [message.id for message in batch]
+        not_queued = [message.id for message in rest[len(batch) :]]
+        raise SubmitOutcomeUnknown(unknown, not_queued, self._deadline_seconds, error) from error
+
+    def _resolve(self, push: _Push) -> bool:
+        return bool(self.link.run("resolve", self._prefix, 0, *push))
+
+    def _is_queued_already(self, message_id: str, deadline: float) -> bool:
+        """Say whether an earlier push of ``message_id``, whose outcome was unknown, came through."""
+        push = self._doubts.get(message_id)
+        if push is None:
+            return False
+        while True:
+            try:
+                carried_out = self._resolve(push)
+            except RedisError as error:
+                if not self._may_try_again(deadline):
+                    raise SubmitOutcomeUnknown([message_id], [], self._deadline_seconds, error) from error
+            else:
+                del self._doubts[message_id]
+                return carried_out
+
+    def _may_try_again(self, deadline: float) -> bool:
+        """Wait a moment, unless ``deadline`` would pass."""
+        left_seconds = deadline - monotonic() - 0.05
+        if left_seconds < 0.05:
+            return False
+        sleep(0.05)
+        self.link.patience_seconds = left_seconds
+        return True

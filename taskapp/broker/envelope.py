@@ -1,0 +1,66 @@
+"""The binary header in front of every message, which scripts read without decoding the rest.
+
+    version 1 · priority 1 · deliveries 2 · crashes 2 · length + id · length + task type · message
+
+All numbers big-endian. Version 1 is written by us; version 2 wraps bytes that came from elsewhere
+(kombu's JSON, or anything) once they have counts to carry. Bytes with neither are taken as they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+OURS = 1
+WRAPPED = 2
+_FIXED = struct.Struct(">BBHH")
+LONGEST_NAME_BYTES = 255
+
+
+class Envelope(NamedTuple):
+    """A message as it lies in Redis."""
+
+    id: str
+    task: str
+    """Name of the task type; empty when it stands only inside ``body``."""
+    priority: int
+    deliveries: int
+    """How often it was given out and came back."""
+    crashes: int
+    """How many of its runs ended with the process that ran it."""
+    body: bytes
+    version: int
+    """0: without a header."""
+
+
+def seal(message_id: str, task: str, priority: int, body: bytes) -> bytes:
+    """Return ``body`` with a header of version 1.
+
+    Raises:
+        ValueError: The id or the name takes more than 255 bytes, or the priority is not 0 to 9.
+    """
+    name, identity = task.encode(), message_id.encode()
+    if len(name) > LONGEST_NAME_BYTES or len(identity) > LONGEST_NAME_BYTES:
+        long = task if len(name) > LONGEST_NAME_BYTES else message_id
+        raise ValueError(f"{long[:40]!r}… takes more than {LONGEST_NAME_BYTES} bytes; choose a shorter name or id")
+    if not 0 <= priority <= 9:
+        raise ValueError(f"priority {priority!r} is not between 0 and 9")
+    head = _FIXED.pack(OURS, priority, 0, 0)
+    return b"".join((head, bytes((len(identity),)), identity, bytes((len(name),)), name, body))
+
+
+def unseal(blob: bytes) -> Envelope:
+    """Return what ``blob`` holds; bytes without a header are all body. Never raises."""
+    try:
+        version, priority, deliveries, crashes = _FIXED.unpack_from(blob)
+        if version not in (OURS, WRAPPED):
+            raise ValueError(version)
+        end = 7 + blob[6]
+        identity = blob[7:end].decode()
+        start = end + 1 + blob[end]
+        name = blob[end + 1 : start].decode()
+        if start > len(blob):
+            raise ValueError(start)
+    except (struct.error, ValueError, IndexError):
+        return Envelope("", "", 0, 0, 0, blob, 0)
+    return Envelope(identity, name, priority, deliveries, crashes, blob[start:], version)

@@ -1,0 +1,83 @@
+#!lua flags=allow-oom
+-- One heartbeat: renew this epoch's lease, and reap those that ended.
+-- 3 epoch ('' for a reaper that holds none), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 how long
+-- the server may have been silent (ms).
+-- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped, {id, task, reason of what was buried …}
+local epoch, lease = ARGV[3], tonumber(ARGV[4])
+local crash_limit, dead_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+local alive = 0
+if epoch ~= '' and redis.call('ZSCORE', key_leases(), epoch) then
+  redis.call('ZADD', key_leases(), 'XX', NOW + lease, epoch)
+  alive = 1
+end
+
+-- Nobody beat for a while: the server was away, and every lease looks dead. Give all one whole lease.
+local tick, reap_after = tonumber(CLOCK[2] or 0) or 0, tonumber(CLOCK[3] or 0) or 0
+if tick > 0 and (NOW - tick > tonumber(ARGV[8]) or NOW < tick - 1000) then reap_after = NOW + lease end
+if reap_after > NOW + lease then reap_after = NOW + lease end
+redis.call('HSET', key_clock(), 'tick', NOW, 'reap_after', reap_after)
+
+local reaped = 0
+local function reap(dead_epoch)
+  local leased = key_leased(dead_epoch)
+  local held = redis.call('HLEN', leased)
+  local fields
+  if held <= 1000 then
+    fields = redis.call('HGETALL', leased)
+  else
+    fields = redis.call('HSCAN', leased, 0, 'COUNT', 1000)[2]
+  end
+  local items = {}
+  for i = 1, #fields, 2 do
+    local queue, priority, claim, index = parse_tag(fields[i])
+    items[#items + 1] = {fields[i], fields[i + 1], queue, priority, claim, index}
+  end
+  table.sort(items, function(a, b)
+    if a[5] ~= b[5] then return a[5] > b[5] end
+    return a[6] > b[6]
+  end)
+  -- One message alone in a dead node is the one that killed it, or nobody is.
+  local kind = held == 1 and 'crashed' or 'neighbour'
+  for _, item in ipairs(items) do
+    give_back(item[3], item[4], item[2], kind, dead_epoch, crash_limit, dead_limit)
+    redis.call('HDEL', leased, item[1])
+    reaped = reaped + 1
+  end
+  if redis.call('EXISTS', leased) == 0 then
+    redis.call('ZREM', key_leases(), dead_epoch)
+    redis.call('DEL', key_node(dead_epoch))
+  end
+end
+
+if NOW >= reap_after then
+  for _, dead_epoch in ipairs(redis.call('ZRANGEBYSCORE', key_leases(), '-inf', NOW, 'LIMIT', 0, 10)) do
+    if reaped < 1000 then reap(dead_epoch) end
+  end
+  -- What was parked too long and no living node has goes to the dead letters.
+  local oldest = NOW - tonumber(ARGV[7])
+  for _, queue in ipairs(redis.call('SMEMBERS', key_queues())) do
+    local parked = redis.call('HGETALL', key_parked(queue))
+    for i = 1, #parked, 2 do
+      local task, wanted = parked[i], false
+      if tonumber(parked[i + 1]) <= oldest then
+        for _, living in ipairs(redis.call('ZRANGE', key_leases(), 0, -1)) do
+          if redis.call('HEXISTS', key_node(living), 't:' .. task) == 1 then wanted = true end
+        end
+        local items = not wanted and redis.call('LRANGE', key_parked_messages(queue, task), -100, -1) or {}
+        for j = #items, 1, -1 do
+          local since = struct.unpack('>d', items[j])
+          if since > oldest then redis.call('HSET', key_parked(queue), task, since) break end
+          local blob = string.sub(items[j], 9)
+          local _, priority = header(blob)
+          bury(queue, priority, blob, 'unknown task', '', 'no node has had this task type for ' ..
+            floor((NOW - since) / 1000) .. ' s', dead_limit)
+          redis.call('RPOP', key_parked_messages(queue, task))
+        end
+        if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+      end
+    end
+  end
+end
+
+local next_end = redis.call('ZRANGE', key_leases(), 0, 0, 'WITHSCORES')[2]
+return {NOW, WALL, OFFSET, alive, next_end and floor(tonumber(next_end)) or 0, reaped, BURIED}

@@ -1,0 +1,128 @@
+#!lua flags=allow-oom
+-- Take up to WANT messages over the queues, in strict order, under the lease of an epoch.
+-- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many queues,
+-- the queues, then task types to pass over.
+-- Answers: now, wall, offset, next due (0: none), '1' if something is left, number set aside, tag, blob, tag, blob …
+local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local queue_count = tonumber(ARGV[7])
+local leased = key_leased(epoch)
+
+if not redis.call('ZSCORE', key_leases(), epoch) then return redis.error_reply('LEASELOST this lease has ended') end
+local fence = redis.call('HGET', key_node(epoch), 'fence')
+if fence and number <= tonumber(fence) then return {NOW, WALL, OFFSET, 0, 0, 0} end
+
+local queues, passed_over, passing = {}, {}, false
+for i = 8, 7 + queue_count do queues[#queues + 1] = ARGV[i] end
+for i = 8 + queue_count, #ARGV do passed_over[ARGV[i]] = true; passing = true end
+
+-- promote what is due
+local next_due = 0
+for _, queue in ipairs(queues) do
+  local key = key_delayed(queue)
+  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if head[1] and tonumber(head[2]) <= NOW then
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, 500)
+    local blobs = redis.call('HMGET', key_delayed_messages(queue), unpack(ids))
+    for i, id in ipairs(ids) do
+      local blob = blobs[i]
+      if blob then
+        local _, priority = header(blob)
+        put_behind(queue, priority, blob)
+      end
+    end
+    redis.call('HDEL', key_delayed_messages(queue), unpack(ids))
+    redis.call('ZREM', key, unpack(ids))
+    head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  end
+  if head[1] then
+    local due = tonumber(head[2])
+    if next_due == 0 or due < next_due then next_due = due end
+  end
+end
+
+local out, lease, count, aside = {NOW, WALL, OFFSET, 0, 0, 0}, {}, 0, 0
+local parked_now = 0
+local function take(queue, priority, blob)
+  local tag = number .. '.' .. count .. ':' .. priority .. ':' .. queue
+  count = count + 1
+  lease[#lease + 1] = tag; lease[#lease + 1] = blob
+  out[#out + 1] = tag; out[#out + 1] = blob
+end
+
+-- parked messages of types this node has
+for _, queue in ipairs(queues) do
+  if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
+    for _, task in ipairs(redis.call('HKEYS', key_parked(queue))) do
+      if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
+        local items = redis.call('RPOP', key_parked_messages(queue, task), want - count)
+        for _, item in ipairs(items or {}) do
+          local blob = string.sub(item, 9)
+          local _, priority = header(blob)
+          take(queue, priority, blob)
+        end
+        if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+      end
+    end
+  end
+end
+
+local function park(queue, task, blob)
+  redis.call('SADD', key_queues(), queue)
+  redis.call('HSETNX', key_parked(queue), task, NOW)
+  redis.call('LPUSH', key_parked_messages(queue, task), struct.pack('>d', NOW) .. blob)
+end
+
+-- ready messages, queue by queue, 9 before 0; every so often the other way round
+local keys, queue_of, priority_of = {}, {}, {}
+local first, last, step = 1, #queues, 1
+if ARGV[6] == '1' then first, last, step = #queues, 1, -1 end
+for q = first, last, step do
+  for n = 0, 9 do
+    local priority = step == 1 and 9 - n or n
+    keys[#keys + 1] = ready_key(queues[q], priority)
+    queue_of[#keys], priority_of[#keys] = queues[q], priority
+  end
+end
+
+local left_in
+if redis.call('EXISTS', unpack(keys)) > 0 then
+  for k, key in ipairs(keys) do
+    if redis.call('EXISTS', key) == 1 then
+      while count < want do
+        local items = redis.pcall('RPOP', key, want - count)
+        if type(items) == 'table' and items.err then
+          set_aside(key, queue_of[k]); aside = aside + 1
+          break
+        end
+        if not items or #items == 0 then break end
+        for _, blob in ipairs(items) do
+          local task = ''
+          if passing and parked_now < 100 then _, _, _, _, _, task = header(blob) end
+          if passed_over[task] then
+            park(queue_of[k], task, blob); parked_now = parked_now + 1
+          else
+            take(queue_of[k], priority_of[k], blob)
+          end
+        end
+      end
+      if count >= want then
+        if redis.call('EXISTS', unpack(keys)) > 0 then
+          for j, other in ipairs(keys) do
+            if redis.call('EXISTS', other) == 1 then left_in = queue_of[j]; break end
+          end
+        end
+        break
+      end
+    end
+  end
+end
+if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
+
+-- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
+if left_in then
+  wake(left_in); out[5] = 1
+elseif count >= want and next_due > 0 and next_due <= NOW + 1100 then
+  wake(queues[1])
+end
+out[4], out[6] = next_due, aside
+return out

@@ -1,0 +1,147 @@
+-- Shared by every script: time, message headers, waking, burying.
+-- ARGV[2] is the caller's own estimate of the engine's time in ms (0: it has none).
+
+local floor = math.floor
+local PREDICTED = tonumber(ARGV[2]) or 0
+local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after')
+local OFFSET = tonumber(CLOCK[1] or 0) or 0
+local WALL = redis.call('TIME')
+WALL = WALL[1] * 1000 + floor(WALL[2] / 1000)
+local NOW = WALL + OFFSET
+
+-- The caller's monotonic clock can only be behind the server's: a command is carried out after it
+-- was sent. So a server that is behind the caller was set back, and that is mended at once. One that
+-- is ahead was either slow to answer or set forward; until the caller has seen the answer and knows
+-- which (see Clock), the earlier time holds: nothing expires and nothing is promoted too soon.
+if PREDICTED > 0 then
+  if NOW < PREDICTED - 1000 then
+    OFFSET = OFFSET + floor(PREDICTED - NOW)
+    redis.call('HSET', key_clock(), 'offset', OFFSET)
+    NOW = WALL + OFFSET
+  elseif NOW > PREDICTED + 1000 then
+    NOW = floor(PREDICTED)
+  end
+end
+
+local function ready_key(queue, priority)
+  if priority == 0 then return KEYS_PREFIX .. queue end
+  return KEYS_PREFIX .. queue .. '\6\22' .. priority
+end
+
+-- A tag is claim.index:priority:queue; it says where a message came from.
+local function parse_tag(tag)
+  local claim, index, priority, queue = string.match(tag, '^(%d+)%.(%d+):(%d+):(.*)$')
+  return queue, tonumber(priority), tonumber(claim), tonumber(index)
+end
+
+-- Headers: version 1 is ours, version 2 wraps bytes that came from elsewhere once they have counts.
+local function header(blob)
+  local version = string.byte(blob, 1)
+  if version == 1 or version == 2 then
+    local ok, _, priority, deliveries, crashes, id, task = pcall(struct.unpack, '>BBHHBc0Bc0', blob)
+    if ok then return version, priority, deliveries, crashes, id, task end
+  end
+  return 0, 0, 0, 0, '', ''
+end
+
+local function with_counts(blob, version, priority, deliveries, crashes)
+  deliveries, crashes = math.min(deliveries, 65535), math.min(crashes, 65535)
+  if version == 0 then return struct.pack('>BBHHBB', 2, priority, deliveries, crashes, 0, 0) .. blob end
+  return string.sub(blob, 1, 2) .. struct.pack('>HH', deliveries, crashes) .. string.sub(blob, 7)
+end
+
+local function as_it_came(blob)
+  if string.byte(blob, 1) == 2 and string.byte(blob, 7) == 0 and string.byte(blob, 8) == 0 then
+    return string.sub(blob, 9)
+  end
+  return blob
+end
+
+local function wake(queue)
+  local key = key_wake(queue)
+  if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
+end
+
+-- A ready list that is something else is renamed aside, so that the queue works on.
+local function set_aside(key, queue)
+  redis.call('RENAME', key, key_aside(queue, NOW))
+  redis.call('HINCRBY', key_counts(), 'set_aside', 1)
+end
+
+local function put(command, queue, priority, blob)
+  local key = ready_key(queue, priority)
+  local answer = redis.pcall(command, key, blob)
+  if type(answer) == 'table' and answer.err then
+    if not string.find(answer.err, 'WRONGTYPE', 1, true) then error(answer.err) end
+    set_aside(key, queue)
+    redis.call(command, key, blob)
+  end
+end
+
+local function put_behind(queue, priority, blob) put('LPUSH', queue, priority, blob) end
+local function put_in_front(queue, priority, blob) put('RPUSH', queue, priority, blob) end
+
+local function delay(queue, priority, id, blob, due)
+  -- A message from elsewhere gets a header, which keeps its priority.
+  if header(blob) == 0 then blob = with_counts(blob, 0, priority, 0, 0) end
+  redis.call('SADD', key_queues(), queue)
+  redis.call('HSET', key_delayed_messages(queue), id, blob)
+  redis.call('ZADD', key_delayed(queue), due, id)
+  if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
+end
+
+-- Bury: keep the bytes as they came, with what is known of them; at most LIMIT a queue and reason.
+local BURIED = {}
+local function bury(queue, priority, blob, reason, node, detail, limit)
+  local _, _, deliveries, crashes, id, task = header(blob)
+  local number = redis.call('INCR', key_dead_number(queue))
+  redis.call('SADD', key_queues(), queue)
+  redis.call('ZADD', key_dead(queue, reason), NOW, number)
+  redis.call('HSET', key_dead_raw(queue), number, as_it_came(blob))
+  redis.call('HSET', key_dead_about(queue), number, cjson.encode({
+    reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,
+    id = id, task = task, node = node, error = detail, buried_at = NOW}))
+  redis.call('HINCRBY', key_counts(), 'buried:' .. reason, 1)
+  BURIED[#BURIED + 1] = id; BURIED[#BURIED + 1] = task; BURIED[#BURIED + 1] = reason
+  local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
+  if surplus > 0 then
+    for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, surplus - 1)) do
+      redis.call('ZREM', key_dead(queue, reason), oldest)
+      redis.call('HDEL', key_dead_raw(queue), oldest)
+      redis.call('HDEL', key_dead_about(queue), oldest)
+      redis.call('HINCRBY', key_counts(), 'dropped:' .. reason, 1)
+    end
+  end
+  return number
+end
+
+-- Give a claimed message back. kind: 'unstarted' counts nothing, 'retry' a delivery, 'crashed' a
+-- crash of its own, 'neighbour' a crash it may be innocent of.
+local function give_back(queue, priority, blob, kind, node, crash_limit, dead_limit, due, tag)
+  local version, _, deliveries, crashes, id = header(blob)
+  if kind ~= 'unstarted' then deliveries = deliveries + 1 end
+  if kind == 'crashed' then
+    crashes = crashes + 1
+  elseif kind == 'neighbour' then
+    -- Never enough to be buried: who dies in a crowd has not been shown to be the one who kills.
+    crashes = math.max(crashes, math.min(crashes + 1, crash_limit - 1))
+  end
+  if kind ~= 'unstarted' then blob = with_counts(blob, version, priority, deliveries, crashes) end
+  if kind == 'crashed' and crashes >= crash_limit then
+    bury(queue, priority, blob, 'crashed', node, 'its process died ' .. crashes .. ' times while running it', dead_limit)
+    return
+  end
+  if due and due > NOW then
+    delay(queue, priority, id ~= '' and id or tag, blob, due)
+  else
+    put_in_front(queue, priority, blob)
+    wake(queue)
+  end
+end
+
+-- Store a final result for who holds the claim: the latest word, but a success that stands stays.
+local function store_result(key, value, seconds)
+  if string.match(redis.call('GETRANGE', key, 0, 30), '^{"status": ?"SUCCESS"') then return end
+  if seconds > 0 then redis.call('SET', key, value, 'EX', seconds) else redis.call('SET', key, value) end
+  redis.call('PUBLISH', key, value)
+end

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Throw dead letters away for good: 3 queue, then numbers. Answers how many there were.
+local queue, purged = ARGV[3], 0
+for i = 4, #ARGV do
+  local about = redis.call('HGET', key_dead_about(queue), ARGV[i])
+  if about then
+    redis.call('ZREM', key_dead(queue, cjson.decode(about).reason), ARGV[i])
+    redis.call('HDEL', key_dead_raw(queue), ARGV[i])
+    redis.call('HDEL', key_dead_about(queue), ARGV[i])
+    purged = purged + 1
+  end
+end
+redis.call('HINCRBY', key_counts(), 'purged', purged)
+return purged

@@ -1,0 +1,412 @@
+"""One process as a consumer: its epoch, the messages it holds, and what it tells the engine of them.
+
+Belongs to the process, never to a channel: Celery makes channels anew whenever it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+import hiredis
+
+from taskapp.broker.clock import Clock, Reading, steady_ms
+from taskapp.broker.envelope import Envelope, unseal
+from taskapp.broker.heartbeat import Heartbeat, named
+from taskapp.broker.options import Options, Role
+from taskapp.broker.pipe import Call, Connect, Pipe
+from taskapp.redis import Keys, Link, NotSent
+
+logger = logging.getLogger(__name__)
+
+
+class Claimed(NamedTuple):
+    """A message this node holds under its lease."""
+
+    tag: str
+    queue: str
+    priority: int
+    envelope: Envelope
+    lease: str
+    """The key of the lease hash; its field ``tag`` exists as long as the claim holds."""
+
+
+class Claim(NamedTuple):
+    """The answer to a claim."""
+
+    messages: list[Claimed]
+    next_due_seconds: float | None
+    """In how many seconds the next delayed message of these queues is due."""
+    set_aside: int
+    """How many keys of a wrong type were renamed."""
+
+
+class Result(NamedTuple):
+    """A result to store when its message is settled, in the same step."""
+
+    key: str | bytes
+    value: str | bytes
+    expires_seconds: int
+    """0 for ever."""
+
+
+NO_RESULT = Result("", b"", 0)
+SETTLE_ITEMS = 1 + len(NO_RESULT)
+SETTLED_AT_ONCE = 100
+STRAGGLER_SECONDS = 0.01
+"""How long a finished claim may wait for others at most."""
+
+
+class Node:
+    """Claims, settles and gives back. Nothing here waits for Redis, and nothing raises for its absence."""
+
+    def __init__(self, connect: Connect, options: Options, role: Role) -> None:
+        self._options = options
+        self._role = role
+        self._keys = Keys(options.prefix)
+        self.pipe = Pipe(connect)
+        """The connection to watch: when it is readable, call ``read``."""
+        self._connect = connect
+        self._opening = threading.Lock()
+        self._unsent: list[Call] = []
+        self._keeping = threading.Lock()
+        self._claims = 0
+        self._try_again_at = 0.0
+        self._missing_types: set[str] = set()
+        self._known_types: frozenset[str] | None = None
+        self.clock = Clock()
+        self.epoch = ""
+        self.held: dict[str, float] = {}
+        """Tag to when it was claimed: all messages of this node that are not settled."""
+        self._results: dict[str, Result] = {}
+        self._settled_tags: list[Any] = []
+        self._settled_at = 0.0
+        self._settling = threading.Lock()
+        self._straggler_due = threading.Event()
+        self._has_straggler = False
+        self.batching_thread = 0
+        """The thread that calls ``flush_settled`` after each turn of its loop; what it settles waits for that."""
+        self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
+        self.pid = os.getpid()
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Hand out the answers that have come."""
+        if not self.pipe.read():
+            self._after_loss()
+
+    def ready(self) -> bool:
+        """Connect, open an epoch, recover after a broken connection; say whether claims can be sent.
+
+        Call it often: what fails is tried again, with growing patience.
+        """
+        if self.pipe.is_open and not self.heartbeat.lost:
+            return True
+        if monotonic() < self._try_again_at:
+            return False
+        with self._opening:
+            try:
+                if not self.pipe.is_open:
+                    self._reconnect()
+                if self.heartbeat.lost or not self.epoch:
+                    self._begin_epoch()
+            except NotSent as error:
+                logger.warning("the broker cannot be reached: %s; trying again", error)
+                self._try_again_at = monotonic() + 0.5
+                return False
+        return True
+
+    def _begin_epoch(self) -> None:
+        first = not self.epoch
+        if not first:
+            logger.error(
+                "this node was silent for longer than its lease of %g s; others have its %d messages now",
+                self._options.lease_seconds, len(self.held),
+            )  # fmt: skip
+            self.held.clear()
+            self._results.clear()
+            self._settled_tags.clear()
+        self.epoch, self._claims = uuid.uuid4().hex, 0
+        self.heartbeat.begin(self.epoch)
+        types = sorted(self._role.types())
+        args = (self._options.prefix, self.clock.predicted_ms(), self.epoch, self._options.lease_ms, *types)
+        epoch = self.epoch
+        self._send("open", args, lambda answer: self._opened(epoch, answer))
+        if first:
+            self.heartbeat.start()
+
+    def _opened(self, epoch: str, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            logger.error("the broker refused a lease: %s", answer)
+            self.heartbeat.lost = self.heartbeat.lost or epoch == self.epoch
+            self._try_again_at = monotonic() + 0.5
+        else:
+            self.heartbeat.opened(epoch)
+
+    def _reconnect(self) -> None:
+        lost = [call for call in self.pipe.unanswered if call.name not in ("claim", "")]
+        with self._keeping:
+            self._unsent = lost + self._unsent
+        for call in [call for call in self.pipe.unanswered if call.name == "claim"]:
+            call.on_answer(NotSent("the connection broke"))
+        self.pipe.unanswered.clear()
+        self.pipe.open()
+        if self.epoch:
+            epoch = self.epoch
+            args = (self._options.prefix, 0, epoch, self._claims)
+            self.pipe.send("recover", args, lambda answer: self._recovered(epoch, answer))
+
+    def _after_loss(self) -> None:
+        for call in list(self.pipe.unanswered):
+            if call.name == "claim":
+                self.pipe.unanswered.remove(call)
+                call.on_answer(NotSent("the connection broke"))
+
+    def _recovered(self, epoch: str, answer: Any) -> None:
+        with self._keeping:
+            calls, self._unsent = [call for call in self._unsent if call.name != "open"], []
+        if epoch != self.epoch:
+            return
+        if isinstance(answer, Exception) or not answer[0]:
+            # Whatever those calls were to change is with other nodes now.
+            self.heartbeat.lost = True
+            return
+        self.heartbeat.opened(self.epoch)
+        there = {tag.decode(errors="surrogateescape") for tag in answer[1:]}
+        for call in calls:
+            # A call that was carried out before the connection broke finds nothing, and does nothing.
+            prefix, _, *rest = call.args
+            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), self._ignore)
+        mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
+        mentioned.update(self._settled_tags[::SETTLE_ITEMS])
+        # Claims whose answer was lost: nobody here knows these messages.
+        if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
+            logger.info("giving back %d messages whose claim was never answered", len(unknown))
+            self.give_back(sorted(unknown, key=_claimed_when))
+
+    def _send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        if not self.pipe.send(name, args, on_answer):
+            with self._keeping:
+                self._unsent.append(Call(name, args, on_answer))
+
+    def _ignore(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            logger.error("the broker refused: %s", answer)
+
+    # --- claiming -----------------------------------------------------------------------------
+
+    def claim(self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None]) -> bool:
+        """Ask for up to ``want`` messages of ``queues``, the first queue first; say whether it was asked.
+
+        ``on_claim`` gets the answer, or ``None`` when there will be none.
+        """
+        self._claims += 1
+        guard = self._options.starvation_guard
+        from_below = guard > 0 and self._claims % guard == 0
+        args = (
+            self._options.prefix, self.clock.predicted_ms(), self.epoch, self._claims, want, int(from_below),
+            len(queues), *queues, *self._missing_types,
+        )  # fmt: skip
+        epoch, sent_ms = self.epoch, steady_ms()
+
+        def on_answer(answer: Any) -> None:
+            on_claim(self._claimed(epoch, answer, sent_ms))
+
+        return self.pipe.send("claim", args, on_answer)
+
+    def _claimed(self, epoch: str, answer: Any, sent_ms: float) -> Claim | None:
+        if isinstance(answer, Exception):
+            if isinstance(answer, hiredis.ReplyError):
+                if str(answer).startswith("LEASELOST"):
+                    self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
+                else:
+                    logger.error("the broker refused a claim: %s", answer)
+                    self._try_again_at = monotonic() + 0.5
+            return None
+        now, wall, offset, next_due, _, set_aside = answer[:6]
+        corrected = self.clock.observe(Reading(now, wall, offset), sent_ms, steady_ms())
+        if corrected is not None:
+            logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
+            self._send("correct", (self._options.prefix, 0, offset, corrected, self._options.lease_ms), self._ignore)
+        if set_aside:
+            logger.error("%d keys in the place of a queue were no lists; renamed to taskapp:{queue}:aside:…", set_aside)
+        lease = self._keys("leased", epoch)
+        messages, at = [], monotonic()
+        for tag, blob in zip(answer[6::2], answer[7::2], strict=True):
+            name = tag.decode(errors="surrogateescape")
+            _, priority, queue = name.split(":", 2)
+            self.held[name] = at
+            messages.append(Claimed(name, queue, int(priority), unseal(blob), lease))
+        due = (next_due - now) / 1_000 if next_due else None
+        return Claim(messages, due, set_aside)
+
+    # --- what becomes of a claim --------------------------------------------------------------
+
+    def attach(self, lease: str, tag: str, result: Result) -> bool:
+        """Keep ``result`` to be stored in the step that settles or buries its claim; say whether it is held here."""
+        if tag not in self.held or lease != self._keys("leased", self.epoch):
+            return False
+        self._results[tag] = result
+        return True
+
+    def settle(self, tag: str) -> None:
+        """Finish a claim, with its result. Changes nothing if the lease was lost meanwhile."""
+        if self.held.pop(tag, None) is None:
+            self._results.pop(tag, None)
+            self._stale(tag)
+            return
+        with self._settling:
+            self._settled_tags += (tag, *self._results.pop(tag, NO_RESULT))
+            waiting = len(self._settled_tags)
+            if waiting == SETTLE_ITEMS:
+                self._settled_at = monotonic()
+        if self.batching_thread != threading.get_ident() or waiting >= SETTLED_AT_ONCE * SETTLE_ITEMS:
+            self.flush_settled()
+        elif not self._straggler_due.is_set():
+            self._straggler_due.set()
+            if not self._has_straggler:
+                self._has_straggler = True
+                threading.Thread(target=self._settle_stragglers, name="taskapp-settle", daemon=True).start()
+
+    def flush_settled(self) -> None:
+        """Tell the engine of the claims that were finished."""
+        if not self._settled_tags:
+            return
+        with self._settling:
+            tags, self._settled_tags = self._settled_tags, []
+            if tags:
+                self._send("settle", (self._options.prefix, 0, self.epoch, *tags), self._settled)
+
+    def _settle_stragglers(self) -> None:
+        """Settle what waits while its thread runs one long task after short ones."""
+        pid = self.pid
+        while os.getpid() == pid:
+            self._straggler_due.wait()
+            sleep(STRAGGLER_SECONDS)
+            waited = monotonic() - self._settled_at
+            if self._settled_tags and waited >= STRAGGLER_SECONDS:
+                self.flush_settled()
+            elif not self._settled_tags and waited > 1:
+                self._straggler_due.clear()
+                if self._settled_tags:
+                    self._straggler_due.set()
+
+    def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+        """Put claimed messages back in front of their queue, or among the delayed ones.
+
+        Args:
+            tags: What to give back.
+            kind: ``unstarted``, counts nothing; ``retry``, a delivery; ``crashed``, a crash of its own.
+            delay_seconds: When above 0, they become ready again so much later.
+        """
+        options = self._options
+        due = self.clock.now_ms() + int(delay_seconds * 1_000) if delay_seconds > 0 else 0
+        # What was claimed last goes back first, so that it ends up behind.
+        for start in reversed(range(0, len(tags), 1_000)):
+            some = tags[start : start + 1_000]
+            for tag in some:
+                self.held.pop(tag, None)
+                self._results.pop(tag, None)
+            self._send(
+                "requeue",
+                (
+                    options.prefix, self.clock.predicted_ms(), self.epoch, kind, options.crash_limit,
+                    options.dead_letters_limit, due, self._role.name, *some,
+                ),
+                self._given_back,
+            )  # fmt: skip
+
+    def park(self, tag: str, task: str) -> None:
+        """Set a message aside until a node that has ``task`` is there; claims pass over the type from now on."""
+        self._missing_types.add(task)
+        self.held.pop(tag, None)
+        self._send("park", (self._options.prefix, self.clock.predicted_ms(), self.epoch, tag, task), self._settled)
+
+    def bury(self, tag: str, reason: str, detail: str) -> None:
+        """Move a claimed message to the dead letters, with its result."""
+        options = self._options
+        self.held.pop(tag, None)
+        self._send(
+            "bury",
+            (
+                options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit, self._role.name,
+                tag, reason, detail[:2_000], *self._results.pop(tag, NO_RESULT),
+            ),
+            self._settled,
+        )  # fmt: skip
+
+    def count(self, name: str) -> None:
+        """Count what is not kept: ``expired``, ``revoked``."""
+        self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
+
+    def publish(self, commands: Sequence[tuple[Any, ...]]) -> bool:
+        """Send plain commands nobody waits for; say whether they went out."""
+        return all(self.pipe.ask(*command, on_answer=self._ignore) for command in commands)
+
+    def has(self, task: str) -> bool:
+        """Say whether this node runs ``task``."""
+        types = self._types()
+        return not types or task in types
+
+    def _types(self) -> frozenset[str]:
+        if self._known_types is None:
+            self._known_types = frozenset(self._role.types())
+        return self._known_types
+
+    def _given_back(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._settled(answer)
+            return
+        stale, buried = answer
+        self._settled(stale)
+        if buried:
+            self._role.on_buried(named(buried))
+
+    def _settled(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            logger.error("the broker refused: %s", answer)
+            return
+        for tag in answer:
+            self._stale(tag.decode(errors="surrogateescape"))
+
+    def _stale(self, tag: str) -> None:
+        logger.warning("claim %s had gone to another node; what became of it here changes nothing", tag)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def close(self, queues: Sequence[str] = (), within_seconds: float = 3.0) -> None:
+        """Give back what is held and end the epoch; wait for it up to ``within_seconds``."""
+        self.heartbeat.stop()
+        if not self.epoch:
+            return
+        link = Link(self._connect)
+        deadline = monotonic() + within_seconds
+        try:
+            self.flush(deadline)
+            while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
+                pass
+        except (NotSent, ConnectionError) as error:
+            logger.warning("could not give messages back: %s; others take them when the lease ends", error)
+        finally:
+            link.close()
+            self.pipe.close()
+            self.epoch = ""
+
+    def flush(self, deadline: float) -> None:
+        """Wait until everything sent is answered, or ``deadline`` (monotonic) has come."""
+        self.flush_settled()
+        while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
+            if select.select([self.pipe.socket], [], [], left)[0]:
+                self.read()
+
+
+def _claimed_when(tag: str) -> list[int]:
+    """Return the number of the claim and of the message in it."""
+    return [int(number) for number in tag.split(":", 1)[0].split(".")]

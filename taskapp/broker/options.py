@@ -1,0 +1,56 @@
+"""What a deployment can choose about delivery, and what a node says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the engine delivers. One for all nodes of a deployment."""
+
+    prefix: str = ""
+    """Put before every key."""
+    lease_seconds: float = 15.0
+    """How long a node that fell silent keeps its messages; it beats three times as often."""
+    starvation_guard: int = 16
+    """One claim in so many looks from the lowest queue and priority up; 0: never."""
+    crash_limit: int = 3
+    """After so many crashes of its own a message is buried."""
+    dead_letters_limit: int = 10_000
+    """How many dead letters are kept, a queue and reason; the oldest go first."""
+    parked_seconds: float = 3_600.0
+    """How long a message waits for a node that has its task type."""
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in the engine's unit."""
+        return int(self.lease_seconds * 1_000)
+
+
+Buried = tuple[str, str, str]
+"""Id, task type and reason of a message the engine buried by itself."""
+
+
+def nothing(_: Iterable[Buried]) -> None:
+    """Do nothing."""
+
+
+def no_types() -> Iterable[str]:
+    """Return the types of a node that takes whatever comes."""
+    return ()
+
+
+@dataclass
+class Role:
+    """What a node can do. Set by the worker before it consumes; a plain consumer takes anything."""
+
+    name: str = ""
+    """Shown where a node is named."""
+    types: Callable[[], Iterable[str]] = field(default=no_types)
+    """The task types it has; none: any."""
+    isolates: bool = True
+    """Whether a task that kills its process kills nothing else (child processes)."""
+    on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
+    """Told of messages the engine buried by itself; called on any thread."""

@@ -1,0 +1,172 @@
+"""kombu's poller, which also watches the engine's connections and survives broken ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis
+from redis.exceptions import RedisError
+
+from taskapp.broker.consumer import Consumer
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+PATIENCE_SECONDS = 1.0
+"""How long a quiet loop may sleep: what broke meanwhile is mended then."""
+
+
+class Poller(redis.MultiChannelPoller):
+    """Drives consumers and nodes beside kombu's own connections, in Celery's loop or without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._consumers: list[Consumer] = []
+        self._loop: Any = None
+        self._on_readable: Callable[[int], None] | None = None
+        self._timer: Any = None
+        self._timer_at = float("inf")
+        self._watched: dict[int, tuple[Any, Callable[[], None]]] = {}
+        self._kombu_again_at = 0.0
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Drive ``consumer`` from now on."""
+        self._consumers.append(consumer)
+
+    def discard_consumer(self, consumer: Consumer) -> None:
+        """Drive it no more."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+        self._watch()
+
+    # --- with Celery's loop -----------------------------------------------------------------------
+
+    def follow(self, loop: Any, transport: Any) -> None:
+        """Let ``loop`` tell what is readable and when time has come."""
+        self._loop, self._on_readable = loop, transport.on_readable
+        self._watched.clear()
+
+    def on_poll_start(self) -> None:
+        """Do what can be done, and see to it that the loop wakes up for what comes next."""
+        for consumer in list(self._consumers):
+            consumer.tick()
+        self._watch()
+        self._set_timer()
+        if monotonic() < self._kombu_again_at:
+            return
+        try:
+            super().on_poll_start()
+        except (RedisError, OSError) as error:
+            if not self._consumers:
+                raise
+            # Raised to Celery it would restart its whole consumer; commands can wait.
+            logger.warning("the connection for remote control is down: %s; trying again", error)
+            self._kombu_again_at = monotonic() + RETRY_SECONDS
+
+    def _set_timer(self) -> None:
+        if self._loop is None or not self._consumers:
+            return
+        at = monotonic() + min(consumer.due_seconds() for consumer in self._consumers)
+        if self._timer is not None and self._timer_at > monotonic() and abs(self._timer_at - at) < 0.0005:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(at - monotonic(), 0.001), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        for consumer in list(self._consumers):
+            consumer.tick()
+
+    def _watch(self) -> None:
+        """Follow the engine's connections as they come and go."""
+        wanted: dict[int, tuple[Any, Callable[[], None]]] = {}
+        for consumer in self._consumers:
+            for pipe, read in ((consumer.node.pipe, consumer.node.read), (consumer.waiting, consumer.read_waiting)):
+                if (socket := pipe.socket) is not None:
+                    wanted[socket.fileno()] = socket, read
+        for fd, (socket, _) in list(self._watched.items()):
+            # The same number may by now be another connection.
+            if fd not in wanted or wanted[fd][0] is not socket:
+                self._unwatch(fd)
+                del self._watched[fd]
+        for fd in wanted.keys() - self._watched.keys():
+            if self._loop is None:
+                self.poller.register(fd, self.eventflags)
+            else:
+                self._loop.add_reader(fd, self._on_readable, fd)
+        self._watched = wanted
+
+    def _unwatch(self, fd: int) -> None:
+        if self._loop is not None:
+            self._loop.remove(fd)
+        else:
+            try:
+                self.poller.unregister(fd)
+            except (KeyError, ValueError, OSError):
+                logger.debug("descriptor %d was closed before it was unregistered", fd)
+
+    # --- what is readable -------------------------------------------------------------------------
+
+    def on_readable(self, fileno: int) -> Any:
+        """Let whoever owns ``fileno`` read."""
+        watched = self._watched.get(fileno)
+        if watched is not None:
+            watched[1]()
+            for consumer in list(self._consumers):
+                consumer.tick()
+            return True
+        try:
+            return super().on_readable(fileno)
+        except Empty:
+            return None
+        except (RedisError, OSError) as error:
+            return self._connection_broke(error)
+
+    def handle_event(self, fileno: int, event: int) -> Any:
+        """Without a loop: read what is readable."""
+        if fileno in self._watched:
+            self.on_readable(fileno)
+            return None
+        try:
+            return super().handle_event(fileno, event)
+        except (RedisError, OSError) as error:
+            return self._connection_broke(error)
+
+    def _connection_broke(self, error: Exception) -> None:
+        if not self._consumers:
+            raise error
+        logger.warning("the connection for remote control broke: %s; connecting again", error)
+        self._kombu_again_at = monotonic() + RETRY_SECONDS
+
+    # --- without a loop (gevent, plain consumers) ---------------------------------------------------
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait up to ``timeout`` seconds for something, and hand it out."""
+        if not self._consumers:
+            return super().get(callback, timeout)
+        self._in_protected_read = True
+        try:
+            self.maybe_refresh_binding_expiry()  # type: ignore[attr-defined]  # missing in the stubs
+            self.on_poll_start()
+            due = min(consumer.due_seconds() for consumer in self._consumers)
+            wait = min(due, PATIENCE_SECONDS if timeout is None else timeout)
+            before = sum(consumer.handed_out for consumer in self._consumers)
+            for fileno, event in self.poller.poll(wait) or ():
+                self.handle_event(fileno, event)
+            for consumer in self._consumers:
+                consumer.tick()
+            if sum(consumer.handed_out for consumer in self._consumers) == before:
+                raise Empty
+        finally:
+            self._in_protected_read = False
+            while self.after_read:
+                self.after_read.pop()()
+
+    def maybe_restore_messages(self) -> None:
+        """Do nothing: the engine reaps."""

@@ -1,0 +1,188 @@
+"""``taskapp dead``: look at dead letters, send them again, throw them away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from taskapp.broker.dead_letters import REASONS, DeadLetter, DeadLetters
+from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
+from taskapp.cli.engine import engine
+from taskapp.settings import get_settings
+
+Command = Callable[..., Any]
+
+
+@click.group()
+def dead() -> None:
+    """Look at dead letters, send them again, throw them away.
+
+    A dead letter is a message that could not be read or run: unreadable, of a task type no node
+    has, failed for good, rejected, or one that killed the processes that ran it. It is named by its
+    queue and number: default/17.
+    """
+
+
+def _filters(command: Command) -> Command:
+    for option in (
+        click.option("--queue", help="Only of this queue."),
+        click.option("--reason", type=click.Choice(REASONS), help="Only with this reason."),
+        click.option("--task", help="Only of this task type."),
+    ):
+        command = option(command)
+    return command
+
+
+@dead.command("list")
+@_filters
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the raw message in Base64.")
+def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
+    """List dead letters, the latest first."""
+    with engine() as (link, prefix):
+        letters = DeadLetters(link, prefix)
+        found, counts = letters.find(queue, reason, task, limit), letters.count()
+    if as_json:
+        for letter in found:
+            click.echo(json.dumps(_as_json(letter)))
+        return
+    _print_table(found)
+    total = sum(counts.values())
+    click.echo(f"{len(found)} of {total} dead letters" if total else "no dead letters")
+
+
+def _print_table(letters: Iterable[DeadLetter]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("letter", "reason", "task", "id", "came back", "buried at", "error"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "letter")
+    for letter in letters:
+        counts = str(letter.deliveries)
+        table.add_row(letter.name, letter.reason, letter.task, letter.id, counts, _when(letter), letter.error[:200])
+    if table.row_count:
+        Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False)
+
+
+@dead.command()
+@click.argument("name")
+@click.option("--raw", is_flag=True, help="Write the message itself, byte for byte.")
+def show(name: str, *, raw: bool) -> None:
+    """Show one dead letter."""
+    with engine() as (link, prefix):
+        letter = _get(DeadLetters(link, prefix), name)
+    if raw:
+        sys.stdout.buffer.write(letter.raw)
+        return
+    shown: dict[str, Any] = {
+        "reason": letter.reason, "error": letter.error, "task": letter.task, "id": letter.id,
+        "priority": letter.priority, "deliveries": letter.deliveries, "crashes": letter.crashes,
+        "buried at": _when(letter), "node": letter.node, "message": f"{len(letter.raw)} bytes",
+    }  # fmt: skip
+    try:
+        args, kwargs = read_arguments(letter.raw)
+        shown |= {"args": json.dumps(args), "kwargs": json.dumps(kwargs)}
+    except Unreadable as error:
+        shown["args"] = f"unreadable: {error}"
+    for field, value in shown.items():
+        click.echo(f"{field:<12}{value}")
+
+
+@dead.command()
+@click.argument("names", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="All letters that fit, instead of named ones.")
+@click.option("--to", "to_queue", help="Send to this queue instead of its own.")
+@click.option("--args", "new_args", help="JSON list of arguments to send instead.")
+@click.option("--kwargs", "new_kwargs", help="JSON object of named arguments to send instead.")
+def replay(
+    names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None,
+    to_queue: str | None, new_args: str | None, new_kwargs: str | None, *, everything: bool,
+) -> None:  # fmt: skip
+    """Send dead letters again, under the same ids; their counts begin anew."""
+    if to_queue and to_queue not in get_settings().queues:
+        raise click.BadParameter(f"{to_queue!r} is none of {', '.join(get_settings().queues)}", param_hint="--to")
+    args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
+    sent = 0
+    with engine() as (link, prefix):
+        letters = DeadLetters(link, prefix)
+        for letter in _chosen(letters, names, queue, reason, task, everything=everything):
+            blob = None
+            if args is not None or kwargs is not None:
+                blob = _edited(letter, args, kwargs)
+            sent += letters.replay(letter.queue, letter.number, to_queue, blob)
+    click.echo(f"sent {sent} dead letters again")
+
+
+@dead.command()
+@click.argument("names", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="All letters that fit, instead of named ones.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(
+    names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None, *, everything: bool, yes: bool
+) -> None:
+    """Throw dead letters away for good."""
+    with engine() as (link, prefix):
+        letters = DeadLetters(link, prefix)
+        chosen = _chosen(letters, names, queue, reason, task, everything=everything)
+        if chosen and not yes:
+            click.confirm(f"throw {len(chosen)} dead letters away for good?", abort=True)
+        by_queue: dict[str, list[int]] = {}
+        for letter in chosen:
+            by_queue.setdefault(letter.queue, []).append(letter.number)
+        purged = sum(letters.purge(one, numbers) for one, numbers in by_queue.items())
+    click.echo(f"threw {purged} dead letters away")
+
+
+def _chosen(
+    letters: DeadLetters, names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None,
+    *, everything: bool,
+) -> list[DeadLetter]:  # fmt: skip
+    if bool(names) == everything:
+        raise click.UsageError("name letters (default/17), or say --all with --queue, --reason or --task")
+    if names:
+        return [_get(letters, name) for name in names]
+    return letters.find(queue, reason, task, limit=sys.maxsize)
+
+
+def _get(letters: DeadLetters, name: str) -> DeadLetter:
+    queue, _, number = name.rpartition("/")
+    letter = letters.get(queue, int(number)) if queue and number.isdecimal() else None
+    if letter is None:
+        raise click.ClickException(f"no dead letter {name!r}; 'taskapp dead list' names them")
+    return letter
+
+
+def _edited(letter: DeadLetter, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes:
+    try:
+        return edit_arguments(letter.raw, args, kwargs)
+    except Unreadable as error:
+        raise click.ClickException(f"{letter.name} cannot be edited: {error}") from error
+
+
+def _json(text: str | None, kind: type, option: str) -> Any:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from error
+    if not isinstance(value, kind):
+        raise click.BadParameter(f"must be a JSON {'list' if kind is list else 'object'}", param_hint=option)
+    return value
+
+
+def _when(letter: DeadLetter) -> str:
+    return datetime.fromtimestamp(letter.buried_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _as_json(letter: DeadLetter) -> dict[str, Any]:
+    fields = {name: value for name, value in letter._asdict().items() if name != "raw"}
+    return {"letter": letter.name, **fields, "raw_base64": base64.b64encode(letter.raw).decode()}

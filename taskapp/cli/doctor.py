@@ -1,0 +1,169 @@
+"""``taskapp doctor``: looks at a deployment, and takes over what a stock Celery system left."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskapp.errors import BrokerNotFound, TaskappError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from taskapp.broker.adoption import Adopted, Adoption
+    from taskapp.monitor.deployment import Finding
+    from taskapp.settings import Settings
+
+COLOURS = {"ok": "green", "warn": "yellow", "error": "red"}
+LISTED = 20
+"""Messages a dry run lists; all of them with ``--json``."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--adopt", is_flag=True, help="Queue again what stopped workers of stock Celery had taken.")
+@click.option("--dry-run", is_flag=True, help="With --adopt: show what would be done, change nothing.")
+@click.option(
+    "--merge-priorities",
+    is_flag=True,
+    help="With --adopt: messages of stock Celery with priorities 1 to 9, which it takes last and taskapp first, "
+    "follow those with priority 0.",
+)
+@click.option("--force", is_flag=True, help="With --adopt: although stock workers seem alive; their tasks run twice.")
+def doctor(*, as_json: bool, adopt: bool, dry_run: bool, merge_priorities: bool, force: bool) -> None:
+    """Look at the server, the queues and the nodes, and say what to mend.
+
+    Exit code 0 when there is no error, 1 when there is one; a warning is none.
+    """
+    if not adopt and (dry_run or merge_priorities or force):
+        raise click.UsageError("--dry-run, --merge-priorities and --force go with --adopt")
+    from taskapp.settings import get_settings
+
+    settings = get_settings()
+    if adopt:
+        _adopt(settings, as_json=as_json, dry_run=dry_run, merge_priorities=merge_priorities, force=force)
+    else:
+        _examine(settings, as_json=as_json)
+
+
+def _connected_app(settings: Settings) -> tuple[Celery, str]:
+    """Return the app and the URL of its broker.
+
+    Raises:
+        BrokerNotFound: None is configured and none of ours runs.
+    """
+    from taskapp.devredis import resolve_broker_url
+
+    broker_url = resolve_broker_url(settings, may_start=False, announce=click.echo)
+    from taskapp.celery import app
+
+    return app, broker_url
+
+
+# --- examining -----------------------------------------------------------------------------------
+
+
+def _examine(settings: Settings, *, as_json: bool) -> None:
+    from taskapp.monitor.deployment import Finding, examine, masked
+
+    try:
+        app, broker_url = _connected_app(settings)
+    except BrokerNotFound as error:
+        broker, findings = "", [Finding("broker", "reachable", "error", "there is no broker", str(error))]
+    else:
+        broker, findings = masked(broker_url), examine(app, settings, broker_url)
+    worst = max((finding.verdict for finding in findings), key=list(COLOURS).index)
+    if as_json:
+        shown = [finding._asdict() for finding in findings]
+        click.echo(json.dumps({"broker": broker, "verdict": worst, "findings": shown}))
+    else:
+        _print_findings(broker, findings)
+    sys.exit(1 if worst == "error" else 0)
+
+
+def _print_findings(broker: str, findings: list[Finding]) -> None:
+    if broker:
+        click.echo(f"broker {broker}")
+    for finding in findings:
+        name = finding.check if finding.server == "broker" else f"{finding.server}: {finding.check}"
+        _print(finding.verdict, name, finding.found, finding.remedy)
+
+
+def _print(verdict: str, name: str, found: str, remedy: str = "") -> None:
+    click.echo(f"{click.style(f'{verdict:<5}', fg=COLOURS[verdict])} {name:<13} {found}")
+    if remedy:
+        click.echo(f"{'':<19} -> {remedy}")
+
+
+# --- adopting ------------------------------------------------------------------------------------
+
+
+def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities: bool, force: bool) -> None:
+    from redis.exceptions import RedisError
+
+    from taskapp.broker.adoption import Place, StockWorkersAlive, adopt
+    from taskapp.broker.stock import signs_of_life
+    from taskapp.monitor.deployment import connect, masked, reachable, stock_nodes
+
+    app, broker_url = _connected_app(settings)
+    client = connect(broker_url, "TASKAPP_BROKER_URL")
+    with reachable(broker_url, "TASKAPP_BROKER_URL"):
+        signs = signs_of_life(client, settings.key_prefix, lambda: stock_nodes(app))
+    if signs and not (force or dry_run):
+        raise StockWorkersAlive(signs)
+    try:
+        report = adopt(Place(client, settings.key_prefix, settings.queues, dry_run, merge_priorities))
+    except RedisError as error:
+        raise TaskappError(
+            f"the Redis at {masked(broker_url)} stopped the adoption: {error}; "
+            "what has moved has moved whole, run it again to go on"
+        ) from error
+    if as_json:
+        click.echo(json.dumps(_as_dict(report, signs, dry_run=dry_run)))
+    else:
+        _print_adoption(report, signs, dry_run=dry_run)
+    sys.exit(1 if report.left else 0)
+
+
+def _as_dict(report: Adoption, signs: list[str], *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "stock_workers": signs,
+        "adopted": [message._asdict() for message in report.adopted],
+        "moved": report.moved,
+        "waiting": report.waiting,
+        "left": {reason: vars(left) for reason, left in report.left.items()},
+    }
+
+
+def _print_adoption(report: Adoption, signs: list[str], *, dry_run: bool) -> None:
+    will = "would be " if dry_run else ""
+    for sign in signs:
+        _print("warn", "stock workers", sign, "stop it first: what it runs would run twice")
+    if dry_run:
+        _print_messages(report.adopted)
+    for (queue, priority), count in sorted(Counter(message[:2] for message in report.adopted).items()):
+        _print("ok", "adopted", f"{count} {will}moved to the front of {queue!r} at priority {priority}")
+    for queue, count in report.moved.items():
+        _print("ok", "moved", f"{count} that waited where no node looks, or were merged, {will}moved in {queue!r}")
+    for queue, counts in report.waiting.items():
+        shown = ", ".join(f"{count} at priority {priority}" for priority, count in counts.items())
+        _print(
+            "warn", "waiting", f"{queue!r} has {shown}: stock Celery takes these last, taskapp first",
+            "if that is not meant, run this again with --merge-priorities before nodes start",
+        )  # fmt: skip
+    for reason, left in report.left.items():
+        _print("error", "left", f"{left.count} stay: {reason} ({', '.join(left.tags)})", left.remedy)
+    if not (report.adopted or report.moved or report.left):
+        _print("ok", "adopted", "nothing was left by stock workers")
+
+
+def _print_messages(messages: list[Adopted]) -> None:
+    for message in messages[:LISTED]:
+        click.echo(f"{message.queue:<12} {message.priority}  {message.id:<36}  {message.task}")
+    if len(messages) > LISTED:
+        click.echo(f"… and {len(messages) - LISTED} more; --json lists all")

@@ -1,0 +1,247 @@
+"""What every part that speaks to Redis shares: the names of keys, Lua scripts, one held connection.
+
+The only module that names a key. ``KEYS`` is the table; scripts get functions of the same names.
+Keys of one queue share the hash tag of its plain ready list, so that they could lie in one slot of
+a Redis Cluster. What forbids a Cluster today: the ready lists of priorities 1 to 9 have kombu's
+names, which carry no tag, and one claim spans several queues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import select
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from taskapp.queues import ready_key
+
+KEYS: dict[str, str] = {
+    # one a deployment
+    "leases": "<P>taskapp:leases",  # sorted set: epoch -> when its lease ends
+    "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
+    "counts": "<P>taskapp:counts",  # hash: what was counted and not kept
+    "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
+    # one a node
+    "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
+    "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>
+    # one a submitting process
+    "producer": "<P>taskapp:producer:<X>",  # string: number of its last push, or "closed"
+    # one a queue
+    "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token
+    "delayed": "<P>taskapp:{<P><X>}:delayed",  # sorted set: id -> due at
+    "delayed_messages": "<P>taskapp:{<P><X>}:delayed:messages",  # hash: id -> message
+    "parked": "<P>taskapp:{<P><X>}:parked",  # hash: task type -> parked since, of the oldest
+    "parked_messages": "<P>taskapp:{<P><X>}:parked:<Y>",  # list, by task type
+    "dead": "<P>taskapp:{<P><X>}:dead:<Y>",  # sorted set by reason: number -> buried at
+    "dead_number": "<P>taskapp:{<P><X>}:dead:number",  # the last number given
+    "dead_raw": "<P>taskapp:{<P><X>}:dead:raw",  # hash: number -> the bytes as they came
+    "dead_about": "<P>taskapp:{<P><X>}:dead:about",  # hash: number -> JSON
+    "aside": "<P>taskapp:{<P><X>}:aside:<Y>",  # a key of the wrong type, renamed
+}
+"""Name to pattern; ``<P>`` is the prefix, ``<X>`` and ``<Y>`` what the name is asked for."""
+
+SHEBANG = "#!lua flags=allow-oom\n"
+FREEING_WRITE = "redis.call('DEL', KEYS_PREFIX .. 'taskapp:none')\n"
+"""Redis 6.2 knows no flags; it refuses memory only to a script that has not written yet."""
+
+
+class Keys:
+    """The names of keys under one prefix."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+
+    def __call__(self, name: str, x: str = "", y: str = "") -> str:
+        """Return the key ``name`` of ``x`` (a queue, an epoch) and ``y`` (a reason, a task type)."""
+        return KEYS[name].replace("<P>", self.prefix).replace("<X>", x).replace("<Y>", y)
+
+    def ready(self, queue: str, priority: int = 0) -> str:
+        """Return the name of the ready list of ``queue`` at ``priority``, as kombu names it."""
+        return self.prefix + ready_key(queue, priority)
+
+
+def _lua_names(body: str) -> str:
+    """Return those of ``KEYS`` that ``body`` uses as Lua functions: ``key_leased(epoch)``."""
+    lines = []
+    for name, pattern in KEYS.items():
+        if f"key_{name}(" not in body:
+            continue
+        parts = pattern.replace("<P>", "\0P\0").replace("<X>", "\0x\0").replace("<Y>", "\0y\0").split("\0")
+        names = {"P": "KEYS_PREFIX", "x": "x", "y": "y"}
+        joined = " .. ".join(names.get(part) or f"'{part}'" for part in parts if part)
+        lines.append(f"local function key_{name}(x, y) return {joined} end")
+    return "\n".join(lines) + "\n"
+
+
+class Script:
+    """One operation on the server.
+
+    ``ARGV[1]`` is the key prefix. Scripts of a folder share its ``prelude.lua``. A script whose
+    first line is the shebang may use memory when Redis is full.
+    """
+
+    def __init__(self, package: str, name: str) -> None:
+        self.name = name
+        folder = resources.files(package) / "lua"
+        source = (folder / f"{name}.lua").read_text()
+        self.frees = source.startswith(SHEBANG)
+        body = (folder / "prelude.lua").read_text() + source.removeprefix(SHEBANG)
+        names = "local KEYS_PREFIX = ARGV[1]\n" + _lua_names(body)
+        self._modern = _Source((SHEBANG if self.frees else "") + names + body)
+        self._old = _Source(names + FREEING_WRITE + body) if self.frees else None
+
+    def source(self, *, modern: bool) -> _Source:
+        """Return the text and its digest for Redis 7 or newer (``modern``), or for 6.2."""
+        return self._modern if modern or self._old is None else self._old
+
+
+class _Source:
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+@cache
+def script(package: str, name: str) -> Script:
+    """Return the script ``name`` of ``package``, read once."""
+    return Script(package, name)
+
+
+class NotSent(RedisConnectionError):
+    """A command did not reach the server: it was not carried out."""
+
+
+class OutcomeUnknown(RedisConnectionError):
+    """A command was sent and the answer did not come: nobody here knows whether it was carried out."""
+
+
+class Link:
+    """One held connection, used by one thread at a time. Reconnects by itself; never repeats a command."""
+
+    def __init__(self, connect: Callable[[], Connection], package: str = "taskapp.broker") -> None:
+        self._connect = connect
+        self._package = package
+        self._connection: Connection | None = None
+        self._modern = True
+        self._lock = threading.RLock()
+        self.patience_seconds: float | None = None
+        """How long opening a connection may take; ``None``: as the connection says."""
+
+    def run(self, name: str, *args: Any) -> Any:
+        """Run the script ``name``; its first argument is the key prefix.
+
+        Raises:
+            NotSent: The server could not be reached.
+            OutcomeUnknown: The connection broke while waiting for the answer.
+            ResponseError: The server, or the script, refused.
+        """
+        with self._lock:
+            connection = self._usable()
+            source = script(self._package, name).source(modern=self._modern)
+            try:
+                return self._exchange(connection, "EVALSHA", source.sha, 0, *args)
+            except NoScriptError:
+                return self._exchange(connection, "EVAL", source.text, 0, *args)
+
+    def command(self, *args: Any) -> Any:
+        """Send one command and return its answer; errors as with ``run``."""
+        with self._lock:
+            return self._exchange(self._usable(), *args)
+
+    def pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Send ``commands`` at once and return their answers; a refusal stands among them as its error."""
+        with self._lock:
+            connection = self._usable()
+            try:
+                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            except (RedisError, OSError) as error:
+                self.close()
+                raise NotSent(str(error)) from error
+            answers = []
+            for _ in commands:
+                try:
+                    answers.append(self._answer(connection))
+                except ResponseError as error:
+                    answers.append(error)
+            return answers
+
+    def close(self) -> None:
+        """Let go of the connection; the next command opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _usable(self) -> Connection:
+        if self._connection is not None and _has_ended(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _open(self) -> Connection:
+        try:
+            connection = self._connect()
+            usual_seconds = connection.socket_timeout
+            if self.patience_seconds is not None:
+                # Connecting and the first answer are two waits.
+                each_seconds = max(self.patience_seconds / 2, 0.05)
+                connection.socket_timeout = min(connection.socket_timeout or each_seconds, each_seconds)
+                connection.socket_connect_timeout = min(connection.socket_connect_timeout or each_seconds, each_seconds)
+            connection.connect()
+            self._modern = is_modern(connection)
+            if connection._sock is not None:
+                connection._sock.settimeout(usual_seconds)
+        except (RedisError, OSError) as error:
+            raise NotSent(str(error)) from error
+        return connection
+
+    def _exchange(self, connection: Connection, *args: Any) -> Any:
+        try:
+            connection.send_command(*args, check_health=False)
+        except (RedisError, OSError) as error:
+            self.close()
+            raise NotSent(str(error)) from error
+        return self._answer(connection)
+
+    def _answer(self, connection: Connection) -> Any:
+        try:
+            return connection.read_response()
+        except ResponseError:
+            raise
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            self.close()
+            raise OutcomeUnknown(str(error)) from error
+        except BaseException:
+            # Interrupted between question and answer: the next one would read this answer.
+            self.close()
+            raise
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Say whether the server closed an idle connection: nothing that is asked would be answered."""
+    socket = connection._sock
+    if socket is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def is_modern(connection: Connection) -> bool:
+    """Say whether the server at ``connection`` knows flags in scripts (Redis 7, Valkey)."""
+    connection.send_command("INFO", "server", check_health=False)
+    info = connection.read_response()
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    versions = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(versions.get("redis_version", "7").split(".")[0]) >= 7 or "valkey_version" in versions

@@ -1,0 +1,177 @@
+"""Celery's result backends on Redis, with our way of storing and of waiting."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from celery import states
+from celery.backends import redis
+from celery.exceptions import BackendStoreError
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.objects import cached_property
+
+from taskapp.broker.node import Result
+from taskapp.broker.transport import attach_result
+from taskapp.results.started import StartedWriter
+from taskapp.results.store import Outcome, Record, Store, fence_of
+from taskapp.results.waiting import ResultConsumer
+
+# Mixed into two backends of Celery; a common base there would be one too many.
+_Mixin: Any = object
+
+logger = logging.getLogger(__name__)
+
+
+class Results(_Mixin):
+    """Makes a Redis backend of Celery store in one fenced round trip, and subscribe only to wait.
+
+    Keys, their content and the channels stay Celery's, so that stock clients and Flower read them.
+    One backend serves all threads of a process.
+    """
+
+    ResultConsumer = ResultConsumer
+
+    result_retry_seconds = 300.0
+    """How long a result is kept trying to be stored while its server is away; then the error is raised."""
+    started_after_seconds = 0.2
+    """A task that ends sooner never shows as STARTED; 0 writes it at once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # A connection that subscribes is read by us, and RESP2 needs no handshake.
+        self.connparams["protocol"] = 2
+        self.thread_safe = True
+        self._store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
+        self._started = StartedWriter(self._write_started)
+
+    # --- storing ------------------------------------------------------------------------------
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Store what ``encode_result`` gave, while the server is away for up to ``result_retry_seconds``.
+
+        Raises:
+            BackendStoreError: It takes more than Redis can hold in one value (512 MB).
+            kombu.exceptions.EncodeError: It cannot be encoded.
+            ResultServerGone: The server was away for that long.
+            redis.ResponseError: The server refused it for good.
+        """
+        arguments = (bytes_to_str(task_id), result, state, traceback, request)
+        if state == states.STARTED and self.started_after_seconds:
+            self._started.hold(arguments[0], arguments, self.started_after_seconds)
+        else:
+            self._started.drop(arguments[0])
+            record = self._record(*arguments)
+            if not self._travels_with_claim(record):
+                self._write(record, retry_seconds=self.result_retry_seconds)
+        return result
+
+    def _travels_with_claim(self, record: Record) -> bool:
+        """Hand a final result to the claim this process holds: both are settled in one step."""
+        fence = record.fence
+        if not (fence.lease and record.is_final) or self.compression is not None or self.serializer != "json":
+            return False
+        return attach_result(fence.lease, fence.tag, Result(record.key, record.value, record.keep_seconds))
+
+    def _write_started(self, arguments: Any) -> None:
+        """Write a STARTED that was held; one that cannot be written is of no use later."""
+        try:
+            self._write(self._record(*arguments), retry_seconds=0)
+        except Exception as error:  # noqa: BLE001 - arguments of a running task may change while they are encoded
+            logger.debug("could not show task %s as started: %s", arguments[0], error, extra={"action": "started_lost"})
+
+    def _record(self, task_id: str, result: Any, state: str, traceback: Any, request: Any) -> Record:
+        fence = fence_of(request, task_id, with_lease=self._keeps_claim(request))
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        if fence.run > 0:
+            meta = {"status": state, "run": fence.run, **meta}  # where ``store.lua`` looks for it
+        value = self.encode(meta)
+        if len(value) > self._MAX_STR_VALUE_SIZE:
+            raise BackendStoreError("value too large for Redis backend", state=state, task_id=task_id)  # type: ignore[call-arg]
+        keep_seconds = self.failure_expires if state == states.FAILURE else self.expires
+        is_final = state in states.READY_STATES
+        return Record(task_id, self.get_key_for_task(task_id), value, keep_seconds or 0, is_final, fence)
+
+    def _write(self, record: Record, *, retry_seconds: float) -> None:
+        if self._hides_success(record.task_id):
+            return
+        outcome = self._store.write(record, retry_seconds=retry_seconds)
+        if outcome < Outcome.KEPT and record.is_final:
+            logger.warning(
+                "the result of task %s was not stored: this run lost its claim on the task, "
+                "and the run that has it now decides the outcome",
+                record.task_id, extra={"action": "result_stale"},
+            )  # fmt: skip
+
+    def _hides_success(self, task_id: str) -> bool:
+        """Say whether a success is there that the script cannot see, compressed or in a binary format."""
+        if self.compression is None and self.serializer == "json":
+            return False
+        return bool(self._get_task_meta_for(task_id)["status"] == states.SUCCESS)
+
+    def _keeps_claim(self, request: Any) -> bool:
+        """Say whether the claim of the run that ``request`` describes is there to look at until its result is stored.
+
+        Not for results on another server, nor for a task that is acknowledged before it runs, nor for
+        what a worker says of a run from outside: Celery acknowledges a run whose process died first.
+        """
+        if not self._lies_beside_messages or getattr(request, "called_directly", True):
+            return False
+        return bool(getattr(self.app.tasks.get(request.task), "acks_late", False))
+
+    @cached_property
+    def _lies_beside_messages(self) -> bool:
+        conf = self.app.conf
+        broker_url, options = conf.broker_read_url or conf.broker_url, conf.broker_transport_options or {}
+        if not self.url or broker_url != self.url:
+            return False
+        if self.url.startswith("sentinel"):
+            return bool(options.get("master_name") == self._transport_options.get("master_name"))
+        # A database in the query is read differently for messages and for results.
+        return "db=" not in self.url and "virtual_host=" not in self.url
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Subscribe to nothing: who waits for the result does that."""
+
+    def add_pending_result(self, result: Any, weak: bool = False, start_drainer: bool = True) -> Any:  # noqa: ARG002, FBT001, FBT002
+        """Remember a result whose callbacks are to be called when anybody waits; costs no round trip."""
+        if not weak:
+            self.result_consumer.remember(result)
+        return result
+
+    def add_pending_results(self, results: Sequence[Any], weak: bool = False) -> list[Any]:  # noqa: FBT001, FBT002
+        """Remember several results, as ``add_pending_result`` does."""
+        return [self.add_pending_result(result, weak=weak) for result in results]
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Forget what ``add_pending_result`` remembered; also called when a result is garbage."""
+        self.result_consumer.disregard(result)
+        return result
+
+    def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Iterator[tuple[str, Any]]:  # noqa: FBT001, FBT002
+        """Yield ``(task id, outcome)`` of the results in a set as they come; for groups, last, ``(id, results)``."""
+        self._ensure_not_eager()
+        members = [node for node in result.results if hasattr(node, "_cache")]
+        awaited = {id(node): node for node in members if node._cache is None}
+        yield from ((node.id, node._cache) for node in members if id(node) not in awaited)
+        for resolved in self._wait_for_pending(result, no_ack=no_ack, **options):
+            for node in resolved:
+                if awaited.pop(id(node), None) is not None:
+                    yield node.id, node._cache
+        # Another thread that waits for the same object may have been the one to resolve it.
+        yield from ((node.id, node._cache) for node in awaited.values() if node._cache is not None)
+        yield from ((node.id, node.children) for node in result.results if not hasattr(node, "_cache"))
+
+
+class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the stubs know another signature
+    """Results on one Redis: ``redis://``, ``rediss://`` or ``redis+socket://``."""
+
+
+class SentinelBackend(Results, redis.SentinelBackend):  # type: ignore[misc]  # the same
+    """Results on the Redis that Sentinel names: ``sentinel://``."""

@@ -1,0 +1,1 @@
+-- Shared by every script: nothing; the loader wants the file.

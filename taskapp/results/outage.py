@@ -1,0 +1,80 @@
+"""A time without the result server, as one caller lives through it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from redis import ConnectionError as RedisConnectionError
+from redis import TimeoutError as RedisTimeoutError
+
+from taskapp.errors import TaskappError
+
+logger = logging.getLogger(__name__)
+
+SERVER_GONE = (RedisConnectionError, RedisTimeoutError, OSError)
+"""Errors by which a connection says that the server is away, or does not answer in time."""
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+REPORT_EVERY_SECONDS = 5.0
+
+
+class ResultServerGone(TaskappError, RedisConnectionError):
+    """The result server was away for longer than a caller waits."""
+
+    def __init__(self, doing: str, away_seconds: float, reason: object) -> None:
+        super().__init__(
+            f"{doing} was given up: the result server has been away for {away_seconds:.1f} s ({reason}); "
+            "start it, or mend TASKAPP_RESULT_URL, and ask again"
+        )
+
+
+class Outage:
+    """Pauses between attempts, and says in the log that the server is away, and when it is back.
+
+    Args:
+        doing: What has to wait, for the log: ``storing the result of task …``.
+        patience_seconds: How long to go on trying.
+    """
+
+    def __init__(self, doing: str, patience_seconds: float) -> None:
+        self._doing, self._patience_seconds = doing, patience_seconds
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._since: float | None = None
+        self._reported_at = -math.inf
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def pause(self, error: Exception, *, at_most_seconds: float = math.inf) -> None:
+        """Sleep before the next attempt: 0.05 s, then twice as long each time, up to 1 s.
+
+        Raises:
+            ResultServerGone: It has been away for ``patience_seconds``; ``error`` is the cause.
+        """
+        now = time.monotonic()
+        self._since = self._since or now
+        away_seconds = now - self._since
+        if away_seconds >= self._patience_seconds:
+            raise ResultServerGone(self._doing, away_seconds, error) from error
+        if now - self._reported_at >= REPORT_EVERY_SECONDS:
+            self._reported_at = now
+            logger.warning(
+                "%s has to wait: the result server is away for %.1f s, giving up after %.0f s: %s",
+                self._doing, away_seconds, self._patience_seconds, error,
+                extra={"action": "result_server_away"},
+            )  # fmt: skip
+        time.sleep(min(self._pause_seconds, at_most_seconds, self._patience_seconds - away_seconds))
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def end(self) -> None:
+        """Note that the server answers; nothing happens if it always did."""
+        if self._since is None:
+            return
+        logger.info(
+            "%s goes on: the result server is back after %.1f s", self._doing, time.monotonic() - self._since,
+            extra={"action": "result_server_back"},
+        )  # fmt: skip
+        self._start_over()

@@ -1,0 +1,123 @@
+"""Celery's consumer, which loses no message it cannot use and gives back what it has not begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from celery import signals
+from celery.utils.log import get_logger
+from celery.worker import consumer as stock
+from celery.worker.state import active_requests, reserved_requests
+from kombu.exceptions import OperationalError
+from pydantic import BaseModel, Field, ValidationError
+from redis.exceptions import RedisError
+
+from taskapp.broker.transport import EngineChannel
+
+logger = get_logger(__name__)
+
+EVENTS_AT_ONCE = 150
+
+# The stubs lack half of it.
+_Stock: Any = stock.Consumer
+
+Limit = Annotated[float, Field(gt=0)] | None
+
+
+class Headers(BaseModel):
+    """What Celery needs of a task's headers; checked when they were not written by us."""
+
+    id: Annotated[str, Field(min_length=1)]
+    task: Annotated[str, Field(min_length=1)]
+    retries: Annotated[int, Field(ge=0)] | None = None
+    timelimit: tuple[Limit, Limit] | None = None
+    eta: datetime | None = None
+    expires: datetime | None = None
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+
+
+class Consumer(_Stock):
+    """One message never ends the worker: what cannot be used goes to the dead letters, as it came."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return what takes a message: Celery's handler behind a guard."""
+        if self.event_dispatcher is not None:
+            # Celery publishes every 24 events, the news of eight short tasks; waiting ones go out once a turn anyway.
+            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_message(message: Any) -> None:
+            try:
+                if (message.properties or {}).get("foreign"):
+                    Headers.model_validate(message.headers)
+                    _check_payload(message)
+                handle(message)
+            except (RedisError, OSError, OperationalError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
+                self._bury(message, _problem(error))
+
+        return on_message
+
+    def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge or reject now: the engine takes it from any thread, and the slot is free at once."""
+        if isinstance(self.connection.default_channel, EngineChannel):
+            return p(*args, **kwargs)
+        return super().call_soon_ack(p, *args, **kwargs)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury a message whose body cannot be decoded."""
+        self._bury(message, f"its body cannot be decoded: {exc}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Bury what is no task."""
+        self._bury(message, f"it is not a task: {type(body).__name__} without a task's name")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        """Bury a task whose headers are wrong."""
+        self._bury(message, _problem(exc))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Set a task of a type this node lacks aside, for a node that has it."""
+        channel = message.channel
+        if isinstance(channel, EngineChannel):
+            name = message.headers["task"]
+            logger.warning("no task type %r here; its messages wait for a node that has it", name)
+            channel.park(message.delivery_tag, name)
+        else:
+            super().on_unknown_task(body, message, exc)
+
+    def on_close(self) -> None:
+        """Give back what was received and not begun: Celery forgets it and trusts the broker to notice."""
+        for request in tuple(reserved_requests):
+            channel = request.message.channel
+            if request not in active_requests and isinstance(channel, EngineChannel) and not request.acknowledged:
+                channel.give_back(request.message.delivery_tag)
+        super().on_close()
+
+    def _bury(self, message: Any, problem: str) -> None:
+        logger.error("a message cannot be used and goes to the dead letters: %s", problem)
+        if isinstance(message.channel, EngineChannel):
+            message.channel.bury(message.delivery_tag, "unreadable", problem)
+        else:
+            message.reject_log_error(logger, self.connection_errors)
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _check_payload(message: Any) -> None:
+    payload = message.payload
+    if isinstance(payload, list | tuple) and len(payload) == 3:
+        args, kwargs, embed = payload
+        if isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and isinstance(embed, Mapping | None):
+            return
+    raise ValueError("its body is not [args, kwargs, embed]")
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"header {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,80 @@
+"""What the engine must know of a worker, and the worker of the engine: types, pool, start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.app.task import Context
+from celery.exceptions import NotRegistered, WorkerShutdown
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError, ResponseError
+
+from taskapp.broker import transport
+from taskapp.broker.options import Buried
+from taskapp.errors import CrashedTooOften, EvictingBroker
+
+logger = get_logger(__name__)
+
+EXIT_CONFIGURATION = 78
+"""sysexits.h: something was found in an unconfigured or misconfigured state."""
+
+
+class RefuseEvictingBroker(bootsteps.StartStopStep):
+    """Ends a worker whose Redis would delete queues when it is full."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, c: Any) -> None:
+        """Ask for the policy; a Redis that may not be asked is trusted."""
+        channel = c.connection.default_channel
+        if not isinstance(channel, transport.EngineChannel):
+            return
+        try:
+            answer = channel.process.producer.link.command("CONFIG", "GET", "maxmemory-policy")
+        except ResponseError:
+            return
+        except RedisError as error:
+            raise ConnectionError(str(error)) from error
+        policy = answer[1].decode() if answer else ""
+        if policy.startswith("allkeys-"):
+            logger.critical("%s", EvictingBroker(policy))
+            raise WorkerShutdown(EXIT_CONFIGURATION)
+
+    def stop(self, c: Any) -> None:
+        """Nothing to undo."""
+
+
+def describe_worker(sender: Any, **_: Any) -> None:
+    """Tell the engine what this worker can do, before it consumes."""
+    app = sender.app
+    transport.role.name = sender.hostname
+    transport.role.types = lambda: tuple(app.tasks)
+    transport.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
+    transport.role.on_buried = lambda buried: fail_buried(app, buried)
+
+
+def fail_buried(app: Any, buried: Iterable[Buried]) -> None:
+    """Give tasks that were buried without a run's end a result: nobody else will."""
+    for message_id, task_name, reason in buried:
+        if not message_id:
+            continue
+        error = NotRegistered(task_name) if reason == "unknown task" else CrashedTooOften(task_name, message_id)
+        try:
+            request = Context(id=message_id, task=task_name)
+            app.backend.mark_as_failure(message_id, error, request=request)
+        except (RedisError, OSError) as unreachable:
+            logger.warning("the failure of %s[%s] could not be stored: %s", task_name, message_id, unreachable)
+
+
+def give_all_back(**_: Any) -> None:
+    """Give back what this worker still holds, and end its lease."""
+    transport.close_nodes()
+
+
+def install(app: Any) -> None:
+    """Connect all of this to the workers of ``app``."""
+    app.steps["consumer"].add(RefuseEvictingBroker)
+    signals.worker_init.connect(describe_worker, weak=False)
+    signals.worker_shutdown.connect(give_all_back, weak=False)
