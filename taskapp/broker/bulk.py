@@ -24,7 +24,7 @@ class Bulk:
 
     def add(self, message: Message, push: Push) -> None:
         """Keep ``message``; push what was kept when there are a thousand already."""
-        if push is not self._push or len(self.waiting) >= PUSHED_AT_ONCE:
+        if push != self._push or len(self.waiting) >= PUSHED_AT_ONCE:
             self.flush()
             self._push = push
         self.waiting.append(message)

@@ -27,6 +27,8 @@ LOOK_SECONDS = 1
 AHEAD_SECONDS = 0.02
 """How much work may be claimed beyond the free slots, measured by how long tasks take."""
 MOST_AHEAD = 64
+ANSWER_SECONDS = 0.5
+"""How long the end of consuming waits for the answer to a claim."""
 STUCK_SECONDS = 0.2
 """A message claimed ahead that has waited so long is given back: what runs is longer than thought."""
 
@@ -73,16 +75,27 @@ class Consumer:
         """How many messages were handed out so far."""
 
     def consume(self, queues: Sequence[str]) -> None:
-        """Consume ``queues`` from now on, in this order."""
+        """Consume ``queues`` from now on, in this order; what was claimed of others goes back at once."""
         if tuple(queues) == self.queues:
             return
-        dropped = set(self.queues) - set(queues)
+        dropped = [queue for queue in self.queues if queue not in queues]
         self.queues = tuple(queues)
         self._look_at = 0.0
         # The blocking pop names the old queues.
         self.waiting.close()
+        self.waiting.unanswered.clear()
         if dropped:
-            self._give_back([message for message in self._ahead if message.queue in dropped])
+            self._leave(dropped)
+
+    def _leave(self, dropped: Sequence[str]) -> None:
+        self._give_back([message for message in self._ahead if message.queue in dropped])
+        if not self.node.ready():
+            return
+        if self._claiming:
+            # Nobody may come back to read the answer.
+            self.node.flush(monotonic() + ANSWER_SECONDS)
+        # The tokens this wait may have taken with it.
+        self.node.claim(dropped, 0, lambda _: None)
 
     def tick(self) -> None:
         """Do what can be done now. Call it whenever a slot may have become free, and at ``due_seconds``."""
@@ -127,14 +140,12 @@ class Consumer:
         if not self._ahead:
             self._ahead_since = monotonic()
         self._ahead.extend(claim.messages)
+        self._give_back([message for message in claim.messages if message.queue not in self.queues])
         if len(claim.messages) >= want > 0:
             self._look_at = 0.0
         else:
             due = claim.next_due_seconds
             self._look_at = monotonic() + min(LOOK_SECONDS, LOOK_SECONDS if due is None else max(due, 0.0))
-        if self.stopped:
-            self._give_back(list(self._ahead))
-            return
         self._hand_out_ahead()
 
     # --- handing out --------------------------------------------------------------------------
@@ -232,12 +243,6 @@ class Consumer:
 
     def stop(self) -> None:
         """Claim nothing more and give back at once what has not been handed out."""
-        if self.stopped:
-            return
-        self.stopped = True
-        self._give_back(list(self._ahead))
-        self.waiting.close()
-        self.waiting.unanswered.clear()
-        if self.queues and self.node.ready() and not self._claiming:
-            # The token this wait may have taken with it.
-            self.node.claim(self.queues, 0, lambda _: None)
+        if not self.stopped:
+            self.stopped = True
+            self.consume(())

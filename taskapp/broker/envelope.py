@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from taskapp.queues import HIGHEST_PRIORITY
+
 OURS = 1
 WRAPPED = 2
 _FIXED = struct.Struct(">BBHH")
@@ -43,7 +45,7 @@ def seal(message_id: str, task: str, priority: int, body: bytes) -> bytes:
     if len(name) > LONGEST_NAME_BYTES or len(identity) > LONGEST_NAME_BYTES:
         long = task if len(name) > LONGEST_NAME_BYTES else message_id
         raise ValueError(f"{long[:40]!r}… takes more than {LONGEST_NAME_BYTES} bytes; choose a shorter name or id")
-    if not 0 <= priority <= 9:
+    if not 0 <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority {priority!r} is not between 0 and 9")
     head = _FIXED.pack(OURS, priority, 0, 0)
     return b"".join((head, bytes((len(identity),)), identity, bytes((len(name),)), name, body))
@@ -53,7 +55,7 @@ def unseal(blob: bytes) -> Envelope:
     """Return what ``blob`` holds; bytes without a header are all body. Never raises."""
     try:
         version, priority, deliveries, crashes = _FIXED.unpack_from(blob)
-        if version not in (OURS, WRAPPED):
+        if version not in (OURS, WRAPPED) or priority > HIGHEST_PRIORITY:
             raise ValueError(version)
         end = 7 + blob[6]
         identity = blob[7:end].decode()

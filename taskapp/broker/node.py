@@ -56,6 +56,9 @@ class Result(NamedTuple):
     """0 for ever."""
 
 
+NEVER_AGAIN = ("open", "recover", "claim", "")
+"""Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
+MISSING_TYPES_MOST = 100
 NO_RESULT = Result("", b"", 0)
 SETTLE_ITEMS = 1 + len(NO_RESULT)
 SETTLED_AT_ONCE = 100
@@ -70,7 +73,7 @@ class Node:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect)
+        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park", "bury"))
         """The connection to watch: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
@@ -78,7 +81,7 @@ class Node:
         self._keeping = threading.Lock()
         self._claims = 0
         self._try_again_at = 0.0
-        self._missing_types: set[str] = set()
+        self._missing_types: dict[str, None] = {}
         self._known_types: frozenset[str] | None = None
         self.clock = Clock()
         self.epoch = ""
@@ -151,7 +154,7 @@ class Node:
             self.heartbeat.opened(epoch)
 
     def _reconnect(self) -> None:
-        lost = [call for call in self.pipe.unanswered if call.name not in ("claim", "")]
+        lost = [call for call in self.pipe.unanswered if call.name not in NEVER_AGAIN]
         with self._keeping:
             self._unsent = lost + self._unsent
         for call in [call for call in self.pipe.unanswered if call.name == "claim"]:
@@ -171,7 +174,7 @@ class Node:
 
     def _recovered(self, epoch: str, answer: Any) -> None:
         with self._keeping:
-            calls, self._unsent = [call for call in self._unsent if call.name != "open"], []
+            calls, self._unsent = [call for call in self._unsent if call.name not in NEVER_AGAIN], []
         if epoch != self.epoch:
             return
         if isinstance(answer, Exception) or not answer[0]:
@@ -183,7 +186,8 @@ class Node:
         for call in calls:
             # A call that was carried out before the connection broke finds nothing, and does nothing.
             prefix, _, *rest = call.args
-            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), self._ignore)
+            on_answer = self._given_back_again if call.name == "requeue" else self._ignore
+            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
         mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
         mentioned.update(self._settled_tags[::SETTLE_ITEMS])
         # Claims whose answer was lost: nobody here knows these messages.
@@ -325,7 +329,9 @@ class Node:
 
     def park(self, tag: str, task: str) -> None:
         """Set a message aside until a node that has ``task`` is there; claims pass over the type from now on."""
-        self._missing_types.add(task)
+        self._missing_types[task] = None
+        if len(self._missing_types) > MISSING_TYPES_MOST:
+            del self._missing_types[next(iter(self._missing_types))]
         self.held.pop(tag, None)
         self._send("park", (self._options.prefix, self.clock.predicted_ms(), self.epoch, tag, task), self._settled)
 
@@ -369,6 +375,12 @@ class Node:
         if buried:
             self._role.on_buried(named(buried))
 
+    def _given_back_again(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._ignore(answer)
+        elif answer[1]:
+            self._role.on_buried(named(answer[1]))
+
     def _settled(self, answer: Any) -> None:
         if isinstance(answer, Exception):
             logger.error("the broker refused: %s", answer)
@@ -389,7 +401,8 @@ class Node:
         link = Link(self._connect)
         deadline = monotonic() + within_seconds
         try:
-            self.flush(deadline)
+            if self.ready():
+                self.flush(deadline)
             while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
                 pass
         except (NotSent, ConnectionError) as error:

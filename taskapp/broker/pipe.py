@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import hiredis
@@ -29,8 +29,9 @@ class Call(NamedTuple):
 class Pipe:
     """Sends from any thread; answers are read by one, in the order of the calls."""
 
-    def __init__(self, connect: Connect, package: str = "taskapp.broker") -> None:
+    def __init__(self, connect: Connect, scripts: Sequence[str] = (), package: str = "taskapp.broker") -> None:
         self._connect = connect
+        self._scripts = scripts
         self._package = package
         self._connection: Connection | None = None
         self._reader: hiredis.Reader | None = None
@@ -59,10 +60,19 @@ class Pipe:
             connection = self._connect()
             connection.connect()
             self._modern = is_modern(connection)
+            self._load(connection)
         except (RedisError, OSError) as error:
             raise NotSent(str(error)) from error
         self._reader = hiredis.Reader(notEnoughData=False)
         self._connection = connection
+
+    def _load(self, connection: Connection) -> None:
+        """Load the scripts: one that is found missing later would be carried out after what was sent behind it."""
+        if self._scripts:
+            sources = [script(self._package, name).source(modern=self._modern).text for name in self._scripts]
+            connection.send_packed_command(connection.pack_commands([("SCRIPT", "LOAD", text) for text in sources]))
+            for _ in sources:
+                connection.read_response()
 
     def send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> bool:
         """Send the script ``name``; say whether it went out. A call that did not is not remembered here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -80,8 +81,13 @@ class Poller(redis.MultiChannelPoller):
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._tick()
+
+    def _tick(self) -> None:
         for consumer in list(self._consumers):
             consumer.tick()
+        # Here, too: the loop asks its timers how long it may sleep before it calls ``on_poll_start``.
+        self._set_timer()
 
     def _watch(self) -> None:
         """Follow the engine's connections as they come and go."""
@@ -118,13 +124,10 @@ class Poller(redis.MultiChannelPoller):
         watched = self._watched.get(fileno)
         if watched is not None:
             watched[1]()
-            for consumer in list(self._consumers):
-                consumer.tick()
+            self._tick()
             return True
         try:
             return super().on_readable(fileno)
-        except Empty:
-            return None
         except (RedisError, OSError) as error:
             return self._connection_broke(error)
 
@@ -158,7 +161,8 @@ class Poller(redis.MultiChannelPoller):
             wait = min(due, PATIENCE_SECONDS if timeout is None else timeout)
             before = sum(consumer.handed_out for consumer in self._consumers)
             for fileno, event in self.poller.poll(wait) or ():
-                self.handle_event(fileno, event)
+                with suppress(Empty):
+                    self.handle_event(fileno, event)
             for consumer in self._consumers:
                 consumer.tick()
             if sum(consumer.handed_out for consumer in self._consumers) == before:

@@ -54,18 +54,19 @@ class Process:
     """What one process holds for one server: a producer and, if it consumes, a node."""
 
     def __init__(self, connect: Callable[[], RedisConnection], options: Options, deadline_seconds: float) -> None:
-        self.pid = os.getpid()
         self.connect = connect
         self.producer = Producer(Link(connect), options, deadline_seconds)
         self.node = Node(connect, options, role)
 
 
 _processes: dict[str, Process] = {}
+_forks = [0]
 
 
 def forget_processes() -> None:
     """Leave what was inherited by a fork to the parent."""
     _processes.clear()
+    _forks[0] += 1
 
 
 os.register_at_fork(after_in_child=forget_processes)
@@ -74,6 +75,13 @@ os.register_at_fork(after_in_child=forget_processes)
 def attach_result(lease: str, tag: str, result: Result) -> bool:
     """Let ``result`` be stored in the step that settles claim ``tag``; say whether this process holds that claim."""
     return any(process.node.attach(lease, tag, result) for process in _processes.values())
+
+
+def count(name: str) -> None:
+    """Count what is not kept, such as an ``expired`` task."""
+    for process in _processes.values():
+        if process.node.epoch:
+            process.node.count(name)
 
 
 def close_nodes() -> None:
@@ -137,6 +145,7 @@ class EngineChannel(_Mixin):
         self._consumer: Consumer | None = None
         self._events_lost_until = 0.0
         self._process: Process | None = None
+        self._process_forks = 0
         super().__init__(*args, **kwargs)
         self._rest()
 
@@ -145,12 +154,12 @@ class EngineChannel(_Mixin):
     @property
     def process(self) -> Process:
         """What this process holds for this channel's server."""
-        if self._process is None or self._process.pid != os.getpid():
+        if self._process is None or self._process_forks != _forks[0]:
             name = f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}"
             process = _processes.get(name)
-            if process is None or process.pid != os.getpid():
+            if process is None:
                 process = _processes[name] = Process(self._connector(), self._options(), self.submit_deadline_seconds)
-            self._process = process
+            self._process, self._process_forks = process, _forks[0]
         return self._process
 
     def _options(self) -> Options:

@@ -67,7 +67,7 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
         counts = str(letter.deliveries)
         table.add_row(letter.name, letter.reason, letter.task, letter.id, counts, _when(letter), letter.error[:200])
     if table.row_count:
-        Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False)
+        Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)
 
 
 @dead.command()

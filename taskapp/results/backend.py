@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from celery import states
@@ -45,6 +48,7 @@ class Results(_Mixin):
         self.thread_safe = True
         self._store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
         self._started = StartedWriter(self._write_started)
+        os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     # --- storing ------------------------------------------------------------------------------
 
@@ -175,3 +179,10 @@ class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the st
 
 class SentinelBackend(Results, redis.SentinelBackend):  # type: ignore[misc]  # the same
     """Results on the Redis that Sentinel names: ``sentinel://``."""
+
+
+def _leave_to_parent(backend: weakref.ref[Results]) -> None:
+    """Make a forked child use clients of its own: another thread may have held the lock of their pool."""
+    if (itself := backend()) is not None:
+        for name in ("client", "_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script"):
+            itself.__dict__.pop(name, None)

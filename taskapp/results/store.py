@@ -110,7 +110,7 @@ class Store:
                     raise
                 # Behind the same name there may be another server soon.
                 self._link.close()
-                raise
+                outage.pause(error)
             else:
                 outage.end()
                 return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from time import monotonic
 from typing import Annotated, Any
 
 from celery import signals
@@ -14,23 +15,27 @@ from kombu.exceptions import OperationalError
 from pydantic import BaseModel, Field, ValidationError
 from redis.exceptions import RedisError
 
+from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.transport import EngineChannel
 
 logger = get_logger(__name__)
 
 EVENTS_AT_ONCE = 150
+LONGEST_PROBLEM = 500
+TURN_MARGIN_SECONDS = 0.01
 
 # The stubs lack half of it.
 _Stock: Any = stock.Consumer
 
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME_BYTES)]
 Limit = Annotated[float, Field(gt=0)] | None
 
 
 class Headers(BaseModel):
     """What Celery needs of a task's headers; checked when they were not written by us."""
 
-    id: Annotated[str, Field(min_length=1)]
-    task: Annotated[str, Field(min_length=1)]
+    id: Name
+    task: Name
     retries: Annotated[int, Field(ge=0)] | None = None
     timelimit: tuple[Limit, Limit] | None = None
     eta: datetime | None = None
@@ -90,15 +95,32 @@ class Consumer(_Stock):
         else:
             super().on_unknown_task(body, message, exc)
 
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
+        """Run a task that its rate limit lets through; put any other off until its turn, so that it holds no slot."""
+        channel = request.message.channel
+        if not isinstance(channel, EngineChannel):
+            super()._limit_task(request, bucket, tokens)
+        elif bucket.can_consume(tokens):
+            self._limit_move_to_pool(request)
+        else:
+            now = monotonic()
+            turns: dict[str, float] = self.__dict__.setdefault("_turns", {})
+            turn_at = max(turns.get(request.name, 0.0), now + bucket.expected_time(tokens) + TURN_MARGIN_SECONDS)
+            turns[request.name] = turn_at + tokens / bucket.fill_rate
+            channel.give_back(request.message.delivery_tag, delay_seconds=turn_at - now)
+
     def on_close(self) -> None:
         """Give back what was received and not begun: Celery forgets it and trusts the broker to notice."""
         for request in tuple(reserved_requests):
             channel = request.message.channel
-            if request not in active_requests and isinstance(channel, EngineChannel) and not request.acknowledged:
+            # What the pool has will run, even if its start was not reported yet.
+            is_held_here = request not in active_requests and request._apply_result is None
+            if is_held_here and isinstance(channel, EngineChannel) and not request.acknowledged:
                 channel.give_back(request.message.delivery_tag)
         super().on_close()
 
     def _bury(self, message: Any, problem: str) -> None:
+        problem = problem[:LONGEST_PROBLEM]
         logger.error("a message cannot be used and goes to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
             message.channel.bury(message.delivery_tag, "unreadable", problem)

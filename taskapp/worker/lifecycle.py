@@ -73,8 +73,14 @@ def give_all_back(**_: Any) -> None:
     transport.close_nodes()
 
 
+def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signal
+    """Count tasks that expired or were revoked: they are not kept."""
+    transport.count("expired" if expired else "revoked")
+
+
 def install(app: Any) -> None:
     """Connect all of this to the workers of ``app``."""
     app.steps["consumer"].add(RefuseEvictingBroker)
     signals.worker_init.connect(describe_worker, weak=False)
+    signals.task_revoked.connect(count_discarded, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)

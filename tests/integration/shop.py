@@ -66,3 +66,15 @@ def whoami() -> int:
 @shared_task(bind=True)
 def refund(self, order: Order) -> list:
     return [type(order).__name__, order.id, self.request.retries]
+
+
+@shared_task
+def charge(amount: int) -> int:
+    if amount < 0:
+        raise ValueError(f"cannot charge {amount}")
+    return amount
+
+
+@shared_task(rate_limit="1/m")
+def newsletter() -> None:
+    """Hardly ever may run."""

@@ -73,20 +73,22 @@ local function park(queue, task, blob)
 end
 
 -- ready messages, queue by queue, 9 before 0; every so often the other way round
-local keys, queue_of, priority_of = {}, {}, {}
+local keys, queue_of, priority_of, levels = {}, {}, {}, {}
 local first, last, step = 1, #queues, 1
 if ARGV[6] == '1' then first, last, step = #queues, 1, -1 end
 for q = first, last, step do
+  levels[q] = {}
   for n = 0, 9 do
     local priority = step == 1 and 9 - n or n
     keys[#keys + 1] = ready_key(queues[q], priority)
     queue_of[#keys], priority_of[#keys] = queues[q], priority
+    levels[q][n + 1] = keys[#keys]
   end
 end
 
-local left_in
 if redis.call('EXISTS', unpack(keys)) > 0 then
   for k, key in ipairs(keys) do
+    if count >= want then break end
     if redis.call('EXISTS', key) == 1 then
       while count < want do
         local items = redis.pcall('RPOP', key, want - count)
@@ -100,18 +102,11 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
           if passing and parked_now < 100 then _, _, _, _, _, task = header(blob) end
           if passed_over[task] then
             park(queue_of[k], task, blob); parked_now = parked_now + 1
+            wake(queue_of[k])
           else
             take(queue_of[k], priority_of[k], blob)
           end
         end
-      end
-      if count >= want then
-        if redis.call('EXISTS', unpack(keys)) > 0 then
-          for j, other in ipairs(keys) do
-            if redis.call('EXISTS', other) == 1 then left_in = queue_of[j]; break end
-          end
-        end
-        break
       end
     end
   end
@@ -119,10 +114,11 @@ end
 if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
 
 -- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
-if left_in then
-  wake(left_in); out[5] = 1
-elseif count >= want and next_due > 0 and next_due <= NOW + 1100 then
-  wake(queues[1])
+if count >= want then
+  for q, queue in ipairs(queues) do
+    if redis.call('EXISTS', unpack(levels[q])) > 0 then wake(queue); out[5] = 1 end
+  end
+  if out[5] == 0 and next_due > 0 and next_due <= NOW + 1100 then wake(queues[1]) end
 end
 out[4], out[6] = next_due, aside
 return out

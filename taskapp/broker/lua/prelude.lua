@@ -39,7 +39,7 @@ local function header(blob)
   local version = string.byte(blob, 1)
   if version == 1 or version == 2 then
     local ok, _, priority, deliveries, crashes, id, task = pcall(struct.unpack, '>BBHHBc0Bc0', blob)
-    if ok then return version, priority, deliveries, crashes, id, task end
+    if ok and priority <= 9 then return version, priority, deliveries, crashes, id, task end
   end
   return 0, 0, 0, 0, '', ''
 end
@@ -64,8 +64,7 @@ end
 
 -- A ready list that is something else is renamed aside, so that the queue works on.
 local function set_aside(key, queue)
-  redis.call('RENAME', key, key_aside(queue, NOW))
-  redis.call('HINCRBY', key_counts(), 'set_aside', 1)
+  redis.call('RENAME', key, key_aside(queue, NOW .. ':' .. redis.call('HINCRBY', key_counts(), 'set_aside', 1)))
 end
 
 local function put(command, queue, priority, blob)
@@ -96,7 +95,8 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
   local number = redis.call('INCR', key_dead_number(queue))
   redis.call('SADD', key_queues(), queue)
-  redis.call('ZADD', key_dead(queue, reason), NOW, number)
+  -- Redis orders equal scores by the text of the number: 10 before 9.
+  redis.call('ZADD', key_dead(queue, reason), NOW + number % 1024 / 1024, number)
   redis.call('HSET', key_dead_raw(queue), number, as_it_came(blob))
   redis.call('HSET', key_dead_about(queue), number, cjson.encode({
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,

@@ -1,0 +1,371 @@
+"""The engine as users meet it, through Celery: real servers, real workers, real commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery, chain, chord, group
+
+from taskapp.broker.delayed import DelayedMessages
+from taskapp.errors import SubmitInterrupted
+from taskapp.queues import DEFAULT_QUEUES
+from tests.integration import shop
+from tests.support import Process, RedisServer, clean_environment, eventually, leased_count, start_worker
+
+pytestmark = pytest.mark.usefixtures("app")
+SHOP = "tests.integration.shop"
+StartWorker = Callable[..., Process]
+
+
+def taskapp(server: RedisServer, *arguments: str, code: int = 0) -> str:
+    """Run the ``taskapp`` command as a user would; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "taskapp", *arguments], env=clean_environment(TASKAPP_BROKER_URL=server.url),
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def dead_letters(server: RedisServer) -> list[dict]:
+    return [json.loads(line) for line in taskapp(server, "dead", "list", "--json").splitlines()]
+
+
+def delayed(app: Celery) -> DelayedMessages:
+    with app.connection_for_write() as connection:
+        return DelayedMessages(connection.default_channel.process.producer.link, "", DEFAULT_QUEUES)
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+def test_a_process_that_submits_holds_one_connection_and_subscribes_to_nothing(redis_server: RedisServer) -> None:
+    script = (
+        "import sys\nfrom taskapp.tasks import add\n"
+        "results = [add.delay(n, n) for n in range(50)]\nadd.submit_many([(1, 2)] * 50)\n"
+        "print('submitted', flush=True)\nsys.stdin.read()"
+    )
+    before = {client["id"] for client in redis_server.client.client_list()}
+    web = subprocess.Popen(
+        [sys.executable, "-c", script], env=clean_environment(TASKAPP_BROKER_URL=redis_server.url),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert web.stdout.readline() == "submitted\n"
+        client = redis_server.client
+        mine = client.connection_pool.get_connection()
+        mine.disconnect()
+        held = [one for one in client.client_list() if one["id"] not in before and one["name"] == "taskapp"]
+        subscribed = [one for one in held if one["sub"] != "0" or one["psub"] != "0"]
+    finally:
+        web.stdin.close()
+        web.wait(20)
+
+    assert len(held) == 1
+    assert subscribed == []
+    assert redis_server.client.llen("default") == 100
+
+
+def test_many_are_submitted_by_the_thousand_and_come_back_in_order(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    from taskapp.tasks import add
+
+    redis_server.client.config_resetstat()
+    results = add.submit_many((n, 1) for n in range(2_500))
+    pushes = sum(redis_server.client.info("commandstats")[f"cmdstat_{name}"]["calls"] for name in ("evalsha", "set"))
+    worker("-P", "threads", "-c", "4")
+
+    assert pushes <= 6
+    assert [result.get(timeout=60) for result in results] == [n + 1 for n in range(2_500)]
+
+
+def test_submitting_many_says_what_is_queued_when_it_stops(redis_server: RedisServer) -> None:
+    from taskapp.tasks import add
+
+    with pytest.raises(SubmitInterrupted, match=r"1000 are queued, 1000 are not, of 0 nobody knows") as caught:
+        add.submit_many([(1, 2)] * 1_500 + [7] + [(3, 4)] * 600)  # type: ignore[list-item]
+
+    assert len(caught.value.queued) == redis_server.client.llen("default") == 1_000
+    assert caught.value.not_queued == [(1, 2)] * 500 + [7] + [(3, 4)] * 499
+    assert caught.value.unknown == {}
+
+
+def test_what_a_frozen_broker_may_have_is_named_and_submitting_it_again_does_no_harm(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    shop.note.delay("before", str(ran))
+    redis_server.freeze()
+    with pytest.raises(SubmitInterrupted) as caught:
+        shop.note.submit_many((f"{n}", str(ran)) for n in range(1_200))
+    redis_server.thaw()
+
+    assert len(caught.value.unknown) == 1_000
+    assert caught.value.queued == caught.value.not_queued == []
+    for task_id, call in caught.value.unknown.items():
+        shop.note.apply_async(call, task_id=task_id)
+    worker(TASKAPP_INCLUDE=SHOP)
+    eventually(lambda: redis_server.client.llen("default") == leased_count(redis_server) == 0)
+    assert sorted(ran.read_text().split()) == sorted(["before", *map(str, range(1_000))])
+
+
+def test_a_full_redis_refuses_what_is_submitted_and_lets_nodes_make_room(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    from taskapp.errors import BrokerFull
+    from taskapp.tasks import add
+
+    results = add.submit_many([(n, n) for n in range(300)])
+    redis_server.client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(BrokerFull, match=r"Redis is full .* it is not queued, submit again later"):
+            add.delay(1, 1)
+        worker("-P", "threads")
+        assert results[-1].get(timeout=30) == 598
+    finally:
+        redis_server.client.config_set("maxmemory", "0")
+    assert add.delay(1, 1).get(timeout=20) == 2
+
+
+def test_other_apps_in_the_process_keep_their_transport(app: Celery, redis_server: RedisServer) -> None:
+    from kombu.transport import redis as kombus
+
+    from taskapp.broker.transport import EngineChannel
+
+    other = Celery("other", broker=redis_server.url, set_as_current=False)
+    for _ in range(2):
+        with app.pool.acquire() as ours, other.pool.acquire() as theirs:
+            assert isinstance(ours.default_channel, EngineChannel)
+            assert type(theirs.default_channel) is kombus.Channel
+            assert ours.as_uri() == theirs.as_uri()
+
+
+# --- delayed ----------------------------------------------------------------------------------------
+
+
+def test_delayed_tasks_stay_in_redis_where_they_can_be_listed_cancelled_and_put_off(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    worker(TASKAPP_INCLUDE=SHOP)
+    ids = [
+        shop.note.apply_async((name, str(ran)), countdown=60, queue="low", priority=4).id
+        for name in ("cancelled", "sooner", "later")
+    ]
+
+    waiting = delayed(app)
+    listed = waiting.soonest("low")
+    assert sorted(one.id for one in listed) == sorted(ids)
+    assert {(one.task, one.priority) for one in listed} == {(f"{SHOP}.note", 4)}
+    assert all(abs(one.due_at - time.time() - 60) < 5 for one in listed)
+    assert waiting.count()["low"] == 3
+    assert waiting.cancel(ids[0])
+    assert not waiting.cancel(ids[0])
+    started = time.monotonic()
+    assert waiting.reschedule(ids[1], 0.3)
+    eventually(ran.exists)
+    assert ran.read_text() == "sooner\n"
+    assert 0.3 <= time.monotonic() - started < 0.3 + 0.25
+    assert waiting.count()["low"] == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_countdown_ends_when_it_should(worker: StartWorker, tmp_path: Path, pool: str) -> None:
+    worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    shop.greet.delay("warm").get(timeout=20)
+    for _ in range(3):
+        ran = tmp_path / f"ran{_}"
+        started = time.time()
+        shop.note.apply_async(("x", str(ran)), countdown=0.4)
+        eventually(ran.exists, every_seconds=0.002)
+        assert ran.stat().st_mtime - started + 0.005 >= 0.4
+        assert time.time() - started < 0.4 + 0.2
+
+
+# --- dead letters -----------------------------------------------------------------------------------
+
+
+def test_a_failed_task_is_kept_shown_edited_and_sent_again(
+    app: Celery, worker: StartWorker, redis_server: RedisServer
+) -> None:
+    worker(TASKAPP_INCLUDE=SHOP)
+    result = shop.charge.apply_async((-5,), queue="high", priority=3)
+    with pytest.raises(ValueError, match="cannot charge -5"):
+        result.get(timeout=20)
+
+    letter = eventually(lambda: dead_letters(redis_server))[0]
+    shown = taskapp(redis_server, "dead", "show", letter["letter"])
+    sent = taskapp(redis_server, "dead", "replay", letter["letter"], "--args", "[7]", "--to", "low")
+
+    assert {name: letter[name] for name in ("queue", "reason", "id", "priority")} == {
+        "queue": "high", "reason": "failed", "id": result.id, "priority": 3,
+    }  # fmt: skip
+    assert "ValueError: cannot charge -5" in shown
+    assert "[-5]" in shown
+    assert "w1@" in shown
+    assert sent == "sent 1 dead letters again\n"
+    assert dead_letters(redis_server) == []
+    again = app.AsyncResult(result.id)
+    assert eventually(lambda: again.state == "SUCCESS" and again.get()) == 7
+
+
+def test_bytes_nobody_can_read_are_kept_as_they_came_and_purged_by_filter(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    garbage = bytes(range(256))
+    redis_server.client.lpush("default", garbage)
+    worker(TASKAPP_INCLUDE=SHOP)
+    letter = eventually(lambda: dead_letters(redis_server))[0]
+    raw = subprocess.run(
+        [sys.executable, "-m", "taskapp", "dead", "show", letter["letter"], "--raw"],
+        env=clean_environment(TASKAPP_BROKER_URL=redis_server.url), capture_output=True, timeout=30, check=True,
+    ).stdout  # fmt: skip
+
+    assert raw == garbage
+    assert letter["reason"] == "unreadable"
+    assert shop.greet.delay("still here").get(timeout=20) == "hello still here"
+    assert "cannot be edited" in taskapp(redis_server, "dead", "replay", letter["letter"], "--args", "[1]", code=1)
+    assert "say --all" in taskapp(redis_server, "dead", "purge", "--yes", code=2)
+    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "failed", "--yes").startswith("threw 0")
+    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "unreadable", "--yes").startswith("threw 1")
+    assert dead_letters(redis_server) == []
+    assert "no dead letter 'default/99'" in taskapp(redis_server, "dead", "show", "default/99", code=1)
+
+
+# --- workers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_canvas_runs_on_every_pool(worker: StartWorker, pool: str) -> None:
+    from taskapp.tasks import add
+
+    worker("-P", pool)
+    workflow = chain(add.s(1, 1), group(add.s(n) for n in range(5)))
+    counted = chord([add.s(n, n) for n in range(10)])(add.s(0).clone(args=([],), kwargs={}, immutable=False))
+
+    assert workflow.apply_async().get(timeout=30) == [2, 3, 4, 5, 6]
+    counted.revoke()
+
+
+def test_remote_control_reaches_a_worker_and_changes_what_it_does(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    worker("-Q", "default", TASKAPP_INCLUDE=SHOP)
+    inspect = app.control.inspect(timeout=2)
+    # Its subscription begins with the first turn of its loop, just after it says it is ready.
+    [(node, registered)] = eventually(inspect.registered).items()
+    revoked = shop.greet.apply_async(("nobody",), countdown=0.5)
+    app.control.revoke(revoked.id)
+    other_queue = shop.greet.apply_async(("later",), queue="low")
+
+    assert f"{SHOP}.greet" in str(registered)
+    assert eventually(lambda: revoked.state == "REVOKED")
+    assert app.control.add_consumer("low", destination=[node], reply=True)
+    assert other_queue.get(timeout=20) == "hello later"
+    assert app.control.cancel_consumer("low", destination=[node], reply=True)
+    shop.greet.apply_async(("nobody",), queue="low")
+    assert app.control.pool_grow(2, destination=[node], reply=True)
+    assert shop.greet.delay("grown").get(timeout=20) == "hello grown"
+    assert {queue["name"] for queue in inspect.active_queues()[node]} == {"default"}
+    assert redis_server.client.llen("low") == 1
+    assert app.control.ping(timeout=1) == [{node: {"ok": "pong"}}]
+
+
+def test_sigterm_gives_back_at_once_what_has_not_begun(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    leaving = worker("-c", "1", TASKAPP_INCLUDE=SHOP)
+    for _ in range(30):
+        shop.greet.delay("quick").get(timeout=20)  # so that it claims ahead
+    shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) >= 1)
+    waiting = [shop.greet.delay(str(n)) for n in range(20)]
+    leaving._popen.send_signal(signal.SIGTERM)
+    staying = worker("-c", "1", name="w2", TASKAPP_INCLUDE=SHOP)
+
+    assert [result.get(timeout=10) for result in waiting] == [f"hello {n}" for n in range(20)]
+    assert leaving.returncode is None
+    gate.touch()
+    assert leaving.wait(20) == 0
+    assert staying.returncode is None
+
+
+def test_a_rate_limit_holds_no_slot(worker: StartWorker) -> None:
+    worker("-c", "1", TASKAPP_INCLUDE=SHOP)
+    for _ in range(5):
+        shop.newsletter.delay()
+
+    assert shop.greet.delay("at once").get(timeout=5) == "hello at once"
+
+
+def test_a_redis_that_evicts_is_refused_with_the_command_that_mends_it(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    redis_server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        refused = worker(wait=False)
+        assert refused.wait(20) == 78
+    finally:
+        redis_server.client.config_set("maxmemory-policy", "noeviction")
+    assert "redis-cli CONFIG SET maxmemory-policy noeviction" in refused.output()
+
+
+def test_what_expired_or_was_revoked_is_counted_and_not_kept(worker: StartWorker, redis_server: RedisServer) -> None:
+    expired = [shop.greet.apply_async(("late",), expires=0.01) for _ in range(3)]
+    time.sleep(0.02)
+    worker(TASKAPP_INCLUDE=SHOP)
+
+    assert all(eventually(lambda result=result: result.state == "REVOKED") for result in expired)
+    eventually(lambda: redis_server.client.hget("taskapp:counts", "expired") == "3")
+    assert dead_letters(redis_server) == []
+
+
+# --- other ways to reach Redis ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def socket_server(tmp_path: Path, redis_server: RedisServer) -> Iterator[Path]:
+    path = Path("/tmp") / f"taskapp-{tmp_path.name[-20:]}.sock"
+    argv = [redis_server.binary, "--port", "0", "--unixsocket", str(path), "--dir", str(tmp_path), "--save", ""]
+    server = Process(argv, tmp_path / "socket.log", clean_environment())
+    eventually(path.exists)
+    yield path
+    server.close()
+    path.unlink(missing_ok=True)
+
+
+SUBMIT = """
+from taskapp.tasks import add
+from taskapp.celery import app
+with app.connection_for_write() as connection:
+    print(type(connection.default_channel).__name__)
+print(add.delay(2, 3).get(timeout=20))
+"""
+
+
+def submitted(url: str, **variables: str) -> list[str]:
+    environment = clean_environment(TASKAPP_BROKER_URL=url, **variables)
+    done = subprocess.run([sys.executable, "-c", SUBMIT], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_tasks_travel_over_a_unix_socket(tmp_path: Path, socket_server: Path) -> None:
+    url = f"redis+socket://{socket_server}"
+    worker = start_worker(tmp_path, url)
+    try:
+        assert submitted(url) == ["Channel", "5"]
+        with redis.Redis(unix_socket_path=str(socket_server)) as client:
+            assert client.exists("taskapp:leases")
+    finally:
+        worker.close()
