@@ -3,8 +3,9 @@
     python benchmarks/worker_cost.py [--tasks 5000] [--pool solo] [--rounds 3]
 
 No-op task, acknowledged after the run, result stored. CPU is user + system time of the worker's
-processes between the first and the last result, so a busy machine does not matter. Both send task
-events or neither does.
+processes between the first and the last result, so a busy machine does not matter. ``--watched``:
+both send task events, note STARTED and store extended results, as taskapp does by default; otherwise
+neither does, as stock Celery by default.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5_000)
     parser.add_argument("--pool", default="solo")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--watched", action="store_true")
     parser.add_argument("--only", choices=["taskapp", "stock"])
     options = parser.parse_args()
     binary = shutil.which("redis-server")
@@ -70,9 +72,10 @@ def one_round(engine: str, options: argparse.Namespace, url: str, directory: Pat
         **os.environ, "TASKAPP_ENV_FILE": "", "TASKAPP_BROKER_URL": url, "TASKAPP_DATA_DIR": str(directory / "data"),
         "TASKAPP_CANARY_SECONDS": "0", "STOCK_URL": url, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
     }  # fmt: skip
-    app = {"stock": "stock_app", "taskapp": "taskapp"}[engine]
+    environment["STOCK_WATCHED"] = "1" if options.watched else ""
+    app = {"stock": "stock_app", "taskapp": "taskapp.celery" if options.watched else "plain_app"}[engine]
     task = {"stock": "stock.noop", "taskapp": "taskapp.add"}[engine]
-    fill = f"from {app if app == 'stock_app' else 'taskapp.celery'} import app\nwith app.pool.acquire(): pass\n"
+    fill = f"from {app} import app\nwith app.pool.acquire(): pass\n"
     fill += f"for n in range({options.tasks}): last = app.send_task({task!r}, (n, 1), queue='default')\nprint(last.id)"
     filled = subprocess.run([sys.executable, "-c", fill], env=environment, check=True, capture_output=True, text=True)
     last_key = "celery-task-meta-" + filled.stdout.split()[-1]

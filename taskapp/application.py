@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from celery.backends import asynchronous
 from celery.exceptions import QueueNotFound
 from celery.utils import uuid
 from kombu.exceptions import EncodeError, OperationalError
@@ -30,7 +30,6 @@ from taskapp.queues import TASK_ROUTES
 from taskapp.settings import get_settings
 
 OWN_PREFIX = "taskapp."
-LOST_SUBSCRIPTION: str = asynchronous.E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]  # missing in celery-types
 
 
 class Amqp(AMQP):
@@ -70,10 +69,7 @@ class Application(Celery):
             raise BrokerUnavailable(name, options["task_id"], deadline, error.reason) from error
         except QueueNotFound as error:
             raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
-        except (OperationalError, RedisError, OSError, RuntimeError) as error:
-            # By this RuntimeError the Redis backend says that it could not subscribe to the result.
-            if isinstance(error, RuntimeError) and LOST_SUBSCRIPTION not in error.args:
-                raise
+        except (OperationalError, RedisError, OSError) as error:
             raise BrokerUnavailable(name, options["task_id"], get_settings().submit_deadline_seconds, error) from error
 
     @contextmanager
@@ -84,6 +80,10 @@ class Application(Celery):
         """
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
+
+    def now(self) -> datetime:
+        """Return the time in the app's zone; Celery's own way there, for each result, costs twenty times as much."""
+        return datetime.now(self.timezone)
 
     def forget_backend(self) -> None:
         """Let the next use of results open connections anew."""

@@ -107,6 +107,7 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
     return {
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,
+            "master_name": settings.sentinel_master,
             "queue_order": settings.queues,
             "lease_seconds": settings.lease_seconds,
             "starvation_guard": settings.starvation_guard,
@@ -196,6 +197,7 @@ def _results(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": _attempt_seconds(settings),
         "result_backend_transport_options": {
             "global_keyprefix": settings.key_prefix,
+            "master_name": settings.sentinel_master,
             "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
         },
     }

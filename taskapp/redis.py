@@ -160,11 +160,7 @@ class Link:
         """Send ``commands`` at once and return their answers; a refusal stands among them as its error."""
         with self._lock:
             connection = self._usable()
-            try:
-                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            except (RedisError, OSError) as error:
-                self.close()
-                raise NotSent(str(error)) from error
+            self._sent(lambda: connection.send_packed_command(connection.pack_commands(commands), check_health=False))
             answers = []
             for _ in commands:
                 try:
@@ -204,12 +200,19 @@ class Link:
         return connection
 
     def _exchange(self, connection: Connection, *args: Any) -> Any:
+        self._sent(lambda: connection.send_command(*args, check_health=False))
+        return self._answer(connection)
+
+    def _sent(self, send: Callable[[], None]) -> None:
         try:
-            connection.send_command(*args, check_health=False)
+            send()
         except (RedisError, OSError) as error:
             self.close()
             raise NotSent(str(error)) from error
-        return self._answer(connection)
+        except BaseException:
+            # Interrupted halfway, by a time limit for example: the rest would be taken for the next command's.
+            self.close()
+            raise
 
     def _answer(self, connection: Connection) -> Any:
         try:

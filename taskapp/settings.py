@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Queues of your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
     result_expires_seconds: int = Field(default=86_400, ge=1)
     """How long results are kept."""
+    sentinel_master: str = "mymaster"
+    """The name of the master behind a ``sentinel://`` URL."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
     """How long a node may be silent before others take over its tasks. It says it lives three times as often."""
     starvation_guard: int = Field(default=16, ge=0)

@@ -16,6 +16,8 @@ from taskapp.broker.envelope import LONGEST_NAME_BYTES, OURS, Envelope, seal, un
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode = msgspec.msgpack.Decoder().decode
+to_json = msgspec.json.Encoder(enc_hook=str).encode
+"""A message as kombu writes it: all strings, numbers and mappings."""
 
 
 class Unreadable(ValueError):
@@ -27,7 +29,7 @@ def pack(message: dict[str, Any], priority: int) -> tuple[str, bytes]:
     headers = message["headers"]
     identity, task = headers.get("id"), headers.get("task")
     if not (_fits(identity) and _fits(task)):
-        return "", dumps(message).encode()
+        return "", to_json(message)
     properties = message["properties"]
     body = _encode(
         (

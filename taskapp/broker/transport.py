@@ -18,14 +18,13 @@ import kombu
 from kombu import connection
 from kombu.transport import redis, virtual
 from kombu.utils.collections import HashedSeq
-from kombu.utils.json import dumps
 from redis.connection import Connection as RedisConnection
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker import bulk
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.delivery import Message, Producer
-from taskapp.broker.message_format import Unreadable, pack, unpack
+from taskapp.broker.message_format import Unreadable, pack, to_json, unpack
 from taskapp.broker.node import Claimed, Node, Result
 from taskapp.broker.options import Options, Role
 from taskapp.broker.poller import Poller
@@ -222,7 +221,7 @@ class EngineChannel(_Mixin):
 
     def _put_reply(self, queue: str, message: dict[str, Any]) -> None:
         """Queue a reply to a remote-control command; nobody waits for it when the server is away."""
-        body = dumps(self._as_json(message))
+        body = to_json(self._as_json(message))
         try:
             self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).ready(queue), body)
         except RedisError as error:
@@ -233,7 +232,7 @@ class EngineChannel(_Mixin):
         is_event = exchange.startswith("celeryev")
         if is_event and monotonic() < self._events_lost_until:
             return
-        body = dumps(self._as_json(message))
+        body = to_json(self._as_json(message))
         commands = [
             ("PUBLISH", self.global_keyprefix + topic, body)
             for topic in self._get_publish_topics(exchange, routing_key)

@@ -24,6 +24,9 @@ from taskapp.results.waiting import ResultConsumer
 # Mixed into two backends of Celery; a common base there would be one too many.
 _Mixin: Any = object
 
+TRAVELS_BYTES = 1_000_000
+"""A larger result is written by itself, over the connection that waits for results."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -78,6 +81,8 @@ class Results(_Mixin):
         fence = record.fence
         if not (fence.lease and record.is_final) or self.compression is not None or self.serializer != "json":
             return False
+        if len(record.value) > TRAVELS_BYTES:
+            return False
         return attach_result(fence.lease, fence.tag, Result(record.key, record.value, record.keep_seconds))
 
     def _write_started(self, arguments: Any) -> None:
@@ -99,6 +104,35 @@ class Results(_Mixin):
         keep_seconds = self.failure_expires if state == states.FAILURE else self.expires
         is_final = state in states.READY_STATES
         return Record(task_id, self.get_key_for_task(task_id), value, keep_seconds or 0, is_final, fence)
+
+    def _get_result_meta(
+        self, result: Any, state: str, traceback: Any, request: Any, *rest: Any, **options: Any
+    ) -> Any:
+        if rest or options or not request or getattr(request, "stamps", None):
+            return super()._get_result_meta(result, state, traceback, request, *rest, **options)
+        # As Celery makes it, without asking the configuration and every attribute with a default each time.
+        known = request.__dict__
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": self.current_task_children(request),
+            "date_done": self.app.now().isoformat() if state in states.READY_STATES else None,
+        }
+        if group := known.get("group"):
+            meta["group_id"] = group
+        if parent := known.get("parent_id"):
+            meta["parent_id"] = parent
+        if self._is_extended:
+            delivery = known.get("delivery_info")
+            meta |= {"name": known.get("task"), "args": known.get("args"), "kwargs": known.get("kwargs")}
+            meta |= {"worker": known.get("hostname"), "retries": request.retries}
+            meta["queue"] = delivery.get("routing_key") if delivery else None
+        return meta
+
+    @cached_property
+    def _is_extended(self) -> bool:
+        return bool(self.app.conf.find_value_for_key("extended", "result"))
 
     def _write(self, record: Record, *, retry_seconds: float) -> None:
         if self._hides_success(record.task_id):

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import redis
+import trustme
 from celery import Celery, chain, chord, group
 
 from taskapp.broker.delayed import DelayedMessages
 from taskapp.errors import SubmitInterrupted
 from taskapp.queues import DEFAULT_QUEUES
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually, leased_count, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port, leased_count, start_worker
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
@@ -369,3 +370,66 @@ def test_tasks_travel_over_a_unix_socket(tmp_path: Path, socket_server: Path) ->
             assert client.exists("taskapp:leases")
     finally:
         worker.close()
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path, redis_server: RedisServer) -> Iterator[str]:
+    """A master and a replica behind one Sentinel; yields the Sentinel's URL."""
+    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    master, replica = RedisServer(redis_server.binary, folders[0]), RedisServer(redis_server.binary, folders[1])
+    replica.client.replicaof("127.0.0.1", master.port)
+    port = free_port()
+    config = folders[2] / "sentinel.conf"
+    config.write_text(
+        f"port {port}\ndir {folders[2]}\nsentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 3000\n"
+    )
+    argv = [redis_server.binary, str(config), "--sentinel"]
+    process = Process(argv, folders[2] / "sentinel.log", clean_environment())
+    watcher = redis.Redis(port=port, decode_responses=True)
+    eventually(lambda: process.returncode is not None or "+slave" in process.output())
+    yield f"sentinel://127.0.0.1:{port}/0"
+    watcher.close()
+    for one in (process, master.process, replica.process):
+        one.kill()
+
+
+def test_tasks_travel_behind_sentinel_and_go_on_after_a_failover(tmp_path: Path, sentinel: str) -> None:
+    worker = start_worker(tmp_path, sentinel)
+    client = redis.Redis.from_url(sentinel.replace("sentinel", "redis").removesuffix("/0"), decode_responses=True)
+    try:
+        assert submitted(sentinel) == ["SentinelChannel", "5"]
+        before = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+        client.execute_command("SENTINEL", "FAILOVER", "mymaster")
+        eventually(lambda: client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster") != before, 30)
+        assert submitted(sentinel, TASKAPP_SUBMIT_DEADLINE_SECONDS="10") == ["SentinelChannel", "5"]
+        assert worker.returncode is None
+    finally:
+        worker.close()
+
+
+def test_tasks_travel_over_tls(tmp_path: Path, redis_server: RedisServer) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(str(files["ca"]))
+    certificate.cert_chain_pems[0].write_to_path(str(files["cert"]))
+    certificate.private_key_pem.write_to_path(str(files["key"]))
+    port = free_port()
+    argv = [
+        redis_server.binary, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "",
+        "--tls-cert-file", str(files["cert"]), "--tls-key-file", str(files["key"]), "--dir", str(tmp_path),
+    ]  # fmt: skip
+    server = Process(argv, tmp_path / "tls.log", clean_environment())
+    eventually(lambda: server.returncode is not None or "Ready to accept" in server.output())
+    if server.returncode is not None:
+        pytest.skip("this Redis was built without TLS")
+    url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={files['ca']}"
+    worker = start_worker(tmp_path, url)
+    try:
+        assert submitted(url) == ["Channel", "5"]
+    finally:
+        worker.close()
+        server.close()
