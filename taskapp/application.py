@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from time import monotonic, sleep
 from typing import Any
 
 from celery import Celery
@@ -17,7 +18,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from taskapp.broker.bulk import collecting
-from taskapp.broker.transport import Connection
+from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.errors import (
     BrokerUnavailable,
     InvalidPayload,
@@ -30,6 +31,7 @@ from taskapp.queues import TASK_ROUTES
 from taskapp.settings import get_settings
 
 OWN_PREFIX = "taskapp."
+PAUSE_SECONDS = 0.1
 
 
 class Amqp(AMQP):
@@ -60,17 +62,30 @@ class Application(Celery):
             raise UnknownTask(name, TASK_ROUTES)
         self._check_size(name, args, kwargs)
         options["task_id"] = options.get("task_id") or uuid()
-        try:
-            # One producer for this task alone: what ``producer_or_acquire`` gives to others collects.
-            with super().producer_or_acquire(options.pop("producer", None)) as producer:
-                return super().send_task(name, args, kwargs, *rest, **{**options, "producer": producer})
-        except NotQueued as error:
-            deadline = get_settings().submit_deadline_seconds
-            raise BrokerUnavailable(name, options["task_id"], deadline, error.reason) from error
-        except QueueNotFound as error:
-            raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
-        except (OperationalError, RedisError, OSError) as error:
-            raise BrokerUnavailable(name, options["task_id"], get_settings().submit_deadline_seconds, error) from error
+        deadline_seconds = get_settings().submit_deadline_seconds
+        deadline = monotonic() + deadline_seconds
+        while True:
+            began_at = monotonic()
+            try:
+                return self._send(name, args, kwargs, *rest, **options)
+            except NotQueued as error:
+                raise BrokerUnavailable(name, options["task_id"], deadline_seconds, error.reason) from error
+            except QueueNotFound as error:
+                raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
+            except (OperationalError, RedisError, OSError) as error:
+                # The engine says by errors of its own what became of a push; here none was begun.
+                now = monotonic()
+                may_try_again = (
+                    is_over_redis(self.conf.broker_url) and now + (now - began_at) + PAUSE_SECONDS < deadline
+                )
+                if not may_try_again:
+                    raise BrokerUnavailable(name, options["task_id"], deadline_seconds, error) from error
+                sleep(PAUSE_SECONDS)
+
+    def _send(self, name: str, args: Any, kwargs: Any, *rest: Any, **options: Any) -> Any:
+        # One producer for this task alone: what ``producer_or_acquire`` gives to others collects.
+        with super().producer_or_acquire(options.pop("producer", None)) as producer:
+            return super().send_task(name, args, kwargs, *rest, **{**options, "producer": producer})
 
     @contextmanager
     def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:  # type: ignore[override]  # a class in Celery

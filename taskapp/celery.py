@@ -18,13 +18,13 @@ from kombu import Exchange, Queue
 
 from taskapp import logs
 from taskapp.application import Application
+from taskapp.broker.transport import is_over_redis
 from taskapp.devredis import resolve_broker_url
 from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
 from taskapp.worker import lifecycle
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 TASK_TYPES = ("taskapp.tasks",)
 
 
@@ -83,7 +83,7 @@ def announce(line: str) -> None:
 
 def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
-    over_redis = broker_url is not None and broker_url.partition("://")[0] in REDIS_SCHEMES
+    over_redis = is_over_redis(broker_url)
     result_url = settings.result_url or (broker_url if over_redis else None)
     return {
         "broker_url": broker_url,
@@ -131,7 +131,7 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
 def _attempt_seconds(settings: Settings) -> float:
     """Return how long one wait for the server may take, so that all of a submit stay inside the deadline.
 
-    There are three at most: the subscription to the result, the message, and its one repeat.
+    There are three at most: connecting, the message, and the question what became of it.
     """
     return settings.submit_deadline_seconds / 3
 

@@ -60,6 +60,7 @@ class Consumer:
         self._free = free
         self._hand_out = hand_out
         self._isolates = isolates
+        node.while_held = self._give_back_held_up
         self.waiting = Pipe(connect)
         self.queues: tuple[str, ...] = ()
         self._ahead: deque[Claimed] = deque()
@@ -157,9 +158,10 @@ class Consumer:
         try:
             while self._ahead and self._free() > 0 and self.node.heartbeat.holds() and not self._held_alone():
                 message = self._ahead.popleft()
-                if message.tag not in self.node.held:
+                # Taken out and put back: the watch may give it back at this moment, and only one of the two can.
+                if self.node.held.pop(message.tag, None) is None:
                     continue
-                self._ahead_since = monotonic()
+                self.node.held[message.tag] = self._ahead_since = monotonic()
                 if self._is_suspect(message):
                     if not self._take_alone(message):
                         return
@@ -167,7 +169,8 @@ class Consumer:
                     self.node.park(message.tag, message.envelope.task)
                     continue
                 self.handed_out += 1
-                self.node.held[message.tag] = monotonic()
+                if self._ahead:
+                    self.node.watch.begin()
                 self._hand_out(message)
         finally:
             self._handing_out = False
@@ -175,6 +178,19 @@ class Consumer:
             self._mean_seconds = max(self._mean_seconds, AHEAD_SECONDS)
             self._give_back(list(self._ahead))
             self._look_at = monotonic() + AHEAD_SECONDS
+
+    def _give_back_held_up(self) -> bool:
+        """Give back what waits behind a task that holds the loop's own thread; called by another."""
+        if not (self._handing_out and self._ahead):
+            return False
+        if monotonic() < self._ahead_since + STUCK_SECONDS:
+            return True
+        try:
+            waiting = tuple(self._ahead)
+        except RuntimeError:  # the thread is back, and takes from it
+            return True
+        self.node.give_back([one.tag for one in waiting if self.node.held.pop(one.tag, None) is not None])
+        return False
 
     def ran(self, seconds: float) -> None:
         """Take note of how long a message was held from handing out to its end."""

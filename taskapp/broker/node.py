@@ -11,7 +11,7 @@ import select
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NamedTuple
 
 import hiredis
@@ -21,6 +21,7 @@ from taskapp.broker.envelope import Envelope, unseal
 from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
+from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,9 @@ class Node:
         self._settled_tags: list[Any] = []
         self._settled_at = 0.0
         self._settling = threading.Lock()
-        self._straggler_due = threading.Event()
-        self._has_straggler = False
+        self.watch = Watch(self._look)
+        self.while_held: Callable[[], bool] = bool
+        """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
         self.batching_thread = 0
         """The thread that calls ``flush_settled`` after each turn of its loop; what it settles waits for that."""
         self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
@@ -273,11 +275,8 @@ class Node:
                 self._settled_at = monotonic()
         if self.batching_thread != threading.get_ident() or waiting >= SETTLED_AT_ONCE * SETTLE_ITEMS:
             self.flush_settled()
-        elif not self._straggler_due.is_set():
-            self._straggler_due.set()
-            if not self._has_straggler:
-                self._has_straggler = True
-                threading.Thread(target=self._settle_stragglers, name="taskapp-settle", daemon=True).start()
+        else:
+            self.watch.begin()
 
     def flush_settled(self) -> None:
         """Tell the engine of the claims that were finished."""
@@ -288,19 +287,11 @@ class Node:
             if tags:
                 self._send("settle", (self._options.prefix, 0, self.epoch, *tags), self._settled)
 
-    def _settle_stragglers(self) -> None:
-        """Settle what waits while its thread runs one long task after short ones."""
-        pid = self.pid
-        while os.getpid() == pid:
-            self._straggler_due.wait()
-            sleep(STRAGGLER_SECONDS)
-            waited = monotonic() - self._settled_at
-            if self._settled_tags and waited >= STRAGGLER_SECONDS:
-                self.flush_settled()
-            elif not self._settled_tags and waited > 1:
-                self._straggler_due.clear()
-                if self._settled_tags:
-                    self._straggler_due.set()
+    def _look(self) -> bool:
+        """Settle what waits while its thread runs one long task after short ones; call ``while_held``."""
+        if self._settled_tags and monotonic() >= self._settled_at + STRAGGLER_SECONDS:
+            self.flush_settled()
+        return self.while_held() or bool(self._settled_tags)
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
         """Put claimed messages back in front of their queue, or among the delayed ones.

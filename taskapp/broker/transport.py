@@ -474,6 +474,11 @@ class SentinelTransport(_EngineTransport, _SentinelTransport):
 TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
 
 
+def is_over_redis(url: str | None) -> bool:
+    """Say whether ``url`` leads to one of these transports."""
+    return url is not None and url.partition("://")[0].partition("+")[0] in TRANSPORTS
+
+
 class _Ours(_Mixin):
     """A connection whose ``redis://`` means our transport; URLs are shown as they were typed."""
 

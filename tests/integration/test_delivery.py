@@ -301,6 +301,23 @@ def test_sigterm_gives_back_at_once_what_has_not_begun(
     assert staying.returncode is None
 
 
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_short_tasks_do_not_wait_behind_a_long_one_while_another_node_is_free(
+    worker: StartWorker, tmp_path: Path, pool: str
+) -> None:
+    gate = tmp_path / "gate"
+    worker("-P", pool, "-c", "1", TASKAPP_INCLUDE=SHOP)
+    for result in shop.greet.submit_many([("quick",)] * 200):
+        result.get(timeout=20)  # so that it claims ahead
+    worker("-P", pool, "-c", "1", name="w2", TASKAPP_INCLUDE=SHOP)
+    held = group([shop.hold.s(str(gate)), *(shop.greet.s(str(n)) for n in range(40))]).apply_async()
+
+    short = held.results[1:]
+    assert [result.get(timeout=5) for result in short] == [f"hello {n}" for n in range(40)]
+    gate.touch()
+    assert held.results[0].get(timeout=10) is None
+
+
 def test_a_rate_limit_holds_no_slot(worker: StartWorker) -> None:
     worker("-c", "1", TASKAPP_INCLUDE=SHOP)
     for _ in range(5):

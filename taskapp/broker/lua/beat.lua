@@ -20,27 +20,11 @@ redis.call('HSET', key_clock(), 'tick', NOW, 'reap_after', reap_after)
 local reaped = 0
 local function reap(dead_epoch)
   local leased = key_leased(dead_epoch)
-  local held = redis.call('HLEN', leased)
-  local fields
-  if held <= 1000 then
-    fields = redis.call('HGETALL', leased)
-  else
-    fields = redis.call('HSCAN', leased, 0, 'COUNT', 1000)[2]
-  end
-  local items = {}
-  for i = 1, #fields, 2 do
-    local queue, priority, claim, index = parse_tag(fields[i])
-    items[#items + 1] = {fields[i], fields[i + 1], queue, priority, claim, index}
-  end
-  table.sort(items, function(a, b)
-    if a[5] ~= b[5] then return a[5] > b[5] end
-    return a[6] > b[6]
-  end)
   -- One message alone in a dead node is the one that killed it, or nobody is.
-  local kind = held == 1 and 'crashed' or 'neighbour'
-  for _, item in ipairs(items) do
-    give_back(item[3], item[4], item[2], kind, dead_epoch, crash_limit, dead_limit)
-    redis.call('HDEL', leased, item[1])
+  local kind = redis.call('HLEN', leased) == 1 and 'crashed' or 'neighbour'
+  for _, item in ipairs(held_by(leased)) do
+    give_back(item.queue, item.priority, item.blob, kind, dead_epoch, crash_limit, dead_limit)
+    redis.call('HDEL', leased, item.tag)
     reaped = reaped + 1
   end
   if redis.call('EXISTS', leased) == 0 then
@@ -73,7 +57,7 @@ if NOW >= reap_after then
             floor((NOW - since) / 1000) .. ' s', dead_limit)
           redis.call('RPOP', key_parked_messages(queue, task))
         end
-        if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+        forget_if_none_parked(queue, task)
       end
     end
   end

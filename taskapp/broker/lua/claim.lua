@@ -60,16 +60,10 @@ for _, queue in ipairs(queues) do
           local _, priority = header(blob)
           take(queue, priority, blob)
         end
-        if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+        forget_if_none_parked(queue, task)
       end
     end
   end
-end
-
-local function park(queue, task, blob)
-  redis.call('SADD', key_queues(), queue)
-  redis.call('HSETNX', key_parked(queue), task, NOW)
-  redis.call('LPUSH', key_parked_messages(queue, task), struct.pack('>d', NOW) .. blob)
 end
 
 -- ready messages, queue by queue, 9 before 0; every so often the other way round

@@ -2,19 +2,9 @@
 -- End epoch ARGV[3]: give back what it still holds, up to 1,000 a call, and let its lease go.
 -- Then ARGV[4…]: queues whose token this node may have taken. Answers how many are left.
 local leased = key_leased(ARGV[3])
-local fields = redis.call('HSCAN', leased, 0, 'COUNT', 1000)[2]
-local items = {}
-for i = 1, #fields, 2 do
-  local queue, priority, claim, index = parse_tag(fields[i])
-  items[#items + 1] = {fields[i], fields[i + 1], queue, priority, claim, index}
-end
-table.sort(items, function(a, b)
-  if a[5] ~= b[5] then return a[5] > b[5] end
-  return a[6] > b[6]
-end)
-for _, item in ipairs(items) do
-  give_back(item[3], item[4], item[2], 'unstarted')
-  redis.call('HDEL', leased, item[1])
+for _, item in ipairs(held_by(leased)) do
+  give_back(item.queue, item.priority, item.blob, 'unstarted')
+  redis.call('HDEL', leased, item.tag)
 end
 local left = redis.call('HLEN', leased)
 if left == 0 then

@@ -12,9 +12,7 @@ for i = 4, #ARGV, 2 do
     local version, _, deliveries, crashes = header(blob)
     -- A message from elsewhere gets a header, which keeps its priority.
     if version == 0 then blob = with_counts(blob, 0, priority, deliveries, crashes) end
-    redis.call('SADD', key_queues(), queue)
-    redis.call('HSETNX', key_parked(queue), task, NOW)
-    redis.call('LPUSH', key_parked_messages(queue, task), struct.pack('>d', NOW) .. blob)
+    park(queue, task, blob)
     redis.call('HDEL', leased, tag)
     wake(queue)
   end

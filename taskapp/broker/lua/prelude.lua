@@ -145,3 +145,31 @@ local function store_result(key, value, seconds)
   if seconds > 0 then redis.call('SET', key, value, 'EX', seconds) else redis.call('SET', key, value) end
   redis.call('PUBLISH', key, value)
 end
+
+-- Up to 1,000 of the messages an epoch holds, the last claimed first: given back in this order the first ends up in front.
+local function held_by(leased)
+  local few = redis.call('HLEN', leased) <= 1000
+  local fields = few and redis.call('HGETALL', leased) or redis.call('HSCAN', leased, 0, 'COUNT', 1000)[2]
+  local items = {}
+  for i = 1, #fields, 2 do
+    local queue, priority, claim, index = parse_tag(fields[i])
+    items[#items + 1] = {tag = fields[i], blob = fields[i + 1], queue = queue, priority = priority,
+      claim = claim, index = index}
+  end
+  table.sort(items, function(a, b)
+    if a.claim ~= b.claim then return a.claim > b.claim end
+    return a.index > b.index
+  end)
+  return items
+end
+
+local function park(queue, task, blob)
+  redis.call('SADD', key_queues(), queue)
+  redis.call('HSETNX', key_parked(queue), task, NOW)
+  redis.call('LPUSH', key_parked_messages(queue, task), struct.pack('>d', NOW) .. blob)
+end
+
+-- A task type of which nothing is parked any more leaves the table.
+local function forget_if_none_parked(queue, task)
+  if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+end

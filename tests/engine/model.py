@@ -1,0 +1,362 @@
+"""The delivery engine in plain Python: what Redis must hold after every step.
+
+Time is counted in units of a minute of the engine's own time. Messages become due, and leases end,
+at halves of a unit, and time moves by whole ones; so how long a step really takes decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+UNIT_SECONDS = 60
+LEASE_UNITS = 3.5
+PARKED_UNITS = 6.5
+SILENT_UNITS = 2.5
+"""Two beats of a third of a lease, and half a second: between 2 and 3 units."""
+
+REAPED_AT_ONCE = 10
+CRASH_LIMIT = 2
+DEAD_LIMIT = 2
+GUARD = 4
+QUEUES = ("first", "second")
+PRIORITIES = (0, 5, 9)
+
+
+@dataclass
+class Message:
+    """A message, whose ``body`` nobody else has."""
+
+    id: str
+    task: str
+    priority: int
+    body: bytes
+    deliveries: int = 0
+    crashes: int = 0
+
+    @property
+    def view(self) -> tuple[str, str, int, int, bytes]:
+        """What must be equal on the server wherever it lies."""
+        return self.id, self.task, self.deliveries, self.crashes, self.body
+
+
+@dataclass
+class Letter:
+    """A dead letter."""
+
+    message: Message
+    reason: str
+    node: str
+
+
+@dataclass
+class Engine:
+    """Every place a message can be in, and the operations on them."""
+
+    now: float = 0.0
+    ready: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    """By queue and priority; what is taken next stands first."""
+    delayed: dict[str, dict[str, tuple[float, Message]]] = field(default_factory=dict)
+    parked: dict[str, dict[str, list[tuple[float, Message]]]] = field(default_factory=dict)
+    leased: dict[str, dict[str, Message]] = field(default_factory=dict)
+    dead: dict[str, dict[int, Letter]] = field(default_factory=dict)
+    leases: dict[str, float] = field(default_factory=dict)
+    types: dict[str, frozenset[str]] = field(default_factory=dict)
+    fences: dict[str, int] = field(default_factory=dict)
+    last_number: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    gone: Counter[str] = field(default_factory=Counter)
+    """How many messages are nowhere any more, by what ended them."""
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+    """Id, task type and reason of what the engine buried by itself: nodes must hear of it."""
+    pushed: int = 0
+    last_beat: float | None = None
+    reap_after: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        for queue in QUEUES:
+            self.delayed[queue], self.parked[queue], self.dead[queue] = {}, {}, {}
+            for priority in PRIORITIES:
+                self.ready[queue, priority] = []
+
+    # --- coming in --------------------------------------------------------------------------------
+
+    def push(self, queue: str, messages: Iterable[tuple[str, Message]], due: float) -> None:
+        for identity, message in messages:
+            self.pushed += 1
+            if due > self.now:
+                self.delayed[queue][identity] = due, message
+            else:
+                self.ready[queue, message.priority].append(message)
+
+    def cancel(self, queue: str, identity: str) -> bool:
+        found = self.delayed[queue].pop(identity, None)
+        if found is not None:
+            self.gone["cancelled"] += 1
+            self.counts["cancelled"] += 1
+        return found is not None
+
+    def reschedule(self, queue: str, identity: str, due: float) -> bool:
+        if identity not in self.delayed[queue]:
+            return False
+        self.delayed[queue][identity] = due, self.delayed[queue][identity][1]
+        return True
+
+    def empty(self, queue: str) -> int:
+        waiting = len(self.delayed[queue]) + sum(map(len, self.parked[queue].values()))
+        waiting += sum(len(self.ready[queue, priority]) for priority in PRIORITIES)
+        self.delayed[queue].clear()
+        self.parked[queue].clear()
+        for priority in PRIORITIES:
+            self.ready[queue, priority].clear()
+        self.gone["emptied"] += waiting
+        return waiting
+
+    # --- claims -----------------------------------------------------------------------------------
+
+    def open(self, epoch: str, types: frozenset[str]) -> None:
+        self.leases[epoch] = self.now + LEASE_UNITS
+        self.leased[epoch], self.types[epoch] = {}, types
+
+    def claim(
+        self, epoch: str, number: int, want: int, queues: Sequence[str], passed_over: set[str], *, from_below: bool
+    ) -> list[tuple[str, Message]] | None:
+        """Return what is claimed, by tag; ``None`` when the lease was lost."""
+        if epoch not in self.leases:
+            return None
+        if number <= self.fences.get(epoch, 0):
+            return []
+        for queue in queues:
+            self._promote(queue)
+        taken = self._take_parked(epoch, want, queues, passed_over)
+        taken += self._take_ready(want - len(taken), queues, passed_over, from_below=from_below)
+        tagged = [(f"{number}.{index}:{each.priority}:{queue}", each) for index, (queue, each) in enumerate(taken)]
+        self.leased[epoch].update(tagged)
+        return tagged
+
+    def _promote(self, queue: str) -> None:
+        due = sorted((at, identity) for identity, (at, _) in self.delayed[queue].items() if at <= self.now)
+        for _, identity in due:
+            _, message = self.delayed[queue].pop(identity)
+            self.ready[queue, message.priority].append(message)
+
+    def _take_parked(
+        self, epoch: str, want: int, queues: Sequence[str], passed_over: set[str]
+    ) -> list[tuple[str, Message]]:
+        taken: list[tuple[str, Message]] = []
+        for queue in queues:
+            for task, items in list(self.parked[queue].items()):
+                if task in self.types[epoch] and task not in passed_over:
+                    while items and len(taken) < want:
+                        taken.append((queue, items.pop(0)[1]))
+                if not items:
+                    del self.parked[queue][task]
+        return taken
+
+    def _take_ready(
+        self, want: int, queues: Sequence[str], passed_over: set[str], *, from_below: bool
+    ) -> list[tuple[str, Message]]:
+        taken: list[tuple[str, Message]] = []
+        levels = [(queue, priority) for queue in queues for priority in sorted(PRIORITIES, reverse=True)]
+        for queue, priority in reversed(levels) if from_below else levels:
+            waiting = self.ready[queue, priority]
+            while waiting and len(taken) < want:
+                message = waiting.pop(0)
+                if message.task in passed_over:
+                    self._park(queue, message.task, message)
+                else:
+                    taken.append((queue, message))
+        return taken
+
+    def next_due(self, queues: Iterable[str]) -> float | None:
+        return min((due for queue in queues for due, _ in self.delayed[queue].values()), default=None)
+
+    def recover(self, epoch: str, number: int) -> set[str] | None:
+        """Return the tags a living lease holds; claims up to ``number`` shall do nothing from now on."""
+        if epoch not in self.leases:
+            return None
+        self.fences[epoch] = max(number, self.fences.get(epoch, 0))
+        return set(self.leased[epoch])
+
+    # --- what becomes of a claim ------------------------------------------------------------------
+
+    def settle(self, epoch: str, tag: str) -> bool:
+        settled = self.leased.get(epoch, {}).pop(tag, None) is not None
+        self.gone["settled"] += settled
+        return settled
+
+    def requeue(self, epoch: str, tags: Sequence[str], kind: str, due: float, node: str) -> None:
+        for tag in reversed(tags):
+            message = self.leased.get(epoch, {}).pop(tag, None)
+            if message is not None:
+                self._give_back(epoch, tag, message, kind, node, due)
+
+    def park(self, epoch: str, tag: str, task: str) -> None:
+        message = self.leased.get(epoch, {}).pop(tag, None)
+        if message is not None:
+            self._park(queue_of(tag), task, message)
+
+    def bury(self, epoch: str, tag: str, reason: str, node: str) -> bool:
+        message = self.leased.get(epoch, {}).pop(tag, None)
+        if message is not None:
+            self._bury(queue_of(tag), message, reason, node)
+        return message is not None
+
+    def close(self, epoch: str) -> None:
+        held = self.leased.pop(epoch, {})
+        for tag in sorted(held, key=claim_order, reverse=True):
+            self._give_back(epoch, tag, held[tag], "unstarted", "", 0)
+        self._forget(epoch)
+
+    def _give_back(self, epoch: str, tag: str, message: Message, kind: str, node: str, due: float) -> None:
+        message.deliveries += kind != "unstarted"
+        if kind == "crashed":
+            message.crashes += 1
+        elif kind == "neighbour":
+            message.crashes = max(message.crashes, min(message.crashes + 1, CRASH_LIMIT - 1))
+        queue = queue_of(tag)
+        if kind == "crashed" and message.crashes >= CRASH_LIMIT:
+            self._bury_by_itself(queue, message, "crashed", node)
+        elif due > self.now:
+            self.delayed[queue][message.id or epoch + tag] = due, message
+        else:
+            self.ready[queue, message.priority].insert(0, message)
+
+    def _park(self, queue: str, task: str, message: Message) -> None:
+        self.parked[queue].setdefault(task, []).append((self.now, message))
+
+    def _bury_by_itself(self, queue: str, message: Message, reason: str, node: str) -> None:
+        self.told.append((message.id, message.task, reason))
+        self._bury(queue, message, reason, node)
+
+    def _bury(self, queue: str, message: Message, reason: str, node: str) -> None:
+        self.last_number[queue] += 1
+        self.dead[queue][self.last_number[queue]] = Letter(message, reason, node)
+        self.counts[f"buried:{reason}"] += 1
+        same = [number for number, letter in self.dead[queue].items() if letter.reason == reason]
+        if len(same) > DEAD_LIMIT:
+            del self.dead[queue][min(same)]
+            self.counts[f"dropped:{reason}"] += 1
+            self.gone["dropped"] += 1
+
+    def _forget(self, epoch: str) -> None:
+        for kept in (self.leases, self.types, self.leased, self.fences):
+            kept.pop(epoch, None)
+
+    # --- dead letters -----------------------------------------------------------------------------
+
+    def replay(self, queue: str, number: int, to_queue: str) -> bool:
+        letter = self.dead[queue].pop(number, None)
+        if letter is None:
+            return False
+        letter.message.deliveries = letter.message.crashes = 0
+        self.ready[to_queue, letter.message.priority].append(letter.message)
+        self.counts["replayed"] += 1
+        return True
+
+    def purge(self, queue: str, numbers: Iterable[int]) -> int:
+        purged = [number for number in set(numbers) if self.dead[queue].pop(number, None)]
+        self.counts["purged"] += len(purged)
+        self.gone["purged"] += len(purged)
+        return len(purged)
+
+    # --- the passage of time ----------------------------------------------------------------------
+
+    def beat(self, epoch: str) -> bool:
+        """Renew ``epoch``, and reap what others left; say whether the lease lives."""
+        alive = epoch in self.leases
+        if alive:
+            self.leases[epoch] = self.now + LEASE_UNITS
+        if self.last_beat is not None and self.now - self.last_beat > SILENT_UNITS:
+            self.reap_after = self.now + LEASE_UNITS
+        self.last_beat = self.now
+        if self.now >= self.reap_after:
+            ended = sorted((ends, epoch) for epoch, ends in self.leases.items() if ends <= self.now)
+            for _, each in ended[:REAPED_AT_ONCE]:
+                self._reap(each)
+            self._bury_forgotten()
+        return alive
+
+    def _reap(self, epoch: str) -> None:
+        held = self.leased[epoch]
+        kind = "crashed" if len(held) == 1 else "neighbour"
+        for tag in sorted(held, key=claim_order, reverse=True):
+            self._give_back(epoch, tag, held[tag], kind, epoch, 0)
+        self._forget(epoch)
+
+    def _bury_forgotten(self) -> None:
+        for queue in QUEUES:
+            for task, items in list(self.parked[queue].items()):
+                if any(task in types for types in self.types.values()):
+                    continue
+                while items and items[0][0] <= self.now - PARKED_UNITS:
+                    self._bury_by_itself(queue, items.pop(0)[1], "unknown task", "")
+                if not items:
+                    del self.parked[queue][task]
+
+    # --- what there is ----------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, object]:
+        """Return every message by its place, in the form ``observed.observe`` returns."""
+        return {
+            "ready": {key: [each.view for each in waiting] for key, waiting in self.ready.items() if waiting},
+            "delayed": {
+                queue: [(due, name, message.view) for due, name, message in in_order(items)]
+                for queue, items in self.delayed.items()
+                if items
+            },
+            "parked": {
+                (queue, task): [message.view for _, message in items]
+                for queue, tasks in self.parked.items()
+                for task, items in tasks.items()
+            },
+            "leased": {
+                epoch: {tag: message.view for tag, message in held.items()}
+                for epoch, held in self.leased.items()
+                if held
+            },
+            "leases": dict(self.leases),
+            "types": dict(self.types),
+            "fences": dict(self.fences),
+            "dead": {
+                (queue, number): (letter.reason, letter.node, letter.message.priority, letter.message.view)
+                for queue, letters in self.dead.items()
+                for number, letter in letters.items()
+            },
+            "counts": +self.counts,
+        }
+
+    def waiting(self) -> int:
+        """Return how many messages are ready or parked."""
+        parked = sum(len(items) for tasks in self.parked.values() for items in tasks.values())
+        return parked + sum(map(len, self.ready.values()))
+
+    def everywhere(self) -> list[Message]:
+        """Return every message there is; each as often as it is somewhere."""
+        return [
+            *(each for waiting in self.ready.values() for each in waiting),
+            *(each for items in self.delayed.values() for _, each in items.values()),
+            *(each for tasks in self.parked.values() for items in tasks.values() for _, each in items),
+            *(each for held in self.leased.values() for each in held.values()),
+            *(letter.message for letters in self.dead.values() for letter in letters.values()),
+        ]
+
+
+def in_order(items: dict[str, tuple[float, Message]]) -> list[tuple[float, str, Message]]:
+    """Return delayed messages as they become due; of those due together the lesser id first."""
+    return sorted(((due, name, message) for name, (due, message) in items.items()), key=lambda item: item[:2])
+
+
+def queue_of(tag: str) -> str:
+    """Return the queue a tag names: ``claim.index:priority:queue``."""
+    return tag.split(":", 2)[2]
+
+
+def claim_order(tag: str) -> tuple[int, int]:
+    """Return what puts tags in the order in which they were claimed."""
+    claim, index = tag.split(":", 1)[0].split(".")
+    return int(claim), int(index)
+
+
+Effect = Callable[[Engine], object]

@@ -1,0 +1,148 @@
+"""What a real server holds, in the form of ``model.Engine.snapshot``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from taskapp.broker.dead_letters import REASONS
+from taskapp.broker.envelope import OURS, unseal
+from taskapp.redis import Keys, Link
+from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS
+
+PARKED_HEADER_BYTES = 8
+"""In front of a parked message: since when."""
+FOUND = [("ready", queue, priority) for queue in QUEUES for priority in PRIORITIES]
+BY_QUEUE = ("delayed", "delayed_messages", "parked", "dead_about", "dead_raw", "wake")
+
+
+def view(blob: bytes) -> tuple[str, str, int, int, bytes]:
+    """Return what of a message the model knows."""
+    envelope = unseal(blob)
+    return envelope.id, envelope.task, envelope.deliveries, envelope.crashes, envelope.body
+
+
+class Observer:
+    """Reads everything under one prefix; fails on a key that belongs to nothing."""
+
+    def __init__(self, link: Link, prefix: str, base_ms: int, tasks: Sequence[str]) -> None:
+        self.link, self.keys, self.base_ms, self.tasks = link, Keys(prefix), base_ms, tasks
+        self.tokens: dict[str, int] = {}
+        """How many wake tokens each queue has."""
+
+    def units(self, milliseconds: float | bytes) -> float:
+        """Return a time of the engine in the model's units."""
+        return (float(milliseconds) - self.base_ms) / (UNIT_SECONDS * 1_000)
+
+    def observe(self) -> dict[str, Any]:
+        """Return every message by its place."""
+        names = [name.decode() for name in self.link.command("KEYS", self.keys.prefix + "*")]
+        values = self._read(names)
+        leases = values[self.keys("leases")]
+        epochs = [epoch.decode() for epoch in leases]
+        nodes = {epoch: values.get(self.keys("node", epoch), {}) for epoch in epochs}
+        self.tokens = {queue: len(values.get(self.keys("wake", queue), ())) for queue in QUEUES}
+        self._check_names(names, epochs)
+        counts = values.get(self.keys("counts"), {})
+        return {
+            "ready": self._ready(values),
+            "delayed": {queue: found for queue in QUEUES if (found := self._delayed(queue, values))},
+            "parked": self._parked(values),
+            "leased": {epoch: found for epoch in epochs if (found := self._leased(epoch, values))},
+            "leases": {epoch.decode(): self.units(end) for epoch, end in leases.items()},
+            "types": {
+                epoch: frozenset(name[2:].decode() for name in node if name.startswith(b"t:"))
+                for epoch, node in nodes.items()
+            },
+            "fences": {epoch: int(node[b"fence"]) for epoch, node in nodes.items() if b"fence" in node},
+            "dead": {found[0]: found[1] for queue in QUEUES for found in self._dead(queue, values)},
+            "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
+        }
+
+    def _read(self, names: list[str]) -> dict[str, Any]:
+        """Return the values of keys, in Python's own types."""
+        names = [*names, self.keys("leases")]
+        kinds = [self._kind(name) for name in names]
+        answers = self.link.pipeline([command(kind, name) for kind, name in zip(kinds, names, strict=True)])
+        for name, answer in zip(names, answers, strict=True):
+            assert not isinstance(answer, Exception), f"{name!r}: {answer}"
+        return {
+            name: dict(zip(answer[::2], answer[1::2], strict=True)) if kind in ("hash", "zset") else answer
+            for kind, name, answer in zip(kinds, names, answers, strict=True)
+        }
+
+    def _kind(self, name: str) -> str:
+        rest = name.removeprefix(self.keys.prefix)
+        if not rest.startswith("taskapp:") or rest.endswith(":wake") or re.search(r"\}:parked:", rest):
+            return "list"
+        if rest == "taskapp:leases" or rest.endswith("}:delayed") or re.search(r"\}:dead:(?!number|raw|about)", rest):
+            return "zset"
+        if rest == "taskapp:queues":
+            return "set"
+        return "string" if rest.startswith("taskapp:producer:") or rest.endswith(":number") else "hash"
+
+    def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
+        """Fail if a key belongs to nothing: what lies there would be lost."""
+        known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
+        known |= {self.keys(name) for name in ("leases", "clock", "counts", "queues")}
+        known |= {self.keys(name, queue) for name in (*BY_QUEUE, "dead_number") for queue in QUEUES}
+        known |= {self.keys("parked_messages", queue, task) for queue in QUEUES for task in self.tasks}
+        known |= {self.keys("dead", queue, reason) for queue in QUEUES for reason in REASONS}
+        known |= {self.keys(name, epoch) for epoch in epochs for name in ("leased", "node")}
+        strange = [name for name in names if name not in known and ":producer:" not in name]
+        assert not strange, f"keys that belong to nothing: {strange}"
+
+    def _ready(self, values: dict[str, Any]) -> dict[tuple[str, int], list[Any]]:
+        lists = {(queue, priority): values.get(self.keys.ready(queue, priority)) for _, queue, priority in FOUND}
+        return {key: [view(blob) for blob in reversed(blobs)] for key, blobs in lists.items() if blobs}
+
+    def _delayed(self, queue: str, values: dict[str, Any]) -> list[Any]:
+        scores = values.get(self.keys("delayed", queue), {})
+        blobs = values.get(self.keys("delayed_messages", queue), {})
+        assert scores.keys() == blobs.keys(), f"delayed in {queue!r}: {scores.keys() ^ blobs.keys()} is only half there"
+        found = [(self.units(due), name.decode(), view(blobs[name])) for name, due in scores.items()]
+        return sorted(found, key=lambda each: each[:2])
+
+    def _parked(self, values: dict[str, Any]) -> dict[tuple[str, str], list[Any]]:
+        found = {}
+        for queue in QUEUES:
+            index = values.get(self.keys("parked", queue), {})
+            for task in self.tasks:
+                items = values.get(self.keys("parked_messages", queue, task), [])
+                assert bool(items) == (task.encode() in index), f"parked {task!r} of {queue!r} is not in the index"
+                if items:
+                    found[queue, task] = [view(item[PARKED_HEADER_BYTES:]) for item in reversed(items)]
+        return found
+
+    def _leased(self, epoch: str, values: dict[str, Any]) -> dict[str, Any]:
+        held = values.get(self.keys("leased", epoch), {})
+        return {tag.decode(): view(blob) for tag, blob in held.items()}
+
+    def _dead(self, queue: str, values: dict[str, Any]) -> Iterable[tuple[tuple[str, int], Any]]:
+        raws = values.get(self.keys("dead_raw", queue), {})
+        abouts = values.get(self.keys("dead_about", queue), {})
+        indexed = [values.get(self.keys("dead", queue, reason), {}) for reason in REASONS]
+        assert raws.keys() == abouts.keys() == {name for index in indexed for name in index}, "a letter is half there"
+        for name, raw in raws.items():
+            about = json.loads(abouts[name])
+            assert name in values[self.keys("dead", queue, about["reason"])]
+            envelope = unseal(raw)
+            if envelope.version == OURS:
+                assert (envelope.deliveries, envelope.crashes) == (about["deliveries"], about["crashes"])
+            else:
+                assert envelope.version == 0, "the bytes are not as they came"
+            seen = about["id"], about["task"], about["deliveries"], about["crashes"], envelope.body
+            yield (queue, int(name)), (about["reason"], about["node"], about["priority"], seen)
+
+
+def command(kind: str, name: str) -> tuple[Any, ...]:
+    """Return the command that reads all of a key."""
+    return {
+        "list": ("LRANGE", name, 0, -1),
+        "hash": ("HGETALL", name),
+        "zset": ("ZRANGE", name, 0, -1, "WITHSCORES"),
+        "set": ("SMEMBERS", name),
+        "string": ("GET", name),
+    }[kind]

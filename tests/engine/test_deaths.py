@@ -1,0 +1,192 @@
+"""What becomes of messages whose node dies, or that nobody can run: fences, crashes, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from taskapp.broker.envelope import unseal
+from taskapp.broker.node import Result
+from tests.engine.bench import Bench, names
+
+Make = Callable[..., Bench]
+
+
+# --- fences -------------------------------------------------------------------------------------------
+
+
+def test_a_lost_lease_claims_nothing_and_stores_nothing(make_bench: Make) -> None:
+    bench = make_bench(lease_seconds=10.0)
+    bench.push("a", "b")
+    slow, quick = bench.node(), bench.node()
+    [held] = slow.take(1)
+    assert slow.attach(held.lease, held.tag, Result("result-a", b"late", 60))
+
+    bench.end_leases(slow.epoch)
+    bench.reap()
+    slow.settle(held.tag)
+    slow.done()
+
+    assert bench.client.get("result-a") is None
+    assert slow.ask() is None
+    assert names(quick.take(5)) == ["a", "b"]
+
+
+def test_what_becomes_of_a_message_after_its_lease_was_lost_changes_nothing(bench: Bench) -> None:
+    bench.push("a", "b", "c")
+    slow, quick = bench.node(), bench.node()
+    a, b, c = slow.take(3)
+    bench.end_leases(slow.epoch)
+    bench.reap()
+    assert names(quick.take(3)) == ["a", "b", "c"]
+
+    slow.give_back([a.tag], "retry")
+    slow.park(b.tag, "shop.mail")
+    slow.bury(c.tag, "failed", "why")
+    slow.done()
+
+    assert quick.take(5) == []
+    assert bench.dead.count() == {}
+    assert len(bench.client.hgetall(bench.keys("leased", quick.epoch))) == 3
+
+
+def test_a_claim_that_was_on_its_way_when_the_connection_broke_takes_nothing(bench: Bench) -> None:
+    node = bench.node()
+    node.take(0)
+    bench.client.client_kill_filter(_type="normal", skipme=True)
+    while node.pipe.is_open:
+        node.read()
+    assert node.ready()
+    node.done()
+    bench.push("a")
+
+    answer = bench.link.run("claim", "", 0, node.epoch, 1, 5, 0, 1, "q1")
+
+    assert answer[6:] == []
+    assert names(node.take()) == ["a"]
+
+
+# --- crashes ------------------------------------------------------------------------------------------
+
+
+def test_a_message_that_kills_its_node_alone_is_buried_at_the_limit(make_bench: Make) -> None:
+    bench = make_bench(crash_limit=3)
+    bench.push("killer")
+    for crash in range(3):
+        node = bench.node(name=f"node {crash}")
+        [message] = node.take(5)
+        assert (message.envelope.crashes, message.envelope.deliveries) == (crash, crash)
+        node.die()
+        bench.end_leases(node.epoch)
+        bench.reap()
+
+    [letter] = bench.dead.find()
+    assert (letter.reason, letter.id, letter.crashes, letter.deliveries) == ("crashed", "killer", 3, 3)
+    assert letter.node == node.epoch
+    assert bench.told == [("killer", "shop.mail", "crashed")]
+    assert bench.ready() == []
+
+
+def test_messages_that_die_in_a_crowd_are_never_buried_for_it(make_bench: Make) -> None:
+    bench = make_bench(crash_limit=3)
+    bench.push("a", "b")
+    for crash in range(6):
+        node = bench.node()
+        taken = node.take(5)
+        assert names(taken) == ["a", "b"]
+        assert [message.envelope.crashes for message in taken] == [min(crash, 2)] * 2
+        node.die()
+        bench.end_leases(node.epoch)
+        bench.reap()
+
+    assert bench.dead.count() == {}
+    assert bench.told == []
+
+
+def test_a_crash_after_a_crowd_counts_for_the_one_that_is_alone(make_bench: Make) -> None:
+    bench = make_bench(crash_limit=3)
+    bench.push("a", "b")
+    for wanted in (2, 2, 1):
+        node = bench.node()
+        node.take(wanted)
+        node.die()
+        bench.end_leases(node.epoch)
+        bench.reap()
+
+    assert bench.dead.count() == {("q1", "crashed"): 1}
+    assert names(bench.node().take(5)) == ["b"]
+
+
+def test_a_node_with_thousands_of_messages_is_reaped_whole_in_several_beats(bench: Bench) -> None:
+    bench.push(*map(str, range(2_500)))
+    node = bench.node()
+    for _ in range(3):
+        node.take(1_000)
+    bench.end_leases(node.epoch)
+
+    bench.reap()
+    assert 1_000 <= len(bench.ready()) < 1_200
+    for _ in range(5):
+        bench.reap()
+
+    assert len(bench.ready()) == 2_500
+    assert len({unseal(blob).id for blob in bench.ready()}) == 2_500
+    assert bench.client.zrange(bench.keys("leases"), 0, -1) == []
+    assert not bench.client.exists(bench.keys("node", node.epoch), bench.keys("leased", node.epoch))
+
+
+# --- dead letters -------------------------------------------------------------------------------------
+
+
+def test_the_oldest_dead_letters_go_first_when_there_are_too_many(make_bench: Make) -> None:
+    bench = make_bench(dead_letters_limit=5)
+    expected = [f"id-{number}" for number in range(12)]
+    bench.push(*expected)
+    node = bench.node()
+    for message in node.take(12):
+        node.bury(message.tag, "failed", "why")
+    node.done()
+
+    assert sorted(letter.id for letter in bench.dead.find()) == sorted(expected[-5:])
+    assert bench.dead.count() == {("q1", "failed"): 5}
+    assert bench.client.hlen(bench.keys("dead_raw", "q1")) == bench.client.hlen(bench.keys("dead_about", "q1")) == 5
+    assert bench.client.hget(bench.keys("counts"), "dropped:failed") == b"7"
+
+
+def test_each_reason_has_a_limit_of_its_own(make_bench: Make) -> None:
+    bench = make_bench(dead_letters_limit=2)
+    bench.push(*map(str, range(6)))
+    node = bench.node()
+    for number, message in enumerate(node.take(6)):
+        node.bury(message.tag, "rejected" if number in (3, 4) else "failed", "why")
+    node.done()
+
+    assert bench.dead.count() == {("q1", "failed"): 2, ("q1", "rejected"): 2}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(body=st.binary(max_size=40), start=st.sampled_from([b"", b"\1", b"\2", b"\1\0\0\0\0\0", b"\1\x63\0\0\0\0\0\0"]))
+def test_bytes_nobody_can_read_are_buried_and_replayed_as_they_came(bench: Bench, start: bytes, body: bytes) -> None:
+    """Whatever the bytes, and also when they begin like a header of ours."""
+    blob = start + body
+    assume(not is_wrapping(blob))
+    bench.client.flushdb()
+    bench.push_bytes(blob, priority=5)
+    node = bench.node()
+    node.bury(node.take()[0].tag, "unreadable", "why")
+    node.done()
+
+    [letter] = bench.dead.find()
+    assert letter.raw == blob
+    assert bench.dead.replay("q1", letter.number)
+    [again] = node.take()
+    assert again.priority in (5, unseal(blob).priority)
+    assert again.envelope.body == unseal(blob).body
+    node.die()
+
+
+def is_wrapping(blob: bytes) -> bool:
+    """Say whether ``blob`` begins as what the engine itself puts around the bytes of others."""
+    return blob[:1] == b"\2" and blob[6:8] == b"\0\0"

@@ -1,0 +1,182 @@
+"""A server, the model of it, and the engine's time: what the state machine drives beside its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from redis.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from taskapp.broker.clock import Clock, Reading
+from taskapp.broker.dead_letters import DeadLetters
+from taskapp.broker.delayed import DelayedMessages
+from taskapp.broker.delivery import Message as Pushed
+from taskapp.broker.delivery import Producer
+from taskapp.broker.envelope import seal
+from taskapp.broker.heartbeat import Heartbeat
+from taskapp.broker.options import Options
+from taskapp.redis import Keys, Link, is_modern, script
+from tests.engine.model import (
+    CRASH_LIMIT,
+    DEAD_LIMIT,
+    GUARD,
+    LEASE_UNITS,
+    PARKED_UNITS,
+    QUEUES,
+    UNIT_SECONDS,
+    Engine,
+    Message,
+)
+from tests.engine.observed import Observer
+from tests.support import RedisServer
+
+if TYPE_CHECKING:
+    from tests.engine.driver import DrivenNode
+
+PREFIX = "shop:"
+ENGINE = "taskapp.broker"
+TASKS = ("mail", "video", "shop.count")
+OPTIONS = Options(
+    prefix=PREFIX,
+    lease_seconds=LEASE_UNITS * UNIT_SECONDS,
+    starvation_guard=GUARD,
+    crash_limit=CRASH_LIMIT,
+    dead_letters_limit=DEAD_LIMIT,
+    parked_seconds=PARKED_UNITS * UNIT_SECONDS,
+)
+SCRIPTS = (
+    "beat", "bury", "cancel", "claim", "close", "empty", "open", "park", "purge", "push", "recover", "replay",
+    "requeue", "reschedule", "resolve", "settle",
+)  # fmt: skip
+SET_TIME = "local t = redis.call('TIME') redis.call('HSET', KEYS[1], 'offset', ARGV[1] - t[1] * 1000)"
+
+Fault = Literal["none", "unsent", "unanswered"]
+"""``unsent``: the connection breaks before the call; ``unanswered``: after the server carried it out."""
+
+
+class LosingConnection(Connection):
+    """A connection that breaks when the next answer has been read, if it is told to."""
+
+    lose_next = False
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().read_response(*args, **kwargs)
+        if self.lose_next:
+            self.disconnect()
+            raise RedisConnectionError("the answer was lost")
+        return answer
+
+
+class World:
+    """A server, the model of it, and the engine's time."""
+
+    def __init__(self, server: RedisServer, package: str = ENGINE) -> None:
+        self.port, self.package = server.port, package
+        self.control = self.link()
+        self.control.command("FLUSHALL")
+        self.modern = is_modern(self.connect())
+        self.base_ms = int(self.control.command("TIME")[0]) * 1_000
+        self.model = Engine()
+        self.observer = Observer(self.control, PREFIX, self.base_ms, (*TASKS, "elsewhere"))
+        self.producer = Producer(self.link(LosingConnection), OPTIONS, deadline_seconds=5.0)
+        self.producer.clock = Steered(self)
+        self.told: list[tuple[str, str, str]] = []
+        self.reaper = Heartbeat(self.link(), OPTIONS, Steered(self), self.told.extend)
+        self.delayed = DelayedMessages(self.link(), PREFIX, QUEUES)
+        self.dead = DeadLetters(self.link(), PREFIX)
+        self.nodes: list[DrivenNode] = []
+        self.results: dict[str, bytes | None] = {}
+        self.made = 0
+        self.load_scripts()
+        self.hold_time()
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def connect(self, kind: type[Connection] = Connection) -> Connection:
+        return kind(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=10)
+
+    def link(self, kind: type[Connection] = Connection) -> Link:
+        return Link(lambda: self.connect(kind), self.package)
+
+    def load_scripts(self) -> None:
+        """Let the server know every script, as one that has run for a while does."""
+        for name in SCRIPTS:
+            self.control.command("SCRIPT", "LOAD", script(self.package, name).source(modern=self.modern).text)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.let_go()
+        for link in (self.producer.link, self.reaper._link, self.delayed._link, self.dead._link, self.control):
+            link.close()
+
+    # --- time -------------------------------------------------------------------------------------
+
+    @property
+    def now_ms(self) -> int:
+        return self.at_ms(self.model.now)
+
+    def at_ms(self, units: float) -> int:
+        return self.base_ms + round(units * UNIT_SECONDS * 1_000)
+
+    def hold_time(self) -> None:
+        """Set the engine's time to the model's."""
+        self.control.command("EVAL", SET_TIME, 1, Keys(PREFIX)("clock"), self.now_ms)
+
+    # --- what belongs to no node ------------------------------------------------------------------
+
+    def new_message(self, task: str, priority: int) -> tuple[str, Message, bytes]:
+        """Return a name for a new message, the message, and its bytes; without a task type it is no sealed one."""
+        self.made += 1
+        name = f"id-{self.made}"
+        if not task:
+            body = b'{"stock": %d}' % self.made
+            return name, Message("", "", priority, body), body
+        body = b"body %d" % self.made
+        return name, Message(name, task, priority, body), seal(name, task, priority, body)
+
+    def push(self, queue: str, priority: int, tasks: Sequence[str], delay: float, fault: Fault) -> None:
+        due = self.model.now + delay if delay else 0
+        made = [self.new_message(task, priority) for task in tasks]
+        if fault != "none":
+            self._spoil_producer(fault)
+        due_ms = self.at_ms(due) if due else 0
+        self.producer.push([Pushed(queue, priority, due_ms, name, blob) for name, _, blob in made])
+        self.model.push(queue, [(name, message) for name, message, _ in made], due)
+
+    def _spoil_producer(self, fault: Fault) -> None:
+        if fault == "unanswered":
+            self.load_scripts()
+            self.producer.link.command("PING")
+            self.producer.link._connection.lose_next = True
+        else:
+            self.control.command("CLIENT", "KILL", "ID", self.producer.link.command("CLIENT", "ID"))
+
+    def check(self) -> None:
+        """Compare the server with the model."""
+        seen, wanted = self.observer.observe(), self.model.snapshot()
+        for moment, ends in self.model.leases.items():
+            # Leases begin when the server's clock says so, some milliseconds after the model's.
+            if abs(seen["leases"].get(moment, float("inf")) - ends) < 0.1:
+                wanted["leases"][moment] = self.model.leases[moment] = seen["leases"][moment]
+        for place, found in seen.items():
+            assert found == wanted[place], f"{place} on the server:\n  {found}\nbut shall be:\n  {wanted[place]}"
+        assert sorted(self.told) == sorted(self.model.told), f"told of {self.told}, shall be {self.model.told}"
+        everywhere = [message.body for message in self.model.everywhere()]
+        assert len(everywhere) == len(set(everywhere)) == self.model.pushed - self.model.gone.total()
+        for node in self.nodes:
+            node.check()
+
+
+class Steered(Clock):
+    """A clock that shows the model's time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def predicted_ms(self) -> int:
+        return self._world.now_ms
+
+    def observe(self, reading: Reading, sent_ms: float, read_ms: float) -> int | None:
+        return None

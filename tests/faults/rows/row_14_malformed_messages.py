@@ -1,0 +1,147 @@
+"""Malformed messages of every kind: none ends a worker, none is destroyed, good tasks behind them run at once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+
+import redis
+
+from taskapp.broker.dead_letters import DeadLetter
+from taskapp.queues import ready_key
+from tests.faults.harness import Bench, Pool, Submission, Submitter, Worker, acknowledged
+from tests.faults.malformed import MIB, Malformed, kinds
+from tests.faults.outcome import Outcome
+from tests.support import eventually
+
+FAULT = "malformed messages"
+PLAYS_STOCK = True
+POOLS: dict[str, Pool] = {"high": "threads", "default": "prefork", "low": "solo"}
+"""Each pool meets every kind, in a queue of its own."""
+GOOD_WITHIN_SECONDS = 5.0
+PARKED_SECONDS = 1.0
+WRONG_KEY_PRIORITY = 3
+NEXT_WITHIN_SECONDS = 15.0
+
+
+def play(bench: Bench) -> Outcome:
+    """Put all kinds in front of good tasks, in the way of each pool."""
+    if bench.engine == "stock":
+        return _play_stock(bench)
+    pools = dict(list(POOLS.items())[: bench.sized(2, 3, 3)])
+    variables = {"TASKAPP_PARKED_SECONDS": str(PARKED_SECONDS)}
+    workers = {
+        queue: bench.start_worker(queue, "-Q", queue, pool=pool, ready=False, variables=variables)
+        for queue, pool in pools.items()
+    }
+    producer = bench.start_submitter()
+    bench.await_ready(*workers.values())
+    sent: list[Submission] = []
+    for queue, worker in workers.items():
+        sent += _play_queue(bench, producer, queue, worker)
+    return bench.outcome(sent)
+
+
+def _play_queue(bench: Bench, producer: Submitter, queue: str, worker: Worker) -> list[Submission]:
+    malformed = kinds(bench.sized(2, 50, 50) * MIB)
+    _push_raw(bench, queue, malformed)
+    good = producer.submit("faults.note", 20, queue=queue)
+    bench.runs.await_ended(acknowledged(good), 60)
+    waits = [run.started_at - one.answered_at for one in good for run in bench.runs.of(one.id)[:1]]
+    slowest = max(waits, default=0.0)
+    limit_seconds = GOOD_WITHIN_SECONDS + bench.sized(0, 5, 5)  # 150 MiB pass through in front of them
+    bench.judge.require(slowest <= limit_seconds, f"{queue}: a good task waited {slowest:.1f} s behind them")
+    _judge_letters(bench, queue, malformed)
+    _judge_wrong_key(bench, queue)
+    bench.require_alive(worker)
+    last = producer.submit("faults.note", 5, queue=queue)
+    bench.judge.require(bench.runs.await_ended(acknowledged(last), 10), f"{queue}: its worker runs nothing any more")
+    bench.judge.require_none(bench.runs.repeated(acknowledged(good + last)), f"{queue}: ran twice")
+    return good + last
+
+
+def _push_raw(bench: Bench, queue: str, malformed: list[Malformed]) -> None:
+    """Push all at once, so that the worker finds them in front of all that follows."""
+    pipeline = redis.Redis(port=bench.redis.port).pipeline(transaction=True)
+    pipeline.set(ready_key(queue, WRONG_KEY_PRIORITY), "no list")
+    for one in malformed:
+        pipeline.lpush(queue, one.raw)
+    pipeline.execute()
+
+
+def _judge_letters(bench: Bench, queue: str, malformed: list[Malformed]) -> None:
+    """Every message is among the dead letters, byte for byte and with a reason, and nothing else is."""
+    wanted = Counter(one.buried_as or one.raw for one in malformed if not one.may_run)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: wanted <= _raws(bench.dead_letters(queue)), 20 + bench.lease_seconds, every_seconds=0.5)
+    letters = bench.dead_letters(queue)
+    missing, ran = wanted - _raws(letters), _raws(letters)
+    for one in malformed:
+        raw = one.buried_as or one.raw
+        bench.judge.require(raw not in missing, f"{queue}: not among the dead letters: {one.kind}")
+        if one.may_run and not ran[raw]:
+            bench.judge.remark(f"{queue}: ran: {one.kind}")
+    strangers = _raws(letters) - Counter(one.buried_as or one.raw for one in malformed)
+    bench.judge.require(not strangers, f"{queue}: buried and never sent: {[raw[:60] for raw in strangers]}")
+    speechless = [str(letter.raw[:60]) for letter in letters if not letter.reason or not letter.error]
+    bench.judge.require_none(speechless, f"{queue}: dead letters without a reason")
+
+
+def _raws(letters: list[DeadLetter]) -> Counter[bytes]:
+    return Counter(letter.raw for letter in letters)
+
+
+def _judge_wrong_key(bench: Bench, queue: str) -> None:
+    """The key of a wrong type was renamed aside, as it was, and reported."""
+    client = bench.redis.client
+    aside = list(client.scan_iter(f"taskapp:{{{queue}}}:aside:*"))
+    kept = [client.get(key) for key in aside]
+    bench.judge.require(kept == ["no list"], f"{queue}: a key of a wrong type was not renamed aside: {kept}")
+    reported = "renamed to" in "".join(worker.process.output() for worker in bench.workers)
+    bench.judge.require(reported, f"{queue}: nobody reported the key of a wrong type")
+
+
+def _play_stock(bench: Bench) -> Outcome:
+    """Play the kinds one by one on an empty server, with a new worker after each that harmed one."""
+    fates: dict[str, list[str]] = {"ended the worker": [], "were not kept": [], "blocked a good task": []}
+    client, sent = redis.Redis(port=bench.redis.port), []
+    producer, worker = bench.start_submitter(), bench.start_worker("stock")
+    # The kinds in the engine's own format mean nothing to it.
+    for one in (one for one in kinds(50 * MIB) if "our header" not in one.kind and "wrapper" not in one.kind):
+        client.lpush("default", one.raw)
+        good = producer.submit("faults.note")
+        _await_either(bench, worker, good)
+        if worker.exited:
+            fates["ended the worker"].append(one.kind)
+        elif bench.runs.ended(acknowledged(good)):
+            sent += good
+        else:
+            fates["blocked a good task"].append(one.kind)
+        kept = _is_kept(client, one.raw)
+        if not one.may_run and not kept:
+            fates["were not kept"].append(one.kind)
+        if worker.exited or kept:
+            bench.kill(worker)
+            client.flushall()
+            worker = bench.start_worker("stock")
+    for fate, those in fates.items():
+        bench.judge.require(not those, f"{len(those)} kinds {fate}: {', '.join(those)}")
+    return bench.outcome(sent)
+
+
+def _await_either(bench: Bench, worker: Worker, good: list[Submission]) -> None:
+    """Return when ``good`` ended, or its worker, or patience."""
+    deadline = time.monotonic() + NEXT_WITHIN_SECONDS
+    while not worker.exited and time.monotonic() < deadline:
+        if bench.runs.await_ended(acknowledged(good), 0.2):
+            # What kills a worker may do so a moment after the good task.
+            bench.runs.watch(0.5)
+            return
+
+
+def _is_kept(client: redis.Redis, raw: bytes) -> bool:
+    """Say whether the message is anywhere in Redis still, ready or unacknowledged."""
+    ready = client.lrange("default", 0, -1) if client.type("default") == b"list" else []
+    identity = raw[raw.find(b'"id":') :][:50] if b'"id":' in raw else b""
+    return raw in ready or any(identity and identity in entry for entry in client.hvals("unacked"))
