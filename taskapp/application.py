@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Celery
 from celery.app.amqp import AMQP
@@ -18,10 +18,13 @@ from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from taskapp.broker.bulk import collecting
+from taskapp.broker.dead_letters import DeadLetters
+from taskapp.broker.delayed import DelayedMessages
 from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.errors import (
     BrokerUnavailable,
     InvalidPayload,
+    NoEngine,
     NotQueued,
     PayloadTooLarge,
     UnknownQueue,
@@ -32,6 +35,13 @@ from taskapp.settings import get_settings
 
 OWN_PREFIX = "taskapp."
 PAUSE_SECONDS = 0.1
+
+
+class Engine(NamedTuple):
+    """What of the delivery engine people and programs look at."""
+
+    dead_letters: DeadLetters
+    delayed: DelayedMessages
 
 
 class Amqp(AMQP):
@@ -95,6 +105,21 @@ class Application(Celery):
         """
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """Lend the dead letters and the delayed messages, over the app's own broker.
+
+        Raises:
+            NoEngine: The broker is no Redis.
+            BrokerNotFound, OSError, kombu.exceptions.OperationalError, redis.RedisError: It cannot be reached.
+        """
+        with self.connection_for_write() as connection:
+            if not is_over_redis(self.conf.broker_url):
+                raise NoEngine(connection.as_uri())
+            channel: Any = connection.default_channel
+            link, prefix = channel.process.producer.link, channel.global_keyprefix
+            yield Engine(DeadLetters(link, prefix), DelayedMessages(link, prefix, tuple(get_settings().queues)))
 
     def now(self) -> datetime:
         """Return the time in the app's zone; Celery's own way there, for each result, costs twenty times as much."""

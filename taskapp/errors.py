@@ -18,6 +18,7 @@ __all__ = [
     "EvictingBroker",
     "InvalidPayload",
     "InvalidSetting",
+    "NoEngine",
     "NotQueued",
     "OutOfMemory",
     "PathNotAllowed",
@@ -127,7 +128,8 @@ class NotQueued(PushError):
 class SubmitOutcomeUnknown(PushError):
     """The broker did not answer: ``task_ids`` may be queued or not, ``not_queued`` are not.
 
-    Submitting the same ids again from this process does no harm: what was queued is not queued twice.
+    Submitting the same ids again from this process, within an hour, does no harm: what was queued is
+    not queued twice.
     """
 
     def __init__(
@@ -175,6 +177,13 @@ class SubmitInterrupted(TaskappError):
             f"submitting many {task_name!r} stopped: {_plain(reason)}; {len(self.queued)} are queued, "
             f"{len(self.not_queued)} are not, of {len(self.unknown)} nobody knows"
         )
+
+
+class NoEngine(TaskappError):
+    """Something only the delivery engine has, asked of another broker."""
+
+    def __init__(self, broker_url: str) -> None:
+        super().__init__(f"this needs Redis as the broker, not {broker_url!r}; see TASKAPP_BROKER_URL")
 
 
 class EvictingBroker(TaskappError):

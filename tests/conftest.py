@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 # Set before anything reads the settings: nothing of the developer's reaches the tests.
-for _name in [name for name in os.environ if name.startswith(("TASKAPP_", "CELERY_"))]:
+for _name in [
+    name for name in os.environ if name.startswith(("TASKAPP_", "CELERY_")) and not name.startswith("TASKAPP_TEST_")
+]:
     del os.environ[_name]
 os.environ["TASKAPP_ENV_FILE"] = ""
 

@@ -75,9 +75,13 @@ class Producer:
         if not self._lock.acquire(timeout=self._deadline_seconds):
             raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
         try:
-            wanted = [message for message in messages if not self._is_queued_already(message.id, deadline)]
+            queued = self._queued_already(messages, deadline)
+            wanted = [message for message in messages if message.id not in queued]
             for start in range(0, len(wanted), PUSHED_AT_ONCE):
                 self._push(wanted[start : start + PUSHED_AT_ONCE], wanted[start:], deadline)
+            # Not before: whoever breaks off here and tries once more must find what is known so far.
+            for message in messages:
+                self._doubts.pop(message.id, None)
         finally:
             self._lock.release()
 
@@ -142,20 +146,23 @@ class Producer:
     def _resolve(self, push: _Push) -> bool:
         return bool(self.link.run("resolve", self._prefix, 0, *push))
 
-    def _is_queued_already(self, message_id: str, deadline: float) -> bool:
-        """Say whether an earlier push of ``message_id``, whose outcome was unknown, came through."""
-        push = self._doubts.get(message_id)
-        if push is None:
-            return False
-        while True:
-            try:
-                carried_out = self._resolve(push)
-            except RedisError as error:
-                if not self._may_try_again(deadline):
-                    raise SubmitOutcomeUnknown([message_id], [], self._deadline_seconds, error) from error
-            else:
-                del self._doubts[message_id]
-                return carried_out
+    def _queued_already(self, messages: Sequence[Message], deadline: float) -> set[str]:
+        """Return the ids whose earlier push, of unknown outcome, came through."""
+        if not self._doubts:
+            return set()
+        doubtful = {message.id: push for message in messages if (push := self._doubts.get(message.id))}
+        came_through: dict[_Push, bool] = {}
+        for push in dict.fromkeys(doubtful.values()):
+            while push not in came_through:
+                try:
+                    came_through[push] = self._resolve(push)
+                except RedisError as error:
+                    if not self._may_try_again(deadline):
+                        unknown = [one for one, push in doubtful.items() if push not in came_through]
+                        queued = {one for one, push in doubtful.items() if came_through.get(push)}
+                        known = [one.id for one in messages if one.id not in queued and one.id not in unknown]
+                        raise SubmitOutcomeUnknown(unknown, known, self._deadline_seconds, error) from error
+        return {message_id for message_id, push in doubtful.items() if came_through[push]}
 
     def _may_try_again(self, deadline: float) -> bool:
         """Wait a moment, unless ``deadline`` would pass."""

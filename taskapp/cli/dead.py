@@ -47,15 +47,14 @@ def _filters(command: Command) -> Command:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the raw message in Base64.")
 def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List dead letters, the latest first."""
-    with engine() as (link, prefix):
-        letters = DeadLetters(link, prefix)
-        found, counts = letters.find(queue, reason, task, limit), letters.count()
+    with engine() as lent:
+        found = lent.dead_letters.find(queue, reason, task, limit)
+        total = sum(lent.dead_letters.count().values())
     if as_json:
         for letter in found:
             click.echo(json.dumps(_as_json(letter)))
         return
     _print_table(found)
-    total = sum(counts.values())
     click.echo(f"{len(found)} of {total} dead letters" if total else "no dead letters")
 
 
@@ -75,8 +74,8 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
 @click.option("--raw", is_flag=True, help="Write the message itself, byte for byte.")
 def show(name: str, *, raw: bool) -> None:
     """Show one dead letter."""
-    with engine() as (link, prefix):
-        letter = _get(DeadLetters(link, prefix), name)
+    with engine() as lent:
+        letter = _get(lent.dead_letters, name)
     if raw:
         sys.stdout.buffer.write(letter.raw)
         return
@@ -110,8 +109,8 @@ def replay(
         raise click.BadParameter(f"{to_queue!r} is none of {', '.join(get_settings().queues)}", param_hint="--to")
     args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
     sent = 0
-    with engine() as (link, prefix):
-        letters = DeadLetters(link, prefix)
+    with engine() as lent:
+        letters = lent.dead_letters
         for letter in _chosen(letters, names, queue, reason, task, everything=everything):
             blob = None
             if args is not None or kwargs is not None:
@@ -129,8 +128,8 @@ def purge(
     names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None, *, everything: bool, yes: bool
 ) -> None:
     """Throw dead letters away for good."""
-    with engine() as (link, prefix):
-        letters = DeadLetters(link, prefix)
+    with engine() as lent:
+        letters = lent.dead_letters
         chosen = _chosen(letters, names, queue, reason, task, everything=everything)
         if chosen and not yes:
             click.confirm(f"throw {len(chosen)} dead letters away for good?", abort=True)

@@ -1,4 +1,4 @@
-"""How commands reach the engine: over the app's own broker, with its TLS, password or Sentinel."""
+"""How commands reach the engine: over the app's own broker, errors as one line."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ import click
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from taskapp.redis import Link
+from taskapp.application import Engine
 
 
 @contextmanager
-def engine() -> Iterator[tuple[Link, str]]:
-    """Lend a connection to the engine and the prefix of its keys.
+def engine() -> Iterator[Engine]:
+    """Lend what of the engine commands look at.
 
     Raises:
-        click.ClickException: The broker is no Redis, or cannot be reached.
+        click.ClickException: The broker cannot be reached.
+        NoEngine: It is no Redis.
     """
-    from taskapp.broker.transport import EngineChannel
     from taskapp.celery import app
 
     try:
-        with app.connection_for_write() as connection:
-            channel = connection.default_channel
-            if not isinstance(channel, EngineChannel):
-                raise click.ClickException(f"this needs Redis as the broker, not {connection.as_uri()}")
-            yield channel.process.producer.link, channel.global_keyprefix
+        with app.engine() as lent:
+            yield lent
     except (RedisError, OSError, OperationalError) as error:
         raise click.ClickException(f"the broker cannot be reached: {error}; check TASKAPP_BROKER_URL") from error

@@ -15,6 +15,7 @@ COMMANDS = {
     "up": "taskapp.cli.up:up",
     "exporter": "taskapp.cli.exporter:exporter",
     "dead": "taskapp.cli.dead:dead",
+    "delayed": "taskapp.cli.delayed:delayed",
     "redis": "taskapp.cli.redis:redis",
     "doctor": "taskapp.cli.doctor:doctor",
 }

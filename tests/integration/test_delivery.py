@@ -15,9 +15,7 @@ import redis
 import trustme
 from celery import Celery, chain, chord, group
 
-from taskapp.broker.delayed import DelayedMessages
 from taskapp.errors import SubmitInterrupted
-from taskapp.queues import DEFAULT_QUEUES
 from tests.integration import shop
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port, leased_count, start_worker
 
@@ -38,11 +36,6 @@ def taskapp(server: RedisServer, *arguments: str, code: int = 0) -> str:
 
 def dead_letters(server: RedisServer) -> list[dict]:
     return [json.loads(line) for line in taskapp(server, "dead", "list", "--json").splitlines()]
-
-
-def delayed(app: Celery) -> DelayedMessages:
-    with app.connection_for_write() as connection:
-        return DelayedMessages(connection.default_channel.process.producer.link, "", DEFAULT_QUEUES)
 
 
 # --- submitting -----------------------------------------------------------------------------------
@@ -163,20 +156,20 @@ def test_delayed_tasks_stay_in_redis_where_they_can_be_listed_cancelled_and_put_
         for name in ("cancelled", "sooner", "later")
     ]
 
-    waiting = delayed(app)
-    listed = waiting.soonest("low")
-    assert sorted(one.id for one in listed) == sorted(ids)
-    assert {(one.task, one.priority) for one in listed} == {(f"{SHOP}.note", 4)}
-    assert all(abs(one.due_at - time.time() - 60) < 5 for one in listed)
-    assert waiting.count()["low"] == 3
-    assert waiting.cancel(ids[0])
-    assert not waiting.cancel(ids[0])
-    started = time.monotonic()
-    assert waiting.reschedule(ids[1], 0.3)
-    eventually(ran.exists)
-    assert ran.read_text() == "sooner\n"
-    assert 0.3 <= time.monotonic() - started < 0.3 + 0.25
-    assert waiting.count()["low"] == 1
+    listed = [json.loads(line) for line in taskapp(redis_server, "delayed", "list", "--json").splitlines()]
+    assert sorted(one["id"] for one in listed) == sorted(ids)
+    assert {(one["task"], one["queue"], one["priority"]) for one in listed} == {(f"{SHOP}.note", "low", 4)}
+    assert all(abs(one["due_at"] - time.time() - 60) < 10 for one in listed)
+    assert "3 of 3 delayed tasks" in taskapp(redis_server, "delayed", "list")
+    assert taskapp(redis_server, "delayed", "cancel", ids[0]) == f"cancelled {ids[0]}\n"
+    assert f"no delayed task '{ids[0]}'" in taskapp(redis_server, "delayed", "cancel", ids[0], code=1)
+    with app.engine() as engine:
+        started = time.monotonic()
+        assert engine.delayed.reschedule(ids[1], 0.3)
+        eventually(ran.exists)
+        assert ran.read_text() == "sooner\n"
+        assert 0.3 <= time.monotonic() - started < 0.3 + 0.25
+        assert engine.delayed.count()["low"] == 1
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])

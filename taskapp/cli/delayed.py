@@ -1,0 +1,73 @@
+"""``taskapp delayed``: tasks that wait for their time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from taskapp.cli.engine import engine
+from taskapp.settings import get_settings
+
+
+@click.group()
+def delayed() -> None:
+    """List tasks that wait for their time, cancel them, give them another time.
+
+    They are those submitted with a countdown or an eta, and those that wait for a retry.
+    """
+
+
+@delayed.command("list")
+@click.option("--queue", help="Only of this queue.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="At most so many of a queue.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
+    """List delayed tasks of each queue, the one due first first."""
+    with engine() as lent:
+        counts = lent.delayed.count()
+        found = [
+            one for name in counts if queue in (None, name) for one in lent.delayed.soonest(name, limit)
+        ]  # fmt: skip
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(one._asdict()))
+        return
+    table = Table("id", "task", "queue", "priority", "due at", box=None, pad_edge=False)
+    for one in found:
+        due_at = datetime.fromtimestamp(one.due_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
+        table.add_row(one.id, one.task, one.queue, str(one.priority), due_at)
+    if found:
+        Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)
+    total = counts.get(queue, 0) if queue else sum(counts.values())
+    click.echo(f"{len(found)} of {total} delayed tasks" if total else "no delayed tasks")
+
+
+@delayed.command()
+@click.argument("task_id")
+def cancel(task_id: str) -> None:
+    """Take a delayed task away for good."""
+    with engine() as lent:
+        if not lent.delayed.cancel(task_id):
+            raise _not_there(task_id)
+    click.echo(f"cancelled {task_id}")
+
+
+@delayed.command()
+@click.argument("task_id")
+@click.argument("seconds", type=click.FloatRange(min=0))
+def reschedule(task_id: str, seconds: float) -> None:
+    """Let a delayed task run in SECONDS from now."""
+    with engine() as lent:
+        if not lent.delayed.reschedule(task_id, seconds):
+            raise _not_there(task_id)
+    click.echo(f"{task_id} runs in {seconds:g} s")
+
+
+def _not_there(task_id: str) -> click.ClickException:
+    queues = ", ".join(get_settings().queues)
+    return click.ClickException(f"no delayed task {task_id!r} in {queues}; 'taskapp delayed list' names them")
