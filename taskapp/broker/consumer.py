@@ -16,7 +16,8 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from taskapp.broker.node import Claim, Claimed, Node
+from taskapp.broker.claims import Claim, Claimed
+from taskapp.broker.node import Node
 from taskapp.broker.pipe import Connect, Pipe
 from taskapp.redis import Keys, NotSent
 

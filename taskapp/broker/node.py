@@ -12,12 +12,13 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 
+from taskapp.broker.claims import NO_RESULT, Claim, Claimed, Result
 from taskapp.broker.clock import Clock, Reading, steady_ms
-from taskapp.broker.envelope import Envelope, unseal
+from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
@@ -27,40 +28,9 @@ from taskapp.redis import Keys, Link, NotSent
 logger = logging.getLogger(__name__)
 
 
-class Claimed(NamedTuple):
-    """A message this node holds under its lease."""
-
-    tag: str
-    queue: str
-    priority: int
-    envelope: Envelope
-    lease: str
-    """The key of the lease hash; its field ``tag`` exists as long as the claim holds."""
-
-
-class Claim(NamedTuple):
-    """The answer to a claim."""
-
-    messages: list[Claimed]
-    next_due_seconds: float | None
-    """In how many seconds the next delayed message of these queues is due."""
-    set_aside: int
-    """How many keys of a wrong type were renamed."""
-
-
-class Result(NamedTuple):
-    """A result to store when its message is settled, in the same step."""
-
-    key: str | bytes
-    value: str | bytes
-    expires_seconds: int
-    """0 for ever."""
-
-
 NEVER_AGAIN = ("open", "recover", "claim", "")
 """Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
 MISSING_TYPES_MOST = 100
-NO_RESULT = Result("", b"", 0)
 SETTLE_ITEMS = 1 + len(NO_RESULT)
 SETTLED_AT_ONCE = 100
 STRAGGLER_SECONDS = 0.01

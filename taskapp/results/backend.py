@@ -15,8 +15,8 @@ from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 
-from taskapp.broker.node import Result
-from taskapp.broker.transport import attach_result
+from taskapp.broker.claims import Result
+from taskapp.broker.process import attach_result
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer

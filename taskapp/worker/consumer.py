@@ -15,8 +15,8 @@ from kombu.exceptions import OperationalError
 from pydantic import BaseModel, Field, ValidationError
 from redis.exceptions import RedisError
 
+from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
-from taskapp.broker.transport import EngineChannel
 
 logger = get_logger(__name__)
 

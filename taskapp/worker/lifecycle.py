@@ -12,7 +12,8 @@ from celery.exceptions import NotRegistered, WorkerShutdown
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError, ResponseError
 
-from taskapp.broker import transport
+from taskapp.broker import process
+from taskapp.broker.channel import EngineChannel
 from taskapp.broker.options import Buried
 from taskapp.errors import CrashedTooOften, EvictingBroker
 
@@ -30,7 +31,7 @@ class RefuseEvictingBroker(bootsteps.StartStopStep):
     def start(self, c: Any) -> None:
         """Ask for the policy; a Redis that may not be asked is trusted."""
         channel = c.connection.default_channel
-        if not isinstance(channel, transport.EngineChannel):
+        if not isinstance(channel, EngineChannel):
             return
         try:
             answer = channel.process.producer.link.command("CONFIG", "GET", "maxmemory-policy")
@@ -50,10 +51,10 @@ class RefuseEvictingBroker(bootsteps.StartStopStep):
 def describe_worker(sender: Any, **_: Any) -> None:
     """Tell the engine what this worker can do, before it consumes."""
     app = sender.app
-    transport.role.name = sender.hostname
-    transport.role.types = lambda: tuple(app.tasks)
-    transport.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
-    transport.role.on_buried = lambda buried: fail_buried(app, buried)
+    process.role.name = sender.hostname
+    process.role.types = lambda: tuple(app.tasks)
+    process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
+    process.role.on_buried = lambda buried: fail_buried(app, buried)
 
 
 def fail_buried(app: Any, buried: Iterable[Buried]) -> None:
@@ -77,12 +78,12 @@ def freeze_what_stays(**_: Any) -> None:
 
 def give_all_back(**_: Any) -> None:
     """Give back what this worker still holds, and end its lease."""
-    transport.close_nodes()
+    process.close_nodes()
 
 
 def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signal
     """Count tasks that expired or were revoked: they are not kept."""
-    transport.count("expired" if expired else "revoked")
+    process.count("expired" if expired else "revoked")
 
 
 def install(app: Any) -> None:

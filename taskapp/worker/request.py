@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 from celery.worker import request as stock
 
-from taskapp.broker.transport import EngineChannel
+from taskapp.broker.channel import EngineChannel
 from taskapp.errors import OutOfMemory
 
 logger = get_logger(__name__)

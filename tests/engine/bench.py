@@ -9,13 +9,14 @@ from time import monotonic
 import redis
 from redis.connection import Connection
 
+from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
 from taskapp.broker.delivery import Message, Producer
 from taskapp.broker.envelope import seal
 from taskapp.broker.heartbeat import Heartbeat
-from taskapp.broker.node import Claim, Claimed, Node
+from taskapp.broker.node import Node
 from taskapp.broker.options import Buried, Options, Role
 from taskapp.redis import Keys, Link
 from tests.support import RedisServer

@@ -11,7 +11,8 @@ from typing import Any
 
 import hiredis
 
-from taskapp.broker.node import Claim, Node, Result
+from taskapp.broker.claims import Claim, Result
+from taskapp.broker.node import Node
 from taskapp.broker.options import Role
 from taskapp.redis import Keys
 from tests.engine.model import GUARD, QUEUES, UNIT_SECONDS, Effect, Engine, Message

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from taskapp.broker.claims import Result
 from taskapp.broker.envelope import unseal
-from taskapp.broker.node import Result
 from tests.engine.bench import Bench, names
 
 Make = Callable[..., Bench]

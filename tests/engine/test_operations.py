@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from taskapp.broker.claims import Result
 from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.node import Result
 from taskapp.broker.options import Options
 from taskapp.errors import BrokerFull
 from tests.engine.bench import Bench, names

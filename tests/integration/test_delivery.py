@@ -133,7 +133,7 @@ def test_a_full_redis_refuses_what_is_submitted_and_lets_nodes_make_room(
 def test_other_apps_in_the_process_keep_their_transport(app: Celery, redis_server: RedisServer) -> None:
     from kombu.transport import redis as kombus
 
-    from taskapp.broker.transport import EngineChannel
+    from taskapp.broker.channel import EngineChannel
 
     other = Celery("other", broker=redis_server.url, set_as_current=False)
     for _ in range(2):

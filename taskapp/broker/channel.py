@@ -1,0 +1,396 @@
+"""The kombu channels of our app: tasks are pushed, claimed and settled through the engine.
+
+What needs no delivery guarantee (remote control, its replies, events) stays with kombu: pub/sub, and
+plain lists consumed without acknowledgement.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import ceil
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis, virtual
+from redis.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from taskapp.broker import bulk
+from taskapp.broker.claims import Claimed
+from taskapp.broker.consumer import Consumer
+from taskapp.broker.delivery import Message
+from taskapp.broker.message_format import Unreadable, pack, to_json, unpack
+from taskapp.broker.options import Options
+from taskapp.broker.process import Process, process_for, role
+from taskapp.redis import Keys
+
+# Mixed into two channels of kombu; a common base there would be one too many. The stubs know neither well.
+_Mixin: Any = object
+_VirtualQoS: Any = virtual.QoS
+_RedisChannel: Any = redis.Channel
+_SentinelChannel: Any = redis.SentinelChannel
+
+logger = logging.getLogger(__name__)
+
+UNLIMITED = 100
+"""How many messages a consumer without a prefetch limit is given at once."""
+SKEW_SECONDS = 0.5
+"""Clocks of machines nearer than this are taken as equal when an expiry is compared."""
+
+
+class QoS(_VirtualQoS):
+    """Counts what was handed out and not finished; tells the node what became of it."""
+
+    restore_at_shutdown = False
+
+    def free(self) -> int:
+        """Return how many more messages may be handed out."""
+        return max(self.prefetch_count - len(self._delivered), 0) if self.prefetch_count else UNLIMITED
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take note of a message that is being handed out."""
+        self._delivered[delivery_tag] = message
+
+    def forget(self, delivery_tag: str) -> None:
+        """Take note that a message is done with. Any thread may."""
+        self._delivered.pop(delivery_tag, None)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Settle."""
+        self.forget(delivery_tag)
+        self.channel.settle(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Give back, or bury as rejected."""
+        if requeue:
+            self.channel.give_back(delivery_tag, "retry")
+        else:
+            self.channel.bury(delivery_tag, "rejected", "the task, or its message, was rejected")
+
+
+class EngineChannel(_Mixin):
+    """Makes a Redis channel of kombu push, claim and settle through the engine."""
+
+    QoS = QoS
+    body_encoding = None
+
+    queue_order: tuple[str, ...] = ()
+    """Queues in the order they are taken; others follow in the order they were named."""
+    lease_seconds = Options.lease_seconds
+    starvation_guard = Options.starvation_guard
+    crash_limit = Options.crash_limit
+    dead_letters_limit = Options.dead_letters_limit
+    parked_seconds = Options.parked_seconds
+    submit_deadline_seconds = 4.0
+
+    OPTIONS = (
+        "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
+        "submit_deadline_seconds",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._claiming: dict[str, Callable[[Any], None]] = {}  # queue -> who takes its messages
+        self._consumer: Consumer | None = None
+        self._events_lost_until = 0.0
+        self._process: Process | None = None
+        super().__init__(*args, **kwargs)
+        self._rest()
+
+    # --- the process this channel belongs to ----------------------------------------------------
+
+    @property
+    def process(self) -> Process:
+        """What this process holds for this channel's server."""
+        if self._process is None or self._process.is_inherited:
+            server = f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}"
+            self._process = process_for(server, self._make_process)
+        return self._process
+
+    def _make_process(self) -> Process:
+        return Process(self._connector(), self._options(), self.submit_deadline_seconds)
+
+    def _options(self) -> Options:
+        return Options(
+            prefix=self.global_keyprefix,
+            lease_seconds=self.lease_seconds,
+            starvation_guard=self.starvation_guard,
+            crash_limit=self.crash_limit,
+            dead_letters_limit=self.dead_letters_limit,
+            parked_seconds=self.parked_seconds,
+        )
+
+    def _connector(self) -> Callable[[], Connection]:
+        pool = self._get_pool()
+        options = {**pool.connection_kwargs, "protocol": 2}
+        # Beside the pool, whose limit is for connections it lends.
+        return lambda: pool.connection_class(**options)
+
+    def _rest(self) -> None:
+        """Close connections nobody uses now: a process that only submits holds one, the producer's."""
+        for pool in (self._pool, self._async_pool):
+            if pool is not None:
+                pool.disconnect(inuse_connections=False)
+
+    # --- publishing -------------------------------------------------------------------------------
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+        """Leave the body as it is: only what travels as JSON needs an encoding, see ``_put``."""
+        return body, encoding
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        headers = message["headers"]
+        if "ticket" in headers:
+            self._put_reply(queue, message)
+            return
+        process = self.process
+        priority = self._get_message_priority(message)
+        due_ms = 0
+        if eta := headers.get("eta"):
+            due_ms = ceil((datetime.fromisoformat(eta).timestamp() + self._ahead_seconds()) * 1_000)
+        if expires := headers.get("expires"):
+            # By the engine's time; the node that claims it turns it into its own.
+            headers["expires"] = _shifted(expires, self._ahead_seconds())
+        message_id, blob = pack(self._as_json(message), priority)
+        item = Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob)
+        collector = bulk.current()
+        if collector is None:
+            process.producer.push([item])
+        else:
+            collector.add(item, process.producer.push)
+
+    def _ahead_seconds(self) -> float:
+        return self.process.producer.known_clock().ahead_of_here_seconds()
+
+    def _as_json(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Make a body of bytes fit for JSON, unless the message is a task and travels in our own format."""
+        if "task" not in message["headers"] and isinstance(message["body"], bytes):
+            message["body"], message["properties"]["body_encoding"] = super().encode_body(message["body"], "base64")
+        return message
+
+    def _put_reply(self, queue: str, message: dict[str, Any]) -> None:
+        """Queue a reply to a remote-control command; nobody waits for it when the server is away."""
+        body = to_json(self._as_json(message))
+        try:
+            self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).ready(queue), body)
+        except RedisError as error:
+            logger.warning("a reply to a remote-control command was lost: %s", error)
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
+        """Publish an event or a command; an event is dropped while the server is away."""
+        is_event = exchange.startswith("celeryev")
+        if is_event and monotonic() < self._events_lost_until:
+            return
+        body = to_json(self._as_json(message))
+        commands = [
+            ("PUBLISH", self.global_keyprefix + topic, body)
+            for topic in self._get_publish_topics(exchange, routing_key)
+        ]
+        collector = bulk.current()
+        if not is_event:
+            self._publish(commands)
+        elif collector is not None:
+            for command in commands:
+                collector.add_event(command, self._publish_events)
+        else:
+            self._publish_events(commands)
+
+    def _publish(self, commands: list[bulk.Command]) -> None:
+        self.process.producer.link.pipeline(commands)
+
+    def _publish_events(self, commands: list[bulk.Command]) -> None:
+        # A node does not wait to hear how many listened.
+        if self.process.node.publish(commands):
+            return
+        try:
+            self._publish(commands)
+        except RedisError as error:
+            logger.warning("events are lost while the broker is away: %s", error)
+            self._events_lost_until = monotonic() + 1.0
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except ResponseError as error:
+            # A full Redis: only remote control needs the entry, and tasks are to be run all the same.
+            logger.warning("remote control may not reach queue %r: %s", queue, error)
+        self._rest()
+
+    # --- consuming --------------------------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's signature
+        """Consume ``queue``: through the engine, or as kombu does when nothing is acknowledged."""
+        if no_ack or queue in self._fanout_queues:
+            return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        self._tag_to_queue[consumer_tag] = queue
+        self._consumers.add(consumer_tag)
+        self._claiming[queue] = callback
+        if self._consumer is None:
+            process = self.process
+            self._consumer = Consumer(
+                process.node, process.connect, Keys(self.global_keyprefix), self.qos.free, self._hand_out,
+                lambda: role.isolates,
+            )  # fmt: skip
+            self.connection.cycle.add_consumer(self._consumer)
+        self._consumer.consume(self._in_order())
+        return None
+
+    def _in_order(self) -> list[str]:
+        rank = {queue: position for position, queue in enumerate(self.queue_order)}
+        return sorted(self._claiming, key=lambda queue: rank.get(queue, len(rank)))
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        if queue not in self._claiming:
+            return super()._basic_cancel(consumer_tag)
+        del self._tag_to_queue[consumer_tag]
+        self._consumers.discard(consumer_tag)
+        del self._claiming[queue]
+        if self._consumer is not None:
+            self._consumer.consume(self._in_order())
+        return None
+
+    def _hand_out(self, claimed: Claimed) -> None:
+        callback = self._claiming.get(claimed.queue)
+        if callback is None:
+            self.process.node.give_back([claimed.tag])
+            return
+        message = self._message(claimed)
+        if message is not None:
+            self.qos.append(message, claimed.tag)
+            callback(message)
+
+    def _message(self, claimed: Claimed) -> Any:
+        """Return kombu's message, or ``None`` when it is not for handing out now."""
+        node = self.process.node
+        try:
+            payload = unpack(claimed.envelope)
+            properties, headers = payload["properties"], payload["headers"]
+            properties.update(
+                delivery_tag=claimed.tag, lease=claimed.lease, deliveries=claimed.envelope.deliveries,
+                foreign=claimed.envelope.id == "",
+            )  # fmt: skip
+            properties["delivery_info"]["redelivered"] = claimed.envelope.deliveries > 0
+            if eta := headers.get("eta"):
+                early_seconds = self._early_seconds(eta) if properties["foreign"] else 0
+                if early_seconds > 0:
+                    node.give_back([claimed.tag], delay_seconds=early_seconds)
+                    return None
+                headers["eta"] = None  # it is due: nobody shall hold it in memory
+            if headers.get("expires"):
+                headers["expires"] = _shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
+            return self.Message(payload, channel=self)
+        except (Unreadable, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
+            node.bury(claimed.tag, "unreadable", str(error))
+            return None
+
+    def _early_seconds(self, eta: str) -> float:
+        return datetime.fromisoformat(eta).timestamp() - self.process.node.clock.now_ms() / 1_000
+
+    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Take one message of ``queue`` now, or ``None``."""
+        answers: list[Any] = []
+        node = self.process.node
+        if not node.ready():
+            return None
+        node.claim([queue], 1, answers.append)
+        node.flush(monotonic() + self.submit_deadline_seconds)
+        claim = answers[0] if answers else None
+        if claim is None or not claim.messages:
+            return None
+        message = self._message(claim.messages[0])
+        if message is not None:
+            if no_ack:
+                node.settle(message.delivery_tag)
+            else:
+                self.qos.append(message, message.delivery_tag)
+        return message
+
+    # --- what becomes of a message ----------------------------------------------------------------
+
+    def settle(self, tag: str) -> None:
+        """Finish a claim."""
+        self._note_run(tag)
+        self.process.node.settle(tag)
+
+    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+        """Put a message back, see ``Node.give_back``."""
+        self.qos.forget(tag)
+        self.process.node.give_back([tag], kind, delay_seconds)
+
+    def bury(self, tag: str, reason: str, detail: str) -> None:
+        """Move a message to the dead letters."""
+        self.qos.forget(tag)
+        self._note_run(tag)
+        self.process.node.bury(tag, reason, detail)
+
+    def park(self, tag: str, task: str) -> None:
+        """Set a message aside for a node that has its task type."""
+        self.qos.forget(tag)
+        self.process.node.park(tag, task)
+
+    def _note_run(self, tag: str) -> None:
+        since = self.process.node.held.get(tag)
+        if self._consumer is not None and since is not None:
+            self._consumer.ran(monotonic() - since)
+
+    def stop_claiming(self) -> None:
+        """Claim no more, and give back at once what has not been handed out."""
+        if self._consumer is not None:
+            self._consumer.stop()
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    def _size(self, queue: str) -> int:
+        keys = [Keys(self.global_keyprefix).ready(queue, priority) for priority in self.priority_steps]
+        lengths = self.process.producer.link.pipeline([("LLEN", key) for key in keys])
+        return sum(length for length in lengths if isinstance(length, int))
+
+    def _purge(self, queue: str) -> int:
+        return int(self.process.producer.link.run("empty", self.global_keyprefix, 0, queue))
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
+        self.auto_delete_queues.discard(queue)
+        keys = Keys(self.global_keyprefix)
+        member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+        bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
+        # One by one: in a transaction a full Redis refuses also what frees memory.
+        commands: list[bulk.Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
+        commands += [("DEL", keys.ready(queue, priority)) for priority in self.priority_steps]
+        try:
+            self.process.producer.link.pipeline(commands)
+        except RedisError as error:
+            logger.warning("queue %r could not be deleted: %s", queue, error)
+        if queue in self._claiming or queue in self.queue_order:
+            self._purge(queue)
+
+    def close(self) -> None:
+        """Close, giving back what was not handed out; what was stays with the process's lease."""
+        if self._consumer is not None and not self.closed:
+            self._consumer.stop()
+            self.connection.cycle.discard_consumer(self._consumer)
+        try:
+            super().close()
+        except (RedisError, OSError) as error:
+            logger.debug("closing a channel of a broken connection: %s", error)
+
+
+def _shifted(moment: str, seconds: float) -> str:
+    """Return an ISO time moved by ``seconds``, unless that is less than clocks may differ."""
+    if abs(seconds) < SKEW_SECONDS:
+        return moment
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat()
+
+
+class Channel(EngineChannel, _RedisChannel):
+    """A channel to one Redis."""
+
+    from_transport_options = (*_RedisChannel.from_transport_options, *EngineChannel.OPTIONS)
+
+
+class SentinelChannel(EngineChannel, _SentinelChannel):
+    """A channel to the Redis that Sentinel names."""
+
+    from_transport_options = (*_SentinelChannel.from_transport_options, *EngineChannel.OPTIONS)

@@ -1,0 +1,40 @@
+"""What a claim brings, and what goes with its end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from taskapp.broker.envelope import Envelope
+
+
+class Claimed(NamedTuple):
+    """A message this node holds under its lease."""
+
+    tag: str
+    queue: str
+    priority: int
+    envelope: Envelope
+    lease: str
+    """The key of the lease hash; its field ``tag`` exists as long as the claim holds."""
+
+
+class Claim(NamedTuple):
+    """The answer to a claim."""
+
+    messages: list[Claimed]
+    next_due_seconds: float | None
+    """In how many seconds the next delayed message of these queues is due."""
+    set_aside: int
+    """How many keys of a wrong type were renamed."""
+
+
+class Result(NamedTuple):
+    """A result to store when its message is settled, in the same step."""
+
+    key: str | bytes
+    value: str | bytes
+    expires_seconds: int
+    """0 for ever."""
+
+
+NO_RESULT = Result("", b"", 0)

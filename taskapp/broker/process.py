@@ -1,0 +1,69 @@
+"""What one process holds of the engine: for each server one producer and, if it consumes, one node.
+
+They belong to the process, not to a channel or connection, which kombu and Celery make anew whenever
+they like; and not to a forked child, which begins with none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from redis.connection import Connection
+
+from taskapp.broker.claims import Result
+from taskapp.broker.delivery import Producer
+from taskapp.broker.node import Node
+from taskapp.broker.options import Options, Role
+from taskapp.redis import Link
+
+role = Role()
+"""What this process can do; its worker says so before it consumes."""
+
+
+class Process:
+    """What one process holds for one server: a producer and, if it consumes, a node."""
+
+    def __init__(self, connect: Callable[[], Connection], options: Options, deadline_seconds: float) -> None:
+        self.connect = connect
+        self.producer = Producer(Link(connect), options, deadline_seconds)
+        self.node = Node(connect, options, role)
+        self.is_inherited = False
+        """Whether it belongs to the parent: this process was forked from it since."""
+
+
+_processes: dict[str, Process] = {}
+
+
+def process_for(server: str, make: Callable[[], Process]) -> Process:
+    """Return what this process holds for ``server``, made at the first call."""
+    if server not in _processes:
+        _processes[server] = make()
+    return _processes[server]
+
+
+def _leave_to_parent() -> None:
+    for process in _processes.values():
+        process.is_inherited = True
+    _processes.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def attach_result(lease: str, tag: str, result: Result) -> bool:
+    """Let ``result`` be stored in the step that settles claim ``tag``; say whether this process holds that claim."""
+    return any(process.node.attach(lease, tag, result) for process in _processes.values())
+
+
+def count(name: str) -> None:
+    """Count what is not kept, such as an ``expired`` task."""
+    for process in _processes.values():
+        if process.node.epoch:
+            process.node.count(name)
+
+
+def close_nodes() -> None:
+    """Give back what this process still holds and end its leases."""
+    for process in _processes.values():
+        process.node.close()
