@@ -36,10 +36,12 @@ _processes: dict[str, Process] = {}
 
 
 def process_for(server: str, make: Callable[[], Process]) -> Process:
-    """Return what this process holds for ``server``, made at the first call."""
-    if server not in _processes:
-        _processes[server] = make()
-    return _processes[server]
+    """Return what this process holds for ``server``, made at the first call.
+
+    Always the same to all threads: a second producer would know nothing of what the first is in doubt about.
+    """
+    # In one step. A lock could be held by another thread at the moment of a fork.
+    return _processes.get(server) or _processes.setdefault(server, make())
 
 
 def _leave_to_parent() -> None:

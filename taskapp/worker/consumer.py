@@ -21,6 +21,7 @@ from taskapp.broker.envelope import LONGEST_NAME_BYTES
 logger = get_logger(__name__)
 
 EVENTS_AT_ONCE = 150
+OF_PROTOCOL_2: tuple[Any, ...] = ((), {}, {})
 LONGEST_PROBLEM = 500
 TURN_MARGIN_SECONDS = 0.01
 
@@ -56,9 +57,13 @@ class Consumer(_Stock):
 
         def on_message(message: Any) -> None:
             try:
-                if (message.properties or {}).get("foreign"):
+                is_foreign = (message.properties or {}).get("foreign")
+                if is_foreign:
                     Headers.model_validate(message.headers)
                     _check_payload(message)
+                elif is_foreign is False and message.content_type == "application/json":
+                    # Celery decodes the body once more only to see that it is not of its protocol 1; ours never is.
+                    message._decoded_cache = OF_PROTOCOL_2
                 handle(message)
             except (RedisError, OSError, OperationalError):
                 raise

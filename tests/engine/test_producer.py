@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from redis.connection import Connection
 from taskapp.broker.delivery import PUSHED_AT_ONCE, Message, Producer
 from taskapp.broker.envelope import seal, unseal
 from taskapp.broker.options import Options
+from taskapp.broker.process import Process, process_for
 from taskapp.errors import NotQueued, SubmitOutcomeUnknown
 from taskapp.redis import Link
 from tests.engine.proxy import Proxy
@@ -218,3 +221,23 @@ def test_a_forked_child_pushes_over_a_connection_of_its_own(server: RedisServer,
     names = queued(server)
     assert len(names) == len(set(names)) == 600
     assert [name for name in names if name.startswith("child")] == [f"child-{number}" for number in range(200)]
+
+
+def test_all_threads_share_one_producer_also_when_they_begin_at_once():
+    barrier, found = threading.Barrier(16), []
+
+    def make() -> Process:
+        time.sleep(0.02)
+        return Process(lambda: None, Options(), 1.0)  # type: ignore[arg-type]
+
+    def begin() -> None:
+        barrier.wait()
+        found.append(process_for("one server", make))
+
+    threads = [threading.Thread(target=begin) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({id(process) for process in found}) == 1
