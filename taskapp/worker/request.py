@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 from celery.worker import request as stock
@@ -13,12 +13,16 @@ from celery.worker import request as stock
 from taskapp.broker.channel import EngineChannel
 from taskapp.errors import OutOfMemory
 
+# The stubs lack half of it.
+_Stock: Any = stock.Request
+
 logger = get_logger(__name__)
 
 
-class Request(stock.Request):
+class Request(_Stock):
     """One task on one node."""
 
+    acknowledged: bool
     _ended_by: BaseException | None = None
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
@@ -36,6 +40,17 @@ class Request(stock.Request):
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
             self._ended_by = None
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's signature
+        """Handle a run over its time limit; past the hard one it has failed for good."""
+        self._ended_by = None if soft else TimeLimitExceeded(timeout)
+        return super().on_timeout(soft, timeout)
+
+    def _success_was_stored(self) -> Any:
+        stored = super()._success_was_stored()
+        if stored:
+            self._ended_by = None
+        return stored
 
     def on_retry(self, exc_info: Any) -> Any:
         """Handle a run that asked for another: no failure."""
@@ -65,4 +80,8 @@ class Request(stock.Request):
 
     def _is_dead(self) -> bool:
         error = self._ended_by
-        return error is not None and not isinstance(error, Ignore) and bool(getattr(self.task, "keeps_failures", True))
+        return (
+            error is not None
+            and not isinstance(error, Ignore | Terminated)
+            and bool(getattr(self.task, "keeps_failures", True))
+        )

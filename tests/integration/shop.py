@@ -78,3 +78,8 @@ def charge(amount: int) -> int:
 @shared_task(rate_limit="1/m")
 def newsletter() -> None:
     """Hardly ever may run."""
+
+
+@shared_task(time_limit=1)
+def dawdle() -> None:
+    time.sleep(60)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 import trustme
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, chain, chord, group
 
 from taskapp.errors import SubmitInterrupted
@@ -210,6 +211,24 @@ def test_a_failed_task_is_kept_shown_edited_and_sent_again(
     assert dead_letters(redis_server) == []
     again = app.AsyncResult(result.id)
     assert eventually(lambda: again.state == "SUCCESS" and again.get()) == 7
+
+
+def test_a_task_past_its_hard_limit_is_kept_and_one_that_is_revoked_is_not(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    worker("-P", "prefork", TASKAPP_INCLUDE=SHOP)
+    late = shop.dawdle.delay()
+    held = shop.hold.delay(str(tmp_path / "never"))
+    eventually(lambda: leased_count(redis_server) == 2)
+    eventually(lambda: app.control.revoke(held.id, terminate=True) or held.state == "REVOKED", every_seconds=0.3)
+
+    with pytest.raises(TimeLimitExceeded):
+        late.get(timeout=20)
+    [letter] = eventually(lambda: dead_letters(redis_server))
+    assert (letter["id"], letter["reason"]) == (late.id, "failed")
+    assert "TimeLimitExceeded" in letter["error"]
+    eventually(lambda: leased_count(redis_server) == 0)
+    assert redis_server.client.hget("taskapp:counts", "revoked") == "1"
 
 
 def test_bytes_nobody_can_read_are_kept_as_they_came_and_purged_by_filter(
