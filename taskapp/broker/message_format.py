@@ -20,6 +20,10 @@ to_json = msgspec.json.Encoder(enc_hook=str).encode
 """A message as kombu writes it: all strings, numbers and mappings."""
 
 
+FOREIGN_BYTES_MOST = 32 * 1024 * 1024
+"""A message that was not written by us and is larger is not read: its decoding would hold up the node for seconds."""
+
+
 class Unreadable(ValueError):
     """Bytes that are no message."""
 
@@ -56,7 +60,11 @@ def unpack(envelope: Envelope) -> dict[str, Any]:
     Raises:
         Unreadable: It is none; says why.
     """
-    return _unpack_ours(envelope) if envelope.version == OURS else _unpack_json(envelope.body)
+    if envelope.version == OURS:
+        return _unpack_ours(envelope)
+    if len(envelope.body) > FOREIGN_BYTES_MOST:
+        raise Unreadable(f"it takes {len(envelope.body)} bytes; what others send may take {FOREIGN_BYTES_MOST}")
+    return _unpack_json(envelope.body)
 
 
 def read_arguments(raw: bytes) -> tuple[Any, Any]:
