@@ -211,7 +211,9 @@ class Consumer:
     def _take_alone(self, message: Claimed) -> bool:
         """Give back all that has not started; say whether nothing else is held, so that it may run now."""
         self._give_back(list(self._ahead))
-        if len(self.node.held) == 1:
+        self.node.flush_settled()
+        # A claim on its way would put others beside it.
+        if len(self.node.held) == 1 and not self._claiming:
             self._alone = message.tag
             return True
         self._ahead.appendleft(message)
