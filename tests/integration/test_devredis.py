@@ -253,9 +253,10 @@ def test_a_server_is_ready_for_commands_only_once_its_data_are_loaded(data_dir, 
 
 def test_ctrl_c_in_the_terminal_of_the_starter_does_not_reach_the_server(data_dir):
     code = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from taskapp import devredis
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 print(devredis.ensure(Path(sys.argv[1])).pid, flush=True)
 while True:
     time.sleep(0.1)  # signal.pause() would miss a signal that comes just before it
