@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -229,6 +230,19 @@ def test_a_task_past_its_hard_limit_is_kept_and_one_that_is_revoked_is_not(
     assert "TimeLimitExceeded" in letter["error"]
     eventually(lambda: leased_count(redis_server) == 0)
     assert redis_server.client.hget("taskapp:counts", "revoked") == "1"
+
+
+def test_what_kills_its_child_runs_as_often_as_the_limit_says_also_when_children_die_together(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    killers = shop.kill_the_process.submit_many([(str(ran),)] * 80)
+    pool = worker("-P", "prefork", "-c", "4", TASKAPP_INCLUDE=SHOP, TASKAPP_CRASH_LIMIT="3")
+
+    eventually(lambda: redis_server.client.zcard("taskapp:{default}:dead:crashed") == len(killers), 60)
+    assert Counter(ran.read_text().split()) == {killer.id: 3 for killer in killers}
+    assert shop.greet.delay("still here").get(timeout=20) == "hello still here"
+    assert pool.returncode is None
 
 
 def test_bytes_nobody_can_read_are_kept_as_they_came_and_purged_by_filter(
