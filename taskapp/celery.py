@@ -168,8 +168,7 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
         "worker_enable_prefetch_count_reduction": False,
         "worker_consumer": "taskapp.worker.consumer:Consumer",
-        # Also where prefork is typed; other pools are as typed.
-        "worker_pool": "taskapp.worker.prefork:TaskPool",
+        "worker_pool": "taskapp.worker.pool:TaskPool",
         # Pickle runs code of whoever can write to the broker.
         "task_serializer": "json",
         "result_serializer": "json",

@@ -271,6 +271,20 @@ class OutOfMemory(TaskappError):
         )
 
 
+class TaskExited(TaskappError):
+    """A task that tried to end the process it shares with others, by ``sys.exit()`` for example; it failed."""
+
+    def __str__(self) -> str:
+        return f"the task raised {self.args[0]}, which would end the whole worker; raise an exception instead"
+
+
+class CoroutineCancelled(TaskappError):
+    """A coroutine that was cancelled from within, by what it called, and let that through; the task failed."""
+
+    def __str__(self) -> str:
+        return "the coroutine ended by a CancelledError that nobody outside asked for; catch it, or raise an exception"
+
+
 class CrashedTooOften(TaskappError):
     """A task whose process died too often; its message is among the dead letters."""
 

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     """How many dead letters are kept, for each queue and reason; the oldest go first."""
     parked_seconds: float = Field(default=3_600.0, gt=0)
     """How long a task waits for a node that has its type before it goes to the dead letters."""
+    async_slots: int = Field(default=1_000, ge=1)
+    """How many ``async def`` tasks a node runs at once; functions have as many threads as ``-c`` says."""
+    child_processes: int = Field(default=0, ge=0)
+    """How many ``cpu_bound`` tasks a node runs at once, each in a child process; 0: one for each core."""
+    event_loop: Literal["uvloop", "asyncio"] = "uvloop"
+    """Which loop ``async def`` tasks run on; ``asyncio``, the standard library's, also where there is no uvloop."""
     submit_deadline_seconds: float = Field(default=4.0, gt=0, le=60)
     """How long ``delay()`` tries a broker that does not answer before it raises."""
     canary_seconds: float = Field(default=60.0, ge=0)

@@ -24,6 +24,7 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import Unreadable, pack, to_json, unpack
 from taskapp.broker.options import Options
 from taskapp.broker.process import Process, process_for, role
+from taskapp.broker.slots import AllAlike
 from taskapp.redis import Keys
 
 # Mixed into two channels of kombu; a common base there would be one too many. The stubs know neither well.
@@ -53,13 +54,13 @@ class QoS(_VirtualQoS):
         """Take note of a message that is being handed out."""
         self._delivered[delivery_tag] = message
 
-    def forget(self, delivery_tag: str) -> None:
-        """Take note that a message is done with. Any thread may."""
-        self._delivered.pop(delivery_tag, None)
+    def forget(self, delivery_tag: str) -> Any:
+        """Take note that a message is done with, and return it. Any thread may."""
+        return self._delivered.pop(delivery_tag, None)
 
     def ack(self, delivery_tag: str) -> None:
         """Settle."""
-        self.forget(delivery_tag)
+        self.channel.note_run(delivery_tag, self.forget(delivery_tag))
         self.channel.settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
@@ -229,8 +230,8 @@ class EngineChannel(_Mixin):
         if self._consumer is None:
             process = self.process
             self._consumer = Consumer(
-                process.node, process.connect, Keys(self.global_keyprefix), self.qos.free, self._hand_out,
-                lambda: role.isolates,
+                process.node, process.connect, Keys(self.global_keyprefix), role.slots or AllAlike(self.qos.free),
+                self._hand_out, lambda: role.isolates,
             )  # fmt: skip
             self.connection.cycle.add_consumer(self._consumer)
         self._consumer.consume(self._in_order())
@@ -312,7 +313,6 @@ class EngineChannel(_Mixin):
 
     def settle(self, tag: str) -> None:
         """Finish a claim."""
-        self._note_run(tag)
         self.process.node.settle(tag)
 
     def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
@@ -322,8 +322,7 @@ class EngineChannel(_Mixin):
 
     def bury(self, tag: str, reason: str, detail: str) -> None:
         """Move a message to the dead letters."""
-        self.qos.forget(tag)
-        self._note_run(tag)
+        self.note_run(tag, self.qos.forget(tag))
         self.process.node.bury(tag, reason, detail)
 
     def park(self, tag: str, task: str) -> None:
@@ -331,10 +330,11 @@ class EngineChannel(_Mixin):
         self.qos.forget(tag)
         self.process.node.park(tag, task)
 
-    def _note_run(self, tag: str) -> None:
+    def note_run(self, tag: str, message: Any) -> None:
+        """Tell the consumer how long ``message`` was held."""
         since = self.process.node.held.get(tag)
-        if self._consumer is not None and since is not None:
-            self._consumer.ran(monotonic() - since)
+        if self._consumer is not None and since is not None and message is not None:
+            self._consumer.ran(message.headers.get("task", ""), monotonic() - since)
 
     def stop_claiming(self) -> None:
         """Claim no more, and give back at once what has not been handed out."""

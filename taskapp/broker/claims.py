@@ -26,6 +26,8 @@ class Claim(NamedTuple):
     """In how many seconds the next delayed message of these queues is due."""
     set_aside: int
     """How many keys of a wrong type were renamed."""
+    passed_over: bool
+    """Whether messages were left where they are because this node has no free slot of their kind."""
 
 
 class Result(NamedTuple):

@@ -10,8 +10,7 @@ else. Every token popped is answered by a claim, which passes it on if messages 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -19,19 +18,18 @@ from typing import Any
 from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.node import Node
 from taskapp.broker.pipe import Connect, Pipe
+from taskapp.broker.slots import STUCK_SECONDS, Ahead, Slots
 from taskapp.redis import Keys, NotSent
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1
 """How long a wait lasts at most: messages pushed by others than us wake nobody."""
-AHEAD_SECONDS = 0.02
-"""How much work may be claimed beyond the free slots, measured by how long tasks take."""
-MOST_AHEAD = 64
+SHORT_LOOK_SECONDS = 0.02
+"""How long to wait after a claim that passed messages over for want of a slot: their wake-ups are others' to take."""
+CLAIMED_AT_ONCE = 1_000
 ANSWER_SECONDS = 0.5
 """How long the end of consuming waits for the answer to a claim."""
-STUCK_SECONDS = 0.2
-"""A message claimed ahead that has waited so long is given back: what runs is longer than thought."""
 
 
 class Consumer:
@@ -42,7 +40,7 @@ class Consumer:
         node: Node,
         connect: Connect,
         keys: Keys,
-        free: Callable[[], int],
+        slots: Slots,
         hand_out: Callable[[Claimed], None],
         isolates: Callable[[], bool],
     ) -> None:
@@ -52,24 +50,24 @@ class Consumer:
             node: Whose messages they are.
             connect: How to reach the server, for the connection that waits.
             keys: Names of keys.
-            free: How many more messages may be handed out now.
+            slots: What may be handed out now.
             hand_out: Takes one message.
             isolates: Whether a task that kills its process kills nothing else.
         """
         self.node = node
         self._keys = keys
-        self._free = free
+        self._slots = slots
         self._hand_out = hand_out
         self._isolates = isolates
         node.while_held = self._give_back_held_up
         self.waiting = Pipe(connect)
         self.queues: tuple[str, ...] = ()
-        self._ahead: deque[Claimed] = deque()
-        self._ahead_since = 0.0
+        self._ahead = {kind: Ahead(is_allowed=slots.claims_ahead(kind)) for kind in slots.kinds}
+        self._passed_over = False
+        self._filled: set[str] = set()
         self._claiming = False
         self._must_claim = False
         self._look_at = 0.0
-        self._mean_seconds = 0.1
         self._handing_out = False
         self._alone: str | None = None
         self.stopped = False
@@ -90,7 +88,7 @@ class Consumer:
             self._leave(dropped)
 
     def _leave(self, dropped: Sequence[str]) -> None:
-        self._give_back([message for message in self._ahead if message.queue in dropped])
+        self._give_back([message for message in self._all_ahead() if message.queue in dropped])
         if not self.node.ready():
             return
         if self._claiming:
@@ -113,41 +111,53 @@ class Consumer:
 
     def due_seconds(self) -> float:
         """Return in how many seconds to ``tick`` although nothing has happened."""
-        if self._ahead:
-            return max(0.0, self._ahead_since + STUCK_SECONDS - monotonic())
-        if self._claiming or self._free() <= 0:
+        waiting_since = [ahead.since for ahead in self._ahead.values() if ahead.messages]
+        if waiting_since:
+            return max(0.0, min(waiting_since) + STUCK_SECONDS - monotonic())
+        if self._claiming or not self._has_free_slot():
             return float(LOOK_SECONDS)
         return min(max(0.0, self._look_at - monotonic()), LOOK_SECONDS)
+
+    def _has_free_slot(self) -> bool:
+        return any(self._slots.free(kind) > 0 for kind in self._ahead)
+
+    def _all_ahead(self) -> Iterator[Claimed]:
+        return (message for ahead in self._ahead.values() for message in ahead.messages)
 
     # --- claiming -----------------------------------------------------------------------------
 
     def _claim_more(self) -> None:
         if self._claiming or self._held_alone():
             return
-        free = self._free()
-        ahead = min(MOST_AHEAD, int(AHEAD_SECONDS / self._mean_seconds))
-        want = free + ahead - len(self._ahead) if free > 0 or ahead else 0
-        few = len(self._ahead) * 2 <= ahead and want > 0
-        if not self._must_claim and not (few and monotonic() >= self._look_at):
+        wanted = {kind: ahead.wanted(self._slots.free(kind)) for kind, ahead in self._ahead.items()}
+        want = max(0, min(sum(wanted.values()), CLAIMED_AT_ONCE))
+        is_time = monotonic() >= self._look_at or any(wanted[kind] for kind in self._filled)
+        if not self._must_claim and not (want and is_time):
             return
         self._must_claim = False
-        want = max(0, min(want, 1_000))
-        self._claiming = self.node.claim(self.queues, want, lambda claim: self._claimed(claim, want))
+        self._claiming = self.node.claim(
+            self.queues, want, lambda claim: self._claimed(claim, want, wanted), wanted if len(wanted) > 1 else None
+        )
 
-    def _claimed(self, claim: Claim | None, want: int) -> None:
+    def _claimed(self, claim: Claim | None, want: int, wanted: dict[str, int]) -> None:
         self._claiming = False
         if claim is None:
             self._look_at = monotonic() + 0.1
             return
-        if not self._ahead:
-            self._ahead_since = monotonic()
-        self._ahead.extend(claim.messages)
+        for message in claim.messages:
+            kind = self._slots.kind(message.envelope.task)
+            wanted[kind] -= 1
+            self._ahead[kind].add(message)
         self._give_back([message for message in claim.messages if message.queue not in self.queues])
+        self._passed_over = claim.passed_over
+        # What was passed over is for slots of these kinds, as soon as there is one.
+        self._filled = {kind for kind, left in wanted.items() if left <= 0} if claim.passed_over else set()
         if len(claim.messages) >= want > 0:
             self._look_at = 0.0
         else:
             due = claim.next_due_seconds
-            self._look_at = monotonic() + min(LOOK_SECONDS, LOOK_SECONDS if due is None else max(due, 0.0))
+            at_most = SHORT_LOOK_SECONDS if claim.passed_over else LOOK_SECONDS
+            self._look_at = monotonic() + min(at_most, at_most if due is None else max(due, 0.0))
         self._hand_out_ahead()
 
     # --- handing out --------------------------------------------------------------------------
@@ -157,45 +167,49 @@ class Consumer:
             return
         self._handing_out = True
         try:
-            while self._ahead and self._free() > 0 and self.node.heartbeat.holds() and not self._held_alone():
-                message = self._ahead.popleft()
-                # Taken out and put back: the watch may give it back at this moment, and only one of the two can.
-                if self.node.held.pop(message.tag, None) is None:
-                    continue
-                self.node.held[message.tag] = self._ahead_since = monotonic()
-                if self._is_suspect(message):
-                    if not self._take_alone(message):
-                        return
-                elif message.envelope.task and not self.node.has(message.envelope.task):
-                    self.node.park(message.tag, message.envelope.task)
-                    continue
-                self.handed_out += 1
-                if self._ahead:
-                    self.node.watch.begin()
-                self._hand_out(message)
+            for kind, ahead in self._ahead.items():
+                self._hand_out_of(kind, ahead)
         finally:
             self._handing_out = False
-        if self._ahead and monotonic() > self._ahead_since + STUCK_SECONDS:
-            self._mean_seconds = max(self._mean_seconds, AHEAD_SECONDS)
-            self._give_back(list(self._ahead))
-            self._look_at = monotonic() + AHEAD_SECONDS
+        for ahead in self._ahead.values():
+            if ahead.is_stuck():
+                ahead.was_too_much()
+                self._give_back(list(ahead.messages))
+                self._look_at = monotonic() + SHORT_LOOK_SECONDS
+
+    def _hand_out_of(self, kind: str, ahead: Ahead) -> None:
+        messages = ahead.messages
+        while messages and self._slots.free(kind) > 0 and self.node.heartbeat.holds() and not self._held_alone():
+            message = messages.popleft()
+            # Taken out and put back: the watch may give it back at this moment, and only one of the two can.
+            if self.node.held.pop(message.tag, None) is None:
+                continue
+            self.node.held[message.tag] = ahead.since = monotonic()
+            if self._is_suspect(message):
+                if not self._take_alone(message, ahead):
+                    return
+            elif message.envelope.task and not self.node.has(message.envelope.task):
+                self.node.park(message.tag, message.envelope.task)
+                continue
+            self.handed_out += 1
+            if messages:
+                self.node.watch.begin()
+            self._hand_out(message)
 
     def _give_back_held_up(self) -> bool:
         """Give back what waits behind a task that holds the loop's own thread; called by another."""
-        if not (self._handing_out and self._ahead):
+        if not self._handing_out:
             return False
-        if monotonic() < self._ahead_since + STUCK_SECONDS:
-            return True
         try:
-            waiting = tuple(self._ahead)
+            stuck = [message for ahead in self._ahead.values() if ahead.is_stuck() for message in ahead.messages]
         except RuntimeError:  # the thread is back, and takes from it
             return True
-        self.node.give_back([one.tag for one in waiting if self.node.held.pop(one.tag, None) is not None])
-        return False
+        self.node.give_back([one.tag for one in stuck if self.node.held.pop(one.tag, None) is not None])
+        return any(ahead.messages and not ahead.is_stuck() for ahead in self._ahead.values())
 
-    def ran(self, seconds: float) -> None:
-        """Take note of how long a message was held from handing out to its end."""
-        self._mean_seconds += (max(seconds, 1e-4) - self._mean_seconds) * (0.5 if seconds > self._mean_seconds else 0.1)
+    def ran(self, task: str, seconds: float) -> None:
+        """Take note of how long a message of this type was held from handing out to its end."""
+        self._ahead[self._slots.kind(task)].ran(seconds)
 
     def _is_suspect(self, message: Claimed) -> bool:
         # It has killed, or was near when something did, twice: on a node where that is everybody's
@@ -208,15 +222,15 @@ class Consumer:
             self._look_at = 0.0
         return self._alone is not None
 
-    def _take_alone(self, message: Claimed) -> bool:
+    def _take_alone(self, message: Claimed, ahead: Ahead) -> bool:
         """Give back all that has not started; say whether nothing else is held, so that it may run now."""
-        self._give_back(list(self._ahead))
+        self._give_back(list(self._all_ahead()))
         self.node.flush_settled()
         # A claim on its way would put others beside it.
         if len(self.node.held) == 1 and not self._claiming:
             self._alone = message.tag
             return True
-        self._ahead.appendleft(message)
+        ahead.messages.appendleft(message)
         self._look_at = monotonic() + LOOK_SECONDS
         return False
 
@@ -224,15 +238,18 @@ class Consumer:
         if not messages:
             return
         gone = {message.tag for message in messages}
-        self._ahead = deque(message for message in self._ahead if message.tag not in gone)
+        for ahead in self._ahead.values():
+            kept = [message for message in ahead.messages if message.tag not in gone]
+            ahead.messages.clear()
+            ahead.messages.extend(kept)
         self.node.give_back([message.tag for message in messages if message.tag in self.node.held])
 
     # --- waiting ------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        if self._claiming or self._ahead or self.waiting.unanswered or monotonic() >= self._look_at:
+        if self._claiming or self._passed_over or self.waiting.unanswered or monotonic() >= self._look_at:
             return
-        if self._free() <= 0:
+        if not self._has_free_slot() or any(self._all_ahead()):
             return
         if not self.waiting.is_open:
             self.waiting.unanswered.clear()

@@ -10,7 +10,7 @@ import os
 import select
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -110,7 +110,7 @@ class Node:
             self._settled_tags.clear()
         self.epoch, self._claims = uuid.uuid4().hex, 0
         self.heartbeat.begin(self.epoch)
-        types = sorted(self._role.types())
+        types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
         args = (self._options.prefix, self.clock.predicted_ms(), self.epoch, self._options.lease_ms, *types)
         epoch = self.epoch
         self._send("open", args, lambda answer: self._opened(epoch, answer))
@@ -178,16 +178,24 @@ class Node:
 
     # --- claiming -----------------------------------------------------------------------------
 
-    def claim(self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None]) -> bool:
+    def claim(
+        self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None],
+        slots: Mapping[str, int] | None = None,
+    ) -> bool:  # fmt: skip
         """Ask for up to ``want`` messages of ``queues``, the first queue first; say whether it was asked.
 
-        ``on_claim`` gets the answer, or ``None`` when there will be none.
+        Args:
+            queues: In the order in which they are taken.
+            want: How many.
+            on_claim: Gets the answer, or ``None`` when there will be none.
+            slots: How many of them for each kind of slot; ``None``: any.
         """
         self._claims += 1
         guard = self._options.starvation_guard
         from_below = guard > 0 and self._claims % guard == 0
         args = (
             self._options.prefix, self.clock.predicted_ms(), self.epoch, self._claims, want, int(from_below),
+            ",".join(f"{kind}:{free}" for kind, free in slots.items()) if slots else "",
             len(queues), *queues, *self._missing_types,
         )  # fmt: skip
         epoch, sent_ms = self.epoch, steady_ms()
@@ -206,7 +214,7 @@ class Node:
                     logger.error("the broker refused a claim: %s", answer)
                     self._try_again_at = monotonic() + 0.5
             return None
-        now, wall, offset, next_due, _, set_aside = answer[:6]
+        now, wall, offset, next_due, passed_over, set_aside = answer[:6]
         corrected = self.clock.observe(Reading(now, wall, offset), sent_ms, steady_ms())
         if corrected is not None:
             logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
@@ -221,7 +229,7 @@ class Node:
             self.held[name] = at
             messages.append(Claimed(name, queue, int(priority), unseal(blob), lease))
         due = (next_due - now) / 1_000 if next_due else None
-        return Claim(messages, due, set_aside)
+        return Claim(messages, due, set_aside, bool(passed_over))
 
     # --- what becomes of a claim --------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+from taskapp.broker.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ def nothing(_: Iterable[Buried]) -> None:
     """Do nothing."""
 
 
-def no_types() -> Iterable[str]:
+def no_types() -> Mapping[str, str]:
     """Return the types of a node that takes whatever comes."""
-    return ()
+    return {}
 
 
 @dataclass
@@ -48,8 +50,10 @@ class Role:
 
     name: str = ""
     """Shown where a node is named."""
-    types: Callable[[], Iterable[str]] = field(default=no_types)
-    """The task types it has; none: any."""
+    types: Callable[[], Mapping[str, str]] = field(default=no_types)
+    """The task types it has, each with the kind of slot it takes; none: any."""
+    slots: Slots | None = None
+    """Its slots, if they are of several kinds."""
     isolates: bool = True
     """Whether a task that kills its process kills nothing else (child processes)."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)

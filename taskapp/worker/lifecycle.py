@@ -6,16 +6,22 @@ import gc
 from collections.abc import Iterable
 from typing import Any
 
+import click
 from celery import bootsteps, signals
 from celery.app.task import Context
-from celery.exceptions import NotRegistered, WorkerShutdown
+from celery.concurrency import get_implementation
+from celery.exceptions import ImproperlyConfigured, NotRegistered, WorkerShutdown
 from celery.utils.log import get_logger
+from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.options import Buried
 from taskapp.errors import CrashedTooOften, EvictingBroker
+from taskapp.worker.hub import LoopHub
+from taskapp.worker.pool import TaskPool
+from taskapp.worker.prefork import TaskPool as PreforkPool
 
 logger = get_logger(__name__)
 
@@ -52,9 +58,27 @@ def describe_worker(sender: Any, **_: Any) -> None:
     """Tell the engine what this worker can do, before it consumes."""
     app = sender.app
     process.role.name = sender.hostname
-    process.role.types = lambda: tuple(app.tasks)
+    process.role.types = lambda: {name: slots.kind(name) if (slots := process.role.slots) else "" for name in app.tasks}
+    choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
     process.role.on_buried = lambda buried: fail_buried(app, buried)
+
+
+def choose_pool(worker: Any) -> None:
+    """Give a worker whose pool nobody typed ours, and the loop it needs."""
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("pool") if context is not None else None
+    if worker.pool_cls is TaskPool and source is ParameterSource.COMMANDLINE:
+        # Celery takes the configured pool also for ``-P prefork``.
+        worker.pool_cls = PreforkPool
+    if get_implementation(worker.pool_cls) is not TaskPool:
+        return
+    if not worker.use_eventloop:
+        raise ImproperlyConfigured(
+            f"the pool of coroutines and threads needs an event loop, which the broker {worker._conninfo.as_uri()!r} "
+            "has none for; start the worker with -P threads or -P solo"
+        )
+    worker._conninfo.requires_hub = LoopHub
 
 
 def fail_buried(app: Any, buried: Iterable[Buried]) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any
 
 import celery
 from celery.canvas import Signature
 from celery.utils import uuid
-from pydantic import BaseModel
 
 from taskapp.broker.bulk import collecting
 from taskapp.broker.delivery import PUSHED_AT_ONCE
 from taskapp.errors import InvalidPayload, PermanentError, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
+from taskapp.worker.body import checked
+from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.payload import Payload
 
 Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
 """Arguments of one task."""
 
 NEVER_RETRIED = (PermanentError, InvalidPayload)
+
+follow_contexts()
 
 
 class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
@@ -32,6 +36,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     """
 
     abstract = True
+    cpu_bound = False
+    """Run in a child process of the worker: for what holds the GIL, or must be killed by its hard time limit."""
     typed = False
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
     keeps_failures = True
@@ -44,13 +50,17 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @classmethod
     def on_bound(cls, app: celery.Celery) -> None:  # noqa: ARG003 - the signature is Celery's
         """Put the check of arguments and the dump of a returned model around ``run``."""
+        cls.request_stack = ContextStack()
         run = cls.__dict__.get("run")
         if run is None or "_unchecked_run" in cls.__dict__:
             return
         cls._is_method = not isinstance(run, staticmethod)
         cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
-        checked = _checked(cls, cls._unchecked_run)
-        cls.run = checked if cls._is_method else staticmethod(checked)  # type: ignore[method-assign]
+        run = checked(cls, cls._unchecked_run)
+        cls.run = run if cls._is_method else staticmethod(run)  # type: ignore[method-assign]
+        if iscoroutinefunction(run):
+            # Celery would put its own autoretry around it, which does not await.
+            cls._orig_run = cls.run  # type: ignore[attr-defined]
 
     @classmethod
     @functools.cache
@@ -141,16 +151,3 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
         return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
-
-
-def _checked(task_type: type[Task], run: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(run)
-    def run_checked(*args: Any, **kwargs: Any) -> Any:
-        if payload := task_type.payload():
-            itself, given = args[: task_type._is_method], args[task_type._is_method :]
-            checked, kwargs = payload.to_python(given, kwargs)
-            args = (*itself, *checked)
-        result = run(*args, **kwargs)
-        return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
-
-    return run_checked

@@ -18,6 +18,7 @@ from taskapp.broker.envelope import seal
 from taskapp.broker.heartbeat import Heartbeat
 from taskapp.broker.node import Node
 from taskapp.broker.options import Buried, Options, Role
+from taskapp.broker.slots import AllAlike
 from taskapp.redis import Keys, Link
 from tests.support import RedisServer
 
@@ -70,7 +71,7 @@ class Bench:
 
     def node(self, *types: str, name: str = "node") -> TestNode:
         """Start a node that beats only when it is told to."""
-        role = Role(name=name, types=lambda: types, on_buried=self.told.extend)
+        role = Role(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=self.told.extend)
         node = TestNode(self.connect, self.options, role)
         self.nodes.append(node)
         return node
@@ -143,8 +144,9 @@ class Shift:
         self._seconds, self._slots = seconds, slots
         self.node = bench.node(*types)
         self.consumer = Consumer(
-            self.node, bench.connect, bench.keys, lambda: self._slots - len(self._running), self._begin, lambda: True
-        )
+            self.node, bench.connect, bench.keys, AllAlike(lambda: self._slots - len(self._running)), self._begin,
+            lambda: True,
+        )  # fmt: skip
         self.consumer.consume(queues)
 
     def _begin(self, message: Claimed) -> None:
@@ -171,7 +173,7 @@ class Shift:
         self._running = [each for each in self._running if each[1] not in done]
         for tag in done:
             self.node.settle(tag)
-            self.consumer.ran(self._seconds)
+            self.consumer.ran("", self._seconds)
 
     def stop(self) -> None:
         """Stop consuming."""

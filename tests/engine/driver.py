@@ -24,7 +24,9 @@ class DrivenNode:
 
     def __init__(self, world: World, name: str, types: frozenset[str]) -> None:
         self.world, self.model, self.name, self.types = world, world.model, name, types
-        self.node = Node(world.connect, OPTIONS, Role(name=name, types=lambda: types, on_buried=world.told.extend))
+        self.node = Node(
+            world.connect, OPTIONS, Role(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=world.told.extend)
+        )
         for link in (self.node.pipe, self.node.heartbeat._link):
             link._package = world.package
         self.node.clock = self.node.heartbeat._clock = Steered(world)
@@ -126,7 +128,7 @@ class DrivenNode:
 
     def claim_late(self, number: int, want: int) -> None:
         """Let a claim that was on its way when the connection broke arrive after all."""
-        arguments = (self.world.now_ms, self.epoch, number, want, 0, len(QUEUES), *QUEUES)
+        arguments = (self.world.now_ms, self.epoch, number, want, 0, "", len(QUEUES), *QUEUES)
         answer = self.world.control.run("claim", PREFIX, *arguments)
         assert answer[6:] == [], "a claim was carried out that was fenced off"
 

@@ -69,7 +69,7 @@ MUTATIONS = [
     Mutation("parked messages are in reverse", "prelude", "'LPUSH', key_parked", "'RPUSH', key_parked"),
     Mutation("closing counts a delivery", "close", "'unstarted'", "'retry'"),
     Mutation("emptying leaves parked messages", "empty", "redis.call('DEL', key_parked_messages(queue, task))", ""),
-    Mutation("a node is opened without its types", "open", "'t:' .. ARGV[i], 1", "'u:' .. ARGV[i], 1"),
+    Mutation("a node is opened without its types", "open", "'t:' .. ARGV[i], ARGV", "'u:' .. ARGV[i], ARGV"),
     Mutation("a push wakes nobody", "push", "wake(queue); last = queue", "last = queue"),
     Mutation("a delayed message is ready at once", "push", "if due > NOW then", "if due > NOW + 1e9 then"),
     Mutation("a buried message stays leased", "bury", "redis.call('HDEL', leased, tag)", ""),

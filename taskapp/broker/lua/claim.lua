@@ -1,10 +1,12 @@
 #!lua flags=allow-oom
 -- Take up to WANT messages over the queues, in strict order, under the lease of an epoch.
--- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many queues,
--- the queues, then task types to pass over.
--- Answers: now, wall, offset, next due (0: none), '1' if something is left, number set aside, tag, blob, tag, blob …
+-- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many of them for each kind of slot
+-- ('async:90,thread:2'; '' for any), 8 how many queues, the queues, then task types to pass over.
+-- Answers: now, wall, offset, next due (0: none), '1' if messages were left for want of a slot, number set aside,
+-- tag, blob, tag, blob …
 local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local queue_count = tonumber(ARGV[7])
+local queue_count = tonumber(ARGV[8])
+local PASSED_OVER_MOST = 256 -- how deep to look past messages there is no slot for
 local leased = key_leased(epoch)
 
 if not redis.call('ZSCORE', key_leases(), epoch) then return redis.error_reply('LEASELOST this lease has ended') end
@@ -12,8 +14,8 @@ local fence = redis.call('HGET', key_node(epoch), 'fence')
 if fence and number <= tonumber(fence) then return {NOW, WALL, OFFSET, 0, 0, 0} end
 
 local queues, passed_over, passing = {}, {}, false
-for i = 8, 7 + queue_count do queues[#queues + 1] = ARGV[i] end
-for i = 8 + queue_count, #ARGV do passed_over[ARGV[i]] = true; passing = true end
+for i = 9, 8 + queue_count do queues[#queues + 1] = ARGV[i] end
+for i = 9 + queue_count, #ARGV do passed_over[ARGV[i]] = true; passing = true end
 
 -- promote what is due
 local next_due = 0
@@ -49,15 +51,34 @@ local function take(queue, priority, blob)
   out[#out + 1] = tag; out[#out + 1] = blob
 end
 
+-- The room there is for a task type: as much as its kind of slot leaves. A type this node lacks it takes, to park it.
+local room, kinds = nil, {}
+for kind, free in string.gmatch(ARGV[7], '([^:,]+):(%d+)') do
+  room = room or {}
+  room[kind] = tonumber(free)
+end
+local function kind_of(task)
+  if kinds[task] == nil then kinds[task] = redis.call('HGET', key_node(epoch), 't:' .. task) or '' end
+  return kinds[task]
+end
+local function room_for(task) return room and room[kind_of(task)] or want - count end
+local function fill(task)
+  local kind = room and kind_of(task)
+  if kind and room[kind] then room[kind] = room[kind] - 1 end
+end
+
 -- parked messages of types this node has
 for _, queue in ipairs(queues) do
   if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
     for _, task in ipairs(redis.call('HKEYS', key_parked(queue))) do
       if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
-        local items = redis.call('RPOP', key_parked_messages(queue, task), want - count)
+        local most = math.min(want - count, room_for(task))
+        if most <= 0 then out[5] = 1 end
+        local items = most > 0 and redis.call('RPOP', key_parked_messages(queue, task), most)
         for _, item in ipairs(items or {}) do
           local blob = string.sub(item, 9)
           local _, priority = header(blob)
+          fill(task)
           take(queue, priority, blob)
         end
         forget_if_none_parked(queue, task)
@@ -84,8 +105,9 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
   for k, key in ipairs(keys) do
     if count >= want then break end
     if redis.call('EXISTS', key) == 1 then
-      while count < want do
-        local items = redis.pcall('RPOP', key, want - count)
+      local left = {}
+      while count < want and #left < PASSED_OVER_MOST do
+        local items = redis.pcall('RPOP', key, room and math.min(want - count, 100) or want - count)
         if type(items) == 'table' and items.err then
           set_aside(key, queue_of[k]); aside = aside + 1
           break
@@ -93,26 +115,33 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
         if not items or #items == 0 then break end
         for _, blob in ipairs(items) do
           local task = ''
-          if passing and parked_now < 100 then _, _, _, _, _, task = header(blob) end
-          if passed_over[task] then
+          if room or passing and parked_now < 100 then _, _, _, _, _, task = header(blob) end
+          if passed_over[task] and parked_now < 100 then
             park(queue_of[k], task, blob); parked_now = parked_now + 1
             wake(queue_of[k])
-          else
+          elseif room_for(task) > 0 then
+            fill(task)
             take(queue_of[k], priority_of[k], blob)
+          else
+            left[#left + 1] = blob
           end
         end
       end
+      -- Back where they were: the first of them in front.
+      for i = #left, 1, -1 do redis.call('RPUSH', key, left[i]) end
+      if #left > 0 then out[5] = 1 end
     end
   end
 end
 if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
 
 -- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
-if count >= want then
+if count >= want or out[5] == 1 then
+  local any_left = false
   for q, queue in ipairs(queues) do
-    if redis.call('EXISTS', unpack(levels[q])) > 0 then wake(queue); out[5] = 1 end
+    if redis.call('EXISTS', unpack(levels[q])) > 0 then wake(queue); any_left = true end
   end
-  if out[5] == 0 and next_due > 0 and next_due <= NOW + 1100 then wake(queues[1]) end
+  if not any_left and next_due > 0 and next_due <= NOW + 1100 then wake(queues[1]) end
 end
 out[4], out[6] = next_due, aside
 return out

@@ -1,0 +1,97 @@
+"""Coroutines that can be interrupted with an exception of one's choice, and run where there is no loop of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+
+class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """``SoftTimeLimitExceeded`` inside a coroutine.
+
+    Also a ``CancelledError``: to a ``TaskGroup``, ``timeout()`` or ``gather()`` in between it is the
+    cancellation they know how to pass on, so that no child is left behind.
+    """
+
+
+class Stopped(BaseException):
+    """A run that was ended from outside: revoked, over its hard limit, or at the end of a drain."""
+
+
+class Interruptible:
+    """Awaits a coroutine; ``interrupt`` raises an exception at its innermost ``await``."""
+
+    __slots__ = ("_coroutine", "_error", "_task")
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise ``error`` where the coroutine waits; from the loop's thread."""
+        if self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        steps = self._coroutine.__await__()
+        resume: Callable[..., Any] = steps.send
+        value: Any = None
+        try:
+            while True:
+                waited_for = resume(value)
+                try:
+                    resume, value = steps.send, (yield waited_for)
+                except asyncio.CancelledError as cancelled:
+                    resume, value = steps.throw, self._instead_of(cancelled)
+                except BaseException as error:  # noqa: BLE001 - belongs to the coroutine
+                    resume, value = steps.throw, error
+        except StopIteration as end:
+            return end.value
+        finally:
+            self._task = None
+
+    def _instead_of(self, cancelled: asyncio.CancelledError) -> BaseException:
+        error, self._error = self._error, None
+        if error is None or self._task is None:
+            return cancelled
+        self._task.uncancel()
+        return error
+
+
+_loops = threading.local()
+loop_of_tasks: asyncio.AbstractEventLoop | None = None
+"""The loop all coroutines of this process run on, if there is a thread that runs it."""
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine from a thread without a running loop; return what it returns.
+
+    On the process's loop of tasks if there is one, else on a loop of this thread's own, which stays: what
+    a module opened on it (a client, a pool of connections) is there for the next task.
+    """
+    if loop_of_tasks is not None and loop_of_tasks.is_running():
+        return asyncio.run_coroutine_threadsafe(coroutine, loop_of_tasks).result()
+    if not hasattr(_loops, "loop"):
+        _loops.loop = asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = _loops.loop
+    interruptible = Interruptible(coroutine)
+    task = loop.create_task(_awaited(interruptible))
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except SoftTimeLimitExceeded as limit:
+            # Raised by a signal's handler inside the loop, the coroutine has yet to hear of it.
+            if task.done():
+                raise
+            interruptible.interrupt(SoftTimeLimitReached(*limit.args))
+
+
+async def _awaited(interruptible: Interruptible) -> Any:
+    return await interruptible

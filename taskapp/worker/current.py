@@ -1,0 +1,66 @@
+"""Which task runs here: Celery's stacks of tasks and requests, kept per context instead of per thread.
+
+On an event loop a thread runs many tasks in turns. A context variable follows each of them, also into
+``asyncio.gather``, ``TaskGroup`` and ``to_thread``; on plain threads it is what a thread-local is.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from celery import _state
+from celery.utils.threads import LocalStack
+
+_LocalStack: Any = LocalStack
+
+
+class ContextStack(_LocalStack):
+    """Celery's ``LocalStack``. Its items are never changed in place: contexts that were copied share them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._follow_context()
+
+    def _follow_context(self) -> None:
+        self._items: ContextVar[tuple[Any, ...]] = ContextVar("taskapp_stack", default=())
+
+    def push(self, obj: Any) -> tuple[Any, ...]:
+        """Put ``obj`` on top, in this context."""
+        items = (*self._items.get(), obj)
+        self._items.set(items)
+        return items
+
+    def pop(self) -> Any:
+        """Take the topmost item off, and return it; ``None`` when there is none."""
+        items = self._items.get()
+        self._items.set(items[:-1])
+        return items[-1] if items else None
+
+    @property
+    def stack(self) -> tuple[Any, ...]:
+        """All items, the topmost last."""
+        return self._items.get()
+
+    @property
+    def top(self) -> Any:
+        """The topmost item, or ``None``."""
+        items = self._items.get()
+        return items[-1] if items else None
+
+    def __len__(self) -> int:
+        return len(self._items.get())
+
+    def __release_local__(self) -> None:
+        self._items.set(())
+
+
+def follow_contexts() -> None:
+    """Make ``current_task`` follow contexts.
+
+    A patch, for want of a seam: Celery's modules hold this one object by name, so it cannot be replaced.
+    """
+    stack: Any = _state._task_stack  # type: ignore[attr-defined]  # the stubs lack it
+    if not isinstance(stack, ContextStack):
+        stack.__class__ = ContextStack
+        stack._follow_context()

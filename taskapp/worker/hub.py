@@ -1,0 +1,110 @@
+"""Celery's event loop with an asyncio loop inside: while Celery's waits, the other one runs.
+
+kombu's hub keeps its poller, timers and callbacks; only its waiting is ours. The asyncio loop watches
+the one descriptor of kombu's poller and runs coroutines until that is readable, a timer of the hub is
+due, or somebody asks for a turn of the hub. So the consumer, its timers, remote control and coroutines
+share one thread, with no hand-over between threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from threading import get_ident
+from time import monotonic
+from typing import Any
+
+from kombu.asynchronous.hub import Hub, set_event_loop
+from kombu.utils.eventio import READ, poll
+
+from taskapp.settings import get_settings
+
+_Hub: Any = Hub  # the package has no types
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return an asyncio loop: uvloop's where there is one, unless the settings say otherwise."""
+    if get_settings().event_loop == "uvloop":
+        with suppress(ImportError):
+            import uvloop
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+class LoopPoller:
+    """kombu's own poller, which runs an asyncio loop while it waits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._inner = poll()
+        self.register = self._inner.register
+        self.unregister = self._inner.unregister
+        self._descriptor = (getattr(self._inner, "_epoll", None) or self._inner._kqueue).fileno()
+        loop.add_reader(self._descriptor, self.stop)
+        self.turned_at = monotonic()
+        """When the hub last had its turn (monotonic)."""
+        self._is_stopping = False
+
+    def poll(self, timeout: float | None) -> Any:
+        """Run the asyncio loop for up to ``timeout`` seconds; return what kombu's poller has then."""
+        loop = self._loop
+        self.turned_at = monotonic()
+        self._is_stopping = False
+        timer = None
+        if timeout and timeout > 0:
+            timer = loop.call_later(timeout, self.stop)
+        else:
+            loop.call_soon(self.stop)
+        loop.run_forever()
+        if timer is not None:
+            timer.cancel()
+        return self._inner.poll(0)
+
+    def stop(self) -> None:
+        """End a wait after the callbacks that are ready now."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._loop.stop()
+
+    def close(self) -> None:
+        """Leave the loop, and close kombu's poller."""
+        self._loop.remove_reader(self._descriptor)
+        self._inner.close()
+
+
+class LoopHub(_Hub):
+    """kombu's hub around one asyncio loop, which lives as long as the hub."""
+
+    def __init__(self, timer: Any = None) -> None:
+        self.loop_of_tasks = new_event_loop()
+        super().__init__(timer)
+
+    def _create_poller(self) -> None:
+        self._poller = LoopPoller(self.loop_of_tasks)
+        self._register_fd, self._unregister_fd = self._poller.register, self._poller.unregister
+        if self._waker is not None:
+            self._register_fd(self._waker.fileno(), READ)
+
+    def take_turn(self) -> None:
+        """End the hub's wait: there is something for its callbacks and timers. Other threads use ``call_soon``."""
+        if self.loop_of_tasks.is_running() and get_ident() == self._loop_thread:
+            self._poller.stop()
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """Call ``callback`` in the hub's next turn, which begins at once."""
+        promise = super().call_soon(callback, *args)
+        self.take_turn()
+        return promise
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any:
+        """Call ``callback`` in ``delay`` seconds, also when the hub waits for something later."""
+        entry = super().call_later(delay, callback, *args)
+        self.take_turn()
+        return entry
+
+    def reset(self) -> None:
+        """Begin anew after a broken connection; stay the current hub."""
+        super().reset()
+        set_event_loop(self)

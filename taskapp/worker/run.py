@@ -1,0 +1,65 @@
+"""What a slot of any pool is given to run: one message's task, on this thread or on its event loop."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from celery import current_app
+from celery.utils.nodenames import gethostname
+from kombu.serialization import loads, prepare_accept_content
+
+from taskapp.worker.runner import Awaiting, Runner
+
+Ran = tuple[int, Any, float | None]
+"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
+
+_runners: dict[str, Runner] = {}
+
+
+def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
+    """Run a task on this thread."""
+    runner = runner_of(name)
+    args, kwargs = _arguments(runner, given, body, content_type, encoding)
+    return runner.run(task_id, args, kwargs, given)
+
+
+async def run_async(
+    job: Awaiting, name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
+) -> Ran:
+    """Run a task whose function is a coroutine function, on this event loop."""
+    runner = runner_of(name)
+    args, kwargs = _arguments(runner, given, body, content_type, encoding)
+    return await runner.run_async(task_id, args, kwargs, given, job)
+
+
+def runner_of(name: str) -> Runner:
+    """Return what runs the tasks of a type in this process."""
+    runner = _runners.get(name)
+    if runner is None:
+        app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy
+        runner = _runners[name] = Runner(app.tasks[name], app, gethostname())
+    return runner
+
+
+def forget_runners() -> None:
+    """Make them anew: this is another process now, or the types changed."""
+    _runners.clear()
+
+
+def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
+    """Decode the body into ``given``; return args and kwargs."""
+    if not content_type:
+        args, kwargs, embed = body
+    elif content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
+        # What kombu's decoder does for types JSON lacks takes most of its time.
+        args, kwargs, embed = json.loads(raw)
+    else:
+        accept = prepare_accept_content(runner.app.conf.accept_content)
+        args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
+    given.update(embed or {}, args=args, kwargs=kwargs, hostname=runner.hostname, is_eager=False)
+    return args, kwargs
+
+
+def _raw(body: Any) -> bytes:
+    return body.encode() if isinstance(body, str) else bytes(body)

@@ -1,0 +1,136 @@
+"""A bounded pool of threads whose runs can be given up: interrupted at the next bytecode, or left behind.
+
+Python cannot kill a thread. A run over its soft limit gets an exception raised in it; one over its hard
+limit is settled by its owner and its thread abandoned: another takes its place, and the old one ends
+when what it hangs in returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+class Job:
+    """One call on a thread of the pool."""
+
+    __slots__ = ("__weakref__", "_interrupted", "_lock", "call", "done", "thread_id")
+
+    def __init__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.call = call
+        self.done = done
+        """Called on the job's thread with what ``call`` returned or, as an exception, what it raised."""
+        self.thread_id: int | None = None
+        self._lock = threading.Lock()
+        self._interrupted = False
+
+    def interrupt(self, error: type[BaseException]) -> bool:
+        """Raise ``error`` in the job at its next bytecode, if it runs; say whether it does."""
+        with self._lock:
+            if self.thread_id is None:
+                return False
+            self._interrupted = True
+            _raise_in_thread(ctypes.c_ulong(self.thread_id), ctypes.py_object(error))
+            return True
+
+    def run(self) -> None:
+        """Run it on this thread."""
+        with self._lock:
+            self.thread_id = threading.get_ident()
+        try:
+            outcome = self.call()
+        except BaseException as error:  # noqa: BLE001 - handed to the owner, whatever it is
+            outcome = error
+        self._leave()
+        self.done(outcome)
+
+    def _leave(self) -> None:
+        """Let nobody interrupt this thread for this job any more."""
+        while True:
+            try:
+                with self._lock:
+                    if self.thread_id is not None and self._interrupted:
+                        # An exception that was not raised yet belongs to this job, not to the next.
+                        _raise_in_thread(ctypes.c_ulong(self.thread_id), None)
+                    self.thread_id = None
+                return
+            except BaseException:  # noqa: BLE001, S112 - the interruption itself, between two bytecodes
+                continue
+
+
+class Threads:
+    """Runs jobs on up to ``limit`` threads, started when first needed. Any thread may submit."""
+
+    def __init__(self, limit: int, name: str = "taskapp-task") -> None:
+        self.limit = limit
+        self._name = name
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._alive = 0
+        self._busy = 0
+        self._given_up: set[int] = set()
+
+    def submit(self, job: Job) -> None:
+        """Run ``job`` when a thread is free."""
+        with self._lock:
+            self._busy += 1
+            needed = min(self._busy, self.limit) - self._alive
+            if needed > 0:
+                self._start()
+        self._jobs.put(job)
+
+    def resize(self, limit: int) -> None:
+        """Let ``limit`` jobs run at once from now on; surplus threads end when they are free."""
+        with self._lock:
+            surplus = self._alive - limit
+            self.limit = limit
+        for _ in range(max(surplus, 0)):
+            self._jobs.put(None)
+
+    def abandon(self, job: Job) -> bool:
+        """Leave the thread that runs ``job`` to itself and put another in its place; say whether it ran."""
+        with self._lock:
+            if job.thread_id is None:
+                return False
+            self._given_up.add(job.thread_id)
+            self._alive -= 1
+            self._busy -= 1
+            if self._busy > self._alive:
+                self._start()
+        return True
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads hang in runs that were given up."""
+        return len(self._given_up)
+
+    def close(self) -> None:
+        """End the threads that are free, the others after their job. Waits for none."""
+        with self._lock:
+            alive = self._alive
+        for _ in range(alive):
+            self._jobs.put(None)
+
+    def _start(self) -> None:
+        self._alive += 1
+        self._number += 1
+        # Daemons: a run that never ends must not keep the process from ending.
+        threading.Thread(target=self._work, name=f"{self._name}-{self._number}", daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()
+            del job
+            with self._lock:
+                if threading.get_ident() in self._given_up:
+                    self._given_up.discard(threading.get_ident())
+                    return
+                self._busy -= 1
+        with self._lock:
+            self._alive -= 1
