@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -95,3 +96,11 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 async def _awaited(interruptible: Interruptible) -> Any:
     return await interruptible
+
+
+def _leave_to_parent() -> None:
+    global loop_of_tasks, _loops
+    loop_of_tasks, _loops = None, threading.local()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

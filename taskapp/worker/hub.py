@@ -22,6 +22,9 @@ from taskapp.settings import get_settings
 
 _Hub: Any = Hub  # the package has no types
 
+LONGEST_TURN_SECONDS = 1.0
+"""The hub has its turn at least so often, so that whoever watches can tell that the loop is free."""
+
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Return an asyncio loop: uvloop's where there is one, unless the settings say otherwise."""
@@ -54,7 +57,7 @@ class LoopPoller:
         self._is_stopping = False
         timer = None
         if timeout and timeout > 0:
-            timer = loop.call_later(timeout, self.stop)
+            timer = loop.call_later(min(timeout, LONGEST_TURN_SECONDS), self.stop)
         else:
             loop.call_soon(self.stop)
         loop.run_forever()

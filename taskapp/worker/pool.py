@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from inspect import iscoroutinefunction
+from multiprocessing import cpu_count
+from signal import SIGKILL
 from time import monotonic
 from typing import Any
 
@@ -26,7 +28,10 @@ from kombu.asynchronous import get_event_loop
 from taskapp.broker.process import role
 from taskapp.settings import get_settings
 from taskapp.worker import coroutines
+from taskapp.worker.blocked_loop import BlockedLoop
 from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
+from taskapp.worker.hub import LONGEST_TURN_SECONDS
+from taskapp.worker.prefork import TaskPool as PreforkPool
 from taskapp.worker.run import run_async
 from taskapp.worker.threads import Job, Threads
 
@@ -192,7 +197,38 @@ class _OnThread(_Call):
             self._pool.abandon(self.job)
 
 
-CALLS = {ASYNC: _Coroutine, THREAD: _OnThread}
+class _InChild(_Call):
+    """A task in a child process; its limits and its end are the business of the children's own pool."""
+
+    __slots__ = ("_job",)
+
+    def begin(self) -> None:
+        told = self._callbacks
+        self.has_started = True
+        self._job = self._pool.children.apply_async(
+            self.target, self.arguments, callback=self._done, error_callback=self._failed,
+            accept_callback=told["accept_callback"], timeout_callback=told["timeout_callback"],
+            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.get("correlation_id"),
+        )  # fmt: skip
+
+    def _done(self, outcome: Any) -> None:
+        self._pool.leave(self)
+        self._callbacks["callback"](outcome)
+
+    def _failed(self, seen: Any) -> None:
+        self._pool.leave(self)
+        self._callbacks["error_callback"](seen)
+
+    def terminate(self, signal: Any) -> None:
+        """Kill its child as soon as it has one; if it has, Celery asked for that before."""
+        self._job.terminate(signal)
+
+    def end(self) -> None:
+        if (pid := self._job.worker_pids()) and pid[0]:
+            self._pool.children.terminate_job(pid[0], SIGKILL)
+
+
+CALLS = {ASYNC: _Coroutine, THREAD: _OnThread, PROCESS: _InChild}
 
 
 class TaskPool(_BasePool):
@@ -206,10 +242,15 @@ class TaskPool(_BasePool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.limits: dict[str, int] = {ASYNC: get_settings().async_slots, THREAD: self.limit, PROCESS: 0}
+        self.limits: dict[str, int] = {ASYNC: get_settings().async_slots, THREAD: self.limit}
         self.threads: Threads = Threads(self.limit)
-        self.calls: dict[str, set[_Call]] = {ASYNC: set(), THREAD: set()}
-        self._waiting: dict[str, deque[_Call]] = {ASYNC: deque(), THREAD: deque()}
+        self.children: Any = None
+        if any(kind_of(task) == PROCESS for task in self.app.tasks.values()):
+            self.limits[PROCESS] = get_settings().child_processes or cpu_count()
+            options = {**self.options, "semaphore": None}
+            self.children = PreforkPool(self.limits[PROCESS], putlocks=False, app=self.app, **options)
+        self.calls: dict[str, set[_Call]] = {kind: set() for kind in self.limits}
+        self._waiting: dict[str, deque[_Call]] = {kind: deque() for kind in self.limits}
         self._finished: deque[tuple[_Call, Any]] = deque()
         self._is_collecting = False
         self._kinds: dict[str, str] = {}
@@ -222,6 +263,24 @@ class TaskPool(_BasePool):
         self._hub, self.loop = hub, hub.loop_of_tasks
         coroutines.loop_of_tasks = self.loop
         role.slots = self
+        self._watch = BlockedLoop(self.loop, lambda: hub.poller.turned_at, LONGEST_TURN_SECONDS, self._name_of)
+        self._watch.start()
+        if self.children is not None:
+            self.children.start()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Let the hub watch the children."""
+        if self.children is not None:
+            self.children.register_with_event_loop(loop)
+
+    def did_start_ok(self) -> bool:
+        """Say whether the children could be started."""
+        return self.children is None or bool(self.children.did_start_ok())
+
+    def on_close(self) -> None:
+        """Let the children take no more."""
+        if self.children is not None:
+            self.children.close()
 
     def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, **callbacks: Any) -> _Call:  # noqa: ARG002
         """Begin a task, or keep it until a slot is free."""
@@ -238,11 +297,15 @@ class TaskPool(_BasePool):
         """Let what runs end; the loop goes on turning meanwhile."""
         while any(self.calls.values()) or any(self._waiting.values()):
             self._hub.run_once()
+        if self.children is not None:
+            self.children.stop()
         self._leave_loop()
 
     def on_terminate(self) -> None:
         """End whatever runs."""
         self.stop_all()
+        if self.children is not None:
+            self.children.terminate()
         self._leave_loop()
 
     def stop_all(self) -> None:
@@ -254,7 +317,9 @@ class TaskPool(_BasePool):
                 call.stop()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Do nothing: Celery asks the call itself next, and ``pid`` is this process."""
+        """Kill a child; for a task in this process do nothing: Celery asks the call itself next."""
+        if pid != os.getpid() and self.children is not None:
+            self.children.terminate_job(pid, signal)
 
     def grow(self, n: int = 1) -> None:
         """Run ``n`` more functions at once."""
@@ -276,7 +341,14 @@ class TaskPool(_BasePool):
             "abandoned-threads": self.threads.abandoned,
         }
 
+    def _name_of(self, running: object) -> str:
+        for call in tuple(self.calls[ASYNC]):
+            if getattr(call, "task", None) is running:
+                return f"task {call.arguments[0]}[{call.arguments[1]}]"
+        return "no task, but what tasks have left on the loop" if running is not None else "the worker itself"
+
     def _leave_loop(self) -> None:
+        self._watch.stop()
         self.threads.close()
         coroutines.loop_of_tasks = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from celery import current_app
@@ -45,6 +46,9 @@ def runner_of(name: str) -> Runner:
 def forget_runners() -> None:
     """Make them anew: this is another process now, or the types changed."""
     _runners.clear()
+
+
+os.register_at_fork(after_in_child=forget_runners)
 
 
 def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:

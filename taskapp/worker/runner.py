@@ -59,9 +59,9 @@ logger = get_logger("celery.app.trace")
 Outcome = tuple[int, Any, float | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
 
+main_pid = os.getpid()
+"""The process that imported this; in a child of a pool a SystemExit ends it, and its parent draws the conclusion."""
 CHEAP = (int, float, bool, type(None))
-is_child_process = False
-"""Whether this process is one of a pool's: there a SystemExit ends it, and its parent draws the conclusion."""
 KNOWN_HEADERS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
@@ -348,7 +348,7 @@ def _as_failure(error: BaseException) -> BaseException:
         return error
     elif isinstance(error, CancelledError):
         failure = CoroutineCancelled()
-    elif not is_child_process:
+    elif os.getpid() == main_pid:
         failure = TaskExited(repr(error))
     else:
         raise error
