@@ -108,7 +108,8 @@ class Node:
             self.held.clear()
             self._results.clear()
             self._settled_tags.clear()
-        self.epoch, self._claims = uuid.uuid4().hex, 0
+        # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
+        self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
         types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
         args = (self._options.prefix, self.clock.predicted_ms(), self.epoch, self._options.lease_ms, *types)

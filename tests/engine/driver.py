@@ -55,7 +55,7 @@ class DrivenNode:
         if self.epoch != before:
             assert before not in self.model.leases, "a lease was given up that was alive"
             self.model.open(self.epoch, self.types)
-            self.known, self.claims = [], 0
+            self.known = []
 
     def _settle_down(self) -> None:
         for _ in range(5):

@@ -34,6 +34,24 @@ def test_a_lost_lease_claims_nothing_and_stores_nothing(make_bench: Make) -> Non
     assert names(quick.take(5)) == ["a", "b"]
 
 
+def test_a_run_whose_lease_was_lost_settles_no_message_of_the_lease_after_it(bench: Bench) -> None:
+    bench.push("a")
+    slow, quick = bench.node(), bench.node()
+    [lost] = slow.take(1)
+    bench.end_leases(slow.epoch)
+    bench.reap()
+    assert names(quick.take(1)) == ["a"]
+    bench.push("b")
+    assert slow.ask() is None
+    assert slow.ready()
+    [held] = slow.take(1)
+
+    slow.settle(lost.tag)
+    slow.done()
+
+    assert bench.client.hkeys(bench.keys("leased", slow.epoch)) == [held.tag.encode()]
+
+
 def test_what_becomes_of_a_message_after_its_lease_was_lost_changes_nothing(bench: Bench) -> None:
     bench.push("a", "b", "c")
     slow, quick = bench.node(), bench.node()
