@@ -127,7 +127,7 @@ class Aggregated(BaseModel):
     seconds: float
 
 
-@app.task(name="taskapp.data_processing", soft_time_limit=3_300, time_limit=3_600)
+@app.task(name="taskapp.data_processing", cpu_bound=True, soft_time_limit=3_300, time_limit=3_600)
 def data_processing(aggregation: Aggregation) -> Aggregated:
     """Read a file, keep some rows, group them and measure each group.
 

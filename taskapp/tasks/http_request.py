@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import uuid
 from typing import Annotated, Literal
@@ -111,7 +110,7 @@ def idempotency_key(task_id: str | None) -> str:
     soft_time_limit=MAX_TIMEOUT_SECONDS + 30,
     time_limit=MAX_TIMEOUT_SECONDS + 60,
 )
-def http_request(request: HttpRequest) -> HttpResponse:
+async def http_request(request: HttpRequest) -> HttpResponse:
     """Call a host of ``TASKAPP_HTTP_ALLOWED_HOSTS`` and return its answer.
 
     Running it again sends the request again: a lost worker, or an answer lost on the way, repeats
@@ -135,4 +134,4 @@ def http_request(request: HttpRequest) -> HttpResponse:
     timeout_seconds = request.timeout_seconds or min(settings.http_timeout_seconds, MAX_TIMEOUT_SECONDS)
     allowed = [AllowedHost.parse(entry) for entry in settings.http_allowed_hosts]
     key = idempotency_key(http_request.request.id)
-    return asyncio.run(fetch(request, allowed, timeout_seconds=timeout_seconds, key=key))
+    return await fetch(request, allowed, timeout_seconds=timeout_seconds, key=key)

@@ -143,7 +143,7 @@ class Written(BaseModel):
     sha256: str
 
 
-@app.task(name="taskapp.report_generation", soft_time_limit=300, time_limit=360)
+@app.task(name="taskapp.report_generation", cpu_bound=True, soft_time_limit=300, time_limit=360)
 def report_generation(parts: list[Aggregated], report: Report) -> Written:
     """Write the report about ``parts``, results of ``data_processing``, to ``report.output_path``.
 
