@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from time import monotonic, sleep
@@ -17,6 +17,7 @@ from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
+from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
@@ -48,6 +49,11 @@ class Amqp(AMQP):
     """Celery's AMQP with our connections."""
 
     Connection = Connection
+
+    def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
+        with settlement.collecting():
+            return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
 
 
 class Application(Celery):

@@ -28,6 +28,7 @@ __all__ = [
     "SubmitInterrupted",
     "SubmitOutcomeUnknown",
     "TaskappError",
+    "TooManyFollowUps",
     "TransientError",
     "UnknownQueue",
     "UnknownSetting",
@@ -236,6 +237,16 @@ class UnknownTask(TaskappError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
         super().__init__(f"no task named {name!r}{did_you_mean(name, known)}")
+
+
+class TooManyFollowUps(TaskappError):
+    """More messages than one step can queue, sent by the end of one task."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"more than {limit} tasks would follow this one in one step; "
+            "send them from a task's body, or link several smaller groups"
+        )
 
 
 # --- running ---------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ KEYS: dict[str, str] = {
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>
     # one a submitting process
     "producer": "<P>taskapp:producer:<X>",  # string: number of its last push, or "closed"
+    # one a chord
+    "chord": "<P>taskapp:chord:<X>",  # hash: size, extra, about, finish, sent
+    "chord_parts": "<P>taskapp:chord:<X>:parts",  # hash: task id -> outcome
     # one a queue
     "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token
     "delayed": "<P>taskapp:{<P><X>}:delayed",  # sorted set: id -> due at

@@ -24,6 +24,8 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import Unreadable, pack, to_json, unpack
 from taskapp.broker.options import Options
 from taskapp.broker.process import Process, process_for, role
+from taskapp.broker.settlement import Event, Settlement
+from taskapp.broker.settlement import current as current_settlement
 from taskapp.broker.slots import AllAlike
 from taskapp.redis import Keys
 
@@ -60,7 +62,6 @@ class QoS(_VirtualQoS):
 
     def ack(self, delivery_tag: str) -> None:
         """Settle."""
-        self.channel.note_run(delivery_tag, self.forget(delivery_tag))
         self.channel.settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
@@ -155,11 +156,12 @@ class EngineChannel(_Mixin):
             headers["expires"] = _shifted(expires, self._ahead_seconds())
         message_id, blob = pack(self._as_json(message), priority)
         item = Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob)
-        collector = bulk.current()
-        if collector is None:
-            process.producer.push([item])
-        else:
+        if run := current_settlement():
+            run.add(item)
+        elif collector := bulk.current():
             collector.add(item, process.producer.push)
+        else:
+            process.producer.push([item])
 
     def _ahead_seconds(self) -> float:
         return self.process.producer.known_clock().ahead_of_here_seconds()
@@ -184,14 +186,13 @@ class EngineChannel(_Mixin):
         if is_event and monotonic() < self._events_lost_until:
             return
         body = to_json(self._as_json(message))
-        commands = [
-            ("PUBLISH", self.global_keyprefix + topic, body)
-            for topic in self._get_publish_topics(exchange, routing_key)
-        ]
-        collector = bulk.current()
+        topics = [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
+        commands = [("PUBLISH", topic, body) for topic in topics]
         if not is_event:
             self._publish(commands)
-        elif collector is not None:
+        elif run := current_settlement():
+            run.events += [Event(topic, body) for topic in topics]
+        elif collector := bulk.current():
             for command in commands:
                 collector.add_event(command, self._publish_events)
         else:
@@ -311,19 +312,20 @@ class EngineChannel(_Mixin):
 
     # --- what becomes of a message ----------------------------------------------------------------
 
-    def settle(self, tag: str) -> None:
-        """Finish a claim."""
-        self.process.node.settle(tag)
+    def settle(self, tag: str, settlement: Settlement | None = None) -> None:
+        """Finish a claim, with all that its run left. Any thread may."""
+        self.note_run(tag, self.qos.forget(tag))
+        self.process.node.settle(tag, settlement)
 
     def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
         """Put a message back, see ``Node.give_back``."""
         self.qos.forget(tag)
         self.process.node.give_back([tag], kind, delay_seconds)
 
-    def bury(self, tag: str, reason: str, detail: str) -> None:
-        """Move a message to the dead letters."""
+    def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
+        """Move a message to the dead letters, otherwise as ``settle`` does."""
         self.note_run(tag, self.qos.forget(tag))
-        self.process.node.bury(tag, reason, detail)
+        self.process.node.bury(tag, reason, detail, settlement)
 
     def park(self, tag: str, task: str) -> None:
         """Set a message aside for a node that has its task type."""

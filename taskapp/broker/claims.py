@@ -1,4 +1,4 @@
-"""What a claim brings, and what goes with its end."""
+"""What a claim brings."""
 
 from __future__ import annotations
 
@@ -28,15 +28,3 @@ class Claim(NamedTuple):
     """How many keys of a wrong type were renamed."""
     passed_over: bool
     """Whether messages were left where they are because this node has no free slot of their kind."""
-
-
-class Result(NamedTuple):
-    """A result to store when its message is settled, in the same step."""
-
-    key: str | bytes
-    value: str | bytes
-    expires_seconds: int
-    """0 for ever."""
-
-
-NO_RESULT = Result("", b"", 0)

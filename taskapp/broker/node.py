@@ -16,12 +16,13 @@ from typing import Any
 
 import hiredis
 
-from taskapp.broker.claims import NO_RESULT, Claim, Claimed, Result
+from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.clock import Clock, Reading, steady_ms
 from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
+from taskapp.broker.settlement import Settlement
 from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
@@ -31,8 +32,9 @@ logger = logging.getLogger(__name__)
 NEVER_AGAIN = ("open", "recover", "claim", "")
 """Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
 MISSING_TYPES_MOST = 100
-SETTLE_ITEMS = 1 + len(NO_RESULT)
 SETTLED_AT_ONCE = 100
+STEPS_AT_ONCE = 10_000
+"""Arguments of a settle that is not put off any more."""
 STRAGGLER_SECONDS = 0.01
 """How long a finished claim may wait for others at most."""
 
@@ -44,7 +46,7 @@ class Node:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park", "bury"))
+        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
         """The connection to watch: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
@@ -58,8 +60,8 @@ class Node:
         self.epoch = ""
         self.held: dict[str, float] = {}
         """Tag to when it was claimed: all messages of this node that are not settled."""
-        self._results: dict[str, Result] = {}
-        self._settled_tags: list[Any] = []
+        self._settled_tags: list[str] = []
+        self._settled_steps: list[Any] = []
         self._settled_at = 0.0
         self._settling = threading.Lock()
         self.watch = Watch(self._look)
@@ -106,8 +108,8 @@ class Node:
                 self._options.lease_seconds, len(self.held),
             )  # fmt: skip
             self.held.clear()
-            self._results.clear()
             self._settled_tags.clear()
+            self._settled_steps.clear()
         # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
         self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
@@ -162,7 +164,7 @@ class Node:
             on_answer = self._given_back_again if call.name == "requeue" else self._ignore
             self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
         mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
-        mentioned.update(self._settled_tags[::SETTLE_ITEMS])
+        mentioned.update(self._settled_tags)
         # Claims whose answer was lost: nobody here knows these messages.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
             logger.info("giving back %d messages whose claim was never answered", len(unknown))
@@ -234,25 +236,30 @@ class Node:
 
     # --- what becomes of a claim --------------------------------------------------------------
 
-    def attach(self, lease: str, tag: str, result: Result) -> bool:
-        """Keep ``result`` to be stored in the step that settles or buries its claim; say whether it is held here."""
-        if tag not in self.held or lease != self._keys("leased", self.epoch):
-            return False
-        self._results[tag] = result
-        return True
+    def settle(self, tag: str, settlement: Settlement | None = None) -> None:
+        """Finish a claim with all that its run left, in one step. Changes nothing if the lease was lost meanwhile.
 
-    def settle(self, tag: str) -> None:
-        """Finish a claim, with its result. Changes nothing if the lease was lost meanwhile."""
+        Put off until ``flush_settled`` on the thread that calls it, to be carried out with others.
+        """
+        self._finish(tag, settlement.steps() if settlement is not None else ())
+
+    def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
+        """Move a claimed message to the dead letters, otherwise as ``settle`` does."""
+        steps = settlement.steps() if settlement is not None else []
+        self._finish(tag, (*steps, "D", reason, detail[:2_000]))
+
+    def _finish(self, tag: str, steps: Sequence[Any]) -> None:
         if self.held.pop(tag, None) is None:
-            self._results.pop(tag, None)
             self._stale(tag)
             return
         with self._settling:
-            self._settled_tags += (tag, *self._results.pop(tag, NO_RESULT))
+            self._settled_tags.append(tag)
+            self._settled_steps += ("T", tag, *steps)
             waiting = len(self._settled_tags)
-            if waiting == SETTLE_ITEMS:
+            if waiting == 1:
                 self._settled_at = monotonic()
-        if self.batching_thread != threading.get_ident() or waiting >= SETTLED_AT_ONCE * SETTLE_ITEMS:
+            is_much = waiting >= SETTLED_AT_ONCE or len(self._settled_steps) >= STEPS_AT_ONCE
+        if is_much or self.batching_thread != threading.get_ident():
             self.flush_settled()
         else:
             self.watch.begin()
@@ -261,10 +268,13 @@ class Node:
         """Tell the engine of the claims that were finished."""
         if not self._settled_tags:
             return
+        options = self._options
         with self._settling:
-            tags, self._settled_tags = self._settled_tags, []
-            if tags:
-                self._send("settle", (self._options.prefix, 0, self.epoch, *tags), self._settled)
+            steps, self._settled_steps = self._settled_steps, []
+            self._settled_tags = []
+            if steps:
+                args = (options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit)
+                self._send("settle", (*args, self._role.name, *steps), self._settled)
 
     def _look(self) -> bool:
         """Settle what waits while its thread runs one long task after short ones; call ``while_held``."""
@@ -287,7 +297,6 @@ class Node:
             some = tags[start : start + 1_000]
             for tag in some:
                 self.held.pop(tag, None)
-                self._results.pop(tag, None)
             self._send(
                 "requeue",
                 (
@@ -303,20 +312,7 @@ class Node:
         if len(self._missing_types) > MISSING_TYPES_MOST:
             del self._missing_types[next(iter(self._missing_types))]
         self.held.pop(tag, None)
-        self._send("park", (self._options.prefix, self.clock.predicted_ms(), self.epoch, tag, task), self._settled)
-
-    def bury(self, tag: str, reason: str, detail: str) -> None:
-        """Move a claimed message to the dead letters, with its result."""
-        options = self._options
-        self.held.pop(tag, None)
-        self._send(
-            "bury",
-            (
-                options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit, self._role.name,
-                tag, reason, detail[:2_000], *self._results.pop(tag, NO_RESULT),
-            ),
-            self._settled,
-        )  # fmt: skip
+        self._send("park", (self._options.prefix, self.clock.predicted_ms(), self.epoch, tag, task), self._changed)
 
     def count(self, name: str) -> None:
         """Count what is not kept: ``expired``, ``revoked``."""
@@ -338,10 +334,10 @@ class Node:
 
     def _given_back(self, answer: Any) -> None:
         if isinstance(answer, Exception):
-            self._settled(answer)
+            self._ignore(answer)
             return
         stale, buried = answer
-        self._settled(stale)
+        self._changed(stale)
         if buried:
             self._role.on_buried(named(buried))
 
@@ -353,7 +349,16 @@ class Node:
 
     def _settled(self, answer: Any) -> None:
         if isinstance(answer, Exception):
-            logger.error("the broker refused: %s", answer)
+            self._ignore(answer)
+            return
+        stale, failed = answer
+        self._changed(stale)
+        for tag, problem in zip(failed[::2], failed[1::2], strict=True):
+            logger.error("claim %s could not be finished and stays with this node: %s", tag.decode(), problem.decode())
+
+    def _changed(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._ignore(answer)
             return
         for tag in answer:
             self._stale(tag.decode(errors="surrogateescape"))

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from redis.connection import Connection
 
-from taskapp.broker.claims import Result
 from taskapp.broker.delivery import Producer
 from taskapp.broker.node import Node
 from taskapp.broker.options import Options, Role
@@ -51,11 +50,6 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-def attach_result(lease: str, tag: str, result: Result) -> bool:
-    """Let ``result`` be stored in the step that settles claim ``tag``; say whether this process holds that claim."""
-    return any(process.node.attach(lease, tag, result) for process in _processes.values())
 
 
 def count(name: str) -> None:

@@ -15,8 +15,7 @@ from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 
-from taskapp.broker.claims import Result
-from taskapp.broker.process import attach_result
+from taskapp.broker.settlement import Result, collecting, current
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
@@ -72,18 +71,42 @@ class Results(_Mixin):
         else:
             self._started.drop(arguments[0])
             record = self._record(*arguments)
-            if not self._travels_with_claim(record):
+            run = current()
+            if run is not None and self._can_settle(len(record.value)):
+                run.results.append(Result(record.key, record.value, record.keep_seconds))
+            else:
                 self._write(record, retry_seconds=self.result_retry_seconds)
         return result
 
-    def _travels_with_claim(self, record: Record) -> bool:
-        """Hand a final result to the claim this process holds: both are settled in one step."""
-        fence = record.fence
-        if not (fence.lease and record.is_final) or self.compression is not None or self.serializer != "json":
-            return False
-        if len(record.value) > TRAVELS_BYTES:
-            return False
-        return attach_result(fence.lease, fence.tag, Result(record.key, record.value, record.keep_seconds))
+    def _can_settle(self, size_bytes: int) -> bool:
+        """Say whether a record can be stored in the step that settles its run."""
+        return (
+            self._lies_beside_messages
+            and size_bytes <= TRAVELS_BYTES
+            and self.compression is None
+            and self.serializer == "json"
+        )
+
+    def mark_as_done(self, *args: Any, **options: Any) -> None:
+        """Record a success, in the step that settles the run."""
+        with collecting():
+            super().mark_as_done(*args, **options)
+
+    def mark_as_failure(self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **rest: Any) -> None:
+        """Record a failure, in the step that settles the run; what was to follow a success does not."""
+        # Without a request it is said of another task, whose failure follows from this one's end.
+        with collecting(drop=request is not None):
+            super().mark_as_failure(task_id, exc, traceback, request, **rest)
+
+    def mark_as_retry(self, *args: Any, **options: Any) -> Any:
+        """Record that the task will run again, in the step that settles this run."""
+        with collecting():
+            return super().mark_as_retry(*args, **options)
+
+    def mark_as_revoked(self, *args: Any, **options: Any) -> None:
+        """Record that the task was revoked or has expired, in the step that settles it."""
+        with collecting():
+            super().mark_as_revoked(*args, **options)
 
     def _write_started(self, arguments: Any) -> None:
         """Write a STARTED that was held; one that cannot be written is of no use later."""

@@ -10,9 +10,10 @@ from celery import current_app
 from celery.utils.nodenames import gethostname
 from kombu.serialization import loads, prepare_accept_content
 
+from taskapp.broker.settlement import Settlement, settling
 from taskapp.worker.runner import Awaiting, Runner
 
-Ran = tuple[int, Any, float | None]
+Ran = tuple[int, Any, float | None, Settlement | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
 
 _runners: dict[str, Runner] = {}
@@ -22,7 +23,9 @@ def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type:
     """Run a task on this thread."""
     runner = runner_of(name)
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
-    return runner.run(task_id, args, kwargs, given)
+    settlement = _settlement(runner, given)
+    with settling(settlement):
+        return (*runner.run(task_id, args, kwargs, given), settlement)
 
 
 async def run_async(
@@ -31,7 +34,18 @@ async def run_async(
     """Run a task whose function is a coroutine function, on this event loop."""
     runner = runner_of(name)
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
-    return await runner.run_async(task_id, args, kwargs, given, job)
+    settlement = _settlement(runner, given)
+    with settling(settlement):
+        return (*await runner.run_async(task_id, args, kwargs, given, job), settlement)
+
+
+def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
+    """Return what shall collect the end of a run; ``None`` where it holds no claim, so that all goes out at once.
+
+    So it is on another broker, and for a task that is acknowledged before it runs.
+    """
+    properties = given.get("properties")
+    return Settlement() if properties and "lease" in properties and runner.task.acks_late else None
 
 
 def runner_of(name: str) -> Runner:

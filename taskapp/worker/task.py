@@ -12,8 +12,9 @@ import celery
 from celery.canvas import Signature
 from celery.utils import uuid
 
-from taskapp.broker.bulk import collecting
+from taskapp.broker import bulk
 from taskapp.broker.delivery import PUSHED_AT_ONCE
+from taskapp.broker.settlement import collecting, settling
 from taskapp.errors import InvalidPayload, PermanentError, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
 from taskapp.worker.body import checked
 from taskapp.worker.current import ContextStack, follow_contexts
@@ -43,6 +44,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     keeps_failures = True
     """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
     Request = "taskapp.worker.request:Request"
+    Strategy = "taskapp.worker.strategy:Strategy"
     retry_jitter = True
     _is_method: bool
     _unchecked_run: Callable[..., Any]
@@ -120,10 +122,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         begun: list[Any] = []
         held_back = False
         try:
-            with collecting() as bulk:
+            with bulk.collecting() as collected:
                 for task_id, call in zip(ids, batch, strict=True):
                     begun.append(self._submit_call(call, task_id, options))
-                    held_back = bool(bulk.waiting)
+                    held_back = bool(collected.waiting)
         except TaskappError as error:
             # What was collected was dropped, or pushed whole; on another broker each went out by itself.
             queued = results if held_back or not begun else results + begun
@@ -150,4 +152,15 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
-        return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
+        with collecting(keep=True):
+            return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
+
+    def on_replace(self, sig: Signature[Any]) -> Any:
+        """Send what replaces this task, in the step that finishes it."""
+        with collecting(keep=True):
+            return super().on_replace(sig)
+
+    def apply(self, *args: Any, **options: Any) -> Any:
+        """Run here and now, as Celery does; what follows is sent at once, also inside another task's run."""
+        with settling(None):
+            return super().apply(*args, **options)

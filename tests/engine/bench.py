@@ -18,6 +18,7 @@ from taskapp.broker.envelope import seal
 from taskapp.broker.heartbeat import Heartbeat
 from taskapp.broker.node import Node
 from taskapp.broker.options import Buried, Options, Role
+from taskapp.broker.settlement import Chord, ChordPart, Result, Settlement
 from taskapp.broker.slots import AllAlike
 from taskapp.redis import Keys, Link
 from tests.support import RedisServer
@@ -125,6 +126,18 @@ class TestNode(Node):
         """Let go of everything, as a killed process does."""
         self.pipe.close()
         self.heartbeat._link.close()
+
+
+def leaving(*left: Result | ChordPart | Chord | Message) -> Settlement:
+    """Return the settlement of a run that leaves all of ``left``."""
+    settlement = Settlement()
+    lists = {
+        Result: settlement.results, ChordPart: settlement.parts, Chord: settlement.chords,
+        Message: settlement.messages,
+    }  # fmt: skip
+    for each in left:
+        lists[type(each)].append(each)
+    return settlement
 
 
 def names(messages: Iterable[Claimed]) -> list[str]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import hiredis
 
-from taskapp.broker.claims import Claim, Result
+from taskapp.broker.claims import Claim
+from taskapp.broker.delivery import Message as Follow
 from taskapp.broker.node import Node
 from taskapp.broker.options import Role
-from taskapp.redis import Keys
-from tests.engine.model import GUARD, QUEUES, UNIT_SECONDS, Effect, Engine, Message
+from taskapp.broker.settlement import ChordPart, Result, Settlement
+from tests.engine.bench import leaving
+from tests.engine.model import GUARD, QUEUES, UNIT_SECONDS, Effect, Engine, Leaves, Message
 from tests.engine.world import OPTIONS, PREFIX, Fault, Steered, World
 
 
@@ -199,26 +201,32 @@ class DrivenNode:
             assert abs(answer.next_due_seconds - (next_due - self.model.now) * UNIT_SECONDS) < 10
         self.known += [tag for tag, _ in expected]
 
-    def _attach(self, tag: str) -> Callable[[bool], None]:
-        """Give ``tag`` a result to be stored with what becomes of it; return what notes whether it must be there."""
-        lease = Keys(PREFIX)("leased", self.epoch)
-        key = f"result {lease} {tag}"
-        assert self.node.attach(lease, tag, Result(key, tag.encode(), 60))
-        results = self.world.results
-        return lambda held: results.update({key: tag.encode() if held else results.get(key)})
+    def _leaving(self, tag: str, leaves: Leaves) -> tuple[Settlement, Callable[[bool], None]]:
+        """Return a settlement with a result and ``leaves``, and what notes whether the result must be there."""
+        key = f"result {self.epoch} {tag}"
+        settlement, results = leaving(Result(key, tag.encode(), 60)), self.world.results
+        if leaves.part is not None:
+            chord, slot, outcome = leaves.part
+            settlement.parts.append(ChordPart(chord, slot, int(outcome[:1]), outcome[1:], 60))
+        if leaves.finished:
+            settlement.finished.append(leaves.finished)
+        for queue, name, message, due in leaves.follow_ups:
+            due_ms = self.world.at_ms(due) if due else 0
+            settlement.add(Follow(queue, message.priority, due_ms, name, self.world.blob_of(message)))
+        return settlement, lambda held: results.update({key: tag.encode() if held else results.get(key)})
 
-    def settle(self, tags: list[str], fault: Fault) -> None:
+    def settle(self, tags: dict[str, Leaves], fault: Fault) -> None:
         self.known = [tag for tag in self.known if tag not in tags]
-        epoch, notes = self.epoch, {tag: self._attach(tag) for tag in tags}
+        epoch, left = self.epoch, {tag: self._leaving(tag, leaves) for tag, leaves in tags.items()}
 
         def act() -> None:
-            for tag in tags:
-                self.node.settle(tag)
+            for tag, (settlement, _) in left.items():
+                self.node.settle(tag, settlement)
             self.node.flush_settled()
 
         def effect(engine: Engine) -> None:
-            for tag, note in notes.items():
-                note(engine.settle(epoch, tag))
+            for tag, (_, note) in left.items():
+                note(engine.settle(epoch, tag, tags[tag]))
 
         self.do(act, effect, fault)
 
@@ -237,14 +245,15 @@ class DrivenNode:
         epoch = self.epoch
         self.do(lambda: self.node.park(tag, task), lambda engine: engine.park(epoch, tag, task), fault)
 
-    def bury(self, tag: str, reason: str, fault: Fault) -> None:
+    def bury(self, tag: str, reason: str, leaves: Leaves, fault: Fault) -> None:
         self.known.remove(tag)
-        epoch, note = self.epoch, self._attach(tag)
-        self.do(
-            lambda: self.node.bury(tag, reason, "why"),
-            lambda engine: note(engine.bury(epoch, tag, reason, self.name)),
-            fault,
-        )
+        epoch, (settlement, note) = self.epoch, self._leaving(tag, leaves)
+
+        def act() -> None:
+            self.node.bury(tag, reason, "why", settlement)
+            self.node.flush_settled()
+
+        self.do(act, lambda engine: note(engine.bury(epoch, tag, reason, self.name, leaves)), fault)
 
     def beat(self) -> None:
         alive = self.model.beat(self.epoch)

@@ -51,6 +51,28 @@ class Letter:
 
 
 @dataclass
+class Chord:
+    """A chord and the parts that were counted: by slot, ``b"1"`` or ``b"0"`` and a value."""
+
+    size: int
+    finish: Message
+    parts: dict[str, bytes] = field(default_factory=dict)
+    is_sent: bool = False
+
+
+@dataclass
+class Leaves:
+    """What a run leaves to be done with the end of its claim."""
+
+    follow_ups: list[tuple[str, str, Message, float]] = field(default_factory=list)
+    """Queue, id, message and when it is due."""
+    part: tuple[str, str, bytes] | None = None
+    """Chord, slot and outcome."""
+    finished: str = ""
+    """A chord that is not needed any more."""
+
+
+@dataclass
 class Engine:
     """Every place a message can be in, and the operations on them."""
 
@@ -65,6 +87,7 @@ class Engine:
     types: dict[str, frozenset[str]] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
     last_number: Counter[str] = field(default_factory=Counter)
+    chords: dict[str, Chord] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
     """How many messages are nowhere any more, by what ended them."""
@@ -181,10 +204,31 @@ class Engine:
 
     # --- what becomes of a claim ------------------------------------------------------------------
 
-    def settle(self, epoch: str, tag: str) -> bool:
-        settled = self.leased.get(epoch, {}).pop(tag, None) is not None
-        self.gone["settled"] += settled
-        return settled
+    def settle(self, epoch: str, tag: str, leaves: Leaves) -> bool:
+        if tag not in self.leased.get(epoch, {}):
+            return False
+        self._leave(queue_of(tag), leaves)
+        del self.leased[epoch][tag]
+        self.gone["settled"] += 1
+        return True
+
+    def _leave(self, queue: str, leaves: Leaves) -> None:
+        if leaves.part is not None:
+            self._count_part(queue, *leaves.part)
+        self.chords.pop(leaves.finished, None)
+        for to_queue, identity, message, due in leaves.follow_ups:
+            self.push(to_queue, [(identity, message)], due)
+
+    def _count_part(self, queue: str, name: str, slot: str, outcome: bytes) -> None:
+        chord = self.chords.get(name)
+        if chord is None or chord.is_sent:
+            return
+        if not chord.parts.get(slot, b"").startswith(b"1"):
+            chord.parts[slot] = outcome
+        if len(chord.parts) >= chord.size:
+            chord.is_sent = True
+            self.pushed += 1
+            self.ready[queue, chord.finish.priority].insert(0, chord.finish)
 
     def requeue(self, epoch: str, tags: Sequence[str], kind: str, due: float, node: str) -> None:
         for tag in reversed(tags):
@@ -197,9 +241,11 @@ class Engine:
         if message is not None:
             self._park(queue_of(tag), task, message)
 
-    def bury(self, epoch: str, tag: str, reason: str, node: str) -> bool:
-        message = self.leased.get(epoch, {}).pop(tag, None)
+    def bury(self, epoch: str, tag: str, reason: str, node: str, leaves: Leaves) -> bool:
+        message = self.leased.get(epoch, {}).get(tag)
         if message is not None:
+            self._leave(queue_of(tag), leaves)
+            del self.leased[epoch][tag]
             self._bury(queue_of(tag), message, reason, node)
         return message is not None
 
@@ -324,6 +370,7 @@ class Engine:
                 for queue, letters in self.dead.items()
                 for number, letter in letters.items()
             },
+            "chords": {name: (chord.is_sent, chord.parts) for name, chord in self.chords.items()},
             "counts": +self.counts,
         }
 

@@ -58,6 +58,7 @@ class Observer:
             },
             "fences": {epoch: int(node[b"fence"]) for epoch, node in nodes.items() if b"fence" in node},
             "dead": {found[0]: found[1] for queue in QUEUES for found in self._dead(queue, values)},
+            "chords": dict(self._chords(names, values)),
             "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
         }
 
@@ -91,8 +92,20 @@ class Observer:
         known |= {self.keys("parked_messages", queue, task) for queue in QUEUES for task in self.tasks}
         known |= {self.keys("dead", queue, reason) for queue in QUEUES for reason in REASONS}
         known |= {self.keys(name, epoch) for epoch in epochs for name in ("leased", "node")}
+        known |= {each for name in names if ":chord:" in name for each in self._chord_keys(name)}
         strange = [name for name in names if name not in known and ":producer:" not in name]
         assert not strange, f"keys that belong to nothing: {strange}"
+
+    def _chord_keys(self, name: str) -> tuple[str, str]:
+        chord = name.removeprefix(self.keys("chord")).removesuffix(":parts")
+        return self.keys("chord", chord), self.keys("chord_parts", chord)
+
+    def _chords(self, names: list[str], values: dict[str, Any]) -> Iterable[tuple[str, tuple[bool, dict[str, bytes]]]]:
+        """Return each chord by its name: whether its last message was sent, and the parts counted."""
+        abouts = [name for name in names if ":chord:" in name and not name.endswith(":parts")]
+        for about, parts in map(self._chord_keys, abouts):
+            found = {slot.decode(): outcome for slot, outcome in values.get(parts, {}).items()}
+            yield about.removeprefix(self.keys("chord")), (b"sent" in values[about], found)
 
     def _ready(self, values: dict[str, Any]) -> dict[tuple[str, int], list[Any]]:
         lists = {(queue, priority): values.get(self.keys.ready(queue, priority)) for _, queue, priority in FOUND}

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from taskapp.broker.claims import Result
 from taskapp.broker.envelope import unseal
-from tests.engine.bench import Bench, names
+from taskapp.broker.settlement import Result
+from tests.engine.bench import Bench, leaving, names
 
 Make = Callable[..., Bench]
 
@@ -22,11 +22,10 @@ def test_a_lost_lease_claims_nothing_and_stores_nothing(make_bench: Make) -> Non
     bench.push("a", "b")
     slow, quick = bench.node(), bench.node()
     [held] = slow.take(1)
-    assert slow.attach(held.lease, held.tag, Result("result-a", b"late", 60))
 
     bench.end_leases(slow.epoch)
     bench.reap()
-    slow.settle(held.tag)
+    slow.settle(held.tag, leaving(Result("result-a", b"late", 60)))
     slow.done()
 
     assert bench.client.get("result-a") is None

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from taskapp.broker.claims import Result
 from taskapp.broker.envelope import seal, unseal
 from taskapp.broker.options import Options
+from taskapp.broker.settlement import Result
 from taskapp.errors import BrokerFull
-from tests.engine.bench import Bench, names
+from tests.engine.bench import Bench, leaving, names
 from tests.support import RedisServer, eventually
 
 FAR_MS = 3_600_000
@@ -202,12 +202,11 @@ def test_work_that_was_done_while_the_connection_was_broken_is_settled_when_the_
     bench.push("done")
     node = bench.node()
     [message] = node.take()
-    node.attach(message.lease, message.tag, Result("result", b"42", 60))
     bench.client.client_kill_filter(_type="normal", skipme=True)
     while node.pipe.is_open:
         node.read()
 
-    node.settle(message.tag)
+    node.settle(message.tag, leaving(Result("result", b"42", 60)))
     node.close(("q1",))
 
     assert bench.client.get("result") == b"42"
@@ -230,8 +229,7 @@ def test_a_full_server_refuses_pushes_and_lets_nodes_go_on(each_server: RedisSer
         assert caught.value.task_ids == ["too much", "far too much"]
         assert node.heartbeat.beat() > 0
         assert not node.heartbeat.lost
-        node.attach(done.lease, done.tag, Result("result", b"42", 60))
-        node.settle(done.tag)
+        node.settle(done.tag, leaving(Result("result", b"42", 60)))
         node.give_back([back.tag], "retry")
         node.give_back([dead.tag], "retry", delay_seconds=60)
         node.park(parked.tag, "video")

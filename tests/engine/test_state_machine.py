@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import hypothesis.strategies as st
 import pytest
@@ -18,7 +19,7 @@ from hypothesis.stateful import (
 
 from taskapp.broker.dead_letters import REASONS
 from tests.engine.driver import DrivenNode
-from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS
+from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS, Leaves
 from tests.engine.world import ENGINE, PREFIX, TASKS, Fault, World
 from tests.support import RedisServer
 
@@ -26,6 +27,7 @@ EXAMPLES = int(os.environ.get("ENGINE_TEST_EXAMPLES", "120"))
 """Histories on the server at hand; a quarter of it on each other. `make test` takes 120, a night 20,000."""
 STEPS = 60
 MOST_NODES = 5
+MOST_CHORDS = 3
 MANY = 8
 """Messages that wait before somebody empties a queue."""
 
@@ -37,6 +39,19 @@ orders = st.sampled_from([QUEUES, QUEUES, QUEUES[:1], QUEUES[::-1]])
 faults = st.sampled_from(["none", "none", "none", "none", "none", "unsent", "unanswered"])
 delays = st.sampled_from([0, 0, 0.5, 1.5, 2.5, 5.5])
 picks = st.integers(0, 30)
+
+
+class Left(NamedTuple):
+    """What a run leaves, before it is known which chords there are."""
+
+    follow_ups: list[tuple[str, int, str, float]]
+    part: tuple[int, int, bytes] | None
+    finishes: bool
+
+
+follow_ups = st.lists(st.tuples(queues, priorities, st.sampled_from([*TASKS, ""]), delays), max_size=2)
+parts = st.none() | st.tuples(picks, st.integers(0, 4), st.sampled_from([b"1", b"1", b"0"]))
+lefts = st.builds(Left, follow_ups, parts, st.booleans())
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -199,11 +214,30 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     # --- what becomes of a claim ------------------------------------------------------------------
 
+    @precondition(lambda self: len(self.world.model.chords) < MOST_CHORDS)
+    @rule(size=st.integers(1, 4), priority=priorities)
+    def begin_a_chord(self, size: int, priority: int) -> None:
+        self.world.begin_chord(size, priority)
+
+    def _leaves(self, tag: str, left: Left) -> Leaves:
+        leaves, chords = Leaves(), sorted(self.world.model.chords)
+        for queue, priority, task, delay in left.follow_ups:
+            name, message, _ = self.world.new_message(task, priority)
+            leaves.follow_ups.append((queue, name, message, self.world.model.now + delay if delay else 0))
+        if chords and left.part is not None:
+            chord, slot, outcome = left.part
+            leaves.part = chords[chord % len(chords)], str(slot), outcome + tag.encode()
+        sent = [name for name in chords if self.world.model.chords[name].is_sent]
+        if sent and left.finishes:
+            leaves.finished = sent[0]
+        return leaves
+
     @precondition(something_is_held)
-    @rule(pick=picks, which=st.lists(picks, min_size=1, max_size=4), fault=faults)
-    def settle(self, pick: int, which: list[int], fault: Fault) -> None:
+    @rule(pick=picks, which=st.lists(st.tuples(picks, lefts), min_size=1, max_size=4), fault=faults)
+    def settle(self, pick: int, which: list[tuple[int, Left]], fault: Fault) -> None:
         node = self._holder(pick)
-        node.settle(list({node.known[each % len(node.known)]: None for each in which}), fault)
+        chosen = {node.known[each % len(node.known)]: left for each, left in which}
+        node.settle({tag: self._leaves(tag, left) for tag, left in chosen.items()}, fault)
 
     @precondition(something_is_held)
     @rule(
@@ -223,10 +257,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         node.park(tag, held.task if held and held.task else "elsewhere", fault)
 
     @precondition(something_is_held)
-    @rule(pick=picks, which=picks, reason=st.sampled_from(REASONS[:2]), fault=faults)
-    def bury(self, pick: int, which: int, reason: str, fault: Fault) -> None:
+    @rule(pick=picks, which=picks, reason=st.sampled_from(REASONS[:2]), left=lefts, fault=faults)
+    def bury(self, pick: int, which: int, reason: str, left: Left, fault: Fault) -> None:
         node = self._holder(pick)
-        node.bury(node.known[which % len(node.known)], reason, fault)
+        tag = node.known[which % len(node.known)]
+        node.bury(tag, reason, self._leaves(tag, left), fault)
 
     # --- dead letters -----------------------------------------------------------------------------
 

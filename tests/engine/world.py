@@ -25,6 +25,7 @@ from tests.engine.model import (
     PARKED_UNITS,
     QUEUES,
     UNIT_SECONDS,
+    Chord,
     Engine,
     Message,
 )
@@ -46,7 +47,7 @@ OPTIONS = Options(
     parked_seconds=PARKED_UNITS * UNIT_SECONDS,
 )
 SCRIPTS = (
-    "beat", "bury", "cancel", "claim", "close", "empty", "open", "park", "purge", "push", "recover", "replay",
+    "beat", "cancel", "chord", "claim", "close", "empty", "open", "park", "purge", "push", "recover", "replay",
     "requeue", "reschedule", "resolve", "settle",
 )  # fmt: skip
 SET_TIME = "local t = redis.call('TIME') redis.call('HSET', KEYS[1], 'offset', ARGV[1] - t[1] * 1000)"
@@ -129,11 +130,21 @@ class World:
         """Return a name for a new message, the message, and its bytes; without a task type it is no sealed one."""
         self.made += 1
         name = f"id-{self.made}"
-        if not task:
-            body = b'{"stock": %d}' % self.made
-            return name, Message("", "", priority, body), body
-        body = b"body %d" % self.made
-        return name, Message(name, task, priority, body), seal(name, task, priority, body)
+        if task:
+            message = Message(name, task, priority, b"body %d" % self.made)
+        else:
+            message = Message("", "", priority, b'{"stock": %d}' % self.made)
+        return name, message, self.blob_of(message)
+
+    def blob_of(self, message: Message) -> bytes:
+        """Return the bytes of a message nobody has counted yet."""
+        return seal(message.id, message.task, message.priority, message.body) if message.task else message.body
+
+    def begin_chord(self, size: int, priority: int) -> None:
+        """Begin a chord that waits for ``size`` parts."""
+        name, finish, blob = self.new_message(TASKS[0], priority)
+        self.control.run("chord", PREFIX, self.now_ms, f"chord of {name}", size, "about it", blob, 0)
+        self.model.chords[f"chord of {name}"] = Chord(size, finish)
 
     def push(self, queue: str, priority: int, tasks: Sequence[str], delay: float, fault: Fault) -> None:
         due = self.model.now + delay if delay else 0

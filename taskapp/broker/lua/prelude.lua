@@ -139,11 +139,46 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   end
 end
 
--- Store a final result for who holds the claim: the latest word, but a success that stands stays.
+-- Store a result for who holds the claim: the latest word, but a success that stands stays.
 local function store_result(key, value, seconds)
-  if string.match(redis.call('GETRANGE', key, 0, 30), '^{"status": ?"SUCCESS"') then return end
+  -- What is no result gives way.
+  local head = redis.pcall('GETRANGE', key, 0, 30)
+  if type(head) == 'string' and string.match(head, '^{"status": ?"SUCCESS"') then return end
   if seconds > 0 then redis.call('SET', key, value, 'EX', seconds) else redis.call('SET', key, value) end
   redis.call('PUBLISH', key, value)
+end
+
+local function expire(key, seconds)
+  if seconds > 0 then redis.call('EXPIRE', key, seconds) end
+end
+
+-- Begin a chord, anew if one of this id was there.
+local function begin_chord(chord, size, about, finish, seconds)
+  redis.call('DEL', key_chord(chord), key_chord_parts(chord))
+  redis.call('HSET', key_chord(chord), 'about', about, 'finish', finish)
+  if size ~= '0' then redis.call('HSET', key_chord(chord), 'size', size) end
+  expire(key_chord(chord), seconds)
+end
+
+-- Count a part of a chord. The last one puts the message that finishes it in front of QUEUE, in the same step;
+-- where there is none, answers 1. A slot counts once, however often its task runs.
+local function count_part(chord, slot, is_success, value, seconds, queue)
+  local known = redis.call('HMGET', key_chord(chord), 'size', 'extra', 'finish', 'sent')
+  if known[4] then return 0 end
+  local before = redis.call('HGET', key_chord_parts(chord), slot)
+  if not (before and string.sub(before, 1, 1) == '1') then
+    redis.call('HSET', key_chord_parts(chord), slot, is_success .. value)
+    expire(key_chord_parts(chord), seconds)
+  end
+  if not known[1] then return 0 end
+  if redis.call('HLEN', key_chord_parts(chord)) < tonumber(known[1]) + (tonumber(known[2] or 0) or 0) then return 0 end
+  local finish = known[3]
+  if not finish or finish == '' then return 1 end
+  redis.call('HSET', key_chord(chord), 'sent', 1)
+  local _, priority = header(finish)
+  put_in_front(queue, priority, finish)
+  wake(queue)
+  return 0
 end
 
 -- Up to 1,000 of the messages an epoch holds, the last claimed first: given back in this order the first ends up in front.

@@ -1,15 +1,64 @@
 #!lua flags=allow-oom
--- Finish claims: 3 epoch, then per message tag, result key ('' for none), result, seconds to keep it (0 for ever).
--- Answers the stale tags. The result stands before the tag goes, and neither happens once the lease is lost.
-local leased = key_leased(ARGV[3])
-local stale = {}
-for i = 4, #ARGV, 4 do
-  local tag, key = ARGV[i], ARGV[i + 1]
+-- Finish claims, each in one step with all that its run left: 3 epoch, 4 dead limit, 5 name of the node, then for each
+-- claim 'T', its tag, and in this order any number of
+--   'R', key, value, seconds to keep (0 for ever)                       a result
+--   'O', chord, size (0 unknown), about, finish ('' none), seconds      a chord begins
+--   'C', chord, slot, '1' success or '0', value, seconds                a part of a chord
+--   'F', chord                                                          a chord is finished, its parts go
+--   'M', queue, priority, due (ms, 0 now), id, message                  a follow-up
+--   'E', channel, event                                                 news of a follow-up
+--   'D', reason, error                                                  the message goes to the dead letters
+-- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased.
+-- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
+local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local leased = key_leased(epoch)
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3}
+
+local function finish(tag, i, last)
+  local woken
+  while i <= last do
+    local step = ARGV[i]
+    if step == 'R' then
+      store_result(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
+    elseif step == 'M' then
+      local queue, due = ARGV[i + 1], tonumber(ARGV[i + 3])
+      if due > NOW then
+        delay(queue, tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 5], due)
+      else
+        put_behind(queue, tonumber(ARGV[i + 2]), ARGV[i + 5])
+        if queue ~= woken then wake(queue); woken = queue end
+      end
+    elseif step == 'E' then
+      redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
+    elseif step == 'C' then
+      count_part(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), (parse_tag(tag)))
+    elseif step == 'O' then
+      begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
+    elseif step == 'F' then
+      redis.call('DEL', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
+    elseif step == 'D' then
+      local queue, priority = parse_tag(tag)
+      bury(queue, priority, redis.call('HGET', leased, tag), ARGV[i + 1], node, ARGV[i + 2], dead_limit)
+    end
+    i = i + WIDTH[step]
+  end
+  redis.call('HDEL', leased, tag)
+end
+
+local stale, failed = {}, {}
+local i = 6
+while i <= #ARGV do
+  local tag, first = ARGV[i + 1], i + 2
+  i = first
+  while ARGV[i] and ARGV[i] ~= 'T' do i = i + WIDTH[ARGV[i]] end
   if redis.call('HEXISTS', leased, tag) == 0 then
     stale[#stale + 1] = tag
   else
-    if key ~= '' then store_result(key, ARGV[i + 2], tonumber(ARGV[i + 3])) end
-    redis.call('HDEL', leased, tag)
+    local ok, problem = pcall(finish, tag, first, i - 1)
+    if not ok then
+      failed[#failed + 1] = tag
+      failed[#failed + 1] = type(problem) == 'table' and problem.err or tostring(problem)
+    end
   end
 end
-return stale
+return {stale, failed}

@@ -1,0 +1,167 @@
+"""What is carried out together when a claim ends: results, follow-up messages, parts of chords, events.
+
+A run collects them in its settlement; the script ``settle`` carries all of it out in one step, if the
+claim still holds, or nothing of it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import Any, NamedTuple, Self
+
+from taskapp.broker.delivery import Message
+from taskapp.errors import TooManyFollowUps
+
+FOLLOW_UPS_MOST = 100_000
+"""Messages in one settlement; Redis takes a million arguments in one call."""
+
+
+class Result(NamedTuple):
+    """A result to store."""
+
+    key: str | bytes
+    value: str | bytes
+    expires_seconds: int
+    """0 for ever."""
+
+
+class Chord(NamedTuple):
+    """A chord that begins."""
+
+    id: str
+    size: int
+    """How many parts it waits for; 0: not known yet."""
+    about: bytes
+    """What ``finish`` needs to know, in the words of who begins it."""
+    finish: bytes
+    """The message that the last part puts in front of its queue; empty: none, who counts the last part is told."""
+    expires_seconds: int
+    """0 for ever."""
+
+
+class ChordPart(NamedTuple):
+    """The outcome of one task in a chord's header."""
+
+    chord: str
+    slot: str
+    """Which part it is; a repeat of it counts once."""
+    is_success: int
+    """1 or 0. A success that stands stays; anything else gives way to a repeat."""
+    value: bytes
+    expires_seconds: int
+    """0 for ever."""
+
+
+class Event(NamedTuple):
+    """News of a follow-up, published when it is queued."""
+
+    channel: str
+    body: bytes
+
+
+class Settlement:
+    """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
+
+    __slots__ = ("chords", "events", "finished", "kept", "messages", "parts", "results")
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.messages: list[Message] = []
+        self.parts: list[ChordPart] = []
+        self.chords: list[Chord] = []
+        self.finished: list[str] = []
+        """Chords whose parts were read and are not needed any more."""
+        self.events: list[Event] = []
+        self.kept = 0
+        """So many messages stay when the rest is dropped."""
+
+    def add(self, message: Message) -> None:
+        """Collect a follow-up.
+
+        Raises:
+            TooManyFollowUps: There are ``FOLLOW_UPS_MOST`` already.
+        """
+        if len(self.messages) >= FOLLOW_UPS_MOST:
+            raise TooManyFollowUps(FOLLOW_UPS_MOST)
+        self.messages.append(message)
+
+    def keep(self) -> None:
+        """Let what was collected so far be sent even if the run fails yet: a retry, a replacement."""
+        self.kept = len(self.messages)
+
+    def drop(self) -> None:
+        """Forget what was collected for a success that is none, except what is kept."""
+        del self.messages[self.kept :]
+        for collected in (self.results, self.parts, self.chords, self.finished, self.events):
+            collected.clear()
+
+    def steps(self) -> list[Any]:
+        """Return the arguments of the script ``settle`` for one claim, see there."""
+        steps: list[Any] = []
+        for result in self.results:
+            steps += ("R", *result)
+        for chord in self.chords:
+            steps += ("O", *chord)
+        for part in self.parts:
+            steps += ("C", *part)
+        for chord_id in self.finished:
+            steps += ("F", chord_id)
+        for message in self.messages:
+            steps += ("M", *message)
+        for event in self.events:
+            steps += ("E", *event)
+        return steps
+
+
+_settlement: ContextVar[Settlement | None] = ContextVar("taskapp_settlement", default=None)
+_collecting: ContextVar[Settlement | None] = ContextVar("taskapp_collecting", default=None)
+"""A variable of its own: what a task's body started in the background goes on sending for itself."""
+
+
+def current() -> Settlement | None:
+    """Return the settlement that collects what is sent here and now; ``None``: it is to be sent at once."""
+    return _collecting.get()
+
+
+class settling:  # noqa: N801 - used like contextlib's functions, at a third of their cost
+    """Makes ``settlement`` that of the run inside; ``None``: a run that has none, whatever is around it."""
+
+    __slots__ = ("_settlement", "_token")
+    _token: Token[Settlement | None]
+
+    def __init__(self, settlement: Settlement | None) -> None:
+        self._settlement = settlement
+
+    def __enter__(self) -> Self:
+        self._token = _settlement.set(self._settlement)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _settlement.reset(self._token)
+
+
+class collecting:  # noqa: N801 - the same
+    """Lets the run's settlement collect what is sent inside; does nothing where no run has one.
+
+    Args:
+        drop: First forget what was collected, see ``Settlement.drop``.
+        keep: At the end, keep what was collected, see ``Settlement.keep``.
+    """
+
+    __slots__ = ("_drop", "_keep", "_token")
+    _token: Token[Settlement | None]
+
+    def __init__(self, *, drop: bool = False, keep: bool = False) -> None:
+        self._drop, self._keep = drop, keep
+
+    def __enter__(self) -> Self:
+        settlement = _settlement.get()
+        if self._drop and settlement is not None:
+            settlement.drop()
+        self._token = _collecting.set(settlement)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._keep and (settlement := _settlement.get()) is not None:
+            settlement.keep()
+        _collecting.reset(self._token)
