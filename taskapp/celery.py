@@ -23,7 +23,7 @@ from taskapp.devredis import resolve_broker_url
 from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
-from taskapp.worker import lifecycle
+from taskapp.worker import chords, lifecycle
 
 TASK_TYPES = ("taskapp.tasks",)
 
@@ -253,6 +253,7 @@ app.user_options["preload"].add(
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)
 )
 lifecycle.install(app)
+chords.install(app)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app
 logs.install()

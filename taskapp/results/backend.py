@@ -16,12 +16,10 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 
 from taskapp.broker.settlement import Result, collecting, current
+from taskapp.results.chords import Chords
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
-
-# Mixed into two backends of Celery; a common base there would be one too many.
-_Mixin: Any = object
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, over the connection that waits for results."""
@@ -29,7 +27,7 @@ TRAVELS_BYTES = 1_000_000
 logger = logging.getLogger(__name__)
 
 
-class Results(_Mixin):
+class Results(Chords):
     """Makes a Redis backend of Celery store in one fenced round trip, and subscribe only to wait.
 
     Keys, their content and the channels stay Celery's, so that stock clients and Flower read them.

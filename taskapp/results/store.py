@@ -12,7 +12,8 @@ from celery.worker import state as worker_state
 from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-from taskapp.redis import Link
+from taskapp.broker.settlement import Chord, ChordPart
+from taskapp.redis import Keys, Link
 from taskapp.results.outage import SERVER_GONE, Outage
 
 UNKNOWN_RUN = -1
@@ -88,6 +89,9 @@ class Store:
         # The same connection opened anew: each one made counts against the pool's limit.
         make: Any = cache(lambda: self._pool().make_connection())
         self._link = Link(make, __package__)
+        # The scripts for chords are the engine's; opened only by who needs them.
+        beside: Any = cache(lambda: self._pool().make_connection())
+        self._chords = Link(beside, "taskapp.broker")
 
     def write(self, record: Record, *, retry_seconds: float) -> Outcome:
         """Write ``record`` in one round trip and return what became of it.
@@ -99,25 +103,69 @@ class Store:
             ResultServerGone: The server was away for that long.
             redis.ResponseError: It refused.
         """
+        doing = f"storing the result of task {record.task_id}"
+        return Outcome(self._insist(doing, lambda: self._run(record), retry_seconds))
+
+    def _insist(self, doing: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
         if self._pid != os.getpid():
             self._start_over()
-        outage = Outage(f"storing the result of task {record.task_id}", retry_seconds)
+        outage = Outage(doing, retry_seconds)
         while True:
             try:
-                outcome = Outcome(self._run(record))
+                answer = attempt()
             except (*SERVER_GONE, ResponseError) as error:
                 if _is_lasting(error) or _worker_ends_at_once():
                     raise
                 # Behind the same name there may be another server soon.
                 self._link.close()
+                self._chords.close()
                 outage.pause(error)
             else:
                 outage.end()
-                return outcome
+                return answer
 
     def _run(self, record: Record) -> int:
         _, key, value, keep_seconds, is_final, fence = record
         return int(self._link.run("store", self._prefix, key, value, keep_seconds, int(is_final), *fence))
+
+    # --- chords; errors and patience as with ``write`` ---------------------------------------------
+
+    def begin_chord(self, chord: Chord, *, retry_seconds: float) -> None:
+        """Begin ``chord``, anew if it was there."""
+        self._on_chord(chord.id, lambda: self._chords.run("chord", self._prefix, 0, *chord), retry_seconds)
+
+    def set_chord_size(self, chord_id: str, size: int, keep_seconds: int, *, retry_seconds: float) -> None:
+        """Say how many parts a chord waits for; what was said first holds."""
+        key = Keys(self._prefix)("chord", chord_id)
+        commands: list[tuple[Any, ...]] = [("HSETNX", key, "size", size)]
+        commands += [("EXPIRE", key, keep_seconds)] if keep_seconds else []
+        self._on_chord(chord_id, lambda: self._chords.pipeline(commands), retry_seconds)
+
+    def extend_chord(self, chord_id: str, *, retry_seconds: float) -> None:
+        """Let a chord wait for one part more."""
+        key = Keys(self._prefix)("chord", chord_id)
+        self._on_chord(chord_id, lambda: self._chords.command("HINCRBY", key, "extra", 1), retry_seconds)
+
+    def count_part(self, part: ChordPart, queue: str, *, retry_seconds: float) -> bool:
+        """Count ``part``; say whether the caller shall send the message that finishes the chord, as no other does."""
+        run = lambda: self._chords.run("part", self._prefix, 0, *part, queue)  # noqa: E731
+        return bool(self._on_chord(part.chord, run, retry_seconds))
+
+    def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:
+        """Return what was said when the chord began, ``None`` if it is gone, and the values of its parts."""
+        keys = Keys(self._prefix)
+        commands = [("HGET", keys("chord", chord_id), "about"), ("HVALS", keys("chord_parts", chord_id))]
+        about, parts = self._on_chord(chord_id, lambda: self._chords.pipeline(commands), retry_seconds)
+        return about, [part[1:] for part in parts]
+
+    def forget_chord(self, chord_id: str, *, retry_seconds: float) -> None:
+        """Forget a chord that is finished."""
+        keys = Keys(self._prefix)
+        command = ("DEL", keys("chord", chord_id), keys("chord_parts", chord_id))
+        self._on_chord(chord_id, lambda: self._chords.command(*command), retry_seconds)
+
+    def _on_chord(self, chord_id: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
+        return self._insist(f"chord {chord_id}", attempt, retry_seconds)
 
 
 def _is_lasting(error: Exception) -> bool:

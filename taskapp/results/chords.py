@@ -1,0 +1,167 @@
+"""Chords: parts are counted where their tasks are settled, and the last one sends the message that ends the chord.
+
+Nobody polls. The message is of a task type of ours, ``finish_chord``; its run reads the parts and sends
+the body, or fails it and sends its errbacks, and all of that is settled with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from celery import states
+from celery.canvas import maybe_signature
+from celery.exceptions import ChordError
+from celery.result import GroupResult, allow_join_result, result_from_tuple
+from celery.utils.functional import _regen  # type: ignore[attr-defined]  # missing in the stubs
+
+from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
+from taskapp.results.store import Store
+
+# Mixed into two backends of Celery; a common base there would be one too many.
+_Mixin: Any = object
+
+FINISH_CHORD = "taskapp.finish_chord"
+PATIENCE_SECONDS = 4.0
+"""How long who starts a chord waits for a server that is away; a task that does goes on trying as for its result."""
+
+logger = logging.getLogger(__name__)
+
+Part = tuple[int | None, str, str, Any, str | None]
+"""Index in the header, task id, state, result as encoded, root id."""
+
+
+class Chords(_Mixin):
+    """Counts the parts of chords, with the claim where results lie beside the messages, else on the result server."""
+
+    _store: Store
+
+    # --- beginning --------------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
+        """Begin a chord; Celery sends its header next."""
+        chord_id, header = header_result_args
+        about = self.encode({"body": body, "header": self._shape(chord_id, header)})
+        finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
+        chord = Chord(chord_id, 0, _bytes(about), finish, self.chord_expires or 0)
+        run = self._run_that_settles()
+        if run is not None:
+            run.chords.append(chord)
+        else:
+            self._store.begin_chord(chord, retry_seconds=self._patience_seconds())
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many parts a chord waits for, before the last of its header is sent."""
+        run = self._run_that_settles()
+        begun = [chord for chord in run.chords if chord.id == group_id] if run is not None else []
+        if run is not None and begun:
+            run.chords[run.chords.index(begun[-1])] = begun[-1]._replace(size=chord_size)
+        else:
+            seconds = self.chord_expires or 0
+            self._store.set_chord_size(group_id, chord_size, seconds, retry_seconds=self._patience_seconds())
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Let a chord wait for one part more."""
+        self._store.extend_chord(chord_id, retry_seconds=self._patience_seconds())
+
+    def _run_that_settles(self) -> Settlement | None:
+        return current() if self._lies_beside_messages else None
+
+    def _patience_seconds(self) -> float:
+        return PATIENCE_SECONDS if current() is None else float(self.result_retry_seconds)
+
+    def _shape(self, chord_id: str, header: Any) -> Any:
+        """Return the header's results as a tree if it is one; a flat one is told by its parts alone."""
+        if isinstance(header, _regen) or not any(isinstance(result, GroupResult) for result in header):
+            return None
+        return self.app.GroupResult(chord_id, header).as_tuple()
+
+    def _finish_message(self, chord_id: str) -> bytes:
+        settlement = Settlement()
+        with settling(settlement), collecting():
+            self._send_finish(chord_id, next(iter(self.app.amqp.queues)))
+        return settlement.messages[0].blob
+
+    def _send_finish(self, chord_id: str, queue: str) -> None:
+        self.app.send_task(
+            FINISH_CHORD, (chord_id,), task_id=f"{chord_id}-finish", queue=queue, ignore_result=True,
+            add_to_parent=False,
+        )  # fmt: skip
+
+    # --- counting ---------------------------------------------------------------------------------
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
+        """Count a part of the chord that ``request`` belongs to."""
+        if not request.group or not request.id:
+            return
+        part = (request.group_index, request.id, state, self.encode_result(result, state), request.root_id)
+        counted = ChordPart(
+            request.group, request.id, int(state not in states.PROPAGATE_STATES), _bytes(self.encode(part)),
+            self.chord_expires or 0,
+        )  # fmt: skip
+        run = self._run_that_settles()
+        if run is not None:
+            run.parts.append(counted)
+            return
+        queue = (request.delivery_info or {}).get("routing_key") or next(iter(self.app.amqp.queues))
+        if self._store.count_part(counted, queue, retry_seconds=self.result_retry_seconds):
+            self._send_finish(request.group, queue)
+
+    # --- finishing --------------------------------------------------------------------------------
+
+    def finish_chord(self, chord_id: str) -> None:
+        """Send the body of a chord whose parts are all there, or fail it. Running it again sends nothing."""
+        about, parts = self._store.read_chord(chord_id, retry_seconds=self.result_retry_seconds)
+        if about is None:
+            logger.info("chord %s is finished already, or has expired", chord_id)
+            return
+        known = self.decode(about)
+        body = maybe_signature(known["body"], app=self.app)
+        with collecting():
+            run = current()
+            self._send_body(body, known["header"], [self.decode(part) for part in parts])
+        if run is None:
+            self._store.forget_chord(chord_id, retry_seconds=self.result_retry_seconds)
+        elif self._lies_beside_messages:
+            run.finished.append(chord_id)
+        # Else the parts stay until they expire: what was sent goes out only with the end of this run.
+
+    def _send_body(self, body: Any, header: Any, parts: list[Part]) -> None:
+        parts.sort(key=lambda part: (part[0] is None, part[0] or 0, part[1]))
+        try:
+            values = self._values(header, {part[1]: part for part in parts})
+        except Exception as error:  # noqa: BLE001 - whatever a task of the header failed with
+            logger.error("a chord fails: %s", error)
+            self.chord_error_from_stack(body, error if isinstance(error, ChordError) else ChordError(repr(error)))
+            return
+        try:
+            body.apply_async((values,), parent_id=parts[-1][1] if parts else None)
+        except Exception as error:  # noqa: BLE001 - whatever the body cannot be sent for
+            logger.error("the body of a chord cannot be sent: %s", error)
+            if run := current():
+                run.drop()
+            self.chord_error_from_stack(body, ChordError(f"Callback error: {error!r}"))
+
+    def _values(self, header: Any, parts: dict[str, Part]) -> list[Any]:
+        if header is None:
+            return [self._value(part) for part in parts.values()]
+        tree: Any = result_from_tuple(header, app=self.app)
+        return list(self._tree(tree.results, parts))
+
+    def _tree(self, results: Iterable[Any], parts: dict[str, Part]) -> Iterable[Any]:
+        for result in results:
+            if isinstance(result, GroupResult):
+                yield list(self._tree(result.results or (), parts))
+            elif result.id in parts:
+                yield self._value(parts[result.id])
+            else:
+                with allow_join_result():
+                    yield result.get(timeout=self.app.conf.result_chord_join_timeout)
+
+    def _value(self, part: Part) -> Any:
+        return self._unpack_chord_result(part[:4], lambda unpacked: unpacked)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

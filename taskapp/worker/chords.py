@@ -1,0 +1,16 @@
+"""The task that ends a chord."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskapp.results.chords import FINISH_CHORD
+
+
+def install(app: Any) -> None:
+    """Give ``app`` the task type. It keeps no result and sends no events: nobody has asked for it by name."""
+
+    @app.task(name=FINISH_CHORD, ignore_result=True, send_events=False, acks_late=True)
+    def finish_chord(chord_id: str) -> None:
+        """Send the body of a chord, or fail it. Running it again sends nothing."""
+        app.backend.finish_chord(chord_id)
