@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def named(flat: Sequence[bytes]) -> list[Buried]:
-    """Return what a script said was buried: id, task type and reason of each."""
+    """Return what a script said was buried: five parts of each."""
     texts = [part.decode(errors="replace") for part in flat]
-    return list(zip(texts[::3], texts[1::3], texts[2::3], strict=True))
+    each = zip(texts[::5], texts[1::5], texts[2::5], texts[3::5], texts[4::5], strict=True)
+    return [Buried(one, task, reason, queue, int(number)) for one, task, reason, queue, number in each]
 
 
 def native_thread(target: Callable[[], None]) -> None:
@@ -99,7 +100,7 @@ class Heartbeat:
                 self.lost = True
         self._note_time(Reading(now, wall, offset), sent_ms)
         if reaped or buried:
-            logger.warning("reaped %d messages of nodes that died, buried %d", reaped, len(buried) // 3)
+            logger.warning("reaped %d messages of nodes that died, buried %d", reaped, len(buried) // 5)
             self._on_buried(named(buried))
         # Whose lease ends first is looked at when it ends, not up to a beat later.
         until_end = (next_end - now) / 1_000 if next_end else interval

@@ -77,6 +77,20 @@ def read_arguments(raw: bytes) -> tuple[Any, Any]:
     return args, kwargs
 
 
+def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the headers of a task and what its body embeds (links, chain, chord); ``None`` for a body that is unclear.
+
+    Raises:
+        Unreadable: It is no message.
+    """
+    message = unpack(envelope)
+    try:
+        embed = _body(message)[2]
+    except Unreadable:
+        return message["headers"], None
+    return message["headers"], embed if isinstance(embed, dict) else {}
+
+
 def edit_arguments(raw: bytes, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes:
     """Return the message ``raw`` with other arguments, where they are given.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from taskapp.broker.slots import Slots
 
@@ -31,8 +32,15 @@ class Options:
         return int(self.lease_seconds * 1_000)
 
 
-Buried = tuple[str, str, str]
-"""Id, task type and reason of a message the engine buried by itself."""
+class Buried(NamedTuple):
+    """A message the engine buried by itself."""
+
+    id: str
+    task: str
+    reason: str
+    queue: str
+    number: int
+    """Of its dead letter in ``queue``."""
 
 
 def nothing(_: Iterable[Buried]) -> None:

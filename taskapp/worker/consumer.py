@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
+from taskapp.worker.buried import settle_unreadable
 
 logger = get_logger(__name__)
 
@@ -128,7 +129,8 @@ class Consumer(_Stock):
         problem = problem[:LONGEST_PROBLEM]
         logger.error("a message cannot be used and goes to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
-            message.channel.bury(message.delivery_tag, "unreadable", problem)
+            settlement = settle_unreadable(self.app, message, problem)
+            message.channel.bury(message.delivery_tag, "unreadable", problem, settlement)
         else:
             message.reject_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
 from typing import Any
 
 import click
 from celery import bootsteps, signals
-from celery.app.task import Context
 from celery.concurrency import get_implementation
-from celery.exceptions import ImproperlyConfigured, NotRegistered, WorkerShutdown
+from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.utils.log import get_logger
 from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
-from taskapp.broker.options import Buried
-from taskapp.errors import CrashedTooOften, EvictingBroker
+from taskapp.errors import EvictingBroker
+from taskapp.worker.buried import fail_buried
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.prefork import TaskPool as PreforkPool
@@ -79,19 +77,6 @@ def choose_pool(worker: Any) -> None:
             "has none for; start the worker with -P threads or -P solo"
         )
     worker._conninfo.requires_hub = LoopHub
-
-
-def fail_buried(app: Any, buried: Iterable[Buried]) -> None:
-    """Give tasks that were buried without a run's end a result: nobody else will."""
-    for message_id, task_name, reason in buried:
-        if not message_id:
-            continue
-        error = NotRegistered(task_name) if reason == "unknown task" else CrashedTooOften(task_name, message_id)
-        try:
-            request = Context(id=message_id, task=task_name)
-            app.backend.mark_as_failure(message_id, error, request=request)
-        except (RedisError, OSError) as unreachable:
-            logger.warning("the failure of %s[%s] could not be stored: %s", task_name, message_id, unreachable)
 
 
 def freeze_what_stays(**_: Any) -> None:

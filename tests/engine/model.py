@@ -91,8 +91,8 @@ class Engine:
     counts: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
     """How many messages are nowhere any more, by what ended them."""
-    told: list[tuple[str, str, str]] = field(default_factory=list)
-    """Id, task type and reason of what the engine buried by itself: nodes must hear of it."""
+    told: list[tuple[str, str, str, str, int]] = field(default_factory=list)
+    """Id, task type, reason, queue and number of what the engine buried by itself: nodes must hear of it."""
     pushed: int = 0
     last_beat: float | None = None
     reap_after: float = float("-inf")
@@ -273,8 +273,8 @@ class Engine:
         self.parked[queue].setdefault(task, []).append((self.now, message))
 
     def _bury_by_itself(self, queue: str, message: Message, reason: str, node: str) -> None:
-        self.told.append((message.id, message.task, reason))
         self._bury(queue, message, reason, node)
+        self.told.append((message.id, message.task, reason, queue, self.last_number[queue]))
 
     def _bury(self, queue: str, message: Message, reason: str, node: str) -> None:
         self.last_number[queue] += 1

@@ -102,7 +102,7 @@ def test_a_message_that_kills_its_node_alone_is_buried_at_the_limit(make_bench: 
     [letter] = bench.dead.find()
     assert (letter.reason, letter.id, letter.crashes, letter.deliveries) == ("crashed", "killer", 3, 3)
     assert letter.node == node.epoch
-    assert bench.told == [("killer", "shop.mail", "crashed")]
+    assert bench.told == [("killer", "shop.mail", "crashed", "q1", 1)]
     assert bench.ready() == []
 
 

@@ -15,7 +15,7 @@ from taskapp.broker.delivery import Message as Pushed
 from taskapp.broker.delivery import Producer
 from taskapp.broker.envelope import seal
 from taskapp.broker.heartbeat import Heartbeat
-from taskapp.broker.options import Options
+from taskapp.broker.options import Buried, Options
 from taskapp.redis import Keys, Link, is_modern, script
 from tests.engine.model import (
     CRASH_LIMIT,
@@ -82,7 +82,7 @@ class World:
         self.observer = Observer(self.control, PREFIX, self.base_ms, (*TASKS, "elsewhere"))
         self.producer = Producer(self.link(LosingConnection), OPTIONS, deadline_seconds=5.0)
         self.producer.clock = Steered(self)
-        self.told: list[tuple[str, str, str]] = []
+        self.told: list[Buried] = []
         self.reaper = Heartbeat(self.link(), OPTIONS, Steered(self), self.told.extend)
         self.delayed = DelayedMessages(self.link(), PREFIX, QUEUES)
         self.dead = DeadLetters(self.link(), PREFIX)

@@ -167,5 +167,5 @@ def test_a_chord_with_a_task_that_always_dies_runs_its_errback(app, start: Start
     result = chord([job(app, "add", 1), job(app, "dies")], app=app)(body)
 
     with pytest.raises(ChordError):
-        result.get(timeout=40)
+        app.AsyncResult(result.id).get(timeout=40)
     eventually(lambda: lines(told) == [result.id])

@@ -2,7 +2,7 @@
 -- One heartbeat: renew this epoch's lease, and reap those that ended.
 -- 3 epoch ('' for a reaper that holds none), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 how long
 -- the server may have been silent (ms).
--- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped, {id, task, reason of what was buried …}
+-- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped, {id, task, reason, queue, number of what was buried …}
 local epoch, lease = ARGV[3], tonumber(ARGV[4])
 local crash_limit, dead_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
 local alive = 0

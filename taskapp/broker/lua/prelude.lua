@@ -102,7 +102,7 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,
     id = id, task = task, node = node, error = detail, buried_at = NOW}))
   redis.call('HINCRBY', key_counts(), 'buried:' .. reason, 1)
-  BURIED[#BURIED + 1] = id; BURIED[#BURIED + 1] = task; BURIED[#BURIED + 1] = reason
+  for _, part in ipairs({id, task, reason, queue, tostring(number)}) do BURIED[#BURIED + 1] = part end
   local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
   if surplus > 0 then
     for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, surplus - 1)) do

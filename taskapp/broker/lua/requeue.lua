@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Give claimed messages back: 3 epoch, 4 kind (see give_back), 5 crash limit, 6 dead limit, 7 due (ms, 0 now),
--- 8 name of the node, then tags. Answers the stale tags, and {id, task, reason} of what was buried.
+-- 8 name of the node, then tags. Answers the stale tags, and {id, task, reason, queue, number} of what was buried.
 local leased = key_leased(ARGV[3])
 local stale = {}
 -- What was claimed first goes back last, so that it ends up in front again.
