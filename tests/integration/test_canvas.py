@@ -64,7 +64,7 @@ def dies_once(value, path):
     return value
 """
 
-POOLS = ("prefork", "threads", "solo")
+POOLS = ("coroutines", "prefork", "threads", "solo")
 Start = Callable[..., Process]
 
 
@@ -79,6 +79,10 @@ def start(worker: Start, tmp_path: Path) -> Start:
     return lambda *options, **more: worker(*options, TASKAPP_INCLUDE="jobs", **more)
 
 
+def options_of(pool: str) -> tuple[str, ...]:
+    return () if pool == "coroutines" else ("-P", pool)
+
+
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
@@ -89,7 +93,7 @@ def keys_of_chords(server: RedisServer) -> list[str]:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_canvas_ends_as_in_celery(app, redis_server: RedisServer, start: Start, tmp_path: Path, pool: str) -> None:
-    start("-P", pool)
+    start(*options_of(pool))
     told = tmp_path / "told"
     add, total = job(app, "add"), job(app, "total")
     linked = job(app, "add", 1).apply_async(link=job(app, "tell", str(told)))
@@ -125,7 +129,7 @@ def test_canvas_ends_as_in_celery(app, redis_server: RedisServer, start: Start, 
 def test_errors_run_their_errbacks_once_and_nothing_that_was_to_follow(
     app, redis_server: RedisServer, start: Start, tmp_path: Path, pool: str
 ) -> None:
-    start("-P", pool)
+    start(*options_of(pool))
     told, never = tmp_path / "told", tmp_path / "never"
     errback = lambda name: job(app, "tell", str(told / name))  # noqa: E731
     told.mkdir()
