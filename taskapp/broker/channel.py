@@ -21,9 +21,10 @@ from taskapp.broker import bulk
 from taskapp.broker.claims import Claimed
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import Unreadable, pack, to_json, unpack
+from taskapp.broker.message_format import Unreadable, pack, to_json
 from taskapp.broker.options import Options
 from taskapp.broker.process import Process, process_for, role
+from taskapp.broker.received import Received
 from taskapp.broker.settlement import Event, Settlement
 from taskapp.broker.settlement import current as current_settlement
 from taskapp.broker.slots import AllAlike
@@ -267,26 +268,21 @@ class EngineChannel(_Mixin):
         """Return kombu's message, or ``None`` when it is not for handing out now."""
         node = self.process.node
         try:
-            payload = unpack(claimed.envelope)
-            properties, headers = payload["properties"], payload["headers"]
-            properties.update(
-                delivery_tag=claimed.tag, lease=claimed.lease, deliveries=claimed.envelope.deliveries,
-                foreign=claimed.envelope.id == "",
-            )  # fmt: skip
-            properties["delivery_info"]["redelivered"] = claimed.envelope.deliveries > 0
+            message = Received(claimed, self)
+            headers = message.headers
             if eta := headers.get("eta"):
-                early_seconds = self._early_seconds(eta) if properties["foreign"] else 0
+                early_seconds = self._early_seconds(eta) if message.is_foreign else 0
                 if early_seconds > 0:
                     node.give_back([claimed.tag], delay_seconds=early_seconds)
                     return None
                 headers["eta"] = None  # it is due: nobody shall hold it in memory
             if headers.get("expires"):
                 headers["expires"] = _shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
-            return self.Message(payload, channel=self)
         except (Unreadable, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
             node.bury(claimed.tag, "unreadable", str(error))
             return None
+        return message
 
     def _early_seconds(self, eta: str) -> float:
         return datetime.fromisoformat(eta).timestamp() - self.process.node.clock.now_ms() / 1_000

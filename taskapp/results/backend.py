@@ -6,13 +6,16 @@ import logging
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from celery import states
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
+from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import JSONEncoder
 from kombu.utils.objects import cached_property
 
 from taskapp.broker.settlement import Result, collecting, current
@@ -20,6 +23,8 @@ from taskapp.results.chords import Chords
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
+
+_to_json = JSONEncoder().encode
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, over the connection that waits for results."""
@@ -52,6 +57,27 @@ class Results(Chords):
 
     # --- storing ------------------------------------------------------------------------------
 
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Encode and store a result, as ``_store_result`` says; that waits for a server by itself."""
+        result = self.encode_result(result, state)
+        self._store_result(task_id, result, state, traceback, request)
+        return result
+
+    def encode(self, data: Any) -> Any:
+        """Return ``data`` in the backend's format; as kombu does, with an encoder that is made once.
+
+        Raises:
+            kombu.exceptions.EncodeError: It holds what the format cannot.
+        """
+        if not self._is_plain:
+            return super().encode(data)
+        try:
+            return _to_json(data)
+        except Exception as error:
+            raise EncodeError(error) from error
+
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
@@ -70,20 +96,21 @@ class Results(Chords):
             self._started.drop(arguments[0])
             record = self._record(*arguments)
             run = current()
-            if run is not None and self._can_settle(len(record.value)):
+            if run is not None and self._settles and len(record.value) <= TRAVELS_BYTES:
                 run.results.append(Result(record.key, record.value, record.keep_seconds))
             else:
                 self._write(record, retry_seconds=self.result_retry_seconds)
         return result
 
-    def _can_settle(self, size_bytes: int) -> bool:
-        """Say whether a record can be stored in the step that settles its run."""
-        return (
-            self._lies_beside_messages
-            and size_bytes <= TRAVELS_BYTES
-            and self.compression is None
-            and self.serializer == "json"
-        )
+    @cached_property
+    def _settles(self) -> bool:
+        """Whether results can be stored in the step that settles their run."""
+        return self._lies_beside_messages and self._is_plain
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether results are JSON that scripts can look into."""
+        return self.compression is None and self.serializer == "json"
 
     def mark_as_done(self, *args: Any, **options: Any) -> None:
         """Record a success, in the step that settles the run."""
@@ -124,7 +151,11 @@ class Results(Chords):
             raise BackendStoreError("value too large for Redis backend", state=state, task_id=task_id)  # type: ignore[call-arg]
         keep_seconds = self.failure_expires if state == states.FAILURE else self.expires
         is_final = state in states.READY_STATES
-        return Record(task_id, self.get_key_for_task(task_id), value, keep_seconds or 0, is_final, fence)
+        return Record(task_id, self._task_prefix + task_id.encode(), value, keep_seconds or 0, is_final, fence)
+
+    @cached_property
+    def _task_prefix(self) -> bytes:
+        return bytes(self.get_key_for_task("*"))[:-1]
 
     def _get_result_meta(
         self, result: Any, state: str, traceback: Any, request: Any, *rest: Any, **options: Any
@@ -137,8 +168,8 @@ class Results(Chords):
             "status": state,
             "result": result,
             "traceback": traceback,
-            "children": self.current_task_children(request),
-            "date_done": self.app.now().isoformat() if state in states.READY_STATES else None,
+            "children": [child.as_tuple() for child in known.get("_children") or ()],
+            "date_done": datetime.now(self._zone).isoformat() if state in states.READY_STATES else None,
         }
         if group := known.get("group"):
             meta["group_id"] = group
@@ -150,6 +181,10 @@ class Results(Chords):
             meta |= {"worker": known.get("hostname"), "retries": request.retries}
             meta["queue"] = delivery.get("routing_key") if delivery else None
         return meta
+
+    @cached_property
+    def _zone(self) -> Any:
+        return self.app.timezone
 
     @cached_property
     def _is_extended(self) -> bool:
@@ -168,7 +203,7 @@ class Results(Chords):
 
     def _hides_success(self, task_id: str) -> bool:
         """Say whether a success is there that the script cannot see, compressed or in a binary format."""
-        if self.compression is None and self.serializer == "json":
+        if self._is_plain:
             return False
         return bool(self._get_task_meta_for(task_id)["status"] == states.SUCCESS)
 

@@ -17,12 +17,12 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
+from taskapp.broker.received import Received
 from taskapp.worker.buried import settle_unreadable
 
 logger = get_logger(__name__)
 
 EVENTS_AT_ONCE = 150
-OF_PROTOCOL_2: tuple[Any, ...] = ((), {}, {})
 LONGEST_PROBLEM = 500
 TURN_MARGIN_SECONDS = 0.01
 
@@ -55,16 +55,17 @@ class Consumer(_Stock):
             # Celery publishes every 24 events, the news of eight short tasks; waiting ones go out once a turn anyway.
             self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
         handle = super().create_task_handler(*args, **kwargs)
+        strategies, callbacks = self.strategies, self.on_task_message
 
         def on_message(message: Any) -> None:
             try:
-                is_foreign = (message.properties or {}).get("foreign")
-                if is_foreign:
-                    Headers.model_validate(message.headers)
-                    _check_payload(message)
-                elif is_foreign is False and message.content_type == "application/json":
-                    # Celery decodes the body once more only to see that it is not of its protocol 1; ours never is.
-                    message._decoded_cache = OF_PROTOCOL_2
+                if isinstance(message, Received):
+                    if message.is_foreign:
+                        Headers.model_validate(message.headers)
+                        _check_payload(message)
+                    if (strategy := strategies.get(message.headers["task"])) is not None:
+                        strategy(message, None, message.ack_log_error, message.reject_log_error, callbacks)
+                        return
                 handle(message)
             except (RedisError, OSError, OperationalError):
                 raise

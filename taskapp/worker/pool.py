@@ -282,7 +282,7 @@ class TaskPool(_BasePool):
         if self.children is not None:
             self.children.close()
 
-    def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, **callbacks: Any) -> _Call:  # noqa: ARG002
+    def apply_async(self, target: Any, args: Any = None, kwargs: Any = None, **callbacks: Any) -> _Call:  # noqa: ARG002
         """Begin a task, or keep it until a slot is free."""
         kind = self.kind(args[0])
         call = CALLS[kind](self, kind, target, args, callbacks)

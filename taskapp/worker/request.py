@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from time import monotonic, time
+from typing import Any, NamedTuple, Self
 from weakref import ref
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, TaskRevokedError
+from celery.exceptions import Ignore, InvalidTaskError, TaskRevokedError
 from celery.utils.log import get_logger
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as stock
+from celery.worker import state as worker_state
 from celery.worker.state import task_ready
+from kombu.utils.objects import cached_property
 
-from taskapp.broker.channel import EngineChannel
+from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement, collecting, settling
 from taskapp.errors import OutOfMemory
-from taskapp.worker.run import run
+from taskapp.worker.run import decode, run
 
-# The stubs lack half of it.
+# The stubs lack half of both.
 _Stock: Any = stock.Request
+state: Any = worker_state
+revoked_tasks: Any = worker_state.revoked
 
 logger = get_logger(__name__)
 
@@ -48,13 +54,65 @@ class Request(_Stock):
     _is_ending = False
     _fate: Fate | None = None
 
+    @classmethod
+    def of_claim(cls, message: Received, task: Any, app: Any, hostname: str, eventer: Any) -> Self:
+        """Return the request for a claimed message; its body is decoded where it runs, or when somebody asks."""
+        request = cls.__new__(cls)
+        given = request._request_dict = message.headers
+        properties, delivery_info = message.properties, message.delivery_info
+        request._message, request._task, request._app = message, task, app
+        request._hostname, request._eventer = hostname, eventer
+        request._body, request._decoded, request._utc = message.body, False, True
+        request._content_type, request._content_encoding = message.content_type, message.content_encoding
+        request.id = given["id"]
+        request._type = given["task"]
+        request.name = given.get("shadow") or request._type
+        request._root_id, request._parent_id = given.get("root_id"), given.get("parent_id")
+        request._argsrepr, request._kwargsrepr = given.get("argsrepr", ""), given.get("kwargsrepr", "")
+        if timelimit := given.get("timelimit"):
+            request.time_limits = timelimit
+        ignores = given.get("ignore_result")
+        request._ignore_result = task.ignore_result if ignores is None else ignores
+        request._eta = None
+        request._expires = _moment(given.get("expires"), app)
+        request._delivery_info = {
+            "exchange": delivery_info.get("exchange"), "routing_key": delivery_info.get("routing_key"),
+            "priority": properties.get("priority"), "redelivered": delivery_info["redelivered"],
+        }  # fmt: skip
+        given["properties"], given["delivery_info"], given["hostname"] = properties, request._delivery_info, hostname
+        given["reply_to"], given["correlation_id"] = properties.get("reply_to"), properties.get("correlation_id")
+        return request
+
+    @cached_property
+    def _payload(self) -> Any:
+        if not isinstance(self._message, Received):
+            return super()._payload
+        args, kwargs, embed = decode(self._app, self._body, self._content_type, self._content_encoding)
+        self._request_dict["args"], self._request_dict["kwargs"] = args, kwargs
+        return args, kwargs, embed
+
+    @property
+    def args(self) -> Any:
+        """The positional arguments."""
+        return self._payload[0]
+
+    @property
+    def kwargs(self) -> Any:
+        """The named arguments."""
+        return self._payload[1]
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
+        """Return what remote control shows of it."""
+        self._args, self._kwargs = self.args, self.kwargs
+        return super().info(safe)  # type: ignore[no-any-return]  # a dict
+
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Hand the task to ``pool``.
 
         Raises:
             TaskRevokedError: It was revoked, or has expired.
         """
-        if self.revoked():
+        if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
         limit_seconds, soft_limit_seconds = self.time_limits
         result = pool.apply_async(
@@ -71,6 +129,21 @@ class Request(_Stock):
         self._apply_result = ref(result) if result is not None else None
         return result
 
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Take note that it starts, ``time_accepted`` on the monotonic clock, in the process ``pid``."""
+        self.worker_pid = pid
+        self.time_start = time() - (monotonic() - time_accepted)
+        state.active_requests.add(self)
+        # What ``task_accepted`` does, without a Counter's update for each.
+        state.total_count[self.name] += 1
+        state.all_total_count[0] += 1
+        if not self._task.acks_late:
+            self.acknowledge()
+        if self._eventer and self._eventer.enabled:
+            self.send_event("task-started")
+        if self._terminate_on_ack is not None:
+            self.terminate(*self._terminate_on_ack)
+
     # --- the ends of a run ------------------------------------------------------------------------
 
     def on_success(self, outcome: Any, **_: Any) -> None:
@@ -83,11 +156,16 @@ class Request(_Stock):
             with self._ending(settlement):
                 super().on_success((failed, value, runtime))
             return
-        task_ready(self, successful=True)
+        # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
+        task_ready(self, successful=self._app.conf.worker_deduplicate_successful_tasks)
         if self._task.acks_late and not self.acknowledged:
-            with self._ending(settlement):
+            if self._is_claimed():
+                self.acknowledged = True
+                self.message.channel.settle(self.message.delivery_tag, settlement)
+            else:
                 self.acknowledge()
-        self.send_event("task-succeeded", result=value, runtime=runtime)
+        if self._eventer and self._eventer.enabled:
+            self.send_event("task-succeeded", result=value, runtime=runtime)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Handle a run that ended with an error; a task out of memory fails and the worker stays."""
@@ -172,7 +250,7 @@ class Request(_Stock):
             self._carry_out(fate)
 
     def _is_claimed(self) -> bool:
-        return isinstance(self.message.channel, EngineChannel)
+        return isinstance(self._message, Received)
 
     def acknowledge(self) -> None:
         """Acknowledge; a task that failed for good is kept among the dead letters."""
@@ -203,3 +281,18 @@ class Request(_Stock):
             and not isinstance(error, Ignore | Terminated)
             and bool(getattr(self.task, "keeps_failures", True))
         )
+
+
+def _moment(text: Any, app: Any) -> Any:
+    """Return the time ``text`` says, with a zone.
+
+    Raises:
+        InvalidTaskError: It says none.
+    """
+    if text is None:
+        return None
+    try:
+        moment: Any = maybe_iso8601(text)
+        return maybe_make_aware(moment, app.conf.timezone)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise InvalidTaskError(f"invalid expires value {text!r}: {error}") from error

@@ -65,19 +65,25 @@ def forget_runners() -> None:
 os.register_at_fork(after_in_child=forget_runners)
 
 
-def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
-    """Decode the body into ``given``; return args and kwargs."""
+def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the args, kwargs and embedded signatures a message's body holds; without a type it is decoded already."""
     if not content_type:
         args, kwargs, embed = body
     elif content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
         # What kombu's decoder does for types JSON lacks takes most of its time.
         args, kwargs, embed = json.loads(raw)
     else:
-        accept = prepare_accept_content(runner.app.conf.accept_content)
+        accept = prepare_accept_content(app.conf.accept_content)
         args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
-    given.update(embed or {}, args=args, kwargs=kwargs, hostname=runner.hostname, is_eager=False)
-    return args, kwargs
+    return args, kwargs, embed or {}
 
 
 def _raw(body: Any) -> bytes:
     return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
+    """Decode the body into ``given``; return args and kwargs."""
+    args, kwargs, embed = decode(runner.app, body, content_type, encoding)
+    given.update(embed, args=args, kwargs=kwargs, hostname=runner.hostname, is_eager=False)
+    return args, kwargs

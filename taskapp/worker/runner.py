@@ -104,7 +104,9 @@ class Runner:
         self.task = task
         self.app = app
         self.hostname = hostname
-        self.call: Callable[..., Any] = task if task_has_custom(task, "__call__") else task.run
+        # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
+        has_own_call = type(task).__call__ is not stock_task.Task.__call__
+        self.call: Callable[..., Any] = task if has_own_call else task.run
         self._before_start = task.before_start if task_has_custom(task, "before_start") else None
         self._on_success = task.on_success if task_has_custom(task, "on_success") else None
         self._after_return = task.after_return if task_has_custom(task, "after_return") else None

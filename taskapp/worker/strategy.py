@@ -15,6 +15,8 @@ from celery.worker import state as worker_state
 from celery.worker import strategy as stock
 from kombu.asynchronous.timer import to_timestamp
 
+from taskapp.broker.received import Received
+
 # The stubs lack half of both.
 _stock: Any = stock
 state: Any = worker_state
@@ -39,7 +41,8 @@ class Strategy:
             self._log(request)
         if (request.expires or request.id in state.revoked) and request.revoked():
             return
-        signals.task_received.send(sender=self._consumer, request=request)
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self._consumer, request=request)
         if self._announces:
             self._announce(request)
         if request.eta is None:
@@ -48,6 +51,8 @@ class Strategy:
             self._hold(request, due_at)
 
     def _request(self, message: Any, body: Any, ack: Any, reject: Any) -> Any:
+        if isinstance(message, Received):
+            return self._request_class.of_claim(message, self._task, self._app, self._consumer.hostname, self._eventer)
         if body is None and "args" not in message.payload:
             parts = message.body, message.headers, False, self._app.uses_utc_timezone()
         elif "args" in message.payload:
