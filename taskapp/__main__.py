@@ -1,6 +1,20 @@
-"""``python -m taskapp``: the same as the ``taskapp`` command."""
+"""The ``taskapp`` command, and ``python -m taskapp``."""
 
-from taskapp.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; probes are answered before anything large is imported."""
+    if sys.argv[1:2] == ["health"]:
+        from taskapp.worker.health import main as answer
+
+        sys.exit(answer(sys.argv[2:]))
+    from taskapp.cli.main import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

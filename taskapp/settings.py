@@ -18,13 +18,11 @@ from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from taskapp.env_file import ENV_FILE_VARIABLE, find_env_file
 from taskapp.errors import InvalidSetting, TaskappError, UnknownSetting
 from taskapp.queues import DEFAULT_QUEUE, DEFAULT_QUEUES
 
 PREFIX = "TASKAPP_"
-ENV_FILE_VARIABLE = "TASKAPP_ENV_FILE"
-"""Names the ``.env`` file to read; empty reads none. Not a setting: it says where settings are."""
-
 _KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 """Variables Kubernetes injects for a service named ``taskapp-…``; they are not settings."""
 
@@ -74,6 +72,12 @@ class Settings(BaseSettings):
     """Which loop ``async def`` tasks run on; ``asyncio``, the standard library's, also where there is no uvloop."""
     submit_deadline_seconds: float = Field(default=4.0, gt=0, le=60)
     """How long ``delay()`` tries a broker that does not answer before it raises."""
+    drain_seconds: float = Field(default=25.0, ge=0, le=86_400)
+    """How long a node that was told to stop lets its tasks run on; then others get them. Kubernetes kills after 30."""
+    max_tasks_per_node: int = Field(default=0, ge=0)
+    """After how many tasks a node drains and ends with exit code 75, to be started anew; 0: never."""
+    max_memory_mb: int = Field(default=0, ge=0)
+    """At how many MiB of its own a node drains and ends with exit code 75, to be started anew; 0: never."""
     canary_seconds: float = Field(default=60.0, ge=0)
     """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
     max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
@@ -212,24 +216,6 @@ def _first_problem(error: ValidationError, values: Mapping[str, str]) -> Taskapp
     field = str(problem["loc"][0]) if problem["loc"] else message.partition(":")[0]
     shown = "***" if "password" in field else values.get(field, "")
     return InvalidSetting(PREFIX + field.upper(), shown, message[:1].lower() + message[1:])
-
-
-def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
-    """Return the ``.env`` of the project ``start`` lies in, or ``None``.
-
-    The project's root is the nearest folder upwards with a ``.env``, a ``pyproject.toml`` or a
-    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off.
-    """
-    if (named := environ.get(ENV_FILE_VARIABLE)) is not None:
-        if named and not Path(named).is_file():
-            raise InvalidSetting(ENV_FILE_VARIABLE, named, "there is no such file")
-        return Path(named) if named else None
-    for directory in (start, *start.parents):
-        if (directory / ".env").is_file():
-            return directory / ".env"
-        if (directory / "pyproject.toml").exists() or (directory / ".git").exists():
-            return None
-    return None
 
 
 @cache

@@ -61,6 +61,8 @@ class Heartbeat:
         """Whether ``epoch`` was reaped: the server no longer knows it."""
         self.renewed_at = monotonic()
         """When the last renewal was sent that succeeded."""
+        self.is_answered = True
+        """Whether the server answered the last time it was asked."""
 
     def start(self) -> None:
         """Begin."""
@@ -126,10 +128,12 @@ class Heartbeat:
                 return
             try:
                 wait_seconds = self.beat()
+                self.is_answered = True
                 if failures:
                     logger.info("the broker answers again after %d heartbeats that failed", failures)
                 failures = 0
             except RedisError as error:
+                self.is_answered = False
                 failures += 1
                 if failures == 1:
                     logger.warning("a heartbeat did not reach the broker: %s", error)

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import hiredis
+from redis.exceptions import RedisError
 
 from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.clock import Clock, Reading, steady_ms
@@ -71,6 +72,8 @@ class Node:
         """The thread that calls ``flush_settled`` after each turn of its loop; what it settles waits for that."""
         self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
         self.pid = os.getpid()
+        self.is_leaving = False
+        """Whether what is held goes back as it is, whatever its run says: the run is being cut off."""
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class Node:
         """
         if self.pipe.is_open and not self.heartbeat.lost:
             return True
-        if monotonic() < self._try_again_at:
+        if self.is_leaving or monotonic() < self._try_again_at:
             return False
         with self._opening:
             try:
@@ -290,6 +293,8 @@ class Node:
             kind: ``unstarted``, counts nothing; ``retry``, a delivery; ``crashed``, a crash of its own.
             delay_seconds: When above 0, they become ready again so much later.
         """
+        if self.is_leaving:
+            return
         options = self._options
         due = self.clock.now_ms() + int(delay_seconds * 1_000) if delay_seconds > 0 else 0
         # What was claimed last goes back first, so that it ends up behind.
@@ -368,19 +373,29 @@ class Node:
 
     # --- the end ------------------------------------------------------------------------------
 
-    def close(self, queues: Sequence[str] = (), within_seconds: float = 3.0) -> None:
-        """Give back what is held and end the epoch; wait for it up to ``within_seconds``."""
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether the server is there, as far as is known."""
+        return self.pipe.is_open and self.heartbeat.is_answered
+
+    def close(self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True) -> None:
+        """Give back what is held and end the epoch; wait for it up to ``within_seconds``.
+
+        Without ``reads``, any thread may call it while another still reads the answers.
+        """
         self.heartbeat.stop()
         if not self.epoch:
             return
         link = Link(self._connect)
         deadline = monotonic() + within_seconds
         try:
-            if self.ready():
+            if not reads:
+                self.flush_settled()
+            elif self.ready():
                 self.flush(deadline)
             while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
                 pass
-        except (NotSent, ConnectionError) as error:
+        except RedisError as error:
             logger.warning("could not give messages back: %s; others take them when the lease ends", error)
         finally:
             link.close()

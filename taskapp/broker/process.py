@@ -59,7 +59,23 @@ def count(name: str) -> None:
             process.node.count(name)
 
 
-def close_nodes() -> None:
-    """Give back what this process still holds and end its leases."""
-    for process in _processes.values():
-        process.node.close()
+def is_in_touch() -> bool:
+    """Say whether every server this process consumes from is there, as far as is known."""
+    return all(process.node.is_in_touch for process in list(_processes.values()) if process.node.epoch)
+
+
+def holds_messages() -> bool:
+    """Say whether this process holds messages that are not settled."""
+    return any(process.node.held for process in list(_processes.values()))
+
+
+def leave() -> None:
+    """Let nothing be given back any more for what becomes of its run: all is, by ``close_nodes``, as it is."""
+    for process in list(_processes.values()):
+        process.node.is_leaving = True
+
+
+def close_nodes(*, reads: bool = True) -> None:
+    """Give back what this process still holds and end its leases; see ``Node.close``."""
+    for process in list(_processes.values()):
+        process.node.close(reads=reads)

@@ -18,6 +18,7 @@ COMMANDS = {
     "delayed": "taskapp.cli.delayed:delayed",
     "redis": "taskapp.cli.redis:redis",
     "doctor": "taskapp.cli.doctor:doctor",
+    "health": "taskapp.cli.health:health",
 }
 """Every command and where it is."""
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from taskapp import devredis
 from taskapp.demo.flights import Truth, archive_path, split_by_month
 from taskapp.demo.view import View, until
+from taskapp.env_file import ENV_FILE_VARIABLE
 from taskapp.errors import TaskappError
 from taskapp.processes import (
     Program,
@@ -26,7 +27,7 @@ from taskapp.processes import (
     free_port,
     python_program,
 )
-from taskapp.settings import ENV_FILE_VARIABLE, PREFIX, get_settings
+from taskapp.settings import PREFIX, get_settings
 
 if TYPE_CHECKING:
     from taskapp.demo.check import Check

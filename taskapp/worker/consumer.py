@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
-from celery.worker.state import active_requests, reserved_requests
+from celery.worker.state import active_requests, reserved_requests, task_ready
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel, Field, ValidationError
 from redis.exceptions import RedisError
@@ -19,12 +20,14 @@ from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.received import Received
 from taskapp.worker.buried import settle_unreadable
+from taskapp.worker.drain import runs_something
 
 logger = get_logger(__name__)
 
 EVENTS_AT_ONCE = 150
 LONGEST_PROBLEM = 500
 TURN_MARGIN_SECONDS = 0.01
+TURN_SECONDS = 0.2
 
 # The stubs lack half of it.
 _Stock: Any = stock.Consumer
@@ -116,14 +119,65 @@ class Consumer(_Stock):
             turns[request.name] = turn_at + tokens / bucket.fill_rate
             channel.give_back(request.message.delivery_tag, delay_seconds=turn_at - now)
 
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Drain: claim no more, give back what has not begun, and turn on until what runs has ended.
+
+        Celery calls it first when it is told to stop. The deadline is ``Drain``'s: it ends the process.
+        """
+        self.controller.drain.begin(self.controller.exitcode or 0)
+        if self.connection is None or self.task_consumer is None:
+            return
+        try:
+            self.task_consumer.cancel()
+            self._give_back_what_waits()
+            self._turn_while(runs_something)
+        except (RedisError, OSError, OperationalError) as error:
+            logger.warning("the connection broke while draining: %s", error)
+
+    def _turn_while(self, condition: Callable[[], bool]) -> None:
+        loop = None
+        while condition():
+            if self.hub is None:
+                self.perform_pending_operations()
+                with suppress(TimeoutError):
+                    self.connection.drain_events(timeout=TURN_SECONDS)
+                continue
+            loop = loop or self.hub.create_loop()
+            try:
+                next(loop)
+            except StopIteration:
+                loop = None
+
+    def loop_args(self) -> tuple[Any, ...]:
+        """Return what Celery's loop is called with; the one without a hub waits two seconds before it looks up."""
+        consumer, connection, *rest = super().loop_args()
+        return consumer, connection if self.hub is not None else _ShortWaits(connection), *rest
+
+    def perform_pending_operations(self) -> None:
+        """Do what others left for the loop's thread; without a hub, this is where a turn begins."""
+        super().perform_pending_operations()
+        if self.hub is None:
+            self.controller.turn()
+
+    def _give_back_what_waits(self) -> None:
+        """Give back what was received and not begun."""
+        if self.controller.semaphore is not None:
+            self.controller.semaphore.clear()
+        for request in tuple(reserved_requests):
+            # What the pool has will run, even if its start was not reported yet.
+            if request in active_requests or request._apply_result is not None or request.acknowledged:
+                continue
+            if isinstance(request.message.channel, EngineChannel):
+                request.message.channel.give_back(request.message.delivery_tag)
+            else:
+                request.message.requeue()
+            task_ready(request)
+
     def on_close(self) -> None:
         """Give back what was received and not begun: Celery forgets it and trusts the broker to notice."""
-        for request in tuple(reserved_requests):
-            channel = request.message.channel
-            # What the pool has will run, even if its start was not reported yet.
-            is_held_here = request not in active_requests and request._apply_result is None
-            if is_held_here and isinstance(channel, EngineChannel) and not request.acknowledged:
-                channel.give_back(request.message.delivery_tag)
+        self._give_back_what_waits()
         super().on_close()
 
     def _bury(self, message: Any, problem: str) -> None:
@@ -135,6 +189,19 @@ class Consumer(_Stock):
         else:
             message.reject_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+class _ShortWaits:
+    """A connection on which a loop soon sees that it is to stop."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def drain_events(self, timeout: float) -> Any:
+        return self._connection.drain_events(timeout=min(timeout, TURN_SECONDS))
 
 
 def _check_payload(message: Any) -> None:

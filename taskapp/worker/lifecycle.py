@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from time import monotonic
 from typing import Any
 
 import click
@@ -10,16 +11,22 @@ from celery import bootsteps, signals
 from celery.concurrency import get_implementation
 from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.utils.log import get_logger
+from celery.worker.state import active_requests
 from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.errors import EvictingBroker
+from taskapp.settings import get_settings
 from taskapp.worker.buried import fail_buried
+from taskapp.worker.drain import Drain
+from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.prefork import TaskPool as PreforkPool
+from taskapp.worker.status import Reporter
+from taskapp.worker.turn import Turn
 
 logger = get_logger(__name__)
 
@@ -50,6 +57,52 @@ class RefuseEvictingBroker(bootsteps.StartStopStep):
 
     def stop(self, c: Any) -> None:
         """Nothing to undo."""
+
+
+class SayItConsumes(bootsteps.StartStopStep):
+    """Tells probes when this worker takes tasks, and follows the turns of its loop."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, c: Any) -> None:
+        """From here on the loop has to turn."""
+        status = c.controller.reporter.status
+        if status.phase == "starting":
+            status.turn_due_at = status.pool_at = monotonic()
+            status.phase = "running"
+
+    def stop(self, c: Any) -> None:
+        """Celery connects anew, and may wait long for that; or it ends."""
+        status = c.controller.reporter.status
+        if status.phase == "running":
+            status.phase = "starting"
+
+    def register_with_event_loop(self, c: Any, hub: Any) -> None:
+        """Be told of each turn."""
+        hub.on_tick.add(c.controller.turn)
+
+
+def watch_worker(sender: Any, **_: Any) -> None:
+    """Let this worker be seen by probes and end in time."""
+    settings = get_settings()
+    status = Status(sender.hostname)
+    drain = sender.drain = Drain(sender, settings.drain_seconds)
+    sender.turn = Turn(sender, status, settings)
+
+    def look(status: Status, now: float) -> None:
+        if process.is_in_touch():
+            status.broker_at = now
+        # The loop's own thread runs the task: it need not turn.
+        status.in_task = type(sender.pool).__module__.endswith(".solo") and len(active_requests) > 0
+
+    def begin_to_drain() -> None:
+        status.ends_at, status.phase = drain.ends_at, "draining"
+
+    drain.on_begin = begin_to_drain
+    sender.reporter = Reporter(settings.data_dir, status, look)
+    sender.reporter.start()
+    signals.worker_shutting_down.connect(drain.on_signal, weak=False)
+    signals.worker_shutdown.connect(lambda **_: sender.reporter.stop(), weak=False)
 
 
 def describe_worker(sender: Any, **_: Any) -> None:
@@ -97,8 +150,9 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 
 def install(app: Any) -> None:
     """Connect all of this to the workers of ``app``."""
-    app.steps["consumer"].add(RefuseEvictingBroker)
+    app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes))
     signals.worker_init.connect(describe_worker, weak=False)
+    signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)

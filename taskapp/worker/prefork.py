@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any
 
 from celery.concurrency import asynpool, prefork
@@ -9,6 +13,10 @@ from celery.concurrency import asynpool, prefork
 # The stubs know neither.
 _AsynPool: Any = asynpool.AsynPool
 _TaskPool: Any = prefork.TaskPool
+
+
+KILLING_SECONDS = 1.0
+KILLING_LOOK_SECONDS = 0.005
 
 
 class Pool(_AsynPool):
@@ -32,3 +40,28 @@ class TaskPool(_TaskPool):
     """What ``-P prefork`` starts."""
 
     Pool = Pool
+
+    def problem(self) -> str:
+        """Return what is wrong with the pool, or the empty string; for the loop's own thread."""
+        pool = self._pool
+        if pool is None or any(child._is_alive() for child in pool._pool):
+            return ""
+        return "none of its child processes lives"
+
+    def kill_children(self) -> None:
+        """Kill every child and return when none runs, or after a second. Any thread may call it."""
+        children = [child.pid for child in self._pool._pool] if self._pool is not None else []
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = monotonic() + KILLING_SECONDS
+        while any(_runs(pid) for pid in children) and monotonic() < deadline:
+            sleep(KILLING_LOOK_SECONDS)
+
+
+def _runs(pid: int) -> bool:
+    """Say whether a child runs, leaving its exit status to who waits for it."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+    except ChildProcessError:
+        return False

@@ -1,0 +1,68 @@
+"""Which ``.env`` file holds the settings of the project one stands in.
+
+Imports little: the probes ask here, too, and have no time for what ``settings`` needs.
+"""
+
+from __future__ import annotations
+
+import os.path
+
+TYPE_CHECKING = False  # as in typing, which is not worth its import here
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ENV_FILE_VARIABLE = "TASKAPP_ENV_FILE"
+"""Names the ``.env`` file to read; empty reads none. Not a setting: it says where settings are."""
+
+
+def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the ``.env`` of the project ``start`` lies in, or ``None``.
+
+    The project's root is the nearest folder upwards with a ``.env``, a ``pyproject.toml`` or a
+    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off.
+
+    Raises:
+        InvalidSetting: ``TASKAPP_ENV_FILE`` names no file.
+    """
+    from pathlib import Path
+
+    if (named := environ.get(ENV_FILE_VARIABLE)) is not None:
+        if named and not Path(named).is_file():
+            from taskapp.errors import InvalidSetting
+
+            raise InvalidSetting(ENV_FILE_VARIABLE, named, "there is no such file")
+        return Path(named) if named else None
+    for directory in (start, *start.parents):
+        if (directory / ".env").is_file():
+            return directory / ".env"
+        if (directory / "pyproject.toml").exists() or (directory / ".git").exists():
+            return None
+    return None
+
+
+def data_dir(environ: Mapping[str, str]) -> str:
+    """Return the setting ``data_dir``, an absolute path, without reading the other settings.
+
+    Raises:
+        InvalidSetting: ``TASKAPP_ENV_FILE`` names no file.
+    """
+    directory = environ.get("TASKAPP_DATA_DIR")
+    if directory is None:
+        directory = _data_dir_of_env_file(environ)
+    if directory is None:
+        from platformdirs import user_data_dir
+
+        directory = user_data_dir("taskapp", appauthor=False)
+    return os.path.realpath(os.path.expanduser(directory))  # noqa: PTH111 - as Path does, for the price of neither
+
+
+def _data_dir_of_env_file(environ: Mapping[str, str]) -> str | None:
+    from pathlib import Path
+
+    env_file = find_env_file(Path.cwd(), environ)
+    if env_file is None:
+        return None
+    from dotenv import dotenv_values
+
+    return dotenv_values(env_file).get("TASKAPP_DATA_DIR")

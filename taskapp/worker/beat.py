@@ -1,0 +1,58 @@
+"""Celery's scheduler, whose loop probes can see turning. Imported by beat alone."""
+
+from __future__ import annotations
+
+import atexit
+from time import monotonic
+from typing import Any
+
+from celery import beat, signals
+
+from taskapp.settings import get_settings
+from taskapp.worker.health import Status
+from taskapp.worker.status import Reporter
+
+# The stubs lack half of it.
+_PersistentScheduler: Any = beat.PersistentScheduler
+_beat: Any = beat
+
+
+class Scheduler(_PersistentScheduler):
+    """Celery's default scheduler, which says when it is to turn next and whether the broker took what it sent."""
+
+    turn_due_at = 0.0
+    """When it means to look at its schedule again, by the monotonic clock."""
+    is_in_touch = True
+    """Whether the broker took the last task."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what is due; return in how many seconds to look again."""
+        sleeps_seconds = super().tick(*args, **kwargs)
+        self.turn_due_at = monotonic() + (sleeps_seconds or 0.0)
+        return sleeps_seconds
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Send one task."""
+        self.is_in_touch = False
+        sent = super().apply_async(*args, **kwargs)
+        self.is_in_touch = True
+        return sent
+
+
+def watch_beat(sender: Any, **_: Any) -> None:
+    """Let a beat that starts be seen by probes."""
+    scheduler = sender.scheduler
+    status = Status(_beat.beat_nodename(sender.hostname))
+    status.phase, scheduler.turn_due_at = "running", monotonic()
+
+    def look(status: Status, now: float) -> None:
+        status.turn_due_at = scheduler.turn_due_at
+        if scheduler.is_in_touch:
+            status.broker_at = now
+
+    reporter = Reporter(get_settings().data_dir, status, look)
+    reporter.start()
+    atexit.register(reporter.stop)
+
+
+signals.beat_init.connect(watch_beat)

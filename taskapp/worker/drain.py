@@ -1,0 +1,136 @@
+"""The end of a node, inside its grace whatever happens.
+
+    told to stop ─► claims no more, gives back what has not begun, lets the rest run on
+                      ├─ nothing left ─► Celery ends as it likes, but soon
+                      ├─ the deadline ──► gives back what runs, and is gone
+                      └─ told again ────► the same, at once
+
+The main thread may sit in a task, in a join or in a broken connection at any of these moments. So
+the end is watched over by a thread of its own, which gives back and exits where the main thread
+has not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from _queue import Empty, SimpleQueue  # the native one: gevent's would block its hub
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from celery import platforms
+from celery.worker.state import active_requests
+
+from taskapp.broker import process
+from taskapp.broker.heartbeat import native_thread
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.05
+IDLE_SECONDS = 2.0
+"""How long Celery may take to end once nothing runs any more."""
+GIVING_BACK_SECONDS = 3.0
+"""How long giving back may take; then the lease has to end by itself."""
+STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
+
+
+class Drain:
+    """Sees to it that one worker ends in time."""
+
+    def __init__(self, worker: Any, drain_seconds: float) -> None:
+        """Make one that does nothing until ``begin``.
+
+        Args:
+            worker: Celery's ``WorkController``.
+            drain_seconds: How long what runs may run on.
+        """
+        self._worker = worker
+        self._drain_seconds = drain_seconds
+        self._told_again: SimpleQueue[None] = SimpleQueue()
+        self._pid = os.getpid()
+        self._exit_code = 0
+        self.ends_at = 0.0
+        """When giving back begins at the latest; 0: it is not draining."""
+        self.on_begin: Callable[[], None] = lambda: None
+        """Called once when draining begins; perhaps inside a signal handler, so it takes no lock."""
+
+    def begin(self, exit_code: int = 0) -> None:
+        """Count the time from now on; only the first call does. Signal handlers may call it.
+
+        Args:
+            exit_code: What the process ends with if it is this thread that ends it.
+        """
+        if self.ends_at or os.getpid() != self._pid:
+            return
+        self._exit_code = exit_code
+        self.ends_at = monotonic() + self._drain_seconds
+        self.on_begin()
+        native_thread(self._watch)
+
+    def on_signal(self, exitcode: int = 0, **_: Any) -> None:
+        """Take note of a first signal to stop; a second one, of whatever kind, is final."""
+        self.begin(exitcode)
+        for name in STOPPING_SIGNALS:
+            platforms.signals[name] = self._on_second_signal
+
+    def _on_second_signal(self, *_: Any) -> None:
+        if os.getpid() == self._pid:
+            self._told_again.put(None)
+
+    # --- watching over the end ----------------------------------------------------------------
+
+    def _watch(self) -> None:
+        idle_since = 0.0
+        while (now := monotonic()) < self.ends_at:
+            with contextlib.suppress(Empty):
+                self._told_again.get(timeout=LOOK_SECONDS)
+                break
+            if runs_something():
+                idle_since = 0.0
+                continue
+            idle_since = idle_since or now
+            if now > idle_since + IDLE_SECONDS:
+                break
+            self._wake_loop()
+        self._end()
+
+    def _wake_loop(self) -> None:
+        """Let a loop that sleeps see that there is nothing left to wait for."""
+        if (hub := self._worker.hub) is not None:
+            hub.call_soon(int)
+
+    def _end(self) -> None:
+        done: SimpleQueue[None] = SimpleQueue()
+
+        def give_back() -> None:
+            # Beside this thread: whatever it gets stuck in, the process ends.
+            try:
+                if runs_something():
+                    logger.warning("what still runs is cut off and given back: others run it again")
+                self._give_back()
+            finally:
+                done.put(None)
+
+        native_thread(give_back)
+        with contextlib.suppress(Empty):
+            done.get(timeout=GIVING_BACK_SECONDS)
+        os._exit(self._exit_code)
+
+    def _give_back(self) -> None:
+        process.leave()
+        pool = self._worker.pool
+        if (kill := getattr(pool, "kill_children", None)) is not None:
+            kill()
+        process.close_nodes(reads=False)
+        if self._worker.pidlock:
+            self._worker.pidlock.release()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def runs_something() -> bool:
+    """Say whether this worker holds a message, or runs a task that was acknowledged early."""
+    return process.holds_messages() or len(active_requests) > 0

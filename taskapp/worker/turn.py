@@ -1,0 +1,67 @@
+"""What a node looks after as its loop turns: that probes see it turn, its pool, and when it has had enough."""
+
+from __future__ import annotations
+
+import resource
+from time import monotonic
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import state as stock
+
+from taskapp.settings import Settings
+from taskapp.worker.health import Status
+
+logger = get_logger(__name__)
+
+# The stubs lack half of it.
+state: Any = stock
+
+EXIT_RECYCLED = 75
+"""sysexits.h: temporary failure; start it again."""
+LOOK_SECONDS = 1.0
+
+
+class Turn:
+    """Called at each turn of the loop; looks around once a second."""
+
+    def __init__(self, worker: Any, status: Status, settings: Settings) -> None:
+        self._worker = worker
+        self._status = status
+        self._limits = settings.max_tasks_per_node, settings.max_memory_mb
+        self._look_at = 0.0
+
+    def __call__(self) -> None:
+        """Take note of a turn."""
+        now = monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
+        self._status.turn_due_at = now
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        find_problem = getattr(self._worker.pool, "problem", None)
+        self._status.pool_problem = find_problem() if find_problem is not None else ""
+        if not self._status.pool_problem:
+            self._status.pool_at = now
+        if (reason := self._enough()) and state.should_stop is None:
+            logger.warning("%s: draining, to be started anew (exit code %d)", reason, EXIT_RECYCLED)
+            state.should_stop = EXIT_RECYCLED
+
+    def _enough(self) -> str:
+        max_tasks, max_memory_mb = self._limits
+        if max_tasks and (tasks := state.all_total_count[0]) >= max_tasks:
+            return f"this node has begun {tasks} tasks, its limit is {max_tasks}"
+        if max_memory_mb and (used_mb := resident_mb()) > max_memory_mb:
+            return f"this node takes {used_mb:.0f} MiB, its limit is {max_memory_mb}"
+        return ""
+
+
+def resident_mb() -> float:
+    """Return the memory of this process alone, in MiB; where ``/proc`` is missing, the most it ever took."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - once a second
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
