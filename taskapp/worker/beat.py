@@ -24,6 +24,8 @@ class Scheduler(_PersistentScheduler):
     """When it means to look at its schedule again, by the monotonic clock."""
     is_in_touch = True
     """Whether the broker took the last task."""
+    is_connecting = False
+    """Whether it waits for its broker, as long as that takes; its loop does not turn meanwhile."""
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         """Do what is due; return in how many seconds to look again."""
@@ -38,14 +40,21 @@ class Scheduler(_PersistentScheduler):
         self.is_in_touch = True
         return sent
 
+    def _ensure_connected(self) -> Any:
+        self.is_connecting = True
+        connection = super()._ensure_connected()
+        self.is_connecting = False
+        return connection
+
 
 def watch_beat(sender: Any, **_: Any) -> None:
     """Let a beat that starts be seen by probes."""
     scheduler = sender.scheduler
     status = Status(_beat.beat_nodename(sender.hostname))
-    status.phase, scheduler.turn_due_at = "running", monotonic()
+    scheduler.turn_due_at = monotonic()
 
     def look(status: Status, now: float) -> None:
+        status.phase = "starting" if scheduler.is_connecting else "running"
         status.turn_due_at = scheduler.turn_due_at
         if scheduler.is_in_touch:
             status.broker_at = now

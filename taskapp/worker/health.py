@@ -142,7 +142,7 @@ def directory(data_dir: str) -> str:
 
 
 def nodes(data_dir: str) -> Iterator[Status]:
-    """Yield the state of every process that lives; remove what dead ones left.
+    """Yield the state of every other process that lives; remove what dead ones left.
 
     Raises:
         OSError: The directory cannot be read, for another reason than that there is none.
@@ -152,8 +152,12 @@ def nodes(data_dir: str) -> Iterator[Status]:
         names = sorted(os.listdir(where))
     except FileNotFoundError:
         return
+    # Opening and closing a file of its own would cost this process the lock.
+    mine = f".{os.getpid()}{SUFFIX}"
     for name in names:
-        if name.endswith(SUFFIX) and (status := _read(os.path.join(where, name))) is not None:
+        if not name.endswith(SUFFIX) or name.endswith(mine):
+            continue
+        if (status := _read(os.path.join(where, name))) is not None:
             yield status
 
 

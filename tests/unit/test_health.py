@@ -138,8 +138,8 @@ def test_files_of_the_dead_are_removed_and_those_of_the_living_are_not(
 
 def test_a_process_id_that_lives_again_is_not_taken_for_the_node(tmp_path: Path) -> None:
     status = running()
-    status.pid = os.getpid()
-    file = tmp_path / "nodes" / f"w1@host.{os.getpid()}.node"
+    status.pid = os.getppid()
+    file = tmp_path / "nodes" / f"w1@host.{os.getppid()}.node"
     file.parent.mkdir()
     file.write_bytes(status.dump())
 

@@ -1,0 +1,197 @@
+"""The end of a node: in time, whatever runs and whatever is broken, and nothing lost by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration import shop
+from tests.support import Process, RedisServer, eventually, leased_count
+
+pytestmark = pytest.mark.usefixtures("app")
+SHOP = "tests.integration.shop"
+POOLS = ["prefork", "threads", "solo", "gevent"]
+IDLE_SECONDS = 3.0
+GIVING_BACK_SECONDS = 3.0
+BUSY_MACHINE_SECONDS = 2.0
+StartWorker = Callable[..., Process]
+
+
+def seconds_to_end(node: Process, *signals: signal.Signals) -> float:
+    began_at = time.monotonic()
+    for number in signals:
+        os.kill(node.pid, number)
+        time.sleep(0.3 if len(signals) > 1 else 0)  # two at once may be seen as one
+    node.wait(60)
+    return time.monotonic() - began_at
+
+
+def counts(server: RedisServer) -> tuple[int, int]:
+    """How many messages are ready and how many are leased."""
+    return server.client.llen("default"), leased_count(server)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_idle_worker_is_gone_in_three_seconds(worker: StartWorker, pool: str) -> None:
+    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    assert shop.greet.delay("you").get(timeout=20) == "hello you"
+
+    assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
+    assert node.returncode == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("fault", ["stop", "freeze"])
+def test_an_idle_worker_is_gone_in_three_seconds_without_its_redis(
+    worker: StartWorker, redis_server: RedisServer, pool: str, fault: str
+) -> None:
+    node = worker("-P", pool)
+    getattr(redis_server, fault)()
+
+    assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
+    assert node.returncode == 0
+
+
+def test_a_worker_that_has_never_reached_its_redis_is_gone_in_three_seconds(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    redis_server.stop()
+    node = worker(wait=False)
+    eventually(lambda: "Trying again" in node.output())
+
+    assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
+    assert node.returncode == 0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_runs_may_end_before_the_deadline(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    gate = tmp_path / "gate"
+    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    held = shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) == 1)
+    os.kill(node.pid, signal.SIGTERM)
+    eventually(lambda: "shutdown" in node.output())
+    gate.touch()
+
+    assert node.wait(IDLE_SECONDS + BUSY_MACHINE_SECONDS) == 0
+    assert held.get(timeout=5) is None
+    assert counts(redis_server) == (0, 0)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    gate = tmp_path / "gate"
+    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2")
+    children = psutil.Process(node.pid).children()
+    held = shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) == 1)
+
+    took = seconds_to_end(node, signal.SIGTERM)
+
+    assert 2 <= took < 2 + GIVING_BACK_SECONDS
+    assert node.returncode == 0
+    assert counts(redis_server) == (1, 0)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    gate.touch()
+    worker("-P", "solo", name="w2", TASKAPP_INCLUDE=SHOP)
+    assert held.get(timeout=20) is None
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_is_final(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str, second: signal.Signals
+) -> None:
+    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    shop.hold.delay(str(tmp_path / "gate"))
+    eventually(lambda: leased_count(redis_server) == 1)
+
+    assert seconds_to_end(node, signal.SIGTERM, second) < BUSY_MACHINE_SECONDS
+    assert node.returncode == 0
+    assert counts(redis_server) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", ["stop", "freeze"])
+def test_without_redis_a_drain_ends_at_its_deadline_all_the_same(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, fault: str
+) -> None:
+    node = worker("-P", "threads", TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2", TASKAPP_LEASE_SECONDS="3")
+    shop.hold.delay(str(tmp_path / "gate"))
+    eventually(lambda: leased_count(redis_server) == 1)
+    getattr(redis_server, fault)()
+
+    assert seconds_to_end(node, signal.SIGTERM) < 2 + GIVING_BACK_SECONDS + 1
+    assert node.returncode == 0
+
+
+def test_a_worker_that_drains_still_answers(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, app: object
+) -> None:
+    gate = tmp_path / "gate"
+    node = worker("-P", "prefork", TASKAPP_INCLUDE=SHOP)
+    shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) == 1)
+    os.kill(node.pid, signal.SIGTERM)
+    eventually(lambda: "shutdown" in node.output())
+
+    active = app.control.inspect(timeout=2).active()  # type: ignore[attr-defined]
+    gate.touch()
+
+    assert [task["name"] for task in next(iter(active.values()))] == [shop.hold.name]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_nodes_that_are_replaced_under_load_lose_nothing_and_repeat_nothing(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    ran, took = tmp_path / "ran", []
+    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, name="n0")
+    sent = 0
+    for life in range(1, 5):
+        shop.note.submit_many((str(number), str(ran)) for number in range(sent, sent + 1_000))
+        sent += 1_000
+        before = len(ran.read_text().split()) if ran.exists() else 0
+        eventually(lambda before=before: ran.exists() and len(ran.read_text().split()) > before)
+        after = worker("-P", pool, TASKAPP_INCLUDE=SHOP, name=f"n{life}")
+        took.append(seconds_to_end(node, signal.SIGTERM))
+        assert node.returncode == 0, node.output()[-1_000:]
+        node = after
+    eventually(lambda: counts(redis_server) == (0, 0), within_seconds=40)
+
+    assert max(took) < IDLE_SECONDS
+    assert Counter(ran.read_text().split()) == Counter(map(str, range(sent)))
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    ran = tmp_path / "ran"
+    shop.note.submit_many((str(number), str(ran)) for number in range(2_000))
+    lives = []
+    while any(counts(redis_server)):
+        node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, TASKAPP_MAX_TASKS_PER_NODE="300", name=f"n{len(lives)}")
+        eventually(lambda node=node: node.returncode is not None or counts(redis_server) == (0, 0), within_seconds=30)
+        lives.append(node.terminate())
+
+    assert lives[0] == 75
+    assert set(lives) <= {75, 0}
+    assert Counter(ran.read_text().split()) == Counter(map(str, range(2_000)))
+
+
+def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker) -> None:
+    node = worker("-P", "threads", TASKAPP_MAX_MEMORY_MB="20")
+
+    assert node.wait(20) == 75
+    assert "MiB, its limit is 20: draining, to be started anew (exit code 75)" in node.output()

@@ -1,0 +1,216 @@
+"""Probes of real workers and beats, in what can happen to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration import shop
+from tests.support import Process, RedisServer, clean_environment, eventually, leased_count
+
+pytestmark = pytest.mark.usefixtures("app")
+SHOP = "tests.integration.shop"
+StartWorker = Callable[..., Process]
+
+
+class Probe:
+    """``taskapp health`` beside one node."""
+
+    def __init__(self, node: Process) -> None:
+        self.env = node.env
+
+    def __call__(self, question: str, *options: str) -> str:
+        """What is wrong; empty when all is well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "taskapp", "health", question, "--patience", "2", *options],
+            env=self.env, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert done.returncode == (1 if done.stderr else 0), done
+        return done.stderr.partition(": ")[2].strip()
+
+    @property
+    def live(self) -> bool:
+        return self("live") == ""
+
+    @property
+    def ready(self) -> bool:
+        return self("ready") == ""
+
+
+def stays(condition: Callable[[], bool], for_seconds: float) -> None:
+    deadline = time.monotonic() + for_seconds
+    while time.monotonic() < deadline:
+        assert condition()
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_a_long_task_leaves_a_node_live_on_every_pool(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    gate = tmp_path / "gate"
+    probe = Probe(worker("-P", pool, TASKAPP_INCLUDE=SHOP))
+    eventually(lambda: probe.ready)
+    for _ in range(2):
+        shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) >= 1)
+
+    stays(lambda: probe.live, for_seconds=4)
+    assert probe.ready
+    gate.touch()
+
+
+def test_a_stopped_worker_is_not_live_until_it_goes_on(worker: StartWorker) -> None:
+    node = worker("-P", "threads")
+    probe = Probe(node)
+    os.kill(node.pid, signal.SIGSTOP)
+
+    eventually(lambda: "it has said nothing for" in probe("live"))
+    os.kill(node.pid, signal.SIGCONT)
+    eventually(lambda: probe.ready)
+
+
+def test_a_loop_that_no_longer_turns_is_not_live(worker: StartWorker, tmp_path: Path) -> None:
+    (tmp_path / "wedge.py").write_text(
+        "import threading\nfrom celery.signals import worker_ready\n"
+        "@worker_ready.connect(weak=False)\n"
+        "def wedge(sender, **_): sender.hub.call_later(1, threading.Event().wait)\n"
+    )
+    node = worker("-P", "threads", TASKAPP_INCLUDE="wedge")
+    probe = Probe(node)
+
+    eventually(lambda: "its loop has not turned for" in probe("live"))
+    assert "its loop has not turned for" in probe("ready")
+
+
+def test_a_node_whose_children_do_not_come_back_is_not_live(worker: StartWorker, tmp_path: Path) -> None:
+    (tmp_path / "barren.py").write_text(
+        "from celery.signals import worker_ready\n"
+        "@worker_ready.connect(weak=False)\n"
+        "def bar(sender, **_):\n"
+        "    pool = sender.controller.pool._pool\n"
+        "    pool.maintain_pool = pool._maintain_pool = lambda: None\n"
+    )
+    node = worker("-P", "prefork", TASKAPP_INCLUDE="barren")
+    probe = Probe(node)
+    eventually(lambda: probe.ready)
+    for child in psutil.Process(node.pid).children():
+        child.kill()
+
+    eventually(lambda: "none of its child processes lives" in probe("ready"))
+    eventually(lambda: "none of its child processes lives, for" in probe("live"))
+
+
+def test_children_that_were_killed_and_came_back_change_nothing(worker: StartWorker) -> None:
+    node = worker("-P", "prefork", TASKAPP_INCLUDE=SHOP)
+    probe = Probe(node)
+    eventually(lambda: probe.ready)
+    for child in psutil.Process(node.pid).children():
+        child.kill()
+
+    stays(lambda: probe.live, for_seconds=4)
+    assert shop.greet.delay("you").get(timeout=20) == "hello you"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo", "gevent"])
+def test_without_redis_a_node_is_live_and_not_ready(worker: StartWorker, redis_server: RedisServer, pool: str) -> None:
+    probe = Probe(worker("-P", pool))
+    eventually(lambda: probe.ready)
+
+    redis_server.stop()
+    eventually(lambda: "it has not reached its broker for" in probe("ready"))
+    stays(lambda: probe.live, for_seconds=4)
+    redis_server.start()
+    eventually(lambda: probe.ready)
+
+
+def test_a_node_that_starts_without_redis_is_live_and_gets_ready_later(
+    worker: StartWorker, redis_server: RedisServer
+) -> None:
+    redis_server.stop()
+    probe = Probe(worker("-P", "threads", wait=False))
+    eventually(lambda: probe("ready").endswith("it is starting, or waits for its broker"))
+
+    stays(lambda: probe.live, for_seconds=4)
+    redis_server.start()
+    eventually(lambda: probe.ready)
+
+
+def test_two_nodes_in_one_directory_are_told_apart_and_one_that_drains_is_live(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    leaving = worker("-P", "threads", TASKAPP_INCLUDE=SHOP)
+    probe = Probe(leaving)
+    shop.hold.delay(str(gate))
+    eventually(lambda: leased_count(redis_server) == 1)
+    worker("-P", "threads", name="w2")
+
+    leaving._popen.terminate()
+    eventually(lambda: probe("ready", "--node", "w1").endswith("it is draining"))
+    assert probe("live", "--node", "w1") == probe("ready", "--node", "w2") == ""
+    gate.touch()
+    leaving.wait()
+    assert "no node named 'w1'" in probe("live", "--node", "w1") or "runs here" in probe("live", "--node", "w1")
+    assert probe("live") == ""
+
+
+def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    environment = clean_environment(
+        TASKAPP_BROKER_URL=redis_server.url, TASKAPP_DATA_DIR=str(tmp_path / "data"), TASKAPP_CANARY_SECONDS="1",
+        TASKAPP_SUBMIT_DEADLINE_SECONDS="1", PYTHONPATH=str(Path.cwd()),
+    )  # fmt: skip
+    redis_server.stop()
+    beat = Process(
+        [sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "beat.log", environment, tmp_path
+    )
+    probe = Probe(beat)
+    try:
+        eventually(lambda: probe("ready").endswith("it is starting, or waits for its broker"))
+        stays(lambda: probe.live, for_seconds=3)
+        redis_server.start()
+        eventually(lambda: redis_server.client.llen("default") > 0)
+        assert probe.ready
+        redis_server.stop()
+        eventually(lambda: "it has not reached its broker for" in probe("ready"))
+        stays(lambda: probe.live, for_seconds=3)
+        redis_server.start()
+        eventually(lambda: probe.ready)
+        os.kill(beat.pid, signal.SIGSTOP)
+        eventually(lambda: "it has said nothing" in probe("live"))
+        os.kill(beat.pid, signal.SIGCONT)
+        eventually(lambda: probe.live)
+        assert probe("live", "--node", "celerybeat") == ""
+    finally:
+        beat.close()
+
+
+def test_how_long_a_probe_takes(worker: StartWorker, capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed, and held only to a bound that no busy machine breaks: Celery alone takes longer to import."""
+    probe = Probe(worker("-P", "solo"))
+    eventually(lambda: probe.live)
+
+    def median_ms(*arguments: str) -> float:
+        took = []
+        for _ in range(15):
+            began_at = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], env=probe.env, check=True, stdout=subprocess.DEVNULL)
+            took.append((time.perf_counter() - began_at) * 1_000)
+        return statistics.median(took)
+
+    bare, whole = median_ms("-c", "pass"), median_ms("-m", "taskapp", "health", "live")
+
+    with capsys.disabled():
+        sys.stdout.write(f"\ntaskapp health live: {whole:.0f} ms, of it the bare interpreter {bare:.0f} ms\n")
+    assert whole < 500
