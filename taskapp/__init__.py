@@ -9,7 +9,7 @@ The map, in the order data flows:
 ``devredis``    a Redis server of our own, for development, demo and tests
 ``application`` what every submit passes through
 ``broker``      how messages travel: the kombu transport
-``worker``      the Task base class and what happens around one run
+``worker``      what a node does: its pool, one run, probes and its end
 ``monitor``     what is watched: metrics, the exporter, Flower's defaults
 ``cli``         the ``taskapp`` command, one file a command group
 ``demo``        the main job on real data, from server start to e-mail

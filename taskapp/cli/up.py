@@ -18,6 +18,9 @@ from taskapp.settings import Settings, get_settings
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
 
+DRAIN_SECONDS = 5.0
+"""How long tasks may run on when everything is stopped or reloaded."""
+
 
 @click.command()
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 32), help="Worker nodes to run.")
@@ -50,7 +53,10 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
             f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True
         )
         click.echo("Ctrl-C stops everything")
-        supervisor = Supervisor(programs, on_line=_Printer(programs), env=os.environ)
+        # What runs when it ends, or when code changes, is given back before the supervisor loses its patience.
+        drain_seconds = min(settings.drain_seconds, DRAIN_SECONDS)
+        environment = {**os.environ, "TASKAPP_DRAIN_SECONDS": f"{drain_seconds:g}"}
+        supervisor = Supervisor(programs, on_line=_Printer(programs), env=environment)
         try:
             supervisor.start()
             _watch(supervisor, [program.name for program in (*workers, programs[nodes])] if reload else [])

@@ -1,1 +1,1 @@
-"""What happens around one run: the Task base class and typed payloads."""
+"""What a node does: its pool, what happens around one run, what it tells probes, and its end."""

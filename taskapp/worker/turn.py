@@ -20,6 +20,8 @@ state: Any = stock
 EXIT_RECYCLED = 75
 """sysexits.h: temporary failure; start it again."""
 LOOK_SECONDS = 1.0
+ABANDONED_THREADS_MOST = 4
+"""How many threads may hang in tasks that were past their hard limit; Python cannot end them."""
 
 
 class Turn:
@@ -55,6 +57,9 @@ class Turn:
             return f"this node has begun {tasks} tasks, its limit is {max_tasks}"
         if max_memory_mb and (used_mb := resident_mb()) > max_memory_mb:
             return f"this node takes {used_mb:.0f} MiB, its limit is {max_memory_mb}"
+        abandoned = getattr(getattr(self._worker.pool, "threads", None), "abandoned", 0)
+        if abandoned > ABANDONED_THREADS_MOST:
+            return f"{abandoned} threads of this node hang in tasks that were past their time limit"
         return ""
 
 

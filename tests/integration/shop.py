@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -40,6 +41,25 @@ def hold(path: str) -> None:
     """Keep a slot until ``path`` exists."""
     while not Path(path).exists():
         time.sleep(0.01)
+
+
+@shared_task
+async def hold_softly(path: str) -> None:
+    """Keep a slot on the event loop until ``path`` exists."""
+    while not Path(path).exists():
+        await asyncio.sleep(0.01)
+
+
+@shared_task
+async def hold_up(seconds: float) -> None:
+    """Do what no coroutine may: hold the event loop itself."""
+    time.sleep(seconds)
+
+
+@shared_task(time_limit=1)
+def hang(path: str) -> None:
+    """Wait where no exception reaches the thread."""
+    os.open(path, os.O_RDONLY)
 
 
 @shared_task(bind=True, autoretry_for=(ValueError,), retry_backoff=True, retry_backoff_max=1, max_retries=2)

@@ -17,11 +17,15 @@ from tests.support import Process, RedisServer, eventually, leased_count
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
-POOLS = ["prefork", "threads", "solo", "gevent"]
+POOLS = ["default", "prefork", "threads", "solo", "gevent"]
 IDLE_SECONDS = 3.0
 GIVING_BACK_SECONDS = 3.0
 BUSY_MACHINE_SECONDS = 2.0
 StartWorker = Callable[..., Process]
+
+
+def on(pool: str) -> tuple[str, ...]:
+    return () if pool == "default" else ("-P", pool)
 
 
 def seconds_to_end(node: Process, *signals: signal.Signals) -> float:
@@ -40,19 +44,19 @@ def counts(server: RedisServer) -> tuple[int, int]:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_an_idle_worker_is_gone_in_three_seconds(worker: StartWorker, pool: str) -> None:
-    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
     assert shop.greet.delay("you").get(timeout=20) == "hello you"
 
     assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
     assert node.returncode == 0
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["default", "prefork"])
 @pytest.mark.parametrize("fault", ["stop", "freeze"])
 def test_an_idle_worker_is_gone_in_three_seconds_without_its_redis(
     worker: StartWorker, redis_server: RedisServer, pool: str, fault: str
 ) -> None:
-    node = worker("-P", pool)
+    node = worker(*on(pool))
     getattr(redis_server, fault)()
 
     assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
@@ -75,8 +79,8 @@ def test_what_runs_may_end_before_the_deadline(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
     gate = tmp_path / "gate"
-    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
-    held = shop.hold.delay(str(gate))
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
+    held = (shop.hold_softly if pool == "default" else shop.hold).delay(str(gate))
     eventually(lambda: leased_count(redis_server) == 1)
     os.kill(node.pid, signal.SIGTERM)
     eventually(lambda: "shutdown" in node.output())
@@ -92,9 +96,9 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
     gate = tmp_path / "gate"
-    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2")
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2")
     children = psutil.Process(node.pid).children()
-    held = shop.hold.delay(str(gate))
+    held = (shop.hold_softly if pool == "default" else shop.hold).delay(str(gate))
     eventually(lambda: leased_count(redis_server) == 1)
 
     took = seconds_to_end(node, signal.SIGTERM)
@@ -104,7 +108,7 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
     assert counts(redis_server) == (1, 0)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     gate.touch()
-    worker("-P", "solo", name="w2", TASKAPP_INCLUDE=SHOP)
+    worker(*on("default" if pool == "default" else "solo"), name="w2", TASKAPP_INCLUDE=SHOP)
     assert held.get(timeout=20) is None
 
 
@@ -113,7 +117,7 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
 def test_a_second_signal_is_final(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str, second: signal.Signals
 ) -> None:
-    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP)
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
     shop.hold.delay(str(tmp_path / "gate"))
     eventually(lambda: leased_count(redis_server) == 1)
 
@@ -151,19 +155,19 @@ def test_a_worker_that_drains_still_answers(
     assert [task["name"] for task in next(iter(active.values()))] == [shop.hold.name]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["default", "prefork"])
 def test_nodes_that_are_replaced_under_load_lose_nothing_and_repeat_nothing(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
     ran, took = tmp_path / "ran", []
-    node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, name="n0")
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, name="n0")
     sent = 0
     for life in range(1, 5):
         shop.note.submit_many((str(number), str(ran)) for number in range(sent, sent + 1_000))
         sent += 1_000
         before = len(ran.read_text().split()) if ran.exists() else 0
         eventually(lambda before=before: ran.exists() and len(ran.read_text().split()) > before)
-        after = worker("-P", pool, TASKAPP_INCLUDE=SHOP, name=f"n{life}")
+        after = worker(*on(pool), TASKAPP_INCLUDE=SHOP, name=f"n{life}")
         took.append(seconds_to_end(node, signal.SIGTERM))
         assert node.returncode == 0, node.output()[-1_000:]
         node = after
@@ -173,7 +177,7 @@ def test_nodes_that_are_replaced_under_load_lose_nothing_and_repeat_nothing(
     assert Counter(ran.read_text().split()) == Counter(map(str, range(sent)))
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["default", "prefork", "solo"])
 def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
@@ -181,7 +185,7 @@ def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
     shop.note.submit_many((str(number), str(ran)) for number in range(2_000))
     lives = []
     while any(counts(redis_server)):
-        node = worker("-P", pool, TASKAPP_INCLUDE=SHOP, TASKAPP_MAX_TASKS_PER_NODE="300", name=f"n{len(lives)}")
+        node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, TASKAPP_MAX_TASKS_PER_NODE="300", name=f"n{len(lives)}")
         eventually(lambda node=node: node.returncode is not None or counts(redis_server) == (0, 0), within_seconds=30)
         lives.append(node.terminate())
 
@@ -195,3 +199,16 @@ def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker
 
     assert node.wait(20) == 75
     assert "MiB, its limit is 20: draining, to be started anew (exit code 75)" in node.output()
+
+
+def test_a_node_whose_threads_hang_past_their_limits_ends_to_be_started_anew(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    node = worker(TASKAPP_INCLUDE=SHOP)
+    for _ in range(5):
+        shop.hang.delay(str(tmp_path / "pipe"))
+
+    assert node.wait(30) == 75
+    assert "5 threads of this node hang in tasks that were past their time limit" in node.output()
+    assert counts(redis_server) == (0, 0)

@@ -22,6 +22,10 @@ SHOP = "tests.integration.shop"
 StartWorker = Callable[..., Process]
 
 
+def on(pool: str) -> tuple[str, ...]:
+    return () if pool == "default" else ("-P", pool)
+
+
 class Probe:
     """``taskapp health`` beside one node."""
 
@@ -53,15 +57,15 @@ def stays(condition: Callable[[], bool], for_seconds: float) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+@pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
 def test_a_long_task_leaves_a_node_live_on_every_pool(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
     gate = tmp_path / "gate"
-    probe = Probe(worker("-P", pool, TASKAPP_INCLUDE=SHOP))
+    probe = Probe(worker(*on(pool), TASKAPP_INCLUDE=SHOP))
     eventually(lambda: probe.ready)
-    for _ in range(2):
-        shop.hold.delay(str(gate))
+    for task in (shop.hold, shop.hold_softly if pool == "default" else shop.hold):
+        task.delay(str(gate))
     eventually(lambda: leased_count(redis_server) >= 1)
 
     stays(lambda: probe.live, for_seconds=4)
@@ -90,6 +94,16 @@ def test_a_loop_that_no_longer_turns_is_not_live(worker: StartWorker, tmp_path: 
 
     eventually(lambda: "its loop has not turned for" in probe("live"))
     assert "its loop has not turned for" in probe("ready")
+
+
+def test_a_coroutine_that_holds_the_loop_makes_its_node_neither_live_nor_ready(worker: StartWorker) -> None:
+    probe = Probe(worker(TASKAPP_INCLUDE=SHOP))
+    eventually(lambda: probe.ready)
+    held = shop.hold_up.delay(6)
+
+    eventually(lambda: "its loop has not turned for" in probe("live"))
+    assert held.get(timeout=20) is None
+    eventually(lambda: probe.ready)
 
 
 def test_a_node_whose_children_do_not_come_back_is_not_live(worker: StartWorker, tmp_path: Path) -> None:
@@ -121,9 +135,9 @@ def test_children_that_were_killed_and_came_back_change_nothing(worker: StartWor
     assert shop.greet.delay("you").get(timeout=20) == "hello you"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "solo", "gevent"])
+@pytest.mark.parametrize("pool", ["default", "prefork", "solo"])
 def test_without_redis_a_node_is_live_and_not_ready(worker: StartWorker, redis_server: RedisServer, pool: str) -> None:
-    probe = Probe(worker("-P", pool))
+    probe = Probe(worker(*on(pool)))
     eventually(lambda: probe.ready)
 
     redis_server.stop()
