@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from taskapp.queues import TASK_ROUTES, queue_for
 from tests.integration import shop
 from tests.support import Process, RedisServer, clean_environment, eventually, leased_count
 
@@ -194,7 +195,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
         eventually(lambda: probe("ready").endswith("it is starting, or waits for its broker"))
         stays(lambda: probe.live, for_seconds=3)
         redis_server.start()
-        eventually(lambda: redis_server.client.llen("default") > 0)
+        eventually(lambda: redis_server.client.llen(queue_for("taskapp.canary", TASK_ROUTES)) > 0)
         assert probe.ready
         redis_server.stop()
         eventually(lambda: "it has not reached its broker for" in probe("ready"))
