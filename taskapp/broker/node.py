@@ -73,7 +73,7 @@ class Node:
         self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
         self.pid = os.getpid()
         self.is_leaving = False
-        """Whether what is held goes back as it is, whatever its run says: the run is being cut off."""
+        """Whether what is held goes back as it is, whatever becomes of its run."""
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -373,25 +373,16 @@ class Node:
 
     # --- the end ------------------------------------------------------------------------------
 
-    @property
-    def is_in_touch(self) -> bool:
-        """Whether the server is there, as far as is known."""
-        return self.pipe.is_open and self.heartbeat.is_answered
-
     def close(self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True) -> None:
-        """Give back what is held and end the epoch; wait for it up to ``within_seconds``.
-
-        Without ``reads``, any thread may call it while another still reads the answers.
-        """
+        """Give back what is held, end the epoch; wait up to ``within_seconds``. Without ``reads`` any thread may."""
         self.heartbeat.stop()
         if not self.epoch:
             return
         link = Link(self._connect)
         deadline = monotonic() + within_seconds
         try:
-            if not reads:
-                self.flush_settled()
-            elif self.ready():
+            self.flush_settled()
+            if reads and self.ready():
                 self.flush(deadline)
             while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
                 pass

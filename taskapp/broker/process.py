@@ -61,7 +61,8 @@ def count(name: str) -> None:
 
 def is_in_touch() -> bool:
     """Say whether every server this process consumes from is there, as far as is known."""
-    return all(process.node.is_in_touch for process in list(_processes.values()) if process.node.epoch)
+    nodes = [process.node for process in list(_processes.values()) if process.node.epoch]
+    return all(node.pipe.is_open and node.heartbeat.is_answered for node in nodes)
 
 
 def holds_messages() -> bool:

@@ -131,7 +131,7 @@ class Consumer(_Stock):
             return
         try:
             self.task_consumer.cancel()
-            self._give_back_what_waits()
+            self._give_back_what_waits(also_foreign=True)
             self._turn_while(runs_something)
         except (RedisError, OSError, OperationalError) as error:
             logger.warning("the connection broke while draining: %s", error)
@@ -161,8 +161,8 @@ class Consumer(_Stock):
         if self.hub is None:
             self.controller.turn()
 
-    def _give_back_what_waits(self) -> None:
-        """Give back what was received and not begun."""
+    def _give_back_what_waits(self, *, also_foreign: bool = False) -> None:
+        """Give back what was received and not begun; what came from another broker only while that is connected."""
         if self.controller.semaphore is not None:
             self.controller.semaphore.clear()
         for request in tuple(reserved_requests):
@@ -171,8 +171,10 @@ class Consumer(_Stock):
                 continue
             if isinstance(request.message.channel, EngineChannel):
                 request.message.channel.give_back(request.message.delivery_tag)
-            else:
+            elif also_foreign:
                 request.message.requeue()
+            else:
+                continue
             task_ready(request)
 
     def on_close(self) -> None:

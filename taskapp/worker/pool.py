@@ -308,6 +308,15 @@ class TaskPool(_BasePool):
             self.children.terminate()
         self._leave_loop()
 
+    def problem(self) -> str:
+        """Return what is wrong with the pool, or the empty string; threads are started when they are needed."""
+        return self.children.problem() if self.children is not None else ""
+
+    def kill_children(self) -> None:
+        """Kill every child process and return when none runs. Any thread may call it."""
+        if self.children is not None:
+            self.children.kill_children()
+
     def stop_all(self) -> None:
         """End all that runs or waits here; nobody is told what comes of it."""
         for waiting in self._waiting.values():
