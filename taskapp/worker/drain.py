@@ -34,6 +34,8 @@ IDLE_SECONDS = 2.0
 """How long Celery may take to end once nothing runs any more."""
 GIVING_BACK_SECONDS = 3.0
 """How long giving back may take; then the lease has to end by itself."""
+SAYING_SO_SECONDS = 0.3
+"""How long ending an empty lease may take."""
 STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
 
 
@@ -114,9 +116,10 @@ class Drain:
             finally:
                 done.put(None)
 
+        patience_seconds = GIVING_BACK_SECONDS if runs_something() else SAYING_SO_SECONDS
         native_thread(give_back)
         with contextlib.suppress(Empty):
-            done.get(timeout=GIVING_BACK_SECONDS)
+            done.get(timeout=patience_seconds)
         os._exit(self._exit_code)
 
     def _give_back(self) -> None:

@@ -50,6 +50,13 @@ async def hold_softly(path: str) -> None:
         await asyncio.sleep(0.01)
 
 
+@shared_task(cpu_bound=True)
+def hold_child(path: str) -> None:
+    """Keep a child process until ``path`` exists."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
 @shared_task
 async def hold_up(seconds: float) -> None:
     """Do what no coroutine may: hold the event loop itself."""

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from celery import Task
 
 from tests.integration import shop
 from tests.support import Process, RedisServer, eventually, leased_count
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
-POOLS = ["default", "prefork", "threads", "solo", "gevent"]
+HOLDS = {"default": shop.hold_softly, "threads of default": shop.hold, "children of default": shop.hold_child}
+POOLS = [*HOLDS, "prefork", "threads", "solo", "gevent"]
 IDLE_SECONDS = 3.0
 GIVING_BACK_SECONDS = 3.0
 BUSY_MACHINE_SECONDS = 2.0
@@ -25,7 +27,11 @@ StartWorker = Callable[..., Process]
 
 
 def on(pool: str) -> tuple[str, ...]:
-    return () if pool == "default" else ("-P", pool)
+    return () if pool in HOLDS else ("-P", pool)
+
+
+def holds(pool: str) -> Task:
+    return HOLDS.get(pool, shop.hold)
 
 
 def seconds_to_end(node: Process, *signals: signal.Signals) -> float:
@@ -80,7 +86,7 @@ def test_what_runs_may_end_before_the_deadline(
 ) -> None:
     gate = tmp_path / "gate"
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
-    held = (shop.hold_softly if pool == "default" else shop.hold).delay(str(gate))
+    held = holds(pool).delay(str(gate))
     eventually(lambda: leased_count(redis_server) == 1)
     os.kill(node.pid, signal.SIGTERM)
     eventually(lambda: "shutdown" in node.output())
@@ -98,7 +104,7 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
     gate = tmp_path / "gate"
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2")
     children = psutil.Process(node.pid).children()
-    held = (shop.hold_softly if pool == "default" else shop.hold).delay(str(gate))
+    held = holds(pool).delay(str(gate))
     eventually(lambda: leased_count(redis_server) == 1)
 
     took = seconds_to_end(node, signal.SIGTERM)
@@ -108,7 +114,7 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
     assert counts(redis_server) == (1, 0)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     gate.touch()
-    worker(*on("default" if pool == "default" else "solo"), name="w2", TASKAPP_INCLUDE=SHOP)
+    worker(*on("default" if pool in HOLDS else "solo"), name="w2", TASKAPP_INCLUDE=SHOP)
     assert held.get(timeout=20) is None
 
 
@@ -118,7 +124,7 @@ def test_a_second_signal_is_final(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str, second: signal.Signals
 ) -> None:
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
-    shop.hold.delay(str(tmp_path / "gate"))
+    holds(pool).delay(str(tmp_path / "gate"))
     eventually(lambda: leased_count(redis_server) == 1)
 
     assert seconds_to_end(node, signal.SIGTERM, second) < BUSY_MACHINE_SECONDS
