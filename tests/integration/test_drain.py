@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from celery import Task
 
+from taskapp.worker.prefork import TaskPool
 from tests.integration import shop
 from tests.support import Process, RedisServer, eventually, leased_count
 
@@ -218,3 +223,14 @@ def test_a_node_whose_threads_hang_past_their_limits_ends_to_be_started_anew(
     assert node.wait(30) == 75
     assert "5 threads of this node hang in tasks that were past their time limit" in node.output()
     assert counts(redis_server) == (0, 0)
+
+
+def test_children_are_dead_when_killing_them_returns_and_their_status_is_left_to_celery() -> None:
+    children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(3)]
+    pool: Any = object.__new__(TaskPool)
+    pool._pool = SimpleNamespace(_pool=children)
+
+    pool.kill_children()
+
+    assert [child.poll() for child in children] == [-signal.SIGKILL] * 3
+    pool.kill_children()
