@@ -24,7 +24,8 @@ from tests.support import Process, RedisServer, eventually, leased_count
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
 HOLDS = {"default": shop.hold_softly, "threads of default": shop.hold, "children of default": shop.hold_child}
-POOLS = [*HOLDS, "prefork", "threads", "solo", "gevent"]
+SLOW_POOLS = ["threads of default", "children of default", "prefork", "threads", "solo", "gevent"]
+POOLS = ["default", *(pytest.param(pool, marks=pytest.mark.slow) for pool in SLOW_POOLS)]
 IDLE_SECONDS = 3.0
 GIVING_BACK_SECONDS = 3.0
 BUSY_MACHINE_SECONDS = 2.0
@@ -62,6 +63,7 @@ def test_an_idle_worker_is_gone_in_three_seconds(worker: StartWorker, pool: str)
     assert node.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork"])
 @pytest.mark.parametrize("fault", ["stop", "freeze"])
 def test_an_idle_worker_is_gone_in_three_seconds_without_its_redis(
@@ -74,6 +76,7 @@ def test_an_idle_worker_is_gone_in_three_seconds_without_its_redis(
     assert node.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_never_reached_its_redis_is_gone_in_three_seconds(
     worker: StartWorker, redis_server: RedisServer
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_second_signal_is_final(
     assert counts(redis_server) == (1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["stop", "freeze"])
 def test_without_redis_a_drain_ends_at_its_deadline_all_the_same(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, fault: str
@@ -166,6 +170,7 @@ def test_a_worker_that_drains_still_answers(
     assert [task["name"] for task in next(iter(active.values()))] == [shop.hold.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork"])
 def test_nodes_that_are_replaced_under_load_lose_nothing_and_repeat_nothing(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
@@ -188,6 +193,7 @@ def test_nodes_that_are_replaced_under_load_lose_nothing_and_repeat_nothing(
     assert Counter(ran.read_text().split()) == Counter(map(str, range(sent)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork", "solo"])
 def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
@@ -212,6 +218,7 @@ def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker
     assert "MiB, its limit is 20: draining, to be started anew (exit code 75)" in node.output()
 
 
+@pytest.mark.slow
 def test_a_node_whose_threads_hang_past_their_limits_ends_to_be_started_anew(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def stays(condition: Callable[[], bool], for_seconds: float) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
 def test_a_long_task_leaves_a_node_live_on_every_pool(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
@@ -84,6 +85,7 @@ def test_a_stopped_worker_is_not_live_until_it_goes_on(worker: StartWorker) -> N
     eventually(lambda: probe.ready)
 
 
+@pytest.mark.slow
 def test_a_loop_that_no_longer_turns_is_not_live(worker: StartWorker, tmp_path: Path) -> None:
     (tmp_path / "wedge.py").write_text(
         "import threading\nfrom celery.signals import worker_ready\n"
@@ -107,6 +109,7 @@ def test_a_coroutine_that_holds_the_loop_makes_its_node_neither_live_nor_ready(w
     eventually(lambda: probe.ready)
 
 
+@pytest.mark.slow
 def test_a_node_whose_children_do_not_come_back_is_not_live(worker: StartWorker, tmp_path: Path) -> None:
     (tmp_path / "barren.py").write_text(
         "from celery.signals import worker_ready\n"
@@ -125,6 +128,7 @@ def test_a_node_whose_children_do_not_come_back_is_not_live(worker: StartWorker,
     eventually(lambda: "none of its child processes lives, for" in probe("live"))
 
 
+@pytest.mark.slow
 def test_children_that_were_killed_and_came_back_change_nothing(worker: StartWorker) -> None:
     node = worker("-P", "prefork", TASKAPP_INCLUDE=SHOP)
     probe = Probe(node)
@@ -136,6 +140,7 @@ def test_children_that_were_killed_and_came_back_change_nothing(worker: StartWor
     assert shop.greet.delay("you").get(timeout=20) == "hello you"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork", "solo"])
 def test_without_redis_a_node_is_live_and_not_ready(worker: StartWorker, redis_server: RedisServer, pool: str) -> None:
     probe = Probe(worker(*on(pool)))
@@ -148,6 +153,7 @@ def test_without_redis_a_node_is_live_and_not_ready(worker: StartWorker, redis_s
     eventually(lambda: probe.ready)
 
 
+@pytest.mark.slow
 def test_a_node_that_starts_without_redis_is_live_and_gets_ready_later(
     worker: StartWorker, redis_server: RedisServer
 ) -> None:
@@ -179,6 +185,7 @@ def test_two_nodes_in_one_directory_are_told_apart_and_one_that_drains_is_live(
     assert probe("live") == ""
 
 
+@pytest.mark.slow
 def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
