@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from celery import states
@@ -16,7 +16,6 @@ from celery.exceptions import BackendStoreError
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
-from kombu.utils.objects import cached_property
 
 from taskapp.broker.settlement import Result, collecting, current
 from taskapp.results.chords import Chords

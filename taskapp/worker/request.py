@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import monotonic, time
 from typing import Any, NamedTuple, Self
 from weakref import ref
@@ -139,7 +140,7 @@ class Request(_Stock):
         state.all_total_count[0] += 1
         if not self._task.acks_late:
             self.acknowledge()
-        if self._eventer and self._eventer.enabled:
+        if wants_task_events(self._eventer):
             self.send_event("task-started")
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
@@ -157,14 +158,14 @@ class Request(_Stock):
                 super().on_success((failed, value, runtime))
             return
         # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
-        task_ready(self, successful=self._app.conf.worker_deduplicate_successful_tasks)
+        task_ready(self, successful=_keeps_successes(self._app))
         if self._task.acks_late and not self.acknowledged:
             if self._is_claimed():
                 self.acknowledged = True
                 self.message.channel.settle(self.message.delivery_tag, settlement)
             else:
                 self.acknowledge()
-        if self._eventer and self._eventer.enabled:
+        if wants_task_events(self._eventer):
             self.send_event("task-succeeded", result=value, runtime=runtime)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
@@ -281,6 +282,16 @@ class Request(_Stock):
             and not isinstance(error, Ignore | Terminated)
             and bool(getattr(self.task, "keeps_failures", True))
         )
+
+
+def wants_task_events(eventer: Any) -> bool:
+    """Say whether events of tasks go out, which remote control may change at any time."""
+    return eventer is not None and eventer.enabled and (not eventer.groups or "task" in eventer.groups)
+
+
+@cache
+def _keeps_successes(app: Any) -> bool:
+    return bool(app.conf.worker_deduplicate_successful_tasks)
 
 
 def _moment(text: Any, app: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import msgspec
 from celery import current_app
 from celery.utils.nodenames import gethostname
 from kombu.serialization import loads, prepare_accept_content
@@ -16,6 +17,7 @@ from taskapp.worker.runner import Awaiting, Runner
 Ran = tuple[int, Any, float | None, Settlement | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
 
+_decode_json = msgspec.json.Decoder().decode
 _runners: dict[str, Runner] = {}
 
 
@@ -71,7 +73,7 @@ def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, 
         args, kwargs, embed = body
     elif content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
         # What kombu's decoder does for types JSON lacks takes most of its time.
-        args, kwargs, embed = json.loads(raw)
+        args, kwargs, embed = _from_json(raw)
     else:
         accept = prepare_accept_content(app.conf.accept_content)
         args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
@@ -80,6 +82,13 @@ def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, 
 
 def _raw(body: Any) -> bytes:
     return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _from_json(raw: bytes) -> Any:
+    try:
+        return _decode_json(raw)
+    except msgspec.DecodeError:
+        return json.loads(raw)  # what JSON does not know and Python writes all the same: NaN, lone surrogates
 
 
 def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:

@@ -112,12 +112,20 @@ class Runner:
         self._after_return = task.after_return if task_has_custom(task, "after_return") else None
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._tracks_started = bool(task.track_started)
+        # One for all threads if it says so; else each thread has its own.
+        self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
         self._started = {"pid": os.getpid(), "hostname": hostname}
         self._deduplicates = bool(
             (app.conf.task_acks_late or task.acks_late)
             and app.conf.worker_deduplicate_successful_tasks
             and app.backend.persistent
         )
+
+    @property
+    def backend(self) -> Any:
+        """The result backend of the task, for this thread."""
+        own = self.task._backend  # of a task type that has one to itself
+        return own if own is not None else self._shared_backend or self.task.backend
 
     # --- drivers ----------------------------------------------------------------------------------
 
@@ -215,7 +223,7 @@ class Runner:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         self.app.loader.on_task_init(request.id, task)
         if self._tracks_started and not is_result_ignored(task, request):
-            task.backend.store_result(request.id, self._started, states.STARTED, request=request)
+            self.backend.store_result(request.id, self._started, states.STARTED, request=request)
 
     def _end(self, request: Request, state: str | None, retval: Any) -> None:
         task = self.task
@@ -229,7 +237,7 @@ class Runner:
             _task_stack.pop()
             task.request_stack.pop()
             try:
-                task.backend.process_cleanup()
+                self.backend.process_cleanup()
                 self.app.loader.on_process_cleanup()
             except Exception as error:
                 logger.exception("Process cleanup failed: %r", error)
@@ -243,7 +251,7 @@ class Runner:
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
-            task.backend.mark_as_done(request.id, retval, request, not is_result_ignored(task, request))
+            self.backend.mark_as_done(request.id, retval, request, not is_result_ignored(task, request))
         except (EncodeError, OperationalError) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise

@@ -16,6 +16,7 @@ from celery.worker import strategy as stock
 from kombu.asynchronous.timer import to_timestamp
 
 from taskapp.broker.received import Received
+from taskapp.worker.request import wants_task_events
 
 # The stubs lack half of both.
 _stock: Any = stock
@@ -43,7 +44,7 @@ class Strategy:
             return
         if signals.task_received.receivers:
             signals.task_received.send(sender=self._consumer, request=request)
-        if self._announces:
+        if self._announces and wants_task_events(self._eventer):
             self._announce(request)
         if request.eta is None:
             self._pass_on(request, callbacks)
