@@ -57,9 +57,9 @@ class QoS(_VirtualQoS):
         """Take note of a message that is being handed out."""
         self._delivered[delivery_tag] = message
 
-    def forget(self, delivery_tag: str) -> Any:
-        """Take note that a message is done with, and return it. Any thread may."""
-        return self._delivered.pop(delivery_tag, None)
+    def forget(self, delivery_tag: str) -> None:
+        """Take note that a message is done with. Any thread may."""
+        self._delivered.pop(delivery_tag, None)
 
     def ack(self, delivery_tag: str) -> None:
         """Settle."""
@@ -310,7 +310,8 @@ class EngineChannel(_Mixin):
 
     def settle(self, tag: str, settlement: Settlement | None = None) -> None:
         """Finish a claim, with all that its run left. Any thread may."""
-        self.note_run(tag, self.qos.forget(tag))
+        self.qos.forget(tag)
+        self._note_run(tag)
         self.process.node.settle(tag, settlement)
 
     def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
@@ -320,7 +321,8 @@ class EngineChannel(_Mixin):
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
         """Move a message to the dead letters, otherwise as ``settle`` does."""
-        self.note_run(tag, self.qos.forget(tag))
+        self.qos.forget(tag)
+        self._note_run(tag)
         self.process.node.bury(tag, reason, detail, settlement)
 
     def park(self, tag: str, task: str) -> None:
@@ -328,11 +330,11 @@ class EngineChannel(_Mixin):
         self.qos.forget(tag)
         self.process.node.park(tag, task)
 
-    def note_run(self, tag: str, message: Any) -> None:
-        """Tell the consumer how long ``message`` was held."""
-        since = self.process.node.held.get(tag)
-        if self._consumer is not None and since is not None and message is not None:
-            self._consumer.ran(message.headers.get("task", ""), monotonic() - since)
+    def _note_run(self, tag: str) -> None:
+        if self._consumer is not None and self._consumer.pace is not None:
+            since = self.process.node.held.get(tag)
+            if since is not None:
+                self._consumer.pace.ran(monotonic() - since)
 
     def stop_claiming(self) -> None:
         """Claim no more, and give back at once what has not been handed out."""

@@ -10,6 +10,7 @@ else. Every token popped is answered by a claim, which passes it on if messages 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from time import monotonic
@@ -18,7 +19,7 @@ from typing import Any
 from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.node import Node
 from taskapp.broker.pipe import Connect, Pipe
-from taskapp.broker.slots import STUCK_SECONDS, Ahead, Slots
+from taskapp.broker.slots import STUCK_SECONDS, Slots
 from taskapp.redis import Keys, NotSent
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,25 @@ SHORT_LOOK_SECONDS = 0.02
 CLAIMED_AT_ONCE = 1_000
 ANSWER_SECONDS = 0.5
 """How long the end of consuming waits for the answer to a claim."""
+
+
+class _Ahead:
+    """Messages claimed for one kind of slot and not handed out yet. Used by one thread; the watch may look."""
+
+    def __init__(self) -> None:
+        self.messages: deque[Claimed] = deque()
+        self.since = 0.0
+        """When the first of them came to be the first."""
+
+    def add(self, message: Claimed) -> None:
+        """Keep ``message`` behind the others."""
+        if not self.messages:
+            self.since = monotonic()
+        self.messages.append(message)
+
+    def is_stuck(self) -> bool:
+        """Say whether they have waited longer than they should."""
+        return bool(self.messages) and monotonic() > self.since + STUCK_SECONDS
 
 
 class Consumer:
@@ -57,12 +77,14 @@ class Consumer:
         self.node = node
         self._keys = keys
         self._slots = slots
+        self.pace = slots.measured
+        """To be told how long messages are held, if anybody wants to know."""
         self._hand_out = hand_out
         self._isolates = isolates
         node.while_held = self._give_back_held_up
         self.waiting = Pipe(connect)
         self.queues: tuple[str, ...] = ()
-        self._ahead = {kind: Ahead(is_allowed=slots.claims_ahead(kind)) for kind in slots.kinds}
+        self._ahead = {kind: _Ahead() for kind in slots.kinds}
         self._passed_over = False
         self._filled: set[str] = set()
         self._claiming = False
@@ -129,7 +151,7 @@ class Consumer:
     def _claim_more(self) -> None:
         if self._claiming or self._held_alone():
             return
-        wanted = {kind: ahead.wanted(self._slots.free(kind)) for kind, ahead in self._ahead.items()}
+        wanted = {kind: self._slots.wanted(kind, len(ahead.messages)) for kind, ahead in self._ahead.items()}
         want = max(0, min(sum(wanted.values()), CLAIMED_AT_ONCE))
         is_time = monotonic() >= self._look_at or any(wanted[kind] for kind in self._filled)
         if not self._must_claim and not (want and is_time):
@@ -173,11 +195,12 @@ class Consumer:
             self._handing_out = False
         for ahead in self._ahead.values():
             if ahead.is_stuck():
-                ahead.was_too_much()
+                if self._slots.measured is not None:
+                    self._slots.measured.was_too_fast()
                 self._give_back(list(ahead.messages))
                 self._look_at = monotonic() + SHORT_LOOK_SECONDS
 
-    def _hand_out_of(self, kind: str, ahead: Ahead) -> None:
+    def _hand_out_of(self, kind: str, ahead: _Ahead) -> None:
         messages = ahead.messages
         while messages and self._slots.free(kind) > 0 and self.node.heartbeat.holds() and not self._held_alone():
             message = messages.popleft()
@@ -192,7 +215,7 @@ class Consumer:
                 self.node.park(message.tag, message.envelope.task)
                 continue
             self.handed_out += 1
-            if messages:
+            if messages and self.pace is not None:
                 self.node.watch.begin()
             self._hand_out(message)
 
@@ -207,10 +230,6 @@ class Consumer:
         self.node.give_back([one.tag for one in stuck if self.node.held.pop(one.tag, None) is not None])
         return any(ahead.messages and not ahead.is_stuck() for ahead in self._ahead.values())
 
-    def ran(self, task: str, seconds: float) -> None:
-        """Take note of how long a message of this type was held from handing out to its end."""
-        self._ahead[self._slots.kind(task)].ran(seconds)
-
     def _is_suspect(self, message: Claimed) -> bool:
         # It has killed, or was near when something did, twice: on a node where that is everybody's
         # death it runs alone, so that it is clear who it was.
@@ -222,7 +241,7 @@ class Consumer:
             self._look_at = 0.0
         return self._alone is not None
 
-    def _take_alone(self, message: Claimed, ahead: Ahead) -> bool:
+    def _take_alone(self, message: Claimed, ahead: _Ahead) -> bool:
         """Give back all that has not started; say whether nothing else is held, so that it may run now."""
         self._give_back(list(self._all_ahead()))
         self.node.flush_settled()

@@ -264,7 +264,8 @@ class Node:
             is_much = waiting >= SETTLED_AT_ONCE or len(self._settled_steps) >= STEPS_AT_ONCE
         if is_much or self.batching_thread != threading.get_ident():
             self.flush_settled()
-        else:
+        elif self._role.slots is None:
+            # Its loop may run a long task next.
             self.watch.begin()
 
     def flush_settled(self) -> None:

@@ -82,7 +82,17 @@ class LoopHub(_Hub):
 
     def __init__(self, timer: Any = None) -> None:
         self.loop_of_tasks = new_event_loop()
+        self._consolidating: Callable[[Any], Any] | None = None
         super().__init__(timer)
+
+    @property
+    def consolidate_callback(self) -> Callable[[Any], Any]:
+        """Called with the descriptors of child processes that take work; the running loop asks for it only once."""
+        return lambda descriptors: self._consolidating and self._consolidating(descriptors)
+
+    @consolidate_callback.setter
+    def consolidate_callback(self, callback: Callable[[Any], Any] | None) -> None:
+        self._consolidating = callback
 
     def _create_poller(self) -> None:
         self._poller = LoopPoller(self.loop_of_tasks)

@@ -15,12 +15,18 @@ _AsynPool: Any = asynpool.AsynPool
 _TaskPool: Any = prefork.TaskPool
 
 
+LOOK_AFTER_CHILDREN_SECONDS = 0.5
 KILLING_SECONDS = 1.0
 KILLING_LOOK_SECONDS = 0.005
 
 
 class Pool(_AsynPool):
     """Celery's pool of child processes."""
+
+    @property
+    def timers(self) -> dict[Any, float]:
+        """What is done how often; Celery looks for dead children every 5 s, and often hears of one only then."""
+        return {self.maintain_pool: LOOK_AFTER_CHILDREN_SECONDS}
 
     def on_job_process_down(self, job: Any, pid_gone: int) -> None:
         """Find another child for a job whose child is gone, unless the job had begun there.

@@ -116,6 +116,7 @@ class Request(_Stock):
         if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
         limit_seconds, soft_limit_seconds = self.time_limits
+        keeps = getattr(pool, "keeps_calls", False)
         result = pool.apply_async(
             run,
             args=(self._type, self.id, self._request_dict, self._body, self._content_type, self._content_encoding),
@@ -126,6 +127,8 @@ class Request(_Stock):
             soft_timeout=soft_limit_seconds or self._task.soft_time_limit,
             timeout=limit_seconds or self._task.time_limit,
             correlation_id=self.id,
+            # Only to who may keep it: a task that is acknowledged before it runs, or is not claimed, cannot go back.
+            **({"give_back": self.give_back} if self._task.acks_late and self._is_claimed() and keeps else {}),
         )
         self._apply_result = ref(result) if result is not None else None
         return result
@@ -144,6 +147,11 @@ class Request(_Stock):
             self.send_event("task-started")
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
+
+    def give_back(self) -> None:
+        """Put the message back: the task has not begun, and would not soon."""
+        task_ready(self)
+        self._decide(Fate(back="unstarted"))
 
     # --- the ends of a run ------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -19,13 +20,15 @@ _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 class Job:
     """One call on a thread of the pool."""
 
-    __slots__ = ("__weakref__", "_interrupted", "_lock", "call", "done", "thread_id")
+    __slots__ = ("__weakref__", "_interrupted", "_lock", "call", "done", "seconds", "started_at", "thread_id")
 
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self.call = call
         self.done = done
         """Called on the job's thread with what ``call`` returned or, as an exception, what it raised."""
         self.thread_id: int | None = None
+        self.started_at = self.seconds = 0.0
+        """When it began (monotonic), and how long it took."""
         self._lock = threading.Lock()
         self._interrupted = False
 
@@ -40,6 +43,7 @@ class Job:
 
     def run(self) -> None:
         """Run it on this thread."""
+        self.started_at = monotonic()
         with self._lock:
             self.thread_id = threading.get_ident()
         try:
@@ -47,6 +51,7 @@ class Job:
         except BaseException as error:  # noqa: BLE001 - handed to the owner, whatever it is
             outcome = error
         self._leave()
+        self.seconds = monotonic() - self.started_at
         self.done(outcome)
 
     def _leave(self) -> None:
@@ -75,6 +80,8 @@ class Threads:
         self._alive = 0
         self._busy = 0
         self._given_up: set[int] = set()
+        self.following: Callable[[], Job | None] = lambda: None
+        """Asked by a thread that has ended a job for another to go on with, before it waits for one."""
 
     def submit(self, job: Job) -> None:
         """Run ``job`` when a thread is free."""
@@ -125,12 +132,19 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.run()
-            del job
-            with self._lock:
-                if threading.get_ident() in self._given_up:
-                    self._given_up.discard(threading.get_ident())
+            while job is not None:
+                job.run()
+                job = None
+                if self._is_given_up():
                     return
+                job = self.following()
+            with self._lock:
                 self._busy -= 1
         with self._lock:
             self._alive -= 1
+
+    def _is_given_up(self) -> bool:
+        with self._lock:
+            given_up = threading.get_ident() in self._given_up
+            self._given_up.discard(threading.get_ident())
+        return given_up

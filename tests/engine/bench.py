@@ -186,7 +186,7 @@ class Shift:
         self._running = [each for each in self._running if each[1] not in done]
         for tag in done:
             self.node.settle(tag)
-            self.consumer.ran("", self._seconds)
+            self.consumer.pace.ran(self._seconds)
 
     def stop(self) -> None:
         """Stop consuming."""

@@ -1,0 +1,227 @@
+"""One task in the pool: what Celery is told of it, its time limits, and how it runs on each kind of slot."""
+
+from __future__ import annotations
+
+import os
+from signal import SIGKILL
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import SoftTimeLimitExceeded
+
+from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
+from taskapp.worker.run import run_async
+from taskapp.worker.threads import Job
+
+if TYPE_CHECKING:
+    from taskapp.worker.pool import TaskPool
+
+
+class Call:
+    """One task in the pool: what Celery is told of it, and its time limits."""
+
+    __slots__ = (
+        "__weakref__", "_callbacks", "_limits", "_pool", "_timers", "arguments", "has_started", "is_stopped", "kind",
+        "target",
+    )  # fmt: skip
+
+    def __init__(self, pool: TaskPool, kind: str, target: Any, arguments: Any, callbacks: dict[str, Any]) -> None:
+        self._pool = pool
+        self.kind = kind
+        self.target = target
+        self.arguments = arguments
+        self._callbacks = callbacks
+        self._limits = callbacks.get("soft_timeout"), callbacks.get("timeout")
+        self._timers: tuple[Any, ...] = ()
+        self.has_started = False
+        self.is_stopped = False
+        """Whether it was ended from outside: what it still comes to is of no interest."""
+
+    def begin(self) -> None:
+        """Tell Celery that it starts, and start it."""
+        self.accept(monotonic())
+        if not self.is_stopped:  # it was to be revoked as soon as it began
+            self.start()
+
+    def accept(self, started_at: float) -> None:
+        """Tell Celery that it starts or has started, and count its time from then on."""
+        self.has_started = True
+        self._callbacks["accept_callback"](os.getpid(), started_at)
+        soft_seconds, hard_seconds = self._limits
+        if (soft_seconds or hard_seconds) and not self.is_stopped:
+            self._set_timers(soft_seconds, hard_seconds, started_at)
+
+    def _set_timers(self, soft_seconds: float | None, hard_seconds: float | None, started_at: float) -> None:
+        later, gone = self._pool.loop.call_later, monotonic() - started_at
+        timers = []
+        if soft_seconds and not (hard_seconds and hard_seconds <= soft_seconds):
+            timers.append(later(max(soft_seconds - gone, 0), self._on_soft_limit, soft_seconds))
+        if hard_seconds:
+            timers.append(later(max(hard_seconds - gone, 0), self._on_hard_limit, hard_seconds))
+        self._timers = tuple(timers)
+
+    def _on_soft_limit(self, seconds: float) -> None:
+        self._callbacks["timeout_callback"](soft=True, timeout=seconds)
+        self.interrupt()
+
+    def _on_hard_limit(self, seconds: float) -> None:
+        if not self.is_stopped:
+            self._callbacks["timeout_callback"](soft=False, timeout=seconds)
+            self.stop()
+
+    def finish(self, outcome: Any) -> None:
+        """Tell Celery what came of it; on the loop's thread."""
+        for timer in self._timers:
+            timer.cancel()
+        if self.is_stopped:
+            return
+        self._pool.leave(self)
+        if isinstance(outcome, BaseException):
+            # Outside the runner's guard: a Reject from a hook, or a defect.
+            outcome = 1, ExceptionInfo((type(outcome), outcome, outcome.__traceback__)), None, None
+        self._callbacks["callback"](outcome)
+
+    def terminate(self, signal: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """End it if it runs: Celery has told the world that it was revoked, or will as soon as it begins."""
+        if self.has_started:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it, whatever it does; its slot is free at once. Nobody is told."""
+        if self.is_stopped:
+            return
+        self.is_stopped = True
+        for timer in self._timers:
+            timer.cancel()
+        self.end()
+        self._pool.leave(self)
+
+    # --- what differs -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let it run."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Raise ``SoftTimeLimitExceeded`` in it."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Stop it."""
+        raise NotImplementedError
+
+
+class OnLoop(Call):
+    """A task on the event loop."""
+
+    __slots__ = ("_interruptible", "task")
+
+    def start(self) -> None:
+        """Let it run on the loop."""
+        self._interruptible: Interruptible | None = None
+        self.task = self._pool.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            outcome: Any = await run_async(self, *self.arguments)
+        except Stopped:
+            return
+        except BaseException as error:  # noqa: BLE001 - told apart in finish
+            outcome = error
+        self.finish(outcome)
+
+    def awaitable(self, coroutine: Any) -> Any:
+        """Make ``coroutine`` interruptible if there is a limit that may interrupt it."""
+        if self._limits[0]:
+            self._interruptible = Interruptible(coroutine)
+            return self._interruptible
+        return coroutine
+
+    def interrupt(self) -> None:
+        """Raise the limit's exception at its innermost ``await``."""
+        if self._interruptible is not None:
+            self._interruptible.interrupt(SoftTimeLimitReached(self._limits[0]))
+
+    def end(self) -> None:
+        """Cancel it."""
+        if self.has_started:
+            self.task.cancel()
+
+
+class OnThread(Call):
+    """A task on a thread."""
+
+    __slots__ = ("job", "kept_at")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.job = Job(self._run, self._done)
+        self.kept_at = 0.0
+        """Since when it waits for a thread (monotonic)."""
+
+    def start(self) -> None:
+        """Let a thread run it."""
+        self._pool.threads.submit(self.job)
+
+    def _run(self) -> Any:
+        return self.target(*self.arguments)
+
+    def _done(self, outcome: Any) -> None:
+        self._pool.finish_soon(self, outcome)
+
+    def interrupt(self) -> None:
+        """Raise ``SoftTimeLimitExceeded`` at its next bytecode."""
+        self.job.interrupt(SoftTimeLimitExceeded)
+
+    def end(self) -> None:
+        """End it at its next bytecode; one that hangs in C never gets there, and keeps only its thread."""
+        if self.job.interrupt(Stopped):
+            self._pool.abandon(self.job)
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it may be kept for a thread, to be begun by that or given back."""
+        return "give_back" in self._callbacks
+
+    def give_back(self) -> None:
+        """Put its message back: it has not begun."""
+        self.is_stopped = True
+        self._callbacks["give_back"]()
+
+
+class InChild(Call):
+    """A task in a child process; its limits and its end are the business of the children's own pool."""
+
+    __slots__ = ("_job",)
+
+    def begin(self) -> None:
+        """Hand it to the children, who tell Celery when it starts."""
+        told = self._callbacks
+        self.has_started = True
+        self._pool.start_children()
+        self._job = self._pool.children.apply_async(
+            self.target, self.arguments, callback=self._done, error_callback=self._failed,
+            accept_callback=told["accept_callback"], timeout_callback=told["timeout_callback"],
+            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.get("correlation_id"),
+        )  # fmt: skip
+
+    def _done(self, outcome: Any) -> None:
+        self._pool.leave(self)
+        self._callbacks["callback"](outcome)
+
+    def _failed(self, seen: Any) -> None:
+        self._pool.leave(self)
+        self._callbacks["error_callback"](seen)
+
+    def terminate(self, signal: Any) -> None:
+        """Kill its child as soon as it has one; if it has, Celery asked for that before."""
+        if self.has_started:
+            self._job.terminate(signal)
+
+    def end(self) -> None:
+        """Kill its child."""
+        if not self.has_started:
+            return
+        if (pid := self._job.worker_pids()) and pid[0]:
+            self._pool.children.terminate_job(pid[0], SIGKILL)
