@@ -8,6 +8,7 @@ The map, in the order data flows:
 ``tasks``       the task types that ship, one file each
 ``devredis``    a Redis server of our own, for development, demo and tests
 ``application`` what every submit passes through
+``client``      the submitting side: a task's message, and what coroutines await
 ``broker``      how messages travel: the kombu transport
 ``worker``      what a node does: its pool, one run, probes and its end
 ``monitor``     what is watched: metrics, the exporter, Flower's defaults

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from celery import Celery
 from celery.app.amqp import AMQP
 from celery.exceptions import QueueNotFound
-from celery.utils import uuid
-from kombu.exceptions import EncodeError, OperationalError
-from kombu.utils.json import dumps
+from kombu.exceptions import OperationalError
+from kombu.utils.objects import cached_property
 from redis.exceptions import RedisError
 
 from taskapp.broker import settlement
-from taskapp.broker.bulk import collecting
+from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
 from taskapp.broker.transport import Connection, is_over_redis
+from taskapp.client import results
+from taskapp.client.form import Form
+from taskapp.client.message import arguments_as_json, new_id
+from taskapp.client.pusher import pusher
+from taskapp.client.sender import Sender
 from taskapp.errors import (
     BrokerUnavailable,
-    InvalidPayload,
     NoEngine,
     NotQueued,
-    PayloadTooLarge,
     UnknownQueue,
     UnknownTask,
 )
@@ -36,6 +40,9 @@ from taskapp.settings import get_settings
 
 OWN_PREFIX = "taskapp."
 PAUSE_SECONDS = 0.1
+POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
+"""Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Engine(NamedTuple):
@@ -62,6 +69,11 @@ class Application(Celery):
     _backend_cache: Any
     _local: threading.local
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.sender = Sender(self)
+        """What brings tasks to the engine."""
+        super().__init__(*args, **options)
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task ``name``, as Celery does, after checking what can be checked here.
 
@@ -76,16 +88,84 @@ class Application(Celery):
         """
         if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self.tasks:
             raise UnknownTask(name, TASK_ROUTES)
-        self._check_size(name, args, kwargs)
-        options["task_id"] = options.get("task_id") or uuid()
+        options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
+        options["task_id"] = options.get("task_id") or new_id()
+        return self.trying(name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
+
+    def _send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        args, kwargs = args or (), kwargs or {}
+        form = self.sender.form(name, args, kwargs, options)
+        if form is not None:
+            return form.submit(args, kwargs, options["task_id"])
+        arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
+        with self.lend_producer(options.get("producer")) as producer:
+            return super().send_task(name, args, kwargs, **{**options, "producer": producer})
+
+    def submit(self, task: Any, args: Any, kwargs: Any) -> Any:
+        """Send a task of our ``Task`` for which no options are given; errors as with ``send_task``."""
+        task_id = new_id()
+        return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
+
+    def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
+        form = self.sender.usual_form(task, args, kwargs)
+        if form is None:
+            return self._send(task.name, args, kwargs, {**task.usual_options(), "task_id": task_id})
+        return form.submit(args, kwargs, task_id)
+
+    def form(self, task: Any, options: Mapping[str, Any]) -> Form | None:
+        """Return what is the same for tasks of our ``Task`` with these options, see ``Sender.form``.
+
+        Raises:
+            UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
+            BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
+        """
+        all_options = {**task.usual_options(), **options}
+        form: Form | None = self.trying(
+            task.name, "", lambda: self.sender.form(task.name, (), {}, all_options), options
+        )
+        return form
+
+    def goes_together(self) -> bool:
+        """Say whether what a coroutine submits is queued only when all of it is put together."""
+        return self.sender.terms.is_plain and not self.sender.terms.is_eager
+
+    async def awaiting(self, name: str, submit: Callable[[], Any]) -> Any:
+        """Return what ``submit`` returns, once the tasks it submits are queued; does not block the event loop.
+
+        Through another broker than Redis each call has a thread. With ``task_always_eager`` the task runs here.
+
+        Raises:
+            TaskappError: As with ``send_task``.
+        """
+        sender = self.sender
+        if sender.terms.is_eager:
+            return submit()
+        if not sender.is_open:
+            await asyncio.to_thread(self.trying, name, "", sender.open)
+        if not sender.terms.is_plain:
+            return await asyncio.to_thread(submit)
+        with holding() as held:
+            result = submit()
+        deadline_seconds = get_settings().submit_deadline_seconds
+        for producer, messages in held.producers.items():
+            try:
+                await pusher().push(producer, messages, deadline_seconds)
+            except NotQueued as error:
+                raise BrokerUnavailable(name, error.task_id, deadline_seconds, error.reason) from error
+        for call in held.on_pushed:
+            call()
+        return result
+
+    def trying(self, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS) -> Any:
+        """Return what ``send`` returns, called again while the broker cannot be reached, up to the deadline."""
         deadline_seconds = get_settings().submit_deadline_seconds
         deadline = monotonic() + deadline_seconds
         while True:
             began_at = monotonic()
             try:
-                return self._send(name, args, kwargs, *rest, **options)
+                return send()
             except NotQueued as error:
-                raise BrokerUnavailable(name, options["task_id"], deadline_seconds, error.reason) from error
+                raise BrokerUnavailable(name, task_id, deadline_seconds, error.reason) from error
             except QueueNotFound as error:
                 raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
             except (OperationalError, RedisError, OSError) as error:
@@ -95,13 +175,27 @@ class Application(Celery):
                     is_over_redis(self.conf.broker_url) and now + (now - began_at) + PAUSE_SECONDS < deadline
                 )
                 if not may_try_again:
-                    raise BrokerUnavailable(name, options["task_id"], deadline_seconds, error) from error
+                    raise BrokerUnavailable(name, task_id, deadline_seconds, error) from error
                 sleep(PAUSE_SECONDS)
 
-    def _send(self, name: str, args: Any, kwargs: Any, *rest: Any, **options: Any) -> Any:
-        # One producer for this task alone: what ``producer_or_acquire`` gives to others collects.
-        with super().producer_or_acquire(options.pop("producer", None)) as producer:
-            return super().send_task(name, args, kwargs, *rest, **{**options, "producer": producer})
+    @cached_property
+    def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of a task's result."""
+        return self.subclass_with_self(results.AsyncResult)
+
+    @cached_property
+    def ResultSet(self) -> Any:  # noqa: N802 - the same
+        """The class of a set of results."""
+        return self.subclass_with_self(results.ResultSet)
+
+    @cached_property
+    def GroupResult(self) -> Any:  # noqa: N802 - the same
+        """The class of a group's results."""
+        return self.subclass_with_self(results.GroupResult)
+
+    def lend_producer(self, producer: Any = None) -> Any:
+        """Lend a producer for one message, without collecting."""
+        return super().producer_or_acquire(producer)
 
     @contextmanager
     def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:  # type: ignore[override]  # a class in Celery
@@ -147,12 +241,3 @@ class Application(Celery):
     def _find_broker(self) -> None:
         if self.conf.broker_url is None:
             self.loader.find_broker()
-
-    def _check_size(self, name: str, args: Any, kwargs: Any) -> None:
-        try:
-            size_bytes = len(dumps((args or (), kwargs or {})).encode())
-        except (TypeError, ValueError, RecursionError, EncodeError) as error:
-            raise InvalidPayload(name, f"{error}; only what JSON can hold can be submitted") from error
-        limit_bytes = get_settings().max_payload_bytes
-        if size_bytes > limit_bytes:
-            raise PayloadTooLarge(name, size_bytes, limit_bytes)

@@ -137,6 +137,19 @@ def _attempt_seconds(settings: Settings) -> float:
     return settings.submit_deadline_seconds / 3
 
 
+class _ByName:
+    """Where a task goes, by its name alone: found out once for each task type."""
+
+    looks_at_name_only = True
+
+    def __init__(self, routes: dict[str, str]) -> None:
+        self._routes = routes
+
+    def __call__(self, name: str, *_: Any, **__: Any) -> dict[str, str]:
+        """Return the route of ``name``."""
+        return {"queue": queue_for(name, self._routes)}
+
+
 def _queues(settings: Settings) -> dict[str, Any]:
     routes = {**TASK_ROUTES, **settings.route_table}
     return {
@@ -151,7 +164,7 @@ def _queues(settings: Settings) -> dict[str, Any]:
             for name in settings.queues
         ],
         "task_default_queue": DEFAULT_QUEUE,
-        "task_routes": (lambda name, *_, **__: {"queue": queue_for(name, routes)},),
+        "task_routes": (_ByName(routes),),
         # A misspelt queue name would make a queue that no worker ever reads.
         "task_create_missing_queues": False,
     }

@@ -113,17 +113,29 @@ class PushError(TaskappError):
         """The first id."""
         return self.task_ids[0] if self.task_ids else ""
 
+    def about(self, task_ids: Sequence[str]) -> PushError | None:
+        """Return what this says of these ids; ``None`` when it says nothing of them: they are queued."""
+        mine = [task_id for task_id in self.task_ids if task_id in set(task_ids)]
+        return self._of(mine) if mine else None
+
+    def _of(self, task_ids: Sequence[str]) -> PushError:
+        raise NotImplementedError
+
 
 class NotQueued(PushError):
     """The broker could not be reached before the deadline; nothing of ``task_ids`` was queued."""
 
     def __init__(self, task_ids: Sequence[str], deadline_seconds: float, reason: object) -> None:
+        self.deadline_seconds = deadline_seconds
         self.reason = reason
         super().__init__(
             task_ids,
             f"the broker did not take it within {deadline_seconds:g} s: {_plain(reason)}; "
             "it is not queued, check the broker and submit again",
         )
+
+    def _of(self, task_ids: Sequence[str]) -> PushError:
+        return NotQueued(task_ids, self.deadline_seconds, self.reason)
 
 
 class SubmitOutcomeUnknown(PushError):
@@ -137,21 +149,36 @@ class SubmitOutcomeUnknown(PushError):
         self, task_ids: Sequence[str], not_queued: Sequence[str], deadline_seconds: float, reason: object
     ) -> None:
         self.not_queued = list(not_queued)
+        self.deadline_seconds = deadline_seconds
+        self.reason = reason
         super().__init__(
             task_ids,
             f"the broker did not answer within {deadline_seconds:g} s: {_plain(reason)}; it may or may not be queued, "
             "submit it again with the same task_id once the broker answers",
         )
 
+    def about(self, task_ids: Sequence[str]) -> PushError | None:
+        """Return what this says of these ids; ``None`` when it says nothing of them: they are queued."""
+        wanted = set(task_ids)
+        unknown = [task_id for task_id in self.task_ids if task_id in wanted]
+        not_queued = [task_id for task_id in self.not_queued if task_id in wanted]
+        if unknown:
+            return SubmitOutcomeUnknown(unknown, not_queued, self.deadline_seconds, self.reason)
+        return NotQueued(not_queued, self.deadline_seconds, self.reason) if not_queued else None
+
 
 class BrokerFull(PushError):
     """Redis has no memory left; nothing of ``task_ids`` was queued. Nodes go on and make room."""
 
     def __init__(self, task_ids: Sequence[str], reason: object) -> None:
+        self.reason = reason
         super().__init__(
             task_ids,
             f"Redis is full ({_plain(reason)}); it is not queued, submit again later, add nodes or raise maxmemory",
         )
+
+    def _of(self, task_ids: Sequence[str]) -> PushError:
+        return BrokerFull(task_ids, self.reason)
 
 
 class SubmitInterrupted(TaskappError):

@@ -16,6 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import hiredis
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -203,7 +204,9 @@ class Link:
         return connection
 
     def _exchange(self, connection: Connection, *args: Any) -> Any:
-        self._sent(lambda: connection.send_command(*args, check_health=False))
+        # A tenth of what redis-py does to each argument first.
+        packed = [hiredis.pack_command(args)]
+        self._sent(lambda: connection.send_packed_command(packed, check_health=False))
         return self._answer(connection)
 
     def _sent(self, send: Callable[[], None]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from taskapp.broker.delivery import PUSHED_AT_ONCE, Message
-
-Push = Callable[[Sequence[Message]], None]
-Command = tuple[Any, ...]
+from taskapp.broker.delivery import PUSHED_AT_ONCE, Message, Producer
 
 
 class Bulk:
@@ -18,30 +15,49 @@ class Bulk:
 
     def __init__(self) -> None:
         self.waiting: list[Message] = []
-        self._push: Push | None = None
-        self._events: list[Command] = []
-        self._publish: Callable[[list[Command]], Any] | None = None
+        self._producer: Producer | None = None
+        self.on_pushed: list[Callable[[], Any]] = []
 
-    def add(self, message: Message, push: Push) -> None:
-        """Keep ``message``; push what was kept when there are a thousand already."""
-        if push != self._push or len(self.waiting) >= PUSHED_AT_ONCE:
+    def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
+        """Keep ``message``; push what was kept when there are a thousand already.
+
+        Args:
+            message: What is to be pushed.
+            producer: Pushes it, with those it is kept with.
+            on_pushed: Called once it is queued.
+        """
+        if producer is not self._producer or len(self.waiting) >= PUSHED_AT_ONCE:
             self.flush()
-            self._push = push
+            self._producer = producer
         self.waiting.append(message)
+        if on_pushed is not None:
+            self.on_pushed.append(on_pushed)
 
     def flush(self) -> None:
         """Push what was kept. Raises what the push raises; nothing is kept then either."""
         waiting, self.waiting = self.waiting, []
-        events, self._events = self._events, []
-        if waiting and self._push is not None:
-            self._push(waiting)
-        if events and self._publish is not None:
-            self._publish(events)
+        callbacks, self.on_pushed = self.on_pushed, []
+        if waiting and self._producer is not None:
+            self._producer.push(waiting)
+        for call in callbacks:
+            call()
 
-    def add_event(self, command: Command, publish: Callable[[list[Command]], Any]) -> None:
-        """Keep an event of a kept message, to be published after it."""
-        self._events.append(command)
-        self._publish = publish
+
+class Held(Bulk):
+    """What was submitted and is to be pushed by somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.producers: dict[Producer, list[Message]] = {}
+
+    def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
+        """Keep ``message``."""
+        self.producers.setdefault(producer, []).append(message)
+        if on_pushed is not None:
+            self.on_pushed.append(on_pushed)
+
+    def flush(self) -> None:
+        """Push nothing."""
 
 
 _current: ContextVar[Bulk | None] = ContextVar("taskapp_bulk", default=None)
@@ -66,3 +82,14 @@ def collecting() -> Iterator[Bulk]:
     finally:
         _current.reset(token)
     bulk.flush()
+
+
+@contextmanager
+def holding() -> Iterator[Held]:
+    """Hold the tasks submitted inside; whoever asked for it pushes them."""
+    held = Held()
+    token = _current.set(held)
+    try:
+        yield held
+    finally:
+        _current.reset(token)

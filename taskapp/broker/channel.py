@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from math import ceil
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -17,11 +16,10 @@ from kombu.transport import redis, virtual
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from taskapp.broker import bulk
 from taskapp.broker.claims import Claimed
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import Unreadable, pack, to_json
+from taskapp.broker.message_format import Unreadable, pack, shifted, time_of, to_json
 from taskapp.broker.options import Options
 from taskapp.broker.process import Process, process_for, role
 from taskapp.broker.received import Received
@@ -36,12 +34,12 @@ _VirtualQoS: Any = virtual.QoS
 _RedisChannel: Any = redis.Channel
 _SentinelChannel: Any = redis.SentinelChannel
 
+Command = tuple[Any, ...]
+
 logger = logging.getLogger(__name__)
 
 UNLIMITED = 100
 """How many messages a consumer without a prefetch limit is given at once."""
-SKEW_SECONDS = 0.5
-"""Clocks of machines nearer than this are taken as equal when an expiry is compared."""
 
 
 class QoS(_VirtualQoS):
@@ -149,20 +147,9 @@ class EngineChannel(_Mixin):
             return
         process = self.process
         priority = self._get_message_priority(message)
-        due_ms = 0
-        if eta := headers.get("eta"):
-            due_ms = ceil((datetime.fromisoformat(eta).timestamp() + self._ahead_seconds()) * 1_000)
-        if expires := headers.get("expires"):
-            # By the engine's time; the node that claims it turns it into its own.
-            headers["expires"] = _shifted(expires, self._ahead_seconds())
+        due_ms = time_of(headers, self._ahead_seconds)
         message_id, blob = pack(self._as_json(message), priority)
-        item = Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob)
-        if run := current_settlement():
-            run.add(item)
-        elif collector := bulk.current():
-            collector.add(item, process.producer.push)
-        else:
-            process.producer.push([item])
+        process.post(Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob))
 
     def _ahead_seconds(self) -> float:
         return self.process.producer.known_clock().ahead_of_here_seconds()
@@ -172,6 +159,10 @@ class EngineChannel(_Mixin):
         if "task" not in message["headers"] and isinstance(message["body"], bytes):
             message["body"], message["properties"]["body_encoding"] = super().encode_body(message["body"], "base64")
         return message
+
+    def event_topic(self, exchange: str, routing_key: str) -> str:
+        """Return the channel of Redis on which events of ``exchange`` are published."""
+        return str(self.global_keyprefix + self._get_publish_topics(exchange, routing_key)[0])
 
     def _put_reply(self, queue: str, message: dict[str, Any]) -> None:
         """Queue a reply to a remote-control command; nobody waits for it when the server is away."""
@@ -188,21 +179,18 @@ class EngineChannel(_Mixin):
             return
         body = to_json(self._as_json(message))
         topics = [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
-        commands = [("PUBLISH", topic, body) for topic in topics]
+        commands: list[Command] = [("PUBLISH", topic, body) for topic in topics]
         if not is_event:
             self._publish(commands)
         elif run := current_settlement():
             run.events += [Event(topic, body) for topic in topics]
-        elif collector := bulk.current():
-            for command in commands:
-                collector.add_event(command, self._publish_events)
         else:
             self._publish_events(commands)
 
-    def _publish(self, commands: list[bulk.Command]) -> None:
+    def _publish(self, commands: list[Command]) -> None:
         self.process.producer.link.pipeline(commands)
 
-    def _publish_events(self, commands: list[bulk.Command]) -> None:
+    def _publish_events(self, commands: list[Command]) -> None:
         # A node does not wait to hear how many listened.
         if self.process.node.publish(commands):
             return
@@ -277,7 +265,7 @@ class EngineChannel(_Mixin):
                     return None
                 headers["eta"] = None  # it is due: nobody shall hold it in memory
             if headers.get("expires"):
-                headers["expires"] = _shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
+                headers["expires"] = shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
         except (Unreadable, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
             node.bury(claimed.tag, "unreadable", str(error))
@@ -357,7 +345,7 @@ class EngineChannel(_Mixin):
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
         # One by one: in a transaction a full Redis refuses also what frees memory.
-        commands: list[bulk.Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
+        commands: list[Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
         commands += [("DEL", keys.ready(queue, priority)) for priority in self.priority_steps]
         try:
             self.process.producer.link.pipeline(commands)
@@ -375,13 +363,6 @@ class EngineChannel(_Mixin):
             super().close()
         except (RedisError, OSError) as error:
             logger.debug("closing a channel of a broken connection: %s", error)
-
-
-def _shifted(moment: str, seconds: float) -> str:
-    """Return an ISO time moved by ``seconds``, unless that is less than clocks may differ."""
-    if abs(seconds) < SKEW_SECONDS:
-        return moment
-    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat()
 
 
 class Channel(EngineChannel, _RedisChannel):

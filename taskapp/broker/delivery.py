@@ -8,6 +8,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ class Message(NamedTuple):
     """The engine's time at which it becomes ready; 0: now."""
     id: str
     blob: bytes
+    topic: str = ""
+    """Where ``event`` is published once the message is queued; empty: there is none."""
+    event: bytes = b""
 
 
 class _Push(NamedTuple):
@@ -61,8 +65,12 @@ class Producer:
         self.clock = Clock()
         self.pid = os.getpid()
 
-    def push(self, messages: Sequence[Message]) -> None:
+    def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
         """Queue ``messages``: up to a thousand in one step, all of it or nothing of it.
+
+        Args:
+            messages: What is to be queued.
+            deadline: When to give up at the latest, by ``time.monotonic``.
 
         Raises:
             NotQueued: The broker could not be reached before the deadline; nothing was queued.
@@ -70,18 +78,21 @@ class Producer:
                 from this process does no harm.
             BrokerFull: Redis has no memory left; nothing was queued.
         """
-        deadline = monotonic() + self._deadline_seconds
-        self.link.patience_seconds = self._deadline_seconds
-        if not self._lock.acquire(timeout=self._deadline_seconds):
+        latest = monotonic() + self._deadline_seconds
+        deadline = latest if deadline is None else min(deadline, latest)
+        left_seconds = max(deadline - monotonic(), 0.0)
+        if not self._lock.acquire(timeout=left_seconds):
             raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
+        self.link.patience_seconds = left_seconds
         try:
             queued = self._queued_already(messages, deadline)
-            wanted = [message for message in messages if message.id not in queued]
+            wanted = [message for message in messages if message.id not in queued] if queued else messages
             for start in range(0, len(wanted), PUSHED_AT_ONCE):
                 self._push(wanted[start : start + PUSHED_AT_ONCE], wanted[start:], deadline)
             # Not before: whoever breaks off here and tries once more must find what is known so far.
-            for message in messages:
-                self._doubts.pop(message.id, None)
+            if self._doubts:
+                for message in messages:
+                    self._doubts.pop(message.id, None)
         finally:
             self._lock.release()
 
@@ -94,7 +105,7 @@ class Producer:
         return self.clock
 
     def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> None:
-        args = [part for message in batch for part in (*message[:3], message.id, message.blob)]
+        args = list(chain.from_iterable(batch))
         while True:
             self._number += 1
             push = _Push(self._name, self._number)

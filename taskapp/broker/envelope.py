@@ -47,8 +47,7 @@ def seal(message_id: str, task: str, priority: int, body: bytes) -> bytes:
         raise ValueError(f"{long[:40]!r}… takes more than {LONGEST_NAME_BYTES} bytes; choose a shorter name or id")
     if not 0 <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority {priority!r} is not between 0 and 9")
-    head = _FIXED.pack(OURS, priority, 0, 0)
-    return b"".join((head, bytes((len(identity),)), identity, bytes((len(name),)), name, body))
+    return b"%c%c\0\0\0\0%c%b%c%b%b" % (OURS, priority, len(identity), identity, len(name), name, body)
 
 
 def unseal(blob: bytes) -> Envelope:

@@ -7,6 +7,9 @@ base64. Everything else (remote control, replies) and what stock Celery sent sta
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -24,6 +27,10 @@ FOREIGN_BYTES_MOST = 32 * 1024 * 1024
 """A message that was not written by us and is larger is not read: its decoding would hold up the node for seconds."""
 
 
+SKEW_SECONDS = 0.5
+"""Clocks of machines nearer than this are taken as equal when an expiry is compared."""
+
+
 class Unreadable(ValueError):
     """Bytes that are no message."""
 
@@ -35,19 +42,47 @@ def pack(message: dict[str, Any], priority: int) -> tuple[str, bytes]:
     if not (_fits(identity) and _fits(task)):
         return "", to_json(message)
     properties = message["properties"]
-    body = _encode(
-        (
-            message["body"],
-            message["content-type"],
-            message["content-encoding"],
-            headers,
-            properties.get("correlation_id"),
-            properties.get("reply_to"),
-            properties["delivery_info"].get("exchange", ""),
-            properties["delivery_info"].get("routing_key", ""),
-        )
-    )
-    return identity, seal(identity, task, priority, body)
+    delivery_info = properties["delivery_info"]
+    return identity, pack_task(
+        (message["body"], message["content-type"], message["content-encoding"]), headers, priority,
+        properties.get("correlation_id"), properties.get("reply_to"),
+        delivery_info.get("exchange", ""), delivery_info.get("routing_key", ""),
+    )  # fmt: skip
+
+
+def pack_task(
+    content: tuple[Any, str, str], headers: dict[str, Any], priority: int,
+    correlation_id: str | None, reply_to: str | None, exchange: str, routing_key: str,
+) -> bytes:  # fmt: skip
+    """Return the bytes of a task with these ``headers`` of Celery's and this body, content type and encoding.
+
+    Raises:
+        ValueError: The id or the name takes more than 255 bytes.
+    """
+    body = _encode((*content, headers, correlation_id, reply_to, exchange, routing_key))
+    return seal(headers["id"], headers["task"], priority, body)
+
+
+def time_of(headers: dict[str, Any], ahead_seconds: Callable[[], float]) -> int:
+    """Return when a task with these headers is due, by the engine's time in ms, and put its expiry into that time.
+
+    Args:
+        headers: ``expires`` is changed.
+        ahead_seconds: Says how far the engine's time is ahead of this machine's; may ask the server.
+    """
+    if expires := headers.get("expires"):
+        # The node that claims it turns it into its own time.
+        headers["expires"] = shifted(expires, ahead_seconds())
+    if eta := headers.get("eta"):
+        return ceil((datetime.fromisoformat(eta).timestamp() + ahead_seconds()) * 1_000)
+    return 0
+
+
+def shifted(moment: str, seconds: float) -> str:
+    """Return an ISO time moved by ``seconds``, unless that is less than clocks may differ."""
+    if abs(seconds) < SKEW_SECONDS:
+        return moment
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat()
 
 
 def _fits(name: Any) -> bool:

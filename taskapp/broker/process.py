@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from redis.connection import Connection
 
-from taskapp.broker.delivery import Producer
+from taskapp.broker import bulk, settlement
+from taskapp.broker.delivery import Message, Producer
 from taskapp.broker.node import Node
 from taskapp.broker.options import Options, Role
 from taskapp.redis import Link
@@ -29,6 +31,22 @@ class Process:
         self.node = Node(connect, options, role)
         self.is_inherited = False
         """Whether it belongs to the parent: this process was forked from it since."""
+
+    def post(self, message: Message, on_pushed: Callable[[], Any] | None = None) -> None:
+        """Send ``message`` on its way: with the end of a run, with others that are collected, or at once.
+
+        Every task this process sends passes here. ``on_pushed`` is called once it is queued, or left to the end
+        of a run; errors are those of ``Producer.push``.
+        """
+        if (run := settlement.current()) is not None:
+            run.add(message)
+        elif (collector := bulk.current()) is not None:
+            collector.add(message, self.producer, on_pushed)
+            return
+        else:
+            self.producer.push((message,))
+        if on_pushed is not None:
+            on_pushed()
 
 
 _processes: dict[str, Process] = {}

@@ -107,7 +107,10 @@ class Settlement:
         for chord_id in self.finished:
             steps += ("F", chord_id)
         for message in self.messages:
-            steps += ("M", *message)
+            *pushed, topic, news = message
+            steps += ("M", *pushed)
+            if topic:
+                steps += ("E", topic, news)
         for event in self.events:
             steps += ("E", *event)
         return steps

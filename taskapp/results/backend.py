@@ -18,6 +18,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 
 from taskapp.broker.settlement import Result, collecting, current
+from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Outcome, Record, Store, fence_of
@@ -229,6 +230,14 @@ class Results(Chords):
 
     # --- waiting ------------------------------------------------------------------------------
 
+    @cached_property
+    def awaiter(self) -> Awaiter:
+        """What coroutines of this process wait with."""
+        consumer = self.result_consumer
+        return Awaiter(
+            lambda: self.client.connection_pool, self.mget, consumer.answer_seconds, consumer.patience_seconds
+        )
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Subscribe to nothing: who waits for the result does that."""
 
@@ -273,5 +282,6 @@ class SentinelBackend(Results, redis.SentinelBackend):  # type: ignore[misc]  # 
 def _leave_to_parent(backend: weakref.ref[Results]) -> None:
     """Make a forked child use clients of its own: another thread may have held the lock of their pool."""
     if (itself := backend()) is not None:
-        for name in ("client", "_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script"):
+        scripts = ("_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script")
+        for name in ("client", "awaiter", *scripts):
             itself.__dict__.pop(name, None)

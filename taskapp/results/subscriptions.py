@@ -61,8 +61,13 @@ class Subscriptions:
         """Say whether ``listener`` is subscribed on a connection that stands, as far as known."""
         return listener.connection_number == self._connection_number and self._pid == os.getpid()
 
-    def join(self, listener: Listener) -> None:
-        """Subscribe to what ``listener`` wants and nobody else does, in one command, without awaiting the answer.
+    @property
+    def answered(self) -> int:
+        """The highest ``marker`` the server has answered: what joined with it or before it is subscribed."""
+        return self._answered
+
+    def join(self, *listeners: Listener) -> None:
+        """Subscribe to what ``listeners`` want and nobody else does, in one command, without awaiting the answer.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: The server is away.
@@ -71,23 +76,26 @@ class Subscriptions:
             self.start_over()
         with self._locked():
             self._connect()
-            new = [channel for channel in listener.channels if channel not in self._listeners]
+            wanted = dict.fromkeys(channel for listener in listeners for channel in listener.channels)
+            new = [channel for channel in wanted if channel not in self._listeners]
             self._marker += 1
             self._send(*([("SUBSCRIBE", *new)] if new else []), ("PING", self._marker))
-            for channel in listener.channels:
-                self._listeners.setdefault(channel, []).append(listener)
-            listener.marker, listener.is_confirmed = self._marker, False
-            listener.connection_number = self._connection_number
+            for listener in listeners:
+                for channel in listener.channels:
+                    self._listeners.setdefault(channel, []).append(listener)
+                listener.marker, listener.is_confirmed = self._marker, False
+                listener.connection_number = self._connection_number
 
-    def leave(self, listener: Listener) -> None:
+    def leave(self, *listeners: Listener) -> None:
         """Unsubscribe from what nobody else wants, now or when the lock is free."""
-        self._leaving.append(listener)
+        self._leaving.extend(listeners)
         self._unsubscribe()
 
-    def listen(self, listener: Listener, seconds: float) -> None:
+    def listen(self, listener: Listener, seconds: float, waker: Any = None) -> None:
         """Wait for news of ``listener``: a message, its confirmation, the loss of the connection; up to ``seconds``.
 
-        May return earlier, without any.
+        May return earlier, without any; also when ``waker``, a socket, has something to read, provided that no
+        other thread listens.
         """
         with self._locked():
             if self._answered >= listener.marker:
@@ -102,7 +110,7 @@ class Subscriptions:
             self._is_read, number, socket = True, self._connection_number, self._connection._sock
         is_readable = False
         try:
-            is_readable = _wait_readable(socket, seconds)
+            is_readable = _wait_readable(socket, seconds, waker)
         finally:
             with self._locked():
                 self._is_read = False
@@ -221,11 +229,14 @@ class Subscriptions:
         return unwanted
 
 
-def _wait_readable(socket: Any, seconds: float) -> bool:
+def _wait_readable(socket: Any, seconds: float, waker: Any = None) -> bool:
     try:
         # Looked up each time, so that gevent's patch applies whenever it came.
         poll = select.poll()
         poll.register(socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1_000))
+        if waker is not None:
+            poll.register(waker, select.POLLIN)
+        number = socket.fileno()
+        return any(ready == number for ready, _ in poll.poll(seconds * 1_000))
     except (OSError, ValueError):
         return True  # closed meanwhile: reading says so

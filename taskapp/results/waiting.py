@@ -32,8 +32,8 @@ class ResultConsumer(BaseResultConsumer):
     def __init__(self, backend: Any, *args: Any, **options: Any) -> None:
         super().__init__(backend, *args, **options)
         self.backend: Any = backend
-        answer_seconds = backend.connparams.get("socket_timeout") or 5.0
-        self._subscriptions = Subscriptions(lambda: backend.client.connection_pool, answer_seconds)
+        self.answer_seconds = backend.connparams.get("socket_timeout") or 5.0
+        self._subscriptions = Subscriptions(lambda: backend.client.connection_pool, self.answer_seconds)
         self._remembered: dict[int, Any] = {}
         self._crowded = CROWDED
 

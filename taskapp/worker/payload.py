@@ -11,6 +11,8 @@ from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, Vali
 
 from taskapp.errors import InvalidPayload
 
+PLAIN = ("int", "float", "str", "bool", "none")
+"""Types whose values are JSON as they are, by pydantic's names."""
 Arguments = tuple[list[Any], dict[str, Any]]
 
 
@@ -29,6 +31,7 @@ class Payload:
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._by_position = [(p.name, adapters.get(p.name)) for p in parameters if p.kind in positional]
         self._by_name = {name: adapter for name, adapter in adapters.items() if adapter is not None}
+        self._is_plain = all(_is_plain(adapter.core_schema) for adapter in self._by_name.values())
 
     def __bool__(self) -> bool:
         """Say whether there is anything to check."""
@@ -40,8 +43,8 @@ class Payload:
         Raises:
             InvalidPayload: With every problem and the path to it.
         """
-        args, kwargs = self.to_python(args, kwargs)
-        return self._dump(args, kwargs)
+        checked, named = self.to_python(args, kwargs)
+        return (checked, named) if self._is_plain else self._dump(checked, named)
 
     def named_to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
         """Check what a signature can know: named arguments.
@@ -65,7 +68,7 @@ class Payload:
         if adapter is None:
             return value
         try:
-            return adapter.validate_python(value)
+            return adapter.validator.validate_python(value)
         except ValidationError as error:
             raise InvalidPayload(self.task_name, _problems(name, error)) from error
 
@@ -115,6 +118,15 @@ def _holds_model(hint: Any) -> bool:
     if inspect.isclass(hint) and not typing.get_args(hint):
         return issubclass(hint, BaseModel)
     return any(_holds_model(part) for part in typing.get_args(hint))
+
+
+def _is_plain(schema: Any) -> bool:
+    """Say whether what fits ``schema``, one of pydantic's, is JSON already."""
+    if "serialization" in schema:
+        return False
+    if schema["type"] == "union":
+        return all(isinstance(choice, dict) and _is_plain(choice) for choice in schema["choices"])
+    return schema["type"] in PLAIN or (schema["type"] == "nullable" and _is_plain(schema["schema"]))
 
 
 def _plain(value: Any) -> Any:

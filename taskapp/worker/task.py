@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction
-from itertools import islice
 from typing import Any
 
 import celery
 from celery.canvas import Signature
-from celery.utils import uuid
 
-from taskapp.broker import bulk
-from taskapp.broker.delivery import PUSHED_AT_ONCE
 from taskapp.broker.settlement import collecting, settling
-from taskapp.errors import InvalidPayload, PermanentError, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
+from taskapp.client.many import Call, Submit, asubmit_many, submit_many
+from taskapp.client.results import EagerResult
+from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
 from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.payload import Payload
 
-Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
-"""Arguments of one task."""
-
+POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
+"""Those of ``apply_async`` that may be given by position."""
 NEVER_RETRIED = (PermanentError, InvalidPayload)
 
 follow_contexts()
@@ -47,6 +44,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     Strategy = "taskapp.worker.strategy:Strategy"
     retry_jitter = True
     _is_method: bool
+    _backend: Any
+    _dump_pydantic_arguments: Any
+    _get_exec_options: Callable[[], dict[str, Any]]
     _unchecked_run: Callable[..., Any]
 
     @classmethod
@@ -96,9 +96,66 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         # A follow-up of a finished task and a retry carry arguments nobody here can mend: those
         # are checked when they run, so that it is they that fail.
         comes_from_a_run = options.get("parent_id") is not None or options.get("retries")
-        if self.payload() and not comes_from_a_run:
-            args, kwargs = self.payload().to_json(args or (), kwargs or {})
-        return super().apply_async(args, kwargs, *rest, **options)
+        if (payload := self.payload()) and not comes_from_a_run:
+            args, kwargs = payload.to_json(args or (), kwargs or {})
+        if self._application.sender.terms.is_eager or self.__v2_compat__:
+            return super().apply_async(args, kwargs, *rest, **options)
+        options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
+        args, kwargs = self._checked_call(args or (), kwargs or {}, options)
+        if not options and self._has_usual_name:
+            return self._application.submit(self, args, kwargs)
+        return self.app.send_task(self.name, args, kwargs, **self._options(args, kwargs, options))
+
+    def _checked_call(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Do what Celery's ``apply_async`` does with the arguments."""
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
+            raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        if self.typing:
+            self.__header__(*args, **kwargs)
+        if self._dump_pydantic_arguments is not None and options.get("serializer") != "pickle":
+            args, kwargs = self._dump_pydantic_arguments(args, kwargs)
+        return args, kwargs
+
+    def _options(self, args: Any, kwargs: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Do what Celery's ``apply_async`` does with the options."""
+        shadow_name: Callable[..., str | None] = self.shadow_name
+        shadow = options.get("shadow") or shadow_name(args, kwargs, options)
+        usual = {"ignore_result": self.ignore_result, "result_cls": self.AsyncResult}
+        return {**usual, **self._get_exec_options(), **options, "shadow": shadow, "task_type": self}
+
+    def usual_options(self) -> dict[str, Any]:
+        """Return the options of a task of this type for which none are given."""
+        return self._options((), {}, {})
+
+    @property
+    def _has_usual_name(self) -> bool:
+        return type(self).shadow_name is celery.Task.shadow_name
+
+    def __header__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take any arguments: Celery puts a check in the place of this, unless a class is registered."""
+
+    def AsyncResult(self, task_id: str, **options: Any) -> Any:  # noqa: N802 - Celery's name
+        """Return the result of the task ``task_id`` of this type."""
+        return self._application.AsyncResult(task_id, **{"backend": self._backend, **options})
+
+    @property
+    def _application(self) -> Any:
+        # An ``Application``: what wires this class in is above it.
+        return self.app
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit from a coroutine, see ``aapply_async``."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Submit as ``apply_async`` does, and return when the task is queued, without blocking the event loop.
+
+        Cancelled meanwhile, the task may be queued or not. Thousands at once are pushed together.
+
+        Raises:
+            TaskappError: As ``apply_async``.
+        """
+        return await self._application.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
 
     def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
         """Submit one task for each of ``calls``, a thousand in one step; return their results in order.
@@ -111,39 +168,26 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         Raises:
             SubmitInterrupted: Something stood in the way; says what is queued, what is not, and of what nobody knows.
         """
-        results: list[Any] = []
-        remaining = iter(calls)
-        while batch := list(islice(remaining, PUSHED_AT_ONCE)):
-            self._submit_batch(batch, results, options)
-        return results
+        return submit_many(self.name, calls, lambda: self._submitter(options))
 
-    def _submit_batch(self, batch: list[Call], results: list[Any], options: dict[str, Any]) -> None:
-        ids = [uuid() for _ in batch]
-        begun: list[Any] = []
-        held_back = False
-        try:
-            with bulk.collecting() as collected:
-                for task_id, call in zip(ids, batch, strict=True):
-                    begun.append(self._submit_call(call, task_id, options))
-                    held_back = bool(collected.waiting)
-        except TaskappError as error:
-            # What was collected was dropped, or pushed whole; on another broker each went out by itself.
-            queued = results if held_back or not begun else results + begun
-            first = len(queued) - len(results)
-            unknown = set(error.task_ids) if isinstance(error, SubmitOutcomeUnknown) else set()
-            calls = dict(zip(ids[first:], batch[first:], strict=True))
-            raise SubmitInterrupted(
-                self.name, queued, {task_id: call for task_id, call in calls.items() if task_id in unknown},
-                [call for task_id, call in calls.items() if task_id not in unknown], error,
-            ) from error  # fmt: skip
-        results.extend(begun)
+    async def asubmit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
+        """Submit many from a coroutine, see ``submit_many``."""
+        return await asubmit_many(self._application, self.name, calls, lambda: self._submitter(options))
 
-    def _submit_call(self, call: Call, task_id: str, options: dict[str, Any]) -> Any:
-        if isinstance(call, Mapping):
-            return self.apply_async((), dict(call), task_id=task_id, **options)
-        if isinstance(call, list | tuple):
-            return self.apply_async(tuple(call), {}, task_id=task_id, **options)
-        raise InvalidPayload(self.name, f"{call!r} is neither a list or tuple of arguments nor a dict of named ones")
+    def _submitter(self, options: dict[str, Any]) -> Submit:
+        """Return what submits one of many tasks: with all that is the same for them done, where that is possible."""
+        sender, payload = self._application.sender, self.payload()
+        is_alike = sender.routes_by_name and self._has_usual_name and not sender.terms.is_eager
+        form = self._application.form(self, options) if is_alike else None
+        if form is None:
+            return lambda args, kwargs, task_id: self.apply_async(args, kwargs, **{**options, "task_id": task_id})
+
+        def submit(args: Any, kwargs: Any, task_id: str) -> Any:
+            if payload:
+                args, kwargs = payload.to_json(args, kwargs)
+            return form.submit(*self._checked_call(args, kwargs, options), task_id)
+
+        return submit
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
         """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
@@ -161,6 +205,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
             return super().on_replace(sig)
 
     def apply(self, *args: Any, **options: Any) -> Any:
-        """Run here and now, as Celery does; what follows is sent at once, also inside another task's run."""
+        """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.
+
+        The result can be awaited, too.
+        """
         with settling(None):
-            return super().apply(*args, **options)
+            done: Any = super().apply(*args, **options)
+        return EagerResult(done.id, done.result, done.state, done.traceback, name=done._name)

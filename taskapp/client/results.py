@@ -1,0 +1,213 @@
+"""Results as submitting gives them: cheap to make, and awaited as well as waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from celery import result as stock
+from celery import states
+from celery.exceptions import TimeoutError as ResultTimeoutError
+from kombu.utils.objects import cached_property
+from vine import promise
+
+from taskapp.results.awaiting import Watch
+from taskapp.results.backend import Results
+
+# The stubs lack half of it.
+_AsyncResult: Any = stock.AsyncResult
+_EagerResult: Any = stock.EagerResult
+_ResultSet: Any = stock.ResultSet
+_GroupResult: Any = stock.GroupResult
+
+
+class AsyncResult(_AsyncResult):
+    """Celery's result of a task; its promise is made when somebody asks for it."""
+
+    id: str
+    _cache: Any = None
+    _ignored = False
+
+    def __init__(
+        self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None  # noqa: ARG002 - Celery's
+    ) -> None:  # fmt: skip
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        if app is not None:
+            self.app = app
+        self.id = id
+        self.backend = backend or self.app.backend
+        if parent is not None:
+            self.parent = parent
+
+    @cached_property
+    def on_ready(self) -> Any:
+        """What is called when the result is there."""
+        return promise(self._on_fulfilled, weak=True)
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
+        """Return the result as ``get`` does, without blocking the event loop.
+
+        Also inside an async task: nothing waits for a slot meanwhile. From another store than Redis a thread reads.
+
+        Args:
+            timeout: In seconds.
+            propagate: Raise the error of a failed task instead of returning it.
+            follow_parents: Raise the error of a task before it in a chain, too.
+
+        Raises:
+            celery.exceptions.TimeoutError: The result did not come within ``timeout``.
+            ResultServerGone: The server was away for a minute.
+        """
+        if self.ignored:
+            return None
+        arrival = _Arrival(propagate=propagate)
+        arrival.expect([self])
+        if follow_parents and propagate:
+            arrival.look_at(list(_parents(self)))
+        await arrival.wait(timeout)
+        return _value(self, propagate=propagate)
+
+
+class EagerResult(_EagerResult):
+    """Celery's result of a task that ran at once."""
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True, **_: Any) -> Any:  # noqa: ARG002 - it is there
+        """Return the result."""
+        return self.get(propagate=propagate, disable_sync_subtasks=False)
+
+
+class _Several:
+    """What sets of results have in common."""
+
+    results: list[Any]
+    backend: Any
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
+        """Return the results in order as ``get`` does, without blocking the event loop; see ``AsyncResult.aget``.
+
+        With ``propagate``, the first error that comes ends the wait.
+        """
+        arrival = _Arrival(propagate=propagate)
+        arrival.expect(list(_leaves(self)))
+        await arrival.wait(timeout)
+        return [_value(each, propagate=propagate) for each in self.results]
+
+
+class ResultSet(_Several, _ResultSet):
+    """Celery's set of results."""
+
+
+class GroupResult(_Several, _GroupResult):
+    """Celery's results of a group."""
+
+
+class _Arrival:
+    """The results one coroutine waits for."""
+
+    def __init__(self, *, propagate: bool) -> None:
+        self._propagate = propagate
+        self._pending: dict[bytes, list[Any]] = {}
+        self._unawaited: set[int] = set()
+        self._missing = 0
+        self._failed: Any = None
+        self._backend: Any = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expect(self, results: list[Any]) -> None:
+        """Let the wait end when all of ``results`` are there."""
+        self._missing += len(results)
+        self._take_in(results)
+
+    def look_at(self, results: list[Any]) -> None:
+        """Let an error among ``results`` end the wait, too."""
+        self._unawaited.update(id(result) for result in results)
+        self._take_in(results)
+
+    def _take_in(self, results: list[Any]) -> None:
+        for result in results:
+            if result._cache is not None:
+                self._note(result)
+            else:
+                self._backend = self._backend or result.backend
+                self._pending.setdefault(self._backend.get_key_for_task(result.id), []).append(result)
+
+    async def wait(self, timeout: float | None) -> None:
+        """Return when it is over.
+
+        Raises:
+            celery.exceptions.TimeoutError: It was not within ``timeout``.
+            Exception: With ``propagate``, what a task failed with.
+        """
+        try:
+            if self._missing and self._failed is None:
+                async with asyncio.timeout(timeout):
+                    await self._hear_all()
+        except TimeoutError as error:
+            raise ResultTimeoutError("The operation timed out.") from error
+        if self._failed is not None:
+            self._failed.maybe_throw()
+
+    async def _hear_all(self) -> None:
+        if not isinstance(self._backend, Results):
+            # Their own ways of waiting block.
+            await asyncio.to_thread(self._read_all)
+            return
+        awaiter = self._backend.awaiter
+        watch = Watch(self._pending, self._hear, self._fail)
+        awaiter.watch(watch)
+        try:
+            await self._over
+        finally:
+            awaiter.forget(watch)
+
+    def _read_all(self) -> None:
+        for result in [result for results in self._pending.values() for result in results]:
+            if id(result) not in self._unawaited:
+                result.get(propagate=False, follow_parents=False, disable_sync_subtasks=False)
+                self._note(result)
+
+    def _hear(self, key: bytes, payload: bytes) -> None:
+        try:
+            meta = self._backend.decode_result(payload)
+            if meta["status"] in states.READY_STATES:
+                for result in self._pending.pop(key, ()):
+                    result._maybe_set_cache(meta)
+                    self._note(result)
+        except Exception as error:  # noqa: BLE001 - said to who waits
+            self._fail(error)
+
+    def _note(self, result: Any) -> None:
+        """Take note of a result that is there."""
+        if id(result) not in self._unawaited:
+            self._missing -= 1
+        if self._failed is None and self._propagate and result._cache["status"] in states.PROPAGATE_STATES:
+            self._failed = result
+        if (not self._missing or self._failed is not None) and not self._over.done():
+            self._over.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    """Return the results of single tasks in ``result``, a result or a set of sets."""
+    if hasattr(result, "_cache"):
+        yield result
+    else:
+        for member in result.results:
+            yield from _leaves(member)
+
+
+def _parents(result: Any) -> Iterator[Any]:
+    while (result := getattr(result, "parent", None)) is not None:
+        yield from _leaves(result)
+
+
+def _value(result: Any, *, propagate: bool) -> Any:
+    """Return what is there of ``result``."""
+    if hasattr(result, "_cache"):
+        return result.get(propagate=propagate, follow_parents=False, disable_sync_subtasks=False)
+    return [_value(member, propagate=propagate) for member in result.results]

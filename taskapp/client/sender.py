@@ -1,0 +1,150 @@
+"""Brings tasks to the engine: what ``delay()``, canvas, retries and ``send_task`` have in common.
+
+Celery's own way there asks its configuration, its router, and a producer and a channel of kombu anew for
+each message. Here is done once what is the same for all. What needs more than a plain queue of the engine
+(another broker, an exchange, a connection of the caller's) is not for this sender.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery.utils.nodenames import anon_nodename
+
+from taskapp.broker.channel import EngineChannel
+from taskapp.broker.process import Process
+from taskapp.client.form import Form, Sending
+from taskapp.client.message import Options, without_none
+from taskapp.client.terms import Terms, read_terms
+
+NEEDS_KOMBU = ("exchange", "routing_key", "connection", "router")
+"""Options only kombu's producer understands."""
+
+
+class Sender:
+    """Sends the tasks of one app."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._known: tuple[Any, dict[str, Any], Terms] | None = None
+        self._sending: Sending | None = None
+        self._router: Any = None
+        self._queues: dict[tuple[str, str | None], str] = {}
+        self._usual: dict[str, Form] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """What the configuration says now."""
+        conf = self._app.conf
+        known = self._known
+        # Whatever is set on a configuration lies in its ``changes``, whose values are compared by identity first.
+        if known is None or known[0] is not conf or known[1] != conf.changes:
+            self._known = known = (conf, dict(conf.changes), read_terms(conf))
+            self._sending = None
+        return known[2]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sending waits for nothing but the push itself."""
+        terms, sending = self.terms, self._sending
+        if not terms.is_plain:
+            return terms.has_broker
+        return sending is not None and sending.is_valid() and bool(sending.process.producer.clock.predicted_ms())
+
+    def open(self) -> None:
+        """Do what has to wait for the server before a task can be sent; errors are kombu's and redis'."""
+        self._find_broker()
+        if self.terms.is_plain:
+            self.sending().process.producer.known_clock()
+
+    def sending(self) -> Sending:
+        """Return what is the same for all tasks that are sent now."""
+        terms, sending = self.terms, self._sending
+        if sending is None or not sending.is_valid():
+            sending = self._sending = self._begin(terms)
+        return sending
+
+    def _begin(self, terms: Terms) -> Sending:
+        with self._app.lend_producer() as producer:
+            channel, exchange = producer.channel, self._app.conf.event_exchange
+            topic = channel.event_topic(exchange, "task.sent") if terms.sends_event else ""
+            process: Process = channel.process
+        return Sending(self._app, terms, process, topic, exchange, anon_nodename(), os.getpid())
+
+    def usual_form(self, task: Any, args: Any, kwargs: Any) -> Form | None:
+        """Return the form of a task of our ``Task`` for which no options are given, see ``form``."""
+        known = self._usual.get(task.name)
+        if known is not None and known.sending is self.sending():
+            return known
+        form = self.form(task.name, args, kwargs, task.usual_options())
+        if form is not None and self.routes_by_name:
+            self._usual[task.name] = form
+        return form
+
+    @property
+    def routes_by_name(self) -> bool:
+        """Whether nothing but its name decides where a task goes."""
+        return all(getattr(one, "looks_at_name_only", False) for one in self._app.amqp.routes)
+
+    def form(self, name: str, args: Any, kwargs: Any, options: Options) -> Form | None:
+        """Return what is the same for all tasks of type ``name`` with these options.
+
+        ``None`` when such a task is not for this sender.
+
+        Args:
+            name: The task type, known here or not.
+            args: Arguments to be sent, for a route that looks at them.
+            kwargs: The same.
+            options: As for ``Celery.send_task``, by their names.
+
+        Raises:
+            celery.exceptions.QueueNotFound: There is no such queue.
+        """
+        self._find_broker()
+        if not self.terms.is_plain:
+            return None
+        task_type: Any = options.get("task_type")
+        if task_type is None:
+            task_type = self._app._tasks.get(name)
+            options = {**(task_type._get_exec_options() if task_type else {}), **without_none(options)}
+        options = without_none(options)
+        if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
+            return None
+        wanted = options.pop("queue", None)
+        queue = self._known_queue(name, wanted)
+        if queue is None:
+            queue, options = self._route(name, args, kwargs, wanted, options, task_type)
+        return Form(self.sending(), name, queue, options) if queue else None
+
+    def _find_broker(self) -> None:
+        if not self.terms.has_broker:
+            self._app.loader.find_broker()
+
+    def _is_for_engine(self, producer: Any) -> bool:
+        if producer is None:
+            return True
+        channel = producer.channel
+        return isinstance(channel, EngineChannel) and channel.process is self.sending().process
+
+    def _known_queue(self, name: str, wanted: Any) -> str | None:
+        amqp = self._app.amqp
+        if amqp.router is not self._router:
+            self._router, self._queues = amqp.router, {}
+        return self._queues.get((name, wanted)) if wanted is None or isinstance(wanted, str) else None
+
+    def _route(
+        self, name: str, args: Any, kwargs: Any, wanted: Any, options: Options, task_type: Any
+    ) -> tuple[str | None, Options]:
+        """Return the queue, ``None`` when it is no plain one, and the options with what the route adds."""
+        amqp = self._app.amqp
+        route = self._router.route({} if wanted is None else {"queue": wanted}, name, args, kwargs, task_type)
+        declared = route.pop("queue", None)
+        if declared is None or amqp.queues.get(declared.name) is not declared or declared.exchange.type != "direct":
+            return None, options
+        options = {**without_none(route), **options}
+        if any(key in options for key in NEEDS_KOMBU):
+            return None, options
+        if self.routes_by_name and (wanted is None or isinstance(wanted, str)):
+            self._queues[name, wanted] = declared.name
+        return declared.name, options

@@ -1,0 +1,294 @@
+"""What is sent, by our way and by kombu's: the same message, the same signals, the same event."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery, chain, group, signals
+from kombu import Exchange, Queue
+
+from taskapp.broker.envelope import unseal
+from taskapp.broker.message_format import unpack
+from taskapp.client.message import new_id
+from taskapp.client.sender import Sender
+from taskapp.errors import InvalidPayload, PayloadTooLarge, UnknownQueue, UnknownTask
+from tests.integration import shop
+from tests.support import RedisServer, eventually
+
+pytestmark = pytest.mark.usefixtures("app")
+
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "a countdown": {"countdown": 30},
+    "an aware eta": {"eta": TOMORROW},
+    "an expiry in seconds": {"expires": 60},
+    "an expiry": {"expires": TOMORROW},
+    "an expiry in the past": {"expires": -5},
+    "a queue and a priority": {"queue": "low", "priority": 7},
+    "too high a priority": {"priority": 99},
+    "links": {"link": shop.greet.s(), "link_error": [shop.greet.si("oh"), shop.greet.si("no")]},
+    "limits": {"time_limit": 10, "soft_time_limit": 5, "retries": 2},
+    "family": {"root_id": "root", "parent_id": "parent", "group_id": "group", "group_index": 3},
+    "stamps": {"stamped_headers": ["customer"], "customer": "c-7"},
+    "headers of one's own": {"headers": {"trace": "abc", "origin": "elsewhere"}},
+    "what is shown": {"argsrepr": "(hidden)", "kwargsrepr": "{hidden}", "shadow": "a greeting"},
+    "no result": {"ignore_result": True},
+    "a reply queue": {"reply_to": "there", "correlation_id": "c"},
+    "compression": {"compression": "gzip"},
+    "another serializer": {"serializer": "yaml"},
+    "a chain": {"chain": [shop.greet.s("last")]},
+}
+
+
+@contextmanager
+def by_kombu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "form", lambda *_: None)
+        patch.setattr(Sender, "usual_form", lambda *_: None)
+        yield
+
+
+def taken(server: RedisServer) -> dict[str, Any]:
+    """The one message that lies in Redis, taken out."""
+    client = server.client
+    client.connection_pool.connection_kwargs["decode_responses"] = False
+    found = [client.lpop(key) for key in client.scan_iter() if client.type(key) == b"list" and b"wake" not in key]
+    for key in client.scan_iter("*:delayed:messages"):
+        found += client.hvals(key)
+    client.flushall()
+    [blob] = found
+    envelope = unseal(blob)
+    message = unpack(envelope)
+    message["priority"] = envelope.priority
+    return message
+
+
+def comparable(message: dict[str, Any]) -> dict[str, Any]:
+    headers = dict(message["headers"])
+    times = {name: headers.pop(name) for name in ("eta", "expires") if name in headers}
+    assert all(
+        abs(datetime.fromisoformat(moment) - TOMORROW) < timedelta(days=2) for moment in times.values() if moment
+    )
+    body = message["body"]
+    body = json.loads(body) if message["content-type"] == "application/json" and isinstance(body, str) else body
+    return {
+        **message, "body": body, "headers": {**headers, "timelimit": list(headers["timelimit"])},
+        "times": {name: moment and moment[:15] for name, moment in times.items()},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("how", ["by task", "by name"])
+def test_our_message_is_celerys(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str, options: dict[str, Any]
+) -> None:
+    def send() -> dict[str, Any]:
+        if how == "by task":
+            shop.greet.apply_async(("Ada",), task_id="one", **options)
+        else:
+            app.send_task("else.where", ("Ada", 1.5), {"x": None}, task_id="one", **options)
+        return comparable(taken(redis_server))
+
+    send()  # the first makes connections
+    ours = send()
+    with by_kombu(monkeypatch):
+        theirs = send()
+
+    assert ours == theirs
+
+
+def test_a_wide_range_of_arguments_arrives_as_with_kombu(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decimal import Decimal
+    from uuid import UUID
+
+    args = (
+        "ünï\u2028\x00'\"", 2**70, -0.0, 1e300, None, True, b"\xff\x00", b"text", Decimal("1.50"), UUID(int=7),
+        TOMORROW, TOMORROW.date(), {"1": [[], {}, [[[["deep"]]]]]}, ["x" * 5_000],
+    )  # fmt: skip
+    app.send_task("else.where", args, {"key": args}, task_id="one")
+    ours = taken(redis_server)
+    with by_kombu(monkeypatch):
+        app.send_task("else.where", args, {"key": args}, task_id="one")
+    theirs = taken(redis_server)
+
+    assert json.loads(ours["body"]) == json.loads(theirs["body"])
+    assert ours["headers"] == theirs["headers"]
+
+
+def test_a_short_text_of_the_arguments_is_shown_whatever_they_are(app: Celery, redis_server: RedisServer) -> None:
+    class Odd(str):
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    app.send_task("else.where", (Odd("x"),), {"wide": "y" * 100_000})
+    headers = taken(redis_server)["headers"]
+
+    assert "Unrepresentable" in headers["argsrepr"] or "x" in headers["argsrepr"]
+    assert len(headers["kwargsrepr"]) < 1_100
+
+
+def test_what_listens_before_a_task_is_sent_may_change_it_and_after_it_hears_of_it(redis_server: RedisServer) -> None:
+    heard: list[str] = []
+
+    def before(sender: str, body: Any, headers: dict, properties: dict, routing_key: str, **_: Any) -> None:
+        heard.append(f"before {routing_key}")
+        assert redis_server.client.llen("default") == 0
+        headers["trace"] = "abc"
+        properties["priority"] = 4
+        body[1]["name"] = "changed"
+
+    def after(sender: str, headers: dict, **_: Any) -> None:
+        heard.append(f"after {headers['trace']}")
+        assert redis_server.client.llen("default\x06\x164") == 1
+
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after)
+    try:
+        shop.greet.apply_async((), {"name": "Ada"})
+    finally:
+        signals.before_task_publish.disconnect(before)
+        signals.after_task_publish.disconnect(after)
+    message = taken(redis_server)
+
+    assert heard == ["before default", "after abc"]
+    assert (message["headers"]["trace"], message["priority"]) == ("abc", 4)
+    assert json.loads(message["body"])[1] == {"name": "changed"}
+
+
+def published(server: RedisServer, send: Callable[[], Any]) -> dict[str, Any]:
+    with server.client.pubsub() as pubsub:
+        pubsub.psubscribe("*celeryev*")
+        pubsub.get_message(timeout=5)
+        send()
+        message = json.loads(eventually(lambda: pubsub.get_message(timeout=1))["data"])
+    assert message["properties"].pop("delivery_tag")
+    event = json.loads(message.pop("body"))
+    assert abs(event.pop("timestamp") - time.time()) < 5
+    assert event.pop("clock")
+    return {**message, "event": event}
+
+
+def test_the_event_is_celerys_and_comes_with_the_message(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send() -> Any:
+        return shop.greet.apply_async(("Ada",), task_id="one", queue="high", root_id="r", parent_id="p", retries=1)
+
+    ours = published(redis_server, send)
+    with by_kombu(monkeypatch):
+        theirs = published(redis_server, send)
+
+    assert ours == theirs
+
+
+def test_no_event_is_sent_when_the_configuration_says_so(app: Celery, redis_server: RedisServer) -> None:
+    app.conf.task_send_sent_event = False
+    try:
+        redis_server.client.config_resetstat()
+        shop.greet.delay("Ada")
+        assert "cmdstat_publish" not in redis_server.client.info("commandstats")
+    finally:
+        del app.conf["task_send_sent_event"]
+    assert published(redis_server, lambda: shop.greet.delay("Ada"))["event"]["type"] == "task-sent"
+
+
+def test_tasks_are_eager_from_the_moment_the_configuration_says_so(app: Celery, redis_server: RedisServer) -> None:
+    app.conf.update(task_always_eager=True)
+    try:
+        assert shop.greet.delay("Ada").get() == "hello Ada"
+        assert [result.get() for result in shop.greet.submit_many([("Ada",), ("Bob",)])] == ["hello Ada", "hello Bob"]
+    finally:
+        del app.conf["task_always_eager"]
+    shop.greet.delay("Ada")
+    assert redis_server.client.llen("default") == 1
+
+
+def test_a_route_that_looks_at_arguments_is_asked_for_each_task(app: Celery, redis_server: RedisServer) -> None:
+    usual = app.conf.task_routes
+    app.conf.update(task_routes=(lambda name, args, kwargs, options, task=None: {"queue": args[0], "priority": 2},))
+    try:
+        shop.greet.delay("low")
+        shop.greet.submit_many([("high",), ("low",)])
+    finally:
+        app.conf.update(task_routes=usual)
+    client = redis_server.client
+    assert (client.llen("low\x06\x162"), client.llen("high\x06\x162")) == (2, 1)
+    shop.greet.delay("low")
+    assert client.llen("default") == 1
+
+
+def test_an_exchange_or_queue_of_the_callers_goes_by_kombu(app: Celery, redis_server: RedisServer) -> None:
+    shop.greet.apply_async(("Ada",), queue=Queue("mine", Exchange("mine"), routing_key="mine"))
+    assert redis_server.client.llen("mine") == 1
+    with app.connection_for_write() as connection:
+        shop.greet.apply_async(("Ada",), connection=connection)
+        shop.greet.apply_async(("Ada",), producer=app.amqp.Producer(connection))
+    assert redis_server.client.llen("default") == 2
+
+
+def test_what_cannot_be_sent_is_refused_and_nothing_is_queued(app: Celery, redis_server: RedisServer) -> None:
+    with pytest.raises(UnknownQueue, match=r"no queue named 'lwo'; did you mean 'low'\?"):
+        shop.greet.apply_async(("Ada",), queue="lwo")
+    with pytest.raises(UnknownTask, match=r"did you mean 'taskapp\.add'"):
+        app.send_task("taskapp.ad")
+    with pytest.raises(InvalidPayload, match="only what JSON can hold"):
+        shop.greet.delay(object())
+    with pytest.raises(PayloadTooLarge, match="more than the limit"):
+        shop.greet.delay("x" * 2_000_000)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        shop.greet.delay()
+    with pytest.raises(TypeError, match="task args must be a list or tuple"):
+        app.send_task("else.where", "Ada")
+    with pytest.raises(InvalidPayload):
+        shop.greet.apply_async(("Ada",), link=shop.greet.s(object()))
+    assert redis_server.client.dbsize() <= 1  # the producer's number of an earlier push
+
+
+def test_ids_are_random_uuids_also_in_a_forked_child() -> None:
+    from uuid import UUID
+
+    ids = {new_id() for _ in range(10_000)}
+    assert len(ids) == 10_000
+    assert {UUID(one).version for one in ids} == {4}
+    assert {str(UUID(one)) for one in ids} == ids
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, "".join(new_id() for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 4_096).decode()
+    assert not {theirs[start : start + 36] for start in range(0, len(theirs), 36)} & {new_id() for _ in range(100)}
+
+
+def test_many_threads_submit_over_one_connection(redis_server: RedisServer) -> None:
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: results.extend(shop.greet.delay(str(n)) for n in range(50))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert redis_server.client.llen("default") == len({result.id for result in results}) == 400
+
+
+def test_canvas_goes_the_same_way(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Celery, "send_task", None)  # nothing goes by Celery's own
+
+    group(shop.greet.s(str(n)) for n in range(3)).apply_async()
+    chain(shop.greet.s("a"), shop.greet.si("b")).apply_async()
+    shop.greet.s("x").apply_async(countdown=60)
+
+    assert redis_server.client.llen("default") == 4
