@@ -9,7 +9,7 @@ ISOLATED := env -u CELERY_BROKER_URL -u CELERY_RESULT_BACKEND -u CELERY_CONFIG_M
 	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all faults check lock wheel clean
+.PHONY: help demo up test test-all faults bench check lock wheel clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-all: $(VENV)/.dev ## every test
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")
 	@$(ISOLATED) $(BIN)/python -m tests.faults --size $(FAULTS) $(ARGS)
+
+bench: $(VENV)/.dev ## what a task costs, beside its peers: writes docs/benchmarks.md (ARGS="--size full")
+	@$(ISOLATED) $(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev ## style, types, imports, deployment files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/check

@@ -1,0 +1,54 @@
+"""taskapp. ``BENCH_WATCHED`` leaves the events, STARTED and extended results that it has by default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.result import AsyncResult
+
+from benchmarks import tasks
+from benchmarks.adaptors import Call
+from taskapp.celery import app
+
+SUFFIX = os.environ.get("BENCH_TASKS", "")
+"""``_async`` for tasks that are coroutine functions."""
+
+if not os.environ.get("BENCH_WATCHED"):
+    app.conf.update(
+        worker_send_task_events=False, task_send_sent_event=False, task_track_started=False, result_extended=False
+    )
+registered = {name: app.task(getattr(tasks, name + SUFFIX), name=f"bench.{name}") for name in ("noop", "stamp", "nap")}
+
+
+class Client:
+    """Submits with ``delay()``, many with ``submit_many()``."""
+
+    async def open(self) -> None:
+        app.finalize()
+
+    async def close(self) -> None:
+        app.close()
+
+    async def submit(self, name: str, *arguments: Any) -> AsyncResult:
+        return registered[name].delay(*arguments)
+
+    async def submit_many(self, calls: Sequence[Call]) -> list[AsyncResult]:
+        name = calls[0][0]
+        return registered[name].submit_many([arguments for _name, arguments in calls])
+
+    async def submit_at(self, due_at: float, name: str, *arguments: Any) -> AsyncResult:
+        return registered[name].apply_async(arguments, eta=datetime.fromtimestamp(due_at, UTC))
+
+    async def submit_many_at(self, due_at: float, calls: Sequence[Call]) -> list[AsyncResult]:
+        due = datetime.fromtimestamp(due_at, UTC)
+        return registered[calls[0][0]].submit_many([arguments for _name, arguments in calls], eta=due)
+
+    async def is_done(self, handle: AsyncResult) -> bool:
+        # One of its own: a handle keeps the result it has once seen, and reading it would cost nothing.
+        return app.AsyncResult(handle.id).ready()
+
+    async def result(self, handle: AsyncResult) -> Any:
+        return handle.get(timeout=60)

@@ -1,0 +1,191 @@
+"""The client of one measurement, run in the framework's own environment: ``python -m benchmarks.client saq``.
+
+Reads a call as a line of JSON, ``["submit", {"count": 10}]``, answers with a line of JSON: ``{"cpu_seconds": …}``
+or ``{"error": …}``. Ends when its input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from benchmarks.adaptors import Call
+
+LOOK_SECONDS = 0.005
+BULK = 1_000
+AT_ONCE = 20
+"""How many results are waited for at the same time; clients that block do so one by one all the same."""
+
+
+class Session:
+    """What the driver can ask for. Keeps the handles of what was submitted since the last ``forget``."""
+
+    def __init__(self, adaptor: Any) -> None:
+        self.adaptor = adaptor
+        self.handles: list[Any] = []
+        self.numbers: list[int] = []
+        self.due_at: list[float] = []
+
+    async def submit(
+        self, count: int, how: str = "one by one", name: str = "noop", bytes: int = 0, seconds: float = 0.0
+    ) -> dict[str, float]:
+        """Submit ``count`` tasks; tell the CPU and wall time that took.
+
+        Args:
+            count: How many.
+            how: ``one by one``, or ``bulk``: a thousand in one call.
+            name: The task.
+            bytes: The size of a ``noop``'s padding.
+            seconds: How long a ``nap`` is.
+        """
+        first = len(self.handles)
+        padding = "x" * bytes
+        self.numbers += range(first, first + count)
+        calls: list[Call] = [
+            (name, (number, padding) if name == "noop" else (seconds,)) for number in range(first, first + count)
+        ]
+        began, cpu = time.perf_counter(), time.process_time()
+        if how == "bulk":
+            for start in range(0, count, BULK):
+                self.handles += await self.adaptor.submit_many(calls[start : start + BULK])
+        else:
+            for called, arguments in calls:
+                self.handles.append(await self.adaptor.submit(called, *arguments))
+        return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
+
+    async def wait_for(self, index: int, within_seconds: float) -> dict[str, float]:
+        """Return when the result of the task submitted as number ``index`` is stored."""
+        deadline = time.monotonic() + within_seconds
+        while not await self.adaptor.is_done(self.handles[index]):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"task {index} of {len(self.handles)} was not done after {within_seconds:.0f} s")
+            await asyncio.sleep(LOOK_SECONDS)
+        return {}
+
+    async def done(self, index: int) -> dict[str, float]:
+        """Return how many tasks are done, when that of number ``index`` is, and they are done in order."""
+        step = 1
+        while index + step < len(self.handles) and await self.adaptor.is_done(self.handles[index + step]):
+            index, step = index + step, 2 * step
+        while step > 1:
+            step //= 2
+            if index + step < len(self.handles) and await self.adaptor.is_done(self.handles[index + step]):
+                index += step
+        return {"done": index + 1}
+
+    async def missing(self, within_seconds: float) -> dict[str, float]:
+        """Wait until every task is done; return how many never were, and leave those out from now on."""
+        deadline, waiting = time.monotonic() + within_seconds, list(enumerate(self.handles))
+        while waiting:
+            waiting = [(number, handle) for number, handle in waiting if not await self.adaptor.is_done(handle)]
+            if time.monotonic() > deadline:
+                break
+        for number, _handle in reversed(waiting):
+            del self.handles[number], self.numbers[number]
+        return {"missing": len(waiting)}
+
+    async def read_back(self) -> dict[str, float]:
+        """Read the result of every ``noop``, and see that each is right."""
+        began, cpu = time.perf_counter(), time.process_time()
+        for number, found in zip(self.numbers, await self._results(), strict=True):
+            if found != number:
+                raise ValueError(f"task {number} has the result {found!r}")
+        return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
+
+    async def results(self) -> dict[str, list[Any]]:
+        """Return all results, in the order of submitting."""
+        return {"results": await self._results()}
+
+    async def _results(self) -> list[Any]:
+        found: list[Any] = []
+        for first in range(0, len(self.handles), AT_ONCE):
+            some = self.handles[first : first + AT_ONCE]
+            found += await asyncio.gather(*(self.adaptor.result(handle) for handle in some))
+        return found
+
+    async def round_trips(self, count: int, pause_seconds: float, seed: int) -> dict[str, list[float]]:
+        """Submit ``count`` tasks, each after the result of the one before was read and a pause of random length.
+
+        Returns the seconds from before submitting to the start of the task, and to when its result was here.
+        """
+        rng = random.Random(seed)
+        started, ended = [], []
+        for _ in range(count):
+            await asyncio.sleep(rng.uniform(0.2, 1.8) * pause_seconds)
+            began_at = time.time()
+            started_at = await self.adaptor.result(await self.adaptor.submit("stamp"))
+            ended.append(time.time() - began_at)
+            started.append(started_at - began_at)
+        return {"started_seconds": started, "ended_seconds": ended}
+
+    async def delay(self, count: int, first_seconds: float, spread_seconds: float) -> dict[str, float]:
+        """Submit ``count`` tasks that are due evenly spread, the first ``first_seconds`` from now."""
+        now, began, cpu = time.time(), time.perf_counter(), time.process_time()
+        for number in range(count):
+            due_at = now + first_seconds + spread_seconds * number / count
+            self.handles.append(await self.adaptor.submit_at(due_at, "stamp"))
+            self.due_at.append(due_at)
+        return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
+
+    async def wait_far(self, count: int, seconds: float) -> dict[str, float]:
+        """Submit ``count`` tasks that are due only after the measurement."""
+        for first in range(0, count, BULK):
+            calls: list[Call] = [("stamp", ())] * min(BULK, count - first)
+            await self.adaptor.submit_many_at(time.time() + seconds, calls)
+        return {}
+
+    async def lateness(self) -> dict[str, list[float]]:
+        """Return how many seconds after its due time each delayed task was started."""
+        found = await self._results()
+        return {"late_seconds": [at - due_at for at, due_at in zip(found, self.due_at, strict=True)]}
+
+    async def forget(self) -> dict[str, float]:
+        """Begin anew."""
+        self.handles, self.numbers, self.due_at = [], [], []
+        return {}
+
+
+async def answer(session: Session, line: str) -> dict[str, Any]:
+    """Do what one line asks for."""
+    what, keywords = json.loads(line)
+    call: Callable[..., Awaitable[dict[str, Any]]] = getattr(session, what)
+    try:
+        return await call(**keywords)
+    except Exception as error:  # noqa: BLE001 - the driver is told, and goes on with the next measurement
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+async def serve(framework: str, replies: Any) -> None:
+    """Answer lines until there are no more."""
+    adaptor = import_module(f"benchmarks.adaptors.{framework}").Client()
+    await adaptor.open()
+    session, loop = Session(adaptor), asyncio.get_running_loop()
+    print(json.dumps({"ready": True}), file=replies, flush=True)
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(await answer(session, line)), file=replies, flush=True)
+    await adaptor.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    # Whatever a framework prints must not be taken for an answer.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        runner = asyncio.Runner(loop_factory=import_module("uvloop").new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        runner.run(serve(arguments[0], replies))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
