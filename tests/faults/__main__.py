@@ -18,6 +18,7 @@ import click
 from tests.conftest import server_binary
 from tests.faults.harness import Bench, Engine, SizeName
 from tests.faults.outcome import Outcome
+from tests.faults.processes import Pool
 from tests.faults.rows import Row, load_rows
 from tests.faults.table import HEADER, Played, line, write_json
 
@@ -35,17 +36,19 @@ def main() -> int:
     plays = []
     for row in chosen:
         for repeat in range(arguments.repeat):
-            plays.append(play(row, binary, arguments.size, seed + repeat, arguments.engine))
+            plays.append(play(row, binary, arguments.size, seed + repeat, arguments.engine, arguments.pool))
             click.echo(line(plays[-1]))
     if arguments.json:
         write_json(plays, arguments.json)
     return 0 if all(played.outcome.passed for played in plays) else 1
 
 
-def play(row: Row, binary: str, size: SizeName, seed: int, engine: Engine = "taskapp") -> Played:
+def play(
+    row: Row, binary: str, size: SizeName, seed: int, engine: Engine = "taskapp", pool: Pool = "default"
+) -> Played:
     """Play ``row`` once in a folder of its own, which stays for examination if it fails."""
     directory, begun_at = Path(tempfile.mkdtemp(prefix=f"faults-{row.number:02}-")), time.monotonic()
-    with Bench(directory, binary, size, seed, engine) as bench:
+    with Bench(directory, binary, size, seed, engine, pool) as bench:
         try:
             outcome = row.play(bench)
         except Exception as error:  # noqa: BLE001 - a row that cannot be played has failed; the others go on
@@ -77,6 +80,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="play each row N times, seed by seed")
     parser.add_argument("--engine", choices=("taskapp", "stock"), default="taskapp")
+    pools = ("default", "prefork", "threads")
+    parser.add_argument("--pool", choices=pools, default="default", help="of workers that need no certain one")
     parser.add_argument("--redis", metavar="PROGRAM", help="the redis-server or valkey-server to use")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes there as well")
     return parser.parse_args()

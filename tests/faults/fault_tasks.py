@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import shared_task
 
-from tests.faults.execution_log import logged
+from tests.faults.execution_log import WORKER_VARIABLE, logged
 
 HOG_CHUNK_BYTES = 256 * 1024 * 1024
 HOG_LIMIT_BYTES = 64 * 1024**3
@@ -25,6 +25,60 @@ def note(self: Any) -> str:
 @shared_task(name="faults.hold", bind=True)
 def hold(self: Any, seconds: float) -> float:
     """Take ``seconds``. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return seconds
+
+
+@shared_task(name="faults.where", bind=True)
+def where(self: Any, seconds: float) -> str:
+    """Take ``seconds`` and return the life of the worker it ran on. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return os.environ[WORKER_VARIABLE]
+
+
+@shared_task(name="faults.number", bind=True)
+def number(self: Any, value: int, seconds: float) -> int:
+    """Take ``seconds`` and return ``value``. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return value
+
+
+@shared_task(name="faults.receive", bind=True)
+def receive(self: Any, results: Any) -> Any:
+    """Return what came before it: the end of a chain, the body of a chord. A second run logs a second time."""
+    with logged(self.request):
+        return results
+
+
+@shared_task(name="faults.refuse", bind=True)
+def refuse(self: Any, seconds: float) -> None:
+    """Take ``seconds`` and fail. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+    raise ValueError("refused on purpose")
+
+
+@shared_task(name="faults.errback", bind=True)
+def errback(self: Any, failed_id: str) -> str:
+    """Return the id of the task whose failure it was told of. A second run logs a second time."""
+    with logged(self.request):
+        return failed_id
+
+
+@shared_task(name="faults.hold_once", bind=True, acks_late=False)
+def hold_once(self: Any, seconds: float) -> float:
+    """Take ``seconds``; asks for at most one run. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return seconds
+
+
+@shared_task(name="faults.hold_fragile", bind=True, reject_on_worker_lost=False)
+def hold_fragile(self: Any, seconds: float) -> float:
+    """Take ``seconds``; asks to fail when its process dies. A second run logs a second time."""
     with logged(self.request):
         time.sleep(seconds)
         return seconds

@@ -7,27 +7,27 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import psutil
-from redis.connection import Connection
 
 from taskapp.broker.dead_letters import DeadLetter, DeadLetters
-from taskapp.redis import Link
 from tests.faults.execution_log import LOG_VARIABLE, WORKER_VARIABLE
 from tests.faults.outcome import Judge, Outcome, quantile
+from tests.faults.processes import FaultyRedis, Pool, Worker
+from tests.faults.producers import ROOT, Submission, Submitter, acknowledged
 from tests.faults.remains import messages_left, without_result
 from tests.faults.runs import Runs
 from tests.faults.submitter import APP_VARIABLE
-from tests.support import Process, RedisServer, clean_environment, eventually, processes_of, start_worker
+from tests.support import Process, clean_environment, eventually, processes_of, start_worker
 
-ROOT = Path(__file__).parents[2]
 TASKS = "tests.faults.fault_tasks"
+ASYNC_TASKS = "tests.faults.async_tasks"
 NEWER_TASKS = "tests.faults.newer_tasks"
 GRACE_SECONDS = 5.0
 """What recovery may take beyond the lease."""
@@ -39,150 +39,32 @@ DELAY_BEFORE_REAP_SECONDS = 1.0
 """Play a repeat this much longer than the lease before it is said that there was none."""
 
 Engine = Literal["taskapp", "stock"]
-Pool = Literal["prefork", "threads", "solo"]
 SizeName = Literal["smoke", "quick", "full"]
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What came of one ``delay()``: acknowledged, or the error it raised. Times by CLOCK_MONOTONIC."""
-
-    id: str
-    sent_at: float
-    answered_at: float
-    countdown: float | None
-    error: str | None
-    message: str | None
-
-    @property
-    def acknowledged(self) -> bool:
-        """Whether ``delay()`` returned."""
-        return self.error is None
-
-    @property
-    def took_seconds(self) -> float:
-        """How long ``delay()`` took."""
-        return self.answered_at - self.sent_at
-
-    @property
-    def due_at(self) -> float:
-        """When the task is due; at once where no countdown was given."""
-        return self.sent_at + (self.countdown or 0.0)
-
-
-def acknowledged(submissions: Iterable[Submission]) -> list[str]:
-    """Return the ids of those that ``delay()`` returned for."""
-    return [submission.id for submission in submissions if submission.acknowledged]
-
-
-class FaultyRedis(RedisServer):
-    """A server whose options and environment a row chooses; ``start`` takes them anew."""
-
-    def __init__(self, binary: str, directory: Path, variables: Mapping[str, str]) -> None:
-        self.options: dict[str, str] = {"appendfsync": "everysec", "auto-aof-rewrite-percentage": "0"}
-        self.variables = dict(variables)
-        super().__init__(binary, directory)
-
-    def start(self) -> None:
-        """Start the server, or start it again, and return when it answers."""
-        options = [word for name, value in self.options.items() for word in (f"--{name}", value)]
-        argv = [
-            self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
-            "--appendonly", "yes", "--save", "", *options,
-        ]  # fmt: skip
-        self.process = Process(argv, self.directory / "redis.log", clean_environment(**self.variables))
-        eventually(self.answers)
-
-    @contextmanager
-    def link(self) -> Iterator[Link]:
-        """Lend a connection as the engine's own parts use it."""
-        link = Link(partial(Connection, port=self.port, protocol=2, socket_timeout=30))
-        try:
-            yield link
-        finally:
-            link.close()
-
-    @property
-    def log_of_changes(self) -> Path:
-        """The append-only file that is being written."""
-        # Redis 6.2 has a single file.
-        return max(self.directory.glob("appendonlydir/*.incr.aof"), default=self.directory / "appendonly.aof")
-
-
-@dataclass
-class Worker:
-    """One life of one worker process."""
-
-    name: str
-    process: Process
-
-    @property
-    def ready(self) -> bool:
-        """Whether it takes tasks."""
-        return not self.exited and " ready." in self.process.output()
-
-    @property
-    def exited(self) -> bool:
-        """Whether it has ended, by itself or killed."""
-        return self.process.returncode is not None
-
-    def settled(self) -> bool:
-        """Say whether it has come to a state: takes tasks, or has ended."""
-        return self.ready or self.exited
-
-    @property
-    def resident_bytes(self) -> int:
-        """Memory of the main process, which is the one that holds messages."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-
-class Submitter:
-    """A producer process; see ``tests.faults.submitter``."""
-
-    def __init__(self, directory: Path, name: str, environment: dict[str, str]) -> None:
-        with (directory / f"{name}.log").open("ab") as errors:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.submitter"], cwd=ROOT, env=environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, text=True,
-            )  # fmt: skip
-        if self._answer().strip() != "ready":
-            raise AssertionError(f"submitter {name} did not start: {(directory / f'{name}.log').read_text()[-2000:]}")
-
-    def begin(
-        self, task: str, options: list[dict[str, Any]], *, args: Iterable[Any] = (),
-        per_second: float | None = None, at_once: bool = False,
-    ) -> None:  # fmt: skip
-        """Start to submit one ``task`` for each of ``options``: in turn, at a rate, or eight at once."""
-        order = {"task": task, "options": options, "args": list(args), "per_second": per_second, "at_once": at_once}
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(json.dumps(order) + "\n")
-        self._popen.stdin.flush()
-
-    def finish(self) -> list[Submission]:
-        """Wait for what ``begin`` started and return what came of it."""
-        return [Submission(**record) for record in json.loads(self._answer())]
-
-    def submit(self, task: str, count: int = 1, *args: Any, **options: Any) -> list[Submission]:
-        """Submit ``count`` times ``task(*args)`` with the same options."""
-        self.begin(task, [options] * count, args=args)
-        return self.finish()
-
-    def kill(self) -> None:
-        """SIGKILL to the producer."""
-        self._popen.kill()
-        self._popen.communicate()
-
-    def _answer(self) -> str:
-        assert self._popen.stdout is not None
-        return self._popen.stdout.readline()
+@cache
+def default_pool_has_loop() -> bool:
+    """Say whether the pool of ``celery -A taskapp worker`` runs coroutines."""
+    ask = "from taskapp.celery import app; print(app.conf.worker_pool)"
+    environment = clean_environment(PYTHONPATH=str(ROOT), TASKAPP_BROKER_URL="redis://127.0.0.1:1/0")
+    answer = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    return "prefork" not in answer.stdout
 
 
 class Bench:
     """One Redis of its own, the workers and producers of one row, and the log of executions."""
 
-    def __init__(self, directory: Path, binary: str, size: SizeName, seed: int, engine: Engine = "taskapp") -> None:
-        self.directory, self.binary, self.size, self.engine = directory, binary, size, engine
+    def __init__(
+        self,
+        directory: Path,
+        binary: str,
+        size: SizeName,
+        seed: int,
+        engine: Engine = "taskapp",
+        pool: Pool = "default",
+    ) -> None:
+        self.directory, self.binary, self.size, self.engine, self.pool = directory, binary, size, engine, pool
         self.random = random.Random(seed)
         self.judge = Judge()
         self.runs = Runs(directory / "executions.log")
@@ -190,6 +72,8 @@ class Bench:
         self.workers: list[Worker] = []
         self._submitters: list[Submitter] = []
         self._redis: FaultyRedis | None = None
+        self.results: FaultyRedis | None = None
+        """The server of the results, where a row gave them one of their own."""
 
     def __enter__(self) -> Bench:
         return self
@@ -199,8 +83,9 @@ class Bench:
             submitter.kill()
         for worker in self.workers:
             worker.process.kill()
-        if self._redis is not None:
-            self._redis.kill()
+        for server in (self._redis, self.results):
+            if server is not None:
+                server.kill()
         # Children that left their group; they run in the row's own folder.
         for left in processes_of(self.directory):
             with suppress(psutil.Error):
@@ -227,24 +112,49 @@ class Bench:
 
     def start_redis(self, **variables: str) -> FaultyRedis:
         """Start the row's server with ``variables`` in its environment."""
-        home = self.directory / "redis"
-        home.mkdir()
-        self._redis = FaultyRedis(self.binary, home, variables)
+        self._redis = self._start_server("redis", variables)
         return self._redis
 
+    def start_results(self) -> FaultyRedis:
+        """Start a server for the results alone; workers and producers started later use it."""
+        self.results = self._start_server("results", {})
+        return self.results
+
+    def _start_server(self, name: str, variables: Mapping[str, str]) -> FaultyRedis:
+        home = self.directory / name
+        home.mkdir()
+        return FaultyRedis(self.binary, home, variables)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What to append to the name of a pacing task: nothing, and where the worker has a loop ``_async``."""
+        return ("", "_async") if self._has_loop else ("",)
+
+    @property
+    def _has_loop(self) -> bool:
+        return self.engine == "taskapp" and self.pool == "default" and default_pool_has_loop()
+
     def start_worker(
-        self, name: str, *options: str, pool: Pool = "prefork", concurrency: int = 2, include: str = TASKS,
+        self, name: str, *options: str, pool: Pool | None = None, concurrency: int = 2, include: str = TASKS,
         ready: bool = True, limit_bytes: int | None = None, variables: Mapping[str, str] | None = None,
+        broker_url: str | None = None,
     ) -> Worker:  # fmt: skip
-        """Start one worker; with ``ready``, return when it takes tasks; ``limit_bytes`` bounds its address space."""
+        """Start one worker, of the pool the row is played with or of ``pool``.
+
+        With ``ready``, return when it takes tasks; ``limit_bytes`` bounds its address space; ``broker_url`` leads
+        it to the row's server by another way.
+        """
+        pool = pool or self.pool
+        if pool == "default" and self._has_loop:
+            include = f"{include},{ASYNC_TASKS}"
         life = f"{name}-{len(self.workers)}"
         environment = {**self._environment(), WORKER_VARIABLE: life, "TASKAPP_INCLUDE": include, **(variables or {})}
-        arguments = ("-P", pool, "-c", str(concurrency), *options)
+        arguments = (*(() if pool == "default" else ("-P", pool)), "-c", str(concurrency), *options)
         if self.engine == "stock":
             process = self._start_stock(life, arguments, environment)
         else:
             process = start_worker(
-                self.directory, self.redis.url, *arguments, name=life, wait=False, **environment
+                self.directory, broker_url or self.redis.url, *arguments, name=life, wait=False, **environment
             )  # fmt: skip
         if limit_bytes is not None:
             # Set from outside, so that the limit holds from the first moment tasks can run.
@@ -285,7 +195,9 @@ class Bench:
         return self._submitters[-1]
 
     def _environment(self) -> dict[str, str]:
+        own_results = {"TASKAPP_RESULT_URL": self.results.url} if self.results else {}
         return {
+            **own_results,
             "PYTHONPATH": str(ROOT),
             LOG_VARIABLE: str(self.runs.log),
             "FAULTS_STOCK_URL": self.redis.url,
@@ -334,8 +246,8 @@ class Bench:
         if self.engine == "taskapp":
             self._require_order(ended - set(excused))
         return Outcome(
-            sent=len(submissions), acknowledged=len(known), ran=len(ended), lost=len(lost),
-            ran_twice=len(self.runs.repeated({submission.id for submission in submissions})),
+            sent=sum(len(one.tasks) for one in submissions), acknowledged=len(known), ran=len(ended), lost=len(lost),
+            ran_twice=len(self.runs.repeated({task_id for one in submissions for task_id in one.tasks})),
             recovery_p50_seconds=quantile(recoveries, 0.5),
             recovery_max_seconds=max(recoveries, default=None),
             passed=not self.judge.problems, notes=self.judge.notes,
@@ -347,4 +259,5 @@ class Bench:
         client = self.redis.client
         left = {f"{key!r} {number}" for key, number in messages_left(client).items()}
         self.judge.require_none(left, "keys still hold messages")
-        self.judge.require_none(without_result(client, ended), "ran and left no result")
+        results = self.results.client if self.results else client
+        self.judge.require_none(without_result(results, ended), "ran and left no result")

@@ -10,10 +10,13 @@ import json
 import os
 import sys
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, TextIO
+
+from celery import chain, chord
 
 APP_VARIABLE = "FAULTS_APP"
 ABSOLUTE_TIMES = ("eta", "expires")
@@ -22,7 +25,7 @@ ABSOLUTE_TIMES = ("eta", "expires")
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     tasks = import_module(os.environ[APP_VARIABLE]).app.tasks
-    for module in ("tests.faults.fault_tasks", "tests.faults.newer_tasks"):
+    for module in ("tests.faults.fault_tasks", "tests.faults.async_tasks", "tests.faults.newer_tasks"):
         import_module(module)
     with ThreadPoolExecutor(max_workers=8) as threads:
         print("ready", file=answers, flush=True)
@@ -40,7 +43,10 @@ def answer(tasks: Any, order: dict[str, Any], threads: ThreadPoolExecutor, answe
         for position, given in enumerate(options):
             if order["per_second"]:
                 wait_until(begun_at + position / order["per_second"])
-            records.append(attempt(tasks, order, given))
+            if "workflows" in order:
+                records.append(attempt_workflow(tasks, given))
+            else:
+                records.append(attempt(tasks, order, given))
     print(json.dumps(records), file=answers, flush=True)
 
 
@@ -62,11 +68,52 @@ def attempt(tasks: Any, order: dict[str, Any], options: dict[str, Any]) -> dict[
     except Exception as raised:  # noqa: BLE001 - whatever delay() raises is what is examined here
         error = raised
         task_id = getattr(raised, "task_id", None) or options.get("task_id", "")
+    return record(task_id, sent_at, error, countdown=options.get("countdown"))
+
+
+def attempt_workflow(tasks: Any, workflow: dict[str, Any]) -> dict[str, Any]:
+    """Submit one task, chain or chord and return its record."""
+    built, errback = canvas(tasks, workflow)
+    # Frozen before it is sent, so that the ids are known whatever comes of it.
+    last, sent_at, error = built.freeze(), time.monotonic(), None
+    try:
+        built.apply_async()
+    except Exception as raised:  # noqa: BLE001 - whatever it raises is what is examined here
+        error = raised
+    return record(last.id, sent_at, error, parts=ids_before(last), errback=errback)
+
+
+def canvas(tasks: Any, workflow: dict[str, Any]) -> tuple[Any, str | None]:
+    """Return the task, chain or chord that ``workflow`` describes, and the id of its errback."""
+    if "task" in workflow:
+        return signature(tasks, workflow), None
+    if "chain" in workflow:
+        return chain(*[signature(tasks, one) for one in workflow["chain"]]), None
+    body, errback = signature(tasks, workflow["body"]), None
+    if workflow["errback"]:
+        errback = str(uuid.uuid4())
+        body.link_error(signature(tasks, workflow["errback"]).set(task_id=errback))
+    return chord([signature(tasks, one) for one in workflow["header"]], body), errback
+
+
+def signature(tasks: Any, one: dict[str, Any]) -> Any:
+    return tasks[one["task"]].s(*one["args"]).set(**one["options"])
+
+
+def ids_before(last: Any) -> list[str]:
+    """Return the ids of the tasks that go before ``last``, in their order."""
+    if (parent := last.parent) is None:
+        return []
+    return [member.id for member in parent.results] if hasattr(parent, "results") else [*ids_before(parent), parent.id]
+
+
+def record(task_id: str, sent_at: float, error: Exception | None, **more: Any) -> dict[str, Any]:
     return {
+        "countdown": None,
+        **more,
         "id": task_id,
         "sent_at": sent_at,
         "answered_at": time.monotonic(),
-        "countdown": options.get("countdown"),
         "error": type(error).__name__ if error else None,
         "message": str(error) if error else None,
     }

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import server_binary
 from tests.faults.__main__ import SMOKE_ROWS, play
-from tests.faults.harness import ROOT, Submission
 from tests.faults.outcome import Judge, Outcome, quantile
+from tests.faults.producers import ROOT, Submission
 from tests.faults.rows import Row, load_rows
 from tests.faults.runs import Runs
 from tests.faults.table import Played, line

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Bench, Pool, Worker, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for
+from tests.faults.processes import Pool, Worker
+from tests.faults.producers import acknowledged
 
 FAULT = "kill -9 again and again in full flow"
 PLAYS_STOCK = True
 CONCURRENCY = 2
-POOLS: dict[str, Pool] = {"a": "prefork", "b": "threads", "c": "prefork"}
+POOLS: dict[str, Pool] = {"a": "prefork", "b": "threads", "c": "default"}
 
 WAYS: tuple[dict[str, float], ...] = ({}, {}, {"priority": 5}, {"priority": 9}, {"countdown": 1.0})
 """How a task is submitted: at once, above others, or for later."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.harness import Bench, Pool, Submission, Submitter, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for
+from tests.faults.processes import Pool
+from tests.faults.producers import Submission, Submitter, acknowledged
 
 FAULT = "Redis kill -9, back after 5 s"
 POOLS: dict[str, Pool] = {"critical": "threads", "high": "prefork", "default": "prefork"}

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable
 from threading import Event, Thread
 
-from tests.faults.harness import Bench, FaultyRedis, Submission, Submitter, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for
+from tests.faults.processes import FaultyRedis
+from tests.faults.producers import Submission, Submitter, acknowledged
 
 FAULT = "power loss: the AOF without its last second"
 CUT_SECONDS = 1.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.harness import Bench, Submission, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for
+from tests.faults.producers import Submission, acknowledged
 
 FAULT = "Redis frozen longer than the lease"
 SUBMIT_DEADLINE_SECONDS = 4.0

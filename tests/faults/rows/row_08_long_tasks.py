@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Bench, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
+from tests.faults.producers import acknowledged
 
 FAULT = "a task 10 leases long"
 

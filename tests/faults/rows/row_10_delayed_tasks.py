@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from taskapp.broker.delayed import DelayedMessages
-from tests.faults.harness import Bench, Submission, Submitter, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for, quantile
+from tests.faults.producers import Submission, Submitter, acknowledged
 
 FAULT = "delayed tasks, their first holder killed"
 LATENESS_P99_SECONDS = 0.05

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 
-from tests.faults.harness import Bench, Submission, Submitter, Worker, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
+from tests.faults.processes import Worker
+from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.support import eventually
 
 FAULT = "poison: _exit, SIGKILL, MemoryError, hog"
@@ -26,7 +28,7 @@ def play(bench: Bench) -> Outcome:
 
 
 def _poison_children(bench: Bench, producer: Submitter) -> list[Submission]:
-    worker = bench.start_worker("children", "-Q", "default", limit_bytes=ADDRESS_SPACE_BYTES)
+    worker = bench.start_worker("children", "-Q", "default", pool="prefork", limit_bytes=ADDRESS_SPACE_BYTES)
     before = producer.submit("faults.note", 20)
     poison = {task: producer.submit(task, bench.sized(1, 2, 5)) for task in (*DEADLY, *HUNGRY)}
     after = producer.submit("faults.note", 20)

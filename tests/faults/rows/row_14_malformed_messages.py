@@ -10,9 +10,11 @@ import redis
 
 from taskapp.broker.dead_letters import DeadLetter
 from taskapp.queues import ready_key
-from tests.faults.harness import Bench, Pool, Submission, Submitter, Worker, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.malformed import MIB, Malformed, kinds
 from tests.faults.outcome import Outcome
+from tests.faults.processes import Pool, Worker
+from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.support import eventually
 
 FAULT = "malformed messages"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Bench, Submission, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
+from tests.faults.producers import Submission, acknowledged
 from tests.support import eventually
 
 FAULT = "Redis full, at start and while running"

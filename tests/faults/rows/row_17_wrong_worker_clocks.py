@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.faults import wrong_clock
-from tests.faults.harness import Bench, Submission, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, quantile, skipped
+from tests.faults.producers import Submission, acknowledged
 from tests.faults.wrong_clock import WrongClock
 
 FAULT = "clocks of workers 10 minutes wrong"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import NEWER_TASKS, TASKS, Bench, acknowledged
+from tests.faults.harness import NEWER_TASKS, TASKS, Bench
 from tests.faults.outcome import Outcome
+from tests.faults.producers import acknowledged
 from tests.support import eventually
 
 FAULT = "version skew: a worker lacks a task type"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from tests.faults import wrong_clock
-from tests.faults.harness import Bench, Submission, Submitter, acknowledged
+from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for, quantile, skipped
+from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.faults.wrong_clock import WrongClock
 
 FAULT = "clock of Redis jumps 10 minutes"
