@@ -16,7 +16,6 @@ from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.support import eventually
 
 FAULT = "kill -9 one prefork child"
-PLAYS_STOCK = True
 AGAIN_WITHIN_SECONDS = 2.0
 CONCURRENCY = 4
 TASK_SECONDS = 0.5

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for
 from tests.faults.processes import Pool, Worker
-from tests.faults.producers import Submission, acknowledged
+from tests.faults.producers import Submission, Submitter, acknowledged
 
 FAULT = "SIGTERM, then SIGKILL, with long tasks"
 PLAYS_STOCK = True
-CONCURRENCY = 6
+CONCURRENCY = 8
+LONG_EACH = 2
 WAITING_WITHIN_SECONDS = 1.0
 IDLE_EXIT_SECONDS = 3.0
 NOTES_PER_SECOND = 40
@@ -39,21 +40,20 @@ def play(bench: Bench) -> Outcome:
     return bench.outcome(sent, recoveries=recoveries)
 
 
-def _start(bench: Bench, name: str, pool: Pool | None, times: Times, *, ready: bool = True) -> Worker:
+def _start(bench: Bench, name: str, pool: Pool | None, times: Times) -> Worker:
     variables = {"TASKAPP_DRAIN_SECONDS": f"{times.drain:g}"}
-    return bench.start_worker(name, pool=pool, concurrency=CONCURRENCY, variables=variables, ready=ready)
+    return bench.start_worker(name, pool=pool, concurrency=CONCURRENCY, variables=variables, ready=False)
 
 
 def _drain(bench: Bench, pool: Pool | None, times: Times) -> tuple[list[Submission], list[float]]:
-    first = _start(bench, "first", pool, times)
+    first, second, idle = (_start(bench, name, pool, times) for name in ("first", "second", "idle"))
+    bench.await_ready(first, second, idle)
+    _judge_idle(bench, idle)
     producer, steady = bench.start_submitter(), bench.start_submitter()
     kinds = bench.kinds if pool is None else ("",)
-    long = [one for kind in kinds for one in producer.submit(f"faults.hold{kind}", 2, times.task)]
-    short = [one for kind in kinds for one in producer.submit(f"faults.hold{kind}", 1, 1.0 + times.drain / 2)]
-    assert bench.runs.await_started(acknowledged(long + short), 20), "the first worker did not start its tasks"
-    second, idle = (_start(bench, name, pool, times, ready=False) for name in ("second", "idle"))
-    bench.await_ready(second, idle)
-    _judge_idle(bench, idle)
+    long = [one for kind in kinds for one in _occupy(bench, first, producer, f"faults.hold{kind}", times.task)]
+    short = [one for kind in kinds for one in producer.submit(f"faults.hold{kind}", 2, 1.0 + times.drain / 2)]
+    assert bench.runs.await_started(acknowledged(short), 20), "the workers did not start their tasks"
 
     lasts_seconds = 1.0 + times.kill
     steady.begin("faults.hold", [{}] * int(NOTES_PER_SECOND * lasts_seconds), args=[0.01], per_second=NOTES_PER_SECOND)
@@ -71,12 +71,24 @@ def _drain(bench: Bench, pool: Pool | None, times: Times) -> tuple[list[Submissi
     bench.watch_for_repeats()
 
     _judge_waiting(bench, first, waiting, terminated_at)
-    recoveries = _judge_running(bench, long, terminated_at, times)
-    bench.judge.require_none(bench.runs.repeated(acknowledged(short + waiting)), "ran twice though there was time")
+    were_running = bench.runs.running_on(first.name, terminated_at) & set(acknowledged(long))
+    recoveries = _judge_running(bench, were_running, terminated_at, times)
+    others = set(acknowledged(sent)) - were_running
+    bench.judge.require_none(bench.runs.repeated(others), "ran twice though there was time")
     bench.require_alive(second)
     bench.await_settled()
     bench.kill(second)
     return sent, recoveries
+
+
+def _occupy(bench: Bench, first: Worker, producer: Submitter, task: str, seconds: float) -> list[Submission]:
+    """Submit long tasks one by one until the first worker runs enough of them."""
+    sent: list[Submission] = []
+    while len([one for one in sent if bench.runs.of(one.id)[0].worker == first.name]) < LONG_EACH:
+        assert len(sent) < CONCURRENCY, "the first worker takes no tasks"
+        sent += producer.submit(task, 1, seconds)
+        assert bench.runs.await_started(acknowledged(sent), 20), "the workers do not start tasks"
+    return sent
 
 
 def _judge_waiting(bench: Bench, first: Worker, waiting: list[Submission], terminated_at: float) -> None:
@@ -93,13 +105,14 @@ def _judge_waiting(bench: Bench, first: Worker, waiting: list[Submission], termi
     bench.judge.require_none(begun, "began on the worker that was told to end")
 
 
-def _judge_running(bench: Bench, long: list[Submission], terminated_at: float, times: Times) -> list[float]:
+def _judge_running(bench: Bench, long: set[str], terminated_at: float, times: Times) -> list[float]:
     """What ran past the deadline begins again elsewhere, once."""
-    again = [run.started_at - terminated_at for one in long for run in bench.runs.of(one.id)[1:2]]
+    again = [run.started_at - terminated_at for task_id in long for run in bench.runs.of(task_id)[1:2]]
+    bench.judge.require(len(long) >= LONG_EACH, f"{len(long)} long tasks were running")
     bench.judge.require(len(again) == len(long), f"{len(again)} of {len(long)} long tasks began elsewhere")
     slowest = max(again, default=0.0)
     bench.judge.require(slowest <= times.elsewhere, f"a running one was elsewhere only after {slowest:.1f} s")
-    extra = bench.runs.extra_runs(acknowledged(long))
+    extra = bench.runs.extra_runs(long)
     bench.judge.require(extra <= len(long), f"{extra} runs too many of {len(long)} long tasks")
     return again
 
