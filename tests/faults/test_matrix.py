@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 
 import pytest
+import redis
 
 from tests.conftest import server_binary
 from tests.faults.__main__ import SMOKE_ROWS, play
+from tests.faults.final_results import listening
 from tests.faults.outcome import Judge, Outcome, quantile
-from tests.faults.producers import ROOT, Submission
+from tests.faults.producers import ROOT, Submission, acknowledged
 from tests.faults.rows import Row, load_rows
 from tests.faults.runs import Runs
 from tests.faults.table import Played, line
+from tests.faults.wire import Wire
+from tests.support import eventually
 
 SEED = 1
 START = "{id} start {pid} {at} worker-0 {retries}\n"
@@ -128,3 +134,56 @@ def test_every_submission_with_an_error_is_not_acknowledged():
     assert not refused.acknowledged
     assert refused.took_seconds == 0.5
     assert Submission("b", 1.0, 1.1, 2.0, None, None).due_at == 3.0
+
+
+@pytest.fixture
+def wire(redis_server) -> Iterator[Wire]:
+    wire = Wire(redis_server.port)
+    yield wire
+    wire.close()
+
+
+def ask(wire: Wire) -> redis.Redis:
+    return redis.Redis(port=wire.port, socket_timeout=0.3)
+
+
+def test_a_wire_passes_nothing_while_it_is_cut(wire):
+    with ask(wire) as client:
+        assert client.ping()
+        wire.cut()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+    with ask(wire) as newcomer, pytest.raises(redis.TimeoutError):
+        newcomer.ping()
+
+
+@pytest.mark.parametrize(("reset", "arrived"), [(False, 1), (True, 0)])
+def test_what_was_on_its_way_arrives_when_the_wire_is_mended_unless_it_is_reset(wire, redis_server, reset, arrived):
+    with ask(wire) as client:
+        connection = client.connection_pool.get_connection()
+        wire.cut()
+        connection.send_command("SET", "late", 1)
+        wire.mend(reset=reset)
+        with ask(wire) as newcomer:
+            assert newcomer.ping()
+            if arrived:
+                eventually(lambda: newcomer.exists("late"))
+            else:
+                assert not newcomer.exists("late")
+        connection.disconnect()
+
+
+def test_final_results_are_counted_each_time_they_are_written(redis_server):
+    channel, meta = "celery-task-meta-a", {"task_id": "a", "status": "STARTED", "result": None}
+    with listening(redis_server.client) as written:
+        for status in ("STARTED", "SUCCESS", "SUCCESS"):
+            redis_server.client.publish(channel, json.dumps(meta | {"status": status, "result": 7}))
+        eventually(lambda: written.counts["a"] == 2)
+    assert written.twice(["a", "b"]) == {"a"}
+    assert written.values["a"] == [7, 7]
+
+
+def test_a_workflow_stands_for_all_its_tasks():
+    chain = Submission("b", 0.0, 0.5, None, None, None, parts=["a"], errback="c")
+    refused = Submission("e", 0.0, 0.5, None, "BrokerFull", "Redis is full", parts=["d"])
+    assert acknowledged([chain, refused]) == ["a", "b"]
