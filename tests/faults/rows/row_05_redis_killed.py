@@ -10,7 +10,7 @@ from tests.faults.processes import Pool
 from tests.faults.producers import Submission, Submitter, acknowledged
 
 FAULT = "Redis kill -9, back after 5 s"
-POOLS: dict[str, Pool] = {"critical": "threads", "high": "prefork", "default": "prefork"}
+POOLS: dict[str, Pool] = {"critical": "default", "high": "prefork", "default": "prefork"}
 """A worker for each queue: the idle one, the half busy one and the full one."""
 AWAY_SECONDS = 5.0
 CONSUMING_WITHIN_SECONDS = 5.0

@@ -20,7 +20,7 @@ TORN = b"*3\r\n$3\r\nSET\r\n$4\r\nto"
 
 def play(bench: Bench) -> Outcome:
     """Cut the power in full flow, once with ``appendfsync everysec`` and once with ``always``."""
-    workers = [bench.start_worker(pool, pool=pool, ready=False) for pool in ("prefork", "threads")]
+    workers = [bench.start_worker(pool, pool=pool, ready=False) for pool in ("default", "prefork")]
     bench.await_ready(*workers)
     producer = bench.start_submitter()
     sent: list[Submission] = []

@@ -17,7 +17,7 @@ AT_ONCE = 8
 
 def play(bench: Bench) -> Outcome:
     """Freeze the server under running tasks and busy producers, thaw it, submit again what is unknown."""
-    workers = [bench.start_worker(pool, pool=pool, concurrency=4, ready=False) for pool in ("prefork", "threads")]
+    workers = [bench.start_worker(pool, pool=pool, concurrency=4, ready=False) for pool in ("default", "prefork")]
     bench.await_ready(*workers)
     producers = [bench.start_submitter() for _ in range(2)]
     frozen_seconds = bench.sized(8.0, 8.0, 30.0)

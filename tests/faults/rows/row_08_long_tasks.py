@@ -11,9 +11,9 @@ FAULT = "a task 10 leases long"
 
 def play(bench: Bench) -> Outcome:
     """Fill one worker of each pool with long tasks: its event loop, its threads, its children are all busy."""
-    workers = [bench.start_worker(pool, pool=pool, ready=False) for pool in ("prefork", "threads", "solo")]
+    workers = [bench.start_worker(pool, pool=pool, ready=False) for pool in ("default", "prefork", "threads", "solo")]
     bench.await_ready(*workers)
-    sent = bench.start_submitter().submit("faults.hold", 5, 10 * bench.lease_seconds)
+    sent = bench.start_submitter().submit("faults.hold", 7, 10 * bench.lease_seconds)
 
     bench.runs.await_ended(acknowledged(sent), 30 * bench.lease_seconds)
     bench.watch_for_repeats()

@@ -19,7 +19,7 @@ from tests.support import eventually
 
 FAULT = "malformed messages"
 PLAYS_STOCK = True
-POOLS: dict[str, Pool] = {"high": "threads", "default": "prefork", "low": "solo"}
+POOLS: dict[str, Pool] = {"high": "default", "default": "prefork", "critical": "threads", "low": "solo"}
 """Each pool meets every kind, in a queue of its own."""
 GOOD_WITHIN_SECONDS = 5.0
 PARKED_SECONDS = 1.0
@@ -31,7 +31,7 @@ def play(bench: Bench) -> Outcome:
     """Put all kinds in front of good tasks, in the way of each pool."""
     if bench.engine == "stock":
         return _play_stock(bench)
-    pools = dict(list(POOLS.items())[: bench.sized(2, 3, 3)])
+    pools = dict(list(POOLS.items())[: bench.sized(2, 4, 4)])
     variables = {"TASKAPP_PARKED_SECONDS": str(PARKED_SECONDS)}
     workers = {
         queue: bench.start_worker(queue, "-Q", queue, pool=pool, ready=False, variables=variables)

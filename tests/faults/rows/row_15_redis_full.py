@@ -18,14 +18,14 @@ def play(bench: Bench) -> Outcome:
     producer = bench.start_submitter()
     sent = producer.submit("faults.note", bench.sized(20, 100, 1000))
     _fill(bench)
-    bench.start_worker("first", pool="threads", ready=False)
+    bench.start_worker("first", ready=False)
     refused = producer.submit("faults.note", 3)
     drained = bench.runs.await_ended(acknowledged(sent), 30)
     bench.judge.require(drained, "a worker started on a full server does not drain it")
 
     _empty(bench)
     bench.await_ready(*bench.workers)
-    bench.start_worker("second")
+    bench.start_worker("second", pool="prefork")
     # Each worker's lease is held by long tasks; the others are waiting when the server fills up.
     held = producer.submit("faults.hold", 4, 2 * bench.lease_seconds)
     bench.judge.require(bench.runs.await_started(acknowledged(held), 20), "tasks do not start after the first outage")

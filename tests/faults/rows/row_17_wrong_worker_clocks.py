@@ -25,7 +25,7 @@ def play(bench: Bench) -> Outcome:
     }
     workers = [
         bench.start_worker("ahead", pool="prefork", ready=False, variables=clocks["ahead"].environment),
-        bench.start_worker("behind", pool="threads", ready=False, variables=clocks["behind"].environment),
+        bench.start_worker("behind", pool="default", ready=False, variables=clocks["behind"].environment),
     ]
     bench.await_ready(*workers)
     producers = [bench.start_submitter(clock.environment) for clock in clocks.values()]

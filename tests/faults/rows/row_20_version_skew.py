@@ -14,7 +14,7 @@ RUN_WITHIN_SECONDS = 5.0
 
 def play(bench: Bench) -> Outcome:
     """Submit newcomers to an old worker, then start a new one; kill it while others wait, and start one more."""
-    old = bench.start_worker("old", pool="threads")
+    old = bench.start_worker("old")
     producer = bench.start_submitter()
     count = bench.sized(10, 50, 500)
     newcomers = producer.submit("faults.newcomer", count, priority=4)

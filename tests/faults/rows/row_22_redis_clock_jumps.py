@@ -26,7 +26,7 @@ def play(bench: Bench) -> Outcome:
     # With slots enough beside the long tasks.
     workers = [
         bench.start_worker(pool, "-Q", "default", pool=pool, concurrency=4, ready=False)
-        for pool in ("prefork", "threads")
+        for pool in ("default", "prefork")
     ]
     bench.await_ready(*workers)
     producer, steady = bench.start_submitter(), bench.start_submitter()
