@@ -7,6 +7,8 @@ import time
 from collections import Counter
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from taskapp.broker.dead_letters import DeadLetter
 from taskapp.queues import ready_key
@@ -65,7 +67,9 @@ def _play_queue(bench: Bench, producer: Submitter, queue: str, worker: Worker) -
 
 def _push_raw(bench: Bench, queue: str, malformed: list[Malformed]) -> None:
     """Push all at once, so that the worker finds them in front of all that follows."""
-    pipeline = redis.Redis(port=bench.redis.port).pipeline(transaction=True)
+    # Never repeated: a client that takes a busy server for dead would push all of them again.
+    client = redis.Redis(port=bench.redis.port, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+    pipeline = client.pipeline(transaction=True)
     pipeline.set(ready_key(queue, WRONG_KEY_PRIORITY), "no list")
     for one in malformed:
         pipeline.lpush(queue, one.raw)
