@@ -15,7 +15,7 @@ def play(bench: Bench) -> Outcome:
     concurrency = bench.sized(4, 4, 20)
     first = bench.start_worker("first", concurrency=concurrency)
     producer = bench.start_submitter()
-    long = producer.submit("faults.hold", concurrency, bench.sized(3.0, 5.0, 20.0))
+    long = producer.submit("faults.hold", concurrency, bench.sized(8.0, 10.0, 20.0))
     assert bench.runs.await_started(acknowledged(long), 20), "the first worker did not start its tasks"
     behind = producer.submit("faults.note", bench.sized(50, 200, 200))
     bench.start_worker("second", concurrency=concurrency, pool=bench.sized("prefork", "threads", "prefork"))
