@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -28,9 +29,11 @@ class Poller(redis.MultiChannelPoller):
         super().__init__()
         self._consumers: list[Consumer] = []
         self._loop: Any = None
+        self._inner: Any = None
         self._on_readable: Callable[[int], None] | None = None
         self._timer: Any = None
         self._timer_at = float("inf")
+        self._sockets: list[Any] = []
         self._watched: dict[int, tuple[Any, Callable[[], None]]] = {}
         self._kombu_again_at = 0.0
 
@@ -50,6 +53,11 @@ class Poller(redis.MultiChannelPoller):
         """Let ``loop`` tell what is readable and when time has come."""
         self._loop, self._on_readable = loop, transport.on_readable
         self._watched.clear()
+        self._sockets = []
+        # A loop inside the loop: what is the engine's needs no turn of the outer one.
+        self._inner = loop if hasattr(loop, "read_on_loop") else None
+        if self._inner is not None:
+            self._inner.on_free_slot = self._tick
 
     def on_poll_start(self) -> None:
         """Do what can be done, and see to it that the loop wakes up for what comes next."""
@@ -71,13 +79,16 @@ class Poller(redis.MultiChannelPoller):
     def _set_timer(self) -> None:
         if self._loop is None or not self._consumers:
             return
-        at = monotonic() + min(consumer.due_seconds() for consumer in self._consumers)
-        if self._timer is not None and self._timer_at > monotonic() and abs(self._timer_at - at) < 0.0005:
+        now = monotonic()
+        at = now + min(consumer.due_seconds() for consumer in self._consumers)
+        # One that is early does no harm: it looks, and sets the next.
+        if self._timer is not None and now < self._timer_at < at + 0.0005:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_later(max(at - monotonic(), 0.001), self._on_timer)
+        call_later = self._loop.call_later if self._inner is None else self._inner.later_on_loop
+        self._timer = call_later(max(at - now, 0.001), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -88,9 +99,15 @@ class Poller(redis.MultiChannelPoller):
             consumer.tick()
         # Here, too: the loop asks its timers how long it may sleep before it calls ``on_poll_start``.
         self._set_timer()
+        if self._inner is not None:
+            self._watch()
 
     def _watch(self) -> None:
         """Follow the engine's connections as they come and go."""
+        sockets = [pipe.socket for consumer in self._consumers for pipe in (consumer.node.pipe, consumer.waiting)]
+        if sockets == self._sockets:
+            return
+        self._sockets = sockets
         wanted: dict[int, tuple[Any, Callable[[], None]]] = {}
         for consumer in self._consumers:
             for pipe, read in ((consumer.node.pipe, consumer.node.read), (consumer.waiting, consumer.read_waiting)):
@@ -104,12 +121,16 @@ class Poller(redis.MultiChannelPoller):
         for fd in wanted.keys() - self._watched.keys():
             if self._loop is None:
                 self.poller.register(fd, self.eventflags)
+            elif self._inner is not None:
+                self._inner.read_on_loop(fd, partial(self.on_readable, fd))
             else:
                 self._loop.add_reader(fd, self._on_readable, fd)
         self._watched = wanted
 
     def _unwatch(self, fd: int) -> None:
-        if self._loop is not None:
+        if self._inner is not None:
+            self._inner.forget_on_loop(fd)
+        elif self._loop is not None:
             self._loop.remove(fd)
         else:
             try:

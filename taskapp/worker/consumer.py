@@ -21,6 +21,7 @@ from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.received import Received
 from taskapp.worker.buried import settle_unreadable
 from taskapp.worker.drain import runs_something
+from taskapp.worker.hub import LoopHub
 
 logger = get_logger(__name__)
 
@@ -76,6 +77,13 @@ class Consumer(_Stock):
                 self._bury(message, _problem(error))
 
         return on_message
+
+    def on_send_event_buffered(self) -> None:
+        """Let events go out soon, all of this moment at once."""
+        if isinstance(self.hub, LoopHub):
+            self.hub.soon_on_loop(self._flush_events)
+        else:
+            super().on_send_event_buffered()
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge or reject now: the engine takes it from any thread, and the slot is free at once."""

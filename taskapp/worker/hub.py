@@ -83,6 +83,9 @@ class LoopHub(_Hub):
     def __init__(self, timer: Any = None) -> None:
         self.loop_of_tasks = new_event_loop()
         self._consolidating: Callable[[Any], Any] | None = None
+        self._soon: dict[Callable[[], None], None] = {}
+        self.on_free_slot: Callable[[], None] | None = None
+        """Called soon after a slot was freed, once for all that were freed together."""
         super().__init__(timer)
 
     @property
@@ -99,6 +102,44 @@ class LoopHub(_Hub):
         self._register_fd, self._unregister_fd = self._poller.register, self._poller.unregister
         if self._waker is not None:
             self._register_fd(self._waker.fileno(), READ)
+
+    # --- without a turn of the hub: on the loop itself --------------------------------------------------
+
+    def read_on_loop(self, descriptor: int, read: Callable[[], None]) -> None:
+        """Call ``read`` when ``descriptor`` is readable; what it raises comes up in the hub."""
+        self.loop_of_tasks.add_reader(descriptor, self._guarded, read)
+
+    def forget_on_loop(self, descriptor: int) -> None:
+        """Read ``descriptor`` no more."""
+        self.loop_of_tasks.remove_reader(descriptor)
+
+    def later_on_loop(self, seconds: float, call: Callable[[], None]) -> Any:
+        """Call ``call`` in ``seconds``; the answer can be cancelled."""
+        return self.loop_of_tasks.call_later(seconds, self._guarded, call)
+
+    def soon_on_loop(self, call: Callable[[], None]) -> None:
+        """Call ``call`` after what is ready now, once however often it was asked for until then."""
+        if call not in self._soon:
+            self._soon[call] = None
+            self.loop_of_tasks.call_soon(self._call_soon_ones)
+
+    def _call_soon_ones(self) -> None:
+        calls, self._soon = self._soon, {}
+        for call in calls:
+            self._guarded(call)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - asyncio would only log it, Celery has to act on it
+            self.call_soon(_raise, error)
+
+    def free_slot(self) -> None:
+        """Let whoever claims know that a slot is free."""
+        if self.on_free_slot is not None:
+            self.soon_on_loop(self.on_free_slot)
+
+    # --- turns ------------------------------------------------------------------------------------------
 
     def take_turn(self) -> None:
         """End the hub's wait: there is something for its callbacks and timers. Other threads use ``call_soon``."""
@@ -121,3 +162,7 @@ class LoopHub(_Hub):
         """Begin anew after a broken connection; stay the current hub."""
         super().reset()
         set_event_loop(self)
+
+
+def _raise(error: Exception) -> None:
+    raise error

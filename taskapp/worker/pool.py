@@ -231,7 +231,7 @@ class TaskPool(_BasePool):
                 break
             if not following.is_stopped:
                 self._begin(following)
-        self._hub.take_turn()
+        self._hub.free_slot()
 
     # --- threads ----------------------------------------------------------------------------------
 
