@@ -23,7 +23,7 @@ _runners: dict[str, Runner] = {}
 
 def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
     """Run a task on this thread."""
-    runner = runner_of(name)
+    runner = runner_of(name, given)
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
@@ -34,7 +34,7 @@ async def run_async(
     job: Awaiting, name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
 ) -> Ran:
     """Run a task whose function is a coroutine function, on this event loop."""
-    runner = runner_of(name)
+    runner = runner_of(name, given)
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
@@ -50,12 +50,12 @@ def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
     return Settlement() if properties and "lease" in properties and runner.task.acks_late else None
 
 
-def runner_of(name: str) -> Runner:
+def runner_of(name: str, given: dict[str, Any]) -> Runner:
     """Return what runs the tasks of a type in this process."""
     runner = _runners.get(name)
     if runner is None:
         app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy
-        runner = _runners[name] = Runner(app.tasks[name], app, gethostname())
+        runner = _runners[name] = Runner(app.tasks[name], app, given.get("hostname") or gethostname())
     return runner
 
 
