@@ -28,6 +28,14 @@ class Pool(_AsynPool):
         """What is done how often; Celery looks for dead children every 5 s, and often hears of one only then."""
         return {self.maintain_pool: LOOK_AFTER_CHILDREN_SECONDS}
 
+    def apply_async(
+        self, *args: Any, soft_timeout: float | None = None, timeout: float | None = None, **options: Any
+    ) -> Any:
+        """Start a job; a hard limit that comes before the soft one is kept, which billiard waits for first."""
+        if soft_timeout and timeout and timeout <= soft_timeout:
+            soft_timeout = None
+        return super().apply_async(*args, soft_timeout=soft_timeout, timeout=timeout, **options)
+
     def on_job_process_down(self, job: Any, pid_gone: int) -> None:
         """Find another child for a job whose child is gone, unless the job had begun there.
 
