@@ -15,20 +15,35 @@ Run = Callable[..., Any]
 
 
 def checked(task_type: Any, run: Run) -> Run:
-    """Return ``run`` with its arguments checked and a returned model as JSON."""
+    """Return ``run`` with its arguments checked, a returned model as JSON, and the errors of ``autoretry_for`` retried.
+
+    Celery puts its own automatic retry around a task, which neither awaits nor tells apart two runs at once.
+    """
+    retried: tuple[Any, ...] = tuple(getattr(task_type, "autoretry_for", ()))
+    never: tuple[Any, ...] = (Ignore, Retry, *getattr(task_type, "dont_autoretry_for", ()))
     if iscoroutinefunction(run):
 
         @functools.wraps(run)
         async def run_checked(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = _to_python(task_type, args, kwargs)
-            return _plain(await run(*args, **kwargs))
+            try:
+                args, kwargs = _to_python(task_type, args, kwargs)
+                return _plain(await run(*args, **kwargs))
+            except never:
+                raise
+            except retried as error:
+                raise _retry(task_type, error) from error
 
-        return _autoretried(task_type, run_checked)
+        return run_checked
 
     @functools.wraps(run)
     def run_checked_here(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = _to_python(task_type, args, kwargs)
-        return _plain(run(*args, **kwargs))
+        try:
+            args, kwargs = _to_python(task_type, args, kwargs)
+            return _plain(run(*args, **kwargs))
+        except never:
+            raise
+        except retried as error:
+            raise _retry(task_type, error) from error
 
     return run_checked_here
 
@@ -45,29 +60,17 @@ def _plain(result: Any) -> Any:
     return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
 
 
-def _autoretried(task_type: Any, run: Run) -> Run:
-    """Return the coroutine function ``run`` with what ``autoretry_for`` asks for; Celery's own does not await."""
-    retried = tuple(getattr(task_type, "autoretry_for", ()))
-    if not retried:
-        return run
-    never = (Ignore, Retry, *getattr(task_type, "dont_autoretry_for", ()))
-
-    @functools.wraps(run)
-    async def run_autoretried(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await run(*args, **kwargs)
-        except never:
-            raise
-        except retried as error:
-            task = task_type._get_app().tasks[task_type.name]
-            options = dict(getattr(task, "retry_kwargs", {}))
-            if backoff := float(getattr(task, "retry_backoff", False)):
-                options["countdown"] = get_exponential_backoff_interval(
-                    factor=int(max(1.0, backoff)),
-                    retries=task.request.retries,
-                    maximum=int(getattr(task, "retry_backoff_max", 600)),
-                    full_jitter=getattr(task, "retry_jitter", True),
-                )
-            raise task.retry(exc=error, **options) from error
-
-    return run_autoretried
+def _retry(task_type: Any, error: BaseException) -> BaseException:
+    """Retry the run that failed with ``error``, at the type's backoff; raises what Celery's ``retry`` raises."""
+    task = task_type._get_app().tasks[task_type.name]
+    options = dict(getattr(task, "retry_kwargs", {}))
+    if backoff := float(getattr(task, "retry_backoff", False)):
+        options["countdown"] = get_exponential_backoff_interval(
+            factor=int(max(1.0, backoff)),
+            retries=task.request.retries,
+            maximum=int(getattr(task, "retry_backoff_max", 600)),
+            full_jitter=getattr(task, "retry_jitter", True),
+        )
+    if (asked := getattr(task.request, "asked_max_retries", None)) is not None:
+        options["max_retries"] = asked
+    return task.retry(exc=error, **options)  # type: ignore[no-any-return]  # untyped

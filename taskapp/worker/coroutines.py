@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -72,11 +74,15 @@ loop_of_tasks: asyncio.AbstractEventLoop | None = None
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine from a thread without a running loop; return what it returns.
+    """Run a coroutine from a plain function; return what it returns.
 
     On the process's loop of tasks if there is one, else on a loop of this thread's own, which stays: what
-    a module opened on it (a client, a pool of connections) is there for the next task.
+    a module opened on it (a client, a pool of connections) is there for the next task. Called on a loop,
+    which is held up meanwhile, it runs on a loop and a thread of its own.
     """
+    if asyncio._get_running_loop() is not None:
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(copy_context().run, asyncio.run, coroutine).result()
     if loop_of_tasks is not None and loop_of_tasks.is_running():
         return asyncio.run_coroutine_threadsafe(coroutine, loop_of_tasks).result()
     if not hasattr(_loops, "loop"):

@@ -46,6 +46,7 @@ from kombu.utils.encoding import safe_repr
 
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
 from taskapp.worker.coroutines import SoftTimeLimitReached, Stopped, run_to_end
+from taskapp.worker.task import Task
 
 # The stubs lack these.
 _task_stack: Any = _state._task_stack  # type: ignore[attr-defined]
@@ -105,7 +106,7 @@ class Runner:
         self.app = app
         self.hostname = hostname
         # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
-        has_own_call = type(task).__call__ is not stock_task.Task.__call__
+        has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
         self.call: Callable[..., Any] = task if has_own_call else task.run
         self._before_start = task.before_start if task_has_custom(task, "before_start") else None
         self._on_success = task.on_success if task_has_custom(task, "on_success") else None
@@ -350,8 +351,8 @@ class Runner:
 
 def _as_failure(error: BaseException) -> BaseException:
     """Return what the task has failed with: an error that would end more than the task becomes one that does not."""
-    if isinstance(error, SoftTimeLimitReached):
-        failure: Exception = SoftTimeLimitExceeded(*error.args)
+    if (limit := _soft_limit_in(error)) is not None:
+        failure: Exception = SoftTimeLimitExceeded(*limit.args)
     elif isinstance(error, MemoryError):
         failure = OutOfMemory(str(error))
     elif isinstance(error, Exception):
@@ -363,3 +364,10 @@ def _as_failure(error: BaseException) -> BaseException:
     else:
         raise error
     return failure.with_traceback(error.__traceback__)
+
+
+def _soft_limit_in(error: BaseException) -> BaseException | None:
+    """Return the soft limit that ``error`` is; a ``TaskGroup`` puts what is raised in its body into a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, SoftTimeLimitReached) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from inspect import iscoroutinefunction
+from inspect import iscoroutine
 from typing import Any
 
 import celery
@@ -15,6 +15,7 @@ from taskapp.client.many import Call, Submit, asubmit_many, submit_many
 from taskapp.client.results import EagerResult
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
+from taskapp.worker.coroutines import run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.payload import Payload
 
@@ -60,9 +61,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
         run = checked(cls, cls._unchecked_run)
         cls.run = run if cls._is_method else staticmethod(run)  # type: ignore[method-assign]
-        if iscoroutinefunction(run):
-            # Celery would put its own autoretry around it, which does not await.
-            cls._orig_run = cls.run  # type: ignore[attr-defined]
+        # So that Celery does not put its own automatic retry around it.
+        cls._orig_run = cls.run  # type: ignore[attr-defined]
 
     @classmethod
     @functools.cache
@@ -196,6 +196,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
+        if options.get("max_retries") is not None:
+            # Where Celery notes it, on the task, all runs of this process would share it.
+            self.request.asked_max_retries = options["max_retries"]  # type: ignore[attr-defined]
         with collecting(keep=True):
             return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
 
@@ -203,6 +206,15 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Send what replaces this task, in the step that finishes it."""
         with collecting(keep=True):
             return super().on_replace(sig)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
+        request: Any = self.request_stack.top
+        if request is None or not request.is_eager or request._protected:
+            return super().__call__(*args, **kwargs)
+        request._protected = True
+        returned = self.run(*args, **kwargs)
+        return run_to_end(returned) if iscoroutine(returned) else returned
 
     def apply(self, *args: Any, **options: Any) -> Any:
         """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.
