@@ -69,6 +69,7 @@ class Interruptible:
 
 
 _loops = threading.local()
+_unawaited: set[asyncio.Task[Any]] = set()
 loop_of_tasks: asyncio.AbstractEventLoop | None = None
 """The loop all coroutines of this process run on, if there is a thread that runs it."""
 
@@ -98,6 +99,16 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
             if task.done():
                 raise
             interruptible.interrupt(SoftTimeLimitReached(*limit.args))
+
+
+def run_on_loop_of_tasks(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine nobody awaits: on the loop of tasks, later if this is its thread; else to its end now."""
+    if loop_of_tasks is None or threading.current_thread() is not threading.main_thread():
+        return run_to_end(coroutine)
+    task = loop_of_tasks.create_task(coroutine)
+    _unawaited.add(task)  # a loop holds its tasks weakly
+    task.add_done_callback(_unawaited.discard)
+    return task
 
 
 async def _awaited(interruptible: Interruptible) -> Any:

@@ -186,6 +186,8 @@ class Request(_Stock):
             error = exc_info.exception = OutOfMemory(str(error))
         if isinstance(error, SystemExit | KeyboardInterrupt):
             error = WorkerLostError(str(error))
+        if isinstance(error, TimeLimitExceeded) and not return_ok:
+            return None  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
         with self._ending(ended_by=error):
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
@@ -197,6 +199,9 @@ class Request(_Stock):
     def on_retry(self, exc_info: Any) -> Any:
         """Handle a run that asked for another: no failure."""
         self._ended_by = None
+        if isinstance(exc_info.exception, ExceptionWithTraceback):
+            # Only on its way out of a child process it is unwrapped.
+            exc_info.exception = exc_info.exception.exc
         return super().on_retry(exc_info)
 
     def _announce_revoked(self, *args: Any) -> None:

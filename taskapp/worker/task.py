@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from inspect import iscoroutine
+from inspect import iscoroutine, iscoroutinefunction
 from typing import Any
 
 import celery
+from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.broker.settlement import collecting, settling
@@ -15,7 +16,7 @@ from taskapp.client.many import Call, Submit, asubmit_many, submit_many
 from taskapp.client.results import EagerResult
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
-from taskapp.worker.coroutines import run_to_end
+from taskapp.worker.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.payload import Payload
 
@@ -209,6 +210,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
+        if args and isinstance(args[0], Context) and iscoroutinefunction(self.run):
+            # An errback of three arguments, which Celery calls as a function and never awaits.
+            return run_on_loop_of_tasks(super().__call__(*args, **kwargs))
         request: Any = self.request_stack.top
         if request is None or not request.is_eager or request._protected:
             return super().__call__(*args, **kwargs)

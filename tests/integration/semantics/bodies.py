@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import redis
@@ -26,15 +27,21 @@ BROKER_URL = os.environ.get("TASKAPP_BROKER_URL", "redis://")
 client = redis.Redis.from_url(BROKER_URL, decode_responses=True)
 
 
+_blocks: ContextVar[bool] = ContextVar("blocks", default=False)
+
+
 def as_function(body: Callable[..., Any]) -> Callable[..., Any]:
     """The same body as a plain function: where a coroutine would wait, it blocks."""
 
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
+        token = _blocks.set(True)
         try:
             body(*args, **kwargs).send(None)
         except StopIteration as end:
             return end.value
+        finally:
+            _blocks.reset(token)
         raise AssertionError("a plain function cannot wait for a loop")
 
     return run
@@ -52,15 +59,13 @@ def both(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 async def pause(seconds: float) -> None:
-    """Wait: on a loop by awaiting, elsewhere by blocking, a bytecode now and then."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            time.sleep(0.01)
-    else:
+    """Wait: a coroutine by awaiting, a function by blocking, with a bytecode now and then."""
+    if not _blocks.get():
         await asyncio.sleep(seconds)
+        return
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def note(task_id: str, *what: Any) -> None:
@@ -423,7 +428,7 @@ def _on_prerun(sender: Any, task_id: str, task: Any, args: Any, kwargs: Any, **_
 @signals.task_postrun.connect(weak=False)
 def _on_postrun(sender: Any, task_id: str, args: Any, kwargs: Any, retval: Any, state: Any, **_: Any) -> None:
     if _is_observed(sender):
-        note(task_id, "task_postrun", args, kwargs, repr(retval), state)
+        note(task_id, "task_postrun", args, kwargs, type(retval).__name__, state)
 
 
 @signals.task_success.connect(weak=False)

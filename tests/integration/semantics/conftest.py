@@ -85,9 +85,14 @@ class Way:
         """Wait until something was noted."""
         return eventually(lambda: (seen := self.seen(key)) and what in seen and seen)
 
+    def knows_revoked(self, task_id: str) -> bool:
+        """Whether every worker has heard that the task was revoked."""
+        answers = self.app.control.inspect(timeout=1).revoked() or {}
+        return len(answers) > 1 and all(task_id in revoked for revoked in answers.values())
+
     def failure(self, result: Any) -> Exception:
         """What a task failed with."""
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - any
+        with pytest.raises(Exception) as caught:
             result.get(timeout=20)
         return caught.value
 
@@ -123,9 +128,10 @@ def _events(_web_process: Celery, redis_of_all: RedisServer) -> Iterator[dict[st
                 except TimeoutError:
                     continue
 
+    before = redis_of_all.client.pubsub_numpat()
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    eventually(lambda: redis_of_all.client.pubsub_numpat())
+    eventually(lambda: redis_of_all.client.pubsub_numpat() > before)
     yield seen
     is_over.set()
     thread.join(5)
@@ -137,6 +143,7 @@ def events(_events: dict[str, list[dict[str, Any]]]) -> Callable[[str, str], lis
 
     def of(task_id: str, last: str) -> list[dict[str, Any]]:
         eventually(lambda: any(event["type"] == last for event in tuple(_events[task_id])))
-        return list(_events[task_id])
+        # Who submits tells of it when it has, which may be later.
+        return [event for event in _events[task_id] if event["type"] != "task-sent"]
 
     return of

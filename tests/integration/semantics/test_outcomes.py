@@ -1,10 +1,10 @@
-"""A task ends the same as a coroutine and as a function: retried, over its limits, revoked, ignored, rejected, failed."""
+"""A task ends the same as coroutine and as function: retried, over its limits, revoked, ignored, rejected, failed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -18,7 +18,7 @@ from celery.exceptions import (
 
 from taskapp.errors import OutOfMemory, TaskExited
 from tests.integration.semantics.conftest import Way
-from tests.support import RedisServer, eventually, leased_count
+from tests.support import eventually, leased_count
 
 # --- retries ----------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ def test_a_task_that_retries_itself_runs_again_after_the_countdown(way: Way) -> 
 
     assert result.get(timeout=20) == 2
     began = [at for (at,) in way.seen(result.id)]
-    waits = [after - before for before, after in zip(began, began[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(began)]
     assert len(waits) == 2
     assert all(0.4 <= wait < 2.0 for wait in waits)
 
@@ -143,7 +143,9 @@ def test_a_task_revoked_before_it_comes_does_not_run(way: Way) -> None:
     task_id = f"revoked-{way.form}-{way.queue}"
     way.app.control.revoke(task_id)
     eventually(
-        lambda: all(task_id in revoked for revoked in (way.app.control.inspect(timeout=1).revoked() or {"": ""}).values())
+        lambda: all(
+            task_id in revoked for revoked in (way.app.control.inspect(timeout=1).revoked() or {"": ""}).values()
+        )
     )
     result = way.send("nap", 0, task_id=task_id)
 
@@ -289,15 +291,17 @@ def test_a_running_task_is_started_and_says_where(way: Way) -> None:
 
 
 @pytest.mark.parametrize(("body", "held"), [("hold", 1), ("hold_early", 0)])
-def test_a_message_is_acknowledged_when_the_type_says(way: Way, redis_of_all: RedisServer, body: str, held: int) -> None:
+def test_a_message_is_acknowledged_when_the_type_says(
+    way: Way, redis_of_all: RedisServer, body: str, held: int
+) -> None:
     key = f"{body}-{way.form}-{way.queue}"
     result = way.send(body, key)
     way.sees(result.id, ["began"])
-    eventually(lambda: leased_count(redis_of_all) == held)
-    redis_of_all.client.set(key, 1)
+    eventually(lambda: leased_count(way.server) == held)
+    way.server.client.set(key, 1)
 
     assert result.get(timeout=20) == "held"
-    eventually(lambda: leased_count(redis_of_all) == 0)
+    eventually(lambda: leased_count(way.server) == 0)
 
 
 def test_an_idle_worker_takes_a_task_at_once(way: Way) -> None:
