@@ -196,6 +196,7 @@ class Runner:
                 except BaseException as error:  # noqa: BLE001 - told apart in _failed
                     state, retval, outcome = self._failed(request, error)
                 else:
+                    state = states.SUCCESS  # also if what follows fails
                     state, retval, outcome = self._succeeded(request, retval, started_at)
                 if self._after_return is not None and state not in IGNORE_STATES:
                     self._call_hook("after_return", request, state, retval, request.id, args, kwargs, None)
@@ -333,9 +334,19 @@ class Runner:
         context = {"id": request.id, "name": self._name(request), "description": "Task already completed successfully."}
         logger.info(LOG_IGNORED, context, extra={"data": context})
         if not meta.get("children"):
-            self._send_follow_ups(request, meta.get("result"))
+            self._send_late(request, meta.get("result"))
         successful_requests.add(request.id)
         return True
+
+    def _send_late(self, request: Request, retval: Any) -> None:
+        """Send the follow-ups of an earlier run; as it was no failure, neither is what stands in the way now."""
+        try:
+            self._send_follow_ups(request, retval)
+        except MemoryError:
+            raise
+        except Exception as error:
+            logger.exception("Failed to dispatch chain/callbacks for deduplicated task %s", request.id)
+            raise Reject(error, requeue=True) from error
 
     def _log_success(self, request: Request, text: str, seconds: float) -> None:
         context = {
