@@ -12,6 +12,8 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from taskapp.worker.side_loop import is_green, is_on_a_loop, run_beside
+
 
 class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
     """``SoftTimeLimitExceeded`` inside a coroutine.
@@ -68,7 +70,7 @@ class Interruptible:
         return error
 
 
-_loops = threading.local()
+_loop_here: asyncio.AbstractEventLoop | None = None
 _unawaited: set[asyncio.Task[Any]] = set()
 loop_of_tasks: asyncio.AbstractEventLoop | None = None
 """The loop all coroutines of this process run on, if there is a thread that runs it."""
@@ -77,18 +79,26 @@ loop_of_tasks: asyncio.AbstractEventLoop | None = None
 def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine from a plain function; return what it returns.
 
-    On the process's loop of tasks if there is one, else on a loop of this thread's own, which stays: what
-    a module opened on it (a client, a pool of connections) is there for the next task. Called on a loop,
-    which is held up meanwhile, it runs on a loop and a thread of its own.
+    On the process's loop of tasks if there is one, else on one that stays: what a module opened on it
+    (a client, a pool of connections) is there for the next task. Called on a loop, which is held up
+    meanwhile, it runs on a loop and a thread of its own.
     """
-    if asyncio._get_running_loop() is not None:
+    if is_on_a_loop():
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(copy_context().run, asyncio.run, coroutine).result()
     if loop_of_tasks is not None and loop_of_tasks.is_running():
         return asyncio.run_coroutine_threadsafe(coroutine, loop_of_tasks).result()
-    if not hasattr(_loops, "loop"):
-        _loops.loop = asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = _loops.loop
+    if threading.current_thread() is not threading.main_thread() or is_green():
+        return run_beside(coroutine)
+    return _run_here(coroutine)
+
+
+def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the main thread, where signals interrupt it."""
+    global _loop_here
+    if _loop_here is None:
+        _loop_here = asyncio.new_event_loop()
+    loop = _loop_here
     interruptible = Interruptible(coroutine)
     task = loop.create_task(_awaited(interruptible))
     while True:
@@ -116,8 +126,8 @@ async def _awaited(interruptible: Interruptible) -> Any:
 
 
 def _leave_to_parent() -> None:
-    global loop_of_tasks, _loops
-    loop_of_tasks, _loops = None, threading.local()
+    global loop_of_tasks, _loop_here
+    loop_of_tasks = _loop_here = None
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
