@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.integration.semantics import bodies
+from tests.integration.semantics import bodies, observed
 from tests.support import Process, RedisServer, eventually, start_worker
 
-BODIES = bodies.__name__
+BODIES = f"{bodies.__name__},{observed.__name__}"
 
 
 @pytest.fixture(scope="package")

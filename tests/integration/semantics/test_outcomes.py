@@ -291,9 +291,7 @@ def test_a_running_task_is_started_and_says_where(way: Way) -> None:
 
 
 @pytest.mark.parametrize(("body", "held"), [("hold", 1), ("hold_early", 0)])
-def test_a_message_is_acknowledged_when_the_type_says(
-    way: Way, redis_of_all: RedisServer, body: str, held: int
-) -> None:
+def test_a_message_is_acknowledged_when_the_type_says(way: Way, body: str, held: int) -> None:
     key = f"{body}-{way.form}-{way.queue}"
     result = way.send(body, key)
     way.sees(result.id, ["began"])

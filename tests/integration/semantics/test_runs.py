@@ -8,7 +8,7 @@ import pytest
 
 from taskapp.errors import InvalidPayload
 from tests.integration.semantics.bodies import Order
-from tests.integration.semantics.conftest import Way
+from tests.integration.semantics.conftest import BODIES, Way
 from tests.support import eventually, start_worker
 
 
@@ -116,7 +116,7 @@ def test_higher_priorities_run_first(way: Way, tmp_path: object) -> None:
     pool = ("-P", "prefork") if way.has_children else ()
     worker = start_worker(
         tmp_path, way.server.url, *pool, "-c", "1", "-Q", "high", name=name,
-        TASKAPP_INCLUDE="tests.integration.semantics.bodies", TASKAPP_ASYNC_SLOTS="1",
+        TASKAPP_INCLUDE=BODIES, TASKAPP_ASYNC_SLOTS="1",
     )  # fmt: skip
     try:
         for result in results:
