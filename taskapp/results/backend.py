@@ -215,7 +215,11 @@ class Results(Chords):
         """
         if not self._lies_beside_messages or getattr(request, "called_directly", True):
             return False
-        return bool(getattr(self.app.tasks.get(request.task), "acks_late", False))
+        return bool(getattr(self._task_types.get(request.task), "acks_late", False))
+
+    @cached_property
+    def _task_types(self) -> Any:
+        return self.app.tasks
 
     @cached_property
     def _lies_beside_messages(self) -> bool:

@@ -11,7 +11,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 
 from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
-from taskapp.worker.run import run_async
+from taskapp.worker.run import run, run_async
 from taskapp.worker.threads import Job
 
 if TYPE_CHECKING:
@@ -22,17 +22,18 @@ class Call:
     """One task in the pool: what Celery is told of it, and its time limits."""
 
     __slots__ = (
-        "__weakref__", "_callbacks", "_limits", "_pool", "_timers", "arguments", "has_started", "is_stopped", "kind",
-        "target",
+        "__weakref__", "_limits", "_pool", "_request", "_timers", "arguments", "has_started", "is_stopped", "kind",
     )  # fmt: skip
 
-    def __init__(self, pool: TaskPool, kind: str, target: Any, arguments: Any, callbacks: dict[str, Any]) -> None:
+    def __init__(
+        self, pool: TaskPool, kind: str, request: Any, arguments: Any, soft_seconds: float | None, seconds: float | None
+    ) -> None:
         self._pool = pool
         self.kind = kind
-        self.target = target
+        self._request = request
         self.arguments = arguments
-        self._callbacks = callbacks
-        self._limits = callbacks.get("soft_timeout"), callbacks.get("timeout")
+        """What ``run`` is called with: the name of the type, the id of the task, and the rest of its message."""
+        self._limits = soft_seconds, seconds
         self._timers: tuple[Any, ...] = ()
         self.has_started = False
         self.is_stopped = False
@@ -47,7 +48,7 @@ class Call:
     def accept(self, started_at: float) -> None:
         """Tell Celery that it starts or has started, and count its time from then on."""
         self.has_started = True
-        self._callbacks["accept_callback"](os.getpid(), started_at)
+        self._request.on_accepted(os.getpid(), started_at)
         soft_seconds, hard_seconds = self._limits
         if (soft_seconds or hard_seconds) and not self.is_stopped:
             self._set_timers(soft_seconds, hard_seconds, started_at)
@@ -62,12 +63,12 @@ class Call:
         self._timers = tuple(timers)
 
     def _on_soft_limit(self, seconds: float) -> None:
-        self._callbacks["timeout_callback"](soft=True, timeout=seconds)
+        self._request.on_timeout(soft=True, timeout=seconds)
         self.interrupt()
 
     def _on_hard_limit(self, seconds: float) -> None:
         if not self.is_stopped:
-            self._callbacks["timeout_callback"](soft=False, timeout=seconds)
+            self._request.on_timeout(soft=False, timeout=seconds)
             self.stop()
 
     def finish(self, outcome: Any) -> None:
@@ -80,7 +81,7 @@ class Call:
         if isinstance(outcome, BaseException):
             # Outside the runner's guard: a Reject from a hook, or a defect.
             outcome = 1, ExceptionInfo((type(outcome), outcome, outcome.__traceback__)), None, None
-        self._callbacks["callback"](outcome)
+        self._request.on_success(outcome)
 
     def terminate(self, signal: Any) -> None:  # noqa: ARG002 - Celery's signature
         """End it if it runs: Celery has told the world that it was revoked, or will as soon as it begins."""
@@ -165,7 +166,7 @@ class OnThread(Call):
         self._pool.threads.submit(self.job)
 
     def _run(self) -> Any:
-        return self.target(*self.arguments)
+        return run(*self.arguments)
 
     def _done(self, outcome: Any) -> None:
         self._pool.finish_soon(self, outcome)
@@ -182,12 +183,12 @@ class OnThread(Call):
     @property
     def can_wait(self) -> bool:
         """Whether it may be kept for a thread, to be begun by that or given back."""
-        return "give_back" in self._callbacks
+        return bool(self._request.can_go_back)
 
     def give_back(self) -> None:
         """Put its message back: it has not begun."""
         self.is_stopped = True
-        self._callbacks["give_back"]()
+        self._request.give_back()
 
 
 class InChild(Call):
@@ -197,22 +198,22 @@ class InChild(Call):
 
     def begin(self) -> None:
         """Hand it to the children, who tell Celery when it starts."""
-        told = self._callbacks
+        told = self._request
         self.has_started = True
         self._pool.start_children()
         self._job = self._pool.children.apply_async(
-            self.target, self.arguments, callback=self._done, error_callback=self._failed,
-            accept_callback=told["accept_callback"], timeout_callback=told["timeout_callback"],
-            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.get("correlation_id"),
+            run, self.arguments, callback=self._done, error_callback=self._failed,
+            accept_callback=told.on_accepted, timeout_callback=told.on_timeout,
+            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.id,
         )  # fmt: skip
 
     def _done(self, outcome: Any) -> None:
         self._pool.leave(self)
-        self._callbacks["callback"](outcome)
+        self._request.on_success(outcome)
 
     def _failed(self, seen: Any) -> None:
         self._pool.leave(self)
-        self._callbacks["error_callback"](seen)
+        self._request.on_failure(seen)
 
     def terminate(self, signal: Any) -> None:
         """Kill its child as soon as it has one; if it has, Celery asked for that before."""

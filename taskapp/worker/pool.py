@@ -56,9 +56,6 @@ class TaskPool(_BasePool):
 
     signal_safe = False
     body_can_be_buffer = True
-    keeps_calls = True
-    """Whether a call may be kept for a slot, and its request told to give it back."""
-
     limit: int
     app: Any
 
@@ -97,10 +94,12 @@ class TaskPool(_BasePool):
         if self.children is not None:
             self.children.close()
 
-    def apply_async(self, target: Any, args: Any = None, kwargs: Any = None, **callbacks: Any) -> Call:  # noqa: ARG002
-        """Begin a task, or keep it until a slot is free."""
-        kind = self.kind(args[0])
-        call = CALLS[kind](self, kind, target, args, callbacks)
+    def run_request(
+        self, request: Any, arguments: tuple[Any, ...], soft_seconds: float | None, seconds: float | None
+    ) -> Call:
+        """Begin a request's task, or keep it until a slot is free; the request is told of its start and its end."""
+        kind = self.kind(arguments[0])
+        call = CALLS[kind](self, kind, request, arguments, soft_seconds, seconds)
         if len(self.calls[kind]) < self.limits[kind]:
             self._begin(call)
         elif isinstance(call, OnThread) and call.can_wait:

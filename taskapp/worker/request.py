@@ -27,6 +27,7 @@ from kombu.utils.objects import cached_property
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement, collecting, settling
 from taskapp.errors import OutOfMemory
+from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
 
 # The stubs lack half of both.
@@ -115,21 +116,17 @@ class Request(_Stock):
         """
         if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
-        limit_seconds, soft_limit_seconds = self.time_limits
-        keeps = getattr(pool, "keeps_calls", False)
-        result = pool.apply_async(
-            run,
-            args=(self._type, self.id, self._request_dict, self._body, self._content_type, self._content_encoding),
-            accept_callback=self.on_accepted,
-            timeout_callback=self.on_timeout,
-            callback=self.on_success,
-            error_callback=self.on_failure,
-            soft_timeout=soft_limit_seconds or self._task.soft_time_limit,
-            timeout=limit_seconds or self._task.time_limit,
-            correlation_id=self.id,
-            # Only to who may keep it: a task that is acknowledged before it runs, or is not claimed, cannot go back.
-            **({"give_back": self.give_back} if self._task.acks_late and self._is_claimed() and keeps else {}),
-        )
+        seconds, soft_seconds = self.time_limits
+        seconds, soft_seconds = seconds or self._task.time_limit, soft_seconds or self._task.soft_time_limit
+        arguments = (self._type, self.id, self._request_dict, self._body, self._content_type, self._content_encoding)
+        if isinstance(pool, TaskPool):
+            result = pool.run_request(self, arguments, soft_seconds, seconds)
+        else:
+            result = pool.apply_async(
+                run, arguments, accept_callback=self.on_accepted, timeout_callback=self.on_timeout,
+                callback=self.on_success, error_callback=self.on_failure, soft_timeout=soft_seconds, timeout=seconds,
+                correlation_id=self.id,
+            )  # fmt: skip
         self._apply_result = ref(result) if result is not None else None
         return result
 
@@ -147,6 +144,11 @@ class Request(_Stock):
             self.send_event("task-started")
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether the message may be put back as long as the task has not begun."""
+        return bool(self._task.acks_late) and self._is_claimed()
 
     def give_back(self) -> None:
         """Put the message back: the task has not begun, and would not soon."""

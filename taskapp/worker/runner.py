@@ -105,6 +105,7 @@ class Runner:
         self.task = task
         self.app = app
         self.hostname = hostname
+        self._loader = app.loader
         # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
         self.call: Callable[..., Any] = task if has_own_call else task.run
@@ -223,7 +224,7 @@ class Runner:
         task, args, kwargs = self.task, request.args, request.kwargs
         if signals.task_prerun.receivers:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
-        self.app.loader.on_task_init(request.id, task)
+        self._loader.on_task_init(request.id, task)
         if self._tracks_started and not is_result_ignored(task, request):
             self.backend.store_result(request.id, self._started, states.STARTED, request=request)
 
@@ -240,7 +241,7 @@ class Runner:
             task.request_stack.pop()
             try:
                 self.backend.process_cleanup()
-                self.app.loader.on_process_cleanup()
+                self._loader.on_process_cleanup()
             except Exception as error:
                 logger.exception("Process cleanup failed: %r", error)
 
