@@ -15,7 +15,6 @@ _Message: Any = Message  # the package has no types
 class Received(_Message):
     """One claimed message."""
 
-    claimed: Claimed
     is_foreign: bool
     """Whether it was written by something else than this package; what it says of itself is to be checked."""
 
@@ -27,7 +26,6 @@ class Received(_Message):
         """
         envelope = claimed.envelope
         payload = unpack(envelope)
-        self.claimed = claimed
         self.is_foreign = envelope.id == ""
         properties = payload["properties"]
         delivery_info = properties["delivery_info"]
@@ -48,6 +46,6 @@ class Received(_Message):
         self.body = payload["body"]
         self.accept = self._decoded_cache = None
         self._state = "RECEIVED"
-        self._raw = payload
+        self._raw = None
         if self.headers.get("compression"):
             super().__init__(payload, channel=channel)

@@ -77,10 +77,8 @@ class Request(_Stock):
         request._ignore_result = task.ignore_result if ignores is None else ignores
         request._eta = None
         request._expires = _moment(given.get("expires"), app)
-        request._delivery_info = {
-            "exchange": delivery_info.get("exchange"), "routing_key": delivery_info.get("routing_key"),
-            "priority": properties.get("priority"), "redelivered": delivery_info["redelivered"],
-        }  # fmt: skip
+        delivery_info["priority"] = properties.get("priority")
+        request._delivery_info = delivery_info
         given["properties"], given["delivery_info"], given["hostname"] = properties, request._delivery_info, hostname
         given["reply_to"], given["correlation_id"] = properties.get("reply_to"), properties.get("correlation_id")
         return request

@@ -14,6 +14,7 @@ import logging
 import os
 from asyncio import CancelledError
 from collections.abc import Callable, Generator, Mapping
+from itertools import islice
 from time import monotonic
 from types import CoroutineType
 from typing import Any, Protocol
@@ -77,20 +78,29 @@ class Awaiting(Protocol):
 
 
 class Request(Context):
-    """What ``self.request`` is; custom headers are gathered when somebody asks for them."""
+    """What ``self.request`` is: the message's headers themselves, not a copy; there may be 100,000 at a time."""
 
     __slots__ = ("_given",)
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self._given = given
-        self.update(given)
+        self._given = len(given)  # what the run adds comes behind
+        self.__dict__ = given
+        limits = given.get("timelimit")
+        if isinstance(limits, list | tuple) and len(limits) >= 2:
+            self.time_limit, self.soft_time_limit = limits[0], limits[1]
+
+    def as_given(self) -> dict[str, Any]:
+        """Return what the message said, without what the run added."""
+        return dict(islice(tuple(self.__dict__.items()), self._given))
 
     @property
     def headers(self) -> dict[str, Any] | None:  # an attribute in Celery
         """Headers that are not Celery's own, or ``None``."""
         known = self.__dict__
         if known.get("headers") is None:
-            known["headers"] = {key: self._given[key] for key in self._given.keys() - KNOWN_HEADERS} or None
+            known["headers"] = {
+                key: value for key, value in self.as_given().items() if key not in KNOWN_HEADERS
+            } or None
         return known["headers"]  # type: ignore[no-any-return]  # whatever was given
 
     @headers.setter
@@ -206,7 +216,8 @@ class Runner:
         except (MemoryError, Reject):
             raise
         except Exception as error:  # noqa: BLE001 - outside the task's own code: a hook, or a defect
-            _signal_internal_error(self.task, task_id, args, kwargs, given, error)
+            seen_by_signal = given if request is None else request.as_given()
+            _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, error)
             seen = report_internal_error(self.task, error)
             if request is not None:
                 self._report(request, error, states.FAILURE)
