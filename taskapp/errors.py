@@ -337,6 +337,19 @@ class CrashedTooOften(TaskappError):
         )
 
 
+class NotSettled(TaskappError):
+    """What a task left at its end could not be carried out."""
+
+    def __init__(self, task: str, problem: str) -> None:
+        super().__init__(task, problem)
+
+    def __str__(self) -> str:
+        return (
+            f"the end of {self.args[0]!r} could not be carried out: {self.args[1]!r}; "
+            "its message is kept, see 'taskapp dead list'"
+        )
+
+
 class PathNotAllowed(PermanentError):
     """A path outside the directories tasks may touch."""
 

@@ -30,6 +30,7 @@ KEYS: dict[str, str] = {
     "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
     "counts": "<P>taskapp:counts",  # hash: what was counted and not kept
     "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
+    "untold": "<P>taskapp:untold",  # sorted set: letter -> when a node was told to fail its task
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>

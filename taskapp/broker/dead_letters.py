@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from taskapp.broker.envelope import unseal
+from taskapp.broker.settlement import Settlement
+from taskapp.errors import NotSettled
 from taskapp.redis import Keys, Link
 
 REASONS = ("crashed", "failed", "rejected", "unknown task", "unreadable")
@@ -85,6 +87,20 @@ class DeadLetters:
             self._link.run("purge", self._prefix, 0, queue, *wanted[start : start + PAGE])
             for start in range(0, len(wanted), PAGE)
         )
+
+    def settle(self, queue: str, number: int, settlement: Settlement) -> bool:
+        """Carry out what the failure of a task leaves that the engine buried by itself; say whether it was to be done.
+
+        Once, whoever tries; a letter that was replayed is not failed any more.
+
+        Raises:
+            NotSettled: The server refused a part of it; the rest may have been done, and will be tried again.
+        """
+        steps = ("U", f"{number}.0:0:{queue}", *settlement.steps())
+        stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
+        if failed:
+            raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))
+        return not stale
 
     def _queues(self) -> list[str]:
         return sorted(queue.decode() for queue in self._link.command("SMEMBERS", self._keys("queues")))

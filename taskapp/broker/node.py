@@ -11,6 +11,7 @@ import select
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -36,6 +37,9 @@ MISSING_TYPES_MOST = 100
 SETTLED_AT_ONCE = 100
 STEPS_AT_ONCE = 10_000
 """Arguments of a settle that is not put off any more."""
+SETTLE_AGAIN_SECONDS = 0.5
+REFUSES_ALL = ("MISCONF", "READONLY", "NOREPLICAS", "OOM")
+"""How Redis 6.2 begins its refusal of a write, inside a script, whatever is written."""
 STRAGGLER_SECONDS = 0.01
 """How long a finished claim may wait for others at most."""
 
@@ -61,9 +65,11 @@ class Node:
         self.epoch = ""
         self.held: dict[str, float] = {}
         """Tag to when it was claimed: all messages of this node that are not settled."""
-        self._settled_tags: list[str] = []
-        self._settled_steps: list[Any] = []
+        self._settled: dict[str, Sequence[Any]] = {}
+        """Tag to what its run left: claims that were finished and of which the engine was not told yet."""
+        self._settled_steps = 0
         self._settled_at = 0.0
+        self._settle_again_at = 0.0
         self._settling = threading.Lock()
         self.watch = Watch(self._look)
         self.while_held: Callable[[], bool] = bool
@@ -111,8 +117,8 @@ class Node:
                 self._options.lease_seconds, len(self.held),
             )  # fmt: skip
             self.held.clear()
-            self._settled_tags.clear()
-            self._settled_steps.clear()
+            self._settled.clear()
+            self._settled_steps = 0
         # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
         self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
@@ -164,10 +170,10 @@ class Node:
         for call in calls:
             # A call that was carried out before the connection broke finds nothing, and does nothing.
             prefix, _, *rest = call.args
-            on_answer = self._given_back_again if call.name == "requeue" else self._ignore
+            on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
             self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
         mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
-        mentioned.update(self._settled_tags)
+        mentioned.update(self._settled)
         # Claims whose answer was lost: nobody here knows these messages.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
             logger.info("giving back %d messages whose claim was never answered", len(unknown))
@@ -256,12 +262,11 @@ class Node:
             self._stale(tag)
             return
         with self._settling:
-            self._settled_tags.append(tag)
-            self._settled_steps += ("T", tag, *steps)
-            waiting = len(self._settled_tags)
-            if waiting == 1:
+            self._settled[tag] = steps
+            self._settled_steps += len(steps)
+            if len(self._settled) == 1:
                 self._settled_at = monotonic()
-            is_much = waiting >= SETTLED_AT_ONCE or len(self._settled_steps) >= STEPS_AT_ONCE
+            is_much = len(self._settled) >= SETTLED_AT_ONCE or self._settled_steps >= STEPS_AT_ONCE
         if is_much or self.batching_thread != threading.get_ident():
             self.flush_settled()
         elif self._role.slots is None:
@@ -270,21 +275,23 @@ class Node:
 
     def flush_settled(self) -> None:
         """Tell the engine of the claims that were finished."""
-        if not self._settled_tags:
+        if not self._settled or monotonic() < self._settle_again_at:
             return
         options = self._options
         with self._settling:
-            steps, self._settled_steps = self._settled_steps, []
-            self._settled_tags = []
-            if steps:
-                args = (options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit)
-                self._send("settle", (*args, self._role.name, *steps), self._settled)
+            settled, self._settled, self._settled_steps = self._settled, {}, 0
+            if settled:
+                args: list[Any] = [options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit]
+                args.append(self._role.name)
+                for tag, steps in settled.items():
+                    args += ("T", tag, *steps)
+                self._send("settle", tuple(args), partial(self._after_settling, settled))
 
     def _look(self) -> bool:
         """Settle what waits while its thread runs one long task after short ones; call ``while_held``."""
-        if self._settled_tags and monotonic() >= self._settled_at + STRAGGLER_SECONDS:
+        if self._settled and monotonic() >= self._settled_at + STRAGGLER_SECONDS:
             self.flush_settled()
-        return self.while_held() or bool(self._settled_tags)
+        return self.while_held() or bool(self._settled)
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
         """Put claimed messages back in front of their queue, or among the delayed ones.
@@ -347,20 +354,27 @@ class Node:
         if buried:
             self._role.on_buried(named(buried))
 
-    def _given_back_again(self, answer: Any) -> None:
+    def _after_settling(self, settled: Mapping[str, Sequence[Any]], answer: Any) -> None:
         if isinstance(answer, Exception):
-            self._ignore(answer)
-        elif answer[1]:
-            self._role.on_buried(named(answer[1]))
-
-    def _settled(self, answer: Any) -> None:
-        if isinstance(answer, Exception):
-            self._ignore(answer)
+            # Of a server that writes nothing for now: a full disk, a replica.
+            logger.error("the broker does not settle %d claims: %s; trying again", len(settled), answer)
+            self._settle_again(settled)
             return
-        stale, failed = answer
+        stale, failed, untold = answer
         self._changed(stale)
-        for tag, problem in zip(failed[::2], failed[1::2], strict=True):
-            logger.error("claim %s could not be finished and stays with this node: %s", tag.decode(), problem.decode())
+        texts = [part.decode(errors="surrogateescape") for part in failed]
+        for tag, problem in zip(texts[::2], texts[1::2], strict=True):
+            logger.error("claim %s cannot be finished: %s", tag, problem)
+            refuses_all = problem.startswith(REFUSES_ALL)
+            self._settle_again({tag: settled[tag] if refuses_all else ("B", "failed", problem[:2_000])})
+        if untold:
+            self._role.on_buried(named(untold))
+
+    def _settle_again(self, settled: Mapping[str, Sequence[Any]]) -> None:
+        with self._settling:
+            self._settled = {**settled, **self._settled}
+            self._settle_again_at = monotonic() + SETTLE_AGAIN_SECONDS
+        self.watch.begin()
 
     def _changed(self, answer: Any) -> None:
         if isinstance(answer, Exception):
@@ -382,6 +396,7 @@ class Node:
         link = Link(self._connect)
         deadline = monotonic() + within_seconds
         try:
+            self._settle_again_at = 0.0
             self.flush_settled()
             if reads and self.ready():
                 self.flush(deadline)
@@ -400,6 +415,11 @@ class Node:
         while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
             if select.select([self.pipe.socket], [], [], left)[0]:
                 self.read()
+
+
+def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return ``on_answer`` for a call that is repeated: what it finds gone may be its own doing."""
+    return lambda answer: on_answer(answer if isinstance(answer, Exception) else [[], *answer[1:]])
 
 
 def _claimed_when(tag: str) -> list[int]:

@@ -89,6 +89,11 @@ class Settlement:
         """Let what was collected so far be sent even if the run fails yet: a retry, a replacement."""
         self.kept = len(self.messages)
 
+    def keep_results_only(self) -> None:
+        """Forget all but the results."""
+        for collected in (self.messages, self.parts, self.chords, self.finished, self.events):
+            collected.clear()
+
     def drop(self) -> None:
         """Forget what was collected for a success that is none, except what is kept."""
         del self.messages[self.kept :]
@@ -98,8 +103,6 @@ class Settlement:
     def steps(self) -> list[Any]:
         """Return the arguments of the script ``settle`` for one claim, see there."""
         steps: list[Any] = []
-        for result in self.results:
-            steps += ("R", *result)
         for chord in self.chords:
             steps += ("O", *chord)
         for part in self.parts:
@@ -113,6 +116,9 @@ class Settlement:
                 steps += ("E", topic, news)
         for event in self.events:
             steps += ("E", *event)
+        # Last: nobody shall read a success of which something else was refused.
+        for result in self.results:
+            steps += ("R", *result)
         return steps
 
 

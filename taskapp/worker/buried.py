@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _queue import SimpleQueue  # the native one: gevent's would block its hub
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,27 +14,66 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.dead_letters import DeadLetter
 from taskapp.broker.envelope import unseal
+from taskapp.broker.heartbeat import native_thread
 from taskapp.broker.message_format import Unreadable, read_headers
 from taskapp.broker.options import Buried
 from taskapp.broker.settlement import Settlement, settling
-from taskapp.errors import CrashedTooOften, TaskappError
+from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
 
 logger = get_logger(__name__)
 
 
-def fail_buried(app: Any, buried: Iterable[Buried]) -> None:
-    """Give tasks the engine buried by itself a result, count them in their chords, run their errbacks."""
-    for each in buried:
+class Teller:
+    """Fails buried tasks one after the other, on a thread of its own: no heartbeat and no loop waits for results.
+
+    What it does not get done stays untold with the engine, which tells another node after a lease.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._waiting: dict[Buried, Buried] = {}
+        self._queue: SimpleQueue[Buried] = SimpleQueue()
+        self._is_started = False
+
+    def tell(self, buried: Iterable[Buried]) -> None:
+        """Take note of tasks to fail; those that wait already, once. Any thread may."""
+        for each in buried:
+            if self._waiting.setdefault(each, each) is each:
+                self._queue.put(each)
+        if self._waiting and not self._is_started:
+            self._is_started = True
+            native_thread(self._run)
+
+    def _run(self) -> None:
+        while True:
+            each = self._queue.get()
+            try:
+                fail_buried(self._app, each)
+            except (RedisError, OSError, OperationalError, TaskappError) as unreachable:
+                logger.warning("the failure of %s[%s] could not be stored: %s", each.task, each.id, unreachable)
+            except Exception:  # whatever is wrong with one task, others are waiting
+                logger.exception("the failure of %s[%s] could not be stored", each.task, each.id)
+            self._waiting.pop(each, None)
+
+
+def fail_buried(app: Any, buried: Buried) -> None:
+    """Give a task the engine buried by itself a result, count it in its chord, send its errbacks: once, in one step."""
+    settlement = Settlement()
+    with app.engine() as engine:
+        letters = engine.dead_letters
+        letter = letters.get(buried.queue, buried.number)
+        headers, embed = _read(letter)
+        known = {"id": buried.id, "task": buried.task, **headers}
+        if letter is not None and known["id"]:
+            with settling(settlement):
+                _fail(app, known, embed, buried.queue, _error(letter, known))
         try:
-            with app.engine() as engine:
-                letter = engine.dead_letters.get(each.queue, each.number)
-            headers, embed = _read(letter)
-            known = {"id": each.id, "task": each.task, **headers}
-            if known["id"]:
-                _fail(app, known, embed, each.queue, _error(each.reason, known))
-        except (RedisError, OSError, OperationalError, TaskappError) as unreachable:
-            logger.warning("the failure of %s[%s] could not be stored: %s", each.task, each.id, unreachable)
+            letters.settle(buried.queue, buried.number, settlement)
+        except NotSettled as refused:
+            logger.error("%s; only its result is stored", refused)
+            settlement.keep_results_only()
+            letters.settle(buried.queue, buried.number, settlement)
 
 
 def settle_unreadable(app: Any, message: Any, problem: str) -> Settlement:
@@ -60,10 +100,12 @@ def _read(letter: DeadLetter | None) -> tuple[dict[str, Any], Mapping[str, Any] 
         return {}, None
 
 
-def _error(reason: str, known: Mapping[str, Any]) -> Exception:
-    if reason == "unknown task":
+def _error(letter: DeadLetter, known: Mapping[str, Any]) -> Exception:
+    if letter.reason == "unknown task":
         return NotRegistered(known["task"])
-    return CrashedTooOften(known["task"], known["id"])
+    if letter.reason == "crashed":
+        return CrashedTooOften(known["task"], known["id"])
+    return NotSettled(known["task"], letter.error)
 
 
 def _fail(app: Any, headers: Mapping[str, Any], embed: Mapping[str, Any] | None, queue: str, error: Exception) -> None:

@@ -19,7 +19,7 @@ from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.errors import EvictingBroker
 from taskapp.settings import get_settings
-from taskapp.worker.buried import fail_buried
+from taskapp.worker.buried import Teller
 from taskapp.worker.drain import Drain
 from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
@@ -112,7 +112,7 @@ def describe_worker(sender: Any, **_: Any) -> None:
     process.role.types = lambda: {name: slots.kind(name) if (slots := process.role.slots) else "" for name in app.tasks}
     choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
-    process.role.on_buried = lambda buried: fail_buried(app, buried)
+    process.role.on_buried = Teller(app).tell
 
 
 def choose_pool(worker: Any) -> None:

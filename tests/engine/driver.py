@@ -12,11 +12,9 @@ from typing import Any
 import hiredis
 
 from taskapp.broker.claims import Claim
-from taskapp.broker.delivery import Message as Follow
 from taskapp.broker.node import Node
 from taskapp.broker.options import Role
-from taskapp.broker.settlement import ChordPart, Result, Settlement
-from tests.engine.bench import leaving
+from taskapp.broker.settlement import Result, Settlement
 from tests.engine.model import GUARD, QUEUES, UNIT_SECONDS, Effect, Engine, Leaves, Message
 from tests.engine.world import OPTIONS, PREFIX, Fault, Steered, World
 
@@ -204,15 +202,8 @@ class DrivenNode:
     def _leaving(self, tag: str, leaves: Leaves) -> tuple[Settlement, Callable[[bool], None]]:
         """Return a settlement with a result and ``leaves``, and what notes whether the result must be there."""
         key = f"result {self.epoch} {tag}"
-        settlement, results = leaving(Result(key, tag.encode(), 60)), self.world.results
-        if leaves.part is not None:
-            chord, slot, outcome = leaves.part
-            settlement.parts.append(ChordPart(chord, slot, int(outcome[:1]), outcome[1:], 60))
-        if leaves.finished:
-            settlement.finished.append(leaves.finished)
-        for queue, name, message, due in leaves.follow_ups:
-            due_ms = self.world.at_ms(due) if due else 0
-            settlement.add(Follow(queue, message.priority, due_ms, name, self.world.blob_of(message)))
+        settlement, results = self.world.settlement_of(leaves), self.world.results
+        settlement.results.append(Result(key, tag.encode(), 60))
         return settlement, lambda held: results.update({key: tag.encode() if held else results.get(key)})
 
     def settle(self, tags: dict[str, Leaves], fault: Fault) -> None:

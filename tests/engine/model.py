@@ -93,6 +93,8 @@ class Engine:
     """How many messages are nowhere any more, by what ended them."""
     told: list[tuple[str, str, str, str, int]] = field(default_factory=list)
     """Id, task type, reason, queue and number of what the engine buried by itself: nodes must hear of it."""
+    untold: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Queue and number of such letters whose task has not failed yet, and when somebody was told last."""
     pushed: int = 0
     last_beat: float | None = None
     reap_after: float = float("-inf")
@@ -274,7 +276,17 @@ class Engine:
 
     def _bury_by_itself(self, queue: str, message: Message, reason: str, node: str) -> None:
         self._bury(queue, message, reason, node)
-        self.told.append((message.id, message.task, reason, queue, self.last_number[queue]))
+        self._tell(queue, self.last_number[queue], message, reason)
+
+    def _tell(self, queue: str, number: int, message: Message, reason: str) -> None:
+        self.untold[queue, number] = self.now
+        self.told.append((message.id, message.task, reason, queue, number))
+
+    def settle_letter(self, queue: str, number: int, leaves: Leaves) -> bool:
+        is_untold = self.untold.pop((queue, number), None) is not None
+        if is_untold:
+            self._leave(queue, leaves)
+        return is_untold
 
     def _bury(self, queue: str, message: Message, reason: str, node: str) -> None:
         self.last_number[queue] += 1
@@ -296,6 +308,7 @@ class Engine:
         letter = self.dead[queue].pop(number, None)
         if letter is None:
             return False
+        self.untold.pop((queue, number), None)
         letter.message.deliveries = letter.message.crashes = 0
         self.ready[to_queue, letter.message.priority].append(letter.message)
         self.counts["replayed"] += 1
@@ -322,7 +335,18 @@ class Engine:
             for _, each in ended[:REAPED_AT_ONCE]:
                 self._reap(each)
             self._bury_forgotten()
+        if alive and self.types[epoch]:
+            self._take_over_untold()
         return alive
+
+    def _take_over_untold(self) -> None:
+        """Only a node that has task types can fail them."""
+        for queue, number in [each for each, at in self.untold.items() if at <= self.now - LEASE_UNITS]:
+            letter = self.dead[queue].get(number)
+            if letter is None:
+                del self.untold[queue, number]
+            else:
+                self._tell(queue, number, letter.message, letter.reason)
 
     def _reap(self, epoch: str) -> None:
         held = self.leased[epoch]
@@ -371,6 +395,7 @@ class Engine:
                 for number, letter in letters.items()
             },
             "chords": {name: (chord.is_sent, chord.parts) for name, chord in self.chords.items()},
+            "untold": set(self.untold),
             "counts": +self.counts,
         }
 

@@ -46,6 +46,7 @@ class Observer:
         self.tokens = {queue: len(values.get(self.keys("wake", queue), ())) for queue in QUEUES}
         self._check_names(names, epochs)
         counts = values.get(self.keys("counts"), {})
+        untold = [letter.decode().split(":", 2) for letter in values.get(self.keys("untold"), {})]
         return {
             "ready": self._ready(values),
             "delayed": {queue: found for queue in QUEUES if (found := self._delayed(queue, values))},
@@ -59,6 +60,7 @@ class Observer:
             "fences": {epoch: int(node[b"fence"]) for epoch, node in nodes.items() if b"fence" in node},
             "dead": {found[0]: found[1] for queue in QUEUES for found in self._dead(queue, values)},
             "chords": dict(self._chords(names, values)),
+            "untold": {(queue, int(number.removesuffix(".0"))) for number, _, queue in untold},
             "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
         }
 
@@ -78,7 +80,11 @@ class Observer:
         rest = name.removeprefix(self.keys.prefix)
         if not rest.startswith("taskapp:") or rest.endswith(":wake") or re.search(r"\}:parked:", rest):
             return "list"
-        if rest == "taskapp:leases" or rest.endswith("}:delayed") or re.search(r"\}:dead:(?!number|raw|about)", rest):
+        if (
+            rest in ("taskapp:leases", "taskapp:untold")
+            or rest.endswith("}:delayed")
+            or re.search(r"\}:dead:(?!number|raw|about)", rest)
+        ):
             return "zset"
         if rest == "taskapp:queues":
             return "set"
@@ -87,7 +93,7 @@ class Observer:
     def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
         """Fail if a key belongs to nothing: what lies there would be lost."""
         known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
-        known |= {self.keys(name) for name in ("leases", "clock", "counts", "queues")}
+        known |= {self.keys(name) for name in ("leases", "clock", "counts", "queues", "untold")}
         known |= {self.keys(name, queue) for name in (*BY_QUEUE, "dead_number") for queue in QUEUES}
         known |= {self.keys("parked_messages", queue, task) for queue in QUEUES for task in self.tasks}
         known |= {self.keys("dead", queue, reason) for queue in QUEUES for reason in REASONS}
@@ -103,6 +109,8 @@ class Observer:
     def _chords(self, names: list[str], values: dict[str, Any]) -> Iterable[tuple[str, tuple[bool, dict[str, bytes]]]]:
         """Return each chord by its name: whether its last message was sent, and the parts counted."""
         abouts = [name for name in names if ":chord:" in name and not name.endswith(":parts")]
+        halves = [name for name in names if name.endswith(":parts") and name.removesuffix(":parts") not in abouts]
+        assert not halves, f"parts of no chord: {halves}"
         for about, parts in map(self._chord_keys, abouts):
             found = {slot.decode(): outcome for slot, outcome in values.get(parts, {}).items()}
             yield about.removeprefix(self.keys("chord")), (b"sent" in values[about], found)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from taskapp.broker.delivery import Message
 from taskapp.broker.envelope import unseal
-from taskapp.broker.settlement import Result
+from taskapp.broker.settlement import Chord, ChordPart, Result
+from taskapp.errors import NotSettled
 from tests.engine.bench import Bench, leaving, names
+from tests.support import RedisServer, eventually
 
 Make = Callable[..., Bench]
 
@@ -207,3 +211,107 @@ def test_bytes_nobody_can_read_are_buried_and_replayed_as_they_came(bench: Bench
 def is_wrapping(blob: bytes) -> bool:
     """Say whether ``blob`` begins as what the engine itself puts around the bytes of others."""
     return blob[:1] == b"\2" and blob[6:8] == b"\0\0"
+
+
+# --- tasks that fail without a run's end --------------------------------------------------------------
+
+
+def bury_by_crash(bench: Bench, name: str) -> None:
+    bench.push(name)
+    node = bench.node()
+    [held] = node.take(1)
+    node.die()
+    bench.end_leases(node.epoch)
+    assert held.envelope.id == name
+    bench.reap()
+
+
+def test_who_was_to_fail_a_buried_task_and_died_is_replaced_after_a_lease(make_bench: Make) -> None:
+    bench = make_bench(crash_limit=1, lease_seconds=10.0)
+    bury_by_crash(bench, "a")
+    assert bench.told == [("a", "shop.mail", "crashed", "q1", 1)]
+    plain, worker = bench.node(), bench.node("shop.mail")
+
+    worker.heartbeat.beat()
+    assert len(bench.told) == 1
+    bench.client.zadd(bench.keys("untold"), {"1.0:0:q1": bench.now_ms() - 10_000})
+    plain.heartbeat.beat()
+    assert len(bench.told) == 1
+    worker.heartbeat.beat()
+
+    assert bench.told == [("a", "shop.mail", "crashed", "q1", 1)] * 2
+    assert bench.dead.settle("q1", 1, leaving(Result("result-a", b"failed", 60)))
+    assert not bench.dead.settle("q1", 1, leaving(Result("result-a", b"failed again", 60)))
+    assert bench.client.get("result-a") == b"failed"
+    assert not bench.client.exists(bench.keys("untold"))
+
+
+def test_a_buried_task_that_was_replayed_does_not_fail_any_more(make_bench: Make) -> None:
+    bench = make_bench(crash_limit=1)
+    bury_by_crash(bench, "a")
+    assert bench.dead.replay("q1", 1)
+
+    assert not bench.dead.settle("q1", 1, leaving(Result("result-a", b"failed", 60)))
+
+    assert bench.client.get("result-a") is None
+
+
+# --- ends that cannot be carried out ------------------------------------------------------------------
+
+
+def test_a_claim_whose_end_is_refused_is_buried_and_its_task_to_be_failed(bench: Bench) -> None:
+    bench.push("a", "b")
+    bench.client.set(bench.keys("chord", "spoilt"), "no hash")
+    node = bench.node()
+    a, b = node.take(2)
+
+    node.settle(a.tag, leaving(Result("result-a", b"done", 60), ChordPart("spoilt", "a", 1, b"", 60)))
+    node.settle(b.tag, leaving(Result("result-b", b"done", 60)))
+    node.done()
+
+    eventually(lambda: node.done() or bench.told == [("a", "shop.mail", "failed", "q1", 1)])
+    assert bench.client.mget("result-a", "result-b") == [None, b"done"]
+    assert "WRONGTYPE" in bench.dead.find()[0].error
+    assert not bench.client.exists(bench.keys("leased", node.epoch))
+    with pytest.raises(NotSettled, match="the end of 'q1/1' could not be carried out: 'WRONGTYPE"):
+        bench.dead.settle("q1", 1, leaving(ChordPart("spoilt", "a", 0, b"", 60)))
+    assert bench.dead.settle("q1", 1, leaving())
+
+
+def test_ends_wait_for_a_server_that_refuses_to_write(each_server: RedisServer) -> None:
+    bench = Bench(each_server)
+    bench.push("a")
+    node = bench.node()
+    [held] = node.take(1)
+    bench.client.config_set("min-replicas-to-write", 1)
+    node.settle(held.tag, leaving(Result("result-a", b"done", 60), Message("q2", 0, 0, "b", b"{}")))
+    node.done()
+    assert bench.client.get("result-a") is None
+
+    bench.client.config_set("min-replicas-to-write", 0)
+
+    eventually(lambda: node.done() or bench.client.get("result-a") == b"done")
+    assert (len(bench.ready("q2")), bench.dead.count(), bench.told) == (1, {}, [])
+    assert not bench.client.exists(bench.keys("leased", node.epoch))
+    bench.close()
+
+
+def test_a_stale_end_leaves_no_result_no_follow_up_no_part_and_no_chord(bench: Bench) -> None:
+    bench.push("a")
+    bench.link.run("chord", "", 0, "two", 1, "about", b"{}", 60)
+    slow, quick = bench.node(), bench.node()
+    [held] = slow.take(1)
+    bench.end_leases(slow.epoch)
+    bench.reap()
+    before = {key: bench.client.dump(key) for key in bench.client.keys("*") if b"clock" not in key}
+
+    late = leaving(
+        Result("result-a", b"late", 60), Message("q2", 0, 0, "b", b"{}"), ChordPart("two", "a", 1, b"", 60),
+        Chord("three", 1, b"", b"{}", 60),
+    )  # fmt: skip
+    late.finished.append("two")
+    slow.settle(held.tag, late)
+    slow.done()
+
+    assert {key: bench.client.dump(key) for key in bench.client.keys("*") if b"clock" not in key} == before
+    assert names(quick.take(5)) == ["a"]

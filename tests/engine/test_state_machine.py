@@ -277,6 +277,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert self.world.model.replay(queue, number, to_queue)
         assert not self.world.dead.replay(queue, number, to_queue)
 
+    @precondition(lambda self: self.world.model.told)
+    @rule(pick=picks, left=lefts)
+    def fail_a_buried_task(self, pick: int, left: Left) -> None:
+        """Somebody who was told does so, perhaps not the first, perhaps too late."""
+        *_, queue, number = self.world.model.told[pick % len(self.world.model.told)]
+        self.world.settle_letter(queue, number, self._leaves(f"{queue}/{number}", left))
+
     @precondition(something_is_dead)
     @rule(pick=st.lists(picks, min_size=1, max_size=3))
     def purge(self, pick: list[int]) -> None:

@@ -16,6 +16,7 @@ from taskapp.broker.delivery import Producer
 from taskapp.broker.envelope import seal
 from taskapp.broker.heartbeat import Heartbeat
 from taskapp.broker.options import Buried, Options
+from taskapp.broker.settlement import ChordPart, Settlement
 from taskapp.redis import Keys, Link, is_modern, script
 from tests.engine.model import (
     CRASH_LIMIT,
@@ -27,6 +28,7 @@ from tests.engine.model import (
     UNIT_SECONDS,
     Chord,
     Engine,
+    Leaves,
     Message,
 )
 from tests.engine.observed import Observer
@@ -145,6 +147,24 @@ class World:
         name, finish, blob = self.new_message(TASKS[0], priority)
         self.control.run("chord", PREFIX, self.now_ms, f"chord of {name}", size, "about it", blob, 0)
         self.model.chords[f"chord of {name}"] = Chord(size, finish)
+
+    def settlement_of(self, leaves: Leaves) -> Settlement:
+        """Return what the engine gets to carry out ``leaves``."""
+        settlement = Settlement()
+        if leaves.part is not None:
+            chord, slot, outcome = leaves.part
+            settlement.parts.append(ChordPart(chord, slot, int(outcome[:1]), outcome[1:], 60))
+        if leaves.finished:
+            settlement.finished.append(leaves.finished)
+        for queue, name, message, due in leaves.follow_ups:
+            due_ms = self.at_ms(due) if due else 0
+            settlement.add(Pushed(queue, message.priority, due_ms, name, self.blob_of(message)))
+        return settlement
+
+    def settle_letter(self, queue: str, number: int, leaves: Leaves) -> None:
+        """Fail a task that was buried, or try to."""
+        settled = self.dead.settle(queue, number, self.settlement_of(leaves))
+        assert settled == self.model.settle_letter(queue, number, leaves)
 
     def push(self, queue: str, priority: int, tasks: Sequence[str], delay: float, fault: Fault) -> None:
         due = self.model.now + delay if delay else 0

@@ -11,6 +11,9 @@ import pytest
 from celery import Celery, chain, chord, group, states
 from celery.exceptions import ChordError
 
+from taskapp.broker.options import Options
+from taskapp.errors import CrashedTooOften
+from tests.engine.bench import Bench
 from tests.support import Process, RedisServer, eventually
 
 JOBS = """
@@ -173,3 +176,28 @@ def test_a_chord_with_a_task_that_always_dies_runs_its_errback(app, start: Start
     with pytest.raises(ChordError):
         app.AsyncResult(result.id).get(timeout=40)
     eventually(lambda: lines(told) == [result.id])
+
+
+def test_who_was_to_fail_a_buried_task_of_a_chord_may_die_too(
+    app, redis_server: RedisServer, start: Start, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    body = job(app, "total").on_error(job(app, "tell", str(told)))
+    result = chord([job(app, "add", 1)], app=app)(body)
+    bench = Bench(redis_server, Options(crash_limit=1))
+    dead = bench.node()
+    dead.take(1, ("default",))
+    dead.die()
+    bench.end_leases(dead.epoch)
+    bench.reap()
+    [buried] = bench.told
+
+    start(TASKAPP_LEASE_SECONDS="3")
+
+    with pytest.raises(ChordError):
+        app.AsyncResult(result.id).get(timeout=20)
+    with pytest.raises(CrashedTooOften):
+        app.AsyncResult(buried.id).get(timeout=1)
+    eventually(lambda: lines(told) == [result.id])
+    assert not redis_server.client.exists(bench.keys("untold"))
+    bench.close()

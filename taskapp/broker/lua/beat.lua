@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- One heartbeat: renew this epoch's lease, and reap those that ended.
+-- One heartbeat: renew this epoch's lease, reap those that ended, take over letters that stay untold.
 -- 3 epoch ('' for a reaper that holds none), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 how long
 -- the server may have been silent (ms).
--- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped, {id, task, reason, queue, number of what was buried …}
+-- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped,
+-- {id, task, reason, queue, number of letters this node is to tell of …}
 local epoch, lease = ARGV[3], tonumber(ARGV[4])
 local crash_limit, dead_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
 local alive = 0
@@ -53,12 +54,27 @@ if NOW >= reap_after then
           if since > oldest then redis.call('HSET', key_parked(queue), task, since) break end
           local blob = string.sub(items[j], 9)
           local _, priority = header(blob)
-          bury(queue, priority, blob, 'unknown task', '', 'no node has had this task type for ' ..
+          bury_untold(queue, priority, blob, 'unknown task', '', 'no node has had this task type for ' ..
             floor((NOW - since) / 1000) .. ' s', dead_limit)
           redis.call('RPOP', key_parked_messages(queue, task))
         end
         forget_if_none_parked(queue, task)
       end
+    end
+  end
+end
+
+-- Whoever was to fail these tasks has not: it died, or cannot reach the results. A plain consumer cannot either.
+local node = key_node(epoch)
+if alive == 1 and redis.call('HLEN', node) > redis.call('HEXISTS', node, 'fence') then
+  for _, letter in ipairs(redis.call('ZRANGEBYSCORE', key_untold(), '-inf', NOW - lease, 'LIMIT', 0, 100)) do
+    local queue, _, number = parse_tag(letter)
+    local about = redis.call('HGET', key_dead_about(queue), number)
+    if about then
+      about = cjson.decode(about)
+      hand_out(about.id, about.task, about.reason, queue, number)
+    else
+      redis.call('ZREM', key_untold(), letter)
     end
   end
 end

@@ -90,7 +90,6 @@ local function delay(queue, priority, id, blob, due)
 end
 
 -- Bury: keep the bytes as they came, with what is known of them; at most LIMIT a queue and reason.
-local BURIED = {}
 local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
   local number = redis.call('INCR', key_dead_number(queue))
@@ -102,7 +101,6 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,
     id = id, task = task, node = node, error = detail, buried_at = NOW}))
   redis.call('HINCRBY', key_counts(), 'buried:' .. reason, 1)
-  for _, part in ipairs({id, task, reason, queue, tostring(number)}) do BURIED[#BURIED + 1] = part end
   local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
   if surplus > 0 then
     for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, surplus - 1)) do
@@ -112,7 +110,19 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
       redis.call('HINCRBY', key_counts(), 'dropped:' .. reason, 1)
     end
   end
-  return number
+  return number, id, task
+end
+
+-- A letter whose task has not failed yet is untold, under a name like a tag; who settles it fails the task, once.
+local BURIED = {}
+local function hand_out(id, task, reason, queue, number)
+  redis.call('ZADD', key_untold(), NOW, number .. '.0:0:' .. queue)
+  for _, part in ipairs({id, task, reason, queue, tostring(number)}) do BURIED[#BURIED + 1] = part end
+end
+
+local function bury_untold(queue, priority, blob, reason, node, detail, limit)
+  local number, id, task = bury(queue, priority, blob, reason, node, detail, limit)
+  hand_out(id, task, reason, queue, number)
 end
 
 -- Give a claimed message back. kind: 'unstarted' counts nothing, 'retry' a delivery, 'crashed' a
@@ -128,7 +138,8 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   end
   if kind ~= 'unstarted' then blob = with_counts(blob, version, priority, deliveries, crashes) end
   if kind == 'crashed' and crashes >= crash_limit then
-    bury(queue, priority, blob, 'crashed', node, 'its process died ' .. crashes .. ' times while running it', dead_limit)
+    bury_untold(queue, priority, blob, 'crashed', node, 'its process died ' .. crashes .. ' times while running it',
+      dead_limit)
     return
   end
   if due and due > NOW then
@@ -164,7 +175,8 @@ end
 -- where there is none, answers 1. A slot counts once, however often its task runs.
 local function count_part(chord, slot, is_success, value, seconds, queue)
   local known = redis.call('HMGET', key_chord(chord), 'size', 'extra', 'finish', 'sent')
-  if known[4] then return 0 end
+  -- Of one that is finished or has expired nothing is kept.
+  if known[4] or not known[3] then return 0 end
   local before = redis.call('HGET', key_chord_parts(chord), slot)
   if not (before and string.sub(before, 1, 1) == '1') then
     redis.call('HSET', key_chord_parts(chord), slot, is_success .. value)

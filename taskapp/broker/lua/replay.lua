@@ -10,6 +10,7 @@ if version == 0 then priority = about.priority else blob = with_counts(blob, ver
 put_behind(ARGV[5], priority, blob)
 wake(ARGV[5])
 redis.call('ZREM', key_dead(queue, about.reason), number)
+redis.call('ZREM', key_untold(), number .. '.0:0:' .. queue)
 redis.call('HDEL', key_dead_raw(queue), number)
 redis.call('HDEL', key_dead_about(queue), number)
 redis.call('HINCRBY', key_counts(), 'replayed', 1)
