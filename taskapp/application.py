@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -37,6 +38,8 @@ from taskapp.errors import (
 )
 from taskapp.queues import TASK_ROUTES
 from taskapp.settings import get_settings
+
+logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "taskapp."
 PAUSE_SECONDS = 0.1
@@ -104,6 +107,14 @@ class Application(Celery):
     def submit(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Send a task of our ``Task`` for which no options are given; errors as with ``send_task``."""
         task_id = new_id()
+        form = self.sender.ready_form(task.name)
+        if form is not None:
+            try:
+                return form.submit(args, kwargs, task_id)
+            except NotQueued as error:
+                raise self._unavailable(task.name, task_id, error) from error
+            except (OperationalError, RedisError, OSError) as error:
+                logger.debug("task %s is submitted once more: %s", task_id, error)
         return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
 
     def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
@@ -165,7 +176,7 @@ class Application(Celery):
             try:
                 return send()
             except NotQueued as error:
-                raise BrokerUnavailable(name, task_id, deadline_seconds, error.reason) from error
+                raise self._unavailable(name, task_id, error) from error
             except QueueNotFound as error:
                 raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
             except (OperationalError, RedisError, OSError) as error:
@@ -177,6 +188,10 @@ class Application(Celery):
                 if not may_try_again:
                     raise BrokerUnavailable(name, task_id, deadline_seconds, error) from error
                 sleep(PAUSE_SECONDS)
+
+    @staticmethod
+    def _unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
+        return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)
 
     @cached_property
     def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name

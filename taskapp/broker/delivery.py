@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from time import monotonic, sleep
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
@@ -20,7 +20,16 @@ from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
 from taskapp.redis import Link, NotSent, OutcomeUnknown
 
 PUSHED_AT_ONCE = 1_000
+PUBLISHED_AT_ONCE = 100
+"""Events in one publication: who listens handles them in one go."""
 REMEMBERED_DOUBTS = 10_000
+
+
+class Announcer(Protocol):
+    """Publishes what is new."""
+
+    def publication(self, messages: Sequence[Message]) -> tuple[str, bytes]:
+        """Return a channel and what is published there once ``messages`` are queued, each of which has an event."""
 
 
 class Message(NamedTuple):
@@ -32,9 +41,42 @@ class Message(NamedTuple):
     """The engine's time at which it becomes ready; 0: now."""
     id: str
     blob: bytes
-    topic: str = ""
-    """Where ``event`` is published once the message is queued; empty: there is none."""
     event: bytes = b""
+    """What is to be known once the message is queued."""
+    announcer: Announcer | None = None
+    """Publishes ``event``."""
+
+
+def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
+    """Return channels and what is published there once ``messages`` are queued."""
+    by_announcer: dict[Announcer, list[Message]] = {}
+    for message in messages:
+        if message.announcer is not None:
+            by_announcer.setdefault(message.announcer, []).append(message)
+    return [
+        announcer.publication(announced[start : start + PUBLISHED_AT_ONCE])
+        for announcer, announced in by_announcer.items()
+        for start in range(0, len(announced), PUBLISHED_AT_ONCE)
+    ]
+
+
+def _arguments(messages: Sequence[Message]) -> list[Any]:
+    """Return what the script ``push`` is to do: runs of messages for the same list share the words for it."""
+    published = publications(messages)
+    arguments: list[Any] = [len(published), *chain.from_iterable(published)]
+    where: tuple[str, int] | None = None
+    counted_at = 0
+    for queue, priority, due_ms, message_id, blob, *_ in messages:
+        if due_ms:
+            arguments += (queue, priority, 0, due_ms, message_id, blob)
+            where = None
+        elif where == (queue, priority):
+            arguments[counted_at] += 1
+            arguments.append(blob)
+        else:
+            where, counted_at = (queue, priority), len(arguments) + 2
+            arguments += (queue, priority, 1, blob)
+    return arguments
 
 
 class _Push(NamedTuple):
@@ -105,7 +147,7 @@ class Producer:
         return self.clock
 
     def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> None:
-        args = list(chain.from_iterable(batch))
+        args = _arguments(batch)
         while True:
             self._number += 1
             push = _Push(self._name, self._number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Self
 
-from taskapp.broker.delivery import Message
+from taskapp.broker.delivery import Message, publications
 from taskapp.errors import TooManyFollowUps
 
 FOLLOW_UPS_MOST = 100_000
@@ -110,10 +110,9 @@ class Settlement:
         for chord_id in self.finished:
             steps += ("F", chord_id)
         for message in self.messages:
-            *pushed, topic, news = message
-            steps += ("M", *pushed)
-            if topic:
-                steps += ("E", topic, news)
+            steps += ("M", *message[:5])
+        for publication in publications(self.messages):
+            steps += ("E", *publication)
         for event in self.events:
             steps += ("E", *event)
         # Last: nobody shall read a success of which something else was refused.

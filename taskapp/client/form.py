@@ -10,11 +10,13 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import pack_task, time_of
 from taskapp.broker.process import Process
 from taskapp.client import message
-from taskapp.client.sent_event import sent_event
+from taskapp.client.sent_event import SentEvents, sent_event, usual_part
+from taskapp.client.stencil import Stencil
 from taskapp.client.terms import Terms
 from taskapp.settings import get_settings
 
 TIMED = ("countdown", "eta", "expires")
+_before, _after = signals.before_task_publish, signals.after_task_publish
 
 
 class Sending(NamedTuple):
@@ -23,9 +25,8 @@ class Sending(NamedTuple):
     app: Any
     terms: Terms
     process: Process
-    topic: str
-    """Where events of tasks that were sent are published; empty: nowhere."""
-    event_exchange: str
+    events: SentEvents | None
+    """Publishes events of tasks that were sent; ``None``: there are none."""
     origin: str
     pid: int
 
@@ -42,11 +43,13 @@ class Form:
         self._embed = message.embedded(options)
         self._headers = message.headers(name, options, sending.origin)
         self._is_timed = any(key in options for key in TIMED)
-        self._descends = "root_id" not in options or "parent_id" not in options
         self._serializer = options.get("serializer") or sending.terms.serializer
         self._compression = options.get("compression") or sending.terms.compression
         self._is_json = self._serializer == "json" and not self._compression
         self._result = options.get("result_cls") or sending.app.AsyncResult
+        self._stencil = Stencil(name, queue, self._headers) if self._is_json and not options.get("headers") else None
+        self._event = usual_part(sending.origin, sending.pid, name, queue)
+        self._limit_bytes = get_settings().max_payload_bytes
 
     @property
     def sending(self) -> Sending:
@@ -63,64 +66,86 @@ class Form:
         """
         app, options = self._sending.app, self._options
         message.check_arguments(args, kwargs)
-        arguments = message.arguments_as_json(self._name, args, kwargs, get_settings().max_payload_bytes)
-        headers = self._filled_in(args, kwargs, arguments, task_id)
+        arguments = message.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
+        own = self._own_headers(args, kwargs, arguments, task_id)
         properties = {
             "correlation_id": options.get("correlation_id") or task_id,
             "reply_to": options.get("reply_to") or app.thread_oid,
             "priority": options.get("priority"),
         }
         parent = app.current_worker_task
-        if parent is not None and self._descends:
-            self._inherit(parent.request, headers, properties)
-        self._post(args, kwargs, arguments, headers, properties)
+        if parent is not None:
+            self._inherit(parent.request, own, properties)
+        if self._stencil is not None and not _before.receivers and not _after.receivers:
+            self._post_plain(self._stencil, arguments, own, properties)
+        else:
+            self._post(args, kwargs, arguments, own, properties)
         result = self._result(task_id)
         result.ignored = options.get("ignore_result")
         if parent is not None and options.get("add_to_parent", True):
             parent.add_trail(result)
         return result
 
-    def _filled_in(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
+    def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
+        """Return the headers in which this task differs from others; see ``stencil.OWN_HEADERS``."""
         options = self._options
-        headers = self._headers.copy()
-        headers["id"] = task_id
-        headers["root_id"] = headers["root_id"] or task_id
-        # Others may change what they find in there.
-        headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
-        headers["argsrepr"], headers["kwargsrepr"] = message.shown(args, kwargs, arguments, options)
+        argsrepr, kwargsrepr = message.shown(args, kwargs, arguments, options)
+        own = {
+            "id": task_id, "root_id": options.get("root_id") or task_id, "parent_id": options.get("parent_id"),
+            "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": None, "expires": None,
+        }  # fmt: skip
         if self._is_timed:
-            message.set_times(headers, options, self._sending.app.now())
-        if more := options.get("headers"):
-            headers.update(more)
-        return headers
+            message.set_times(own, options, self._sending.app.now())
+        return own
 
-    def _inherit(self, request: Any, headers: dict[str, Any], properties: dict[str, Any]) -> None:
+    def _inherit(self, request: Any, own: dict[str, Any], properties: dict[str, Any]) -> None:
         """Let the task descend from the one that is running here."""
         if "root_id" not in self._options:
-            headers["root_id"] = request.root_id or request.id
+            own["root_id"] = request.root_id or request.id
         if "parent_id" not in self._options:
-            headers["parent_id"] = request.id
+            own["parent_id"] = request.id
         if properties["priority"] is None and self._sending.terms.inherits_priority:
             properties["priority"] = request.delivery_info.get("priority")
 
-    def _post(
-        self, args: Any, kwargs: Any, arguments: str, headers: dict[str, Any], properties: dict[str, Any]
-    ) -> None:
+    def _post_plain(self, stencil: Stencil, arguments: str, own: dict[str, Any], properties: dict[str, Any]) -> None:
+        """Send what nobody looks at on the way."""
         sending, queue = self._sending, self._queue
-        embed = self._embed
-        if signals.before_task_publish.receivers:
+        body = message.body(self._name, arguments, self._embed)
+        event = self._event_of(own) if sending.events is not None else b""
+        due_ms = self._due_ms(own) if self._is_timed else 0
+        priority = message.priority_of(properties["priority"])
+        blob = stencil.fill(body, own, priority, properties["correlation_id"], properties["reply_to"])
+        self._note_call(own["id"])
+        sending.process.post(Message(queue, priority, due_ms, own["id"], blob, event, sending.events))
+
+    def _post(self, args: Any, kwargs: Any, arguments: str, own: dict[str, Any], properties: dict[str, Any]) -> None:
+        sending, queue, embed = self._sending, self._queue, self._embed
+        headers = {**self._headers, **own, **(self._options.get("headers") or {})}
+        # Others may change what they find in there.
+        headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
+        if _before.receivers:
             embed, arguments = self._announce(args, kwargs, headers, properties)
         content = self._content(args, kwargs, arguments, embed, headers)
         # Of the times as they were asked for: by this machine's clock, not yet by the engine's.
-        event = sent_event(sending, headers, queue) if sending.topic else b""
-        process = sending.process
-        due_ms = time_of(headers, lambda: process.producer.known_clock().ahead_of_here_seconds())
+        event = self._event_of(headers) if sending.events is not None else b""
+        due_ms = self._due_ms(headers)
         priority = message.priority_of(properties["priority"])
         blob = pack_task(content, headers, priority, properties["correlation_id"], properties["reply_to"], "", queue)
-        if not headers["ignore_result"]:
-            sending.app.backend.on_task_call(None, headers["id"])
-        done = self._announcement(args, kwargs, embed, headers) if signals.after_task_publish.receivers else None
-        process.post(Message(queue, priority, due_ms, headers["id"], blob, sending.topic, event), done)
+        self._note_call(headers["id"])
+        done = self._announcement(args, kwargs, embed, headers) if _after.receivers else None
+        sending.process.post(Message(queue, priority, due_ms, headers["id"], blob, event, sending.events), done)
+
+    def _due_ms(self, headers: dict[str, Any]) -> int:
+        producer = self._sending.process.producer
+        return time_of(headers, lambda: producer.known_clock().ahead_of_here_seconds())
+
+    def _event_of(self, headers: dict[str, Any]) -> bytes:
+        clock = self._sending.app.clock.forward()
+        return sent_event(self._event, clock, headers.get("retries", self._headers["retries"]), headers)
+
+    def _note_call(self, task_id: str) -> None:
+        if not self._headers["ignore_result"]:
+            self._sending.app.backend.on_task_call(None, task_id)
 
     def _content(
         self, args: Any, kwargs: Any, arguments: str, embed: dict[str, Any] | None, headers: dict[str, Any]
@@ -136,15 +161,15 @@ class Form:
     ) -> tuple[dict[str, Any], str]:
         """Show the task to who listens before it is sent; return what follows it and its arguments, as changed."""
         embed = message.linked(self._embed)
-        signals.before_task_publish.send(
+        _before.send(
             sender=self._name, body=(args, kwargs, embed), exchange="", routing_key=self._queue,
             declare=[], headers=headers, properties=properties, retry_policy={},
         )  # fmt: skip
-        return embed, message.arguments_as_json(self._name, args, kwargs, get_settings().max_payload_bytes)
+        return embed, message.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
 
     def _announcement(self, args: Any, kwargs: Any, embed: dict[str, Any] | None, headers: dict[str, Any]) -> Any:
         """Return what tells who listens after a task was sent."""
-        return lambda: signals.after_task_publish.send(
+        return lambda: _after.send(
             sender=self._name, body=(args, kwargs, message.linked(embed)), headers=headers,
             exchange="", routing_key=self._queue,
         )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, tzinfo
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # missing in the stubs
 from numbers import Real
 from typing import Any
 
@@ -23,7 +24,20 @@ Options = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
-_encode = JSONEncoder().encode
+
+def _encoder() -> Callable[[Any], str]:
+    """Return kombu's JSON encoder; with C made once, which ``json`` makes anew for each call: half of the work."""
+    kombus = JSONEncoder()
+    if c_make_encoder is None:
+        return kombus.encode
+    # Arguments have no names here: no mark of what is seen, the way strings are written, no indent, how keys and
+    # values are set apart, unsorted, no key skipped, NaN allowed: as ``JSONEncoder`` itself does.
+    options = None, kombus.default, encode_basestring_ascii, None, ": ", ", ", False, False, True
+    chunks = c_make_encoder(*options)
+    return lambda content: "".join(chunks(content, 0))
+
+
+_encode = _encoder()
 _LINKED_TO_NOTHING: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _NOTHING_AS_JSON = _encode(_LINKED_TO_NOTHING)
 REPR_MOST = 1_024

@@ -16,6 +16,7 @@ from taskapp.broker.channel import EngineChannel
 from taskapp.broker.process import Process
 from taskapp.client.form import Form, Sending
 from taskapp.client.message import Options, without_none
+from taskapp.client.sent_event import SentEvents
 from taskapp.client.terms import Terms, read_terms
 
 NEEDS_KOMBU = ("exchange", "routing_key", "connection", "router")
@@ -67,16 +68,22 @@ class Sender:
 
     def _begin(self, terms: Terms) -> Sending:
         with self._app.lend_producer() as producer:
-            channel, exchange = producer.channel, self._app.conf.event_exchange
-            topic = channel.event_topic(exchange, "task.sent") if terms.sends_event else ""
+            channel, exchange, origin = producer.channel, self._app.conf.event_exchange, anon_nodename()
+            one, many = (channel.event_topic(exchange, key) for key in ("task.sent", "task.multi"))
+            events = SentEvents(one, many, exchange, origin) if terms.sends_event else None
             process: Process = channel.process
-        return Sending(self._app, terms, process, topic, exchange, anon_nodename(), os.getpid())
+        return Sending(self._app, terms, process, events, origin, os.getpid())
+
+    def ready_form(self, name: str) -> Form | None:
+        """Return the form of a task of our ``Task`` for which no options are given, if it was made and still holds."""
+        form = self._usual.get(name)
+        # Asked first: it notices what was set since.
+        if form is not None and self.terms and form.sending is self._sending and form.sending.is_valid():
+            return form
+        return None
 
     def usual_form(self, task: Any, args: Any, kwargs: Any) -> Form | None:
         """Return the form of a task of our ``Task`` for which no options are given, see ``form``."""
-        known = self._usual.get(task.name)
-        if known is not None and known.sending is self.sending():
-            return known
         form = self.form(task.name, args, kwargs, task.usual_options())
         if form is not None and self.routes_by_name:
             self._usual[task.name] = form

@@ -2,53 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import msgspec
 from celery.utils.time import utcoffset
 
-if TYPE_CHECKING:
-    from taskapp.client.form import Sending
+from taskapp.broker.delivery import Message
+from taskapp.broker.message_format import to_json
 
-_to_json = msgspec.json.Encoder(enc_hook=str).encode
+QUARTER_HOUR_SECONDS = 900
+"""Zones change at full quarters of an hour."""
 
 
-def sent_event(sending: Sending, headers: dict[str, Any], queue: str) -> bytes:
-    """Return the event of the task with these headers."""
-    event = {
-        "hostname": sending.origin,
-        "utcoffset": utcoffset(),
-        "pid": sending.pid,
-        "clock": sending.app.clock.forward(),
+class SentEvents(NamedTuple):
+    """Publishes events of tasks that were sent: one as Celery does, several as Celery's workers do theirs."""
+
+    topic: str
+    """Channel of Redis for one."""
+    topic_of_many: str
+    exchange: str
+    hostname: str
+
+    def publication(self, messages: Sequence[Message]) -> tuple[str, bytes]:
+        """Return the channel and the kombu message with the events of ``messages``."""
+        if len(messages) == 1:
+            topic, key, body = self.topic, "task.sent", messages[0].event
+        else:
+            topic, key = self.topic_of_many, "task.multi"
+            body = b"[%b]" % b",".join([message.event for message in messages])
+        # Nobody acknowledges it, but each tag is another.
+        tag = to_json(messages[0].id)
+        return topic, b'{"body":%b,%b,"delivery_tag":%b}}' % (to_json(body.decode()), self._envelope(key), tag)
+
+    def _envelope(self, key: str) -> bytes:
+        return _envelope(self.exchange, self.hostname, key)
+
+
+@lru_cache(maxsize=16)
+def _envelope(exchange: str, hostname: str, key: str) -> bytes:
+    """Return a message of kombu's from behind its body to its delivery tag."""
+    properties = {
+        "delivery_mode": 1, "delivery_info": {"exchange": exchange, "routing_key": key}, "priority": 0,
+        "body_encoding": None,
+    }  # fmt: skip
+    message = {
+        "content-encoding": "utf-8", "content-type": "application/json", "headers": {"hostname": hostname},
+        "properties": properties,
+    }  # fmt: skip
+    return to_json(message)[1:-2]
+
+
+def usual_part(hostname: str, pid: int, name: str, queue: str) -> bytes:
+    """Return the beginning of the events of all tasks of a type, see ``sent_event``."""
+    usual = {
+        "hostname": hostname, "pid": pid, "name": name, "queue": queue, "exchange": "", "routing_key": queue,
+        "type": "task-sent",
+    }  # fmt: skip
+    return to_json(usual)[:-1]
+
+
+def sent_event(usual: bytes, clock: int, retries: Any, headers: dict[str, Any]) -> bytes:
+    """Return the event of the task with these headers.
+
+    Args:
+        usual: From ``usual_part``.
+        clock: The app's logical time.
+        retries: How often the task was run before.
+        headers: Of the task, as far as they are its own.
+    """
+    now = time()
+    own = {
+        "utcoffset": _utcoffset(int(now) // QUARTER_HOUR_SECONDS),
+        "clock": clock,
         "uuid": headers["id"],
         "root_id": headers["root_id"],
         "parent_id": headers["parent_id"],
-        "name": headers["task"],
         "args": headers["argsrepr"],
         "kwargs": headers["kwargsrepr"],
-        "retries": headers["retries"],
+        "retries": retries,
         "eta": headers["eta"],
         "expires": headers["expires"],
-        "queue": queue,
-        "exchange": "",
-        "routing_key": queue,
-        "timestamp": time(),
-        "type": "task-sent",
+        "timestamp": now,
     }
-    return _to_json(
-        {
-            "body": _to_json(event).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {"hostname": sending.origin},
-            "properties": {
-                "delivery_mode": 1,
-                "delivery_info": {"exchange": sending.event_exchange, "routing_key": "task.sent"},
-                "priority": 0,
-                "body_encoding": None,
-                # Nobody acknowledges it.
-                "delivery_tag": headers["id"],
-            },
-        }
-    )
+    return b"%b,%b" % (usual, to_json(own)[1:])
+
+
+@lru_cache(maxsize=1)
+def _utcoffset(_quarter: int) -> int:
+    return int(utcoffset())

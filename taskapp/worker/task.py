@@ -121,7 +121,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Do what Celery's ``apply_async`` does with the options."""
         shadow_name: Callable[..., str | None] = self.shadow_name
         shadow = options.get("shadow") or shadow_name(args, kwargs, options)
-        usual = {"ignore_result": self.ignore_result, "result_cls": self.AsyncResult}
+        result = self._application.AsyncResult if self._has_usual_result else self.AsyncResult
+        usual = {"ignore_result": self.ignore_result, "result_cls": result}
         return {**usual, **self._get_exec_options(), **options, "shadow": shadow, "task_type": self}
 
     def usual_options(self) -> dict[str, Any]:
@@ -131,6 +132,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @property
     def _has_usual_name(self) -> bool:
         return type(self).shadow_name is celery.Task.shadow_name
+
+    @property
+    def _has_usual_result(self) -> bool:
+        return type(self).AsyncResult is Task.AsyncResult and self._backend is None
 
     def __header__(self, *args: Any, **kwargs: Any) -> Any:
         """Take any arguments: Celery puts a check in the place of this, unless a class is registered."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis.connection import Connection
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from taskapp.broker.clock import Clock, Reading
 from taskapp.broker.dead_letters import DeadLetters
@@ -58,17 +57,16 @@ Fault = Literal["none", "unsent", "unanswered"]
 """``unsent``: the connection breaks before the call; ``unanswered``: after the server carried it out."""
 
 
-class LosingConnection(Connection):
-    """A connection that breaks when the next answer has been read, if it is told to."""
+class LosingSocket:
+    """A socket that breaks when the next answer has come."""
 
-    lose_next = False
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.sendall = real.sendall
 
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        answer = super().read_response(*args, **kwargs)
-        if self.lose_next:
-            self.disconnect()
-            raise RedisConnectionError("the answer was lost")
-        return answer
+    def recv(self, size: int) -> bytes:
+        self._real.recv(size)
+        raise ConnectionResetError("the answer was lost")
 
 
 class World:
@@ -82,7 +80,7 @@ class World:
         self.base_ms = int(self.control.command("TIME")[0]) * 1_000
         self.model = Engine()
         self.observer = Observer(self.control, PREFIX, self.base_ms, (*TASKS, "elsewhere"))
-        self.producer = Producer(self.link(LosingConnection), OPTIONS, deadline_seconds=5.0)
+        self.producer = Producer(self.link(), OPTIONS, deadline_seconds=5.0)
         self.producer.clock = Steered(self)
         self.told: list[Buried] = []
         self.reaper = Heartbeat(self.link(), OPTIONS, Steered(self), self.told.extend)
@@ -96,11 +94,11 @@ class World:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def connect(self, kind: type[Connection] = Connection) -> Connection:
-        return kind(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=10)
+    def connect(self) -> Connection:
+        return Connection(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=10)
 
-    def link(self, kind: type[Connection] = Connection) -> Link:
-        return Link(lambda: self.connect(kind), self.package)
+    def link(self) -> Link:
+        return Link(self.connect, self.package)
 
     def load_scripts(self) -> None:
         """Let the server know every script, as one that has run for a while does."""
@@ -179,7 +177,8 @@ class World:
         if fault == "unanswered":
             self.load_scripts()
             self.producer.link.command("PING")
-            self.producer.link._connection.lose_next = True
+            line = self.producer.link._line
+            line.socket = LosingSocket(line.socket)
         else:
             self.control.command("CLIENT", "KILL", "ID", self.producer.link.command("CLIENT", "ID"))
 

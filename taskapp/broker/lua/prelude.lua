@@ -67,18 +67,18 @@ local function set_aside(key, queue)
   redis.call('RENAME', key, key_aside(queue, NOW .. ':' .. redis.call('HINCRBY', key_counts(), 'set_aside', 1)))
 end
 
-local function put(command, queue, priority, blob)
+local function put(command, queue, priority, ...)
   local key = ready_key(queue, priority)
-  local answer = redis.pcall(command, key, blob)
+  local answer = redis.pcall(command, key, ...)
   if type(answer) == 'table' and answer.err then
     if not string.find(answer.err, 'WRONGTYPE', 1, true) then error(answer.err) end
     set_aside(key, queue)
-    redis.call(command, key, blob)
+    redis.call(command, key, ...)
   end
 end
 
-local function put_behind(queue, priority, blob) put('LPUSH', queue, priority, blob) end
-local function put_in_front(queue, priority, blob) put('RPUSH', queue, priority, blob) end
+local function put_behind(queue, priority, ...) put('LPUSH', queue, priority, ...) end
+local function put_in_front(queue, priority, ...) put('RPUSH', queue, priority, ...) end
 
 local function delay(queue, priority, id, blob, due)
   -- A message from elsewhere gets a header, which keeps its priority.

@@ -1,7 +1,9 @@
 -- Push messages: ready, or delayed when due lies ahead. All or none.
--- 3 producer ('' for none), 4 number of this push, then per message: queue, priority, due (ms, 0 now), id, blob,
--- topic of its event ('' for none), event
-local producer = ARGV[3]
+-- 3 producer ('' for none), 4 number of this push, 5 how many publications, then per publication: channel, event;
+-- then any number of
+--   queue, priority, count, so many messages that are due now
+--   queue, priority, 0, due (ms), id, one message
+local producer, news = ARGV[3], tonumber(ARGV[5] or 0)
 if producer ~= '' then
   local key = key_producer(producer)
   if redis.call('GET', key) == 'closed' then return redis.error_reply('CLOSED this push was given up') end
@@ -9,15 +11,19 @@ if producer ~= '' then
   redis.call('SET', key, ARGV[4], 'EX', 3600)
 end
 local last
-for i = 5, #ARGV, 7 do
-  local queue, priority, due = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+local i = 6 + 2 * news
+while i <= #ARGV do
+  local queue, priority, count = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local first, due = i + 3, 0
+  if count == 0 then first, due, count = i + 5, tonumber(ARGV[i + 3]), 1 end
   if due > NOW then
-    delay(queue, priority, ARGV[i + 3], ARGV[i + 4], due)
+    delay(queue, priority, ARGV[i + 4], ARGV[first], due)
   else
-    put_behind(queue, priority, ARGV[i + 4])
+    put_behind(queue, priority, unpack(ARGV, first, first + count - 1))
     if queue ~= last then wake(queue); last = queue end
   end
-  -- Never an error: the message is queued by now.
-  if ARGV[i + 5] ~= '' then redis.pcall('PUBLISH', ARGV[i + 5], ARGV[i + 6]) end
+  i = first + count
 end
+-- Never an error: the messages are queued by now.
+for n = 6, 4 + 2 * news, 2 do redis.pcall('PUBLISH', ARGV[n], ARGV[n + 1]) end
 return {NOW, WALL, OFFSET}
