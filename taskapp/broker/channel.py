@@ -55,9 +55,9 @@ class QoS(_VirtualQoS):
         """Take note of a message that is being handed out."""
         self._delivered[delivery_tag] = message
 
-    def forget(self, delivery_tag: str) -> None:
-        """Take note that a message is done with. Any thread may."""
-        self._delivered.pop(delivery_tag, None)
+    def forget(self, delivery_tag: str) -> bool:
+        """Take note that a message is done with; say whether it was not known yet. Any thread may."""
+        return self._delivered.pop(delivery_tag, None) is not None
 
     def ack(self, delivery_tag: str) -> None:
         """Settle."""
@@ -296,10 +296,14 @@ class EngineChannel(_Mixin):
 
     # --- what becomes of a message ----------------------------------------------------------------
 
+    def ended(self, tag: str) -> None:
+        """Free the place of a message whose run has ended, though it is not settled yet."""
+        if self.qos.forget(tag):
+            self._note_run(tag)
+
     def settle(self, tag: str, settlement: Settlement | None = None) -> None:
         """Finish a claim, with all that its run left. Any thread may."""
-        self.qos.forget(tag)
-        self._note_run(tag)
+        self.ended(tag)
         self.process.node.settle(tag, settlement)
 
     def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
@@ -309,8 +313,7 @@ class EngineChannel(_Mixin):
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
         """Move a message to the dead letters, otherwise as ``settle`` does."""
-        self.qos.forget(tag)
-        self._note_run(tag)
+        self.ended(tag)
         self.process.node.bury(tag, reason, detail, settlement)
 
     def park(self, tag: str, task: str) -> None:

@@ -141,7 +141,7 @@ class Consumer:
         return min(max(0.0, self._look_at - monotonic()), LOOK_SECONDS)
 
     def _has_free_slot(self) -> bool:
-        return any(self._slots.free(kind) > 0 for kind in self._ahead)
+        return self.node.has_room() and any(self._slots.free(kind) > 0 for kind in self._ahead)
 
     def _all_ahead(self) -> Iterator[Claimed]:
         return (message for ahead in self._ahead.values() for message in ahead.messages)
@@ -152,7 +152,7 @@ class Consumer:
         if self._claiming or self._held_alone():
             return
         wanted = {kind: self._slots.wanted(kind, len(ahead.messages)) for kind, ahead in self._ahead.items()}
-        want = max(0, min(sum(wanted.values()), CLAIMED_AT_ONCE))
+        want = max(0, min(sum(wanted.values()), CLAIMED_AT_ONCE)) if self.node.has_room() else 0
         is_time = monotonic() >= self._look_at or any(wanted[kind] for kind in self._filled)
         if not self._must_claim and not (want and is_time):
             return

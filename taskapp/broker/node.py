@@ -335,6 +335,10 @@ class Node:
         """Send plain commands nobody waits for; say whether they went out."""
         return all(self.pipe.ask(*command, on_answer=self._ignore) for command in commands)
 
+    def has_room(self) -> bool:
+        """Say whether this node may hold more messages than it does."""
+        return self._role.has_room()
+
     def has(self, task: str) -> bool:
         """Say whether this node runs ``task``."""
         types = self._types()

@@ -47,6 +47,11 @@ def nothing(_: Iterable[Buried]) -> None:
     """Do nothing."""
 
 
+def always() -> bool:
+    """Say yes."""
+    return True
+
+
 def no_types() -> Mapping[str, str]:
     """Return the types of a node that takes whatever comes."""
     return {}
@@ -64,5 +69,7 @@ class Role:
     """Its slots, if they are of several kinds."""
     isolates: bool = True
     """Whether a task that kills its process kills nothing else (child processes)."""
+    has_room: Callable[[], bool] = field(default=always)
+    """Whether it may claim more: what has run and waits for its result to be stored is bounded."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
     """Told of messages the engine buried by itself; called on any thread."""

@@ -62,7 +62,7 @@ class Event(NamedTuple):
 class Settlement:
     """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
 
-    __slots__ = ("chords", "events", "finished", "kept", "messages", "parts", "results")
+    __slots__ = ("chords", "elsewhere", "events", "finished", "kept", "messages", "parts", "results")
 
     def __init__(self) -> None:
         self.results: list[Result] = []
@@ -72,6 +72,9 @@ class Settlement:
         self.finished: list[str] = []
         """Chords whose parts were read and are not needed any more."""
         self.events: list[Event] = []
+        self.elsewhere: list[Any] = []
+        """What is stored before all of this, in this order, by the result backend and in its own words:
+        on a server of its own, or too large for one step."""
         self.kept = 0
         """So many messages stay when the rest is dropped."""
 
@@ -97,7 +100,7 @@ class Settlement:
     def drop(self) -> None:
         """Forget what was collected for a success that is none, except what is kept."""
         del self.messages[self.kept :]
-        for collected in (self.results, self.parts, self.chords, self.finished, self.events):
+        for collected in (self.results, self.parts, self.chords, self.finished, self.events, self.elsewhere):
             collected.clear()
 
     def steps(self) -> list[Any]:

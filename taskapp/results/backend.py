@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,17 +18,18 @@ from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 
-from taskapp.broker.settlement import Result, collecting, current
+from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
+from taskapp.results.later import Later
 from taskapp.results.started import StartedWriter
-from taskapp.results.store import Outcome, Record, Store, fence_of
+from taskapp.results.store import ChordSize, Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
 
 _to_json = JSONEncoder().encode
 
 TRAVELS_BYTES = 1_000_000
-"""A larger result is written by itself, over the connection that waits for results."""
+"""A larger result is written by itself, before its run is settled, and by a child process itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Results(Chords):
         self.thread_safe = True
         self._store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
         self._started = StartedWriter(self._write_started)
+        self._is_child = False
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     # --- storing ------------------------------------------------------------------------------
@@ -83,6 +86,8 @@ class Results(Chords):
     ) -> Any:
         """Store what ``encode_result`` gave, while the server is away for up to ``result_retry_seconds``.
 
+        What a run leaves at its end is only collected: it is stored when the run is settled, or before by ``later``.
+
         Raises:
             BackendStoreError: It takes more than Redis can hold in one value (512 MB).
             kombu.exceptions.EncodeError: It cannot be encoded.
@@ -93,14 +98,46 @@ class Results(Chords):
         if state == states.STARTED and self.started_after_seconds:
             self._started.hold(arguments[0], arguments, self.started_after_seconds)
         else:
-            self._started.drop(arguments[0])
-            record = self._record(*arguments)
-            run = current()
-            if run is not None and self._settles and len(record.value) <= TRAVELS_BYTES:
-                run.results.append(Result(record.key, record.value, record.keep_seconds))
-            else:
-                self._write(record, retry_seconds=self.result_retry_seconds)
+            self._take(self._record(*arguments))
         return result
+
+    def _take(self, record: Record) -> None:
+        run, is_small = current(), len(record.value) <= TRAVELS_BYTES
+        if run is not None and is_small and self._settles:
+            self._started.drop(record.task_id)
+            run.results.append(Result(record.key, record.value, record.keep_seconds))
+        elif run is not None and (is_small or not self._is_child):
+            self._started.forget(record.task_id)
+            run.elsewhere.append(record)
+        else:
+            self._started.drop(record.task_id)
+            self._write(record, retry_seconds=self.result_retry_seconds)
+
+    @cached_property
+    def later(self) -> Later:
+        """Stores what ended runs have for this server, so that nobody else waits for it."""
+        return Later(self.store_elsewhere)
+
+    def store_elsewhere(self, settlement: Settlement, *, retry_seconds: float = math.inf) -> None:
+        """Store what ``settlement`` has for this server, and note there what follows from that.
+
+        Raises:
+            ResultServerGone: The server was away for ``retry_seconds``.
+            redis.ResponseError: The server refused it for good.
+        """
+        while settlement.elsewhere:
+            step = settlement.elsewhere[0]
+            if isinstance(step, Record):
+                self._started.drop(step.task_id)
+                self._write(step, retry_seconds=retry_seconds)
+            elif isinstance(step, Chord):
+                self._store.begin_chord(step, retry_seconds=retry_seconds)
+            elif isinstance(step, ChordSize):
+                self._store.set_chord_size(*step, retry_seconds=retry_seconds)
+            else:
+                with settling(settlement), collecting():
+                    self._count(step, retry_seconds=retry_seconds)
+            del settlement.elsewhere[0]
 
     @cached_property
     def _settles(self) -> bool:
@@ -287,5 +324,6 @@ def _leave_to_parent(backend: weakref.ref[Results]) -> None:
     """Make a forked child use clients of its own: another thread may have held the lock of their pool."""
     if (itself := backend()) is not None:
         scripts = ("_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script")
-        for name in ("client", "awaiter", *scripts):
+        for name in ("client", "awaiter", "later", *scripts):
             itself.__dict__.pop(name, None)
+        itself._is_child = True

@@ -17,7 +17,7 @@ from celery.result import GroupResult, allow_join_result, result_from_tuple
 from celery.utils.functional import _regen  # type: ignore[attr-defined]  # missing in the stubs
 
 from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
-from taskapp.results.store import Store
+from taskapp.results.store import ChordSize, CountedPart, Store
 
 # Mixed into two backends of Celery; a common base there would be one too many.
 _Mixin: Any = object
@@ -45,28 +45,27 @@ class Chords(_Mixin):
         about = self.encode({"body": body, "header": self._shape(chord_id, header)})
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
         chord = Chord(chord_id, 0, _bytes(about), finish, self.chord_expires or 0)
-        run = self._run_that_settles()
-        if run is not None:
+        if (run := current()) is None:
+            self._store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS)
+        elif self._lies_beside_messages:
             run.chords.append(chord)
         else:
-            self._store.begin_chord(chord, retry_seconds=self._patience_seconds())
+            run.elsewhere.append(chord)
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts a chord waits for, before the last of its header is sent."""
-        run = self._run_that_settles()
+        run, size = current(), ChordSize(group_id, chord_size, self.chord_expires or 0)
         begun = [chord for chord in run.chords if chord.id == group_id] if run is not None else []
         if run is not None and begun:
             run.chords[run.chords.index(begun[-1])] = begun[-1]._replace(size=chord_size)
+        elif run is not None and not self._lies_beside_messages:
+            run.elsewhere.append(size)
         else:
-            seconds = self.chord_expires or 0
-            self._store.set_chord_size(group_id, chord_size, seconds, retry_seconds=self._patience_seconds())
+            self._store.set_chord_size(*size, retry_seconds=self._patience_seconds())
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Let a chord wait for one part more."""
         self._store.extend_chord(chord_id, retry_seconds=self._patience_seconds())
-
-    def _run_that_settles(self) -> Settlement | None:
-        return current() if self._lies_beside_messages else None
 
     def _patience_seconds(self) -> float:
         return PATIENCE_SECONDS if current() is None else float(self.result_retry_seconds)
@@ -100,19 +99,31 @@ class Chords(_Mixin):
             request.group, request.id, int(state not in states.PROPAGATE_STATES), _bytes(self.encode(part)),
             self.chord_expires or 0,
         )  # fmt: skip
-        run = self._run_that_settles()
-        if run is not None:
+        run = current()
+        if run is not None and self._lies_beside_messages:
             run.parts.append(counted)
             return
         queue = (request.delivery_info or {}).get("routing_key") or next(iter(self.app.amqp.queues))
-        if self._store.count_part(counted, queue, retry_seconds=self.result_retry_seconds):
-            self._send_finish(request.group, queue)
+        counted_there = CountedPart(counted, queue)
+        if run is not None:
+            run.elsewhere.append(counted_there)
+        else:
+            self._count(counted_there, retry_seconds=self.result_retry_seconds)
+
+    def _count(self, counted: CountedPart, *, retry_seconds: float) -> None:
+        part, queue = counted
+        if self._store.count_part(part, queue, retry_seconds=retry_seconds):
+            self._send_finish(part.chord, queue)
 
     # --- finishing --------------------------------------------------------------------------------
 
     def finish_chord(self, chord_id: str) -> None:
-        """Send the body of a chord whose parts are all there, or fail it. Running it again sends nothing."""
-        about, parts = self._store.read_chord(chord_id, retry_seconds=self.result_retry_seconds)
+        """Send the body of a chord whose parts are all there, or fail it. Running it again sends nothing.
+
+        Raises:
+            ResultServerGone: The server is away; ask again.
+        """
+        about, parts = self._store.read_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
         if about is None:
             logger.info("chord %s is finished already, or has expired", chord_id)
             return

@@ -36,11 +36,13 @@ class Outage:
 
     Args:
         doing: What has to wait, for the log: ``storing the result of task …``.
-        patience_seconds: How long to go on trying.
+        patience_seconds: How long to go on trying; ``math.inf``: until it is back.
     """
 
     def __init__(self, doing: str, patience_seconds: float) -> None:
         self._doing, self._patience_seconds = doing, patience_seconds
+        ends = math.isfinite(patience_seconds)
+        self._until = f"giving up after {patience_seconds:.0f} s" if ends else "trying until it is back"
         self._start_over()
 
     def _start_over(self) -> None:
@@ -62,8 +64,8 @@ class Outage:
         if now - self._reported_at >= REPORT_EVERY_SECONDS:
             self._reported_at = now
             logger.warning(
-                "%s has to wait: the result server is away for %.1f s, giving up after %.0f s: %s",
-                self._doing, away_seconds, self._patience_seconds, error,
+                "%s has to wait: the result server is away for %.1f s, %s: %s",
+                self._doing, away_seconds, self._until, error,
                 extra={"action": "result_server_away"},
             )  # fmt: skip
         time.sleep(min(self._pause_seconds, at_most_seconds, self._patience_seconds - away_seconds))

@@ -8,15 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-AT_ONCE = 100
-"""Records written under the lock at a time, so that tasks that end do not wait long for it."""
-
 
 class StartedWriter:
     """Writes what was held for long enough, on one daemon thread that starts with the first record.
 
     ``drop`` returns only when the record of that task is written or never will be, so what is
-    written for the task afterwards comes later.
+    written for the task afterwards comes later. Nothing else waits for the server.
 
     Args:
         write: Writes one record; raises nothing.
@@ -30,6 +27,9 @@ class StartedWriter:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._held: dict[str, tuple[float, Any]] = {}
+        self._writing = threading.Lock()
+        self._written = ""
+        """The task whose record is being written, or was the last."""
         self._has_work = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -47,29 +47,34 @@ class StartedWriter:
             self._has_work.set()
 
     def drop(self, task_id: str) -> None:
-        """Forget the record of ``task_id``, if there is one."""
+        """Forget the record of ``task_id``, if there is one; one that is being written is waited for."""
+        if not self.forget(task_id) and self._written == task_id and self._pid == os.getpid():
+            with self._writing:
+                pass
+
+    def forget(self, task_id: str) -> bool:
+        """Forget the record of ``task_id`` if it is held; say whether it was. Does not wait for the server."""
         if self._thread is None or self._pid != os.getpid():
-            return
+            return False
         with self._lock:
-            self._held.pop(task_id, None)
+            return self._held.pop(task_id, None) is not None
 
     def _run(self) -> None:
         while True:
             self._has_work.wait()
-            with self._lock:
-                pause_seconds = self._write_due()
-                if pause_seconds is None:
-                    self._has_work.clear()
-            time.sleep(pause_seconds or 0)
+            time.sleep(self._write_next())
 
-    def _write_due(self) -> float | None:
-        """Write what is due, at most ``AT_ONCE``; return the seconds to the next, None if there is none."""
-        for _ in range(AT_ONCE):
-            if not self._held:
-                return None
-            task_id, (due_at, record) = next(iter(self._held.items()))
-            if (seconds := due_at - time.monotonic()) > 0:
-                return seconds
-            del self._held[task_id]
+    def _write_next(self) -> float:
+        """Write the first record if it is due; return the seconds to wait then."""
+        with self._writing:
+            with self._lock:
+                if not self._held:
+                    self._has_work.clear()
+                    return 0.0
+                task_id, (due_at, record) = next(iter(self._held.items()))
+                if (seconds := due_at - time.monotonic()) > 0:
+                    return seconds
+                del self._held[task_id]
+                self._written = task_id
             self._write(record)
         return 0.0

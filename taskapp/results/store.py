@@ -56,6 +56,21 @@ class Record(NamedTuple):
     fence: Fence
 
 
+class ChordSize(NamedTuple):
+    """How many parts a chord waits for, said after it began."""
+
+    chord: str
+    size: int
+    keep_seconds: int
+
+
+class CountedPart(NamedTuple):
+    """A part of a chord that is counted where no message lies, and where its own message came from."""
+
+    part: ChordPart
+    queue: str
+
+
 def fence_of(request: Any, task_id: str, *, with_lease: bool) -> Fence:
     """Return the fence of the run that ``request`` (a Celery ``Context``) describes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -112,6 +113,7 @@ def describe_worker(sender: Any, **_: Any) -> None:
     process.role.types = lambda: {name: slots.kind(name) if (slots := process.role.slots) else "" for name in app.tasks}
     choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
+    process.role.has_room = partial(_has_room, app)
     process.role.on_buried = Teller(app).tell
 
 
@@ -142,8 +144,16 @@ def freeze_what_stays(**_: Any) -> None:
     gc.set_threshold(10_000, 10, 100)
 
 
-def give_all_back(**_: Any) -> None:
-    """Give back what this worker still holds, and end its lease."""
+def _has_room(app: Any) -> bool:
+    later = app.backend.__dict__.get("later")  # made when there is something to store later
+    return later is None or bool(later.has_room())
+
+
+def give_all_back(sender: Any, **_: Any) -> None:
+    """Give back what this worker still holds, and end its lease; results that can be stored in time are."""
+    later, drain = sender.app.backend.__dict__.get("later"), sender.drain
+    if later is not None:
+        later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
     process.close_nodes()
 
 

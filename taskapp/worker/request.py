@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from time import monotonic, time
 from typing import Any, NamedTuple, Self
 from weakref import ref
@@ -27,6 +27,8 @@ from kombu.utils.objects import cached_property
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement, collecting, settling
 from taskapp.errors import OutOfMemory
+from taskapp.results.backend import Results
+from taskapp.results.later import Ended
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
 
@@ -46,6 +48,9 @@ class Fate(NamedTuple):
     reason: str = ""
     """Buried for this reason; else it is settled."""
     detail: str = ""
+
+
+FINISHED = Fate()
 
 
 class Request(_Stock):
@@ -170,7 +175,7 @@ class Request(_Stock):
         if self._task.acks_late and not self.acknowledged:
             if self._is_claimed():
                 self.acknowledged = True
-                self.message.channel.settle(self.message.delivery_tag, settlement)
+                self._carry_out(FINISHED, settlement)
             else:
                 self.acknowledge()
         if wants_task_events(self._eventer):
@@ -214,6 +219,8 @@ class Request(_Stock):
 
     def _success_was_stored(self) -> Any:
         context = self._context
+        if self._is_claimed() and self._task.acks_late and isinstance(self._task.backend, Results):
+            return False  # what a run leaves is stored by this process alone
         if context.callbacks or context.chain or context.chord:
             return False  # the result was, what follows it went with the process
         stored = super()._success_was_stored()
@@ -251,10 +258,21 @@ class Request(_Stock):
         channel, tag = self.message.channel, self.message.delivery_tag
         if fate.back:
             channel.give_back(tag, fate.back)
+        elif settlement is not None and settlement.elsewhere:
+            # Its slot is free: what the result server takes its time for holds up nobody.
+            channel.ended(tag)
+            self._task.backend.later.put(
+                Ended(settlement, partial(self._carry_out, fate, settlement), partial(self._refused, fate))
+            )
         elif fate.reason:
             channel.bury(tag, fate.reason, fate.detail, settlement)
         else:
             channel.settle(tag, settlement)
+
+    def _refused(self, fate: Fate, error: Exception) -> None:
+        """Keep a message whose end could not be recorded."""
+        detail = fate.detail or f"its result was refused: {type(error).__name__}: {error}"
+        self._carry_out(Fate(reason=fate.reason or "failed", detail=detail))
 
     def _decide(self, fate: Fate) -> None:
         self.acknowledged = True
