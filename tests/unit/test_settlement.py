@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
@@ -15,8 +17,15 @@ from taskapp.broker.settlement import Chord, ChordPart, Event, Result, Settlemen
 from taskapp.errors import TooManyFollowUps
 
 
+class Announced(NamedTuple):
+    topic: str
+
+    def publication(self, messages: Sequence[Message]) -> tuple[str, bytes]:
+        return self.topic, b",".join(message.event for message in messages)
+
+
 def message(name: str) -> Message:
-    return Message("default", 0, 0, name, name.encode(), "topic", b"news")
+    return Message("default", 0, 0, name, name.encode(), b"news", Announced("topic"))
 
 
 def whole() -> Settlement:
