@@ -261,6 +261,7 @@ app = Application(
     "taskapp",
     loader=Loader,
     amqp="taskapp.application:Amqp",
+    events="taskapp.worker.events:Events",
     task_cls="taskapp.worker.task:Task",
 )
 app.user_options["preload"].add(

@@ -173,19 +173,25 @@ class EngineChannel(_Mixin):
             logger.warning("a reply to a remote-control command was lost: %s", error)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
-        """Publish an event or a command; an event is dropped while the server is away."""
-        is_event = exchange.startswith("celeryev")
-        if is_event and monotonic() < self._events_lost_until:
-            return
+        """Publish an event or a command."""
         body = to_json(self._as_json(message))
-        topics = [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
-        commands: list[Command] = [("PUBLISH", topic, body) for topic in topics]
-        if not is_event:
-            self._publish(commands)
-        elif run := current_settlement():
+        if exchange.startswith("celeryev"):
+            self.publish_event(exchange, routing_key, body)
+        else:
+            self._publish([("PUBLISH", topic, body) for topic in self._topics(exchange, routing_key)])
+
+    def publish_event(self, exchange: str, routing_key: str, body: bytes) -> None:
+        """Publish kombu's message with an event; it is dropped while the server is away."""
+        if monotonic() < self._events_lost_until:
+            return
+        topics = self._topics(exchange, routing_key)
+        if run := current_settlement():
             run.events += [Event(topic, body) for topic in topics]
         else:
-            self._publish_events(commands)
+            self._publish_events([("PUBLISH", topic, body) for topic in topics])
+
+    def _topics(self, exchange: str, routing_key: str) -> list[str]:
+        return [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
 
     def _publish(self, commands: list[Command]) -> None:
         self.process.producer.link.pipeline(commands)

@@ -131,6 +131,14 @@ class Consumer:
         self._claim_more()
         self._wait()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to do until an answer comes that is on its way, or ``due_seconds`` are over."""
+        if not self.node.pipe.is_open or self._must_claim:
+            return False
+        is_waiting = self.waiting.is_open and bool(self.waiting.unanswered) and not any(self._all_ahead())
+        return self._claiming or is_waiting
+
     def due_seconds(self) -> float:
         """Return in how many seconds to ``tick`` although nothing has happened."""
         waiting_since = [ahead.since for ahead in self._ahead.values() if ahead.messages]

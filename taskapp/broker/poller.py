@@ -145,7 +145,9 @@ class Poller(redis.MultiChannelPoller):
         watched = self._watched.get(fileno)
         if watched is not None:
             watched[1]()
-            self._tick()
+            # On the inner loop whoever frees a slot says so by itself.
+            if self._inner is None or not all(consumer.is_quiet for consumer in self._consumers):
+                self._tick()
             return True
         try:
             return super().on_readable(fileno)

@@ -33,11 +33,16 @@ class SentEvents(NamedTuple):
             topic, key = self.topic_of_many, "task.multi"
             body = b"[%b]" % b",".join([message.event for message in messages])
         # Nobody acknowledges it, but each tag is another.
-        tag = to_json(messages[0].id)
-        return topic, b'{"body":%b,%b,"delivery_tag":%b}}' % (to_json(body.decode()), self._envelope(key), tag)
+        return topic, event_message(body, self.exchange, self.hostname, key, to_json(messages[0].id))
 
-    def _envelope(self, key: str) -> bytes:
-        return _envelope(self.exchange, self.hostname, key)
+
+def event_message(body: bytes, exchange: str, hostname: str, routing_key: str, tag: bytes) -> bytes:
+    """Return kombu's message with the event, or the list of events, in ``body``; ``tag`` is JSON too."""
+    return b'{"body":%b,%b,"delivery_tag":%b}}' % (
+        to_json(body.decode()),
+        _envelope(exchange, hostname, routing_key),
+        tag,
+    )
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,35 @@
+"""Celery's events, published over the engine's connection without kombu's detours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.app import events as stock_app
+from celery.events import dispatcher as stock
+
+from taskapp.broker.channel import EngineChannel
+from taskapp.broker.message_format import to_json
+from taskapp.client.sent_event import event_message
+
+# The stubs lack half of both.
+_Events: Any = stock_app.Events
+_Dispatcher: Any = stock.EventDispatcher
+
+
+class Dispatcher(_Dispatcher):
+    """Sends events: those of one turn of the loop at once."""
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, *args: Any, **options: Any) -> None:
+        channel = producer.channel if producer is not None else None
+        if not isinstance(channel, EngineChannel) or self.serializer != "json":
+            super()._publish(event, producer, routing_key, *args, **options)
+            return
+        # Any tag will do, for nobody acknowledges an event.
+        message = event_message(to_json(event), self.exchange.name, self.hostname, routing_key, b'"event"')
+        channel.publish_event(self.exchange.name, routing_key, message)
+
+
+class Events(_Events):
+    """Celery's events with our dispatcher."""
+
+    dispatcher_cls = "taskapp.worker.events:Dispatcher"
