@@ -117,6 +117,23 @@ class Application(Celery):
                 logger.debug("task %s is submitted once more: %s", task_id, error)
         return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
 
+    def submit_member(self, task: Any, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> bool:
+        """Send a task of a group, of our ``Task``, with these headers; say whether it could be sent so.
+
+        Inside ``producer_or_acquire`` nothing goes out yet. Errors as with ``send_task``.
+        """
+        form = self.sender.ready_form(task.name)
+        if form is None:
+            self.trying(task.name, headers["id"], lambda: self.sender.usual_form(task, args, kwargs))
+            form = self.sender.ready_form(task.name)
+        if form is None:
+            return False
+        try:
+            form.send(args, kwargs, headers["id"], headers)
+        except NotQueued as error:
+            raise self._unavailable(task.name, headers["id"], error) from error
+        return True
+
     def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
         form = self.sender.usual_form(task, args, kwargs)
         if form is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from celery import signals
@@ -15,6 +17,7 @@ from taskapp.client.stencil import Stencil
 from taskapp.client.terms import Terms
 from taskapp.settings import get_settings
 
+NO_MORE: Mapping[str, Any] = MappingProxyType({})
 TIMED = ("countdown", "eta", "expires")
 _before, _after = signals.before_task_publish, signals.after_task_publish
 
@@ -57,10 +60,26 @@ class Form:
         return self._sending
 
     def submit(self, args: Any, kwargs: Any, task_id: str) -> Any:
-        """Send a task with these arguments; return its result.
+        """Send a task with these arguments; return its result. Errors are those of ``send``."""
+        options = self._options
+        parent = self.send(args, kwargs, task_id)
+        result = self._result(task_id)
+        result.ignored = options.get("ignore_result")
+        if parent is not None and options.get("add_to_parent", True):
+            parent.add_trail(result)
+        return result
+
+    def send(self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE) -> Any:
+        """Send a task with these arguments; return the task that does so, if one does.
+
+        Args:
+            args: Arguments.
+            kwargs: The same.
+            task_id: Its id.
+            headers: More of those in which one task differs from the next, see ``stencil.OWN_HEADERS``.
 
         Raises:
-            InvalidPayload: They are not JSON.
+            InvalidPayload: The arguments are not JSON.
             PayloadTooLarge: They take too much.
             PushError: See ``Producer.push``.
         """
@@ -76,15 +95,13 @@ class Form:
         parent = app.current_worker_task
         if parent is not None:
             self._inherit(parent.request, own, properties)
+        if headers:
+            own.update(headers)
         if self._stencil is not None and not _before.receivers and not _after.receivers:
             self._post_plain(self._stencil, arguments, own, properties)
         else:
             self._post(args, kwargs, arguments, own, properties)
-        result = self._result(task_id)
-        result.ignored = options.get("ignore_result")
-        if parent is not None and options.get("add_to_parent", True):
-            parent.add_trail(result)
-        return result
+        return parent
 
     def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
         """Return the headers in which this task differs from others; see ``stencil.OWN_HEADERS``."""
@@ -93,6 +110,7 @@ class Form:
         own = {
             "id": task_id, "root_id": options.get("root_id") or task_id, "parent_id": options.get("parent_id"),
             "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": None, "expires": None,
+            "group": options.get("group_id"), "group_index": options.get("group_index"),
         }  # fmt: skip
         if self._is_timed:
             message.set_times(own, options, self._sending.app.now())

@@ -10,7 +10,7 @@ from taskapp.broker.envelope import seal
 
 _pack = msgspec.msgpack.Encoder(enc_hook=str).encode
 
-OWN_HEADERS = ("id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "eta", "expires")
+OWN_HEADERS = ("id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "eta", "expires", "group", "group_index")
 """Those in which one task differs from the next."""
 _FIRST_OF_MANY = 16
 """A mapping with fewer entries has a header of one byte in MessagePack, and one of three above."""

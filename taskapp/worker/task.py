@@ -12,6 +12,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.broker.settlement import collecting, settling
+from taskapp.client.canvas import TaskSignature
 from taskapp.client.many import Call, Submit, asubmit_many, submit_many
 from taskapp.client.results import EagerResult
 from taskapp.errors import InvalidPayload, PermanentError
@@ -84,9 +85,23 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
                 starargs = (named, *starargs[1:])
             elif kwargs:
                 starkwargs["kwargs"] = named
-        return super().signature(args, *starargs, **starkwargs)
+        starkwargs.setdefault("app", self.app)
+        return TaskSignature(self, args, *starargs, **starkwargs)
 
     subtask = signature
+
+    def submit_member(self, args: Any, kwargs: Any, headers: dict[str, Any]) -> bool:
+        """Submit a task of a group, with these headers; say whether it could be done without Celery's way there.
+
+        Raises:
+            InvalidPayload: An argument does not fit; nothing was queued.
+        """
+        if type(self).apply_async is not Task.apply_async or not self._has_usual_name or self.__v2_compat__:
+            return False
+        if payload := self.payload():
+            args, kwargs = payload.to_json(args, kwargs)
+        args, kwargs = self._checked_call(args, kwargs, {})
+        return bool(self._application.submit_member(self, args, kwargs, headers))
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Submit, as Celery does; the arguments are checked first.

@@ -1,0 +1,71 @@
+"""Signatures of our tasks: in a group or the header of a chord they cost little more than the tasks themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.canvas import Signature
+
+from taskapp.client.message import new_id
+
+# The stubs lack half of it.
+_Signature: Any = Signature
+
+OF_MEMBERS = {"task_id": "id", "root_id": "root_id", "group_id": "group", "group_index": "group_index"}
+"""Options a group gives its tasks, and the headers they become."""
+OF_GROUPS = frozenset({"producer", "add_to_parent", "chord", "group_id", "args", "kwargs"})
+"""What a group without options of its own passes on when it sends its tasks."""
+
+
+class TaskSignature(_Signature):
+    """Celery's signature of one task. What has options of its own goes Celery's way."""
+
+    _app: Any
+    _type: Any
+    _is_member = False
+    """Whether its options are those a group gave it, and no others."""
+
+    def clone(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Return a copy, with more arguments and other options where they are given."""
+        if args or kwargs or options or self["options"] or self._type is None:
+            return super().clone(args, kwargs, **options)
+        copy = TaskSignature(self)
+        copy["kwargs"], copy["options"] = dict(self["kwargs"]), {}
+        copy._app, copy._type = self._app, self._type
+        return copy
+
+    def freeze(
+        self, _id: str | None = None, group_id: str | None = None, chord: Any = None, root_id: str | None = None,
+        parent_id: str | None = None, group_index: int | None = None,
+    ) -> Any:  # fmt: skip
+        """Give it its id; return its result."""
+        options = self["options"]
+        if options or chord or parent_id or not group_id or group_index is None or self._type is None:
+            return super().freeze(_id or new_id(), group_id, chord, root_id, parent_id, group_index)
+        self._is_member = True
+        options["task_id"] = task_id = _id or new_id()
+        if root_id:
+            options["root_id"] = root_id
+        options["reply_to"] = self._type.app.thread_oid
+        options["group_id"], options["group_index"] = group_id, group_index
+        return self._type.AsyncResult(task_id)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
+        """Submit it."""
+        if self._is_plain_member(args, kwargs, options):
+            own = self["options"]
+            headers = {header: own[option] for option, header in OF_MEMBERS.items() if option in own}
+            if self._type.submit_member(self["args"], self["kwargs"], headers):
+                return None  # a group knows its results
+        return super().apply_async(args, kwargs, route_name, **options)
+
+    def _is_plain_member(self, args: Any, kwargs: Any, options: dict[str, Any]) -> bool:
+        """Say whether a group sends it, and nothing was added since that group froze it."""
+        own = self["options"]
+        return (
+            self._is_member and not args and not kwargs
+            and len(own) == (5 if "root_id" in own else 4)
+            and own["reply_to"] == self._type.app.thread_oid
+            and options.get("chord") is None and options.get("add_to_parent") is False
+            and options.get("group_id") == own["group_id"] and options.keys() <= OF_GROUPS
+        )  # fmt: skip
