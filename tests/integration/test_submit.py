@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery import Celery, chain, group, signals
+from celery._state import _task_stack
+from celery.canvas import Signature
 from kombu import Exchange, Queue
 
+from taskapp.broker.bulk import collecting
 from taskapp.broker.envelope import unseal
 from taskapp.broker.message_format import unpack
 from taskapp.client.message import new_id
@@ -54,6 +58,7 @@ def by_kombu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(Sender, "form", lambda *_: None)
         patch.setattr(Sender, "usual_form", lambda *_: None)
+        patch.setattr(Sender, "ready_form", lambda *_: None)
         yield
 
 
@@ -292,3 +297,130 @@ def test_canvas_goes_the_same_way(redis_server: RedisServer, monkeypatch: pytest
     shop.greet.s("x").apply_async(countdown=60)
 
     assert redis_server.client.llen("default") == 4
+
+
+@contextmanager
+def running(task: Any, **request: Any) -> Iterator[None]:
+    """Be inside a run of ``task``."""
+    task.push_request(called_directly=False, children=[], **request)
+    _task_stack.push(task)
+    try:
+        yield
+    finally:
+        _task_stack.pop()
+        task.pop_request()
+
+
+def sent_by_group(server: RedisServer, tasks: list[Any], **options: Any) -> list[dict[str, Any]]:
+    """The messages of a group, in order, with its random ids numbered."""
+    result = group(tasks).apply_async(**options)
+    client = server.client
+    client.connection_pool.connection_kwargs["decode_responses"] = False
+    messages = [unpack(unseal(blob)) for blob in reversed(client.lrange("default", 0, -1))]
+    client.flushall()
+    found = {message["headers"]["id"] for message in messages}
+    assert {member.id for member in result.results} & found
+    numbers: dict[str, str] = {}
+    for message in messages:
+        message["body"] = json.loads(message["body"])
+    text = UUID_TEXT.sub(
+        lambda match: numbers.setdefault(match[0], f"id {len(numbers)}"), json.dumps(messages, sort_keys=True)
+    )
+    return json.loads(text)
+
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+GROUPS: dict[str, Callable[[], list[Any]]] = {
+    "plain": lambda: [shop.greet.s("Ada"), shop.greet.s(name="Bob")],
+    "with options and links": lambda: [shop.greet.s("Ada").set(priority=0, time_limit=7), shop.greet.s("Bob"),
+                                       shop.greet.s("Cy").set(link=shop.greet.si("then"))],
+    "of groups and chains": lambda: [group(shop.greet.s("Ada"), shop.greet.s("Bob")), shop.greet.s("Cy"),
+                                     chain(shop.greet.s("Di"), shop.greet.si("Ed"))],
+    "of dicts": lambda: [shop.greet.s("Bob"), json.loads(json.dumps(shop.greet.s("Ada")))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["from outside", "from inside a task"])
+@pytest.mark.parametrize("options", [{}, {"task_id": "gid"}, {"root_id": "r"}, {"time_limit": 3}], ids=str)
+@pytest.mark.parametrize("tasks", GROUPS.values(), ids=GROUPS)
+def test_the_messages_of_a_group_are_celerys(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tasks: Callable[[], list[Any]],
+    options: dict[str, Any], inside: bool,
+) -> None:  # fmt: skip
+    with running(shop.greet, id="runs", root_id="root", delivery_info={"priority": 3}) if inside else nullcontext():
+        sent_by_group(redis_server, tasks(), **options)  # the first makes connections
+        ours = sent_by_group(redis_server, tasks(), **options)
+        with by_kombu(monkeypatch):
+            theirs = sent_by_group(redis_server, tasks(), **options)
+
+    assert ours == theirs
+
+
+def test_plain_tasks_of_a_group_do_not_go_celerys_way(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.greet.delay("first")
+    monkeypatch.setattr(Signature, "apply_async", None)
+
+    result = group(shop.greet.s(str(n)) for n in range(3)).apply_async()
+
+    assert redis_server.client.llen("default") == 4
+    assert len({member.id for member in result.results}) == 3
+    assert [member.children for member in [result]] == [result.results]
+
+
+def test_the_task_that_sends_a_group_has_it_as_a_child_once(redis_server: RedisServer) -> None:
+    with running(shop.greet, id="runs", root_id="root", delivery_info={}):
+        result = group(shop.greet.s("a"), shop.greet.s("b")).apply_async()
+        alone = shop.greet.delay("c")
+        assert shop.greet.request.children == [result, alone]
+
+
+def test_celerys_receiver_hears_of_each_of_many_tasks(app: Celery, redis_server: RedisServer) -> None:
+    heard: list[dict[str, Any]] = []
+    with app.connection_for_read() as lent:
+        receiver = app.events.Receiver(lent, handlers={"task-sent": heard.append})
+        with receiver.consumer_context() as (connection, _, _):
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+            eventually(redis_server.client.pubsub_numpat)
+            sent = shop.greet.submit_many([(str(n),) for n in range(250)])
+            while len(heard) < 250:
+                connection.drain_events(timeout=10)
+
+    assert [event["uuid"] for event in heard] == [result.id for result in sent]
+    assert {event["queue"] for event in heard} == {"default"}
+    assert len({event["clock"] for event in heard}) == 250
+
+
+def test_many_tasks_take_few_commands(redis_server: RedisServer) -> None:
+    shop.greet.delay("first")
+    redis_server.client.config_resetstat()
+    shop.greet.submit_many([(str(n),) for n in range(1_000)])
+    counted = redis_server.client.info("commandstats")
+
+    assert counted["cmdstat_lpush"]["calls"] <= 2
+    assert counted["cmdstat_publish"]["calls"] <= 10
+
+
+def test_what_is_mixed_arrives_in_order(redis_server: RedisServer) -> None:
+    for options in ({}, {"countdown": -1}, {}, {"priority": 5}, {}, {"queue": "low"}):
+        shop.greet.apply_async((str(options),), **options)
+    one_by_one = contents(redis_server)
+    with collecting():
+        for options in ({}, {"countdown": -1}, {}, {"priority": 5}, {}, {"queue": "low"}):
+            shop.greet.apply_async((str(options),), **options)
+
+    assert contents(redis_server) == one_by_one
+
+
+def contents(server: RedisServer) -> dict[str, list[Any]]:
+    """The arguments that lie in each queue, which are emptied."""
+    client = server.client
+    client.connection_pool.connection_kwargs["decode_responses"] = False
+    found = {
+        key: [json.loads(unpack(unseal(blob))["body"])[0] for blob in client.lrange(key, 0, -1)]
+        for key in ("default", "default\x06\x165", "low")
+    }
+    client.flushall()
+    return found
