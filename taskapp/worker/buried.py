@@ -68,6 +68,8 @@ def fail_buried(app: Any, buried: Buried) -> None:
         if letter is not None and known["id"]:
             with settling(settlement):
                 _fail(app, known, embed, buried.queue, _error(letter, known))
+        if settlement.elsewhere:
+            backend_of(app, known["task"]).store_elsewhere(settlement)
         try:
             letters.settle(buried.queue, buried.number, settlement)
         except NotSettled as refused:
@@ -111,9 +113,14 @@ def _error(letter: DeadLetter, known: Mapping[str, Any]) -> Exception:
 def _fail(app: Any, headers: Mapping[str, Any], embed: Mapping[str, Any] | None, queue: str, error: Exception) -> None:
     """Mark a task as failed; ``embed`` is ``None`` where what it belongs to cannot be read."""
     request = Context({**headers, **(embed or {})}, delivery_info={"routing_key": queue})
-    task = app.tasks.get(headers["task"])
-    backend = task.backend if task is not None else app.backend
+    backend = backend_of(app, headers["task"])
     if embed is None and isinstance(backend, Chords):
         # Which chord it is says the group; one that is none counts nothing.
         request.chord = request.group
     backend.mark_as_failure(headers["id"], error, request=request)
+
+
+def backend_of(app: Any, name: str) -> Any:
+    """Return where the results of a task type are stored, also of one this node lacks."""
+    task = app.tasks.get(name)
+    return task.backend if task is not None else app.backend

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from time import monotonic
 from typing import Annotated, Any
 
@@ -19,7 +20,8 @@ from redis.exceptions import RedisError
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.received import Received
-from taskapp.worker.buried import settle_unreadable
+from taskapp.results.later import Ended
+from taskapp.worker.buried import backend_of, settle_unreadable
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
 
@@ -195,7 +197,12 @@ class Consumer(_Stock):
         logger.error("a message cannot be used and goes to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
             settlement = settle_unreadable(self.app, message, problem)
-            message.channel.bury(message.delivery_tag, "unreadable", problem, settlement)
+            bury = partial(message.channel.bury, message.delivery_tag, "unreadable", problem)
+            if settlement.elsewhere:
+                later = backend_of(self.app, message.headers["task"]).later
+                later.put(Ended(settlement, partial(bury, settlement), lambda _: bury()))
+            else:
+                bury(settlement)
         else:
             message.reject_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
