@@ -53,15 +53,16 @@ class Later:
 
     def __init__(self, store: Callable[[Settlement], None]) -> None:
         self._store = store
-        self._queue: SimpleQueue[Ended] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Ended, int]] = SimpleQueue()
         self._counting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._runs = self._bytes = 0
 
     def put(self, ended: Ended) -> None:
         """Store what ``ended`` left, then settle it. Any thread may."""
-        self._count(1, ended.size_bytes)
-        self._queue.put(ended)
+        size_bytes = ended.size_bytes
+        self._count(1, size_bytes)
+        self._queue.put((ended, size_bytes))
 
     def has_room(self) -> bool:
         """Say whether more runs may begin: fewer than ``MOST_RUNS`` wait, with less than ``MOST_BYTES``."""
@@ -84,18 +85,26 @@ class Later:
 
     def _run(self) -> None:
         while True:
-            ended = self._queue.get()
-            size_bytes = ended.size_bytes
+            ended, size_bytes = self._queue.get()
             try:
-                self._store(ended.settlement)
+                self._finish(ended)
             except SERVER_GONE as error:
                 logger.info("what a run left is not stored yet: %s", error)
                 time.sleep(AGAIN_SECONDS)
-                self._queue.put(ended)
-                continue
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, others are waiting
-                logger.error("what a run left cannot be stored: %r", error)
-                ended.refuse(error)
+                self._queue.put((ended, size_bytes))
+            except Exception:  # whatever is wrong with one run, others are waiting
+                logger.exception("a run could not be settled; its message stays with this node")
+                self._count(-1, -size_bytes)
             else:
-                ended.settle()
-            self._count(-1, -size_bytes)
+                self._count(-1, -size_bytes)
+
+    def _finish(self, ended: Ended) -> None:
+        try:
+            self._store(ended.settlement)
+        except SERVER_GONE:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            logger.error("what a run left cannot be stored: %r", error)
+            ended.refuse(error)
+        else:
+            ended.settle()
