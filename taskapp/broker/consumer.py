@@ -125,9 +125,9 @@ class Consumer:
             return
         if not self.node.ready():
             return
-        self.node.batching_thread = get_ident()
+        self.node.ends.batching_thread = get_ident()
         self._hand_out_ahead()
-        self.node.flush_settled()
+        self.node.ends.flush()
         self._claim_more()
         self._wait()
 
@@ -252,7 +252,7 @@ class Consumer:
     def _take_alone(self, message: Claimed, ahead: _Ahead) -> bool:
         """Give back all that has not started; say whether nothing else is held, so that it may run now."""
         self._give_back(list(self._all_ahead()))
-        self.node.flush_settled()
+        self.node.ends.flush()
         # A claim on its way would put others beside it.
         if len(self.node.held) == 1 and not self._claiming:
             self._alone = message.tag

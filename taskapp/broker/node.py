@@ -11,7 +11,6 @@ import select
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.clock import Clock, Reading, steady_ms
+from taskapp.broker.ends import Ends, log_stale
 from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
@@ -34,14 +34,6 @@ logger = logging.getLogger(__name__)
 NEVER_AGAIN = ("open", "recover", "claim", "")
 """Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
 MISSING_TYPES_MOST = 100
-SETTLED_AT_ONCE = 100
-STEPS_AT_ONCE = 10_000
-"""Arguments of a settle that is not put off any more."""
-SETTLE_AGAIN_SECONDS = 0.5
-REFUSES_ALL = ("MISCONF", "READONLY", "NOREPLICAS", "OOM")
-"""How Redis 6.2 begins its refusal of a write, inside a script, whatever is written."""
-STRAGGLER_SECONDS = 0.01
-"""How long a finished claim may wait for others at most."""
 
 
 class Node:
@@ -65,17 +57,11 @@ class Node:
         self.epoch = ""
         self.held: dict[str, float] = {}
         """Tag to when it was claimed: all messages of this node that are not settled."""
-        self._settled: dict[str, Sequence[Any]] = {}
-        """Tag to what its run left: claims that were finished and of which the engine was not told yet."""
-        self._settled_steps = 0
-        self._settled_at = 0.0
-        self._settle_again_at = 0.0
-        self._settling = threading.Lock()
         self.watch = Watch(self._look)
         self.while_held: Callable[[], bool] = bool
         """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
-        self.batching_thread = 0
-        """The thread that calls ``flush_settled`` after each turn of its loop; what it settles waits for that."""
+        self.ends = Ends(self._tell, self.watch.begin, options, role)
+        """Claims that were finished and of which the engine was not told yet."""
         self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
         self.pid = os.getpid()
         self.is_leaving = False
@@ -117,8 +103,7 @@ class Node:
                 self._options.lease_seconds, len(self.held),
             )  # fmt: skip
             self.held.clear()
-            self._settled.clear()
-            self._settled_steps = 0
+            self.ends.forget()
         # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
         self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
@@ -173,7 +158,7 @@ class Node:
             on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
             self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
         mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
-        mentioned.update(self._settled)
+        mentioned |= self.ends.tags()
         # Claims whose answer was lost: nobody here knows these messages.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
             logger.info("giving back %d messages whose claim was never answered", len(unknown))
@@ -248,7 +233,7 @@ class Node:
     def settle(self, tag: str, settlement: Settlement | None = None) -> None:
         """Finish a claim with all that its run left, in one step. Changes nothing if the lease was lost meanwhile.
 
-        Put off until ``flush_settled`` on the thread that calls it, to be carried out with others.
+        Put off until ``ends.flush`` on the thread that calls it, to be carried out with others.
         """
         self._finish(tag, settlement.steps() if settlement is not None else ())
 
@@ -259,39 +244,13 @@ class Node:
 
     def _finish(self, tag: str, steps: Sequence[Any]) -> None:
         if self.held.pop(tag, None) is None:
-            self._stale(tag)
+            log_stale((tag.encode(errors="surrogateescape"),))
             return
-        with self._settling:
-            self._settled[tag] = steps
-            self._settled_steps += len(steps)
-            if len(self._settled) == 1:
-                self._settled_at = monotonic()
-            is_much = len(self._settled) >= SETTLED_AT_ONCE or self._settled_steps >= STEPS_AT_ONCE
-        if is_much or self.batching_thread != threading.get_ident():
-            self.flush_settled()
-        elif self._role.slots is None:
-            # Its loop may run a long task next.
-            self.watch.begin()
-
-    def flush_settled(self) -> None:
-        """Tell the engine of the claims that were finished."""
-        if not self._settled or monotonic() < self._settle_again_at:
-            return
-        options = self._options
-        with self._settling:
-            settled, self._settled, self._settled_steps = self._settled, {}, 0
-            if settled:
-                args: list[Any] = [options.prefix, self.clock.predicted_ms(), self.epoch, options.dead_letters_limit]
-                args.append(self._role.name)
-                for tag, steps in settled.items():
-                    args += ("T", tag, *steps)
-                self._send("settle", tuple(args), partial(self._after_settling, settled))
+        self.ends.add(tag, steps)
 
     def _look(self) -> bool:
-        """Settle what waits while its thread runs one long task after short ones; call ``while_held``."""
-        if self._settled and monotonic() >= self._settled_at + STRAGGLER_SECONDS:
-            self.flush_settled()
-        return self.while_held() or bool(self._settled)
+        self.ends.flush_stragglers()
+        return self.while_held() or self.ends.are_waiting
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
         """Put claimed messages back in front of their queue, or among the delayed ones.
@@ -310,14 +269,8 @@ class Node:
             some = tags[start : start + 1_000]
             for tag in some:
                 self.held.pop(tag, None)
-            self._send(
-                "requeue",
-                (
-                    options.prefix, self.clock.predicted_ms(), self.epoch, kind, options.crash_limit,
-                    options.dead_letters_limit, due, self._role.name, *some,
-                ),
-                self._given_back,
-            )  # fmt: skip
+            args = (kind, options.crash_limit, options.dead_letters_limit, due, self._role.name, *some)
+            self.ends.insist("requeue", args, self._given_back)
 
     def park(self, tag: str, task: str) -> None:
         """Set a message aside until a node that has ``task`` is there; claims pass over the type from now on."""
@@ -325,7 +278,10 @@ class Node:
         if len(self._missing_types) > MISSING_TYPES_MOST:
             del self._missing_types[next(iter(self._missing_types))]
         self.held.pop(tag, None)
-        self._send("park", (self._options.prefix, self.clock.predicted_ms(), self.epoch, tag, task), self._changed)
+        self.ends.insist("park", (tag, task), log_stale)
+
+    def _tell(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        self._send(name, (self._options.prefix, self.clock.predicted_ms(), self.epoch, *args), on_answer)
 
     def count(self, name: str) -> None:
         """Count what is not kept: ``expired``, ``revoked``."""
@@ -350,45 +306,10 @@ class Node:
         return self._known_types
 
     def _given_back(self, answer: Any) -> None:
-        if isinstance(answer, Exception):
-            self._ignore(answer)
-            return
         stale, buried = answer
-        self._changed(stale)
+        log_stale(stale)
         if buried:
             self._role.on_buried(named(buried))
-
-    def _after_settling(self, settled: Mapping[str, Sequence[Any]], answer: Any) -> None:
-        if isinstance(answer, Exception):
-            # Of a server that writes nothing for now: a full disk, a replica.
-            logger.error("the broker does not settle %d claims: %s; trying again", len(settled), answer)
-            self._settle_again(settled)
-            return
-        stale, failed, untold = answer
-        self._changed(stale)
-        texts = [part.decode(errors="surrogateescape") for part in failed]
-        for tag, problem in zip(texts[::2], texts[1::2], strict=True):
-            logger.error("claim %s cannot be finished: %s", tag, problem)
-            refuses_all = problem.startswith(REFUSES_ALL)
-            self._settle_again({tag: settled[tag] if refuses_all else ("B", "failed", problem[:2_000])})
-        if untold:
-            self._role.on_buried(named(untold))
-
-    def _settle_again(self, settled: Mapping[str, Sequence[Any]]) -> None:
-        with self._settling:
-            self._settled = {**settled, **self._settled}
-            self._settle_again_at = monotonic() + SETTLE_AGAIN_SECONDS
-        self.watch.begin()
-
-    def _changed(self, answer: Any) -> None:
-        if isinstance(answer, Exception):
-            self._ignore(answer)
-            return
-        for tag in answer:
-            self._stale(tag.decode(errors="surrogateescape"))
-
-    def _stale(self, tag: str) -> None:
-        logger.warning("claim %s had gone to another node; what became of it here changes nothing", tag)
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -400,8 +321,7 @@ class Node:
         link = Link(self._connect)
         deadline = monotonic() + within_seconds
         try:
-            self._settle_again_at = 0.0
-            self.flush_settled()
+            self.ends.flush(at_once=True)
             if reads and self.ready():
                 self.flush(deadline)
             while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
@@ -415,7 +335,7 @@ class Node:
 
     def flush(self, deadline: float) -> None:
         """Wait until everything sent is answered, or ``deadline`` (monotonic) has come."""
-        self.flush_settled()
+        self.ends.flush()
         while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
             if select.select([self.pipe.socket], [], [], left)[0]:
                 self.read()

@@ -170,7 +170,7 @@ class Shift:
         """Turn the loop once: do what can be done, then wait for something to happen."""
         self._finish()
         self.consumer.tick()
-        self.node.flush_settled()
+        self.node.ends.flush()
         watched = {
             pipe.socket: read
             for pipe, read in ((self.node.pipe, self.node.read), (self.consumer.waiting, self.consumer.read_waiting))

@@ -31,7 +31,7 @@ class DrivenNode:
             link._package = world.package
         self.node.clock = self.node.heartbeat._clock = Steered(world)
         self.node.heartbeat.start = lambda: None  # beats come when the machine says so
-        self.node.batching_thread, self.node._has_straggler = threading.get_ident(), True  # and so do settles
+        self.node.ends.batching_thread, self.node._has_straggler = threading.get_ident(), True  # and so do settles
         self.known: list[str] = []
         """Tags of claims that were answered and of which nothing has become yet."""
         self.pending: list[Effect] = []
@@ -213,7 +213,7 @@ class DrivenNode:
         def act() -> None:
             for tag, (settlement, _) in left.items():
                 self.node.settle(tag, settlement)
-            self.node.flush_settled()
+            self.node.ends.flush()
 
         def effect(engine: Engine) -> None:
             for tag, (_, note) in left.items():
@@ -242,7 +242,7 @@ class DrivenNode:
 
         def act() -> None:
             self.node.bury(tag, reason, "why", settlement)
-            self.node.flush_settled()
+            self.node.ends.flush()
 
         self.do(act, lambda engine: note(engine.bury(epoch, tag, reason, self.name, leaves)), fault)
 
