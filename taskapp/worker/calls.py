@@ -177,7 +177,7 @@ class OnThread(Call):
 
     def end(self) -> None:
         """End it at its next bytecode; one that hangs in C never gets there, and keeps only its thread."""
-        if self.job.interrupt(Stopped):
+        if not self.job.withdraw() and self.job.interrupt(Stopped):
             self._pool.abandon(self.job)
 
     @property

@@ -20,7 +20,17 @@ _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 class Job:
     """One call on a thread of the pool."""
 
-    __slots__ = ("__weakref__", "_interrupted", "_lock", "call", "done", "seconds", "started_at", "thread_id")
+    __slots__ = (
+        "__weakref__",
+        "_interrupted",
+        "_is_withdrawn",
+        "_lock",
+        "call",
+        "done",
+        "seconds",
+        "started_at",
+        "thread_id",
+    )
 
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self.call = call
@@ -31,6 +41,13 @@ class Job:
         """When it began (monotonic), and how long it took."""
         self._lock = threading.Lock()
         self._interrupted = False
+        self._is_withdrawn = False
+
+    def withdraw(self) -> bool:
+        """See to it that the job does not begin; say whether it had not."""
+        with self._lock:
+            self._is_withdrawn = not self.started_at
+            return self._is_withdrawn
 
     def interrupt(self, error: type[BaseException]) -> bool:
         """Raise ``error`` in the job at its next bytecode, if it runs; say whether it does."""
@@ -42,9 +59,11 @@ class Job:
             return True
 
     def run(self) -> None:
-        """Run it on this thread."""
-        self.started_at = monotonic()
+        """Run it on this thread, unless it was withdrawn."""
         with self._lock:
+            if self._is_withdrawn:
+                return
+            self.started_at = monotonic()
             self.thread_id = threading.get_ident()
         try:
             outcome = self.call()
