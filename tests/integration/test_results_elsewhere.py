@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from tests.support import Process, RedisServer, clean_environment, eventually, l
 JOBS = """
 import os, pathlib, time
 from taskapp.celery import app
+from taskapp.results import later
+
+later.MOST_RUNS = int(os.environ.get("MOST_RUNS", later.MOST_RUNS))
 
 def write(path, line):
     with open(path, "a") as file: file.write(f"{line}\\n")
@@ -153,6 +157,25 @@ def test_more_tasks_than_slots_run_while_the_server_is_away(
     assert outcome(results, fails)[0] == "FAILURE"
     eventually(lambda: outcome(results, retries) == ("SUCCESS", "retried"), within_seconds=10)
     assert sorted(lines(tmp_path / "log")) == sorted(["first", *map(str, range(21)), "failing", "0", "1"])
+
+
+@pytest.mark.parametrize("pool", ["coroutines", "prefork"])
+def test_a_worker_with_too_much_to_store_claims_no_more_until_it_is_stored(
+    redis_server: RedisServer, results: RedisServer, start: Start, submit: Submit, tmp_path: Path, pool: str
+):
+    start(*options_of(pool), MOST_RUNS="3")
+    path = str(tmp_path / "log")
+    results.kill()
+    submit(f"[job('note', 'first', {path!r}).delay() for n in range(3)]")
+    eventually(lambda: len(lines(tmp_path / "log")) == 3, within_seconds=10)
+
+    ids = submit(f"[job('note', n, {path!r}).delay() for n in range(20)]")
+    looked_at = time.monotonic() + 2.5
+    eventually(lambda: time.monotonic() > looked_at or len(lines(tmp_path / "log")) > 3)
+    assert (redis_server.client.llen("default"), leased_count(redis_server)) == (20, 3)
+    results.start()
+
+    eventually(lambda: [outcome(results, one) for one in ids] == [("SUCCESS", n) for n in range(20)], within_seconds=15)
 
 
 def test_what_follows_a_task_is_sent_after_its_result_is_stored(
