@@ -102,8 +102,10 @@ def test_parked_messages_wait_for_room_too(bench: Bench, node: TestNode) -> None
 
     full = claim(node, **{"async": 1, "thread": 0, "process": 0})
     assert (names(full), full.passed_over) == ([], True)
-    assert names(claim(node, **{"async": 1, "thread": 1, "process": 0})) == ["m1"]
-    assert names(claim(node, **{"async": 1, "thread": 1, "process": 0})) == ["m2"]
+    one = claim(node, **{"async": 9, "thread": 1, "process": 0})
+    assert (names(one), one.passed_over) == (["m1"], True)
+    other = claim(node, **{"async": 9, "thread": 1, "process": 0})
+    assert (names(other), other.passed_over) == (["m2"], False)
 
 
 def test_a_message_of_others_needs_no_kind(bench: Bench, node: TestNode) -> None:

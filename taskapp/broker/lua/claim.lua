@@ -72,8 +72,8 @@ for _, queue in ipairs(queues) do
   if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
     for _, task in ipairs(redis.call('HKEYS', key_parked(queue))) do
       if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
-        local most = math.min(want - count, room_for(task))
-        if most <= 0 then out[5] = 1 end
+        local wanted = want - count
+        local most = math.min(wanted, room_for(task))
         local items = most > 0 and redis.call('RPOP', key_parked_messages(queue, task), most)
         for _, item in ipairs(items or {}) do
           local blob = string.sub(item, 9)
@@ -81,6 +81,7 @@ for _, queue in ipairs(queues) do
           fill(task)
           take(queue, priority, blob)
         end
+        if most < wanted and redis.call('EXISTS', key_parked_messages(queue, task)) == 1 then out[5] = 1 end
         forget_if_none_parked(queue, task)
       end
     end
