@@ -108,14 +108,16 @@ class Application(Celery):
         """Send a task of our ``Task`` for which no options are given; errors as with ``send_task``."""
         task_id = new_id()
         form = self.sender.ready_form(task.name)
-        if form is not None:
-            try:
-                return form.submit(args, kwargs, task_id)
-            except NotQueued as error:
-                raise self._unavailable(task.name, task_id, error) from error
-            except (OperationalError, RedisError, OSError) as error:
-                logger.debug("task %s is submitted once more: %s", task_id, error)
-        return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
+        if form is None:
+            return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
+        began_at = monotonic()
+        try:
+            return form.submit(args, kwargs, task_id)
+        except NotQueued as error:
+            raise self._unavailable(task.name, task_id, error) from error
+        except (OperationalError, RedisError, OSError) as error:
+            self._pause(task.name, task_id, error, began_at, began_at + get_settings().submit_deadline_seconds)
+            return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id), began_at=began_at)
 
     def submit_member(self, task: Any, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> bool:
         """Send a task of a group, of our ``Task``, with these headers; say whether it could be sent so.
@@ -184,10 +186,12 @@ class Application(Celery):
             call()
         return result
 
-    def trying(self, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS) -> Any:
+    def trying(
+        self, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS,
+        began_at: float | None = None,
+    ) -> Any:  # fmt: skip
         """Return what ``send`` returns, called again while the broker cannot be reached, up to the deadline."""
-        deadline_seconds = get_settings().submit_deadline_seconds
-        deadline = monotonic() + deadline_seconds
+        deadline = (began_at or monotonic()) + get_settings().submit_deadline_seconds
         while True:
             began_at = monotonic()
             try:
@@ -198,13 +202,14 @@ class Application(Celery):
                 raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
             except (OperationalError, RedisError, OSError) as error:
                 # The engine says by errors of its own what became of a push; here none was begun.
-                now = monotonic()
-                may_try_again = (
-                    is_over_redis(self.conf.broker_url) and now + (now - began_at) + PAUSE_SECONDS < deadline
-                )
-                if not may_try_again:
-                    raise BrokerUnavailable(name, task_id, deadline_seconds, error) from error
-                sleep(PAUSE_SECONDS)
+                self._pause(name, task_id, error, began_at, deadline)
+
+    def _pause(self, name: str, task_id: str, error: Exception, began_at: float, deadline: float) -> None:
+        """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""
+        now = monotonic()
+        if not is_over_redis(self.conf.broker_url) or now + (now - began_at) + PAUSE_SECONDS >= deadline:
+            raise BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error) from error
+        sleep(PAUSE_SECONDS)
 
     @staticmethod
     def _unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:

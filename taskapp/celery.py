@@ -125,6 +125,8 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
             "socket_timeout": attempt_seconds,
             "socket_connect_timeout": attempt_seconds,
             "socket_keepalive": True,
+            # Who waits for a channel has a deadline, and tries again by itself.
+            "max_retries": 0,
         },
     }
 

@@ -23,6 +23,8 @@ PUSHED_AT_ONCE = 1_000
 PUBLISHED_AT_ONCE = 100
 """Events in one publication: who listens handles them in one go."""
 REMEMBERED_DOUBTS = 10_000
+LEAST_SECONDS = 0.05
+"""With less time left nothing is begun."""
 
 
 class Announcer(Protocol):
@@ -122,11 +124,13 @@ class Producer:
         """
         latest = monotonic() + self._deadline_seconds
         deadline = latest if deadline is None else min(deadline, latest)
-        left_seconds = max(deadline - monotonic(), 0.0)
-        if not self._lock.acquire(timeout=left_seconds):
+        if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
             raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
-        self.link.patience_seconds = left_seconds
         try:
+            # Whoever waited long for the lock has that much less left.
+            self.link.patience_seconds = left_seconds = deadline - monotonic()
+            if left_seconds < LEAST_SECONDS:
+                raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
             queued = self._queued_already(messages, deadline)
             wanted = [message for message in messages if message.id not in queued] if queued else messages
             for start in range(0, len(wanted), PUSHED_AT_ONCE):
@@ -219,9 +223,9 @@ class Producer:
 
     def _may_try_again(self, deadline: float) -> bool:
         """Wait a moment, unless ``deadline`` would pass."""
-        left_seconds = deadline - monotonic() - 0.05
-        if left_seconds < 0.05:
+        left_seconds = deadline - monotonic() - LEAST_SECONDS
+        if left_seconds < LEAST_SECONDS:
             return False
-        sleep(0.05)
+        sleep(LEAST_SECONDS)
         self.link.patience_seconds = left_seconds
         return True
