@@ -27,6 +27,7 @@ from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.form import Form
 from taskapp.client.message import arguments_as_json, new_id
+from taskapp.client.postings import CollectingProducer
 from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
 from taskapp.errors import (
@@ -64,6 +65,19 @@ class Amqp(AMQP):
         """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
         with settlement.collecting():
             return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
+
+    @cached_property
+    def send_task_message(self) -> Any:
+        """What sends one task through kombu; to another broker than Redis, what a run collects waits for its end."""
+        send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
+
+        def send_or_collect(producer: Any, *args: Any, **options: Any) -> Any:
+            run = settlement.current()
+            if run is not None and not is_over_redis(self.app.conf.broker_url):
+                producer = CollectingProducer(producer, run)
+            return send(producer, *args, **options)
+
+        return send_or_collect
 
 
 class Application(Celery):

@@ -88,7 +88,7 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     return {
         "broker_url": broker_url,
         "result_backend": result_url,
-        **(_over_redis(settings) if over_redis else {}),
+        **(_over_redis(settings) if over_redis else _over_rabbitmq(broker_url)),
         **_queues(settings),
         **_delivery(settings),
         **_results(settings),
@@ -129,6 +129,13 @@ def _over_redis(settings: Settings) -> dict[str, Any]:
             "max_retries": 0,
         },
     }
+
+
+def _over_rabbitmq(broker_url: str | None) -> dict[str, Any]:
+    if broker_url is None or not broker_url.startswith(("amqp", "pyamqp")):
+        return {}
+    # Sent is what the broker has confirmed: else a message on its way is lost with the connection.
+    return {"broker_transport_options": {"confirm_publish": True}}
 
 
 def _attempt_seconds(settings: Settings) -> float:

@@ -62,11 +62,13 @@ class Event(NamedTuple):
 class Settlement:
     """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
 
-    __slots__ = ("chords", "elsewhere", "events", "finished", "kept", "messages", "parts", "results")
+    __slots__ = ("chords", "elsewhere", "events", "finished", "kept", "messages", "parts", "postings", "results")
 
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.messages: list[Message] = []
+        self.postings: list[Any] = []
+        """Follow-ups for a broker that is not the engine's, in the words of who sends them; never pickled."""
         self.parts: list[ChordPart] = []
         self.chords: list[Chord] = []
         self.finished: list[str] = []
@@ -75,8 +77,8 @@ class Settlement:
         self.elsewhere: list[Any] = []
         """What is stored before all of this, in this order, by the result backend and in its own words:
         on a server of its own, or too large for one step."""
-        self.kept = 0
-        """So many messages stay when the rest is dropped."""
+        self.kept = (0, 0)
+        """So many messages and postings stay when the rest is dropped."""
 
     def add(self, message: Message) -> None:
         """Collect a follow-up.
@@ -88,18 +90,22 @@ class Settlement:
             raise TooManyFollowUps(FOLLOW_UPS_MOST)
         self.messages.append(message)
 
+    def post(self, posting: Any) -> None:
+        """Collect a follow-up for a broker that is not the engine's."""
+        self.postings.append(posting)
+
     def keep(self) -> None:
         """Let what was collected so far be sent even if the run fails yet: a retry, a replacement."""
-        self.kept = len(self.messages)
+        self.kept = len(self.messages), len(self.postings)
 
     def keep_results_only(self) -> None:
         """Forget all but the results."""
-        for collected in (self.messages, self.parts, self.chords, self.finished, self.events):
+        for collected in (self.messages, self.postings, self.parts, self.chords, self.finished, self.events):
             collected.clear()
 
     def drop(self) -> None:
         """Forget what was collected for a success that is none, except what is kept."""
-        del self.messages[self.kept :]
+        del self.messages[self.kept[0] :], self.postings[self.kept[1] :]
         for collected in (self.results, self.parts, self.chords, self.finished, self.events, self.elsewhere):
             collected.clear()
 

@@ -134,9 +134,14 @@ class Chords(_Mixin):
             self._send_body(body, known["header"], [self.decode(part) for part in parts])
         if run is None:
             self._store.forget_chord(chord_id, retry_seconds=self.result_retry_seconds)
-        elif self._lies_beside_messages:
+        else:
+            # Where nobody forgets them on a server of their own, the parts stay until they expire.
             run.finished.append(chord_id)
-        # Else the parts stay until they expire: what was sent goes out only with the end of this run.
+
+    def forget_finished(self, settlement: Settlement) -> None:
+        """Forget the chords whose bodies ``settlement`` has sent; errors as with ``finish_chord``."""
+        for chord_id in settlement.finished:
+            self._store.forget_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
 
     def _send_body(self, body: Any, header: Any, parts: list[Part]) -> None:
         parts.sort(key=lambda part: (part[0] is None, part[0] or 0, part[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import Any
@@ -13,6 +14,7 @@ from kombu.serialization import loads, prepare_accept_content
 
 from taskapp.broker.settlement import Settlement, settling
 from taskapp.worker.runner import Awaiting, Runner
+from taskapp.worker.unclaimed import carry_out
 
 Ran = tuple[int, Any, float | None, Settlement | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
@@ -27,7 +29,10 @@ def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type:
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
-        return (*runner.run(task_id, args, kwargs, given), settlement)
+        outcome = runner.run(task_id, args, kwargs, given)
+    if settlement is None or _is_claimed(given):
+        return *outcome, settlement
+    return *carry_out(runner, outcome, settlement), None
 
 
 async def run_async(
@@ -38,16 +43,25 @@ async def run_async(
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
-        return (*await runner.run_async(task_id, args, kwargs, given, job), settlement)
+        outcome = await runner.run_async(task_id, args, kwargs, given, job)
+    if settlement is None or _is_claimed(given):
+        return *outcome, settlement
+    return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None
 
 
 def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
-    """Return what shall collect the end of a run; ``None`` where it holds no claim, so that all goes out at once.
+    """Return what shall collect the end of a run; ``None``: all goes out at once.
 
-    So it is on another broker, and for a task that is acknowledged before it runs.
+    So it is for a task that is acknowledged before it runs, and on another broker where Celery takes
+    a stored success for one whose follow-ups were sent.
     """
-    properties = given.get("properties")
-    return Settlement() if properties and "lease" in properties and runner.task.acks_late else None
+    collects = runner.task.acks_late and (_is_claimed(given) or not runner.deduplicates)
+    return Settlement() if collects else None
+
+
+def _is_claimed(given: dict[str, Any]) -> bool:
+    """Say whether the message is the engine's, so that one step settles what the run left."""
+    return "lease" in (given.get("properties") or ())
 
 
 def runner_of(name: str, given: dict[str, Any]) -> Runner:

@@ -45,6 +45,7 @@ from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.encoding import safe_repr
 
+from taskapp.broker.settlement import collecting
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
 from taskapp.worker.coroutines import SoftTimeLimitReached, Stopped, run_to_end
 from taskapp.worker.task import Task
@@ -127,7 +128,7 @@ class Runner:
         # One for all threads if it says so; else each thread has its own.
         self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
         self._started = {"pid": os.getpid(), "hostname": hostname}
-        self._deduplicates = bool(
+        self.deduplicates = bool(
             (app.conf.task_acks_late or task.acks_late)
             and app.conf.worker_deduplicate_successful_tasks
             and app.backend.persistent
@@ -191,7 +192,7 @@ class Runner:
         request: Request | None = None
         try:
             request = self._request(args, kwargs, given)
-            if self._deduplicates and self._has_succeeded(request):
+            if self.deduplicates and self._has_succeeded(request):
                 return 0, None, None
             _task_stack.push(self.task)
             self.task.request_stack.push(request)
@@ -294,6 +295,10 @@ class Runner:
         return self._report(request, _as_failure(error), states.FAILURE)
 
     def _report(self, request: Request, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
+        if state == states.FAILURE:
+            # What was collected for a success; Celery's own backends do not see to it.
+            with collecting(drop=True):
+                pass
         info = TraceInfo(state, error)
         seen = info.handle_error_state(self.task, request, call_errbacks=state == states.FAILURE)
         traceback_clear(error)

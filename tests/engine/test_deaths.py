@@ -280,17 +280,22 @@ def test_a_claim_whose_end_is_refused_is_buried_and_its_task_to_be_failed(bench:
 
 def test_ends_wait_for_a_server_that_refuses_to_write(each_server: RedisServer) -> None:
     bench = Bench(each_server)
-    bench.push("a")
+    bench.push("a", "c", "d")
     node = bench.node()
-    [held] = node.take(1)
+    held, early, unknown = node.take(3)
     bench.client.config_set("min-replicas-to-write", 1)
     node.settle(held.tag, leaving(Result("result-a", b"done", 60), Message("q2", 0, 0, "b", b"{}")))
+    node.give_back([early.tag])
+    node.park(unknown.tag, "shop.unknown")
     node.done()
     assert bench.client.get("result-a") is None
+    assert bench.client.hlen(bench.keys("leased", node.epoch)) == 3
 
     bench.client.config_set("min-replicas-to-write", 0)
 
     eventually(lambda: node.done() or bench.client.get("result-a") == b"done")
+    eventually(lambda: node.done() or not bench.client.exists(bench.keys("leased", node.epoch)))
+    assert len(bench.ready("q1")) == 1
     assert (len(bench.ready("q2")), bench.dead.count(), bench.told) == (1, {}, [])
     assert not bench.client.exists(bench.keys("leased", node.epoch))
     bench.close()

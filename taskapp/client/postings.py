@@ -1,0 +1,52 @@
+"""Tasks for a broker that is not the engine's, kept until the run they follow has stored its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kombu.serialization import dumps
+
+from taskapp.broker.settlement import Settlement
+
+PATIENCE = {"max_retries": 15, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0}
+"""How often a posting is tried again, and after how many seconds: a broker may be gone for some ten."""
+
+
+class Posting(NamedTuple):
+    """A message as kombu is to publish it."""
+
+    body: Any
+    options: Mapping[str, Any]
+
+
+class CollectingProducer:
+    """Stands in for a producer of kombu: what is published is collected, encoded as it is now."""
+
+    def __init__(self, producer: Any, settlement: Settlement) -> None:
+        self.connection = producer.connection
+        self._settlement = settlement
+
+    def publish(self, body: Any, *, serializer: str | None = None, **options: Any) -> None:
+        """Collect a message.
+
+        Raises:
+            kombu.exceptions.EncodeError: It holds what the format cannot.
+        """
+        content_type, encoding, encoded = dumps(body, serializer=serializer)
+        content = {"content_type": content_type, "content_encoding": encoding}
+        self._settlement.post(Posting(encoded, {**options, **content, "retry": True, "retry_policy": PATIENCE}))
+
+
+def post(app: Any, postings: list[Posting]) -> None:
+    """Publish ``postings`` in order, taking off the list what the broker has; blocks.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker was away for longer than ``PATIENCE`` allows.
+    """
+    if not postings:
+        return
+    with app.lend_producer() as producer:
+        while postings:
+            producer.publish(postings[0].body, **postings[0].options)
+            del postings[0]

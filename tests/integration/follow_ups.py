@@ -1,0 +1,53 @@
+"""A user's own tasks, whose follow-ups tell what was there when they ran."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from celery import current_app, shared_task
+
+
+@shared_task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@shared_task(cpu_bound=True)
+def add_in_child(x: int, y: int) -> int:
+    return x + y
+
+
+@shared_task
+async def add_on_loop(x: int, y: int) -> int:
+    await asyncio.sleep(0)
+    return x + y
+
+
+@shared_task
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@shared_task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@shared_task(bind=True)
+def state_of_parent(self, *_: object) -> str:
+    return str(current_app.AsyncResult(self.request.parent_id).state)
+
+
+@shared_task
+def note(line: str, path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(line + "\n")
+
+
+@shared_task(bind=True, max_retries=2, default_retry_delay=0)
+def note_and_retry(self, path: str) -> int:
+    note("run", path)
+    if self.request.retries < 2:
+        raise self.retry()
+    return int(self.request.retries)

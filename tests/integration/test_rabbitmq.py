@@ -1,0 +1,129 @@
+"""RabbitMQ as broker, results elsewhere: a run's result is stored before its follow-ups go out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import rabbitmq
+from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+
+pytestmark = pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
+
+Ask = Callable[[str], str]
+PROLOGUE = """
+from pathlib import Path
+from celery import chain, chord, group
+from taskapp.celery import app
+from tests.integration.follow_ups import *
+"""
+
+
+@pytest.fixture(scope="module")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    yield server.url
+    server.close()
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def result_url(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> str:
+    if request.param == "redis":
+        return redis_server.url
+    if importlib.util.find_spec("sqlalchemy") is None:
+        pytest.skip("SQLAlchemy is not installed")
+    return f"db+sqlite:///{tmp_path}/results.sqlite"
+
+
+class Site:
+    """Workers and clients of one broker and one result store."""
+
+    def __init__(self, directory: Path, broker_url: str, result_url: str) -> None:
+        self._directory, self._broker_url = directory, broker_url
+        self._env = {"TASKAPP_RESULT_URL": result_url, "TASKAPP_INCLUDE": "tests.integration.follow_ups"}
+        self._started: list[Process] = []
+
+    def worker(self, *options: str, name: str = "w1") -> Process:
+        self._started.append(start_worker(self._directory, self._broker_url, *options, name=name, **self._env))
+        return self._started[-1]
+
+    def ask(self, code: str) -> str:
+        """Run ``code`` as a client would; return what it prints."""
+        env = clean_environment(TASKAPP_BROKER_URL=self._broker_url, TASKAPP_DATA_DIR=str(self._directory), **self._env)
+        env["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), env.get("PYTHONPATH", "")])
+        argv = [sys.executable, "-c", PROLOGUE + code]
+        done = subprocess.run(argv, env=env, cwd=Path.cwd(), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def close(self) -> None:
+        self.ask("app.control.purge()")
+        for process in self._started:
+            process.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, broker_url: str, result_url: str) -> Iterator[Site]:
+    site = Site(tmp_path, broker_url, result_url)
+    yield site
+    site.close()
+
+
+@pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
+def test_a_chain_a_chord_and_a_retry_come_to_their_end(site: Site, options: tuple[str, ...], tmp_path: Path) -> None:
+    site.worker(*options)
+
+    results = site.ask(f"""
+header = [add_in_child.s(i, i) for i in range(2)] + [add_on_loop.s(3, 3), add.s(4, 4)]
+running = [
+    (add.s(1, 2) | add_on_loop.s(3) | add_in_child.s(4) | state_of_parent.s()).delay(),
+    chord(header)(total.s()),
+    (add.s(1, 1) | group(add.s(1), add.s(2)) | total.s()).delay(),
+    note_and_retry.delay({str(tmp_path / "runs")!r}),
+]
+print([result.get(timeout=40) for result in running])
+""")
+
+    assert results == "['SUCCESS', 16, 7, 2]"
+    assert (tmp_path / "runs").read_text().split() == ["run"] * 3
+
+
+def test_a_chord_whose_part_fails_fails_and_calls_its_errback(site: Site, tmp_path: Path) -> None:
+    site.worker()
+    errors = tmp_path / "errors"
+
+    state = site.ask(f"""
+body = total.s().on_error(note.si("failed", {str(errors)!r}))
+result = chord([add.s(1, 1), fail.s("no")])(body)
+error = result.get(timeout=40, propagate=False)
+print(result.state, type(error).__name__)
+""")
+
+    assert state == "FAILURE ChordError"
+    assert eventually(lambda: errors.exists() and errors.read_text().split()) == ["failed"]
+
+
+@pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "solo")], ids=["own", "prefork", "solo"])
+@pytest.mark.parametrize("result_url", ["redis"], indirect=True)
+def test_nothing_follows_a_run_whose_result_was_not_stored(
+    site: Site, redis_server: RedisServer, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    lines = tmp_path / "lines"
+    redis_server.freeze()
+    killed = site.worker(*options)
+    site.ask(f"(note.si('first', {str(lines)!r}) | note.si('second', {str(lines)!r})).apply_async()")
+    eventually(lambda: lines.exists() and lines.read_text())
+
+    killed.kill()
+    redis_server.thaw()
+    site.worker(*options, name="w2")
+
+    eventually(lambda: "second" in lines.read_text())
+    site.ask("add.delay(1, 1).get(timeout=20)")
+    assert lines.read_text().split() == ["first", "first", "second"]
