@@ -109,6 +109,23 @@ print(result.state, type(error).__name__)
     assert eventually(lambda: errors.exists() and errors.read_text().split()) == ["failed"]
 
 
+def test_what_was_to_follow_a_success_does_not_follow_a_result_no_store_takes(site: Site, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    site.worker()
+
+    state = site.ask(f"""
+link, errback = note.si("success", {str(lines)!r}), note.si("failure", {str(lines)!r})
+result = return_what_no_store_takes.apply_async(link=link, link_error=errback)
+result.get(timeout=20, propagate=False)
+print(result.state)
+note.delay("later", {str(lines)!r})
+""")
+
+    assert state == "FAILURE"
+    eventually(lambda: lines.exists() and "later" in lines.read_text())
+    assert sorted(lines.read_text().split()) == ["failure", "later"]
+
+
 @pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "solo")], ids=["own", "prefork", "solo"])
 @pytest.mark.parametrize("result_url", ["redis"], indirect=True)
 def test_nothing_follows_a_run_whose_result_was_not_stored(
