@@ -24,8 +24,14 @@ class CollectingProducer:
     """Stands in for a producer of kombu: what is published is collected, encoded as it is now."""
 
     def __init__(self, producer: Any, settlement: Settlement) -> None:
+        self._producer = producer
         self.connection = producer.connection
         self._settlement = settlement
+
+    @property
+    def channel(self) -> Any:
+        """The channel of the producer it stands for; connects."""
+        return self._producer.channel
 
     def publish(self, body: Any, *, serializer: str | None = None, **options: Any) -> None:
         """Collect a message.
