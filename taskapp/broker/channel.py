@@ -333,11 +333,6 @@ class EngineChannel(_Mixin):
             if since is not None:
                 self._consumer.pace.ran(monotonic() - since)
 
-    def stop_claiming(self) -> None:
-        """Claim no more, and give back at once what has not been handed out."""
-        if self._consumer is not None:
-            self._consumer.stop()
-
     # --- queues -----------------------------------------------------------------------------------
 
     def _size(self, queue: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections import OrderedDict
@@ -107,7 +106,6 @@ class Producer:
         self._number = 0
         self._doubts: OrderedDict[str, _Push] = OrderedDict()
         self.clock = Clock()
-        self.pid = os.getpid()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
         """Queue ``messages``: up to a thousand in one step, all of it or nothing of it.

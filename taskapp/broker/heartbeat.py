@@ -11,16 +11,13 @@ import sys
 from _queue import Empty, SimpleQueue  # the native one: gevent's would block its hub
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from taskapp.broker.clock import Clock, Reading, steady_ms
 from taskapp.broker.options import Buried, Options
 from taskapp.redis import Link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable as _Callable
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +31,7 @@ def named(flat: Sequence[bytes]) -> list[Buried]:
 
 def native_thread(target: Callable[[], None]) -> None:
     """Run ``target`` on a real thread, also where gevent has replaced threads by greenlets."""
-    start: _Callable[..., Any]
+    start: Callable[..., Any]
     if "gevent.monkey" in sys.modules:
         start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
     else:

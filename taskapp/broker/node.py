@@ -6,7 +6,6 @@ Belongs to the process, never to a channel: Celery makes channels anew whenever 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 import uuid
@@ -63,7 +62,6 @@ class Node:
         self.ends = Ends(self._tell, self.watch.begin, options, role)
         """Claims that were finished and of which the engine was not told yet."""
         self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
-        self.pid = os.getpid()
         self.is_leaving = False
         """Whether what is held goes back as it is, whatever becomes of its run."""
 
