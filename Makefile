@@ -20,11 +20,13 @@ demo: $(VENV)/.demo ## run the main job on real flights, end to end
 up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter
 	@$(BIN)/taskapp up $(ARGS)
 
+# Most tests wait for processes; three files at a time keep two cores half busy.
+TOGETHER := -n 3 --dist loadfile
 test: $(VENV)/.dev ## unit tests and quick tests on real servers
-	@$(ISOLATED) $(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 
 test-all: $(VENV)/.dev ## every test
-	@$(ISOLATED) $(BIN)/python -m pytest $(ARGS)
+	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")
