@@ -27,4 +27,4 @@ class Claim(NamedTuple):
     set_aside: int
     """How many keys of a wrong type were renamed."""
     passed_over: bool
-    """Whether messages were left where they are because this node has no free slot of their kind."""
+    """Whether messages were left for others: this node lacks their type, or a free slot of their kind."""

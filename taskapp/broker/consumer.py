@@ -221,6 +221,8 @@ class Consumer:
                     return
             elif message.envelope.task and not self.node.has(message.envelope.task):
                 self.node.park(message.tag, message.envelope.task)
+                # The wake-up for it is for others.
+                self._passed_over, self._look_at = True, monotonic() + SHORT_LOOK_SECONDS
                 continue
             self.handed_out += 1
             if messages and self.pace is not None:

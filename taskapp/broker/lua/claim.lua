@@ -2,7 +2,7 @@
 -- Take up to WANT messages over the queues, in strict order, under the lease of an epoch.
 -- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many of them for each kind of slot
 -- ('async:90,thread:2'; '' for any), 8 how many queues, the queues, then task types to pass over.
--- Answers: now, wall, offset, next due (0: none), '1' if messages were left for want of a slot, number set aside,
+-- Answers: now, wall, offset, next due (0: none), '1' if messages were left for others, number set aside,
 -- tag, blob, tag, blob …
 local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_count = tonumber(ARGV[8])
@@ -135,6 +135,8 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
   end
 end
 if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
+-- Who parks shall not take the wake-up for it from those who can run it.
+if parked_now > 0 then out[5] = 1 end
 
 -- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
 if count >= want or out[5] == 1 then
