@@ -48,7 +48,7 @@ def subscribed(server: RedisServer) -> int:
 
 
 @asynccontextmanager
-async def never_blocked(most_seconds: float = 0.5) -> AsyncIterator[None]:
+async def never_blocked(most_seconds: float = 1.0) -> AsyncIterator[None]:
     """Fail if the event loop stood still for longer than ``most_seconds``."""
     gaps = [0.0]
 
