@@ -76,6 +76,7 @@ class EngineChannel(_Mixin):
 
     QoS = QoS
     body_encoding = None
+    _in_poll: Any  # kombu's: the connection that waits in a BRPOP
 
     queue_order: tuple[str, ...] = ()
     """Queues in the order they are taken; others follow in the order they were named."""
@@ -240,7 +241,13 @@ class EngineChannel(_Mixin):
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
         if queue not in self._claiming:
-            return super()._basic_cancel(consumer_tag)
+            done = super()._basic_cancel(consumer_tag)
+            if self._in_poll and not self.active_queues:
+                # kombu leaves its BRPOP behind: whoever asks nodes next would read the end of a connection
+                # that a restart of Redis has closed since.
+                self._in_poll.disconnect()
+                self._in_poll = None
+            return done
         del self._tag_to_queue[consumer_tag]
         self._consumers.discard(consumer_tag)
         del self._claiming[queue]

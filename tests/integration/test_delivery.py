@@ -307,6 +307,17 @@ def test_remote_control_reaches_a_worker_and_changes_what_it_does(
     assert app.control.ping(timeout=1) == [{node: {"ok": "pong"}}]
 
 
+def test_who_asked_nodes_before_a_restart_of_redis_asks_again_without_an_error(
+    app: Celery, worker: StartWorker, redis_server: RedisServer
+) -> None:
+    worker("-c", "1")
+    eventually(lambda: app.control.inspect(timeout=0.5).ping())
+    redis_server.stop()
+    redis_server.start()
+
+    assert eventually(lambda: app.control.inspect(timeout=0.5).ping())
+
+
 def test_sigterm_gives_back_at_once_what_has_not_begun(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path
 ) -> None:

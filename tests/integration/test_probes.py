@@ -178,7 +178,8 @@ def test_two_nodes_in_one_directory_are_told_apart_and_one_that_drains_is_live(
 
     leaving._popen.terminate()
     eventually(lambda: probe("ready", "--node", "w1").endswith("it is draining"))
-    assert probe("live", "--node", "w1") == probe("ready", "--node", "w2") == ""
+    eventually(lambda: probe("ready", "--node", "w2") == "")
+    assert probe("live", "--node", "w1") == ""
     gate.touch()
     leaving.wait()
     assert "no node named 'w1'" in probe("live", "--node", "w1") or "runs here" in probe("live", "--node", "w1")

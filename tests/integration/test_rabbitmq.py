@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -36,8 +35,6 @@ def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def result_url(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> str:
     if request.param == "redis":
         return redis_server.url
-    if importlib.util.find_spec("sqlalchemy") is None:
-        pytest.skip("SQLAlchemy is not installed")
     return f"db+sqlite:///{tmp_path}/results.sqlite"
 
 
