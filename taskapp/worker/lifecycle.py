@@ -113,7 +113,7 @@ def describe_worker(sender: Any, **_: Any) -> None:
     process.role.types = lambda: {name: slots.kind(name) if (slots := process.role.slots) else "" for name in app.tasks}
     choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
-    process.role.has_room = partial(_has_room, app)
+    process.role.has_room = partial(_has_room, sender)
     process.role.on_buried = Teller(app).tell
 
 
@@ -144,8 +144,10 @@ def freeze_what_stays(**_: Any) -> None:
     gc.set_threshold(10_000, 10, 100)
 
 
-def _has_room(app: Any) -> bool:
-    later = app.backend.__dict__.get("later")  # made when there is something to store later
+def _has_room(worker: Any) -> bool:
+    if worker.turn.has_begun_enough():
+        return False
+    later = worker.app.backend.__dict__.get("later")  # made when there is something to store later
     return later is None or bool(later.has_room())
 
 

@@ -25,16 +25,19 @@ ABANDONED_THREADS_MOST = 4
 
 
 class Turn:
-    """Called at each turn of the loop; looks around once a second."""
+    """Called at each turn of the loop; counts at each, looks around once a second."""
 
     def __init__(self, worker: Any, status: Status, settings: Settings) -> None:
         self._worker = worker
         self._status = status
-        self._limits = settings.max_tasks_per_node, settings.max_memory_mb
+        self._max_tasks = settings.max_tasks_per_node or float("inf")
+        self._max_memory_mb = settings.max_memory_mb
         self._look_at = 0.0
 
     def __call__(self) -> None:
         """Take note of a turn."""
+        if self.has_begun_enough():
+            self._recycle(f"this node has begun {state.all_total_count[0]} tasks, its limit is {self._max_tasks}")
         now = monotonic()
         if now < self._look_at:
             return
@@ -42,21 +45,26 @@ class Turn:
         self._status.turn_due_at = now
         self._look(now)
 
+    def has_begun_enough(self) -> bool:
+        """Say whether this node is not to claim any more; it drains from the next turn on."""
+        return bool(state.all_total_count[0] >= self._max_tasks)
+
     def _look(self, now: float) -> None:
         find_problem = getattr(self._worker.pool, "problem", None)
         self._status.pool_problem = find_problem() if find_problem is not None else ""
         if not self._status.pool_problem:
             self._status.pool_at = now
-        if (reason := self._enough()) and state.should_stop is None:
+        if reason := self._enough():
+            self._recycle(reason)
+
+    def _recycle(self, reason: str) -> None:
+        if state.should_stop is None:
             logger.warning("%s: draining, to be started anew (exit code %d)", reason, EXIT_RECYCLED)
             state.should_stop = EXIT_RECYCLED
 
     def _enough(self) -> str:
-        max_tasks, max_memory_mb = self._limits
-        if max_tasks and (tasks := state.all_total_count[0]) >= max_tasks:
-            return f"this node has begun {tasks} tasks, its limit is {max_tasks}"
-        if max_memory_mb and (used_mb := resident_mb()) > max_memory_mb:
-            return f"this node takes {used_mb:.0f} MiB, its limit is {max_memory_mb}"
+        if self._max_memory_mb and (used_mb := resident_mb()) > self._max_memory_mb:
+            return f"this node takes {used_mb:.0f} MiB, its limit is {self._max_memory_mb}"
         abandoned = getattr(getattr(self._worker.pool, "threads", None), "abandoned", 0)
         if abandoned > ABANDONED_THREADS_MOST:
             return f"{abandoned} threads of this node hang in tasks that were past their time limit"

@@ -199,7 +199,7 @@ def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str
 ) -> None:
     ran = tmp_path / "ran"
-    shop.note.submit_many((str(number), str(ran)) for number in range(2_000))
+    shop.note.submit_many((str(number), str(ran)) for number in range(1_000))
     lives = []
     while any(counts(redis_server)):
         node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, TASKAPP_MAX_TASKS_PER_NODE="300", name=f"n{len(lives)}")
@@ -208,7 +208,7 @@ def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
 
     assert lives[0] == 75
     assert set(lives) <= {75, 0}
-    assert Counter(ran.read_text().split()) == Counter(map(str, range(2_000)))
+    assert Counter(ran.read_text().split()) == Counter(map(str, range(1_000)))
 
 
 def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker) -> None:

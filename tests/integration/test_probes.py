@@ -204,7 +204,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
         stays(lambda: probe.live, for_seconds=3)
         redis_server.start()
         eventually(lambda: redis_server.client.llen(queue_for("taskapp.canary", TASK_ROUTES)) > 0)
-        assert probe.ready
+        eventually(lambda: probe.ready)
         redis_server.stop()
         eventually(lambda: "it has not reached its broker for" in probe("ready"))
         stays(lambda: probe.live, for_seconds=3)
