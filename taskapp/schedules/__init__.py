@@ -1,0 +1,1 @@
+"""Timed jobs; ``times`` says when something is due and reads no clock."""
