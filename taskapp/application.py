@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,6 +39,8 @@ from taskapp.errors import (
     UnknownTask,
 )
 from taskapp.queues import TASK_ROUTES
+from taskapp.schedules.messages import messages_of
+from taskapp.schedules.store import Schedules
 from taskapp.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -265,12 +268,27 @@ class Application(Celery):
             NoEngine: The broker is no Redis.
             BrokerNotFound, OSError, kombu.exceptions.OperationalError, redis.RedisError: It cannot be reached.
         """
+        with self._channel() as channel:
+            link, prefix = channel.process.producer.link, channel.global_keyprefix
+            yield Engine(DeadLetters(link, prefix), DelayedMessages(link, prefix, tuple(get_settings().queues)))
+
+    @contextmanager
+    def schedules(self) -> Iterator[Schedules]:
+        """Lend the schedules; errors as with ``engine``."""
+        with self._channel() as channel:
+            yield Schedules(channel.process.producer.link, channel.global_keyprefix, partial(messages_of, self))
+
+    def schedules_server(self) -> tuple[Callable[[], Any], str]:
+        """Return what opens connections to the server of the schedules, and the prefix of its keys."""
+        with self._channel() as channel:
+            return channel.process.connect, channel.global_keyprefix
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
         with self.connection_for_write() as connection:
             if not is_over_redis(self.conf.broker_url):
                 raise NoEngine(connection.as_uri())
-            channel: Any = connection.default_channel
-            link, prefix = channel.process.producer.link, channel.global_keyprefix
-            yield Engine(DeadLetters(link, prefix), DelayedMessages(link, prefix, tuple(get_settings().queues)))
+            yield connection.default_channel
 
     def now(self) -> datetime:
         """Return the time in the app's zone; Celery's own way there, for each result, costs twenty times as much."""

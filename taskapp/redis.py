@@ -30,6 +30,17 @@ KEYS: dict[str, str] = {
     "counts": "<P>taskapp:counts",  # hash: what was counted and not kept
     "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
     "untold": "<P>taskapp:untold",  # sorted set: letter -> when a node was told to fail its task
+    "schedules": "<P>taskapp:schedules",  # sorted set, all at 0: name
+    "schedules_due": "<P>taskapp:schedules:due",  # sorted set: name -> when its next tick is to be sent, wall clock
+    "schedules_config": "<P>taskapp:schedules:config",  # set: names of those that come from beat_schedule
+    "schedules_paused": "<P>taskapp:schedules:paused",  # set: names of those that are paused and not broken
+    "schedules_broken": "<P>taskapp:schedules:broken",  # set: names of those that are set aside
+    "schedules_wake": "<P>taskapp:schedules:wake",  # list of at most one token, for the leader
+    "calendars": "<P>taskapp:schedules:calendars",  # hash: name -> JSON list of days
+    "beat": "<P>taskapp:beat",  # hash: leader, token, until, tick_at, due_at, sent_at
+    # one a schedule
+    "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/state.py
+    "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>

@@ -15,6 +15,9 @@ from taskapp.errors import TooManyFollowUps
 FOLLOW_UPS_MOST = 100_000
 """Messages in one settlement; Redis takes a million arguments in one call."""
 
+SCHEDULE_HEADER = "taskapp_schedule"
+"""In the headers of a tick: which schedule it belongs to."""
+
 
 class Result(NamedTuple):
     """A result to store."""
@@ -59,10 +62,31 @@ class Event(NamedTuple):
     body: bytes
 
 
+class EndOfTick(NamedTuple):
+    """What became of the run of a schedule."""
+
+    schedule: str
+    id: str
+    state: str
+    """``SUCCESS``, ``FAILURE``, ``REVOKED``, ``REJECTED``, ``IGNORED``; ``STARTED`` of one acknowledged early."""
+    took_ms: int
+
+
 class Settlement:
     """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
 
-    __slots__ = ("chords", "elsewhere", "events", "finished", "kept", "messages", "parts", "postings", "results")
+    __slots__ = (
+        "chords",
+        "elsewhere",
+        "events",
+        "finished",
+        "kept",
+        "messages",
+        "parts",
+        "postings",
+        "results",
+        "tick",
+    )
 
     def __init__(self) -> None:
         self.results: list[Result] = []
@@ -77,6 +101,7 @@ class Settlement:
         self.elsewhere: list[Any] = []
         """What is stored before all of this, in this order, by the result backend and in its own words:
         on a server of its own, or too large for one step."""
+        self.tick: EndOfTick | None = None
         self.kept = (0, 0)
         """So many messages and postings stay when the rest is dropped."""
 
@@ -124,6 +149,8 @@ class Settlement:
             steps += ("E", *publication)
         for event in self.events:
             steps += ("E", *event)
+        if self.tick is not None:
+            steps += ("S", *self.tick)
         # Last: nobody shall read a success of which something else was refused.
         for result in self.results:
             steps += ("R", *result)

@@ -17,7 +17,7 @@ from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import native_thread
 from taskapp.broker.message_format import Unreadable, read_headers
 from taskapp.broker.options import Buried
-from taskapp.broker.settlement import Settlement, settling
+from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, settling
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
 
@@ -68,6 +68,7 @@ def fail_buried(app: Any, buried: Buried) -> None:
         if letter is not None and known["id"]:
             with settling(settlement):
                 _fail(app, known, embed, buried.queue, _error(letter, known))
+            settlement.tick = _end_of_tick(known)
         if settlement.elsewhere:
             backend_of(app, known["task"]).store_elsewhere(settlement)
         try:
@@ -87,10 +88,16 @@ def settle_unreadable(app: Any, message: Any, problem: str) -> Settlement:
         try:
             with settling(settlement):
                 _fail(app, headers, None, queue, InvalidTaskError(problem))
+            settlement.tick = _end_of_tick(headers)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
             logger.warning("the failure of %s could not be stored: %s", headers["id"], error)
             settlement.drop()
     return settlement
+
+
+def _end_of_tick(headers: Mapping[str, Any]) -> EndOfTick | None:
+    schedule = headers.get(SCHEDULE_HEADER)
+    return EndOfTick(schedule, headers["id"], "FAILURE", 0) if isinstance(schedule, str) else None
 
 
 def _read(letter: DeadLetter | None) -> tuple[dict[str, Any], Mapping[str, Any] | None]:

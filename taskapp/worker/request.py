@@ -25,7 +25,7 @@ from celery.worker.state import task_ready
 from kombu.utils.objects import cached_property
 
 from taskapp.broker.received import Received
-from taskapp.broker.settlement import Settlement, collecting, settling
+from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling
 from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
@@ -48,6 +48,8 @@ class Fate(NamedTuple):
     reason: str = ""
     """Buried for this reason; else it is settled."""
     detail: str = ""
+    state: str = "SUCCESS"
+    """How the run ended."""
 
 
 FINISHED = Fate()
@@ -210,7 +212,7 @@ class Request(_Stock):
         return super().on_retry(exc_info)
 
     def _announce_revoked(self, *args: Any) -> None:
-        with self._ending():
+        with self._ending(ended_by=Terminated("revoked")):
             super()._announce_revoked(*args)
 
     def _retry_worker_lost(self, *args: Any) -> Any:
@@ -258,7 +260,11 @@ class Request(_Stock):
         channel, tag = self.message.channel, self.message.delivery_tag
         if fate.back:
             channel.give_back(tag, fate.back)
-        elif settlement is not None and settlement.elsewhere:
+            return
+        if SCHEDULE_HEADER in self._request_dict:
+            settlement = settlement or Settlement()
+            settlement.tick = self._end_of_tick(fate, settlement)
+        if settlement is not None and settlement.elsewhere:
             # Its slot is free: what the result server takes its time for holds up nobody.
             channel.ended(tag)
             self._task.backend.later.put(
@@ -268,6 +274,13 @@ class Request(_Stock):
             channel.bury(tag, fate.reason, fate.detail, settlement)
         else:
             channel.settle(tag, settlement)
+
+    def _end_of_tick(self, fate: Fate, settlement: Settlement) -> EndOfTick | None:
+        """Return what its schedule is to hear; ``None``: the run goes on, as a retry."""
+        if any(message.id == self.id for message in settlement.messages):
+            return None
+        took_ms = int((time() - self.time_start) * 1_000) if self.time_start else 0
+        return EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, took_ms)
 
     def _refused(self, fate: Fate, error: Exception) -> None:
         """Keep a message whose end could not be recorded."""
@@ -290,9 +303,9 @@ class Request(_Stock):
             super().acknowledge()
         elif self._is_dead():
             error = self._ended_by
-            self._decide(Fate(reason="failed", detail=f"{type(error).__name__}: {error}"))
+            self._decide(Fate(reason="failed", detail=f"{type(error).__name__}: {error}", state="FAILURE"))
         else:
-            self._decide(Fate())
+            self._decide(Fate(state=self._state()))
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give back or bury; a run whose process died counts as a crash."""
@@ -302,17 +315,20 @@ class Request(_Stock):
         if requeue:
             fate = Fate(back="crashed" if isinstance(self._ended_by, WorkerLostError) else "retry")
         else:
-            fate = Fate(reason="rejected", detail="the task, or its message, was rejected")
+            fate = Fate(reason="rejected", detail="the task, or its message, was rejected", state="REJECTED")
         self._decide(fate)
         self.send_event("task-rejected", requeue=requeue)
 
-    def _is_dead(self) -> bool:
+    def _state(self) -> str:
         error = self._ended_by
-        return (
-            error is not None
-            and not isinstance(error, Ignore | Terminated)
-            and bool(getattr(self.task, "keeps_failures", True))
-        )
+        if error is None:
+            return "SUCCESS" if self._task.acks_late else "STARTED"
+        if isinstance(error, Ignore):
+            return "IGNORED"
+        return "REVOKED" if isinstance(error, Terminated) else "FAILURE"
+
+    def _is_dead(self) -> bool:
+        return self._state() == "FAILURE" and bool(getattr(self.task, "keeps_failures", True))
 
 
 def wants_task_events(eventer: Any) -> bool:

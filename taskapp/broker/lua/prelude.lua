@@ -159,6 +159,21 @@ local function store_result(key, value, seconds)
   redis.call('PUBLISH', key, value)
 end
 
+-- Keep the sets that say why a schedule is not due; one that is broken and paused counts as broken.
+local function note_state(name)
+  local known = redis.call('HMGET', key_schedule(name), 'paused', 'broken')
+  redis.call(known[2] and 'SADD' or 'SREM', key_schedules_broken(), name)
+  redis.call((known[1] and not known[2]) and 'SADD' or 'SREM', key_schedules_paused(), name)
+end
+
+-- A schedule was changed. The count is for a leader that did not get the token.
+local function tell_leader(name)
+  note_state(name)
+  redis.call('HINCRBY', key_beat(), 'changes', 1)
+  redis.call('LPUSH', key_schedules_wake(), '1')
+  redis.call('LTRIM', key_schedules_wake(), 0, 0)
+end
+
 local function expire(key, seconds)
   if seconds > 0 then redis.call('EXPIRE', key, seconds) end
 end

@@ -9,12 +9,49 @@
 --   'E', channel, event                                                 news of a follow-up
 --   'D', reason, error                                                  the message goes to the dead letters
 --   'B', reason, error                                                  the same, and the letter is untold
+--   'S', schedule, id, state, ms it took                                a tick has ended
 -- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
 -- queue, number of letters this node is to tell of …}.
 -- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased = key_leased(epoch)
-local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3}
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5}
+
+-- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses.
+local function end_tick(name, id, state, took)
+  local key, runs = key_schedule(name), key_schedule_runs(name)
+  local known = redis.call('HMGET', key, 'revision', 'unfinished', 'waiting', 'pause_after', 'paused')
+  if not known[1] then return end
+  local ticks = redis.call('LRANGE', runs, 0, -1)
+  for position, text in ipairs(ticks) do
+    local tick = cjson.decode(text)
+    if tick.id == id or (tick.id == known[3] and known[2] == id) then
+      if tick.id == id then
+        tick.state, tick.ended, tick.took = state, WALL, tonumber(took)
+      else
+        tick.state, tick.sent = 'QUEUED', WALL
+      end
+      redis.call('LSET', runs, position - 1, cjson.encode(tick))
+    end
+  end
+  if state == 'SUCCESS' then
+    redis.call('HDEL', key, 'failures')
+  elseif state == 'FAILURE' and redis.call('HINCRBY', key, 'failures', 1) == tonumber(known[4] or 0) and not known[5] then
+    redis.call('HSET', key, 'paused', 'failed ' .. known[4] .. ' times in a row')
+    redis.call('ZREM', key_schedules_due(), name)
+    note_state(name)
+  end
+  if known[2] ~= id then return end
+  redis.call('HDEL', key, 'unfinished', 'unfinished_at')
+  if known[3] then
+    local waiting = redis.call('HMGET', key, 'waiting_queue', 'waiting_priority', 'waiting_message')
+    redis.call('HDEL', key, 'waiting', 'waiting_queue', 'waiting_priority', 'waiting_message')
+    put_behind(waiting[1], tonumber(waiting[2]), waiting[3])
+    wake(waiting[1])
+    redis.call('HSET', key, 'unfinished', known[3], 'unfinished_at', NOW)
+    redis.call('HINCRBY', key, 'runs', 1)
+  end
+end
 
 local function finish(tag, i, last)
   local woken
@@ -38,6 +75,8 @@ local function finish(tag, i, last)
       begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
     elseif step == 'F' then
       redis.call('DEL', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
+    elseif step == 'S' then
+      end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
     elseif step == 'D' or step == 'B' then
       local queue, priority = parse_tag(tag)
       local bury = step == 'B' and bury_untold or bury

@@ -1,0 +1,418 @@
+"""The one beat that queues what is due.
+
+Beats contend for a lease in Redis; its token goes with everything the leader does, so that one which
+was frozen and thawed does nothing. What is due soon is made ready before its time; at its time one
+script checks the token, queues the messages and moves the schedules on. Between two ticks the leader
+waits on its own sockets, never by a timer of the server's, until something is due or a schedule was
+changed.
+
+Time is Redis' own clock: all beats agree on it whichever machine they run on. Two readings of it are
+joined by a clock that never jumps.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import chain
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+from redis.connection import Connection
+from redis.exceptions import RedisError
+
+from taskapp.broker.clock import steady_ms
+from taskapp.broker.delivery import Message, publications
+from taskapp.broker.pipe import Pipe
+from taskapp.errors import TaskappError
+from taskapp.redis import Keys, Link
+from taskapp.schedules.known import known_from
+from taskapp.schedules.missed import DueNow, due_now
+from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.store import RUNS_KEPT, Days, Schedules
+from taskapp.schedules.times import Timing, tick_id
+
+LEASE_SECONDS = 5.0
+RENEWALS = 4
+"""How often a lease is renewed while it lasts."""
+STANDBY_SECONDS = 1.0
+LOOK_AHEAD_MS = 2_000
+"""How long before its time a tick is made ready."""
+LOOK_SECONDS = 0.5
+CHANGED_MS = 100
+"""How soon after a look it looks again because something was changed."""
+READ_AT_ONCE = 500
+MADE_SECONDS = 0.005
+"""How long ticks are made ready in one go: something else may be due meanwhile."""
+SENT_AT_ONCE = 100
+IN_TIME_MS = 1_000
+JUMP_MS = 1_000
+
+logger = logging.getLogger(__name__)
+
+
+class Ready(NamedTuple):
+    """A schedule whose next tick is made."""
+
+    schedule: Schedule
+    timing: Timing
+    revision: str
+    due_ms: int
+    at_ms: int
+    next_ms: int | None
+    messages: Sequence[Message]
+
+
+class Leader:
+    """Contends for the lead; leads.
+
+    Args:
+        connect: Opens connections to the server of the schedules.
+        prefix: The prefix of its keys.
+        store: The schedules.
+        make: Makes the message of a tick; see ``Make``.
+        name: What people see of this beat.
+        resolve: Puts in what only this process knows of a schedule.
+        on_lead: What this beat does when it begins to lead, step by step, between ticks.
+        on_cancel: Called with the ids of runs that a tick cancels.
+        lease_seconds: How long this beat may be silent before another leads.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Connection], prefix: str, store: Schedules, make: Callable[..., Sequence[Message]],
+        name: str, *, resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
+        on_lead: Callable[[], Iterator[None]] = lambda: iter(()),
+        on_cancel: Callable[[list[str]], None] = lambda _: None, lease_seconds: float = LEASE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._link, self._prefix, self._store, self._make = Link(connect), prefix, store, make
+        self._waiting = Pipe(connect)
+        self._wake_key = Keys(prefix)("schedules_wake")
+        self._name, self._identity = name, uuid.uuid4().hex
+        self._resolve, self._on_lead, self._on_cancel = resolve, on_lead, on_cancel
+        self._beginning: Iterator[None] | None = None
+        self._lease_seconds, self._lease_ms = lease_seconds, round(lease_seconds * 1_000)
+        self.token = ""
+        """With which it leads; empty: another does."""
+        self.is_in_touch = False
+        """Whether the server answered the last question."""
+        self.latest_seconds = 0.0
+        """How late the last tick was sent."""
+        self._renew_at = 0.0
+        self._wall: tuple[float, float] | None = None
+        """Redis' clock and the steady one, ms."""
+        self._ready: dict[str, Ready] = {}
+        self._heap: list[tuple[int, str]] = []
+        """When the ready ones are to be sent; some are not what is ready any more."""
+        self._unmade: deque[tuple[int, str, Sequence[bytes]]] = deque()
+        """What was read, the one to be sent first first."""
+        self._again: deque[Ready] = deque()
+        """Those whose next tick is due soon, too."""
+        self._page = READ_AT_ONCE
+        self._changes: bytes | None = None
+        """How many there were when it last looked."""
+        self._seen_until_ms = 0
+        """What is due until then is ready."""
+        self._look_at_ms = self._looked_ms = 0.0
+        self._calendars: dict[str | None, Days] = {}
+        self._is_asking = False
+
+    # --- one turn ------------------------------------------------------------------------------------
+
+    def turn(self, most_seconds: float = STANDBY_SECONDS) -> None:
+        """Queue what is due, then wait until something is, a schedule was changed, or ``most_seconds`` have passed."""
+        try:
+            wait_seconds = self._lead() if monotonic() >= self._renew_at else 0.0
+            if self.token:
+                wait_seconds = self._send_what_is_due()
+            self.is_in_touch = True
+            self._wait(min(wait_seconds, most_seconds))
+        except (RedisError, OSError) as error:
+            if self.is_in_touch:
+                logger.error("the server of the schedules cannot be reached, or refuses: %s; trying again", error)
+            self.is_in_touch = False
+            self._forget()
+            self._waiting.close()
+            sleep(min(STANDBY_SECONDS / 2, most_seconds))
+
+    def resign(self) -> None:
+        """Let another beat lead at once."""
+        try:
+            if self.token:
+                self._link.run("resign", self._prefix, 0, self.token)
+        except (RedisError, OSError) as error:
+            logger.warning("another beat leads in %.0f s: %s", self._lease_seconds, error)
+        finally:
+            self.token = ""
+            self._link.close()
+            self._waiting.close()
+
+    # --- leading -------------------------------------------------------------------------------------
+
+    def _lead(self) -> float:
+        """Lead, or go on; return in how many seconds to ask again."""
+        asked_at, sent_ms = monotonic(), steady_ms()
+        token, left_ms, wall_ms = self._link.run("lead", self._prefix, 0, self._name, self.token, self._lease_ms)
+        self._note_wall(wall_ms, sent_ms)
+        was, self.token = self.token, token.decode()
+        if not self.token:
+            if was:
+                self._lose()
+            return float(min(max(left_ms / 1_000, 0.05), STANDBY_SECONDS))
+        self._renew_at = asked_at + self._lease_seconds / RENEWALS
+        if self.token != was:
+            logger.info("this beat leads now (token %s)", self.token)
+            self._forget()
+            self._beginning = self._on_lead()
+        return 0.0
+
+    def _lose(self) -> None:
+        logger.warning("another beat leads now; this one stands by")
+        self.token, self._renew_at, self._beginning = "", 0.0, None
+        self._forget()
+
+    def _forget(self) -> None:
+        for known in (self._ready, self._heap, self._again, self._unmade, self._calendars):
+            known.clear()
+        self._seen_until_ms, self._look_at_ms = 0, 0.0
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _note_wall(self, wall_ms: float, sent_ms: float) -> None:
+        if self._wall is not None:
+            if steady_ms() - sent_ms > JUMP_MS:
+                return  # of an answer that was long on its way, or waited here, nobody knows from when it is
+            jump_ms = wall_ms - self._now_ms()
+            if abs(jump_ms) > JUMP_MS:
+                logger.warning(
+                    "the clock of the server was set %s by %.1f s: %s", "forward" if jump_ms > 0 else "back",
+                    abs(jump_ms) / 1_000, "what was passed over is late now" if jump_ms > 0
+                    else "due times that were sent are not sent again",
+                )  # fmt: skip
+                self._forget()
+        self._wall = wall_ms, steady_ms()
+
+    def _now_ms(self) -> float:
+        if self._wall is None:
+            return 0.0
+        wall_ms, steady = self._wall
+        return wall_ms + steady_ms() - steady
+
+    # --- making ready --------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Read what is due soon and was not read yet."""
+        asked_ms = steady_ms()
+        self._looked_ms = self._now_ms()
+        # Whole, as due times are: what lies behind it is read next time.
+        until_ms = int(self._now_ms()) + LOOK_AHEAD_MS
+        wall_ms, changes, *found = self._link.run(
+            "due", self._prefix, 0, f"({self._seen_until_ms}", until_ms, self._page
+        )
+        self._note_wall(wall_ms, asked_ms)
+        if changes != self._changes:
+            was, self._changes = self._changes, changes
+            if was is not None and self._seen_until_ms:
+                self._forget()
+                return  # and look once more
+        read = [
+            (round(float(at)), name.decode(), fields)
+            for name, at, fields in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        if len(read) < self._page:
+            self._seen_until_ms = max(until_ms, self._seen_until_ms)
+            self._look_at_ms = self._now_ms() + LOOK_SECONDS * 1_000
+        elif read[0][0] == read[-1][0]:
+            # All of one instant are read together: the next page begins behind it.
+            self._page *= 2
+            return
+        else:
+            read = [each for each in read if each[0] < read[-1][0]]
+            self._seen_until_ms = read[-1][0]
+        self._page = READ_AT_ONCE
+        self._unmade.extend(read)
+
+    def _make_some_ready(self) -> bool:
+        """Make a few ticks ready; say whether there were any."""
+        until = monotonic() + MADE_SECONDS
+        is_some = bool(self._again or self._unmade)
+        while monotonic() < until and (self._again or self._unmade):
+            if self._again:
+                self._advance(self._again.popleft())
+            else:
+                self._make_ready(*self._unmade.popleft())
+        return is_some
+
+    def _make_ready(self, at_ms: int, name: str, fields: Sequence[bytes]) -> None:
+        if not fields:
+            self._store.set_aside(name, "", "it is gone")
+            return
+        known = known_from(name, fields)
+        if known.broken or known.due_at is None:
+            self._store.set_aside(name, known.revision, known.broken or "it has no due time")
+            return
+        due_ms = round(known.due_at * 1_000)
+
+        def make() -> Ready:
+            schedule = self._resolve(known.schedule)
+            timing = schedule.timing(self._calendar(schedule.calendar))
+            return self._readied(schedule, timing, known.revision, due_ms, at_ms)
+
+        self._keep(self._guarded(name, known.revision, make))
+
+    def _calendar(self, name: str | None) -> Days:
+        if name not in self._calendars:
+            self._calendars[name] = self._store.calendar(name)
+        return self._calendars[name]
+
+    def _guarded(self, name: str, revision: str, make: Callable[[], Ready | None]) -> Ready | None:
+        """Return what ``make`` does; whatever is wrong with one schedule, the others are sent."""
+        try:
+            return make()
+        except (RedisError, OSError):
+            raise
+        except Exception as error:  # a task type's own route, a schedule of the configuration
+            is_ours = isinstance(error, TaskappError)
+            logger.error("schedule %r is set aside: %s", name, error, exc_info=not is_ours)
+            self._store.set_aside(name, revision, f"{type(error).__name__}: {error}")
+            return None
+
+    def _readied(self, schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_ms: int) -> Ready:
+        following = timing.after(due_ms / 1_000)
+        next_ms = round(following * 1_000) if following is not None else None
+        messages = self._make(schedule, due_ms, tick_id(schedule.name, due_ms))
+        return Ready(schedule, timing, revision, due_ms, at_ms, next_ms, messages)
+
+    def _keep(self, ready: Ready | None) -> None:
+        if ready is not None:
+            self._ready[ready.schedule.name] = ready
+            heappush(self._heap, (ready.at_ms, ready.schedule.name))
+
+    # --- sending -------------------------------------------------------------------------------------
+
+    def _send_what_is_due(self) -> float:
+        """Queue a batch of what is due, or make something ready; return for how many seconds there is nothing to do."""
+        now_ms = self._now_ms()
+        if due := self._take_due(now_ms):
+            self._send(due, now_ms)
+            return 0.0
+        if self._make_some_ready():
+            return 0.0
+        if now_ms >= self._look_at_ms:
+            self._look()
+            return 0.0
+        if self._goes_on_beginning():
+            return 0.0
+        next_ms = min(self._heap[0][0] if self._heap else self._look_at_ms, self._look_at_ms)
+        return max(next_ms - self._now_ms(), 0.0) / 1_000
+
+    def _goes_on_beginning(self) -> bool:
+        until = monotonic() + MADE_SECONDS
+        while self._beginning is not None and monotonic() < until:
+            if next(self._beginning, self) is self:
+                self._beginning = None
+        return self._beginning is not None
+
+    def _take_due(self, now_ms: float) -> list[Ready]:
+        due: list[Ready] = []
+        while self._heap and self._heap[0][0] <= now_ms and len(due) < SENT_AT_ONCE:
+            at_ms, name = heappop(self._heap)
+            ready = self._ready.get(name)
+            if ready is not None and ready.at_ms == at_ms:
+                del self._ready[name]
+                due.append(ready)
+        return due
+
+    def _send(self, due: list[Ready], now_ms: float) -> None:
+        args: list[Any] = []
+        messages: list[Message] = []
+        sent: list[Ready] = []
+        for each in due:
+            ready = self._guarded(each.schedule.name, each.revision, partial(self._add, each, now_ms, args, messages))
+            if ready is not None:
+                sent.append(ready)
+        news = publications(messages)
+        asked_ms = steady_ms()
+        answer = self._link.run(
+            "tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
+            *chain.from_iterable(news), *args,
+        )  # fmt: skip
+        if answer == [0]:
+            self._lose()
+            return
+        self._note_wall(answer[0], asked_ms)
+        for ready, outcome, canceled in zip(sent, answer[1::2], answer[2::2], strict=True):
+            self._note_sent(ready, outcome == b"done", answer[0], [identity.decode() for identity in canceled])
+
+    def _add(self, ready: Ready, now_ms: float, args: list[Any], messages: list[Message]) -> Ready:
+        """Add to ``args`` what the script is to do for one schedule; return it with the due time it has then."""
+        schedule, due_ms = ready.schedule, ready.due_ms
+        now = DueNow([due_ms], 0, ready.next_ms)
+        if (ready.next_ms is not None and ready.next_ms <= now_ms) or now_ms - due_ms > IN_TIME_MS:
+            now = due_now(schedule, ready.timing, due_ms, now_ms - (ready.at_ms - due_ms))
+        ticks: list[Any] = []
+        for tick_ms in now.sent:
+            identity = tick_id(schedule.name, tick_ms)
+            made = ready.messages if tick_ms == due_ms else self._make(schedule, tick_ms, identity)
+            messages += made
+            ticks += (tick_ms, identity, made[0].queue, made[0].priority, made[0].blob)
+        next_at_ms = 0 if now.next_ms is None else schedule.to_send_ms(ready.timing, now.next_ms)
+        args += (
+            schedule.name, ready.revision, due_ms, "" if now.next_ms is None else now.next_ms, next_at_ms, now.dropped,
+            schedule.overlap, round(schedule.unfinished_seconds * 1_000), schedule.max_runs, len(now.sent), *ticks,
+        )  # fmt: skip
+        if now.dropped:
+            logger.warning("schedule %r: %d due times were missed and are dropped", schedule.name, now.dropped)
+        return ready._replace(next_ms=now.next_ms)
+
+    def _note_sent(self, ready: Ready, is_done: bool, wall_ms: float, canceled: list[str]) -> None:  # noqa: FBT001
+        if not is_done:
+            # It was changed since it was made ready.
+            self._forget()
+            return
+        self.latest_seconds = max(wall_ms - ready.at_ms, 0.0) / 1_000
+        logger.debug("tick of %r queued, %.3f s late", ready.schedule.name, self.latest_seconds)
+        if canceled:
+            self._cancel(canceled)
+        if ready.next_ms is not None:
+            at_ms = ready.schedule.to_send_ms(ready.timing, ready.next_ms)
+            if at_ms <= self._seen_until_ms:
+                self._again.append(ready._replace(due_ms=ready.next_ms, at_ms=at_ms))
+
+    def _cancel(self, ids: list[str]) -> None:
+        try:
+            self._on_cancel(ids)
+        except Exception as error:  # noqa: BLE001 - whatever keeps nodes from hearing of it, ticks go on
+            logger.warning("runs %s could not be canceled: %s", ", ".join(ids), error)
+
+    def _advance(self, ready: Ready) -> None:
+        schedule, timing, revision, due_ms, at_ms = ready[:5]
+        make = partial(self._readied, schedule, timing, revision, due_ms, at_ms)
+        self._keep(self._guarded(schedule.name, revision, make))
+
+    # --- waiting -------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        if not self.token:
+            sleep(seconds)
+            return
+        if not self._waiting.is_open:
+            self._is_asking = False
+            self._waiting.open()
+        if not self._is_asking:
+            # Not for long: one that is frozen must not take the token the next leader waits for.
+            self._is_asking = self._waiting.ask("BRPOP", self._wake_key, 1, on_answer=self._on_wake)
+        if select.select([self._waiting.socket], [], [], seconds)[0]:
+            self._waiting.read()
+
+    def _on_wake(self, answer: Any) -> None:
+        self._is_asking = False
+        if answer is not None:
+            # Not at once: of many changes in a row, an import, each would have everything read and made anew.
+            self._look_at_ms = min(self._look_at_ms, self._looked_ms + CHANGED_MS)

@@ -1,0 +1,59 @@
+"""The messages of ticks: what ``apply_async`` would send, held back for the script that queues it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from taskapp.broker.bulk import holding
+from taskapp.broker.delivery import Message
+from taskapp.broker.settlement import SCHEDULE_HEADER
+from taskapp.errors import BadSchedule
+from taskapp.schedules.schedule import Schedule
+
+DUE_HEADER = "taskapp_due_at"
+"""In the headers of a tick: when it was due, Unix seconds."""
+
+
+def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> list[Message]:
+    """Return the message of one tick.
+
+    Raises:
+        TaskappError: It could not be sent; see ``Application.send_task``.
+    """
+    options = dict(schedule.options)
+    if schedule.queue is not None:
+        options["queue"] = schedule.queue
+    if schedule.priority is not None:
+        options["priority"] = schedule.priority
+    return made(app, schedule, due_ms, identity, (schedule.args, schedule.kwargs, options))
+
+
+def made(
+    app: Any, schedule: Schedule, due_ms: int, identity: str, call: tuple[Any, Any, Mapping[str, Any]]
+) -> list[Message]:
+    """Return the message of one tick with these arguments and options.
+
+    Raises:
+        TaskappError: It could not be sent; see ``Application.send_task``.
+    """
+    args, kwargs, given = call
+    options = {**given, "task_id": identity}
+    headers = {**(given.get("headers") or {}), SCHEDULE_HEADER: schedule.name, DUE_HEADER: due_ms / 1_000}
+    # As stock beat marks what it sends.
+    options["headers"] = {**headers, "celery_beat_task": True, "periodic_task_name": schedule.name}
+    if isinstance(expires := given.get("expires"), int | float):
+        # From when it is sent, not from when it was made ready.
+        options["expires"] = datetime.fromtimestamp(max(due_ms / 1_000, time.time()) + expires, UTC)
+    task = app.tasks.get(schedule.task)
+    with holding() as held:
+        if task is not None:
+            task.apply_async(args, kwargs, **options)
+        else:
+            app.send_task(schedule.task, args, kwargs, **options)
+    messages = [message for each in held.producers.values() for message in each]
+    if len(messages) != 1:
+        raise BadSchedule("task", schedule.task, "it sends nothing", "is task_always_eager set?")
+    return messages
