@@ -16,6 +16,7 @@ COMMANDS = {
     "exporter": "taskapp.cli.exporter:exporter",
     "dead": "taskapp.cli.dead:dead",
     "delayed": "taskapp.cli.delayed:delayed",
+    "schedules": "taskapp.cli.schedules.group:schedules",
     "redis": "taskapp.cli.redis:redis",
     "doctor": "taskapp.cli.doctor:doctor",
     "health": "taskapp.cli.health:health",

@@ -2,6 +2,7 @@
 
 ``flights``   the data: split by month, and the true numbers computed without any task
 ``pipeline``  the work as Celery signatures: a chord over the months, the report, the mail
+``timed``     schedules, changed while beat and the work run
 ``run``       starts the processes, submits, watches, checks, cleans up
 ``view``      what is shown meanwhile
 """

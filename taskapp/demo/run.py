@@ -227,10 +227,13 @@ def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     from taskapp.demo.check import checks_of
     from taskapp.demo.nodes import Nodes
     from taskapp.demo.pipeline import Pipeline
+    from taskapp.demo.timed import Timed
 
     started = time.monotonic()
     pipeline = Pipeline(workshop.months, workshop.report, workshop.http_port)
     pipeline.submit()
+    timed = Timed()
+    timed.start()
     with Nodes(SLOTS_PER_NODE).watched() as nodes, view.drawing():
         finished = until(pipeline.finished, view, lambda: pipeline.picture(nodes), FINISH_WITHIN_SECONDS)
     if not finished:
@@ -241,7 +244,10 @@ def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     view.table(
         "What ran", ["step", "tasks", "retries", "seconds"], [*pipeline.rows(), ["all", "", "", f"{seconds:.1f}"]]
     )
-    return checks_of(pipeline, truth, report=workshop.report, mail=workshop.mail, exporter_port=workshop.exporter_port)
+    checks = checks_of(
+        pipeline, truth, report=workshop.report, mail=workshop.mail, exporter_port=workshop.exporter_port
+    )  # fmt: skip
+    return [*checks, *timed.checks()]
 
 
 def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:

@@ -58,6 +58,8 @@ def test_the_main_job_ends_well_and_leaves_nothing_running(demo: StartDemo, tmp_
     output = process.output()
     assert process.returncode == 0, output
     assert "✘" not in output
+    for seen in ("added while beat ran fired on time", "paused it was silent", "resumed it went on", "ran as edited"):
+        assert f"{seen} " in output
     assert re.search(r"flights and departures in the report\s+│\s+336,776 and 328,521", output)
     assert (tmp_path / "out" / "report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "out" / "mail").glob("*.eml"))) == 1

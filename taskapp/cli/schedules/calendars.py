@@ -1,0 +1,53 @@
+"""``taskapp schedules calendar``: days on which those who follow it are not due."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from taskapp.cli.engine import schedules as lent
+from taskapp.cli.schedules import view
+from taskapp.cli.schedules.terms import Name, as_parameter
+from taskapp.schedules.schedule import days_from
+from taskapp.schedules.store import Schedules
+
+
+@click.command()
+@click.argument("name", required=False, type=Name())
+@click.argument("days", nargs=-1, metavar="[DAY]...")
+@click.option("--remove", is_flag=True, help="Remove it; refused while a schedule follows it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def calendar(name: str | None, days: tuple[str, ...], *, remove: bool, as_json: bool) -> None:
+    """List calendars, show one, or give one its days: 2026-12-24, or 2026-12-24/2027-01-06.
+
+    Schedules that follow it, see add --calendar, are not due on its days.
+    """
+    if remove and (name is None or days):
+        raise click.UsageError("name one calendar to remove, and no days")
+    with as_parameter("DAY"):
+        days_from(days)
+    with lent() as store:
+        if name is None or not (days or remove):
+            _print(store, name, as_json=as_json)
+        elif remove:
+            store.remove_calendar(name)
+            click.echo(f"removed calendar {name!r}")
+        else:
+            followers = store.set_calendar(name, days)
+            follow = f"{view.counted(followers, 'schedule')} follow{'s' if followers == 1 else ''} it"
+            click.echo(f"calendar {name!r}: {' '.join(days)}; {follow}")
+
+
+def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
+    if name is not None:
+        store.calendar(name)
+    calendars = {each: days for each, days in sorted(store.calendars().items()) if name in (None, each)}
+    if as_json:
+        for each, days in calendars.items():
+            click.echo(json.dumps({"name": each, "days": days}))
+    elif calendars:
+        for line in view.table(("CALENDAR", "DAYS"), [(view.shown(k), " ".join(v)) for k, v in calendars.items()]):
+            click.echo(line)
+    else:
+        click.echo("no calendars")

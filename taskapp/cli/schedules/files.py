@@ -1,0 +1,160 @@
+"""``taskapp schedules export`` and ``import``: schedules as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, TextIO
+
+import click
+from redis.exceptions import RedisError
+
+from taskapp.celery import app
+from taskapp.cli.engine import schedules as lent
+from taskapp.cli.schedules.check import know_task_types, try_out, warn_of_unknown
+from taskapp.cli.schedules.view import counted
+from taskapp.errors import BadSchedule, ScheduleExists, TaskappError
+from taskapp.schedules.schedule import Elsewhere, Schedule, schedule_from
+from taskapp.schedules.store import Schedules
+
+TOLD_MOST = 20
+
+Problem = tuple[int, str]
+"""The number of a line, and what is wrong with it."""
+
+
+class Line(NamedTuple):
+    """One that was read: a schedule, and why it is paused (empty: it is not)."""
+
+    number: int
+    schedule: Schedule
+    paused: str
+
+
+@click.command()
+@click.argument("prefix", default="")
+@click.option("--all", "everything", is_flag=True, help="Those of beat_schedule in the configuration, too.")
+def export(prefix: str, *, everything: bool) -> None:
+    """Print schedules whose names begin with PREFIX, one JSON object a line, as import reads them."""
+    unreadable = 0
+    with lent() as store:
+        for known in store.all(prefix):
+            schedule = known.schedule
+            if schedule.source == "config":
+                if not everything:
+                    continue
+            elif isinstance(schedule.when, Elsewhere):
+                unreadable += 1
+                click.echo(f"{schedule.name!r} is left out: {known.broken}", err=True)
+                continue
+            paused = {"paused": known.paused} if known.paused else {}
+            click.echo(json.dumps({**schedule.as_dict(), **paused}))
+    if unreadable:
+        raise click.ClickException(f"{counted(unreadable, 'schedule')} cannot be read and left out")
+
+
+@click.command("import")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--replace", is_flag=True, help="In place of those of the same names.")
+def import_(file: TextIO, *, replace: bool) -> None:
+    """Add the schedules of FILE (- for standard input), as export prints them.
+
+    All are checked before the first is added: if one cannot be used, none is added. Those of the configuration,
+    and those that are never due again, are left out.
+    """
+    with lent() as store:
+        lines, problems = _read(file)
+        problems += _problems(lines, store, replace=replace)
+        if problems:
+            raise _nothing_imported(problems)
+        wanted = list(_wanted(lines, store))
+        _add(store, wanted, replace=replace)
+    paused = sum(bool(line.paused) for line in wanted)
+    click.echo(
+        f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; left out {len(lines) - len(wanted)}"
+    )
+    warn_of_unknown(app, (line.schedule.task for line in wanted))
+
+
+def _read(file: TextIO) -> tuple[list[Line], list[Problem]]:
+    lines: list[Line] = []
+    problems: list[Problem] = []
+    number = 0
+    try:
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                try:
+                    lines.append(_line(number, text))
+                except (TaskappError, ValueError, RecursionError) as error:
+                    problems.append((number, str(error)))
+    except UnicodeDecodeError as error:
+        problems.append((number + 1, f"it is no UTF-8 text: {error}"))
+    return lines, problems
+
+
+def _line(number: int, text: str) -> Line:
+    said = json.loads(text)
+    if not isinstance(said, dict):
+        raise BadSchedule("line", text.strip(), "it is no JSON object", "see what taskapp schedules export prints")
+    paused = said.pop("paused", "")
+    if not isinstance(paused, str):
+        raise BadSchedule("paused", paused, "it is no text", "say why it is paused, or leave it out")
+    return Line(number, schedule_from(said), paused)
+
+
+def _problems(lines: list[Line], store: Schedules, *, replace: bool) -> list[Problem]:
+    """Return what is wrong with each that cannot be used."""
+    know_task_types(app)
+    taken = set() if replace else store.existing([line.schedule.name for line in lines])
+    seen, configured = set[str](), store.configured()
+    problems = []
+    for line in lines:
+        schedule = line.schedule
+        try:
+            if schedule.name in seen:
+                raise BadSchedule("name", schedule.name, "the file has it twice", "take one out")
+            seen.add(schedule.name)
+            if schedule.source == "config":
+                continue
+            if schedule.name in configured:
+                raise BadSchedule("name", schedule.name, "beat_schedule in the configuration has it", "give another")
+            if schedule.name in taken:
+                raise ScheduleExists(schedule.name)
+            _check(schedule, store)
+        except TaskappError as error:
+            problems.append((line.number, str(error)))
+    return problems
+
+
+def _check(schedule: Schedule, store: Schedules) -> None:
+    if isinstance(schedule.when, Elsewhere):
+        raise BadSchedule("when", str(schedule.when), "only its own beat knows its times", "give a when")
+    schedule.timing(store.calendar(schedule.calendar))
+    try_out(app, schedule)
+
+
+def _nothing_imported(problems: list[Problem]) -> click.ClickException:
+    for number, problem in sorted(problems)[:TOLD_MOST]:
+        click.echo(f"line {number}: {problem}", err=True)
+    return click.ClickException(f"nothing was imported; {counted(len(problems), 'line')} cannot be used")
+
+
+def _wanted(lines: list[Line], store: Schedules) -> Iterator[Line]:
+    for line in lines:
+        schedule = line.schedule
+        if schedule.source == "config":
+            click.echo(f"{schedule.name!r} is left out: it comes from beat_schedule in the configuration", err=True)
+        elif schedule.timing(store.calendar(schedule.calendar)).after(time.time()) is None:
+            click.echo(f"{schedule.name!r} is left out: it is never due again", err=True)
+        else:
+            yield line
+
+
+def _add(store: Schedules, lines: list[Line], *, replace: bool) -> None:
+    for count, line in enumerate(lines):
+        try:
+            store.add(line.schedule, replace=replace, paused=line.paused)
+        except (TaskappError, RedisError, OSError) as error:
+            why = f"added {count} of {counted(len(lines), 'schedule')}, then at line {line.number}: {error}"
+            raise click.ClickException(f"{why}; import it again with --replace") from error

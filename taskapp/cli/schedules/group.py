@@ -1,0 +1,234 @@
+"""``taskapp schedules``: look at schedules and change them, while beats run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from taskapp.celery import app
+from taskapp.cli.engine import schedules as lent
+from taskapp.cli.schedules import calendars, files, runs, view
+from taskapp.cli.schedules.check import check
+from taskapp.cli.schedules.terms import Name, as_parameter, changes_of, schedule_of, terms
+from taskapp.schedules.known import Known
+from taskapp.schedules.store import Schedules
+from taskapp.schedules.times import parse_instant
+
+FORESEEN = 3
+SHOWN_NEXT = 5
+STATES = ("active", "paused", "broken", "ended")
+
+name_argument = click.argument("name", type=Name())
+names_argument = click.argument("names", nargs=-1, required=True, type=Name())
+
+
+@click.group()
+def schedules() -> None:
+    """Look at timed jobs and change them, while beats run; what is changed takes effect at once.
+
+    A name that begins with a dash goes behind two dashes: taskapp schedules show -- --odd
+    """
+
+
+for command in (
+    runs.run_now, runs.backfill, files.export, files.import_,
+    calendars.calendar,
+):  # fmt: skip
+    schedules.add_command(command)
+
+
+# --- look ------------------------------------------------------------------------------------------
+
+
+@schedules.command("list")
+@click.argument("prefix", default="")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
+    """List schedules whose names begin with PREFIX, by name."""
+    with lent() as store:
+        found = (known for known in store.all(prefix) if state in (None, known.state))
+        if as_json:
+            for known in found:
+                click.echo(json.dumps(view.as_json(known)))
+            return
+        click.echo(f"{view.counted(store.count(), 'schedule')}; {view.leader_text(store.leader())}")
+        for line in _table_unless_empty(found):
+            click.echo(line)
+
+
+def _table_unless_empty(found: Iterator[Known]) -> Iterator[str]:
+    first = next(found, None)
+    if first is None:
+        return
+    yield from view.table(view.HEADINGS, (view.row(known) for each in ([first], found) for known in each))
+
+
+@schedules.command()
+@name_argument
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show(name: str, *, as_json: bool) -> None:
+    """Show everything of one schedule: what it says, how it goes, its last ticks and its next."""
+    with lent() as store:
+        known, ticks = store.get(name), store.ticks(name)
+        dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
+    if as_json:
+        last = [tick._asdict() for tick in ticks]
+        click.echo(json.dumps({**view.as_json(known), "ticks": last, "next": dues}))
+        return
+    for field, value in _shown(known).items():
+        click.echo(f"{field:<22}{value}")
+    zone = known.schedule.local_zone
+    if ticks:
+        click.echo("\nlast ticks")
+        for line in view.table(view.TICK_HEADINGS, (view.tick_row(tick, zone) for tick in ticks)):
+            click.echo(line)
+    _print_next(known, dues, time.time())
+
+
+def _shown(known: Known) -> dict[str, Any]:
+    schedule, zone = known.schedule, known.schedule.local_zone
+    policies = {"misfire": schedule.misfire, "overlap": schedule.overlap}
+    others = {key: value for key, value in schedule.as_dict().items() if key not in ("when", "source", "zone")}
+    for bound in ("start_at", "end_at"):
+        if bound in others:
+            others[bound] = view.local_text(others[bound], zone)
+    said = {**others, **policies, "when": view.when_text(schedule), "zone": zone}
+    if schedule.source == "config":
+        said["from"] = "beat_schedule in the configuration"
+    goes = {
+        "state": known.state, "paused": known.paused, "broken": known.broken,
+        "next due": view.local_text(known.due_at, zone) if known.state == "active" else "",
+        "unfinished": known.unfinished, "failures in a row": known.failures or "",
+    }  # fmt: skip
+    counts = {"runs": known.runs, "missed": known.missed, "skipped": known.skipped}
+    shown = {**said, **{key: value for key, value in goes.items() if value != ""}, **counts}
+    return {
+        key: view.shown(value if isinstance(value, str) else json.dumps(value, default=str))
+        for key, value in shown.items()
+    }
+
+
+def _print_next(known: Known, dues: list[float], previous: float) -> None:
+    if not dues:
+        return
+    click.echo("\nnext, if it were resumed" if known.state == "paused" else "\nnext")
+    for line in view.due_lines(dues, previous, known.schedule.local_zone):
+        click.echo(line)
+
+
+@schedules.command("next")
+@name_argument
+@click.option("-n", "--count", default=10, show_default=True, type=click.IntRange(1, 10_000), help="So many.")
+@click.option("--after", metavar="TIME", help="Those later than this time in its zone, such as 2027-03-27T00:00.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def next_(name: str, count: int, after: str | None, *, as_json: bool) -> None:
+    """Say when a schedule is due next, by its own clocks; changes of the clocks are marked."""
+    with lent() as store:
+        known = store.get(name)
+        zone, after_at = known.schedule.local_zone, None
+        if after is not None:
+            with as_parameter("--after"):
+                after_at = parse_instant(after, zone)
+        dues = store.upcoming(name, count, after_at)
+    previous = after_at if after_at is not None else min([time.time(), *dues])
+    for line in (view.due_json if as_json else view.due_lines)(dues, previous, zone):
+        click.echo(line)
+    if known.paused or known.broken:
+        click.echo(f"{name!r} is {known.state}: {view.shown(known.paused or known.broken)}", err=True)
+    elif not dues:
+        click.echo(f"{name!r} is never due again", err=True)
+
+
+# --- change ----------------------------------------------------------------------------------------
+
+
+@schedules.command()
+@name_argument
+@click.argument("task")
+@click.argument("when")
+@terms
+@click.option("--disabled", is_flag=True, help="Add it paused.")
+@click.option("--replace", is_flag=True, help="In place of one of that name; its ticks and counts stay.")
+def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **given: Any) -> None:
+    """Add a schedule: TASK runs WHEN.
+
+    WHEN is a cron ("0 3 * * MON-FRI", "@daily"), "every 90s", "every 1h from 2026-01-01T00:30", "at
+    2026-12-01T09:00", or "sunrise at 52.5,13.4".
+    """
+    schedule = schedule_of(name, task, when, given)
+    with lent() as store:
+        check(app, schedule)
+        store.add(schedule, replace=replace, paused="added paused" if disabled else "")
+        click.echo(f"added {name!r}: {view.when_text(schedule)} in {schedule.local_zone}")
+        _foresee(store, name)
+
+
+@schedules.command()
+@name_argument
+@click.option("--when", help="When it runs, as with add.")
+@click.option("--task", help="The task type that runs.")
+@terms
+def edit(name: str, when: str | None, task: str | None, **given: Any) -> None:
+    """Change what is given, and nothing else; an empty text puts a field back to what is usual."""
+    with lent() as store:
+        known = store.get(name).schedule
+        changes = changes_of(known, when, given)
+        if task is not None:
+            changes["task"] = task
+        if not changes:
+            raise click.UsageError("say what to change; see: taskapp schedules edit --help")
+        check(app, known.changed(changes))
+        store.edit(name, **changes)
+        click.echo(f"changed {name!r}: {', '.join(changes)}")
+        _foresee(store, name)
+
+
+def _foresee(store: Schedules, name: str) -> None:
+    known = store.get(name)
+    for line in view.due_lines(store.upcoming(name, FORESEEN), time.time(), known.schedule.local_zone):
+        click.echo(f"next   {line}")
+    if known.paused:
+        click.echo(f"{name!r} is paused ({view.shown(known.paused)}); let it go on with: taskapp schedules resume")
+    elif not store.leader().name:
+        click.echo("no beat leads; start one with: celery -A taskapp beat", err=True)
+
+
+@schedules.command()
+@names_argument
+@click.option("--why", default="paused by hand", show_default=True, help="What others are told.")
+def pause(names: tuple[str, ...], why: str) -> None:
+    """Let nothing of these schedules be due until they are resumed; what is queued stays queued."""
+    with lent() as store:
+        for name in names:
+            store.pause(name, why or "paused by hand")
+            click.echo(f"paused {name!r}")
+
+
+@schedules.command()
+@names_argument
+def resume(names: tuple[str, ...]) -> None:
+    """Let schedules go on from now; what was due meanwhile is dropped."""
+    with lent() as store:
+        for name in names:
+            known = store.get(name)
+            if known.state == "active":
+                click.echo(f"{name!r} is active already")
+                continue
+            due_at = store.resume(name)
+            due = f"due {view.local_text(due_at, known.schedule.local_zone)}" if due_at else "it is never due again"
+            click.echo(f"resumed {name!r}: {due}")
+
+
+@schedules.command()
+@names_argument
+def remove(names: tuple[str, ...]) -> None:
+    """Remove schedules; what is queued stays queued."""
+    with lent() as store:
+        for name in names:
+            store.remove(name)
+            click.echo(f"removed {name!r}")

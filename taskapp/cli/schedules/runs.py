@@ -1,0 +1,82 @@
+"""Runs of schedules beside their ticks: one now, or those of a time that has passed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+from redis.exceptions import RedisError
+
+from taskapp.cli.engine import schedules as lent
+from taskapp.cli.schedules import view
+from taskapp.cli.schedules.terms import Name, as_parameter
+from taskapp.errors import TaskappError
+from taskapp.schedules.store import BACKFILLED_AT_ONCE, Schedules
+from taskapp.schedules.times import parse_instant
+
+Ticks = list[tuple[float, str]]
+
+
+@click.command("run-now")
+@click.argument("names", nargs=-1, required=True, type=Name())
+def run_now(names: tuple[str, ...]) -> None:
+    """Queue one run of schedules, beside their ticks and whatever their overlap policy."""
+    with lent() as store:
+        for name in names:
+            click.echo(f"queued {name!r} as {store.run_now(name)}")
+
+
+@click.command()
+@click.argument("name", type=Name())
+@click.argument("first", metavar="FROM")
+@click.argument("last", metavar="TO")
+@click.option("--dry-run", is_flag=True, help="List the ticks and queue none.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def backfill(name: str, first: str, last: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Queue the ticks that were due FROM until before TO, times of the schedule's own zone.
+
+    A tick has the same task id however often it is queued.
+    """
+    with lent() as store:
+        zone = store.get(name).schedule.local_zone
+        with as_parameter("FROM"):
+            first_at = parse_instant(first, zone)
+        with as_parameter("TO"):
+            last_at = parse_instant(last, zone)
+        if last_at <= first_at:
+            raise click.BadParameter(f"{last!r} is not after {first!r}", param_hint="TO")
+        ticks = store.backfill(name, first_at, last_at, dry_run=True)
+        if not dry_run and ticks:
+            _confirm(name, ticks, zone, yes=yes)
+            ticks = _queue(store, name, ticks, last_at, zone)
+    for due_at, identity in ticks if dry_run or as_json else ():
+        said = {"due_at": due_at, "id": identity, "queued": not dry_run}
+        click.echo(json.dumps(said) if as_json else f"{view.local_text(due_at, zone, weekday=True)}  {identity}")
+    click.echo(f"{'would queue' if dry_run else 'queued'} {view.counted(len(ticks), 'tick')} of {name!r}", err=as_json)
+
+
+def _confirm(name: str, ticks: Ticks, zone: str, *, yes: bool) -> None:
+    if yes:
+        return
+    span = f"due {view.local_text(ticks[0][0], zone)} to {view.local_text(ticks[-1][0], zone)}"
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"it would queue {view.counted(len(ticks), 'tick')} {span}; look with --dry-run, queue with --yes"
+        )
+    click.confirm(f"queue {view.counted(len(ticks), 'tick')} of {name!r}, {span}?", abort=True, err=True)
+
+
+def _queue(store: Schedules, name: str, ticks: Ticks, last_at: float, zone: str) -> Ticks:
+    """Queue them, some at a time, so that how far it came can be said."""
+    queued: Ticks = []
+    for start in range(0, len(ticks), BACKFILLED_AT_ONCE):
+        following = ticks[start + BACKFILLED_AT_ONCE : start + BACKFILLED_AT_ONCE + 1]
+        try:
+            queued += store.backfill(name, ticks[start][0], following[0][0] if following else last_at)
+        except (TaskappError, RedisError, OSError) as error:
+            at = view.local_text(ticks[start][0], zone)
+            why = f"queued {len(queued)} of {len(ticks)} ticks, then: {error}; go on with what is due from {at}"
+            raise click.ClickException(why) from error
+    return queued
