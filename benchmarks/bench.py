@@ -149,6 +149,15 @@ class Bench:
             if process:
                 process.end()
 
+    @contextmanager
+    def beat(self, number: int = 0) -> Iterator[Process]:
+        """Start what sends timed jobs; it may not have connected yet."""
+        process = self._start(self.variant.beat, 1, number)
+        try:
+            yield process
+        finally:
+            process.end()
+
     def _start(self, command: str, slots: int, number: int) -> Process:
         argv = self.variant.argv(command, self._python, slots, number)
         return Process(argv, self._environment(slots), self._directory / "workers.log")

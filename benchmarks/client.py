@@ -61,6 +61,23 @@ class Session:
                 self.handles.append(await self.adaptor.submit(called, *arguments))
         return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
 
+    async def schedule(
+        self, first: int, count: int, first_at: float, apart_seconds: float, every_seconds: float
+    ) -> dict[str, float]:
+        """Add timed jobs ``job-000000`` and so on; tell the CPU and wall time that took.
+
+        Args:
+            first: Number of the first.
+            count: How many.
+            first_at: When the first of them is due first, Unix seconds.
+            apart_seconds: How much later each is due than the one before it.
+            every_seconds: How often each is due.
+        """
+        began, cpu = time.perf_counter(), time.process_time()
+        jobs = [(f"job-{first + number:06}", first_at + number * apart_seconds) for number in range(count)]
+        await self.adaptor.schedule(jobs, every_seconds)
+        return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
+
     async def wait_for(self, index: int, within_seconds: float) -> dict[str, float]:
         """Return when the result of the task submitted as number ``index`` is stored."""
         deadline = time.monotonic() + within_seconds

@@ -40,7 +40,7 @@ def choose(names: Sequence[str], variants: Sequence[Variant], size: str) -> list
         for name in names
         for parameters in workloads.load(name).sizes[size]
         for variant in variants
-        if workloads.load(name).takes_part(variant, parameters)
+        if workloads.load(name).takes_part(variant, parameters) and (name == "schedules" or not variant.only_beat)
     ]
 
 

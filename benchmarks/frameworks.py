@@ -36,10 +36,14 @@ class Variant:
     """Whether its cost is measured against the length of the queue, the workers and the payload too."""
     scheduler: str = ""
     """What must run beside the workers for delayed tasks."""
+    beat: str = ""
+    """What sends timed jobs; it takes part in ``schedules``. Two of them must get along."""
+    only_beat: bool = False
+    """Whether it takes part in nothing else."""
     note: str = ""
 
     def argv(self, command: str, python: Path, slots: int, number: int = 0) -> list[str]:
-        """Return ``command`` or ``scheduler`` as an argument list, for the environment that has ``python``."""
+        """Return one of its commands as an argument list, for the environment that has ``python``."""
         words = command.format(slots=slots, number=number).split()
         return [str(python) if word == "python" else word.replace("BIN", str(python.parent)) for word in words]
 
@@ -73,7 +77,10 @@ TASKIQ_SCHEDULER = "BIN/taskiq scheduler benchmarks.adaptors.taskiq:scheduler --
 
 VARIANTS = (
     Variant("floor", "no framework", "floor", "python -m benchmarks.adaptors.floor", slots=1, has_delay=False),
-    _taskapp("async", "`async def`", "-c 8", environment=COROUTINES, slots=1_000, naps_at_once=100_000, grows=True),
+    _taskapp(
+        "async", "`async def`", "-c 8", environment=COROUTINES, slots=1_000, naps_at_once=100_000, grows=True,
+        beat="python -m celery -A benchmarks.adaptors.taskapp beat -l WARNING",
+    ),
     _taskapp("def", "`def` on threads", "-c {slots}", slots=8, submits=False),
     _taskapp("prefork", "-P prefork", "-P prefork -c {slots}", slots=2, submits=False),
     _taskapp("solo", "-P solo", "-P solo", slots=1, submits=False, has_delay=False),
@@ -87,6 +94,11 @@ VARIANTS = (
     _celery("prefork", "-P prefork", "-P prefork -c {slots}", slots=2, submits=False),
     _celery("gevent", "-P gevent", "-P gevent -c {slots}", naps_at_once=100_000, submits=False),
     _celery("solo-events", f"-P solo, {EVENTS}", "-P solo", slots=1, environment=WATCHED, has_delay=False),
+    Variant(
+        "redbeat", "RedBeat", "redbeat", "", has_delay=False, submits=False, only_beat=True,
+        beat="python -m celery -A benchmarks.adaptors.redbeat beat -S redbeat.RedBeatScheduler -l WARNING --pidfile=",
+        note="looks for what is new every 5 s, as its documentation shows; its default is 5 minutes",
+    ),
     Variant(
         "huey", "Huey", "huey", "BIN/huey_consumer benchmarks.adaptors.huey.app -k thread -w {slots} -q", EARLY,
         slots=1, has_bulk=False, grows=True,

@@ -69,6 +69,16 @@ DELAYED = (
     Column("too early", "early"),
     Column("worker, MiB", "worker_mib"),
 )
+SCHEDULES = (
+    Column("sent minus due p50, ms", "late_p50_ms", 1),
+    Column("p99", "late_p99_ms", 1),
+    Column("not sent", "missing"),
+    Column("sent twice", "twice"),
+    Column("beat per tick, µs", "tick_us"),
+    Column("idle second, ms CPU", "idle_ms", 1),
+    Column("beat, MiB", "beat_mib"),
+    Column("takeover after kill -9, s", "takeover_seconds", 1),
+)
 
 
 def write(records: Records, docs: Path) -> str:
@@ -85,6 +95,7 @@ def write(records: Records, docs: Path) -> str:
         + table(records.newest("latency"), LATENCY, runs),
         *_many("In flight: tasks that sleep one second", "in_flight", IN_FLIGHT, records, runs),
         *_many("Delayed tasks", "delayed", DELAYED, records, runs),
+        *_many("Timed jobs", "schedules", SCHEDULES, records, runs),
         "## Cost against growth\n\nCPU of the workers per task, µs.\n\n" + _growth(records),
         "## Who takes part\n\n" + _settings(records),
         "## Runs\n\n" + _runs(records, runs),
@@ -116,6 +127,8 @@ WORDS = {
     "behind": "{:,}",
     "workers": "{}",
     "bytes": "{:,} B",
+    "entries": "{:,} entries",
+    "due": "{:,} of them due in one second",
 }
 
 
@@ -148,7 +161,7 @@ def _settings(records: Records) -> str:
             marks = [variant.note] if variant.note else []
             if variant.acknowledges == EARLY:
                 marks.insert(0, "¹ acknowledges before the run")
-            command = variant.command.replace("BIN/", "").replace("{slots}", str(variant.slots))
+            command = (variant.command or variant.beat).replace("BIN/", "").replace("{slots}", str(variant.slots))
             lines.append([variant.title, f"`{command}`", "; ".join(marks)])
     headings = ["", "worker", ""]
     told = markdown(headings, lines).replace("---:", "---")

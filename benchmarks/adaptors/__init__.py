@@ -39,6 +39,9 @@ class Client(Protocol):
     async def submit_many_at(self, due_at: float, calls: Sequence[Call]) -> list[Any]:
         """Submit many that are due at the same time; only where a million of them can wait."""
 
+    async def schedule(self, jobs: Sequence[tuple[str, float]], every_seconds: float) -> None:
+        """Add timed jobs: name and first due time, Unix seconds; only where there is a beat."""
+
     async def is_done(self, handle: Any) -> bool:
         """Say whether the result of the task is stored."""
 

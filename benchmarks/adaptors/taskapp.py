@@ -12,6 +12,8 @@ from celery.result import AsyncResult
 from benchmarks import tasks
 from benchmarks.adaptors import Call
 from taskapp.celery import app
+from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.times import Interval
 
 SUFFIX = os.environ.get("BENCH_TASKS", "")
 """``_async`` for tasks that are coroutine functions."""
@@ -45,6 +47,13 @@ class Client:
     async def submit_many_at(self, due_at: float, calls: Sequence[Call]) -> list[AsyncResult]:
         due = datetime.fromtimestamp(due_at, UTC)
         return registered[calls[0][0]].submit_many([arguments for _name, arguments in calls], eta=due)
+
+    async def schedule(self, jobs: Sequence[tuple[str, float]], every_seconds: float) -> None:
+        with app.schedules() as schedules:
+            for name, first_at in jobs:
+                # Arguments are what a task type of its own would have; the name is to be found again.
+                when = Interval(every_seconds, round(first_at, 3))
+                schedules.add(Schedule(name, "bench.noop", when, args=(0, name)))
 
     async def is_done(self, handle: AsyncResult) -> bool:
         # One of its own: a handle keeps the result it has once seen, and reading it would cost nothing.

@@ -23,7 +23,7 @@ class Workload:
     takes_part: Callable[[Variant, Parameters], bool]
 
 
-NAMES = ("submit", "drain", "latency", "in_flight", "delayed", "growth")
+NAMES = ("submit", "drain", "latency", "in_flight", "delayed", "growth", "schedules")
 
 
 def load(name: str) -> Workload:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import cast
 from wsgiref.simple_server import WSGIServer
 
 from celery import Celery
@@ -14,10 +15,12 @@ from prometheus_client import disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from taskapp.errors import NoEngine
 from taskapp.monitor.depth import Depths, queue_depths
 from taskapp.monitor.events import EventCounter, Receiver
-from taskapp.monitor.metrics import Metrics, row
+from taskapp.monitor.metrics import METRICS, Metrics, row
 from taskapp.queues import TASK_ROUTES
+from taskapp.schedules.overview import Overview
 from taskapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,11 +46,23 @@ class ScrapeCollector(Collector):
         for (queue, priority), depth in (depths or {}).items():
             family.add_metric([queue, str(priority)], depth)
         yield family
+        yield from self._schedules()
+
+    def _schedules(self) -> Iterator[GaugeMetricFamily]:
+        """Yield what schedules there are and how late they are; no samples where the broker keeps none."""
+        seen = self._overview()
+        states = _family("taskapp_schedules")
+        for state, number in (seen.states if seen else {}).items():
+            states.add_metric([state], number)
+        yield states
+        yield _family("taskapp_beat_lateness_seconds", seen.late_seconds if seen else None)
+        yield _family("taskapp_beat_last_tick_timestamp_seconds", (seen.tick_at or 0.0) if seen else None)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Name the gauges without asking the broker."""
-        for name in ("taskapp_broker_up", "taskapp_nodes_up", "taskapp_queue_depth"):
-            yield _family(name)
+        for metric in METRICS:
+            if metric.kind is None:
+                yield _family(metric.name)
 
     def _depths(self) -> Depths | None:
         try:
@@ -59,6 +74,19 @@ class ScrapeCollector(Collector):
             return None
         self._is_failing = False
         return depths
+
+    def _overview(self) -> Overview | None:
+        lend = getattr(self._app, "schedules", None)
+        if self._is_failing or lend is None:
+            return None
+        try:
+            with lend() as schedules:
+                return cast("Overview", schedules.overview())
+        except NoEngine:
+            return None
+        except Exception as error:  # noqa: BLE001 - the broker may go between two questions; no old number then
+            logger.warning("cannot read schedules: %s", error, extra={"action": "schedules_unread"})
+            return None
 
 
 def _family(name: str, value: float | None = None) -> GaugeMetricFamily:

@@ -48,6 +48,12 @@ METRICS = (
     Metric("taskapp_queue_depth", None, "Messages ready, not counting delayed ones.", ("queue", "priority")),
     Metric("taskapp_nodes_up", None, "Nodes that sent a heartbeat lately."),
     Metric("taskapp_broker_up", None, "1 while the broker answers, else 0."),
+    Metric("taskapp_schedules", None, "Schedules: active, paused, broken or ended.", ("state",)),
+    Metric("taskapp_beat_lateness_seconds", None, "For how long what is due was not queued; else 0."),
+    Metric(
+        "taskapp_beat_last_tick_timestamp_seconds", None,
+        "When a beat last queued what was due, Unix seconds; 0 before the first.",
+    ),
     Metric("taskapp_exporter_events_total", Counter, "Events read from the broker."),
     Metric("taskapp_exporter_events_invalid_total", Counter, "Events among them that could not be understood."),
     Metric(

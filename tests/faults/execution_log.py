@@ -10,6 +10,10 @@ from typing import Any
 
 LOG_VARIABLE = "FAULTS_LOG"
 WORKER_VARIABLE = "FAULTS_WORKER"
+SCHEDULE_VARIABLE = "FAULTS_BEAT_SCHEDULE"
+"""JSON, for stock beats: names of timed jobs, and their periods in seconds."""
+TICKS_SUFFIX = ".ticks"
+"""Appended to the name of the log: where runs say which due time they are."""
 
 
 def write_line(what: str, request: Any) -> None:

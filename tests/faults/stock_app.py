@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from celery import Celery
+
+from tests.faults.execution_log import SCHEDULE_VARIABLE
 
 VISIBILITY_TIMEOUT_SECONDS = 30
 
@@ -12,7 +15,7 @@ app = Celery(
     "stock",
     broker=os.environ["FAULTS_STOCK_URL"],
     backend=os.environ["FAULTS_STOCK_URL"],
-    include=["tests.faults.fault_tasks"],
+    include=["tests.faults.fault_tasks", "tests.faults.tick_tasks"],
 )
 app.conf.update(
     task_default_queue="default",
@@ -22,5 +25,9 @@ app.conf.update(
     broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},
     broker_connection_retry_on_startup=True,
     task_track_started=True,
+    beat_schedule={
+        name: {"task": "faults.tick", "schedule": seconds, "args": (0.0,)}
+        for name, seconds in json.loads(os.environ.get(SCHEDULE_VARIABLE, "{}")).items()
+    },
 )
 app.set_default()

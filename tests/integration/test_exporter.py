@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ from celery import Celery
 from celery.events.event import get_exchange
 from prometheus_client.parser import text_string_to_metric_families
 
+from taskapp.application import Application
 from taskapp.queues import PRIORITIES, ready_key
+from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.times import Interval
 from tests.integration import shop
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port
 
@@ -130,6 +134,31 @@ def test_depths_are_by_queue_and_priority_of_this_environment(
 
     assert len(depths) == 2 * len(PRIORITIES)
     assert [depth for depth in depths if depth[2] != "0"] == [("0", "default", "1"), ("9", "mails", "3")]
+
+
+def test_schedules_are_late_until_a_beat_leads(
+    redis_server: RedisServer, exporter: StartExporter, app: Application, tmp_path: Path
+) -> None:
+    serving = exporter()
+    assert serving.value("taskapp_schedules", state="active") == 0
+    assert serving.value("taskapp_beat_last_tick_timestamp_seconds") == 0
+    with app.schedules() as schedules:
+        schedules.add(Schedule("often", "taskapp.add", Interval(0.5), args=(1, 2)))
+        schedules.add(Schedule("never", "taskapp.add", Interval(0.5), args=(1, 2)))
+        schedules.pause("never")
+    eventually(lambda: serving.value("taskapp_beat_lateness_seconds") > 2)
+    variables = clean_environment(
+        TASKAPP_BROKER_URL=redis_server.url, TASKAPP_CANARY_SECONDS="0", TASKAPP_DATA_DIR=str(tmp_path),
+        PYTHONPATH=str(Path.cwd()),
+    )  # fmt: skip
+    beat = Process([sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "log", variables, tmp_path)
+    try:
+        eventually(lambda: serving.value("taskapp_beat_lateness_seconds") < 0.5)
+        assert abs(serving.value("taskapp_beat_last_tick_timestamp_seconds") - time.time()) < 2
+        assert serving.value("taskapp_schedules", state="active") == 1
+        assert serving.value("taskapp_schedules", state="paused") == 1
+    finally:
+        beat.close()
 
 
 @pytest.mark.slow

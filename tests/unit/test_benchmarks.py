@@ -133,7 +133,7 @@ def test_a_wrong_result_is_no_figure():
 
 def test_the_document_names_every_workload_of_nothing_too(tmp_path):
     report.write(Records(), tmp_path)
-    assert (tmp_path / "benchmarks.md").read_text().count("Not measured.") == 9
+    assert (tmp_path / "benchmarks.md").read_text().count("Not measured.") == 10
     assert (tmp_path / "benchmarks.svg").read_text().startswith("<?xml")
 
 
