@@ -41,5 +41,5 @@ class Client:
             ran_at = datetime.fromtimestamp(first_at - every_seconds, UTC)
             entry = RedBeatSchedulerEntry(name, "noop", interval, args=[0, name], app=app, last_run_at=ran_at)
             entry.save()
-            # It takes each new entry for one that has run just now.
-            get_redis(app).zadd(app.redbeat_conf.schedule_key, {entry.key: first_at})
+            # It takes each new entry for one that has run just now; its times there are whole seconds.
+            get_redis(app).zadd(app.redbeat_conf.schedule_key, {entry.key: int(first_at)})
