@@ -6,15 +6,13 @@ script checks the token, queues the messages and moves the schedules on. Between
 waits on its own sockets, never by a timer of the server's, until something is due or a schedule was
 changed.
 
-Time is Redis' own clock: all beats agree on it whichever machine they run on. Two readings of it are
-joined by a clock that never jumps.
+Time is Redis' own clock, see ``wall_clock``.
 """
 
 from __future__ import annotations
 
 import logging
 import select
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -31,11 +29,13 @@ from taskapp.broker.delivery import Message, publications
 from taskapp.broker.pipe import Pipe
 from taskapp.errors import TaskappError
 from taskapp.redis import Keys, Link
+from taskapp.schedules.calendars import Days
 from taskapp.schedules.known import known_from
 from taskapp.schedules.missed import DueNow, due_now
 from taskapp.schedules.schedule import Schedule
-from taskapp.schedules.store import RUNS_KEPT, Days, Schedules
+from taskapp.schedules.store import RUNS_KEPT, Schedules
 from taskapp.schedules.times import Timing, tick_id
+from taskapp.schedules.wall_clock import WallClock
 
 LEASE_SECONDS = 5.0
 RENEWALS = 4
@@ -51,7 +51,6 @@ MADE_SECONDS = 0.005
 """How long ticks are made ready in one go: something else may be due meanwhile."""
 SENT_AT_ONCE = 100
 IN_TIME_MS = 1_000
-JUMP_MS = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class Leader:
         self._link, self._prefix, self._store, self._make = Link(connect), prefix, store, make
         self._waiting = Pipe(connect)
         self._wake_key = Keys(prefix)("schedules_wake")
-        self._name, self._identity = name, uuid.uuid4().hex
+        self._name = name
         self._resolve, self._on_lead, self._on_cancel = resolve, on_lead, on_cancel
         self._beginning: Iterator[None] | None = None
         self._lease_seconds, self._lease_ms = lease_seconds, round(lease_seconds * 1_000)
@@ -103,8 +102,7 @@ class Leader:
         self.latest_seconds = 0.0
         """How late the last tick was sent."""
         self._renew_at = 0.0
-        self._wall: tuple[float, float] | None = None
-        """Redis' clock and the steady one, ms."""
+        self._clock = WallClock()
         self._ready: dict[str, Ready] = {}
         self._heap: list[tuple[int, str]] = []
         """When the ready ones are to be sent; some are not what is ready any more."""
@@ -157,7 +155,7 @@ class Leader:
         """Lead, or go on; return in how many seconds to ask again."""
         asked_at, sent_ms = monotonic(), steady_ms()
         token, left_ms, wall_ms = self._link.run("lead", self._prefix, 0, self._name, self.token, self._lease_ms)
-        self._note_wall(wall_ms, sent_ms)
+        self._note_time(wall_ms, sent_ms)
         was, self.token = self.token, token.decode()
         if not self.token:
             if was:
@@ -180,40 +178,22 @@ class Leader:
             known.clear()
         self._seen_until_ms, self._look_at_ms = 0, 0.0
 
-    # --- time ----------------------------------------------------------------------------------------
-
-    def _note_wall(self, wall_ms: float, sent_ms: float) -> None:
-        if self._wall is not None:
-            if steady_ms() - sent_ms > JUMP_MS:
-                return  # of an answer that was long on its way, or waited here, nobody knows from when it is
-            jump_ms = wall_ms - self._now_ms()
-            if abs(jump_ms) > JUMP_MS:
-                logger.warning(
-                    "the clock of the server was set %s by %.1f s: %s", "forward" if jump_ms > 0 else "back",
-                    abs(jump_ms) / 1_000, "what was passed over is late now" if jump_ms > 0
-                    else "due times that were sent are not sent again",
-                )  # fmt: skip
-                self._forget()
-        self._wall = wall_ms, steady_ms()
-
-    def _now_ms(self) -> float:
-        if self._wall is None:
-            return 0.0
-        wall_ms, steady = self._wall
-        return wall_ms + steady_ms() - steady
+    def _note_time(self, wall_ms: float, sent_ms: float) -> None:
+        if self._clock.was_set(wall_ms, sent_ms):
+            self._forget()
 
     # --- making ready --------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Read what is due soon and was not read yet."""
         asked_ms = steady_ms()
-        self._looked_ms = self._now_ms()
+        self._looked_ms = self._clock.now_ms()
         # Whole, as due times are: what lies behind it is read next time.
-        until_ms = int(self._now_ms()) + LOOK_AHEAD_MS
+        until_ms = int(self._clock.now_ms()) + LOOK_AHEAD_MS
         wall_ms, changes, *found = self._link.run(
             "due", self._prefix, 0, f"({self._seen_until_ms}", until_ms, self._page
         )
-        self._note_wall(wall_ms, asked_ms)
+        self._note_time(wall_ms, asked_ms)
         if changes != self._changes:
             was, self._changes = self._changes, changes
             if was is not None and self._seen_until_ms:
@@ -225,7 +205,7 @@ class Leader:
         ]
         if len(read) < self._page:
             self._seen_until_ms = max(until_ms, self._seen_until_ms)
-            self._look_at_ms = self._now_ms() + LOOK_SECONDS * 1_000
+            self._look_at_ms = self._clock.now_ms() + LOOK_SECONDS * 1_000
         elif read[0][0] == read[-1][0]:
             # All of one instant are read together: the next page begins behind it.
             self._page *= 2
@@ -266,7 +246,7 @@ class Leader:
 
     def _calendar(self, name: str | None) -> Days:
         if name not in self._calendars:
-            self._calendars[name] = self._store.calendar(name)
+            self._calendars[name] = self._store.calendars.days(name)
         return self._calendars[name]
 
     def _guarded(self, name: str, revision: str, make: Callable[[], Ready | None]) -> Ready | None:
@@ -296,7 +276,7 @@ class Leader:
 
     def _send_what_is_due(self) -> float:
         """Queue a batch of what is due, or make something ready; return for how many seconds there is nothing to do."""
-        now_ms = self._now_ms()
+        now_ms = self._clock.now_ms()
         if due := self._take_due(now_ms):
             self._send(due, now_ms)
             return 0.0
@@ -308,7 +288,7 @@ class Leader:
         if self._goes_on_beginning():
             return 0.0
         next_ms = min(self._heap[0][0] if self._heap else self._look_at_ms, self._look_at_ms)
-        return max(next_ms - self._now_ms(), 0.0) / 1_000
+        return max(next_ms - self._clock.now_ms(), 0.0) / 1_000
 
     def _goes_on_beginning(self) -> bool:
         until = monotonic() + MADE_SECONDS
@@ -344,7 +324,7 @@ class Leader:
         if answer == [0]:
             self._lose()
             return
-        self._note_wall(answer[0], asked_ms)
+        self._note_time(answer[0], asked_ms)
         for ready, outcome, canceled in zip(sent, answer[1::2], answer[2::2], strict=True):
             self._note_sent(ready, outcome == b"done", answer[0], [identity.decode() for identity in canceled])
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
 from itertools import islice
 from typing import Any
 
 from taskapp.broker.delivery import Message, publications
 from taskapp.errors import BadSchedule, ConfiguredSchedule, ScheduleChanged, ScheduleExists, UnknownSchedule
 from taskapp.redis import Keys, Link
+from taskapp.schedules.calendars import Calendars
 from taskapp.schedules.known import Known, Leader, Tick, known_from, tick_from
 from taskapp.schedules.overview import Overview, overview
-from taskapp.schedules.schedule import Elsewhere, Schedule, days_from
+from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Timing, tick_id
 
 PAGE = 500
@@ -30,7 +30,6 @@ Due = tuple[int | str, int]
 NEVER: Due = ("", 0)
 AS_IT_IS: Due = ("=", 0)
 """A due time that may move on at any moment is not written back."""
-Days = tuple[tuple[date, date], ...]
 Make = Callable[[Schedule, int, str], Sequence[Message]]
 """Returns the message of the tick of a schedule that is due at (ms) and has this id."""
 
@@ -47,6 +46,7 @@ class Schedules:
     def __init__(self, link: Link, prefix: str, make: Make) -> None:
         self._link, self._prefix, self._make = link, prefix, make
         self._keys = Keys(prefix)
+        self.calendars = Calendars(link, prefix)
 
     # --- look --------------------------------------------------------------------------------------
 
@@ -266,31 +266,9 @@ class Schedules:
 
     # --- calendars -----------------------------------------------------------------------------------
 
-    def calendar(self, name: str | None) -> Days:
-        """Return the days of a calendar.
-
-        Raises:
-            BadSchedule: There is none of that name.
-        """
-        if name is None:
-            return ()
-        days = self.calendars().get(name)
-        if days is None:
-            raise BadSchedule(
-                "calendar", name, "there is none of that name", "add it with: taskapp schedules calendar NAME DAY…"
-            )
-        return days_from(days)
-
-    def calendars(self) -> dict[str, list[str]]:
-        """Return all, each with its days as they are written."""
-        found = self._link.command("HGETALL", self._keys("calendars"))
-        return {name.decode(): json.loads(days) for name, days in zip(found[::2], found[1::2], strict=True)}
-
     def set_calendar(self, name: str, days: Iterable[str]) -> int:
         """Give a calendar these days; return how many schedules follow it, and have their next due time anew."""
-        texts = list(days)
-        days_from(texts)
-        self._link.command("HSET", self._keys("calendars"), name, json.dumps(texts))
+        self.calendars.put(name, list(days))
         followers = [known for known in self.all() if known.schedule.calendar == name]
         for known in followers:
             # One that somebody edits at this moment gets its due time by that.
@@ -303,11 +281,11 @@ class Schedules:
         Raises:
             BadSchedule: There is none of that name, or a schedule follows it.
         """
-        self.calendar(name)
+        self.calendars.days(name)
         if followers := [known.schedule.name for known in self.all() if known.schedule.calendar == name]:
             why = f"schedules follow it: {', '.join(map(repr, followers[:3]))}{' …' if len(followers) > 3 else ''}"
             raise BadSchedule("calendar", name, why, "give them another with: taskapp schedules edit")
-        self._link.command("HDEL", self._keys("calendars"), name)
+        self.calendars.drop(name)
 
     # -------------------------------------------------------------------------------------------------
 
@@ -320,7 +298,7 @@ class Schedules:
         return "" if answer[0] else str(answer[1].decode())
 
     def _timing(self, schedule: Schedule) -> Timing:
-        return schedule.timing(self.calendar(schedule.calendar))
+        return schedule.timing(self.calendars.days(schedule.calendar))
 
     def _first_due(self, schedule: Schedule) -> Due:
         due = self._due(schedule)

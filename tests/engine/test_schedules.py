@@ -227,7 +227,7 @@ def test_a_tick_due_in_the_last_millisecond_of_a_look_is_read_by_the_next(
     site.add(when=Interval(2.0, anchor_at=round(time() + 0.3, 3)))
     site.bench.client.delete(site.bench.keys("schedules_wake"))
     due_at = site.schedules.get("job").due_at or 0.0
-    monkeypatch.setattr(leader, "_now_ms", lambda: round(due_at * 1_000) - 0.4)
+    monkeypatch.setattr(leader._clock, "now_ms", lambda: round(due_at * 1_000) - 0.4)
     leader._look()
     monkeypatch.undo()
 

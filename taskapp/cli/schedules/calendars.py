@@ -41,8 +41,8 @@ def calendar(name: str | None, days: tuple[str, ...], *, remove: bool, as_json: 
 
 def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
     if name is not None:
-        store.calendar(name)
-    calendars = {each: days for each, days in sorted(store.calendars().items()) if name in (None, each)}
+        store.calendars.days(name)
+    calendars = {each: days for each, days in sorted(store.calendars.all().items()) if name in (None, each)}
     if as_json:
         for each, days in calendars.items():
             click.echo(json.dumps({"name": each, "days": days}))

@@ -130,7 +130,7 @@ def _problems(lines: list[Line], store: Schedules, *, replace: bool) -> list[Pro
 def _check(schedule: Schedule, store: Schedules) -> None:
     if isinstance(schedule.when, Elsewhere):
         raise BadSchedule("when", str(schedule.when), "only its own beat knows its times", "give a when")
-    schedule.timing(store.calendar(schedule.calendar))
+    schedule.timing(store.calendars.days(schedule.calendar))
     try_out(app, schedule)
 
 
@@ -145,7 +145,7 @@ def _wanted(lines: list[Line], store: Schedules) -> Iterator[Line]:
         schedule = line.schedule
         if schedule.source == "config":
             click.echo(f"{schedule.name!r} is left out: it comes from beat_schedule in the configuration", err=True)
-        elif schedule.timing(store.calendar(schedule.calendar)).after(time.time()) is None:
+        elif schedule.timing(store.calendars.days(schedule.calendar)).after(time.time()) is None:
             click.echo(f"{schedule.name!r} is left out: it is never due again", err=True)
         else:
             yield line

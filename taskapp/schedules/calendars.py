@@ -1,0 +1,52 @@
+"""Calendars: days on which the schedules that follow them have no due time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date
+
+from taskapp.errors import BadSchedule
+from taskapp.redis import Keys, Link
+from taskapp.schedules.schedule import days_from
+
+Days = tuple[tuple[date, date], ...]
+
+
+class Calendars:
+    """The calendars of one deployment; see ``Schedules.set_calendar`` for changing one."""
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link, self._key = link, Keys(prefix)("calendars")
+
+    def all(self) -> dict[str, list[str]]:
+        """Return all, each with its days as they are written."""
+        found = self._link.command("HGETALL", self._key)
+        return {name.decode(): json.loads(days) for name, days in zip(found[::2], found[1::2], strict=True)}
+
+    def days(self, name: str | None) -> Days:
+        """Return the days of a calendar; none where there is no name.
+
+        Raises:
+            BadSchedule: There is none of that name.
+        """
+        if name is None:
+            return ()
+        days = self._link.command("HGET", self._key, name)
+        if days is None:
+            remedy = "add it with: taskapp schedules calendar NAME DAY…"
+            raise BadSchedule("calendar", name, "there is none of that name", remedy)
+        return days_from(json.loads(days))
+
+    def put(self, name: str, days: Sequence[str]) -> None:
+        """Keep a calendar.
+
+        Raises:
+            BadSchedule: One of ``days`` is none.
+        """
+        days_from(days)
+        self._link.command("HSET", self._key, name, json.dumps(days))
+
+    def drop(self, name: str) -> None:
+        """Remove a calendar."""
+        self._link.command("HDEL", self._key, name)
