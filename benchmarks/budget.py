@@ -32,7 +32,7 @@ COLD = (
 )
 DELAY = (
     "beside the round trip, which a client without a framework pays, too (its line below), a task has Celery's "
-    "headers, signals and an AsyncResult, whose promise is half of what is left"
+    "headers, its signals and an AsyncResult"
 )
 BULK = "each task has an id of its own, an AsyncResult and, with events on, a task-sent event"
 
