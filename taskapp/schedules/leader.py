@@ -332,8 +332,8 @@ class Leader:
         """Add to ``args`` what the script is to do for one schedule; return it with the due time it has then."""
         schedule, due_ms = ready.schedule, ready.due_ms
         now = DueNow([due_ms], 0, ready.next_ms)
-        if (ready.next_ms is not None and ready.next_ms <= now_ms) or now_ms - due_ms > IN_TIME_MS:
-            now = due_now(schedule, ready.timing, due_ms, now_ms - (ready.at_ms - due_ms))
+        if (ready.next_ms is not None and ready.next_ms <= now_ms) or now_ms - ready.at_ms > IN_TIME_MS:
+            now = due_now(schedule, ready.timing, due_ms, now_ms)
         ticks: list[Any] = []
         for tick_ms in now.sent:
             identity = tick_id(schedule.name, tick_ms)

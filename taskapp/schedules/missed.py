@@ -23,7 +23,7 @@ class DueNow(NamedTuple):
 
 
 def due_now(schedule: Schedule, timing: Timing, due_ms: int, now_ms: float) -> DueNow:
-    """Return what is to be sent of the due times from ``due_ms`` until ``now_ms``, by the misfire policy.
+    """Return what is to be sent until ``now_ms`` of the due times from ``due_ms`` on, by the misfire policy.
 
     Usually there is one, just now. Several have come when no beat was there, or when it could not
     reach the server, or when the clock was set forward.
@@ -31,19 +31,21 @@ def due_now(schedule: Schedule, timing: Timing, due_ms: int, now_ms: float) -> D
     most = schedule.catch_up_most if schedule.misfire == "catch_up" else 1
     start_ms, uncounted = _start(timing, due_ms, now_ms)
     last: deque[int] = deque(maxlen=most)
-    count, following = 0, None if uncounted is None else start_ms
-    while following is not None and following <= now_ms:
+    count = uncounted
+    following: int | None = start_ms
+    while following is not None and schedule.to_send_ms(timing, following) <= now_ms:
         last.append(following)
         count += 1
         after = timing.after(following / 1_000)
         following = round(after * 1_000) if after is not None else None
     sent = list(last)
     if schedule.misfire == "skip":
-        sent = [due for due in sent if now_ms - due <= schedule.grace_seconds * 1_000]
-    return DueNow(sent, min(count + (uncounted or 0) - len(sent), COUNTED_MOST), following)
+        earliest_ms = now_ms - schedule.grace_seconds * 1_000
+        sent = [due for due in sent if schedule.to_send_ms(timing, due) >= earliest_ms]
+    return DueNow(sent, min(count - len(sent), COUNTED_MOST), following)
 
 
-def _start(timing: Timing, due_ms: int, now_ms: float) -> tuple[int, int | None]:
+def _start(timing: Timing, due_ms: int, now_ms: float) -> tuple[int, int]:
     """Return a due time that about ``COUNTED_MOST`` others follow until now, and how many are before it."""
     gap = timing.after(due_ms / 1_000)
     if gap is None or (now_ms - due_ms) / max(gap * 1_000 - due_ms, 1.0) <= COUNTED_MOST:

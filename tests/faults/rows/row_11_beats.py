@@ -69,7 +69,9 @@ def _break(bench: Bench, beats: Beats, ends_at: float) -> None:
 
 def _await_end(schedules: Schedules, entries: list[Entry]) -> None:
     """Return when no schedule is due any more."""
-    play_for(max(entry.schedule.end_at or 0.0 for entry in entries) - time.time())
+    # A tick that is due just before the end is sent later by its jitter.
+    last_at = max((entry.schedule.end_at or 0.0) + entry.schedule.jitter_seconds for entry in entries)
+    play_for(last_at - time.time())
     names = {entry.schedule.name for entry in entries}
 
     def all_ended() -> bool:
