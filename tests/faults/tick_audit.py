@@ -22,6 +22,8 @@ IN_TIME_MS = 1_000
 CATCHES_UP_MS = 500
 """How long after its first tick a new leader may take for what was due meanwhile."""
 EARLY_MS = 2
+HANDLING_MS = 250
+"""A beat that was hit may not have come to what was due so shortly before; what it decides to send arrives later."""
 SETTLES_SECONDS = 0.5
 """How long after the end of a run its schedule may still take it for unfinished."""
 
@@ -97,7 +99,9 @@ class Audit:
 
     def __init__(self, recorder: Recorder, runs: Runs, takeovers: Iterable[Takeover]) -> None:
         self._recorder, self._runs = recorder, runs
-        self._outages = [(each.from_at * 1_000 - EARLY_MS, each.until_at * 1_000 + CATCHES_UP_MS) for each in takeovers]
+        self._outages = [
+            (each.from_at * 1_000 - HANDLING_MS, each.until_at * 1_000 + CATCHES_UP_MS) for each in takeovers
+        ]
         self._wall_at_zero = time.time() - time.monotonic()
         self.found = Found(twice=sorted(recorder.twice))
 
@@ -136,7 +140,7 @@ class Audit:
             self.found.late_ms.append(late_ms)
         most_ms = float("inf") if is_due_in_outage else IN_TIME_MS
         if entry.schedule.misfire == "skip":
-            most_ms = min(most_ms, max(entry.schedule.grace_seconds * 1_000, IN_TIME_MS) + EARLY_MS)
+            most_ms = min(most_ms, max(entry.schedule.grace_seconds * 1_000, IN_TIME_MS) + HANDLING_MS)
         if not -EARLY_MS <= late_ms <= most_ms:
             self.found.untimely.append(f"{self._said(entry, due)} by {late_ms:.0f} ms")
         if tick.state == "SKIPPED":
