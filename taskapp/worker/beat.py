@@ -42,6 +42,7 @@ class Scheduler(_Scheduler):
     is_connecting = False
     """Whether it waits for its broker, as long as that takes; its loop does not turn meanwhile."""
     _leader: Leader | None = None
+    _is_turning = False
 
     @property
     def leader(self) -> Leader:
@@ -68,7 +69,12 @@ class Scheduler(_Scheduler):
     def tick(self, *_: Any, **__: Any) -> float:
         """Queue what is due, wait until something is; return that there is nothing to sleep."""
         self.turn_due_at = monotonic() + STANDBY_SECONDS
-        self.leader.turn(min(STANDBY_SECONDS, self.max_interval))
+        leader = self.leader
+        self._is_turning = True
+        try:
+            leader.turn(min(STANDBY_SECONDS, self.max_interval))
+        finally:
+            self._is_turning = False
         self.turn_due_at = monotonic()
         return 0.0
 
@@ -78,7 +84,8 @@ class Scheduler(_Scheduler):
 
     def close(self) -> None:
         """Let another beat lead."""
-        if self._leader is not None:
+        # Celery's signal handler calls this in the midst of a turn, which may hold a lock; it does so again at the end.
+        if self._leader is not None and not self._is_turning:
             self._leader.resign()
             self._held.close()
 
