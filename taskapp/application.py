@@ -172,10 +172,6 @@ class Application(Celery):
         )
         return form
 
-    def goes_together(self) -> bool:
-        """Say whether what a coroutine submits is queued only when all of it is put together."""
-        return self.sender.terms.is_plain and not self.sender.terms.is_eager
-
     async def awaiting(self, name: str, submit: Callable[[], Any]) -> Any:
         """Return what ``submit`` returns, once the tasks it submits are queued; does not block the event loop.
 
@@ -277,11 +273,6 @@ class Application(Celery):
         """Lend the schedules; errors as with ``engine``."""
         with self._channel() as channel:
             yield Schedules(channel.process.producer.link, channel.global_keyprefix, partial(messages_of, self))
-
-    def schedules_server(self) -> tuple[Callable[[], Any], str]:
-        """Return what opens connections to the server of the schedules, and the prefix of its keys."""
-        with self._channel() as channel:
-            return channel.process.connect, channel.global_keyprefix
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

@@ -37,9 +37,9 @@ KEYS: dict[str, str] = {
     "schedules_broken": "<P>taskapp:schedules:broken",  # set: names of those that are set aside
     "schedules_wake": "<P>taskapp:schedules:wake",  # list of at most one token, for the leader
     "calendars": "<P>taskapp:schedules:calendars",  # hash: name -> JSON list of days
-    "beat": "<P>taskapp:beat",  # hash: leader, token, until, tick_at, due_at, sent_at
+    "beat": "<P>taskapp:beat",  # hash: leader, token, until, tick_at, changes
     # one a schedule
-    "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/state.py
+    "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/known.py
     "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
@@ -142,7 +142,8 @@ class Link:
     """One held connection, used by one thread at a time. Reconnects by itself; never repeats a command."""
 
     def __init__(self, connect: Callable[[], Connection], package: str = "taskapp.broker") -> None:
-        self._connect = connect
+        self.connect = connect
+        """Opens another connection to the same server."""
         self._package = package
         self._line: _Line | None = None
         self._lock = threading.RLock()
@@ -193,7 +194,7 @@ class Link:
 
     def _open(self) -> _Line:
         try:
-            connection = self._connect()
+            connection = self.connect()
             usual_seconds = connection.socket_timeout
             if self.patience_seconds is not None:
                 # Connecting and the first answer are two waits.
@@ -279,6 +280,13 @@ def _unless_refused(answer: Any) -> Any:
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def all_answered(answers: list[Any]) -> list[Any]:
+    """Return the ``answers`` of a pipeline; raises the first refusal among them."""
+    for answer in answers:
+        _unless_refused(answer)
+    return answers
 
 
 def is_modern(connection: Connection) -> bool:

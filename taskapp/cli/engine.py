@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 import click
 from kombu.exceptions import OperationalError
@@ -13,37 +14,38 @@ from taskapp.application import Engine
 from taskapp.redis import OutcomeUnknown
 from taskapp.schedules.store import Schedules
 
+Lent = TypeVar("Lent")
+
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Lend what of the engine commands look at.
-
-    Raises:
-        click.ClickException: The broker cannot be reached.
-        NoEngine: It is no Redis.
-    """
+    """Lend what of the engine commands look at; errors as with ``_lent``."""
     from taskapp.celery import app
 
-    try:
-        with app.engine() as lent:
-            yield lent
-    except (RedisError, OSError, OperationalError) as error:
-        raise _unreachable(error) from error
+    with _lent(app.engine()) as lent:
+        yield lent
 
 
 @contextmanager
 def schedules() -> Iterator[Schedules]:
-    """Lend the schedules.
+    """Lend the schedules; errors as with ``_lent``."""
+    from taskapp.celery import app
+
+    with _lent(app.schedules()) as lent:
+        yield lent
+
+
+@contextmanager
+def _lent(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
+    """Lend what ``opening`` does.
 
     Raises:
         click.ClickException: Redis cannot be reached, or refuses.
         NoEngine: The broker is no Redis.
     """
-    from taskapp.celery import app
-
     with ExitStack() as held:
         try:
-            lent = held.enter_context(app.schedules())
+            lent = held.enter_context(opening)
         except (RedisError, OSError, OperationalError) as error:
             raise _unreachable(error) from error
         # From here on an OSError is of what is read or printed: the connection's have classes of their own.
@@ -53,7 +55,7 @@ def schedules() -> Iterator[Schedules]:
             raise click.ClickException(f"Redis refused: {error}; nothing was changed by this step") from error
         except OutcomeUnknown as error:
             why = f"the connection broke before the answer: {error}"
-            raise click.ClickException(f"{why}; see whether it was done with: taskapp schedules list") from error
+            raise click.ClickException(f"{why}; look whether it was done before doing it again") from error
         except RedisError as error:
             raise _unreachable(error) from error
 

@@ -72,9 +72,10 @@ def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit
 async def asubmit_many(app: Any, name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
     """Do as ``submit_many``, without blocking the event loop for long."""
     results: list[Any] = []
+    together = app.sender.goes_together
     for batch in _batches(calls, PUT_TOGETHER_AT_ONCE):
         try:
-            await app.awaiting(name, lambda batch=batch: batch.begin(name, submitter(), together=app.goes_together))
+            await app.awaiting(name, lambda batch=batch: batch.begin(name, submitter(), together=together))
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun

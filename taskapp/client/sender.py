@@ -53,6 +53,10 @@ class Sender:
             return terms.has_broker
         return sending is not None and sending.is_valid() and bool(sending.process.producer.clock.predicted_ms())
 
+    def goes_together(self) -> bool:
+        """Say whether what a coroutine submits is queued only when all of it is put together."""
+        return self.terms.is_plain and not self.terms.is_eager
+
     def open(self) -> None:
         """Do what has to wait for the server before a task can be sent; errors are kombu's and redis'."""
         self._find_broker()

@@ -2,7 +2,8 @@
 
 ``times`` says when something is due and reads no clock. ``schedule`` is what people write down: a task
 type, its arguments, its times, what happens when a due time was missed or the last run is unfinished.
-``store`` keeps schedules in Redis and changes them while beats run. ``leader`` is the one beat that
+``register`` looks at
+the schedules in Redis and ``store`` changes them, while beats run. ``leader`` is the one beat that
 queues what is due. ``taskapp.worker.beat`` puts it into ``celery beat``.
 """
 

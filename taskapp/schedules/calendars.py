@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import date
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.redis import Keys, Link
 from taskapp.schedules.schedule import days_from
 

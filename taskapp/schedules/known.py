@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.schedule import Elsewhere, Schedule, schedule_from
 
 COUNTS = ("runs", "missed", "skipped", "failures")

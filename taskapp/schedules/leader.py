@@ -19,22 +19,21 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import chain
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
 from taskapp.broker.clock import steady_ms
-from taskapp.broker.delivery import Message, publications
+from taskapp.broker.delivery import publications
 from taskapp.broker.pipe import Pipe
-from taskapp.errors import TaskappError
+from taskapp.errors import BrokerUnavailable, TaskappError
 from taskapp.redis import Keys, Link
-from taskapp.schedules.calendars import Days
+from taskapp.schedules.calendars import Calendars, Days
 from taskapp.schedules.known import known_from
-from taskapp.schedules.missed import DueNow, due_now
+from taskapp.schedules.ready import Ready, readied, sending
 from taskapp.schedules.schedule import Schedule
-from taskapp.schedules.store import RUNS_KEPT, Schedules
-from taskapp.schedules.times import Timing, tick_id
+from taskapp.schedules.store import RUNS_KEPT, Make
 from taskapp.schedules.wall_clock import WallClock
 
 LEASE_SECONDS = 5.0
@@ -50,21 +49,12 @@ READ_AT_ONCE = 500
 MADE_SECONDS = 0.005
 """How long ticks are made ready in one go: something else may be due meanwhile."""
 SENT_AT_ONCE = 100
-IN_TIME_MS = 1_000
+UNREACHABLE = (RedisError, OSError, BrokerUnavailable)
+"""No schedule's fault: the server is to be asked again."""
+
+Made = TypeVar("Made")
 
 logger = logging.getLogger(__name__)
-
-
-class Ready(NamedTuple):
-    """A schedule whose next tick is made."""
-
-    schedule: Schedule
-    timing: Timing
-    revision: str
-    due_ms: int
-    at_ms: int
-    next_ms: int | None
-    messages: Sequence[Message]
 
 
 class Leader:
@@ -73,7 +63,6 @@ class Leader:
     Args:
         connect: Opens connections to the server of the schedules.
         prefix: The prefix of its keys.
-        store: The schedules.
         make: Makes the message of a tick; see ``Make``.
         name: What people see of this beat.
         resolve: Puts in what only this process knows of a schedule.
@@ -83,12 +72,13 @@ class Leader:
     """
 
     def __init__(
-        self, connect: Callable[[], Connection], prefix: str, store: Schedules, make: Callable[..., Sequence[Message]],
-        name: str, *, resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
+        self, connect: Callable[[], Connection], prefix: str, make: Make, name: str, *,
+        resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
         on_lead: Callable[[], Iterator[None]] = lambda: iter(()),
         on_cancel: Callable[[list[str]], None] = lambda _: None, lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
-        self._link, self._prefix, self._store, self._make = Link(connect), prefix, store, make
+        self._link, self._prefix, self._make = Link(connect), prefix, make
+        self._calendars = Calendars(self._link, prefix)
         self._waiting = Pipe(connect)
         self._wake_key = Keys(prefix)("schedules_wake")
         self._name = name
@@ -99,8 +89,6 @@ class Leader:
         """With which it leads; empty: another does."""
         self.is_in_touch = False
         """Whether the server answered the last question."""
-        self.latest_seconds = 0.0
-        """How late the last tick was sent."""
         self._renew_at = 0.0
         self._clock = WallClock()
         self._ready: dict[str, Ready] = {}
@@ -116,7 +104,8 @@ class Leader:
         self._seen_until_ms = 0
         """What is due until then is ready."""
         self._look_at_ms = self._looked_ms = 0.0
-        self._calendars: dict[str | None, Days] = {}
+        self._days: dict[str | None, Days] = {}
+        """Of the calendars that were read."""
         self._is_asking = False
 
     # --- one turn ------------------------------------------------------------------------------------
@@ -129,7 +118,7 @@ class Leader:
                 wait_seconds = self._send_what_is_due()
             self.is_in_touch = True
             self._wait(min(wait_seconds, most_seconds))
-        except (RedisError, OSError) as error:
+        except UNREACHABLE as error:
             if self.is_in_touch:
                 logger.error("the server of the schedules cannot be reached, or refuses: %s; trying again", error)
             self.is_in_touch = False
@@ -174,7 +163,7 @@ class Leader:
         self._forget()
 
     def _forget(self) -> None:
-        for known in (self._ready, self._heap, self._again, self._unmade, self._calendars):
+        for known in (self._ready, self._heap, self._again, self._unmade, self._days):
             known.clear()
         self._seen_until_ms, self._look_at_ms = 0, 0.0
 
@@ -229,43 +218,41 @@ class Leader:
 
     def _make_ready(self, at_ms: int, name: str, fields: Sequence[bytes]) -> None:
         if not fields:
-            self._store.set_aside(name, "", "it is gone")
+            self._set_aside(name, "", "it is gone")
             return
         known = known_from(name, fields)
         if known.broken or known.due_at is None:
-            self._store.set_aside(name, known.revision, known.broken or "it has no due time")
+            self._set_aside(name, known.revision, known.broken or "it has no due time")
             return
         due_ms = round(known.due_at * 1_000)
 
         def make() -> Ready:
             schedule = self._resolve(known.schedule)
             timing = schedule.timing(self._calendar(schedule.calendar))
-            return self._readied(schedule, timing, known.revision, due_ms, at_ms)
+            return readied(schedule, timing, known.revision, due_ms, at_ms, self._make)
 
         self._keep(self._guarded(name, known.revision, make))
 
     def _calendar(self, name: str | None) -> Days:
-        if name not in self._calendars:
-            self._calendars[name] = self._store.calendars.days(name)
-        return self._calendars[name]
+        if name not in self._days:
+            self._days[name] = self._calendars.days(name)
+        return self._days[name]
 
-    def _guarded(self, name: str, revision: str, make: Callable[[], Ready | None]) -> Ready | None:
+    def _guarded(self, name: str, revision: str, make: Callable[[], Made]) -> Made | None:
         """Return what ``make`` does; whatever is wrong with one schedule, the others are sent."""
         try:
             return make()
-        except (RedisError, OSError):
+        except UNREACHABLE:
             raise
         except Exception as error:  # a task type's own route, a schedule of the configuration
             is_ours = isinstance(error, TaskappError)
             logger.error("schedule %r is set aside: %s", name, error, exc_info=not is_ours)
-            self._store.set_aside(name, revision, f"{type(error).__name__}: {error}")
+            self._set_aside(name, revision, f"{type(error).__name__}: {error}")
             return None
 
-    def _readied(self, schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_ms: int) -> Ready:
-        following = timing.after(due_ms / 1_000)
-        next_ms = round(following * 1_000) if following is not None else None
-        messages = self._make(schedule, due_ms, tick_id(schedule.name, due_ms))
-        return Ready(schedule, timing, revision, due_ms, at_ms, next_ms, messages)
+    def _set_aside(self, name: str, revision: str, error: str) -> None:
+        """Take a schedule that cannot be sent out of the way."""
+        self._link.run("pause", self._prefix, 0, name, "broken", error[:1_000], revision)
 
     def _keep(self, ready: Ready | None) -> None:
         if ready is not None:
@@ -308,54 +295,30 @@ class Leader:
         return due
 
     def _send(self, due: list[Ready], now_ms: float) -> None:
-        args: list[Any] = []
-        messages: list[Message] = []
-        sent: list[Ready] = []
-        for each in due:
-            ready = self._guarded(each.schedule.name, each.revision, partial(self._add, each, now_ms, args, messages))
-            if ready is not None:
-                sent.append(ready)
-        news = publications(messages)
+        now = [
+            sent
+            for ready in due
+            if (sent := self._guarded(ready.schedule.name, ready.revision, partial(sending, ready, now_ms, self._make)))
+        ]
+        news = publications([message for each in now for message in each.messages])
         asked_ms = steady_ms()
         answer = self._link.run(
             "tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
-            *chain.from_iterable(news), *args,
+            *chain.from_iterable(news), *chain.from_iterable(each.args for each in now),
         )  # fmt: skip
         if answer == [0]:
             self._lose()
             return
         self._note_time(answer[0], asked_ms)
-        for ready, outcome, canceled in zip(sent, answer[1::2], answer[2::2], strict=True):
-            self._note_sent(ready, outcome == b"done", answer[0], [identity.decode() for identity in canceled])
-
-    def _add(self, ready: Ready, now_ms: float, args: list[Any], messages: list[Message]) -> Ready:
-        """Add to ``args`` what the script is to do for one schedule; return it with the due time it has then."""
-        schedule, due_ms = ready.schedule, ready.due_ms
-        now = DueNow([due_ms], 0, ready.next_ms)
-        if (ready.next_ms is not None and ready.next_ms <= now_ms) or now_ms - ready.at_ms > IN_TIME_MS:
-            now = due_now(schedule, ready.timing, due_ms, now_ms)
-        ticks: list[Any] = []
-        for tick_ms in now.sent:
-            identity = tick_id(schedule.name, tick_ms)
-            made = ready.messages if tick_ms == due_ms else self._make(schedule, tick_ms, identity)
-            messages += made
-            ticks += (tick_ms, identity, made[0].queue, made[0].priority, made[0].blob)
-        next_at_ms = 0 if now.next_ms is None else schedule.to_send_ms(ready.timing, now.next_ms)
-        args += (
-            schedule.name, ready.revision, due_ms, "" if now.next_ms is None else now.next_ms, next_at_ms, now.dropped,
-            schedule.overlap, round(schedule.unfinished_seconds * 1_000), schedule.max_runs, len(now.sent), *ticks,
-        )  # fmt: skip
-        if now.dropped:
-            logger.warning("schedule %r: %d due times were missed and are dropped", schedule.name, now.dropped)
-        return ready._replace(next_ms=now.next_ms)
+        for each, outcome, canceled in zip(now, answer[1::2], answer[2::2], strict=True):
+            self._note_sent(each.ready, outcome == b"done", answer[0], [identity.decode() for identity in canceled])
 
     def _note_sent(self, ready: Ready, is_done: bool, wall_ms: float, canceled: list[str]) -> None:  # noqa: FBT001
         if not is_done:
             # It was changed since it was made ready.
             self._forget()
             return
-        self.latest_seconds = max(wall_ms - ready.at_ms, 0.0) / 1_000
-        logger.debug("tick of %r queued, %.3f s late", ready.schedule.name, self.latest_seconds)
+        logger.debug("tick of %r queued, %.0f ms late", ready.schedule.name, max(wall_ms - ready.at_ms, 0.0))
         if canceled:
             self._cancel(canceled)
         if ready.next_ms is not None:
@@ -371,7 +334,7 @@ class Leader:
 
     def _advance(self, ready: Ready) -> None:
         schedule, timing, revision, due_ms, at_ms = ready[:5]
-        make = partial(self._readied, schedule, timing, revision, due_ms, at_ms)
+        make = partial(readied, schedule, timing, revision, due_ms, at_ms, self._make)
         self._keep(self._guarded(schedule.name, revision, make))
 
     # --- waiting -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from taskapp.broker.bulk import holding
 from taskapp.broker.delivery import Message
 from taskapp.broker.settlement import SCHEDULE_HEADER
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.schedule import Schedule
 
 DUE_HEADER = "taskapp_due_at"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskapp.redis import Keys, Link
+from taskapp.redis import Keys, Link, all_answered
 
 
 class Overview(NamedTuple):
@@ -17,6 +17,11 @@ class Overview(NamedTuple):
     tick_at: float | None
     """When ticks were last queued, Unix seconds; ``None``: never."""
 
+    @property
+    def total(self) -> int:
+        """How many schedules there are."""
+        return sum(self.states.values())
+
 
 def overview(link: Link, prefix: str) -> Overview:
     """Return it in one round trip.
@@ -26,7 +31,7 @@ def overview(link: Link, prefix: str) -> Overview:
         ResponseError: It refuses.
     """
     keys = Keys(prefix)
-    answers = link.pipeline([
+    (seconds, micros), first, tick_at, total, active, paused, broken = all_answered(link.pipeline([
         ("TIME",),
         ("ZRANGE", keys("schedules_due"), 0, 0, "WITHSCORES"),
         ("HGET", keys("beat"), "tick_at"),
@@ -34,11 +39,7 @@ def overview(link: Link, prefix: str) -> Overview:
         ("ZCARD", keys("schedules_due")),
         ("SCARD", keys("schedules_paused")),
         ("SCARD", keys("schedules_broken")),
-    ])  # fmt: skip
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    (seconds, micros), first, tick_at, total, active, paused, broken = answers
+    ]))  # fmt: skip
     late_seconds = int(seconds) + int(micros) / 1_000_000 - float(first[1]) / 1_000 if first else 0.0
     states = {"active": active, "paused": paused, "broken": broken, "ended": max(total - active - paused - broken, 0)}
     return Overview(states, max(late_seconds, 0.0), float(tick_at) / 1_000 if tick_at else None)

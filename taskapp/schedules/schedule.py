@@ -10,8 +10,9 @@ from datetime import date
 from types import NoneType
 from typing import Any, Literal, Self, get_args
 
-from taskapp.errors import BadSchedule, did_you_mean
-from taskapp.schedules.times import Timing, When, jitter_ms, when_from
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule
+from taskapp.schedules.times import Timing, When, jitter_ms, when_from, zone_of
 
 NAME_BYTES_MOST = 200
 CATCH_UP_MOST = 1_000
@@ -106,8 +107,7 @@ class Schedule:
                 self._refuse(name, "it is negative, or no number", "give 0 or more")
         if not 1 <= self.catch_up_most <= CATCH_UP_MOST:
             self._refuse("catch_up_most", "it is out of range", f"give 1 to {CATCH_UP_MOST}")
-        if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
-            self._refuse("end_at", "it is not after start_at", "give a later one")
+        self.timing()  # refuses a zone that is none, an end before the start
 
     def _check_call(self) -> None:
         if times := {"countdown", "eta", "task_id"}.intersection(self.options):
@@ -125,8 +125,7 @@ class Schedule:
     @property
     def local_zone(self) -> str:
         """Whose clocks it goes by: those of its times, if they have a zone of their own."""
-        own = getattr(self.when, "zone", None)
-        return own if isinstance(own, str) else self.zone
+        return zone_of(self.when, self.zone)
 
     def to_send_ms(self, timing: Timing, due_ms: int) -> int:
         """Return when the tick due at ``due_ms`` is sent: later by its jitter, but before the next is due."""

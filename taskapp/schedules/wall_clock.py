@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from taskapp.broker.clock import steady_ms
-
-JUMP_MS = 1_000
-"""A difference no delay explains."""
+from taskapp.broker.clock import JUMP_MS, steady_ms
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,14 +15,13 @@ from celery import beat, schedules, signals
 from celery.utils.log import get_logger
 
 from taskapp.broker.delivery import Message
-from taskapp.errors import BadSchedule, TaskappError
+from taskapp.errors import TaskappError
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.leader import STANDBY_SECONDS, Leader
 from taskapp.schedules.messages import made, messages_of
 from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Crontab, Interval, Solar, When
-from taskapp.settings import get_settings
-from taskapp.worker.health import Status
-from taskapp.worker.status import Reporter
+from taskapp.worker.beat_probes import watch_beat
 
 # The stubs lack half of it.
 _beat: Any = beat
@@ -53,11 +51,10 @@ class Scheduler(_Scheduler):
             self.is_connecting = False
             self._held = ExitStack()
             store = self._held.enter_context(self.app.schedules())
-            connect, prefix = self.app.schedules_server()
             self._store = store
             self._leader = Leader(
-                connect, prefix, store, self._make, f"{_beat.beat_nodename(None)}.{getpid()}", resolve=self._resolve,
-                on_lead=self._merge_configured, on_cancel=self._cancel,
+                store.link.connect, store.prefix, self._make, f"{_beat.beat_nodename(None)}.{getpid()}",
+                resolve=self._resolve, on_lead=self._merge_configured, on_cancel=self._cancel,
             )  # fmt: skip
         return self._leader
 
@@ -191,23 +188,6 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def watch_beat(sender: Any, **_: Any) -> None:
-    """Let a beat that starts be seen by probes."""
-    scheduler = sender.scheduler
-    status = Status(_beat.beat_nodename(getattr(sender, "hostname", None)))
-    scheduler.turn_due_at = monotonic()
-
-    def look(status: Status, now: float) -> None:
-        status.phase = "starting" if scheduler.is_connecting else "running"
-        status.turn_due_at = scheduler.turn_due_at
-        if scheduler.is_in_touch:
-            status.broker_at = now
-
-    reporter = Reporter(get_settings().data_dir, status, look)
-    reporter.start()
-    atexit.register(reporter.stop)
 
 
 signals.beat_init.connect(watch_beat)

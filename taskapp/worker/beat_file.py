@@ -1,13 +1,13 @@
-"""Celery's own scheduler, for brokers other than Redis; probes can see it turning. Imported by beat alone."""
+"""Celery's own scheduler, for brokers other than Redis. Imported by beat alone."""
 
 from __future__ import annotations
 
 from time import monotonic
 from typing import Any
 
-from celery import beat
+from celery import beat, signals
 
-from taskapp.worker import beat as probes  # noqa: F401 - connects what probes see
+from taskapp.worker.beat_probes import watch_beat
 
 # The stubs lack half of it.
 _PersistentScheduler: Any = beat.PersistentScheduler
@@ -41,3 +41,6 @@ class FileScheduler(_PersistentScheduler):
         connection = super()._ensure_connected()
         self.is_connecting = False
         return connection
+
+
+signals.beat_init.connect(watch_beat)

@@ -37,7 +37,7 @@ from celery.app.trace import (
     traceback_clear,
 )
 from celery.canvas import maybe_signature
-from celery.exceptions import BackendGetMetaError, Ignore, InvalidTaskError, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import BackendGetMetaError, Ignore, InvalidTaskError, Reject, Retry
 from celery.result import AsyncResult
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -46,8 +46,8 @@ from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.encoding import safe_repr
 
 from taskapp.broker.settlement import collecting
-from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
-from taskapp.worker.coroutines import SoftTimeLimitReached, Stopped, run_to_end
+from taskapp.worker.coroutines import Stopped, run_to_end
+from taskapp.worker.failures import as_failure
 from taskapp.worker.task import Task
 
 # The stubs lack these.
@@ -62,8 +62,6 @@ logger = get_logger("celery.app.trace")
 Outcome = tuple[int, Any, float | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
 
-main_pid = os.getpid()
-"""The process that imported this; in a child of a pool a SystemExit ends it, and its parent draws the conclusion."""
 CHEAP = (int, float, bool, type(None))
 KNOWN_HEADERS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
@@ -290,9 +288,9 @@ class Runner:
             return state, error, (1, seen, None)
         if isinstance(error, Retry):
             if error.exc is not None:
-                error.exc = _as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
+                error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
             return self._report(request, error, states.RETRY)
-        return self._report(request, _as_failure(error), states.FAILURE)
+        return self._report(request, as_failure(error), states.FAILURE)
 
     def _report(self, request: Request, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
         if state == states.FAILURE:
@@ -375,27 +373,3 @@ class Runner:
 
     def _name(self, request: Request) -> str:
         return str(get_task_name(request, self.task.name))
-
-
-def _as_failure(error: BaseException) -> BaseException:
-    """Return what the task has failed with: an error that would end more than the task becomes one that does not."""
-    if (limit := _soft_limit_in(error)) is not None:
-        failure: Exception = SoftTimeLimitExceeded(*limit.args)
-    elif isinstance(error, MemoryError):
-        failure = OutOfMemory(str(error))
-    elif isinstance(error, Exception):
-        return error
-    elif isinstance(error, CancelledError):
-        failure = CoroutineCancelled()
-    elif os.getpid() == main_pid:
-        failure = TaskExited(repr(error))
-    else:
-        raise error
-    return failure.with_traceback(error.__traceback__)
-
-
-def _soft_limit_in(error: BaseException) -> BaseException | None:
-    """Return the soft limit that ``error`` is; a ``TaskGroup`` puts what is raised in its body into a group."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, SoftTimeLimitReached) else None

@@ -227,7 +227,7 @@ def test_all_threads_share_one_producer_also_when_they_begin_at_once():
     barrier, found = threading.Barrier(16), []
 
     def make() -> Process:
-        time.sleep(0.02)
+        time.sleep(0.02)  # a second one that is made meanwhile would be found below
         return Process(lambda: None, Options(), 1.0)  # type: ignore[arg-type]
 
     def begin() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from time import monotonic, time
 from typing import Any
@@ -15,11 +15,12 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.envelope import seal
 from taskapp.broker.options import Options
 from taskapp.broker.settlement import EndOfTick, Settlement
-from taskapp.errors import BadSchedule, ScheduleExists, UnknownSchedule
+from taskapp.errors import BrokerUnavailable
+from taskapp.errors.schedules import BadSchedule, ScheduleExists, UnknownSchedule
 from taskapp.redis import Link
 from taskapp.schedules.leader import Leader
 from taskapp.schedules.schedule import Schedule, schedule_from
-from taskapp.schedules.store import RUNS_KEPT, Schedules
+from taskapp.schedules.store import RUNS_KEPT, Make, Schedules
 from taskapp.schedules.times import Cron, Interval, Once, tick_id
 from tests.engine.bench import Bench
 from tests.support import RedisServer, eventually
@@ -45,11 +46,10 @@ class Site:
         self.leaders: list[Leader] = []
         self.canceled: list[str] = []
 
-    def beat(self, name: str = "beat") -> Leader:
+    def beat(self, name: str = "beat", made_by: Make = make) -> Leader:
         prefix = self.bench.options.prefix
-        store = Schedules(Link(self.bench.connect), prefix, make)
         leader = Leader(
-            self.bench.connect, prefix, store, make, name, on_cancel=self.canceled.extend, lease_seconds=LEASE_SECONDS
+            self.bench.connect, prefix, made_by, name, on_cancel=self.canceled.extend, lease_seconds=LEASE_SECONDS
         )
         self.leaders.append(leader)
         return leader
@@ -251,6 +251,20 @@ def test_an_edit_of_what_ticked_meanwhile_sends_no_tick_again(site: Site, monkey
     assert len(set(dues)) == len(dues) >= 3
 
 
+def test_a_due_time_that_was_passed_is_passed_also_when_the_clock_was_set_back(site: Site) -> None:
+    leader = site.beat()
+    schedule = site.add("job")
+    turn(leader, until=lambda: len(site.ticks()) > 2)
+    first, last = site.ticks()[0][1], site.ticks()[-1][1]
+
+    # What an edit writes while Redis' clock is back at the first of them.
+    site.schedules._write(schedule, "edit", (first, first))
+    turn(leader, until=lambda: site.ticks()[-1][1] > last)
+
+    dues = [due for _, due in site.ticks()]
+    assert dues == list(range(first, dues[-1] + 1, 200))
+
+
 def test_jitter_keeps_ticks_in_their_order_and_drops_none(site: Site) -> None:
     leader = site.beat()
     site.add(jitter_seconds=1.0)
@@ -381,6 +395,25 @@ def test_a_broken_schedule_is_set_aside_with_its_error_and_holds_nobody_up(site:
     site.schedules.edit("nowhere", queue="q1")
     turn(leader, until=lambda: "nowhere" in dict(site.ticks()))
     assert site.schedules.get("nowhere").state == "active"
+
+
+def test_a_server_that_is_away_while_a_message_is_made_sets_nothing_aside(site: Site) -> None:
+    away = [True, True, False]
+
+    def make_when_it_is_there(schedule: Schedule, due_ms: int, identity: str) -> Sequence[Message]:
+        if away and away.pop():
+            raise BrokerUnavailable(schedule.task, identity, 5.0, "connection refused")
+        return make(schedule, due_ms, identity)
+
+    leader = site.beat(made_by=make_when_it_is_there)
+    site.add("job")
+
+    turn(leader, until=lambda: len(site.ticks()) > 1)
+
+    assert not away
+    assert site.schedules.get("job").state == "active"
+    dues = [due for _, due in site.ticks()]
+    assert dues == list(range(dues[0], dues[-1] + 1, 200))
 
 
 def test_schedules_are_found_added_and_refused_by_name(site: Site) -> None:
@@ -544,7 +577,7 @@ def test_the_numbers_of_each_state_are_those_of_the_schedules(site: Site) -> Non
     site.schedules.pause("a")
     site.schedules.pause("b")
     for name in ("b", "c"):
-        site.schedules.set_aside(name, "", "no such queue")
+        site.schedules.link.run("pause", site.schedules.prefix, 0, name, "broken", "no such queue", "")
 
     assert states(site) == {"active": 1, "paused": 2, "broken": 2, "ended": 1}
     assert Counter(known.state for known in site.schedules.all()) == Counter(states(site))

@@ -8,7 +8,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from taskapp.schedules.store import Leader, Schedules
+from taskapp.schedules.known import Leader
+from taskapp.schedules.register import Register
 from tests.faults.harness import Bench
 from tests.faults.outcome import play_for
 from tests.faults.producers import ROOT
@@ -65,7 +66,7 @@ def start_beat(bench: Bench, name: str) -> Beat:
 class Beats:
     """The beats of a row."""
 
-    def __init__(self, bench: Bench, schedules: Schedules, count: int) -> None:
+    def __init__(self, bench: Bench, schedules: Register, count: int) -> None:
         self._bench, self._schedules = bench, schedules
         self.all = [start_beat(bench, f"beat-{number}") for number in range(count)]
         self.takeovers: list[Takeover] = []

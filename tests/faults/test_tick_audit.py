@@ -11,8 +11,8 @@ import pytest
 
 from taskapp.redis import Link
 from taskapp.schedules.known import Tick
+from taskapp.schedules.register import Register
 from taskapp.schedules.schedule import Schedule
-from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import Interval, tick_id
 from tests.faults.beats import Takeover
 from tests.faults.runs import Run, Runs
@@ -43,8 +43,8 @@ def audit_of(
     return audit.found
 
 
-def _no_schedules() -> Schedules:
-    return Schedules(Link(lambda: None), "", lambda *_: ())  # type: ignore[arg-type, return-value]  # never asked
+def _no_schedules() -> Register:
+    return Register(Link(lambda: None), "")  # type: ignore[arg-type]  # never asked
 
 
 def problems(found: Found) -> dict[str, int]:
@@ -120,6 +120,15 @@ def test_a_tick_may_be_skipped_only_while_a_run_is_unfinished(tmp_path):
 
     assert problems(audit_of(tmp_path, sent, policy, states, takes_seconds=1.9)) == {}
     assert problems(audit_of(tmp_path, sent, policy, states, takes_seconds=0.1)) == {"skipped_for_nothing": 3}
+
+
+def test_a_tick_may_wait_for_the_end_of_the_run_before_it_and_no_longer(tmp_path):
+    sent = ON_TIME | LATE | {1001: 1.31, 1002: 2.61}
+
+    # Those of 1000 and 1001 take 2.3 s: the next is sent when they end.
+    assert problems(audit_of(tmp_path, sent, {"overlap": "queue"}, takes_seconds=2.29)).get("untimely") is None
+    assert problems(audit_of(tmp_path, sent, {"overlap": "allow"}, takes_seconds=2.29))["untimely"] == 2
+    assert problems(audit_of(tmp_path, sent, {"overlap": "queue"}, takes_seconds=0.1))["untimely"] == 2
 
 
 def test_runs_that_must_not_overlap_are_found(tmp_path):

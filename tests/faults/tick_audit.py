@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from taskapp.schedules.store import Schedules, Tick
+from taskapp.schedules.known import Tick
+from taskapp.schedules.register import Register
 from taskapp.schedules.times import jitter_ms, tick_id
 from tests.faults.beats import Takeover
 from tests.faults.outcome import Judge
@@ -31,7 +32,7 @@ SETTLES_SECONDS = 0.5
 class Recorder(threading.Thread):
     """Reads what the schedules say of their last ticks, often enough to miss none."""
 
-    def __init__(self, schedules: Schedules, entries: Iterable[Entry]) -> None:
+    def __init__(self, schedules: Register, entries: Iterable[Entry]) -> None:
         super().__init__(name="recorder", daemon=True)
         self._schedules, self._entries = schedules, list(entries)
         self._stopping = threading.Event()
@@ -141,7 +142,7 @@ class Audit:
         most_ms = float("inf") if is_due_in_outage else IN_TIME_MS
         if entry.schedule.misfire == "skip":
             most_ms = min(most_ms, max(entry.schedule.grace_seconds * 1_000, IN_TIME_MS) + HANDLING_MS)
-        if not -EARLY_MS <= late_ms <= most_ms:
+        if not -EARLY_MS <= late_ms <= most_ms and not self._waited(entry, due, tick):
             self.found.untimely.append(f"{self._said(entry, due)} by {late_ms:.0f} ms")
         if tick.state == "SKIPPED":
             self.found.counts["skipped"] += 1
@@ -155,10 +156,23 @@ class Audit:
 
     def _was_running(self, entry: Entry, due: int, tick: Tick) -> bool:
         """Say whether a run before it had not ended when it was skipped, or had just ended."""
+        earliest = tick.sent_at - SETTLES_SECONDS
+        return any(ended_at is None or ended_at >= earliest for ended_at in self._ends_before(entry, due))
+
+    def _waited(self, entry: Entry, due: int, tick: Tick) -> bool:
+        """Say whether it was sent in the step that ended a run before it, for which it had waited."""
+        if entry.schedule.overlap != "queue":
+            return False
+        ends = [ended_at for ended_at in self._ends_before(entry, due) if ended_at is not None]
+        return any(
+            0 <= tick.sent_at - ended_at <= SETTLES_SECONDS and ended_at * 1_000 > _at(entry, due) for ended_at in ends
+        )
+
+    def _ends_before(self, entry: Entry, due: int) -> list[float | None]:
+        """Return when the runs of its schedule that were due before it ended; ``None``: they had not."""
         before = [each for other, each in self._recorder.ticks[entry.schedule.name].items() if other < due]
         runs = [run for each in before if each.state != "SKIPPED" for run in self._runs.of(each.id)]
-        earliest = tick.sent_at - SETTLES_SECONDS
-        return any(run.ended_at is None or run.ended_at + self._wall_at_zero >= earliest for run in runs)
+        return [None if run.ended_at is None else run.ended_at + self._wall_at_zero for run in runs]
 
     def _has_ended(self, entry: Entry, due: int, ticks: Mapping[int, Tick]) -> bool:
         bound = entry.schedule.max_runs

@@ -500,7 +500,7 @@ def test_a_reader_that_goes_away_ends_a_list_without_a_word(app: Celery, redis_s
 
 
 def test_python_adds_changes_and_looks_in_the_same_way(app: Celery) -> None:
-    from taskapp.errors import BadSchedule
+    from taskapp.errors.schedules import BadSchedule
     from taskapp.schedules import parse_when
 
     with app.schedules() as schedules:

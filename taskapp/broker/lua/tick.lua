@@ -23,11 +23,9 @@ local function note(name, tick)
   redis.call('LTRIM', key_schedule_runs(name), 0, keeps - 1)
 end
 
-local function tick_of(i) return {due = tonumber(ARGV[i]), id = ARGV[i + 1], sent = WALL, state = 'QUEUED'} end
-
 -- One tick; answers whether it is queued, and the id of a run to cancel.
 local function send(name, key, i, overlap, limit)
-  local tick = tick_of(i)
+  local tick = {due = tonumber(ARGV[i]), id = ARGV[i + 1], sent = WALL, state = 'QUEUED'}
   local known = redis.call('HMGET', key, 'unfinished', 'unfinished_at')
   local runs = known[1] and NOW - tonumber(known[2]) < limit
   if runs and overlap == 'skip' then

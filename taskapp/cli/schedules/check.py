@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.messages import messages_of
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import tick_id

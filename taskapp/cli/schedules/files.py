@@ -14,7 +14,8 @@ from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.schedules.check import know_task_types, try_out, warn_of_unknown
 from taskapp.cli.schedules.view import counted
-from taskapp.errors import BadSchedule, ScheduleExists, TaskappError
+from taskapp.errors import TaskappError
+from taskapp.errors.schedules import BadSchedule, ScheduleExists
 from taskapp.schedules.schedule import Elsewhere, Schedule, schedule_from
 from taskapp.schedules.store import Schedules
 

@@ -56,7 +56,7 @@ def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
             for known in found:
                 click.echo(json.dumps(view.as_json(known)))
             return
-        click.echo(f"{view.counted(store.count(), 'schedule')}; {view.leader_text(store.leader())}")
+        click.echo(f"{view.counted(store.overview().total, 'schedule')}; {view.leader_text(store.leader())}")
         for line in _table_unless_empty(found):
             click.echo(line)
 

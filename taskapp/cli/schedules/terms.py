@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.schedule import Misfire, Overlap, Schedule, days_from
 from taskapp.schedules.times import Cron, When, parse_duration, parse_instant, parse_when
 

@@ -4,13 +4,13 @@ Instants are Unix seconds in UTC, on a grid of whole milliseconds.
 """
 
 from taskapp.schedules.times.cron import Cron, Crontab
-from taskapp.schedules.times.forms import timing_from, when_from
+from taskapp.schedules.times.forms import when_from
 from taskapp.schedules.times.instants import duration_text, floor_ms, utc_text
 from taskapp.schedules.times.people import parse_duration, parse_instant, parse_when
 from taskapp.schedules.times.solar import Solar
 from taskapp.schedules.times.spaced import Interval, Once
 from taskapp.schedules.times.ticks import jitter_ms, tick_id
-from taskapp.schedules.times.timing import Timing, When
+from taskapp.schedules.times.timing import Timing, When, zone_of
 from taskapp.schedules.times.zones import local_date, offset_change
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "parse_instant",
     "parse_when",
     "tick_id",
-    "timing_from",
     "utc_text",
     "when_from",
+    "zone_of",
 ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.fields import Fields
 from taskapp.schedules.times.grammar import celery_fields, cron_fields
 from taskapp.schedules.times.instants import LATEST_AT, floor_ms

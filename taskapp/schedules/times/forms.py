@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from typing import Any
 
-from taskapp.errors import BadSchedule, did_you_mean
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.cron import Cron, Crontab
 from taskapp.schedules.times.solar import Solar
 from taskapp.schedules.times.spaced import Interval, Once
-from taskapp.schedules.times.timing import Timing, When
+from taskapp.schedules.times.timing import When
 
 _KINDS: dict[str, tuple[Callable[..., When], tuple[str, ...], tuple[str, ...]]] = {
     "cron": (Cron, ("expression",), ("zone", "twice")),
@@ -28,7 +28,8 @@ def when_from(form: Mapping[str, Any]) -> When:
     Raises:
         BadSchedule: A key is unknown or missing, or a value cannot be used.
     """
-    _check_mapping("when", form)
+    if not isinstance(form, Mapping):
+        raise BadSchedule("when", form, "it is no object with keys", "give what as_dict() returns")
     kind = form.get("kind", "")
     if not isinstance(kind, str) or kind not in _KINDS:
         close = did_you_mean(str(kind)[:40], _KINDS).removeprefix("; ")
@@ -36,37 +37,6 @@ def when_from(form: Mapping[str, Any]) -> When:
     made_by, needed, optional = _KINDS[kind]
     _check_keys(kind, form, needed=("kind", *needed), optional=optional)
     return made_by(**{key: value for key, value in form.items() if key != "kind"})
-
-
-def timing_from(form: Mapping[str, Any]) -> Timing:
-    """Return the timing that ``as_dict`` was called on.
-
-    Raises:
-        BadSchedule: A key is unknown or missing, or a value cannot be used.
-    """
-    _check_mapping("timing", form)
-    _check_keys("timing", form, needed=("when",), optional=("start_at", "end_at", "excluded", "zone"))
-    terms = dict(form)
-    excluded = terms.pop("excluded", ())
-    return Timing(**terms | {"when": when_from(terms["when"]), "excluded": _dates(excluded)})
-
-
-def _dates(excluded: object) -> tuple[Any, ...]:
-    if not isinstance(excluded, list | tuple):
-        raise BadSchedule("excluded dates", excluded, "they are no list", "give a list of dates, or pairs of dates")
-    return tuple(tuple(map(_date, item)) if isinstance(item, list | tuple) else _date(item) for item in excluded)
-
-
-def _date(text: object) -> date:
-    try:
-        return date.fromisoformat(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise BadSchedule("excluded dates", text, "it is no date", "write such as '2026-12-24'") from error
-
-
-def _check_mapping(field: str, form: object) -> None:
-    if not isinstance(form, Mapping):
-        raise BadSchedule(field, form, "it is no object with keys", "give what as_dict() returns")
 
 
 def _check_keys(kind: str, form: Mapping[str, Any], *, needed: Iterable[str], optional: Iterable[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from taskapp.errors import BadSchedule, did_you_mean
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.fields import Days, Fields, Rule
 from taskapp.schedules.times.instants import EARLIEST_AT
 
@@ -51,10 +52,6 @@ class Unit:
             raise BadSchedule(self.name, whole, f"{text} is out of range", self._remedy())
         return int(text)
 
-    def all(self) -> int:
-        """Return the bits of every number."""
-        return (1 << self.high + 1) - (1 << self.low)
-
     def _remedy(self) -> str:
         names = f" or {next(iter(self.names))} to {list(self.names)[-1]}" if self.names else ""
         return f"give {self.low} to {self.high}{names}, a list, a range or '*'"
@@ -90,8 +87,8 @@ def _cron_fields(expression: str) -> Fields:
             "give minute, hour, day of month, month and weekday, such as '0 3 * * MON-FRI', or six with seconds first",
         )
     second, minute, hour, monthday, month, weekday = parts if len(parts) == 6 else ["0", *parts]
-    monthdays, monthday_rules = _monthdays(monthday)
-    weekdays, weekday_rules = _weekdays(weekday)
+    monthdays, monthday_rules = _days(monthday, MONTHDAY, _monthday_rule)
+    weekdays, weekday_rules = _days(weekday, WEEKDAY, _weekday_rule)
     hours = _set(hour, HOUR)
     days = Days(
         _set(month, MONTH),
@@ -206,14 +203,15 @@ def _step(text: str, unit: Unit, whole: str) -> int:
     return int(text)
 
 
-def _monthdays(text: str) -> tuple[int, tuple[Rule, ...]]:
+def _days(text: str, unit: Unit, rule_of: Callable[[str, str], Rule | None]) -> tuple[int, tuple[Rule, ...]]:
+    """Return the bits of the days that ``text`` names, and what else it says, as ``rule_of`` reads it."""
     if text == "?":
-        return MONTHDAY.all(), ()
+        return _set("*", unit), ()
     bits, rules = 0, []
-    for item in _items(text, MONTHDAY):
-        rule = _monthday_rule(item, text)
+    for item in _items(text, unit):
+        rule = rule_of(item, text)
         if rule is None:
-            bits |= _item(item, MONTHDAY, text)
+            bits |= _item(item, unit, text)
         else:
             rules.append(rule)
     return bits, tuple(rules)
@@ -233,19 +231,6 @@ def _monthday_rule(item: str, whole: str) -> Rule | None:
     if item.endswith("W"):
         return Rule("nearest", MONTHDAY.number(item[:-1], whole))
     return None
-
-
-def _weekdays(text: str) -> tuple[int, tuple[Rule, ...]]:
-    if text == "?":
-        return 0b111_1111, ()
-    bits, rules = 0, []
-    for item in _items(text, WEEKDAY):
-        rule = _weekday_rule(item, text)
-        if rule is None:
-            bits |= _item(item, WEEKDAY, text)
-        else:
-            rules.append(rule)
-    return bits, tuple(rules)
 
 
 def _weekday_rule(item: str, whole: str) -> Rule | None:

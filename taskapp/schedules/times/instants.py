@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 
 EARLIEST_AT = int(datetime(1800, 1, 1, tzinfo=UTC).timestamp())
 """Nothing is due before this; searches from earlier begin here."""

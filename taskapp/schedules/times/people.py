@@ -6,7 +6,8 @@ import re
 from datetime import date, datetime
 from decimal import Decimal
 
-from taskapp.errors import BadSchedule, did_you_mean
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.cron import Cron
 from taskapp.schedules.times.instants import checked_instant
 from taskapp.schedules.times.solar import EVENTS, Solar

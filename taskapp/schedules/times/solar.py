@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from taskapp.errors import BadSchedule, SolarUnavailable, did_you_mean
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule, SolarUnavailable
 from taskapp.schedules.times.instants import DAY_SECONDS, checked_number, floor_ms
 
 SEARCH_DAYS = 400

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.instants import DAY_SECONDS, checked_instant, just_before
 from taskapp.schedules.times.zones import check_zone, local_date, seconds_of, stretch_at
 
@@ -24,6 +24,12 @@ class When(Protocol):
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold and ``when_from`` makes an equal one of."""
+
+
+def zone_of(when: When, zone: str) -> str:
+    """Return the name of the zone whose dates and clocks ``when`` goes by: its own, or else ``zone``."""
+    own = getattr(when, "zone", None)
+    return own if isinstance(own, str) else zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,6 @@ class Timing:
             raise BadSchedule("end", self.end_at, f"it is not after the start, {self.start_at!r}", "give a later one")
         object.__setattr__(self, "excluded", _merged(self.excluded))
 
-    @property
-    def local_zone(self) -> str:
-        """Name of the zone whose dates and clocks the schedule goes by."""
-        own = getattr(self.when, "zone", None)
-        return own if isinstance(own, str) else self.zone
-
     def after(self, instant: float) -> float | None:
         """Return the first due time strictly later than ``instant``; ``None``: never again.
 
@@ -93,21 +93,11 @@ class Timing:
             yield due_at
             due_at = self.after(due_at)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold and ``timing_from`` makes an equal one of."""
-        return {
-            "when": self.when.as_dict(),
-            "start_at": self.start_at,
-            "end_at": self.end_at,
-            "excluded": [[first.isoformat(), last.isoformat()] for first, last in self.excluded],
-            "zone": self.zone,
-        }
-
     def _excluded_until(self, due_at: float) -> int | None:
         """Return up to when clocks show excluded dates without a break; ``None`` where ``due_at`` is not on one."""
         if not self.excluded:
             return None
-        zone = self.local_zone
+        zone = zone_of(self.when, self.zone)
         day = local_date(zone, due_at)
         index = bisect_right(self.excluded, (day, date.max)) - 1
         if index < 0 or day > self.excluded[index][1]:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from taskapp.errors import BadSchedule, did_you_mean
+from taskapp.errors import did_you_mean
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.instants import DAY_SECONDS, EARLIEST_AT, LATEST_AT, duration_text
 
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times import Cron, parse_instant, utc_text
 
 

@@ -12,7 +12,7 @@ from celery.schedules import crontab, crontab_parser
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times import Crontab, parse_instant, when_from
 
 

@@ -12,7 +12,7 @@ from celery.schedules import solar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskapp.errors import BadSchedule, SolarUnavailable
+from taskapp.errors.schedules import BadSchedule, SolarUnavailable
 from taskapp.schedules.times import Solar, parse_instant, parse_when, when_from
 
 EVENTS = ["dawn_astronomical", "dawn_nautical", "dawn_civil", "sunrise", "solar_noon", "sunset",

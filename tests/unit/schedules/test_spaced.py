@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskapp.errors import BadSchedule
+from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times import Interval, Once, floor_ms, parse_when, when_from
 
 AT = 1_800_000_000.0

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "BadSchedule",
     "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
-    "ConfiguredSchedule",
     "CrashedTooOften",
     "EmbeddedServerFailed",
     "EvictingBroker",
@@ -27,16 +25,12 @@ __all__ = [
     "PayloadTooLarge",
     "PermanentError",
     "PushError",
-    "ScheduleChanged",
-    "ScheduleExists",
-    "SolarUnavailable",
     "SubmitInterrupted",
     "SubmitOutcomeUnknown",
     "TaskappError",
     "TooManyFollowUps",
     "TransientError",
     "UnknownQueue",
-    "UnknownSchedule",
     "UnknownSetting",
     "UnknownTask",
     "did_you_mean",
@@ -272,30 +266,6 @@ class UnknownTask(TaskappError):
         super().__init__(f"no task named {name!r}{did_you_mean(name, known)}")
 
 
-class UnknownSchedule(TaskappError):
-    """There is no schedule of this name."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        self.name = name
-        super().__init__(f"no schedule named {name!r}{did_you_mean(name, known)}; see: taskapp schedules list")
-
-
-class ScheduleExists(TaskappError):
-    """There is a schedule of this name already."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"there is a schedule named {name!r}; edit it, or replace it with: --replace")
-
-
-class ScheduleChanged(TaskappError):
-    """Somebody else changed a schedule at the same time."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"schedule {name!r} was changed or removed at the same time; look at it and try again")
-
-
 class TooManyFollowUps(TaskappError):
     """More messages than one step can queue, sent by the end of one task."""
 
@@ -304,38 +274,6 @@ class TooManyFollowUps(TaskappError):
             f"more than {limit} tasks would follow this one in one step; "
             "send them from a task's body, or link several smaller groups"
         )
-
-
-# --- schedules -------------------------------------------------------------------------------
-
-
-class BadSchedule(TaskappError):
-    """A part of a schedule that cannot be used; ``field`` names it."""
-
-    def __init__(self, field: str, value: object, why: str, remedy: str) -> None:
-        self.field = field
-        self.value = value
-        shown = repr(value)
-        shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
-        super().__init__(f"{field} of a schedule cannot be {shown}: {why}; {remedy}")
-
-
-class ConfiguredSchedule(TaskappError):
-    """A schedule that is not kept here alone: ``beat_schedule`` in the configuration says what it is."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"schedule {name!r} cannot be changed or removed here: it comes from beat_schedule in the configuration; "
-            "change it there, or pause it"
-        )
-
-
-class SolarUnavailable(TaskappError):
-    """A solar schedule where nothing can compute one."""
-
-    def __init__(self) -> None:
-        super().__init__("solar schedules need the package ephem; install it with pip install 'taskapp[solar]'")
 
 
 # --- running ---------------------------------------------------------------------------------
