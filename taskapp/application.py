@@ -39,6 +39,7 @@ from taskapp.errors import (
     UnknownTask,
 )
 from taskapp.queues import TASK_ROUTES
+from taskapp.redis import Link
 from taskapp.schedules.messages import messages_of
 from taskapp.schedules.store import Schedules
 from taskapp.settings import get_settings
@@ -57,6 +58,9 @@ class Engine(NamedTuple):
 
     dead_letters: DeadLetters
     delayed: DelayedMessages
+    link: Link
+    """To its server; ``snapshot`` and ``totals`` read by it what there is and what has happened."""
+    prefix: str
 
 
 class Amqp(AMQP):
@@ -266,7 +270,8 @@ class Application(Celery):
         """
         with self._channel() as channel:
             link, prefix = channel.process.producer.link, channel.global_keyprefix
-            yield Engine(DeadLetters(link, prefix), DelayedMessages(link, prefix, tuple(get_settings().queues)))
+            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues))
+            yield Engine(DeadLetters(link, prefix), delayed, link, prefix)
 
     @contextmanager
     def schedules(self) -> Iterator[Schedules]:

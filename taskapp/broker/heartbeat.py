@@ -43,8 +43,10 @@ class Heartbeat:
     """Beats every third of a lease, and again when the next lease is due to end."""
 
     def __init__(
-        self, link: Link, options: Options, clock: Clock, on_buried: Callable[[Iterable[Buried]], None]
-    ) -> None:
+        self, link: Link, options: Options, clock: Clock, on_buried: Callable[[Iterable[Buried]], None],
+        about: Callable[[], str] = str,
+    ) -> None:  # fmt: skip
+        self._about = about
         self._link = link
         self._options = options
         self._clock = clock
@@ -88,9 +90,11 @@ class Heartbeat:
         options, epoch = self._options, self.epoch if self.epoch == self._opened else ""
         sent_at, sent_ms = monotonic(), steady_ms()
         interval = options.lease_seconds / 3
+        about = self._about() if epoch else ""
         now, wall, offset, alive, next_end, reaped, buried = self._link.run(
             "beat", options.prefix, self._clock.predicted_ms(), epoch, options.lease_ms, options.crash_limit,
             options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * 2_000) + 500,
+            about,
         )  # fmt: skip
         if epoch and epoch == self.epoch:
             if alive:

@@ -31,6 +31,10 @@ SKEW_SECONDS = 0.5
 """Clocks of machines nearer than this are taken as equal when an expiry is compared."""
 
 
+SENT_AT_HEADER = "taskapp_sent_at"
+"""In the headers of a task: when it was submitted, Unix seconds by the engine's clock."""
+
+
 class Unreadable(ValueError):
     """Bytes that are no message."""
 

@@ -24,6 +24,7 @@ from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
 from taskapp.broker.settlement import Settlement
+from taskapp.broker.totals import CountedRun
 from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
@@ -42,7 +43,7 @@ class Node:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
+        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park", "count"))
         """The connection to watch: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
@@ -61,7 +62,9 @@ class Node:
         """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
         self.ends = Ends(self._tell, self.watch.begin, options, role)
         """Claims that were finished and of which the engine was not told yet."""
-        self.heartbeat = Heartbeat(Link(connect), options, self.clock, lambda buried: role.on_buried(buried))
+        self.heartbeat = Heartbeat(
+            Link(connect), options, self.clock, lambda buried: role.on_buried(buried), role.about_as_json
+        )
         self.is_leaving = False
         """Whether what is held goes back as it is, whatever becomes of its run."""
 
@@ -106,7 +109,14 @@ class Node:
         self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
         types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
-        args = (self._options.prefix, self.clock.predicted_ms(), self.epoch, self._options.lease_ms, *types)
+        args = (
+            self._options.prefix,
+            self.clock.predicted_ms(),
+            self.epoch,
+            self._options.lease_ms,
+            self._role.about_as_json(),
+            *types,
+        )
         epoch = self.epoch
         self._send("open", args, lambda answer: self._opened(epoch, answer))
         if first:
@@ -284,6 +294,10 @@ class Node:
     def count(self, name: str) -> None:
         """Count what is not kept: ``expired``, ``revoked``."""
         self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
+
+    def count_run(self, queue: str, run: CountedRun) -> None:
+        """Count the end of a run that settles nothing: its message was acknowledged before."""
+        self._send("count", (self._options.prefix, self.clock.predicted_ms(), queue, *run), self._ignore)
 
     def publish(self, commands: Sequence[tuple[Any, ...]]) -> bool:
         """Send plain commands nobody waits for; say whether they went out."""

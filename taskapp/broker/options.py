@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskapp.broker.slots import Slots
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,5 +75,16 @@ class Role:
     """Whether a task that kills its process kills nothing else (child processes)."""
     has_room: Callable[[], bool] = field(default=always)
     """Whether it may claim more: what has run and waits for its result to be stored is bounded."""
+    about: Callable[[], Mapping[str, Any]] = field(default=no_types)
+    """What it says of itself with each heartbeat, as JSON: see ``NodeSnapshot``; called on any thread."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
     """Told of messages the engine buried by itself; called on any thread."""
+
+    def about_as_json(self) -> str:
+        """Return what it says of itself; empty: nothing. Never raises: a lease depends on who calls this."""
+        try:
+            about = self.about()
+            return json.dumps(about) if about else ""
+        except Exception as error:  # noqa: BLE001 - of a pool that is just being made, or is gone
+            logger.debug("this node has nothing to say of itself: %s", error)
+            return ""

@@ -10,6 +10,7 @@ from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Self
 
 from taskapp.broker.delivery import Message, publications
+from taskapp.broker.totals import CountedRun
 from taskapp.errors import TooManyFollowUps
 
 FOLLOW_UPS_MOST = 100_000
@@ -85,6 +86,7 @@ class Settlement:
         "parts",
         "postings",
         "results",
+        "run",
         "tick",
     )
 
@@ -102,6 +104,7 @@ class Settlement:
         """What is stored before all of this, in this order, by the result backend and in its own words:
         on a server of its own, or too large for one step."""
         self.tick: EndOfTick | None = None
+        self.run: CountedRun | None = None
         self.kept = (0, 0)
         """So many messages and postings stay when the rest is dropped."""
 
@@ -154,6 +157,9 @@ class Settlement:
         # Last: nobody shall read a success of which something else was refused.
         for result in self.results:
             steps += ("R", *result)
+        # What was refused before it is not counted.
+        if self.run is not None:
+            steps += ("K", *self.run)
         return steps
 
 

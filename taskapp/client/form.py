@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from celery import signals
 
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import pack_task, time_of
+from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, time_of
 from taskapp.broker.process import Process
 from taskapp.client import message
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
@@ -111,6 +111,7 @@ class Form:
             "id": task_id, "root_id": options.get("root_id") or task_id, "parent_id": options.get("parent_id"),
             "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": None, "expires": None,
             "group": options.get("group_id"), "group_index": options.get("group_index"),
+            SENT_AT_HEADER: self._sending.process.producer.clock.now_ms() / 1_000,
         }  # fmt: skip
         if self._is_timed:
             message.set_times(own, options, self._sending.app.now())

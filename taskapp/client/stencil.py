@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 
 from taskapp.broker.envelope import seal
+from taskapp.broker.message_format import SENT_AT_HEADER
 
 _pack = msgspec.msgpack.Encoder(enc_hook=str).encode
 
-OWN_HEADERS = ("id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "eta", "expires", "group", "group_index")
+OWN_HEADERS = (
+    "id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "eta", "expires", "group", "group_index", SENT_AT_HEADER,
+)  # fmt: skip
 """Those in which one task differs from the next."""
 _FIRST_OF_MANY = 16
 """A mapping with fewer entries has a header of one byte in MessagePack, and one of three above."""

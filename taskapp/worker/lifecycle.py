@@ -20,6 +20,7 @@ from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.errors import EvictingBroker
 from taskapp.settings import get_settings
+from taskapp.worker.about import About
 from taskapp.worker.buried import Teller
 from taskapp.worker.drain import Drain
 from taskapp.worker.health import Status
@@ -115,6 +116,7 @@ def describe_worker(sender: Any, **_: Any) -> None:
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
     process.role.has_room = partial(_has_room, sender)
     process.role.on_buried = Teller(app).tell
+    process.role.about = About(sender)
 
 
 def choose_pool(worker: Any) -> None:

@@ -26,9 +26,11 @@ from kombu.utils.objects import cached_property
 
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling
+from taskapp.broker.totals import CountedRun
 from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
+from taskapp.worker.counted import counted
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
 
@@ -61,6 +63,8 @@ class Request(_Stock):
     acknowledged: bool
     _ended_by: BaseException | None = None
     _is_ending = False
+    _is_retried = False
+    _is_counted = False
     _fate: Fate | None = None
 
     @classmethod
@@ -180,6 +184,7 @@ class Request(_Stock):
                 self._carry_out(FINISHED, settlement)
             else:
                 self.acknowledge()
+        self._count_acknowledged()
         if wants_task_events(self._eventer):
             self.send_event("task-succeeded", result=value, runtime=runtime)
 
@@ -205,7 +210,7 @@ class Request(_Stock):
 
     def on_retry(self, exc_info: Any) -> Any:
         """Handle a run that asked for another: no failure."""
-        self._ended_by = None
+        self._ended_by, self._is_retried = None, True
         if isinstance(exc_info.exception, ExceptionWithTraceback):
             # Only on its way out of a child process it is unwrapped.
             exc_info.exception = exc_info.exception.exc
@@ -240,6 +245,7 @@ class Request(_Stock):
             try:
                 yield
             finally:
+                self._count_acknowledged()
                 self._ended_by = outer
             return
         self._is_ending, settlement = True, settlement or Settlement()
@@ -248,7 +254,7 @@ class Request(_Stock):
                 yield
         except Exception as error:
             # Nobody would hear of it any more: what could not be recorded is kept.
-            self._fate = self._fate or Fate(reason="failed", detail=f"{type(error).__name__}: {error}")
+            self._fate = self._fate or Fate("", "failed", f"{type(error).__name__}: {error}", "FAILURE")
             raise
         finally:
             self._is_ending, self._ended_by = False, outer
@@ -261,10 +267,11 @@ class Request(_Stock):
         if fate.back:
             channel.give_back(tag, fate.back)
             return
+        settlement = settlement or Settlement()
+        settlement.run = self._counted(fate)
         if SCHEDULE_HEADER in self._request_dict:
-            settlement = settlement or Settlement()
             settlement.tick = self._end_of_tick(fate, settlement)
-        if settlement is not None and settlement.elsewhere:
+        if settlement.elsewhere:
             # Its slot is free: what the result server takes its time for holds up nobody.
             channel.ended(tag)
             self._task.backend.later.put(
@@ -275,8 +282,25 @@ class Request(_Stock):
         else:
             channel.settle(tag, settlement)
 
+    def _counted(self, fate: Fate) -> CountedRun | None:
+        """Return what is counted of its end; ``None``: it is still to come."""
+        if fate.state == "STARTED":
+            return None
+        state = "RETRY" if self._is_retried else fate.state
+        return counted(self, state, self.message.channel.process.node.clock.now_ms() / 1_000)
+
+    def _count_acknowledged(self) -> None:
+        """Count the end of a run whose message was acknowledged as it began."""
+        if not self._is_claimed() or self._task.acks_late or self._is_counted:
+            return
+        self._is_counted = True
+        state = "SUCCESS" if self._ended_by is None else self._state()
+        run = self._counted(Fate(state=state))
+        if run is not None:
+            self.message.channel.process.node.count_run(self._delivery_info["routing_key"], run)
+
     def _end_of_tick(self, fate: Fate, settlement: Settlement) -> EndOfTick | None:
-        """Return what its schedule is to hear; ``None``: the run goes on, as a retry."""
+        """Return what its schedule is to hear; ``None``: the run goes on, as a retry or a replacement."""
         if any(message.id == self.id for message in settlement.messages):
             return None
         took_ms = int((time() - self.time_start) * 1_000) if self.time_start else 0
@@ -285,7 +309,7 @@ class Request(_Stock):
     def _refused(self, fate: Fate, error: Exception) -> None:
         """Keep a message whose end could not be recorded."""
         detail = fate.detail or f"its result was refused: {type(error).__name__}: {error}"
-        self._carry_out(Fate(reason=fate.reason or "failed", detail=detail))
+        self._carry_out(Fate(reason=fate.reason or "failed", detail=detail, state="FAILURE"))
 
     def _decide(self, fate: Fate) -> None:
         self.acknowledged = True

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from taskapp.broker.totals import CountedRun
+
 UNIT_SECONDS = 60
 LEASE_UNITS = 3.5
 PARKED_UNITS = 6.5
@@ -20,6 +22,8 @@ REAPED_AT_ONCE = 10
 CRASH_LIMIT = 2
 DEAD_LIMIT = 2
 GUARD = 4
+RUN = CountedRun("run", "completed", "0.5", 3, "1.0", 7)
+"""What every end of a claim is counted as."""
 QUEUES = ("first", "second")
 PRIORITIES = (0, 5, 9)
 
@@ -89,6 +93,10 @@ class Engine:
     last_number: Counter[str] = field(default_factory=Counter)
     chords: dict[str, Chord] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    totals: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """What happened to tasks, as the engine's fields name it."""
+    recent: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """The same, as it is kept by the minute."""
     gone: Counter[str] = field(default_factory=Counter)
     """How many messages are nowhere any more, by what ended them."""
     told: list[tuple[str, str, str, str, int]] = field(default_factory=list)
@@ -158,7 +166,13 @@ class Engine:
         taken += self._take_ready(want - len(taken), queues, passed_over, from_below=from_below)
         tagged = [(f"{number}.{index}:{each.priority}:{queue}", each) for index, (queue, each) in enumerate(taken)]
         self.leased[epoch].update(tagged)
+        for queue, message in taken:
+            self._tally("received", message.task, queue)
         return tagged
+
+    def _tally(self, what: str, task: str, queue: str) -> None:
+        self.totals[what, task or "other", queue] += 1
+        self.recent[what, queue] += 1
 
     def _promote(self, queue: str) -> None:
         due = sorted((at, identity) for identity, (at, _) in self.delayed[queue].items() if at <= self.now)
@@ -215,6 +229,13 @@ class Engine:
         return True
 
     def _leave(self, queue: str, leaves: Leaves) -> None:
+        self._tally(RUN.what, RUN.task, queue)
+        self.totals["run", RUN.run_le, RUN.task] += 1
+        self.totals["run_us", RUN.task] += RUN.run_us
+        self.totals["wait", RUN.wait_le, queue] += 1
+        self.totals["wait_us", queue] += RUN.wait_us
+        self.recent["waits", queue] += 1
+        self.recent["wait_us", queue] += RUN.wait_us
         if leaves.part is not None:
             self._count_part(queue, *leaves.part)
         self.chords.pop(leaves.finished, None)
@@ -260,6 +281,7 @@ class Engine:
     def _give_back(self, epoch: str, tag: str, message: Message, kind: str, node: str, due: float) -> None:
         message.deliveries += kind != "unstarted"
         if kind == "crashed":
+            self._tally("crashed", message.task, queue_of(tag))
             message.crashes += 1
         elif kind == "neighbour":
             message.crashes = max(message.crashes, min(message.crashes + 1, CRASH_LIMIT - 1))
@@ -292,6 +314,7 @@ class Engine:
         self.last_number[queue] += 1
         self.dead[queue][self.last_number[queue]] = Letter(message, reason, node)
         self.counts[f"buried:{reason}"] += 1
+        self._tally("dead", message.task, queue)
         same = [number for number, letter in self.dead[queue].items() if letter.reason == reason]
         if len(same) > DEAD_LIMIT:
             del self.dead[queue][min(same)]
@@ -353,6 +376,7 @@ class Engine:
         kind = "crashed" if len(held) == 1 else "neighbour"
         for tag in sorted(held, key=claim_order, reverse=True):
             self._give_back(epoch, tag, held[tag], kind, epoch, 0)
+        self.counts["lost_leases"] += 1
         self._forget(epoch)
 
     def _bury_forgotten(self) -> None:
@@ -397,6 +421,8 @@ class Engine:
             "chords": {name: (chord.is_sent, chord.parts) for name, chord in self.chords.items()},
             "untold": set(self.untold),
             "counts": +self.counts,
+            "totals": +self.totals,
+            "recent": +self.recent,
         }
 
     def waiting(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskapp.broker.dead_letters import REASONS
 from taskapp.broker.envelope import OURS, unseal
+from taskapp.broker.totals import BAR
 from taskapp.redis import Keys, Link
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS
 
@@ -62,6 +64,8 @@ class Observer:
             "chords": dict(self._chords(names, values)),
             "untold": {(queue, int(number.removesuffix(".0"))) for number, _, queue in untold},
             "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
+            "totals": _totals(values.get(self.keys("totals"), {})),
+            "recent": sum((_totals(values[name]) for name in names if self._is_minute(name)), Counter()),
         }
 
     def _read(self, names: list[str]) -> dict[str, Any]:
@@ -86,14 +90,20 @@ class Observer:
             or re.search(r"\}:dead:(?!number|raw|about)", rest)
         ):
             return "zset"
-        if rest == "taskapp:queues":
+        if rest in ("taskapp:queues", "taskapp:totals:types"):
             return "set"
         return "string" if rest.startswith("taskapp:producer:") or rest.endswith(":number") else "hash"
+
+    def _is_minute(self, name: str) -> bool:
+        return name.removeprefix(self.keys("minute")).isdigit()
 
     def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
         """Fail if a key belongs to nothing: what lies there would be lost."""
         known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
-        known |= {self.keys(name) for name in ("leases", "clock", "counts", "queues", "untold")}
+        known |= {
+            self.keys(name) for name in ("leases", "clock", "counts", "queues", "untold", "totals", "total_types")
+        }
+        known |= {name for name in names if self._is_minute(name)}
         known |= {self.keys(name, queue) for name in (*BY_QUEUE, "dead_number") for queue in QUEUES}
         known |= {self.keys("parked_messages", queue, task) for queue in QUEUES for task in self.tasks}
         known |= {self.keys("dead", queue, reason) for queue in QUEUES for reason in REASONS}
@@ -167,3 +177,8 @@ def command(kind: str, name: str) -> tuple[Any, ...]:
         "set": ("SMEMBERS", name),
         "string": ("GET", name),
     }[kind]
+
+
+def _totals(fields: dict[bytes, bytes]) -> Counter[tuple[str, ...]]:
+    """Return what was counted, by the parts of its fields' names."""
+    return Counter({tuple(name.decode().split(BAR)): int(number) for name, number in fields.items()})

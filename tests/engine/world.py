@@ -24,6 +24,7 @@ from tests.engine.model import (
     LEASE_UNITS,
     PARKED_UNITS,
     QUEUES,
+    RUN,
     UNIT_SECONDS,
     Chord,
     Engine,
@@ -149,6 +150,7 @@ class World:
     def settlement_of(self, leaves: Leaves) -> Settlement:
         """Return what the engine gets to carry out ``leaves``."""
         settlement = Settlement()
+        settlement.run = RUN
         if leaves.part is not None:
             chord, slot, outcome = leaves.part
             settlement.parts.append(ChordPart(chord, slot, int(outcome[:1]), outcome[1:], 60))

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- One heartbeat: renew this epoch's lease, reap those that ended, take over letters that stay untold.
 -- 3 epoch ('' for a reaper that holds none), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 how long
--- the server may have been silent (ms).
+-- the server may have been silent (ms), 9 what the node says of itself (JSON, '' nothing).
 -- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped,
 -- {id, task, reason, queue, number of letters this node is to tell of …}
 local epoch, lease = ARGV[3], tonumber(ARGV[4])
@@ -9,6 +9,7 @@ local crash_limit, dead_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
 local alive = 0
 if epoch ~= '' and redis.call('ZSCORE', key_leases(), epoch) then
   redis.call('ZADD', key_leases(), 'XX', NOW + lease, epoch)
+  if ARGV[9] ~= '' then redis.call('HSET', key_nodes(), epoch, ARGV[9]) end
   alive = 1
 end
 
@@ -29,8 +30,10 @@ local function reap(dead_epoch)
     reaped = reaped + 1
   end
   if redis.call('EXISTS', leased) == 0 then
+    redis.call('HINCRBY', key_counts(), 'lost_leases', 1)
     redis.call('ZREM', key_leases(), dead_epoch)
     redis.call('DEL', key_node(dead_epoch))
+    redis.call('HDEL', key_nodes(), dead_epoch)
   end
 end
 
@@ -79,5 +82,6 @@ if alive == 1 and redis.call('HLEN', node) > redis.call('HEXISTS', node, 'fence'
   end
 end
 
+write_totals()
 local next_end = redis.call('ZRANGE', key_leases(), 0, 0, 'WITHSCORES')[2]
 return {NOW, WALL, OFFSET, alive, next_end and floor(tonumber(next_end)) or 0, reaped, BURIED}

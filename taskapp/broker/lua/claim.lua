@@ -44,9 +44,10 @@ end
 
 local out, lease, count, aside = {NOW, WALL, OFFSET, 0, 0, 0}, {}, 0, 0
 local parked_now = 0
-local function take(queue, priority, blob)
+local function take(queue, priority, blob, task)
   local tag = number .. '.' .. count .. ':' .. priority .. ':' .. queue
   count = count + 1
+  tally('received', task, queue)
   lease[#lease + 1] = tag; lease[#lease + 1] = blob
   out[#out + 1] = tag; out[#out + 1] = blob
 end
@@ -79,7 +80,7 @@ for _, queue in ipairs(queues) do
           local blob = string.sub(item, 9)
           local _, priority = header(blob)
           fill(task)
-          take(queue, priority, blob)
+          take(queue, priority, blob, task)
         end
         if most < wanted and redis.call('EXISTS', key_parked_messages(queue, task)) == 1 then out[5] = 1 end
         forget_if_none_parked(queue, task)
@@ -115,14 +116,13 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
         end
         if not items or #items == 0 then break end
         for _, blob in ipairs(items) do
-          local task = ''
-          if room or passing and parked_now < 100 then _, _, _, _, _, task = header(blob) end
+          local _, _, _, _, _, task = header(blob)
           if passed_over[task] and parked_now < 100 then
             park(queue_of[k], task, blob); parked_now = parked_now + 1
             wake(queue_of[k])
           elseif room_for(task) > 0 then
             fill(task)
-            take(queue_of[k], priority_of[k], blob)
+            take(queue_of[k], priority_of[k], blob, task)
           else
             left[#left + 1] = blob
           end
@@ -135,6 +135,7 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
   end
 end
 if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
+write_totals()
 -- Who parks shall not take the wake-up for it from those who can run it.
 if parked_now > 0 then out[5] = 1 end
 

@@ -10,6 +10,7 @@ local left = redis.call('HLEN', leased)
 if left == 0 then
   redis.call('ZREM', key_leases(), ARGV[3])
   redis.call('DEL', key_node(ARGV[3]))
+  redis.call('HDEL', key_nodes(), ARGV[3])
 end
 for i = 4, #ARGV do wake(ARGV[i]) end
 return left

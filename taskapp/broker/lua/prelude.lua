@@ -89,6 +89,56 @@ local function delay(queue, priority, id, blob, due)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
 end
 
+-- What has happened to tasks: field -> by how much. Added up here, written by write_totals at the end of a script.
+-- Fields: 'what|type|queue' of runs, 'run|le|type' and 'wait|le|queue' of histograms, the sums of these in us; the bar
+-- stands for a byte that no name has.
+local TYPES_MOST, BAR, MINUTE_SECONDS = 200, '\31', 7200
+local TOTALS, RECENT, LABELS = {}, {}, {}
+local function add(totals, by, ...)
+  local field = table.concat({...}, BAR)
+  totals[field] = (totals[field] or 0) + by
+end
+
+-- The first task types have totals of their own; the others share some.
+local function label_of(task)
+  if not LABELS[task] then
+    local known = redis.call('SISMEMBER', key_total_types(), task) == 1
+    if not known and task ~= '' and redis.call('SCARD', key_total_types()) < TYPES_MOST then
+      known = redis.call('SADD', key_total_types(), task) == 1
+    end
+    LABELS[task] = known and task or 'other'
+  end
+  return LABELS[task]
+end
+
+local function tally(what, task, queue, by)
+  add(TOTALS, by or 1, what, label_of(task), queue)
+  add(RECENT, by or 1, what, queue)
+end
+
+local function count_run(queue, task, what, run_le, run_us, wait_le, wait_us)
+  tally(what, task, queue)
+  if run_le ~= '' then
+    add(TOTALS, 1, 'run', run_le, label_of(task))
+    add(TOTALS, run_us, 'run_us', label_of(task))
+  end
+  if wait_le ~= '' then
+    add(TOTALS, 1, 'wait', wait_le, queue)
+    add(TOTALS, wait_us, 'wait_us', queue)
+    add(RECENT, 1, 'waits', queue)
+    add(RECENT, wait_us, 'wait_us', queue)
+  end
+end
+
+local function write_totals()
+  if next(TOTALS) == nil then return end
+  -- Never an error: what is counted was done.
+  for field, by in pairs(TOTALS) do redis.pcall('HINCRBY', key_totals(), field, by) end
+  local minute = key_minute(floor(WALL / 60000))
+  for field, by in pairs(RECENT) do redis.pcall('HINCRBY', minute, field, by) end
+  redis.pcall('EXPIRE', minute, MINUTE_SECONDS)
+end
+
 -- Bury: keep the bytes as they came, with what is known of them; at most LIMIT a queue and reason.
 local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
@@ -101,6 +151,7 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,
     id = id, task = task, node = node, error = detail, buried_at = NOW}))
   redis.call('HINCRBY', key_counts(), 'buried:' .. reason, 1)
+  tally('dead', task, queue)
   local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
   if surplus > 0 then
     for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, surplus - 1)) do
@@ -128,7 +179,8 @@ end
 -- Give a claimed message back. kind: 'unstarted' counts nothing, 'retry' a delivery, 'crashed' a
 -- crash of its own, 'neighbour' a crash it may be innocent of.
 local function give_back(queue, priority, blob, kind, node, crash_limit, dead_limit, due, tag)
-  local version, _, deliveries, crashes, id = header(blob)
+  local version, _, deliveries, crashes, id, task = header(blob)
+  if kind == 'crashed' then tally('crashed', task, queue) end
   if kind ~= 'unstarted' then deliveries = deliveries + 1 end
   if kind == 'crashed' then
     crashes = crashes + 1

@@ -16,4 +16,5 @@ for i = #ARGV, 9, -1 do
     redis.call('HDEL', leased, tag)
   end
 end
+write_totals()
 return {stale, BURIED}

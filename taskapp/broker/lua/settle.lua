@@ -10,12 +10,13 @@
 --   'D', reason, error                                                  the message goes to the dead letters
 --   'B', reason, error                                                  the same, and the letter is untold
 --   'S', schedule, id, state, ms it took                                a tick has ended
+--   'K', task type, what, le of run ('' none), us, le of wait, us       the run is counted
 -- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
 -- queue, number of letters this node is to tell of …}.
 -- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased = key_leased(epoch)
-local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5}
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5, K = 7}
 
 -- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses.
 local function end_tick(name, id, state, took)
@@ -75,6 +76,8 @@ local function finish(tag, i, last)
       begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
     elseif step == 'F' then
       redis.call('DEL', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
+    elseif step == 'K' then
+      count_run((parse_tag(tag)), unpack(ARGV, i + 1, i + 6))
     elseif step == 'S' then
       end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
     elseif step == 'D' or step == 'B' then
@@ -113,4 +116,5 @@ while i <= #ARGV do
     end
   end
 end
+write_totals()
 return {stale, failed, BURIED}

@@ -1,0 +1,86 @@
+-- Look at all there is, at one instant: ARGV[3…] queues. Changes nothing.
+-- Answers {now (ms), wall clock (ms), per queue: {{depth, oldest's time submitted, its eta}, … of priorities 0 to 9},
+-- {number delayed, first due (ms)}, {task type, number parked, since (ms), …}, {reason, number dead, …}},
+-- {epoch, end of its lease (ms), number held, about as JSON, …}, {counted, number, …}}; what is not known is ''.
+local REASONS = {'crashed', 'failed', 'rejected', 'unknown task', 'unreadable'}
+local HEADERS_MOST = 65536
+
+-- The headers of a message of ours: they lie behind its body, which may be large.
+local function headers_of(blob)
+  local version, _, _, _, id, task = header(blob)
+  if version ~= 1 then return {} end
+  local at = 9 + #id + #task
+  local kind = string.byte(blob, at + 1) or 0
+  local sizes = {[0xd9] = '>B', [0xda] = '>H', [0xdb] = '>I4', [0xc4] = '>B', [0xc5] = '>H', [0xc6] = '>I4'}
+  local size, start
+  if kind >= 0xa0 and kind <= 0xbf then
+    size, start = kind - 0xa0, at + 2
+  elseif sizes[kind] then
+    size, start = struct.unpack(sizes[kind], blob, at + 2)
+  else
+    return {}
+  end
+  if #blob - start - size > HEADERS_MOST then return {} end
+  local content_type, encoding, headers = cmsgpack.unpack(string.sub(blob, start + size))
+  return type(headers) == 'table' and headers or {}
+end
+
+local function oldest_of(key)
+  local blob = redis.call('LINDEX', key, -1)
+  local ok, headers = pcall(headers_of, blob or '')
+  if not ok then headers = {} end
+  local sent_at, eta = headers.taskapp_sent_at, headers.eta
+  return type(sent_at) == 'number' and string.format('%.3f', sent_at) or '', type(eta) == 'string' and eta or ''
+end
+
+local function ready(queue)
+  local found = {}
+  for priority = 0, 9 do
+    local key = ready_key(queue, priority)
+    local depth = redis.pcall('LLEN', key)
+    if type(depth) ~= 'number' then depth = 0 end
+    found[#found + 1] = depth
+    local sent_at, eta = '', ''
+    if depth > 0 then sent_at, eta = oldest_of(key) end
+    found[#found + 1], found[#found + 2] = sent_at, eta
+  end
+  return found
+end
+
+local function parked(queue)
+  local found, types = {}, redis.call('HGETALL', key_parked(queue))
+  for i = 1, #types, 2 do
+    found[#found + 1] = types[i]
+    found[#found + 1] = redis.call('LLEN', key_parked_messages(queue, types[i]))
+    found[#found + 1] = types[i + 1]
+  end
+  return found
+end
+
+local function dead(queue)
+  local found = {}
+  for _, reason in ipairs(REASONS) do
+    local number = redis.call('ZCARD', key_dead(queue, reason))
+    if number > 0 then found[#found + 1], found[#found + 2] = reason, number end
+  end
+  return found
+end
+
+local out = {NOW, WALL}
+for i = 3, #ARGV do
+  local queue = ARGV[i]
+  local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')
+  out[#out + 1] = ready(queue)
+  out[#out + 1] = {redis.call('ZCARD', key_delayed(queue)), first[2] or ''}
+  out[#out + 1] = parked(queue)
+  out[#out + 1] = dead(queue)
+end
+local nodes, leases = {}, redis.call('ZRANGE', key_leases(), 0, -1, 'WITHSCORES')
+for i = 1, #leases, 2 do
+  nodes[#nodes + 1], nodes[#nodes + 2] = leases[i], leases[i + 1]
+  nodes[#nodes + 1] = redis.call('HLEN', key_leased(leases[i]))
+  nodes[#nodes + 1] = redis.call('HGET', key_nodes(), leases[i]) or ''
+end
+out[#out + 1] = nodes
+out[#out + 1] = redis.call('HGETALL', key_counts())
+return out

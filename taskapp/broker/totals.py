@@ -1,0 +1,140 @@
+"""What has happened to tasks since the beginning: counted on the server, in the step that made it happen.
+
+So a count survives whoever looks at it, and several who look see the same. Runs are counted by what
+became of them, with how long they waited and took; a task that is delivered, buried or crashes is
+counted by the script that does it. Task types beyond the first 200 share the label ``other``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from taskapp.redis import Keys, Link, all_answered
+
+BAR = "\x1f"
+"""Between the parts of a field's name, see ``prelude.lua``."""
+RUN_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+WAIT_BUCKETS_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+)  # fmt: skip
+BEYOND = "+Inf"
+_RUN_NAMES = (*map(repr, RUN_BUCKETS_SECONDS), BEYOND)
+_WAIT_NAMES = (*map(repr, WAIT_BUCKETS_SECONDS), BEYOND)
+MINUTES_KEPT = 120
+
+NEITHER = ("", 0)
+"""For a run that never began, or whose wait says nothing."""
+
+
+class CountedRun(NamedTuple):
+    """The end of one run, as the script ``settle`` counts it."""
+
+    task: str
+    what: str
+    """``completed``, ``failed``, ``retried``, ``revoked``, ``rejected`` or ``ignored``."""
+    run_le: str
+    """The bucket of how long it took; empty: of no interest."""
+    run_us: int
+    wait_le: str
+    """The bucket of how long it waited to start; empty: the same."""
+    wait_us: int
+
+
+def never_ran(task: str, what: str) -> CountedRun:
+    """Return what is counted of a task that ended without a run."""
+    return CountedRun(task, what, *NEITHER, *NEITHER)
+
+
+def run_bucket(seconds: float) -> tuple[str, int]:
+    """Return the bucket of a run, and how long it was in us."""
+    return _RUN_NAMES[bisect_left(RUN_BUCKETS_SECONDS, seconds)], int(seconds * 1e6)
+
+
+def wait_bucket(seconds: float) -> tuple[str, int]:
+    """Return the bucket of a wait, and how long it was in us; less than none is none."""
+    seconds = max(seconds, 0.0)
+    return _WAIT_NAMES[bisect_left(WAIT_BUCKETS_SECONDS, seconds)], int(seconds * 1e6)
+
+
+@dataclass
+class Spread:
+    """A histogram: how many were no longer than each bucket's bound, and no less than the one before."""
+
+    buckets: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    """The sum."""
+
+
+@dataclass
+class Totals:
+    """All that was counted."""
+
+    tasks: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """By what happened (``received``, ``completed``, ``failed``, ``retried``, ``revoked``, ``rejected``, ``ignored``,
+    ``crashed``, ``dead``), task type and queue."""
+    runs: dict[str, Spread] = field(default_factory=dict)
+    """How long successful runs took, by task type."""
+    waits: dict[str, Spread] = field(default_factory=dict)
+    """How long tasks waited for their first start, by queue."""
+
+
+class Minute(NamedTuple):
+    """What happened within one minute."""
+
+    at: int
+    """When it began, Unix seconds by Redis' clock."""
+    tasks: dict[tuple[str, str], int]
+    """By what happened, as in ``Totals``, and queue."""
+    waits: dict[str, tuple[int, float]]
+    """By queue: how many tasks started for the first time, and for how many seconds they had waited together."""
+
+
+def read_totals(link: Link, prefix: str) -> Totals:
+    """Return what was counted since the beginning; errors as with ``Link.command``."""
+    totals = Totals()
+    for (what, *labels), number in _fields(link.command("HGETALL", Keys(prefix)("totals"))):
+        if what in ("run", "wait"):
+            bucket, label = labels
+            _spread(totals, what, label).buckets[bucket] += number
+        elif what in ("run_us", "wait_us"):
+            _spread(totals, what[:-3], labels[0]).seconds += number / 1e6
+        else:
+            task, queue = labels
+            totals.tasks[what, task, queue] = number
+    return totals
+
+
+def _spread(totals: Totals, what: str, label: str) -> Spread:
+    return (totals.runs if what == "run" else totals.waits).setdefault(label, Spread())
+
+
+def read_minutes(link: Link, prefix: str, count: int = 60) -> list[Minute]:
+    """Return the last ``count`` minutes, at most ``MINUTES_KEPT``, the latest last; it is not over yet."""
+    keys = Keys(prefix)
+    last = int(link.command("TIME")[0]) // 60
+    numbers = range(last - min(count, MINUTES_KEPT) + 1, last + 1)
+    answers = all_answered(link.pipeline([("HGETALL", keys("minute", str(number))) for number in numbers]))
+    return [_minute(number * 60, answer) for number, answer in zip(numbers, answers, strict=True)]
+
+
+def _minute(at: int, answer: list[Any]) -> Minute:
+    tasks: dict[tuple[str, str], int] = {}
+    waits: Counter[str] = Counter()
+    waited_us: Counter[str] = Counter()
+    for (what, queue), number in _fields(answer):
+        if what == "waits":
+            waits[queue] = number
+        elif what == "wait_us":
+            waited_us[queue] = number
+        else:
+            tasks[what, queue] = number
+    return Minute(at, tasks, {queue: (number, waited_us[queue] / 1e6) for queue, number in waits.items()})
+
+
+def _fields(answer: list[bytes]) -> Iterator[tuple[list[str], int]]:
+    for name, number in zip(answer[::2], answer[1::2], strict=True):
+        yield name.decode(errors="replace").split(BAR), int(number)
