@@ -20,7 +20,7 @@ from taskapp.celery import app
 from taskapp.demo.flights import MISSING, MONTHS
 from taskapp.demo.nodes import Nodes
 from taskapp.demo.view import Picture
-from taskapp.monitor.depth import queue_depths
+from taskapp.monitor.depth import depths
 from taskapp.settings import get_settings
 from taskapp.tasks import add, data_processing, http_request, report_generation, send_email
 
@@ -92,10 +92,7 @@ class Pipeline:
 
     def picture(self, nodes: Nodes) -> Picture:
         """Return this moment: what waits, what is done, what each of ``nodes`` runs."""
-        depths = queue_depths(app, get_settings())
-        waiting = dict.fromkeys(get_settings().queues, 0)
-        for (queue, _), depth in depths.items():
-            waiting[queue] += depth
+        waiting = depths(app, get_settings().queues)
         return Picture(waiting=waiting, done=self._progress(), nodes=nodes.busy())
 
     def rows(self) -> list[list[str]]:

@@ -1,47 +1,44 @@
-"""How many messages wait, by queue and priority, read from the broker itself."""
+"""How many messages wait in each queue."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from celery import Celery
-from redis import Redis
 
-from taskapp.queues import PRIORITIES, ready_key
-from taskapp.settings import Settings
-
-Depths = dict[tuple[str, int | str], int]
+from taskapp.application import Application
+from taskapp.broker.snapshot import read_snapshot
+from taskapp.broker.transport import is_over_redis
 
 
-def queue_depths(app: Celery, settings: Settings) -> Depths:
-    """Return the number of ready messages by queue and priority, 0 to 9.
-
-    A broker that is not Redis does not tell priorities; there the priority is ``all``, and a
-    queue that no node has declared yet is left out.
+def depths(app: Application, queues: Sequence[str]) -> dict[str, int]:
+    """Return the number of ready messages by queue.
 
     Raises:
         The broker's connection errors.
     """
-    with app.connection_for_read() as connection:
+    if not is_over_redis(app.conf.broker_url):
+        return {**dict.fromkeys(queues, 0), **declared_depths(app, queues)}
+    with app.engine() as engine:
+        return {queue.name: queue.depth for queue in read_snapshot(engine.link, engine.prefix, queues).queues}
+
+
+def declared_depths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
+    """Return the number of ready messages by queue, as a broker other than Redis tells those who declare its queues.
+
+    A queue that no node has declared yet is left out.
+
+    Raises:
+        The broker's connection errors.
+    """
+    depths: dict[str, int] = {}
+    with app.connection_for_read() as held:
+        connection: Any = held
         connection.ensure_connection(max_retries=1, interval_start=0)
-        if connection.transport.driver_type != "redis":
-            return _declared_depths(connection, settings.queues)
-        # kombu's client of this connection: same URL, TLS and timeouts, no second way to connect.
-        channel: Any = connection.default_channel
-        client: Redis = channel.client
-        wanted = [(queue, priority) for queue in settings.queues for priority in PRIORITIES]
-        with client.pipeline(transaction=False) as pipeline:
-            for queue, priority in wanted:
-                pipeline.llen(ready_key(queue, priority))
-            return dict(zip(wanted, pipeline.execute(), strict=True))
-
-
-def _declared_depths(connection: Any, queues: Iterable[str]) -> Depths:
-    depths: Depths = {}
-    for queue in queues:
-        # The broker closes the channel over a queue it does not know, hence one for each.
-        with suppress(*connection.channel_errors), connection.channel() as channel:
-            depths[queue, "all"] = channel.queue_declare(queue, passive=True).message_count
+        for queue in queues:
+            # The broker closes the channel over a queue it does not know, hence one for each.
+            with suppress(*connection.channel_errors), connection.channel() as channel:
+                depths[queue] = channel.queue_declare(queue, passive=True).message_count
     return depths

@@ -1,110 +1,92 @@
-"""Serves the metrics over HTTP: counts from Celery's events, depths read from the broker when scraped."""
+"""Serves the metrics over HTTP: all is read from the broker when scraped, nothing is kept here."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import cast
+from time import monotonic
 from wsgiref.simple_server import WSGIServer
 
-from celery import Celery
-from prometheus_client import disable_created_metrics, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from taskapp.errors import NoEngine
-from taskapp.monitor.depth import Depths, queue_depths
-from taskapp.monitor.events import EventCounter, Receiver
-from taskapp.monitor.metrics import METRICS, Metrics, row
+from taskapp.application import Application
+from taskapp.broker.snapshot import read_snapshot
+from taskapp.broker.totals import read_totals
+from taskapp.broker.transport import is_over_redis
+from taskapp.monitor import scrape
+from taskapp.monitor.depth import declared_depths
 from taskapp.queues import TASK_ROUTES
-from taskapp.schedules.overview import Overview
+from taskapp.redis import Link, all_answered
+from taskapp.schedules.overview import overview
 from taskapp.settings import Settings
 
 logger = logging.getLogger(__name__)
-PAUSE_SECONDS = 1.0
-"""Between two attempts to read events; short, since events sent meanwhile are not counted."""
-QUIET_SECONDS = 60.0
-"""After so long without any event the connection is made anew: its other end may have vanished silently."""
+
+SECTIONS = ("memory", "persistence", "stats")
 
 
-class ScrapeCollector(Collector):
-    """What is read at each scrape: the depth of each queue, the nodes that are up, the broker."""
+class BrokerCollector(Collector):
+    """Reads the broker at each scrape; no old number while it does not answer."""
 
-    def __init__(self, app: Celery, settings: Settings, counter: EventCounter) -> None:
-        self._app, self._settings, self._counter = app, settings, counter
+    def __init__(self, app: Application, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        routes = {**TASK_ROUTES, **settings.route_table}
+        self._known_types = {name: queue for name, queue in routes.items() if not any(sign in name for sign in "*?[")}
         self._is_failing = False
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the gauges; no depth at all while the broker does not answer."""
-        depths = self._depths()
-        yield _family("taskapp_broker_up", 0 if depths is None else 1)
-        yield _family("taskapp_nodes_up", self._counter.nodes_up())
-        family = _family("taskapp_queue_depth")
-        for (queue, priority), depth in (depths or {}).items():
-            family.add_metric([queue, str(priority)], depth)
-        yield family
-        yield from self._schedules()
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families; those the broker does not tell of have no samples."""
+        began_at = monotonic()
+        told = {family.name: family for family in self._told()}
+        took = scrape.family("taskapp_scrape_seconds", {(): monotonic() - began_at})
+        told[took.name] = took
+        for family in scrape.named():
+            yield told.get(family.name, family)
 
-    def _schedules(self) -> Iterator[GaugeMetricFamily]:
-        """Yield what schedules there are and how late they are; no samples where the broker keeps none."""
-        seen = self._overview()
-        states = _family("taskapp_schedules")
-        for state, number in (seen.states if seen else {}).items():
-            states.add_metric([state], number)
-        yield states
-        yield _family("taskapp_beat_lateness_seconds", seen.late_seconds if seen else None)
-        yield _family("taskapp_beat_last_tick_timestamp_seconds", (seen.tick_at or 0.0) if seen else None)
+    def describe(self) -> Iterator[Metric]:
+        """Name the families without asking the broker."""
+        yield from scrape.named()
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Name the gauges without asking the broker."""
-        for metric in METRICS:
-            if metric.kind is None:
-                yield _family(metric.name)
-
-    def _depths(self) -> Depths | None:
+    def _told(self) -> list[Metric]:
         try:
-            depths = queue_depths(self._app, self._settings)
+            found = list(self._read())
         except Exception as error:  # noqa: BLE001 - each transport has errors of its own; said once, and by a gauge
             if not self._is_failing:
-                logger.warning("cannot read queue depths: %s", error, extra={"action": "depths_unread"})
+                logger.warning("the broker cannot be read: %s", error, extra={"action": "broker_unread"})
             self._is_failing = True
-            return None
+            return [scrape.family("taskapp_broker_up", {(): 0})]
         self._is_failing = False
-        return depths
+        return [scrape.family("taskapp_broker_up", {(): 1}), *found]
 
-    def _overview(self) -> Overview | None:
-        lend = getattr(self._app, "schedules", None)
-        if self._is_failing or lend is None:
-            return None
-        try:
-            with lend() as schedules:
-                return cast("Overview", schedules.overview())
-        except NoEngine:
-            return None
-        except Exception as error:  # noqa: BLE001 - the broker may go between two questions; no old number then
-            logger.warning("cannot read schedules: %s", error, extra={"action": "schedules_unread"})
-            return None
+    def _read(self) -> Iterator[Metric]:
+        queues = self._settings.queues
+        if not is_over_redis(self._app.conf.broker_url):
+            depths = declared_depths(self._app, queues)
+            yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})
+            return
+        with self._app.engine() as engine:
+            link, prefix = engine.link, engine.prefix
+            read = scrape.Read(
+                read_snapshot(link, prefix, queues), read_totals(link, prefix), overview(link, prefix), _info(link)
+            )
+        yield from scrape.families(read, self._known_types, queues)
 
 
-def _family(name: str, value: float | None = None) -> GaugeMetricFamily:
-    metric = row(name)
-    return GaugeMetricFamily(name, metric.help, value=value, labels=metric.labels or None)
+def _info(link: Link) -> dict[str, str]:
+    """Return what Redis says of itself."""
+    texts = all_answered(link.pipeline([("INFO", section) for section in SECTIONS]))
+    lines = (line for text in texts for line in text.decode().splitlines() if ":" in line)
+    return dict(line.split(":", 1) for line in lines)
 
 
 class Exporter:
-    """Reads events in a thread and answers scrapes in others, from ``start`` to ``stop``."""
+    """Answers scrapes in threads, from ``start`` to ``stop``."""
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
-        self._app = app
-        self.metrics = Metrics(settings.queues)
-        self._counter = EventCounter(self.metrics, {**TASK_ROUTES, **settings.route_table})
-        self.metrics.registry.register(ScrapeCollector(app, settings, self._counter))
-        self._stopping = threading.Event()
-        self._away_since: float | None = None
-        self._reader = threading.Thread(target=self._read_events, name="events", daemon=True)
+    def __init__(self, app: Application, settings: Settings) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(BrokerCollector(app, settings))
         self._server: WSGIServer | None = None
 
     def start(self, address: str, port: int) -> int:
@@ -115,35 +97,10 @@ class Exporter:
         """
         # A second series for each counter, which nothing here reads.
         disable_created_metrics()
-        self._server, _ = start_http_server(port, addr=address, registry=self.metrics.registry)
-        self._reader.start()
+        self._server, _ = start_http_server(port, addr=address, registry=self.registry)
         return int(self._server.server_port)
 
     def stop(self) -> None:
         """Stop listening."""
-        self._stopping.set()
         if self._server is not None:
             self._server.shutdown()
-
-    def _read_events(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._read_until_quiet()
-            except Exception as error:  # noqa: BLE001 - a monitor outlives whatever the broker does; said once
-                if self._away_since is None:
-                    logger.warning(
-                        "cannot read events: %s; trying again until it works", error, extra={"action": "events_lost"}
-                    )
-                    self._away_since = time.monotonic()
-                self._stopping.wait(PAUSE_SECONDS)
-
-    def _read_until_quiet(self) -> None:
-        with self._app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-            receiver = Receiver(connection, self._app, self._counter)
-            if self._away_since is not None:
-                away_seconds = time.monotonic() - self._away_since
-                logger.warning("events are read again after %.0f s", away_seconds, extra={"action": "events_back"})
-                self._away_since = None
-            with suppress(TimeoutError):
-                receiver.capture(limit=None, timeout=QUIET_SECONDS, wakeup=True)

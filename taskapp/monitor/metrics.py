@@ -1,24 +1,19 @@
-"""The one table of metrics, and the objects that count.
+"""The one table of metrics.
 
-Labels are bounded: task types beyond ``MAX_TASK_TYPES`` count as ``other``, queues are those of the
-settings (others count as ``other``); no task id, no host of a publisher.
+Labels are bounded: task types beyond the first 200 count as ``other`` (see ``broker.totals``), queues are
+those of the settings (others count as ``other``); no task id and no host is a label.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
+Kind = Literal["counter", "gauge", "histogram"]
 
-MAX_TASK_TYPES = 200
-MAX_NAME_LENGTH = 200
 OTHER = "other"
-RUN_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-WAIT_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
+NAME_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -26,42 +21,73 @@ class Metric:
     """One row of the table."""
 
     name: str
-    kind: type[MetricWrapperBase] | None
+    kind: Kind
     help: str
     labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
+
+    def series(self) -> Iterator[str]:
+        """Yield the names its samples have."""
+        if self.kind == "histogram":
+            yield from (f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        else:
+            yield self.name
 
 
 TASK = ("type", "queue")
+RUNS = {
+    "received": "Deliveries of tasks to nodes.",
+    "completed": "Runs that succeeded.",
+    "failed": "Tasks that failed for good.",
+    "retried": "Runs that failed and will be tried again.",
+    "revoked": "Tasks that were revoked or had expired.",
+    "rejected": "Tasks that asked to be rejected.",
+    "ignored": "Runs that asked to be ignored, or were replaced by another task.",
+    "crashed": "Runs that ended with their process.",
+    "dead": "Messages moved to the dead letters.",
+}
+"""What happens to tasks, as ``broker.totals`` names it."""
+
 METRICS = (
-    Metric("taskapp_tasks_received_total", Counter, "Deliveries of tasks to nodes.", TASK),
-    Metric("taskapp_tasks_completed_total", Counter, "Runs that succeeded.", TASK),
-    Metric("taskapp_tasks_failed_total", Counter, "Tasks that failed for good.", TASK),
-    Metric("taskapp_tasks_retried_total", Counter, "Runs that failed and will be tried again.", TASK),
-    Metric("taskapp_task_run_seconds", Histogram, "Time of a successful run.", ("type",), RUN_BUCKETS_SECONDS),
+    *(Metric(f"taskapp_tasks_{what}_total", "counter", text, TASK) for what, text in RUNS.items()),
+    Metric("taskapp_task_run_seconds", "histogram", "Time of a successful run.", ("type",)),
     Metric(
-        "taskapp_task_queue_wait_seconds", Histogram,
-        "Time from submit to the first start, for tasks without a due time of their own.",
-        ("queue",), WAIT_BUCKETS_SECONDS,
+        "taskapp_task_queue_wait_seconds", "histogram",
+        "Time from submit to the first start, for tasks without a due time of their own.", ("queue",),
     ),
-    # Read when scraped, so that a broker that is away leaves no stale number.
-    Metric("taskapp_queue_depth", None, "Messages ready, not counting delayed ones.", ("queue", "priority")),
-    Metric("taskapp_nodes_up", None, "Nodes that sent a heartbeat lately."),
-    Metric("taskapp_broker_up", None, "1 while the broker answers, else 0."),
-    Metric("taskapp_schedules", None, "Schedules: active, paused, broken or ended.", ("state",)),
-    Metric("taskapp_beat_lateness_seconds", None, "For how long what is due was not queued; else 0."),
+    Metric("taskapp_queue_depth", "gauge", "Messages ready, not counting delayed ones.", ("queue", "priority")),
     Metric(
-        "taskapp_beat_last_tick_timestamp_seconds", None,
+        "taskapp_queue_oldest_seconds", "gauge",
+        "For how long the ready message that is next has waited since it was submitted or due; 0 if there is none.",
+        ("queue", "priority"),
+    ),
+    Metric("taskapp_queue_delayed", "gauge", "Messages that wait for their time.", ("queue",)),
+    Metric("taskapp_queue_delayed_late_seconds", "gauge", "Since when the first of them is due; else 0.", ("queue",)),
+    Metric("taskapp_queue_parked", "gauge", "Messages that wait for a node with their task type.", ("queue",)),
+    Metric("taskapp_queue_parked_oldest_seconds", "gauge", "For how long the first of them has.", ("queue",)),
+    Metric("taskapp_queue_nodes", "gauge", "Nodes that take from the queue.", ("queue",)),
+    Metric("taskapp_dead_letters", "gauge", "Dead letters.", ("queue", "reason")),
+    Metric("taskapp_dead_letters_dropped_total", "counter", "Dead letters dropped: too many of a kind.", ("reason",)),
+    Metric("taskapp_messages_held", "gauge", "Messages that nodes hold: what runs, and what is about to."),
+    Metric("taskapp_nodes", "gauge", "Nodes: running, draining, or lost (its lease has ended).", ("state",)),
+    Metric("taskapp_slots", "gauge", "Tasks that nodes can run at once.", ("kind",)),
+    Metric("taskapp_slots_used", "gauge", "Tasks that nodes ran at their last heartbeats.", ("kind",)),
+    Metric("taskapp_leases_lost_total", "counter", "Leases of nodes that died, hung or were cut off."),
+    Metric("taskapp_schedules", "gauge", "Schedules: active, paused, broken or ended.", ("state",)),
+    Metric("taskapp_beat_lateness_seconds", "gauge", "For how long what is due was not queued; else 0."),
+    Metric(
+        "taskapp_beat_last_tick_timestamp_seconds", "gauge",
         "When a beat last queued what was due, Unix seconds; 0 before the first.",
     ),
-    Metric("taskapp_exporter_events_total", Counter, "Events read from the broker."),
-    Metric("taskapp_exporter_events_invalid_total", Counter, "Events among them that could not be understood."),
-    Metric(
-        "taskapp_exporter_last_event_timestamp_seconds", Gauge,
-        "When the last event was read, Unix seconds; 0 before the first.",
-    ),
+    Metric("taskapp_broker_up", "gauge", "1 while the broker answers, else 0."),
+    Metric("taskapp_redis_memory_bytes", "gauge", "Memory that Redis uses."),
+    Metric("taskapp_redis_memory_limit_bytes", "gauge", "What it may use; 0: no limit."),
+    Metric("taskapp_redis_evicted_keys_total", "counter", "Keys that Redis threw away to stay within its limit."),
+    Metric("taskapp_redis_persistence_failing", "gauge", "1 if its last snapshot or append to file failed, else 0."),
+    Metric("taskapp_redis_unsaved_changes", "gauge", "Changes since its last snapshot; 0 with an append-only file."),
+    Metric("taskapp_redis_last_save_timestamp_seconds", "gauge", "When it last took a snapshot, Unix seconds."),
+    Metric("taskapp_scrape_seconds", "gauge", "Time that reading all of this took."),
 )  # fmt: skip
-"""Every metric there is. Those of no kind are collected when scraped."""
+"""Every metric there is. All are read from the broker when scraped; what it does not tell has no sample."""
 
 
 def row(name: str) -> Metric:
@@ -69,60 +95,7 @@ def row(name: str) -> Metric:
     return next(metric for metric in METRICS if metric.name == name)
 
 
-@dataclass
-class Metrics:
-    """The metrics that count events, on a registry of their own."""
-
-    queues: Collection[str]
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-    _objects: dict[str, MetricWrapperBase] = field(default_factory=dict)
-    _types: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        for metric in METRICS:
-            if metric.kind is not None:
-                options: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}
-                self._objects[metric.name] = metric.kind(
-                    metric.name, metric.help, metric.labels, registry=self.registry, **options
-                )
-
-    def count(self, name: str, *labels: str) -> None:
-        """Add one to a counter."""
-        counter = self._objects[name]
-        (counter.labels(*labels) if labels else counter).inc()  # type: ignore[attr-defined]
-
-    def appear(self, task_type: str, queue: str) -> None:
-        """Show the counters of a type in a queue, at zero if they are new.
-
-        A counter that appears with its first failure has not risen, so that no rule sees it.
-        """
-        for metric in METRICS:
-            if metric.labels == TASK:
-                self._objects[metric.name].labels(task_type, queue)
-
-    def observe(self, name: str, label: str, seconds: float) -> None:
-        """Put ``seconds`` into a histogram; a clock that went backwards counts as zero.
-
-        Raises:
-            ValueError: ``seconds`` is no number; it would spoil the sum for good.
-        """
-        if not math.isfinite(seconds):
-            raise ValueError(f"a duration cannot be {seconds!r}")
-        self._objects[name].labels(label).observe(max(0.0, seconds))  # type: ignore[attr-defined]
-
-    def set(self, name: str, value: float) -> None:
-        """Set a gauge."""
-        self._objects[name].set(value)  # type: ignore[attr-defined]
-
-    def type_label(self, task_type: str | None) -> str:
-        """Return the label of a task type; the first ``MAX_TASK_TYPES`` have one of their own."""
-        # A name that cannot be written as UTF-8 would fail every scrape.
-        if not task_type or len(task_type) > MAX_NAME_LENGTH or not task_type.isprintable():
-            return OTHER
-        if task_type not in self._types and len(self._types) < MAX_TASK_TYPES:
-            self._types.add(task_type)
-        return task_type if task_type in self._types else OTHER
-
-    def queue_label(self, queue: str | None) -> str:
-        """Return the label of a queue: its name if the settings name it."""
-        return queue if queue in self.queues and queue else OTHER
+def type_label(task_type: str) -> str:
+    """Return the label of a task type; ``other`` for a name that cannot be one."""
+    # A name that cannot be written as UTF-8 would fail every scrape.
+    return task_type if task_type and len(task_type) <= NAME_MOST and task_type.isprintable() else OTHER

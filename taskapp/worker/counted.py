@@ -33,6 +33,10 @@ def counted(request: Any, state: str, engine_now: float) -> CountedRun:
 def _wait(headers: dict[str, Any], started_at: float) -> tuple[str, int]:
     """Return how long a task waited that starts for the first time, and had no reason of its own to wait."""
     sent_at = headers.get(SENT_AT_HEADER)
-    if type(sent_at) is not float or headers.get("eta") or headers.get("retries"):
+    if type(sent_at) is not float or headers.get("eta") or headers.get("retries") or _was_delivered_before(headers):
         return NEITHER
     return wait_bucket(started_at - sent_at)
+
+
+def _was_delivered_before(headers: dict[str, Any]) -> bool:
+    return bool(headers["properties"].get("deliveries"))

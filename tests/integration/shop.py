@@ -76,6 +76,13 @@ def unsteady(self, failures: int) -> int:
     return self.request.retries
 
 
+@shared_task(acks_late=False)
+def early(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return number
+
+
 @shared_task(bind=True, autoretry_for=(Exception,), retry_backoff=True, retry_backoff_max=1, max_retries=5)
 def hopeless(self, path: str) -> None:
     from taskapp.errors import PermanentError

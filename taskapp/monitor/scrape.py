@@ -1,0 +1,171 @@
+"""One scrape: what the broker tells, as the families of ``metrics``. Two who scrape see the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from taskapp.broker.snapshot import QueueSnapshot, Snapshot
+from taskapp.broker.totals import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
+from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
+from taskapp.schedules.overview import Overview
+
+FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+
+Samples = Mapping[Any, float]
+"""By the values of the labels, in the order of the table."""
+
+
+class Read(NamedTuple):
+    """What one scrape found; ``None``: the broker does not tell."""
+
+    snapshot: Snapshot | None = None
+    totals: Totals | None = None
+    schedules: Overview | None = None
+    info: Mapping[str, str] | None = None
+    """Of Redis."""
+
+
+def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]) -> Iterator[Metric]:
+    """Yield the families of what was read.
+
+    Args:
+        read: What there is.
+        known_types: Task types and their queues that have counters before anything happens to them.
+        queues: Those with a label of their own.
+    """
+    if read.totals is not None:
+        yield from _of_totals(read.totals, known_types, queues)
+    if read.snapshot is not None:
+        yield from _of_queues(read.snapshot.queues)
+        yield from _of_nodes(read.snapshot)
+    if read.schedules is not None:
+        yield from _of_schedules(read.schedules)
+    if read.info is not None:
+        yield from _of_redis(read.info)
+
+
+def named() -> Iterator[Metric]:
+    """Yield every family without samples."""
+    for metric in METRICS:
+        yield family(metric.name, {})
+
+
+def family(name: str, samples: Samples) -> Metric:
+    """Return the counter or gauge ``name``."""
+    metric = row(name)
+    made: Any = FAMILIES[metric.kind](name, metric.help, labels=metric.labels)
+    for labels, value in samples.items():
+        made.add_metric(labels, value)
+    return made  # type: ignore[no-any-return]  # one of FAMILIES
+
+
+def _of_totals(totals: Totals, known_types: Mapping[str, str], queues: Collection[str]) -> Iterator[Metric]:
+    tasks = {what: Counter[tuple[str, ...]]() for what in RUNS}
+    # A counter that appears with its first failure has not risen, so that no rule would see it.
+    shown = {(type_label(task), _queue_label(queue, queues)) for task, queue in known_types.items()}
+    for (what, task, queue), number in totals.tasks.items():
+        labels = type_label(task), _queue_label(queue, queues)
+        shown.add(labels)
+        if what in tasks:
+            tasks[what][labels] += number
+    for what, counted in tasks.items():
+        yield family(f"taskapp_tasks_{what}_total", {labels: counted[labels] for labels in sorted(shown)})
+    runs = _merged({task: type_label(task) for task in totals.runs}, totals.runs)
+    yield _histogram("taskapp_task_run_seconds", runs, RUN_BUCKETS_SECONDS)
+    waits = _merged({queue: _queue_label(queue, queues) for queue in totals.waits}, totals.waits)
+    yield _histogram("taskapp_task_queue_wait_seconds", waits, WAIT_BUCKETS_SECONDS)
+
+
+def _merged(labels: Mapping[str, str], spreads: Mapping[str, Spread]) -> dict[str, Spread]:
+    merged: dict[str, Spread] = {}
+    for name, spread in spreads.items():
+        known = merged.setdefault(labels[name], Spread())
+        known.buckets += spread.buckets
+        known.seconds += spread.seconds
+    return merged
+
+
+def _histogram(name: str, spreads: Mapping[str, Spread], bounds: tuple[float, ...]) -> Metric:
+    metric = row(name)
+    made = HistogramMetricFamily(name, metric.help, labels=metric.labels)
+    for label, spread in sorted(spreads.items()):
+        total, buckets = 0, []
+        for bound in (*map(repr, bounds), BEYOND):
+            total += spread.buckets[bound]
+            buckets.append((bound, total))
+        made.add_metric([label], buckets, spread.seconds)
+    return made
+
+
+def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
+    levels = [(queue, str(priority), waiting) for queue in queues for priority, waiting in queue.waiting.items()]
+    yield family("taskapp_queue_depth", {(queue.name, level): waiting.depth for queue, level, waiting in levels})
+    # An age that nobody knows is no age of 0.
+    oldest = {
+        (queue.name, level): waiting.oldest_seconds or 0.0
+        for queue, level, waiting in levels
+        if waiting.oldest_seconds is not None or not waiting.depth
+    }
+    yield family("taskapp_queue_oldest_seconds", oldest)
+    yield family("taskapp_queue_delayed", {(queue.name,): queue.delayed for queue in queues})
+    late = {(queue.name,): max(0.0, -(queue.next_due_seconds or 0.0)) for queue in queues}
+    yield family("taskapp_queue_delayed_late_seconds", late)
+    parked = {(queue.name,): sum(each.number for each in queue.parked.values()) for queue in queues}
+    yield family("taskapp_queue_parked", parked)
+    oldest_parked = {
+        (queue.name,): max((each.oldest_seconds for each in queue.parked.values()), default=0.0) for queue in queues
+    }
+    yield family("taskapp_queue_parked_oldest_seconds", oldest_parked)
+    dead = {(queue.name, reason): number for queue in queues for reason, number in queue.dead.items()}
+    yield family("taskapp_dead_letters", dead)
+
+
+def _of_nodes(snapshot: Snapshot) -> Iterator[Metric]:
+    states = Counter(node.state for node in snapshot.nodes)
+    yield family("taskapp_nodes", {(state,): states[state] for state in ("running", "draining", "lost")})
+    taken = Counter(queue for node in snapshot.nodes if node.state == "running" for queue in node.queues)
+    yield family("taskapp_queue_nodes", {(queue.name,): taken[queue.name] for queue in snapshot.queues})
+    slots, used = Counter[str](), Counter[str]()
+    for node in snapshot.nodes:
+        if node.state != "lost":
+            slots.update(node.slots)
+            used.update(node.used)
+    yield family("taskapp_slots", {(kind,): number for kind, number in sorted(slots.items())})
+    yield family("taskapp_slots_used", {(kind,): used[kind] for kind in sorted(slots)})
+    yield family("taskapp_messages_held", {(): sum(node.held for node in snapshot.nodes)})
+    yield family("taskapp_leases_lost_total", {(): snapshot.counts.get("lost_leases", 0)})
+    dropped = {
+        (name.removeprefix("dropped:"),): number
+        for name, number in snapshot.counts.items()
+        if name.startswith("dropped:")
+    }
+    yield family("taskapp_dead_letters_dropped_total", dropped)
+
+
+def _of_schedules(seen: Overview) -> Iterator[Metric]:
+    yield family("taskapp_schedules", {(state,): number for state, number in seen.states.items()})
+    yield family("taskapp_beat_lateness_seconds", {(): seen.late_seconds})
+    yield family("taskapp_beat_last_tick_timestamp_seconds", {(): seen.tick_at or 0.0})
+
+
+def _of_redis(info: Mapping[str, str]) -> Iterator[Metric]:
+    yield family("taskapp_redis_memory_bytes", _number(info, "used_memory"))
+    yield family("taskapp_redis_memory_limit_bytes", _number(info, "maxmemory"))
+    yield family("taskapp_redis_evicted_keys_total", _number(info, "evicted_keys"))
+    last = {info.get(name, "ok") for name in ("rdb_last_bgsave_status", "aof_last_write_status")}
+    yield family("taskapp_redis_persistence_failing", {(): float(last != {"ok"})})
+    unsaved = _number(info, "rdb_changes_since_last_save") if info.get("aof_enabled") == "0" else {(): 0.0}
+    yield family("taskapp_redis_unsaved_changes", unsaved)
+    yield family("taskapp_redis_last_save_timestamp_seconds", _number(info, "rdb_last_save_time"))
+
+
+def _number(info: Mapping[str, str], name: str) -> Samples:
+    return {(): float(info[name])} if name in info else {}
+
+
+def _queue_label(queue: str, queues: Collection[str]) -> str:
+    return queue if queue in queues else OTHER
