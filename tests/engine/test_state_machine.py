@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis.strategies as st
@@ -20,6 +21,7 @@ from hypothesis.stateful import (
 from taskapp.broker.dead_letters import REASONS
 from tests.engine.driver import DrivenNode
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS, Leaves
+from tests.engine.mutations import MUTATIONS, Mutation, copy_scripts
 from tests.engine.world import ENGINE, PREFIX, TASKS, Fault, World
 from tests.support import RedisServer
 
@@ -362,3 +364,8 @@ def run_machine(server: RedisServer, examples: int, package: str = ENGINE, *, sh
 def test_every_message_is_in_exactly_one_place_whatever_happens(each_server: RedisServer, request) -> None:
     at_hand = request.node.callspec.params["each_server"] == "at hand"
     run_machine(each_server, EXAMPLES if at_hand else max(1, EXAMPLES // 4))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_what_the_mutations_break_is_there(mutation: Mutation, tmp_path: Path) -> None:
+    copy_scripts(tmp_path / "mutant", mutation)

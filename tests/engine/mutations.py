@@ -1,0 +1,96 @@
+"""Scripts with one line broken, which the state machine must tell from the right ones."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One broken line."""
+
+    name: str
+    script: str
+    right: str
+    wrong: str
+
+
+MUTATIONS = [
+    Mutation("a promoted message stays delayed", "claim", "redis.call('ZREM', key, unpack(ids))", ""),
+    Mutation("promoted messages go in front", "claim", "put_behind(queue", "put_in_front(queue"),
+    Mutation("a claimed message is not leased", "claim", "if #lease > 0 then", "if false then"),
+    Mutation("the last claim is not fenced off", "claim", "number <= tonumber(fence)", "number < tonumber(fence)"),
+    Mutation("the lowest priority goes first", "claim", "9 - n or n", "n or 9 - n"),
+    Mutation("no claim looks from below", "claim", "ARGV[6] == '1'", "ARGV[6] == '2'"),
+    Mutation("parked messages ignore the types passed over", "claim", "not passed_over[task] and redis", "redis"),
+    Mutation("parked messages go to whoever claims", "claim", "'t:' .. task) == 1", "'t:' .. task) >= 0"),
+    Mutation("one message too many is claimed", "claim", "100) or want - count)", "100) or want - count + 1)"),
+    Mutation("a claim does not pass the wake-up on", "claim", "wake(queue); any_left", "any_left"),
+    Mutation("a lost lease may claim", "claim", "redis.call('ZSCORE', key_leases(), epoch)", "true"),
+    Mutation("a settled message stays leased", "settle", "redis.call('HDEL', leased, tag)", ""),
+    Mutation("a lost lease stores results", "settle", "redis.call('HEXISTS', leased, tag) == 1", "true"),
+    Mutation("a follow-up is forgotten", "settle", "put_behind(queue, tonumber(ARGV[i + 2]), ARGV[i + 5])", ""),
+    Mutation("a follow-up goes in front", "settle", "put_behind(queue", "put_in_front(queue"),
+    Mutation("a follow-up wakes nobody", "settle", "wake(queue); woken = queue", "woken = queue"),
+    Mutation("a delayed follow-up is ready at once", "settle", "if due > NOW then", "if due > NOW + 1e9 then"),
+    Mutation("only the first follow-up is sent", "settle", "i = i + WIDTH[step]", "i = i + WIDTH[step] + 60"),
+    Mutation("a part of a chord is not counted", "settle", "count_part(ARGV[i + 1]", "tostring(ARGV[i + 1]"),
+    Mutation("a chord waits for one part too many", "prelude", "< tonumber(known[1]) +", "<= tonumber(known[1]) +"),
+    Mutation("a chord ends again with each repeat", "prelude", "known[4] or not", "not"),
+    Mutation("a part that succeeded gives way", "prelude", "string.sub(before, 1, 1) == '1'", "false"),
+    Mutation("the end of a chord wakes nobody", "prelude", "finish)\n  wake(queue)", "finish)"),
+    Mutation("a finished chord leaves its parts", "settle", "key_chord(ARGV[i + 1]), key_chord_parts(", "key_chord("),
+    Mutation("messages are given back in reverse", "requeue", "for i = #ARGV, 9, -1 do", "for i = 9, #ARGV do"),
+    Mutation("a message given back stays leased", "requeue", "redis.call('HDEL', leased, tag)", ""),
+    Mutation("a message given back goes to the end", "prelude", "put('RPUSH', queue", "put('LPUSH', queue"),
+    Mutation("neighbours of a crash can be buried", "prelude", "crash_limit - 1))", "crash_limit))"),
+    Mutation("one crash too many is allowed", "prelude", "crashes >= crash_limit", "crashes > crash_limit"),
+    Mutation("a crash is no delivery", "prelude", "kind ~= 'unstarted' then del", "kind == 'retry' then del"),
+    Mutation("one dead letter too many is kept", "prelude", "if surplus > 0", "if surplus > 1"),
+    Mutation("dead letters are not as they came", "prelude", "return string.sub(blob, 9)", "return blob"),
+    Mutation("a crowd crashed, one alone did not", "beat", "'crashed' or 'neighbour'", "'neighbour' or 'crashed'"),
+    Mutation("a silent server is nobody's excuse", "beat", "if NOW >= reap_after then", "do"),
+    Mutation("reaped messages are in reverse", "prelude", "return a.index > b.index", "return a.index < b.index"),
+    Mutation("a reaped message stays leased", "beat", "redis.call('HDEL', leased, item.tag)", ""),
+    Mutation("a beat does not renew", "beat", "NOW + lease, epoch)", "NOW, epoch)"),
+    Mutation("what a living node has is buried", "beat", "wanted = true", "wanted = false"),
+    Mutation("parked messages wait for ever", "beat", "if since > oldest then", "if true then"),
+    Mutation("a cancelled message leaves its bytes", "cancel", "'HDEL', key_delayed_mes", "'HGET', key_delayed_mes"),
+    Mutation("nothing is rescheduled", "reschedule", "'XX', ARGV[5]", "'NX', ARGV[5]"),
+    Mutation("a replayed message keeps its counts", "replay", "with_counts(blob, version, priority, 0, 0)", "blob"),
+    Mutation("a replayed message stays dead", "replay", "redis.call('HDEL', key_dead_raw(queue), number)", ""),
+    Mutation("recovery fences nothing off", "recover", "redis.call('HSET', key_node(ARGV[3]), 'fence', ARGV[4])", ""),
+    Mutation("parked messages are in reverse", "prelude", "'LPUSH', key_parked", "'RPUSH', key_parked"),
+    Mutation("closing counts a delivery", "close", "'unstarted'", "'retry'"),
+    Mutation("emptying leaves parked messages", "empty", "redis.call('DEL', key_parked_messages(queue, task))", ""),
+    Mutation("a node is opened without its types", "open", "'t:' .. ARGV[i], ARGV", "'u:' .. ARGV[i], ARGV"),
+    Mutation("a push wakes nobody", "push", "wake(queue); last = queue", "last = queue"),
+    Mutation("a delayed message is ready at once", "push", "if due > NOW then", "if due > NOW + 1e9 then"),
+    Mutation("a message to be buried is gone", "settle", "bury(queue, priority, redis", "tostring(redis"),
+    Mutation("a letter is told of once only", "beat", "hand_out(about.id", "tostring(about.id"),
+    Mutation("a plain consumer is told of letters", "beat", "'fence') then", "'fence') or alive == 1 then"),
+    Mutation("a letter is told of at every beat", "beat", "'-inf', NOW - lease", "'-inf', NOW"),
+    Mutation("a buried task fails twice", "settle", "if kind == 'U' then return", "if kind == 'U' then return 1,"),
+    Mutation("a replayed letter fails after all", "replay", "'ZREM', key_untold", "'ZSCORE', key_untold"),
+    Mutation("a purged letter leaves its bytes", "purge", "redis.call('HDEL', key_dead_raw(queue), ARGV[i])", ""),
+    Mutation("a delivery is not counted", "claim", "tally('received', task, queue)", ""),
+    Mutation("a crash is not counted", "prelude", "tally('crashed', task, queue)", ""),
+    Mutation("a dead letter is not counted", "prelude", "tally('dead', task, queue)", ""),
+    Mutation("a run is counted twice", "prelude", "  tally(what, task, queue)", "  tally(what, task, queue, 2)"),
+    Mutation("what a settle counts is forgotten", "settle", "write_totals()", ""),
+    Mutation("minutes are not kept", "prelude", "add(RECENT, by or 1, what, queue)", ""),
+    Mutation("a lost lease is not counted", "beat", "redis.call('HINCRBY', key_counts(), 'lost_leases', 1)", ""),
+]  # fmt: skip
+
+
+def copy_scripts(folder: Path, mutation: Mutation) -> None:
+    """Copy the engine's scripts to a package of their own, with one line broken."""
+    (folder / "lua").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    for script in (resources.files("taskapp.broker") / "lua").iterdir():
+        text = script.read_text()
+        if script.name == f"{mutation.script}.lua":
+            assert mutation.right in text, f"{script.name} has changed: no {mutation.right!r} in it any more"
+            text = text.replace(mutation.right, mutation.wrong, 1)
+        (folder / "lua" / script.name).write_text(text)
