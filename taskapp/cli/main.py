@@ -13,6 +13,7 @@ from taskapp.errors import TaskappError, did_you_mean
 COMMANDS = {
     "demo": "taskapp.cli.demo:demo",
     "up": "taskapp.cli.up:up",
+    "top": "taskapp.cli.top:top",
     "exporter": "taskapp.cli.exporter:exporter",
     "dead": "taskapp.cli.dead:dead",
     "delayed": "taskapp.cli.delayed:delayed",

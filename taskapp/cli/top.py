@@ -1,0 +1,63 @@
+"""``taskapp top``: a live screen of queues, nodes and task types."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from taskapp.monitor.rates import Look
+from taskapp.monitor.top import screen
+
+
+@click.command()
+@click.option(
+    "--every", "every_seconds", default=2.0, show_default=True, type=click.FloatRange(0.2, 60.0),
+    help="Seconds between two looks; rates are of what happened in between.",
+)  # fmt: skip
+@click.option("--once", is_flag=True, help="Look twice, print what was seen, and end; so without a terminal, too.")
+def top(*, every_seconds: float, once: bool) -> None:
+    """Show queues, nodes, rates, and slow and failing task types until Ctrl-C."""
+    console = Console()
+    try:
+        if once or not console.is_terminal:
+            before = look()
+            time.sleep(every_seconds)
+            console.print(screen(before, look()))
+            return
+        _show_live(console, every_seconds)
+    except KeyboardInterrupt:
+        pass
+
+
+def _show_live(console: Console, every_seconds: float) -> None:
+    before, now = None, look()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(screen(before, now), refresh=True)
+            time.sleep(every_seconds)
+            try:
+                before, now = now, look()
+            except click.ClickException as error:
+                # It may come back; what is shown next is of then.
+                live.update(Text(f"{error.message}; trying again", style="red"), refresh=True)
+
+
+def look() -> Look:
+    """Return what there is.
+
+    Raises:
+        click.ClickException: The broker cannot be reached.
+        NoEngine: It is no Redis.
+    """
+    from taskapp.broker.snapshot import read_snapshot
+    from taskapp.broker.totals import read_totals
+    from taskapp.cli.engine import engine
+    from taskapp.settings import get_settings
+
+    with engine() as lent:
+        snapshot = read_snapshot(lent.link, lent.prefix, get_settings().queues)
+        return Look(time.monotonic(), snapshot, read_totals(lent.link, lent.prefix))

@@ -1,0 +1,99 @@
+"""What happened between two looks: rates of task types and queues. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from taskapp.broker.snapshot import Snapshot
+from taskapp.broker.totals import BEYOND, Spread, Totals
+
+SLOW_SHARE = 0.95
+
+
+class Look(NamedTuple):
+    """What was seen at one time."""
+
+    at: float
+    """By a clock that never jumps."""
+    snapshot: Snapshot
+    totals: Totals
+
+
+class TypeRates(NamedTuple):
+    """What happened to the tasks of one type, a second."""
+
+    task: str
+    completed: float
+    failed: float
+    retried: float
+    mean_seconds: float | None
+    """Of successful runs; ``None``: there were none."""
+    slow_seconds: float | None
+    """95 of 100 took no longer, as far as the histogram's buckets tell; infinite: longer than its last bound."""
+
+    @property
+    def failing_share(self) -> float:
+        """How many of the runs that ended failed, of 1."""
+        ended = self.completed + self.failed + self.retried
+        return (self.failed + self.retried) / ended if ended else 0.0
+
+
+def type_rates(before: Look, now: Look) -> list[TypeRates]:
+    """Return what happened to each task type between two looks, those that fail first, then the busiest."""
+    seconds = max(now.at - before.at, 1e-3)
+    counts = _risen(before.totals, now.totals, label=1)
+    types = {task for _, task in counts}
+    rates = [_of_type(task, counts, before, now, seconds) for task in types]
+    return sorted(rates, key=lambda each: (-each.failed, -each.retried, -each.completed, each.task))
+
+
+def _of_type(
+    task: str, counts: Mapping[tuple[str, str], int], before: Look, now: Look, seconds: float
+) -> TypeRates:  # fmt: skip
+    mean, slow = _spread(before.totals.runs.get(task, Spread()), now.totals.runs.get(task, Spread()))
+    done, failed, retried = (counts.get((what, task), 0) / seconds for what in ("completed", "failed", "retried"))
+    return TypeRates(task, done, failed, retried, mean, slow)
+
+
+def _spread(before: Spread, now: Spread) -> tuple[float | None, float | None]:
+    buckets = Counter({bound: number - before.buckets[bound] for bound, number in now.buckets.items()})
+    total = sum(buckets.values())
+    if total <= 0:
+        return None, None
+    seen = 0
+    for bound in sorted(buckets, key=float):
+        seen += buckets[bound]
+        if seen >= SLOW_SHARE * total:
+            break
+    return max(now.seconds - before.seconds, 0.0) / total, float("inf") if bound == BEYOND else float(bound)
+
+
+class QueueRates(NamedTuple):
+    """What happened in one queue, a second."""
+
+    received: float
+    completed: float
+    failed: float
+
+
+def queue_rates(before: Look, now: Look) -> dict[str, QueueRates]:
+    """Return what happened in each queue between two looks."""
+    seconds = max(now.at - before.at, 1e-3)
+    counts = _risen(before.totals, now.totals, label=2)
+    return {
+        queue: QueueRates(
+            *(counts.get((what, queue), 0) / seconds for what in ("received", "completed", "failed"))
+        )
+        for queue in {queue for _, queue in counts}
+    }  # fmt: skip
+
+
+def _risen(before: Totals, now: Totals, label: int) -> Counter[tuple[str, str]]:
+    """Return by how much counts rose, by what happened and the type (1) or the queue (2); none falls."""
+    risen: Counter[tuple[str, str]] = Counter()
+    for key, number in now.tasks.items():
+        # A server that was emptied begins anew.
+        risen[key[0], key[label]] += max(number - before.tasks.get(key, 0), 0)
+    return +risen

@@ -1,0 +1,141 @@
+"""The screen of ``taskapp top``: queues, nodes and task types, as they are now."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from taskapp.broker.snapshot import NodeSnapshot, QueueSnapshot, Snapshot
+from taskapp.monitor.rates import Look, QueueRates, TypeRates, queue_rates, type_rates
+
+NONE = "·"
+TYPES_MOST = 20
+NODES_MOST = 40
+MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3_600, 86_400
+
+
+def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST) -> RenderableType:
+    """Return what is shown of ``now``; rates are those since ``before``."""
+    queues = queue_rates(before, now) if before is not None else {}
+    types = type_rates(before, now) if before is not None else []
+    return Group(
+        _heading(now.snapshot, queues),
+        _queues(now.snapshot.queues, queues, now.snapshot.nodes),
+        _nodes(now.snapshot),
+        _types(types[:types_most], is_known=before is not None),
+    )
+
+
+def age(seconds: float | None) -> str:
+    """Return a span of time in two digits and a unit or so: ``0.4 s``, ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
+    if seconds is None:
+        return NONE
+    for limit, unit, name in (
+        (10, 0.0, "s"), (MINUTE_SECONDS * 2, 1, "s"), (HOUR_SECONDS * 2, MINUTE_SECONDS, "min"),
+        (DAY_SECONDS * 2, HOUR_SECONDS, "h"), (float("inf"), DAY_SECONDS, "d"),
+    ):  # fmt: skip
+        if seconds < limit:
+            return f"{seconds / unit:,.0f} {name}" if unit else f"{seconds:.1f} {name}"
+    return NONE
+
+
+def _heading(snapshot: Snapshot, queues: dict[str, QueueRates]) -> Text:
+    at = datetime.fromtimestamp(snapshot.at, UTC)
+    waiting = sum(queue.depth for queue in snapshot.queues)
+    held = sum(node.held for node in snapshot.nodes)
+    ended = sum(rates.completed + rates.failed for rates in queues.values())
+    nodes = sum(node.state == "running" for node in snapshot.nodes)
+    return Text(
+        f"{at:%H:%M:%S} UTC   {nodes} node{'s' * (nodes != 1)} running   {waiting:,} waiting   {held:,} held   "
+        f"{ended:,.1f} done/s",
+        style="bold",
+    )
+
+
+def _table(*columns: str) -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    table.add_column(columns[0], justify="left", no_wrap=True, overflow="ellipsis", min_width=12)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _queues(queues: list[QueueSnapshot], rates: dict[str, QueueRates], nodes: list[NodeSnapshot]) -> Table:
+    table = _table(
+        "\nQUEUE", "\nready", "\noldest", "\ndelayed", "\nparked", "\ndead", "\nnodes", "\ndone/s", "\nfailed/s"
+    )
+    for queue in queues:
+        takers = sum(node.state == "running" and queue.name in node.queues for node in nodes)
+        rate = rates.get(queue.name)
+        table.add_row(
+            _name(queue.name), _number(queue.depth), age(queue.oldest_seconds), _number(queue.delayed),
+            _number(sum(each.number for each in queue.parked.values()), "yellow"),
+            _number(sum(queue.dead.values()), "red"),
+            Text(str(takers), style="red" if queue.depth and not takers else ""),
+            _rate(rate.completed if rate else 0.0), _rate(rate.failed if rate else 0.0, "red"),
+        )  # fmt: skip
+    return table
+
+
+def _nodes(snapshot: Snapshot) -> Table:
+    nodes = snapshot.nodes
+    table = _table("\nNODE", "\nstate", "\nslots used", "\nheld", "\nload", "\nup", "\nqueues")
+    order = {"lost": 0, "draining": 1, "running": 2}
+    for node in sorted(nodes, key=lambda each: (order.get(each.state, 3), each.name))[:NODES_MOST]:
+        style = {"lost": "red", "draining": "yellow"}.get(node.state, "")
+        table.add_row(
+            _name(node.name or node.epoch[:8]), Text(node.state, style=style), _slots(node), _number(node.held),
+            NONE if node.load is None else f"{node.load:.2f}",
+            age(snapshot.at - node.started_at if node.started_at else None),
+            _name(",".join(node.queues)),
+        )  # fmt: skip
+    if len(nodes) > NODES_MOST:
+        table.add_row(Text(f"and {len(nodes) - NODES_MOST} more", style="dim"))
+    elif not nodes:
+        table.add_row(Text("no node is there; start one with: celery -A taskapp worker", style="yellow"))
+    return table
+
+
+def _slots(node: NodeSnapshot) -> str:
+    """Return how many slots are used of how many, and of what kind those are."""
+    if not node.slots:
+        return NONE
+    kinds = ", ".join(f"{kind} {number}" for kind, number in node.used.items() if number)
+    return f"{sum(node.used.values()):,}/{sum(node.slots.values()):,}" + (f" ({kinds})" if kinds else "")
+
+
+def _types(types: list[TypeRates], *, is_known: bool) -> Table:
+    table = _table("\nTASK TYPE", "\ndone/s", "\nfailed/s", "\nretried/s", "\nfailing", "\nmean", "\n95 % within")
+    for each in types:
+        slow = "> 1 h" if each.slow_seconds == float("inf") else _seconds(each.slow_seconds)
+        failing = Text(f"{each.failing_share:.0%}", style="red") if each.failing_share else Text(NONE, style="dim")
+        table.add_row(
+            _name(each.task), _rate(each.completed), _rate(each.failed, "red"), _rate(each.retried, "yellow"),
+            failing, _seconds(each.mean_seconds), slow,
+        )  # fmt: skip
+    if not types:
+        table.add_row(Text("nothing ended since the last look" if is_known else "wait for a second look", style="dim"))
+    return table
+
+
+def _name(name: str) -> Text:
+    """Return what somebody named, without what would move the cursor."""
+    return Text("".join(each if each.isprintable() else " " for each in name))
+
+
+def _number(number: int, style: str = "") -> Text:
+    return Text(f"{number:,}", style=style) if number else Text(NONE, style="dim")
+
+
+def _rate(rate: float, style: str = "") -> Text:
+    return Text(f"{rate:,.1f}", style=style) if rate else Text(NONE, style="dim")
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    return f"{seconds * 1_000:,.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"
