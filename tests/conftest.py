@@ -15,7 +15,7 @@ for _name in [
     del os.environ[_name]
 os.environ["TASKAPP_ENV_FILE"] = ""
 
-from tests.support import Process, RedisServer, start_worker  # noqa: E402 - after the environment is clean
+from tests.support import Process, RedisServer, start_flower, start_worker  # noqa: E402 - after the environment is clean
 
 
 def server_binary() -> str | None:
@@ -59,6 +59,22 @@ def worker(tmp_path: Path, redis_server: RedisServer) -> Iterator[Callable[..., 
     def start(*options: str, **keywords: str) -> Process:
         started.append(start_worker(tmp_path, redis_server.url, *options, **keywords))
         return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def flower(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start Flower on the test's own Redis and return its address: ``flower("--basic_auth=ada:secret")``."""
+    started: list[Process] = []
+
+    def start(*options: str, **environment: str) -> str:
+        variables = {"TASKAPP_BROKER_URL": redis_server.url, **environment}
+        process, address = start_flower(tmp_path, *options, **variables)
+        started.append(process)
+        return address
 
     yield start
     for process in started:

@@ -175,3 +175,15 @@ def start_worker(
         eventually(lambda: " ready." in worker.output() or worker.returncode is not None)
         assert worker.returncode is None, worker.output()
     return worker
+
+
+def start_flower(directory: Path, *options: str, **env: str) -> tuple[Process, str]:
+    """Start ``celery -A taskapp flower`` in ``directory``; return it and its address when it listens."""
+    port = free_port()
+    variables = clean_environment(TASKAPP_DATA_DIR=str(directory / "data"), **env)
+    variables["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), str(directory), variables.get("PYTHONPATH", "")])
+    argv = [sys.executable, "-m", "celery", "-A", "taskapp", "flower", f"--port={port}", *options]
+    flower = Process(argv, directory / f"flower-{port}.log", variables, directory)
+    eventually(lambda: "Visit me" in flower.output() or flower.returncode is not None)
+    assert flower.returncode is None, flower.output()
+    return flower, f"http://127.0.0.1:{port}"

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from taskapp.broker.envelope import unseal
+from taskapp.broker.dead_pages import DeadPages, Page, Wanted
+from taskapp.broker.envelope import named_in_json, unseal
 from taskapp.broker.settlement import Settlement
 from taskapp.errors import NotSettled
 from taskapp.redis import Keys, Link
@@ -63,6 +64,10 @@ class DeadLetters:
         found = [letter for letter in self._letters(queue, reason) if task is None or letter.task == task]
         found.sort(key=lambda letter: -letter.buried_at)
         return found[:limit]
+
+    def page(self, wanted: Wanted, cursor: str = "", limit: int = 50) -> Page:
+        """Return up to ``limit`` letters without their messages, see ``DeadPages.page``."""
+        return DeadPages(self._link, self._prefix, sorted(self.count())).page(wanted, cursor, limit)
 
     def get(self, queue: str, number: int) -> DeadLetter | None:
         """Return one letter."""
@@ -125,18 +130,9 @@ class DeadLetters:
 def _letter(queue: str, number: int, raw: bytes, about: dict[str, Any]) -> DeadLetter:
     identity, task = about["id"], about["task"]
     if not task:
-        identity, task = _named_in_json(unseal(raw).body)
+        identity, task = named_in_json(unseal(raw).body)
     return DeadLetter(
         queue=queue, number=number, reason=about["reason"], id=identity, task=task, priority=int(about["priority"]),
         deliveries=int(about["deliveries"]), crashes=int(about["crashes"]), buried_at=about["buried_at"] / 1_000,
         node=about["node"], error=about["error"], raw=raw,
     )  # fmt: skip
-
-
-def _named_in_json(body: bytes) -> tuple[str, str]:
-    """Return id and task type of a kombu message, as far as it can be read."""
-    try:
-        headers = json.loads(body)["headers"]
-        return str(headers.get("id") or ""), str(headers.get("task") or "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "", ""

@@ -8,6 +8,7 @@ All numbers big-endian. Version 1 is written by us; version 2 wraps bytes that c
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import NamedTuple
 
@@ -65,3 +66,12 @@ def unseal(blob: bytes) -> Envelope:
     except (struct.error, ValueError, IndexError):
         return Envelope("", "", 0, 0, 0, blob, 0)
     return Envelope(identity, name, priority, deliveries, crashes, blob[start:], version)
+
+
+def named_in_json(body: bytes) -> tuple[str, str]:
+    """Return id and task type of a kombu message, as far as it can be read."""
+    try:
+        headers = json.loads(body)["headers"]
+        return str(headers.get("id") or ""), str(headers.get("task") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "", ""

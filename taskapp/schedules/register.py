@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Literal
 
 from taskapp.errors.schedules import UnknownSchedule
 from taskapp.redis import Keys, Link, all_answered
@@ -34,21 +35,35 @@ class Register:
         """Return how many there are of each state, and how late the leader is."""
         return overview(self.link, self.prefix)
 
-    def all(self, prefix: str = "") -> Iterator[Known]:
-        """Return all whose names begin with ``prefix``, by name. One that cannot be read is broken."""
-        low, high = f"[{prefix}".encode(), (f"[{prefix}".encode() + b"\xff") if prefix else b"+"
-        low = low if prefix else b"-"
-        while names := self.link.command("ZRANGEBYLEX", self.keys("schedules"), low, high, "LIMIT", 0, PAGE):
-            texts = [name.decode() for name in names]
-            about = self.link.pipeline([("HGETALL", self.keys("schedule", name)) for name in texts])
-            last = self.link.pipeline([("LINDEX", self.keys("schedule_runs", name), 0) for name in texts])
-            for name, fields, tick in zip(texts, about, last, strict=True):
-                if isinstance(fields, Exception):  # something else has its key
-                    yield known_from(name, [])._replace(broken=str(fields))
-                elif fields:
-                    is_tick = isinstance(tick, bytes)
-                    yield known_from(name, fields)._replace(last=tick_from(tick) if is_tick else None)
+    def all(self, prefix: str = "", after: str = "", at_once: int = PAGE) -> Iterator[Known]:
+        """Return all whose names begin with ``prefix``, by name. One that cannot be read is broken.
+
+        Args:
+            prefix: How their names begin.
+            after: Leave out this name and those before it.
+            at_once: How many are read in one round trip.
+        """
+        low, high = f"[{prefix}".encode() if prefix else b"-", f"[{prefix}".encode() + b"\xff" if prefix else b"+"
+        if after.encode() >= prefix.encode() and after:
+            low = f"({after}".encode()
+        while names := self.link.command("ZRANGEBYLEX", self.keys("schedules"), low, high, "LIMIT", 0, at_once):
+            yield from self.these([name.decode() for name in names])
             low = b"(" + names[-1]
+
+    def these(self, names: Sequence[str]) -> Iterator[Known]:
+        """Return those of ``names`` that exist, with their last ticks; read in one go."""
+        about = self.link.pipeline([("HGETALL", self.keys("schedule", name)) for name in names])
+        last = self.link.pipeline([("LINDEX", self.keys("schedule_runs", name), 0) for name in names])
+        for name, fields, tick in zip(names, about, last, strict=True):
+            if isinstance(fields, Exception):  # something else has its key
+                yield known_from(name, [])._replace(broken=str(fields))
+            elif fields:
+                is_tick = isinstance(tick, bytes)
+                yield known_from(name, fields)._replace(last=tick_from(tick) if is_tick else None)
+
+    def named_in(self, state: Literal["paused", "broken"]) -> list[str]:
+        """Return the names of all that are in ``state``, in order."""
+        return sorted(name.decode() for name in self.link.command("SMEMBERS", self.keys(f"schedules_{state}")))
 
     def get(self, name: str) -> Known:
         """Return one.

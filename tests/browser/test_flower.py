@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port
+from tests.support import Process, RedisServer, clean_environment, eventually
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SWITCHES = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
-        yield browser.new_page(viewport={"width": 1300, "height": 900})
-        browser.close()
-
-
-@pytest.fixture
-def flower(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    started: list[Process] = []
-
-    def start(*options: str) -> str:
-        port = free_port()
-        environment = clean_environment(
-            TASKAPP_BROKER_URL=redis_server.url, TASKAPP_DATA_DIR=str(tmp_path / "data"), PYTHONPATH=str(Path.cwd())
-        )
-        argv = [sys.executable, "-m", "celery", "-A", "taskapp", "flower", f"--port={port}", *options]
-        started.append(Process(argv, tmp_path / f"flower-{port}.log", environment, tmp_path))
-        eventually(lambda: "Visit me" in started[-1].output())
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for process in started:
-        process.close()
 
 
 def submit(redis_server: RedisServer, tmp_path: Path, code: str) -> None:

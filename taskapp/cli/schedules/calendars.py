@@ -11,6 +11,7 @@ from taskapp.cli.schedules import view
 from taskapp.cli.schedules.terms import Name, as_parameter
 from taskapp.schedules.schedule import days_from
 from taskapp.schedules.store import Schedules
+from taskapp.schedules.texts import shown
 
 
 @click.command()
@@ -47,7 +48,7 @@ def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
         for each, days in calendars.items():
             click.echo(json.dumps({"name": each, "days": days}))
     elif calendars:
-        for line in view.table(("CALENDAR", "DAYS"), [(view.shown(k), " ".join(v)) for k, v in calendars.items()]):
+        for line in view.table(("CALENDAR", "DAYS"), [(shown(k), " ".join(v)) for k, v in calendars.items()]):
             click.echo(line)
     else:
         click.echo("no calendars")

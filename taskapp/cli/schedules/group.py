@@ -16,6 +16,7 @@ from taskapp.cli.schedules.check import check
 from taskapp.cli.schedules.terms import Name, as_parameter, changes_of, schedule_of, terms
 from taskapp.schedules.known import Known
 from taskapp.schedules.store import Schedules
+from taskapp.schedules.texts import local_text, shown, when_text
 from taskapp.schedules.times import parse_instant
 
 FORESEEN = 3
@@ -96,20 +97,19 @@ def _shown(known: Known) -> dict[str, Any]:
     others = {key: value for key, value in schedule.as_dict().items() if key not in ("when", "source", "zone")}
     for bound in ("start_at", "end_at"):
         if bound in others:
-            others[bound] = view.local_text(others[bound], zone)
-    said = {**others, **policies, "when": view.when_text(schedule), "zone": zone}
+            others[bound] = local_text(others[bound], zone)
+    said = {**others, **policies, "when": when_text(schedule), "zone": zone}
     if schedule.source == "config":
         said["from"] = "beat_schedule in the configuration"
     goes = {
         "state": known.state, "paused": known.paused, "broken": known.broken,
-        "next due": view.local_text(known.due_at, zone) if known.state == "active" else "",
+        "next due": local_text(known.due_at, zone) if known.state == "active" else "",
         "unfinished": known.unfinished, "failures in a row": known.failures or "",
     }  # fmt: skip
     counts = {"runs": known.runs, "missed": known.missed, "skipped": known.skipped}
-    shown = {**said, **{key: value for key, value in goes.items() if value != ""}, **counts}
+    told = {**said, **{key: value for key, value in goes.items() if value != ""}, **counts}
     return {
-        key: view.shown(value if isinstance(value, str) else json.dumps(value, default=str))
-        for key, value in shown.items()
+        key: shown(value if isinstance(value, str) else json.dumps(value, default=str)) for key, value in told.items()
     }
 
 
@@ -139,7 +139,7 @@ def next_(name: str, count: int, after: str | None, *, as_json: bool) -> None:
     for line in (view.due_json if as_json else view.due_lines)(dues, previous, zone):
         click.echo(line)
     if known.paused or known.broken:
-        click.echo(f"{name!r} is {known.state}: {view.shown(known.paused or known.broken)}", err=True)
+        click.echo(f"{name!r} is {known.state}: {shown(known.paused or known.broken)}", err=True)
     elif not dues:
         click.echo(f"{name!r} is never due again", err=True)
 
@@ -164,7 +164,7 @@ def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **giv
     with lent() as store:
         check(app, schedule)
         store.add(schedule, replace=replace, paused="added paused" if disabled else "")
-        click.echo(f"added {name!r}: {view.when_text(schedule)} in {schedule.local_zone}")
+        click.echo(f"added {name!r}: {when_text(schedule)} in {schedule.local_zone}")
         _foresee(store, name)
 
 
@@ -193,7 +193,7 @@ def _foresee(store: Schedules, name: str) -> None:
     for line in view.due_lines(store.upcoming(name, FORESEEN), time.time(), known.schedule.local_zone):
         click.echo(f"next   {line}")
     if known.paused:
-        click.echo(f"{name!r} is paused ({view.shown(known.paused)}); let it go on with: taskapp schedules resume")
+        click.echo(f"{name!r} is paused ({shown(known.paused)}); let it go on with: taskapp schedules resume")
     elif not store.leader().name:
         click.echo("no beat leads; start one with: celery -A taskapp beat", err=True)
 
@@ -220,7 +220,7 @@ def resume(names: tuple[str, ...]) -> None:
                 click.echo(f"{name!r} is active already")
                 continue
             due_at = store.resume(name)
-            due = f"due {view.local_text(due_at, known.schedule.local_zone)}" if due_at else "it is never due again"
+            due = f"due {local_text(due_at, known.schedule.local_zone)}" if due_at else "it is never due again"
             click.echo(f"resumed {name!r}: {due}")
 
 

@@ -13,6 +13,7 @@ from taskapp.cli.schedules import view
 from taskapp.cli.schedules.terms import Name, as_parameter
 from taskapp.errors import TaskappError
 from taskapp.schedules.store import BACKFILLED_AT_ONCE, Schedules
+from taskapp.schedules.texts import local_text
 from taskapp.schedules.times import parse_instant
 
 Ticks = list[tuple[float, str]]
@@ -53,14 +54,14 @@ def backfill(name: str, first: str, last: str, *, dry_run: bool, yes: bool, as_j
             ticks = _queue(store, name, ticks, last_at, zone)
     for due_at, identity in ticks if dry_run or as_json else ():
         said = {"due_at": due_at, "id": identity, "queued": not dry_run}
-        click.echo(json.dumps(said) if as_json else f"{view.local_text(due_at, zone, weekday=True)}  {identity}")
+        click.echo(json.dumps(said) if as_json else f"{local_text(due_at, zone, weekday=True)}  {identity}")
     click.echo(f"{'would queue' if dry_run else 'queued'} {view.counted(len(ticks), 'tick')} of {name!r}", err=as_json)
 
 
 def _confirm(name: str, ticks: Ticks, zone: str, *, yes: bool) -> None:
     if yes:
         return
-    span = f"due {view.local_text(ticks[0][0], zone)} to {view.local_text(ticks[-1][0], zone)}"
+    span = f"due {local_text(ticks[0][0], zone)} to {local_text(ticks[-1][0], zone)}"
     if not sys.stdin.isatty():
         raise click.UsageError(
             f"it would queue {view.counted(len(ticks), 'tick')} {span}; look with --dry-run, queue with --yes"
@@ -76,7 +77,7 @@ def _queue(store: Schedules, name: str, ticks: Ticks, last_at: float, zone: str)
         try:
             queued += store.backfill(name, ticks[start][0], following[0][0] if following else last_at)
         except (TaskappError, RedisError, OSError) as error:
-            at = view.local_text(ticks[start][0], zone)
+            at = local_text(ticks[start][0], zone)
             why = f"queued {len(queued)} of {len(ticks)} ticks, then: {error}; go on with what is due from {at}"
             raise click.ClickException(why) from error
     return queued

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rich.cells import cell_len
 
 from taskapp.schedules.known import Known, Leader, Tick
-from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.texts import NOTHING, local_text, moment, shown, when_text
 from taskapp.schedules.times import duration_text, offset_change
 
 MEASURED_ROWS = 500
 """The widths of columns are those of the first rows; the others are not waited for."""
 WIDEST = 60
-NOTHING = "\N{EN DASH}"
 HEADINGS = ("NAME", "TASK", "WHEN", "ZONE", "NEXT DUE", "STATE", "LAST RUN", "MISSED", "SKIPPED")
 TICK_HEADINGS = ("DUE", "SENT", "LATE BY", "STATE", "TOOK", "TASK ID")
 
@@ -75,11 +71,6 @@ def leader_text(leader: Leader) -> str:
     return f"{shown(leader.name)} leads, {tick}" if leader.name else f"no beat leads, {tick}"
 
 
-def when_text(schedule: Schedule) -> str:
-    """Return its times, without the zone they are in."""
-    return shown(str(schedule.when).replace(f" {schedule.local_zone}", "", 1))
-
-
 def due_lines(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]:
     """Yield a line each due time, those after a change of the clocks marked."""
     for due_at in dues:
@@ -92,30 +83,8 @@ def due_json(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]
     """Yield the same as JSON."""
     for due_at in dues:
         clocks = offset_change(due_at, previous, zone)
-        yield json.dumps({"due_at": due_at, "local": _moment(due_at, zone).isoformat(), "clocks": clocks})
+        yield json.dumps({"due_at": due_at, "local": moment(due_at, zone).isoformat(), "clocks": clocks})
         previous = due_at
-
-
-def local_text(instant: float | None, zone: str, *, weekday: bool = False) -> str:
-    """Return an instant as clocks in ``zone`` show it, with their offset."""
-    if instant is None:
-        return NOTHING
-    moment = _moment(instant, zone)
-    text = moment.isoformat(" ", timespec="milliseconds" if moment.microsecond else "seconds")
-    text = f"{text[:-6]} {text[-6:]}" if text[-6] in "+-" else text
-    return f"{moment:%a} {text}" if weekday else text
-
-
-def _moment(instant: float, zone: str) -> datetime:
-    return datetime.fromtimestamp(round(instant * 1_000) / 1_000, _zone(zone))
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return ZoneInfo("UTC")  # of one that is broken
 
 
 def ago(instant: float) -> str:
@@ -128,8 +97,3 @@ def ago(instant: float) -> str:
 def counted(number: int, thing: str) -> str:
     """Return ``3 schedules``, ``1 schedule``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def shown(text: str) -> str:
-    """Return ``text`` on one line, whatever is in it."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)

@@ -1,4 +1,4 @@
-"""Flower as we start it: on this machine only, bounded, and read-only unless there is a login."""
+"""Flower as we start it: on this machine only, bounded, read-only unless there is a login, with tabs of our own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from pathlib import Path
 import flower.options  # noqa: F401 - defines the options
 from tornado.options import options
 
+from taskapp.monitor.flower import frame
+
 MAX_TASKS = 10_000
 """Tasks Flower keeps in memory; about 5 KiB each. Flower's own default is ten times that."""
 
 
 def configure() -> None:
-    """Set our defaults. Flower's command line, ``FLOWER_…`` variables and its configuration file win."""
+    """Set our defaults and add our tabs. Flower's command line, ``FLOWER_…`` variables and its file win."""
     options.address = "127.0.0.1"
     options.max_tasks = MAX_TASKS
     passes = itertools.count(1)
     options.add_parse_callback(lambda: _protect(is_first_pass=next(passes) == 1))
+    frame.install()
 
 
 def _protect(*, is_first_pass: bool) -> None:
@@ -26,5 +29,6 @@ def _protect(*, is_first_pass: bool) -> None:
     # exists may still bring the login.
     if is_first_pass and Path(options.conf).is_file():
         return
-    if not (options.basic_auth or options.auth or options.auth_provider):
+    # ``auth_provider`` alone is no login: Flower asks nobody for it without ``auth``.
+    if not (options.basic_auth or options.auth):
         options.read_only = True

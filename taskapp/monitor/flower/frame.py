@@ -1,0 +1,53 @@
+"""Our tabs beside Flower's: their addresses and their places in its navigation.
+
+Flower and tornado have what this takes: the list of handlers and the settings that Flower makes its
+application from, and tornado's ``ui_modules``. Nothing is patched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flower import urls
+from tornado.web import TemplateModule, url
+
+from taskapp.monitor.flower.handlers import PACKAGE, STATIC, Assets, TabAction, TabData, TabPage
+from taskapp.monitor.flower.source import Source
+from taskapp.monitor.flower.tab import all_tabs
+
+NAVIGATION = str(PACKAGE / "templates" / "navigation.html")
+END_OF_TABS = b"</ul>"
+"""Flower's navigation has two lists; the first is of its tabs."""
+
+
+class Template(TemplateModule):
+    """tornado's ``Template``, by which Flower's pages show its navigation: with our tabs in it."""
+
+    def render(self, path: str, **kwargs: Any) -> bytes:
+        """Return what ``path`` renders; Flower's navigation with our tabs behind its own."""
+        html = super().render(path, **kwargs)
+        if path != "navbar.html":
+            return html
+        ours = self.render_string(NAVIGATION, tabs=all_tabs(), active_tab=kwargs.get("active_tab", ""))
+        before, end, after = html.partition(END_OF_TABS)
+        return before + ours + end + after if end else html
+
+    def css_files(self) -> list[str]:
+        """Add our style to each page that has the navigation."""
+        return [*super().css_files(), self.handler.reverse_url("taskapp-static", "tabs.css")]
+
+
+def install() -> None:
+    """Add our tabs to the Flower that this process is about to make."""
+    source = Source()
+    ours = [url(r"/taskapp/static/(.+)", Assets, {"path": STATIC}, name="taskapp-static")]
+    for tab in all_tabs():
+        about = {"tab": tab, "source": source}
+        ours += [
+            url(rf"/{tab.name}", TabPage, about, name=f"tab-{tab.name}"),
+            url(rf"/{tab.name}/data", TabData, about, name=f"tab-{tab.name}-data"),
+            url(rf"/{tab.name}/actions/([a-z-]+)", TabAction, about, name=f"tab-{tab.name}-actions"),
+        ]
+    # Flower's last one takes whatever is left.
+    urls.handlers[-1:-1] = ours
+    urls.settings["ui_modules"] = {"Template": Template}

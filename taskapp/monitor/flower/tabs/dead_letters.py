@@ -1,0 +1,160 @@
+"""Dead letters: find them, read them, send them again, throw them away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import groupby
+from typing import Any, ClassVar
+
+from taskapp.application import Application
+from taskapp.broker.dead_letters import REASONS, DeadLetter, DeadLetters
+from taskapp.broker.dead_pages import Listed, Page, Wanted
+from taskapp.broker.message_format import Unreadable, read_arguments
+from taskapp.monitor.flower.tab import Action, Asked, Done, NotThere, Order, Tab
+from taskapp.monitor.flower.view import Button, Card, Cards, Column, Fact, Facts, Field, Filters, Table, Text, View
+from taskapp.settings import get_settings
+
+ROWS = 50
+ACTED_ON_AT_ONCE = 500
+"""Of all that fit, in one call; the page calls until none are left."""
+ERROR_CHARACTERS = 300
+ARGUMENT_CHARACTERS = 20_000
+
+BUTTONS = (
+    Button("replay", "Replay", asks="Send {} again? Counts begin anew; the id stays.", for_all=True),
+    Button("purge", "Purge", "danger", asks="Throw {} away for good?", for_all=True),
+)
+COLUMNS = (
+    Column("name", "Letter", "code"), Column("reason", "Reason", "state"), Column("task", "Task type", "code"),
+    Column("error", "Error"), Column("buried_at", "Buried", "time"), Column("deliveries", "Came back", "count"),
+    Column("message_bytes", "Size", "bytes"), Column("id", "Task id", "code"),
+)  # fmt: skip
+
+
+class DeadLettersTab(Tab):
+    """Dead letters."""
+
+    name: ClassVar[str] = "dead-letters"
+    title: ClassVar[str] = "Dead letters"
+    about: ClassVar[str] = "Messages that could not be read or run, kept byte for byte."
+    order: ClassVar[int] = 40
+    elsewhere: ClassVar[str] = (
+        "Dead letters are kept only with Redis as the broker. RabbitMQ has dead-letter exchanges of its own: "
+        "its management page shows what is in them."
+    )
+
+    def view(self, app: Application, asked: Asked) -> View:
+        """Return a page of letters, or one letter."""
+        with app.engine() as lent:
+            return _one(lent.dead_letters, asked["show"]) if asked["show"] else _list(lent.dead_letters, asked)
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """Replay and purge; by names, or all that fit."""
+        return {"replay": partial(_act, "sent again", _replay), "purge": partial(_act, "threw away", _purge)}
+
+
+def _wanted(asked: Asked, until: float = 0.0) -> Wanted:
+    return Wanted(asked["queue"], asked["reason"], asked["text"], until)
+
+
+def _list(letters: DeadLetters, asked: Asked) -> View:
+    counts = letters.count()
+    queues = sorted({*get_settings().queues, *(queue for queue, _ in counts)})
+    found = letters.page(_wanted(asked), asked["after"], ROWS)
+    by_reason = {reason: sum(n for (_, why), n in counts.items() if why == reason) for reason in REASONS}
+    return View([
+        Cards([Card(reason, number, tone="danger" if number else "") for reason, number in by_reason.items()]),
+        Filters([
+            Field("queue", "Queue", asked["queue"], queues),
+            Field("reason", "Reason", asked["reason"], REASONS),
+            Field("text", "Id, task type or error has", asked["text"]),
+        ]),
+        Table(
+            f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(letter) for letter in found.letters],
+            _empty(sum(counts.values()), found), key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
+        ),
+    ])  # fmt: skip
+
+
+def _row(letter: Listed) -> dict[str, Any]:
+    error = letter.error if len(letter.error) <= ERROR_CHARACTERS else f"{letter.error[:ERROR_CHARACTERS]}…"
+    return {**letter._asdict(), "name": letter.name, "error": error}
+
+
+def _empty(total: int, found: Page) -> str:
+    if found.cursor:
+        return "None among those looked through so far; there are more on the next page."
+    return "No dead letter fits." if total else "No dead letters: nothing to do."
+
+
+def _one(letters: DeadLetters, name: str) -> View:
+    letter = letters.get(*_split(name)) if _is_name(name) else None
+    if letter is None:
+        raise NotThere(f"no dead letter {name!r}: it was replayed or purged, or never was")
+    return View([
+        Facts(name, [
+            Fact("Reason", letter.reason, "state"), Fact("Task type", letter.task, "code"),
+            Fact("Task id", letter.id, "code"), Fact("Queue", letter.queue, "code"),
+            Fact("Priority", letter.priority, "count"), Fact("Came back", letter.deliveries, "count"),
+            Fact("Killed its process", letter.crashes, "count"), Fact("Buried", letter.buried_at, "time"),
+            Fact("Node", letter.node, "code"), Fact("Message", len(letter.raw), "bytes"),
+        ], name, BUTTONS),
+        Text("Error", letter.error),
+        *_arguments(letter),
+    ], refresh_seconds=30.0)  # fmt: skip
+
+
+def _arguments(letter: DeadLetter) -> list[Text]:
+    try:
+        args, kwargs = read_arguments(letter.raw)
+    except Unreadable as error:
+        return [Text("Arguments", f"cannot be read: {error}")]
+    return [Text("Arguments", _pretty(args)), Text("Named arguments", _pretty(kwargs))]
+
+
+def _pretty(value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text if len(text) <= ARGUMENT_CHARACTERS else f"{text[:ARGUMENT_CHARACTERS]}\n… {len(text):,} characters"
+
+
+# --- change ----------------------------------------------------------------------------------------
+
+Each = Callable[[DeadLetters, str, list[int]], int]
+
+
+def _act(done: str, act: Each, app: Application, order: Order) -> Done:
+    with app.engine() as lent:
+        letters = lent.dead_letters
+        if order.fits is None:
+            names, cursor = [_split(name) for name in order.keys if _is_name(name)], ""
+        else:
+            page = letters.page(_wanted(order.fits, order.asked_at), order.cursor, ACTED_ON_AT_ONCE)
+            names, cursor = [(letter.queue, letter.number) for letter in page.letters], page.cursor
+        count = sum(
+            act(letters, queue, [number for _, number in each])
+            for queue, each in groupby(sorted(names), key=lambda name: name[0])
+        )
+    gone = len(order.keys) - count if order.fits is None else 0
+    problems = [f"{gone:,} were not there any more"] if gone else []
+    return Done(count, f"{done} {count:,} dead letter{'' if count == 1 else 's'}", problems, cursor)
+
+
+def _replay(letters: DeadLetters, queue: str, numbers: list[int]) -> int:
+    return sum(letters.replay(queue, number) for number in numbers)
+
+
+def _purge(letters: DeadLetters, queue: str, numbers: list[int]) -> int:
+    return letters.purge(queue, numbers)
+
+
+def _is_name(name: str) -> bool:
+    queue, _, number = name.rpartition("/")
+    return bool(queue) and number.isascii() and number.isdecimal() and len(number) <= 18
+
+
+def _split(name: str) -> tuple[str, int]:
+    queue, _, number = name.rpartition("/")
+    return queue, int(number)

@@ -1,0 +1,210 @@
+"""Schedules: what runs when, what came of it, pause, resume and run now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+from taskapp.application import Application
+from taskapp.errors import TaskappError
+from taskapp.errors.schedules import UnknownSchedule
+from taskapp.monitor.flower.tab import Action, Asked, Done, NotThere, Order, Tab, each_of
+from taskapp.monitor.flower.view import (
+    Button,
+    Card,
+    Cards,
+    Column,
+    Fact,
+    Facts,
+    Field,
+    Filters,
+    Note,
+    Table,
+    Tone,
+    View,
+)
+from taskapp.schedules.known import Known, Tick
+from taskapp.schedules.pages import STATES, page
+from taskapp.schedules.store import Schedules
+from taskapp.schedules.texts import local_text, shown, when_text
+from taskapp.schedules.times import offset_change
+
+ROWS = 50
+SHOWN_NEXT = 10
+LATE_SECONDS = 5.0
+"""Ticks this late are worth a look."""
+
+PAUSE = Button("pause", "Pause")
+RESUME = Button("resume", "Resume")
+RUN_NOW = Button("run-now", "Run now", asks="Queue one run of {} now, beside its ticks?")
+BUTTONS = (PAUSE, RESUME, RUN_NOW)
+
+
+class SchedulesTab(Tab):
+    """Schedules."""
+
+    name: ClassVar[str] = "schedules"
+    title: ClassVar[str] = "Schedules"
+    about: ClassVar[str] = "Timed jobs: when they ran last, when they run next."
+    order: ClassVar[int] = 30
+    elsewhere: ClassVar[str] = (
+        "Schedules are kept in the broker only if that is Redis. Here, beats follow beat_schedule of the "
+        "configuration, and nobody can tell or change from afar what they do."
+    )
+
+    def view(self, app: Application, asked: Asked) -> View:
+        """Return a page of schedules, or one schedule."""
+        with app.schedules() as store:
+            return _one(store, asked["show"]) if asked["show"] else _list(store, asked)
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """Pause, resume, run now; each by names."""
+        return {"pause": _pause, "resume": _resume, "run-now": _run_now}
+
+
+def _list(store: Schedules, asked: Asked) -> View:
+    overview, leader = store.overview(), store.leader()
+    found = page(store, asked["name"], asked["state"] if asked["state"] in STATES else "", asked["after"], ROWS)
+    tones: dict[str, Tone] = {"active": "active", "broken": "danger" if overview.states["broken"] else ""}
+    cards = [Card(state, overview.states[state], tone=tones.get(state, "")) for state in STATES]
+    late = overview.late_seconds
+    return View([
+        *([] if leader.name or not overview.total else [Note(
+            "No beat leads, so nothing is sent when it is due. Start one with: celery -A taskapp beat", "danger"
+        )]),
+        Cards([
+            *cards,
+            Card("last tick", overview.tick_at, "time"),
+            Card("late by", late, "seconds", "danger" if late > LATE_SECONDS else "success"),
+        ]),
+        Filters([Field("name", "Name begins with", asked["name"]), Field("state", "State", asked["state"], STATES)]),
+        Table(
+            f"{overview.total:,} schedules" + (f", led by {leader.name}" if leader.name else ""),
+            COLUMNS, [_row(known) for known in found.schedules], _empty(overview.total, found.cursor),
+            key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
+        ),
+    ])  # fmt: skip
+
+
+COLUMNS = (
+    Column("name", "Name", "code"), Column("state", "State", "state"), Column("when", "When"),
+    Column("due_at", "Next", "time"), Column("sent_at", "Last", "time"), Column("ended", "Ended", "state"),
+    Column("task", "Task type", "code"), Column("runs", "Runs", "count"), Column("missed", "Missed", "count"),
+    Column("skipped", "Skipped", "count"),
+)  # fmt: skip
+
+
+def _row(known: Known) -> dict[str, Any]:
+    schedule, zone, last = known.schedule, known.schedule.local_zone, known.last
+    due_at = known.due_at if known.state == "active" else None
+    return {
+        "name": schedule.name, "state": known.state, "when": _when(known), "due_at": due_at,
+        "sent_at": last.sent_at if last else None, "ended": last.state if last else None, "task": schedule.task,
+        "runs": known.runs, "missed": known.missed, "skipped": known.skipped, "may": _may(known),
+        "hints": {"state": known.broken or known.paused, "due_at": local_text(due_at, zone) if due_at else ""},
+    }  # fmt: skip
+
+
+def _when(known: Known) -> str:
+    zone = known.schedule.local_zone
+    return when_text(known.schedule) + (f", {zone}" if zone != "UTC" else "")
+
+
+def _may(known: Known) -> list[str]:
+    can_go_on = "pause" if known.state == "active" else "resume"
+    return [] if known.schedule.task == "unreadable" else [can_go_on, "run-now"]
+
+
+def _empty(total: int, cursor: str) -> str:
+    if cursor:
+        return "None among those looked through so far; there are more on the next page."
+    if total:
+        return "No schedule fits."
+    return "There are no schedules. Add one with: taskapp schedules add NAME TASK WHEN"
+
+
+# --- one -------------------------------------------------------------------------------------------
+
+
+def _one(store: Schedules, name: str) -> View:
+    try:
+        known = store.get(name)
+    except UnknownSchedule as error:
+        raise NotThere(str(error)) from error
+    zone = known.schedule.local_zone
+    dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
+    may = _may(known)
+    return View([
+        *([Note(f"Set aside: {known.broken}", "danger")] if known.broken else []),
+        Facts(name, _facts(known), name, [button for button in BUTTONS if button.action in may]),
+        Table(
+            "Next, if it were resumed" if known.state == "paused" else "Next",
+            (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clocks")),
+            _next_rows(dues, zone, store.now()), "It is never due again.",
+        ),
+        Table("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No tick yet."),
+    ])  # fmt: skip
+
+
+def _facts(known: Known) -> list[Fact]:
+    schedule = known.schedule
+    said = {key: value for key, value in schedule.as_dict().items() if key not in ("name", "when", "source", "zone")}
+    zone = schedule.local_zone
+    for bound in ("start_at", "end_at"):
+        if bound in said:
+            said[bound] = local_text(said[bound], zone)
+    others = {"misfire": schedule.misfire, "overlap": schedule.overlap, **said}
+    return [
+        Fact("State", known.state, "state"),
+        *([Fact("Paused", known.paused)] if known.paused else []),
+        Fact("When", when_text(schedule)), Fact("Zone", zone),
+        *(Fact(key, shown(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
+          for key, value in others.items()),
+        *([Fact("From", "beat_schedule in the configuration")] if schedule.source == "config" else []),
+        *([Fact("Unfinished run", known.unfinished, "code")] if known.unfinished else []),
+        Fact("Runs", known.runs, "count"), Fact("Missed", known.missed, "count"),
+        Fact("Skipped", known.skipped, "count"), Fact("Failures in a row", known.failures, "count"),
+    ]  # fmt: skip
+
+
+def _next_rows(dues: list[float], zone: str, previous: float) -> list[dict[str, Any]]:
+    rows = []
+    for due_at in dues:
+        clocks = offset_change(due_at, min(previous, due_at), zone)
+        rows.append({"due_at": due_at, "local": local_text(due_at, zone, weekday=True), "clocks": clocks or None})
+        previous = due_at
+    return rows
+
+
+TICK_COLUMNS = (
+    Column("due_at", "Due", "time"), Column("late_seconds", "Late by", "seconds"), Column("state", "State", "state"),
+    Column("took_seconds", "Took", "seconds"), Column("id", "Task id", "code"),
+)  # fmt: skip
+
+
+def _tick_row(tick: Tick, zone: str) -> dict[str, Any]:
+    late_seconds = max(tick.sent_at - tick.due_at, 0.0)
+    hints = {"due_at": local_text(tick.due_at, zone)}
+    return {**tick._asdict(), "late_seconds": late_seconds, "hints": hints}
+
+
+# --- change ----------------------------------------------------------------------------------------
+
+
+def _pause(app: Application, order: Order) -> Done:
+    why = f"paused by hand in Flower by {order.who}" if order.who else "paused by hand in Flower"
+    with app.schedules() as store:
+        return each_of(order, partial(store.pause, why=why), "paused", (TaskappError,))
+
+
+def _resume(app: Application, order: Order) -> Done:
+    with app.schedules() as store:
+        return each_of(order, store.resume, "resumed", (TaskappError,))
+
+
+def _run_now(app: Application, order: Order) -> Done:
+    with app.schedules() as store:
+        return each_of(order, store.run_now, "queued one run of", (TaskappError,))
