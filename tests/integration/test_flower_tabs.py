@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,9 +21,9 @@ from taskapp.redis import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
-from tests.support import RedisServer, eventually, start_flower
+from tests.support import Process, RedisServer, clean_environment, eventually, start_flower
 
-TABS = ("schedules", "dead-letters")
+TABS = ("overview", "queues", "schedules", "dead-letters", "nodes")
 LOGIN = "ada:secret"
 WITH_LOGIN = f"--basic_auth={LOGIN}"
 GITHUB = "flower.views.auth.GithubLoginHandler"
@@ -59,6 +61,19 @@ def ask(url: str, login: str | None = LOGIN, body: Any = None, **headers: str) -
     except urllib.error.HTTPError as error:
         answer = error
     return Answer(answer.status, answer.read().decode(), dict(answer.headers))
+
+
+def run_in(server: RedisServer, directory: Path, code: str) -> None:
+    """Run ``code`` in a process that submits."""
+    environment = clean_environment(
+        TASKAPP_BROKER_URL=server.url, TASKAPP_DATA_DIR=str(directory), PYTHONPATH=str(Path.cwd())
+    )
+    process = Process([sys.executable, "-c", code], directory / "submit.log", environment)
+    assert process.wait(40) == 0, process.output()
+
+
+def cards(answer: Answer) -> dict[str, Any]:
+    return {card["label"]: card["value"] for card in block(answer, "cards")["cards"]}
 
 
 def block(answer: Answer, kind: str) -> dict[str, Any]:
@@ -340,6 +355,71 @@ def test_a_hundred_thousand_schedules_and_letters_are_shown_a_page_at_a_time(
     assert block(ask(f"{with_login}/schedules/data?after={after}"), "table")["rows"][0]["name"] == "job-000050"
 
 
+def test_queues_overview_and_nodes_show_what_is_there_and_what_has_happened(
+    with_login: str, worker: Callable[..., Process], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    node = worker(TASKAPP_INCLUDE="tests.integration.shop")
+    run_in(
+        redis_server, tmp_path,
+        "from taskapp.tasks import add\n"
+        "from tests.integration import shop\n"
+        "assert [add.delay(n, 1).get(timeout=20) for n in range(20)]\n"
+        "shop.unsteady.apply_async((9,), retries=2)\n"
+        f"shop.hold.delay({str(tmp_path / 'release')!r})\n"
+        "add.apply_async((1, 1), countdown=3600)\n",
+    )  # fmt: skip
+
+    def row() -> dict[str, Any]:
+        return block(ask(f"{with_login}/nodes/data"), "table")["rows"][0]
+
+    eventually(lambda: row().get("thread") == [1, 2])
+    assert (row()["state"], row()["held"], row()["may"]) == ("running", 1, ["drain"])
+    assert 0 <= ask(f"{with_login}/nodes/data").json["at"] - row()["seen_at"] < 15
+    eventually(lambda: cards(ask(f"{with_login}/overview/data"))["failed, 1 h"] == 1)
+    assert cards(ask(f"{with_login}/overview/data"))["done, 1 h"] == 20
+    charts = [each for each in ask(f"{with_login}/overview/data").json["blocks"] if each["kind"] == "chart"]
+    assert [len(chart["at"]) for chart in charts] == [60] * 4
+    assert sum(sum(series["values"]) for series in charts[0]["series"]) == 20
+    node.kill()
+    run_in(
+        redis_server, tmp_path,
+        "from taskapp.tasks import add\n"
+        "for n in range(7): add.apply_async((n, 1), queue='low', priority=5)\n"
+        "add.apply_async((1, 1), queue='low')\n",
+    )  # fmt: skip
+    queues = {each["name"]: each for each in block(ask(f"{with_login}/queues/data"), "table")["rows"]}
+    low, default = queues["low"], queues["default"]
+    assert (low["depth"], low["priority_5"], low["priority_0"], low["priority_9"]) == (8, 7, 1, None)
+    assert low["oldest_seconds"] > 0
+    assert default["delayed"] == 1
+    assert 3_500 < default["next_due_at"] - time.time() < 3_601
+
+
+def test_a_node_is_drained_what_runs_finishes_and_what_waits_stays(
+    with_login: str, worker: Callable[..., Process], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    node = worker("-c", "1", TASKAPP_INCLUDE="tests.integration.shop")
+    line, release = tmp_path / "line", tmp_path / "release"
+    run_in(
+        redis_server, tmp_path,
+        "import taskapp.celery\n"
+        "from tests.integration import shop\n"
+        f"shop.hold.si({str(release)!r}).apply_async(link=shop.note.si('done', {str(line)!r}))\n"
+        f"shop.hold.delay({str(release)!r})\n",
+    )  # fmt: skip
+    name = eventually(lambda: [row["node"] for row in block(ask(f"{with_login}/nodes/data"), "table")["rows"]])[0]
+    eventually(lambda: cards(ask(f"{with_login}/nodes/data"))["tasks held"] >= 1)
+
+    done = ask(f"{with_login}/nodes/actions/drain", body={"keys": [name, "nobody@here"]}).json
+
+    assert (done["count"], done["problems"]) == (1, ["'nobody@here' does not run"])
+    eventually(lambda: cards(ask(f"{with_login}/nodes/data"))["draining"] == 1)
+    assert node.returncode is None
+    release.touch()
+    assert node.wait(20) == 0
+    assert redis_server.client.llen("default") == 2  # the one that had not begun, and what follows the one that ran
+
+
 # --- when the broker is away, or another -----------------------------------------------------------
 
 
@@ -376,7 +456,7 @@ def test_with_another_broker_each_tab_says_what_is_not_known(flower: Callable[..
 # --- one file a tab --------------------------------------------------------------------------------
 
 
-def test_one_file_adds_a_tab(flower: Callable[..., str], tmp_path: Any) -> None:
+def test_one_file_adds_a_tab(flower: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "tabs_of_mine").mkdir()
     (tmp_path / "tabs_of_mine" / "workflows.py").write_text(
         "from taskapp.monitor.flower.tab import Tab\n"

@@ -44,18 +44,20 @@ function bars(block, top) {
   })).filter(Boolean);
 }
 
+// A value between two gaps is a dot.
 function lines(block, top) {
   const width = WIDTH / Math.max(block.at.length, 1);
-  return block.series.map((series, index) => {
-    let path = "";
+  return block.series.flatMap((series, index) => {
+    let [line, dots] = ["", ""];
+    const known = (at) => series.values[at] !== null && series.values[at] !== undefined;
     series.values.forEach((value, at) => {
-      if (value === null) return;
-      const isNew = at === 0 || series.values[at - 1] === null;
-      const [x, y] = [(at + 0.5) * width, HEIGHT - (value / top) * HEIGHT];
-      // A value between two gaps is a dot.
-      path += `${isNew ? "M" : "L"}${x} ${y}${isNew ? "h0.01" : ""}`;
+      if (!known(at)) return;
+      const place = `${(at + 0.5) * width} ${HEIGHT - (value / top) * HEIGHT}`;
+      line += `${known(at - 1) ? "L" : "M"}${place}`;
+      if (!known(at - 1) && !known(at + 1)) dots += `M${place}h0.01`;
     });
-    return shape("path", { class: `tab-path ${colour(series, index)}`, d: path });
+    const className = `tab-path ${colour(series, index)}`;
+    return [shape("path", { class: className, d: line }), shape("path", { class: `${className} tab-dots`, d: dots })];
   });
 }
 

@@ -1,0 +1,101 @@
+"""Overview: the last hour by the minute, and what is there now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+from taskapp.application import Application
+from taskapp.broker.snapshot import Snapshot, read_snapshot
+from taskapp.broker.totals import Minute, read_minutes
+from taskapp.monitor.flower.tab import Asked, Tab
+from taskapp.monitor.flower.view import Card, Cards, Chart, Note, Series, Tone, View
+from taskapp.settings import get_settings
+
+MINUTES = 60
+QUEUES_DRAWN = 7
+"""Those with the most; the others are added up."""
+
+
+class OverviewTab(Tab):
+    """Overview."""
+
+    name: ClassVar[str] = "overview"
+    title: ClassVar[str] = "Overview"
+    about: ClassVar[str] = "The last hour, and what is there now."
+    order: ClassVar[int] = 10
+    elsewhere: ClassVar[str] = (
+        "What happened in the last hour is counted only with Redis as the broker. "
+        "The tabs Workers and Tasks show what events have told Flower since it was started."
+    )
+
+    def view(self, app: Application, asked: Asked) -> View:  # noqa: ARG002 - there is nothing to ask for
+        """Return figures and charts."""
+        with app.engine() as lent:
+            now = read_snapshot(lent.link, lent.prefix, get_settings().queues)
+            minutes = read_minutes(lent.link, lent.prefix, MINUTES)
+        has_nodes = any(node.state != "lost" for node in now.nodes)
+        nobody = Note("No node runs, so nothing is done. Start one with: celery -A taskapp worker", "danger")
+        return View([*([] if has_nodes else [nobody]), _cards(now, minutes), *_charts(minutes)], refresh_seconds=3.0)
+
+
+def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:
+    completed, failed = (sum(_number(minute, what) for minute in minutes) for what in ("completed", "failed"))
+    ages = [queue.oldest_seconds for queue in now.queues if queue.oldest_seconds is not None]
+    dead = sum(sum(queue.dead.values()) for queue in now.queues)
+    return Cards([
+        Card("done, 1 min", _number(minutes[-2], "completed"), tone="success"),
+        Card("done, 1 h", completed, tone="success"),
+        Card("failed, 1 h", failed, tone="danger" if failed else ""),
+        Card("failed, %", 100 * failed / (completed + failed) if completed + failed else None, "decimal"),
+        Card("waiting", sum(queue.depth for queue in now.queues), tone="active"),
+        Card("oldest", max(ages, default=None), "seconds"),
+        Card("running", sum(node.held for node in now.nodes), tone="active"),
+        Card("dead letters", dead, tone="danger" if dead else ""),
+    ])  # fmt: skip
+
+
+def _charts(minutes: Sequence[Minute]) -> list[Chart]:
+    at = [float(minute.at) for minute in minutes]
+    tones: dict[str, Tone] = {"failed": "danger", "crashed": "active", "retried": "warning"}
+    return [
+        Chart("Completed a minute", at, _completed(minutes)),
+        Chart("Wait to start, average", at, _waits(minutes), "seconds", "lines"),
+        Chart("Failed and retried a minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
+        Chart("Given to nodes a minute", at, [_series(minutes, "received", "active")]),
+    ]
+
+
+def _number(minute: Minute, what: str) -> int:
+    return sum(number for (each, _), number in minute.tasks.items() if each == what)
+
+
+def _series(minutes: Sequence[Minute], what: str, tone: Tone) -> Series:
+    return Series(what, [_number(minute, what) for minute in minutes], tone)
+
+
+def _completed(minutes: Sequence[Minute]) -> list[Series]:
+    by_queue = [Counter({q: n for (what, q), n in minute.tasks.items() if what == "completed"}) for minute in minutes]
+    drawn = _busiest(by_queue)
+    series = [Series(queue, [each[queue] for each in by_queue]) for queue in drawn]
+    others = [sum(number for queue, number in each.items() if queue not in drawn) for each in by_queue]
+    return [*series, *([Series("others", others)] if any(others) else [])]
+
+
+def _waits(minutes: Sequence[Minute]) -> list[Series]:
+    drawn = _busiest([Counter({queue: number for queue, (number, _) in minute.waits.items()}) for minute in minutes])
+    return [Series(queue, [_average(minute, queue) for minute in minutes]) for queue in drawn]
+
+
+def _average(minute: Minute, queue: str) -> float | None:
+    number, seconds = minute.waits.get(queue, (0, 0.0))
+    return seconds / number if number else None
+
+
+def _busiest(by_minute: Sequence[Counter[str]]) -> list[str]:
+    """Return the queues with the most, in an order that stays: a queue keeps its colour."""
+    total = sum(by_minute, Counter[str]())
+    most = {queue for queue, _ in total.most_common(QUEUES_DRAWN)}
+    known = [queue for queue in get_settings().queues if queue in most]
+    return [*known, *sorted(most.difference(known))]

@@ -1,0 +1,80 @@
+"""Queues: what waits, by priority, for how long; what is delayed, parked and dead."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from taskapp.application import Application
+from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
+from taskapp.monitor.flower.tab import Asked, Tab
+from taskapp.monitor.flower.view import Block, Card, Cards, Column, Table, View
+from taskapp.queues import PRIORITIES
+from taskapp.settings import get_settings
+
+HIGHEST_FIRST = sorted(PRIORITIES, reverse=True)
+COLUMNS = (
+    Column("name", "Queue", "code"), Column("depth", "Waiting", "count"), Column("oldest_seconds", "Oldest", "seconds"),
+    *(Column(f"priority_{priority}", f"P{priority}", "count") for priority in HIGHEST_FIRST),
+    Column("delayed", "Delayed", "count"), Column("next_due_at", "Next due", "time"),
+    Column("parked", "Parked", "count"), Column("dead", "Dead", "count"),
+)  # fmt: skip
+PARKED_COLUMNS = (
+    Column("queue", "Queue", "code"), Column("task", "Task type", "code"), Column("number", "Parked", "count"),
+    Column("oldest_seconds", "Oldest", "seconds"),
+)  # fmt: skip
+
+
+class QueuesTab(Tab):
+    """Queues."""
+
+    name: ClassVar[str] = "queues"
+    title: ClassVar[str] = "Queues"
+    about: ClassVar[str] = "What waits, by priority (9 is taken first), and for how long."
+    order: ClassVar[int] = 20
+    elsewhere: ClassVar[str] = (
+        "Depth by priority, ages, delayed and parked tasks are known only with Redis as the broker. "
+        "The tab Broker shows what is known of queues here."
+    )
+
+    def view(self, app: Application, asked: Asked) -> View:  # noqa: ARG002 - there is nothing to ask for
+        """Return all queues."""
+        with app.engine() as lent:
+            found = read_snapshot(lent.link, lent.prefix, get_settings().queues)
+        ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
+        parked = sum(each.number for queue in found.queues for each in queue.parked.values())
+        dead = sum(sum(queue.dead.values()) for queue in found.queues)
+        blocks: list[Block] = [
+            Cards([
+                Card("waiting", sum(queue.depth for queue in found.queues), tone="active"),
+                Card("oldest", max(ages, default=None), "seconds"),
+                Card("delayed", sum(queue.delayed for queue in found.queues)),
+                Card("parked", parked, tone="warning" if parked else ""),
+                Card("dead letters", dead, tone="danger" if dead else ""),
+            ]),
+            Table("Queues, in the order they are taken", COLUMNS, [_row(found.at, queue) for queue in found.queues],
+                  "There are no queues; name some with TASKAPP_QUEUES.", key="name"),
+        ]  # fmt: skip
+        if parked:
+            blocks.append(Table("Parked: no node has these task types", PARKED_COLUMNS, _parked(found.queues), ""))
+        return View(blocks, refresh_seconds=3.0)
+
+
+def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:
+    waiting = {f"priority_{priority}": each for priority, each in queue.waiting.items()}
+    hints = {
+        key: f"the next one has waited {each.oldest_seconds:.1f} s"
+        for key, each in waiting.items()
+        if each.oldest_seconds is not None
+    }
+    return {
+        "name": queue.name, "depth": queue.depth, "oldest_seconds": queue.oldest_seconds, "hints": hints,
+        **{key: each.depth or None for key, each in waiting.items()}, "delayed": queue.delayed,
+        "next_due_at": now + queue.next_due_seconds if queue.next_due_seconds is not None else None,
+        "parked": sum(each.number for each in queue.parked.values()), "dead": sum(queue.dead.values()),
+    }  # fmt: skip
+
+
+def _parked(queues: list[QueueSnapshot]) -> list[dict[str, Any]]:
+    return [
+        {"queue": queue.name, "task": task, **each._asdict()} for queue in queues for task, each in queue.parked.items()
+    ]
