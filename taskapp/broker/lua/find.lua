@@ -1,0 +1,88 @@
+#!lua flags=allow-oom
+-- Look through a part of a list or a hash for the message of one task; changes nothing.
+-- 3 key, 4 what lies there: 'list', messages; 'parked', the same with 8 bytes of time before each; 'hash', messages by
+-- tag; 'letters', what is known of dead letters by number, their bytes in the hash 9. 5 where to go on ('0' at first;
+-- in a list counted from the left, below 0 from the right), 6 id, 7 and 8 how the id stands in the JSON of other programs.
+-- Answers {where to go on ('' at its end)}, and behind it, if the message was among these, its place and its bytes (of a
+-- letter: what is known of it).
+-- Keeps: a call looks at ENTRIES at most and stops after about BYTES, so that nobody waits long for it. A list is gone
+-- through from the left, where messages are put behind others: those that come meanwhile push what is still to be
+-- looked at further on, those that are taken leave on the right, and nothing is passed over.
+local key, kind, at, id = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local ENTRIES, BYTES, FIRST = 1000, 262144, 4
+local byte, sub, find = string.byte, string.sub, string.find
+local in_letter, of_others = '"id":' .. cjson.encode(id), '"id":""'
+local skipped = kind == 'parked' and 8 or 0 -- bytes before each message
+-- Of each message three bytes are compared first: cutting out its id would make a string of each.
+local length, second, last = #id, byte(id, 2) or 0, byte(id, -1)
+local id_at = 8 + skipped
+
+local function has(text, needle) return find(text, needle, 1, true) ~= nil end
+
+local function is_its(blob, offset)
+  local version = byte(blob, 1 + offset)
+  if version == 1 or (version == 2 and byte(blob, 7 + offset) ~= 0) then
+    return byte(blob, 7 + offset) == length and sub(blob, 8 + offset, 7 + offset + length) == id
+  end
+  return has(blob, ARGV[7]) or has(blob, ARGV[8])
+end
+
+local function is_letter(field, about)
+  if has(about, in_letter) then return true end
+  return has(about, of_others) and is_its(redis.call('HGET', ARGV[9], field) or '', 0)
+end
+
+local bytes, seen = 0, 0
+local function look_at_list(items, first)
+  for position = 1, #items do
+    local blob = items[position]
+    bytes = bytes + #blob
+    local version = byte(blob, 1 + skipped)
+    if version ~= 1 or (byte(blob, id_at - 1) == length and byte(blob, id_at + length - 1) == last
+      and (length == 1 or byte(blob, id_at + 1) == second)) then
+      if is_its(blob, skipped) then return {'', tostring(first + position - 1), blob} end
+    end
+  end
+  seen = seen + #items
+end
+
+local function look_at_hash(fields)
+  for i = 1, #fields, 2 do
+    local field, value = fields[i], fields[i + 1]
+    bytes = bytes + #value
+    if kind == 'letters' and is_letter(field, value) or kind == 'hash' and is_its(value, 0) then
+      return {'', field, value}
+    end
+  end
+  seen = seen + #fields / 2
+end
+
+-- As many as are likely to fit into what is left of the bytes; 0: hardly any, which are left to the next call.
+local function next_count()
+  if seen == 0 then return FIRST end
+  local count = math.min(ENTRIES - seen, floor((BYTES - bytes) * seen / math.max(bytes, 1)))
+  return count >= FIRST and count or 0
+end
+
+local is_list = kind == 'list' or kind == 'parked'
+if redis.call('TYPE', key).ok ~= (is_list and 'list' or 'hash') then return {''} end
+local count = next_count()
+while count > 0 do
+  local hit
+  if is_list then
+    local first = tonumber(at)
+    -- What is counted from the right ends there.
+    local until_ = first < 0 and math.min(first + count - 1, -1) or first + count - 1
+    local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
+    hit = look_at_list(items, first)
+    at = (until_ == -1 or #items == 0 or (first >= 0 and #items < count)) and ''
+      or string.format('%.0f', until_ + 1)
+  else
+    local page = redis.call('HSCAN', key, at, 'COUNT', count)
+    hit = look_at_hash(page[2])
+    at = page[1] == '0' and '' or page[1]
+  end
+  if hit then return hit end
+  count = at == '' and 0 or next_count()
+end
+return {at}
