@@ -24,6 +24,7 @@ from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
+from taskapp.broker.notes import Notes
 from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.form import Form
@@ -40,6 +41,7 @@ from taskapp.errors import (
 )
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis import Link
+from taskapp.results.backend import Results
 from taskapp.schedules.messages import messages_of
 from taskapp.schedules.store import Schedules
 from taskapp.settings import get_settings
@@ -270,8 +272,33 @@ class Application(Celery):
         """
         with self._channel() as channel:
             link, prefix = channel.process.producer.link, channel.global_keyprefix
-            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues))
+            notes = Notes(link, prefix, self._notes_seconds)
+            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues), notes)
             yield Engine(DeadLetters(link, prefix), delayed, link, prefix)
+
+    def open_notes(self) -> Notes | None:
+        """Return the notes on tasks, over a connection of their own; ``None``: neither tasks nor results use Redis.
+
+        Raises:
+            OSError, kombu.exceptions.OperationalError, redis.RedisError: The broker cannot be reached.
+        """
+        if not self.keeps_notes:
+            return None
+        if is_over_redis(self.conf.broker_url):
+            with self._channel() as channel:
+                return Notes(Link(channel.process.connect), channel.global_keyprefix, self._notes_seconds)
+        backend: Any = self.backend
+        prefix = get_settings().key_prefix
+        return Notes(Link(lambda: backend.client.connection_pool.make_connection()), prefix, self._notes_seconds)
+
+    @property
+    def keeps_notes(self) -> bool:
+        """Whether there is a Redis to keep notes on tasks in: the broker, or that of the results."""
+        return is_over_redis(self.conf.broker_url) or isinstance(self.backend, Results)
+
+    @property
+    def _notes_seconds(self) -> int:
+        return int(getattr(self.backend, "expires", None) or 0)
 
     @contextmanager
     def schedules(self) -> Iterator[Schedules]:

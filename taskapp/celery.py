@@ -270,6 +270,7 @@ app = Application(
     "taskapp",
     loader=Loader,
     amqp="taskapp.application:Amqp",
+    control="taskapp.client.control:Control",
     events="taskapp.worker.events:Events",
     task_cls="taskapp.worker.task:Task",
 )

@@ -48,6 +48,13 @@ KEYS: dict[str, str] = {
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>
+    # one a task, where something is worth it
+    "task": "<P>taskapp:task:<X>",  # hash: progress, revoked_at, cancelled_at
+    "task_retries": "<P>taskapp:task:<X>:retries",  # list of JSON: the runs that asked for another
+    "task_log": "<P>taskapp:task:<X>:log",  # stream: its last log lines
+    "task_logs": "<P>taskapp:task_logs",  # sorted set: id of a task with log lines -> when the last was written
+    # one a process that takes notes on tasks
+    "scribe": "<P>taskapp:scribe:<X>",  # string: number of its last batch
     # one a submitting process
     "producer": "<P>taskapp:producer:<X>",  # string: number of its last push, or "closed"
     # one a chord

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from taskapp.broker.clock import Clock, Reading, steady_ms
 from taskapp.broker.envelope import unseal
+from taskapp.broker.notes import Notes
 from taskapp.redis import Keys, Link
 
 PAGE = 500
@@ -24,13 +25,14 @@ class Delayed(NamedTuple):
 
 
 class DelayedMessages:
-    """The delayed messages of some queues."""
+    """The delayed messages of some queues; which of them were cancelled is noted in ``notes``, if it is given."""
 
-    def __init__(self, link: Link, prefix: str, queues: tuple[str, ...]) -> None:
+    def __init__(self, link: Link, prefix: str, queues: tuple[str, ...], notes: Notes | None = None) -> None:
         self._link = link
         self._prefix = prefix
         self._keys = Keys(prefix)
         self._queues = queues
+        self._notes = notes
         self._clock = Clock()
 
     def count(self) -> dict[str, int]:
@@ -58,7 +60,10 @@ class DelayedMessages:
 
     def cancel(self, message_id: str) -> bool:
         """Take a message away for good; say whether it was there."""
-        return any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
+        was_there = any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
+        if was_there and self._notes is not None:
+            self._notes.cancelled(message_id)
+        return was_there
 
     def reschedule(self, message_id: str, delay_seconds: float) -> bool:
         """Make a message due in ``delay_seconds`` from now; say whether it was there."""

@@ -15,6 +15,7 @@ COMMANDS = {
     "up": "taskapp.cli.up:up",
     "top": "taskapp.cli.top:top",
     "exporter": "taskapp.cli.exporter:exporter",
+    "task": "taskapp.cli.task:task",
     "dead": "taskapp.cli.dead:dead",
     "delayed": "taskapp.cli.delayed:delayed",
     "schedules": "taskapp.cli.schedules.group:schedules",

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, partial
+from time import time
 from typing import Any
 
 from celery import states
@@ -28,8 +29,12 @@ from taskapp.results.waiting import ResultConsumer
 
 _to_json = JSONEncoder().encode
 
+SENT_AT_HEADER = "taskapp_sent_at"
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
+
+BEGUN_MOST = 200_000
+"""Of how many runs that were shown as started the time is kept until they end."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,8 @@ class Results(Chords):
         self.thread_safe = True
         self._store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
         self._started = StartedWriter(self._write_started)
+        self._begun: dict[str, float] = {}
+        """Task id to when its run began, Unix seconds, of those that were shown as started."""
         self._is_child = False
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
@@ -172,6 +179,9 @@ class Results(Chords):
 
     def _write_started(self, arguments: Any) -> None:
         """Write a STARTED that was held; one that cannot be written is of no use later."""
+        self._begun[arguments[0]] = time() - self.started_after_seconds
+        if len(self._begun) > BEGUN_MOST:
+            self._begun.pop(next(iter(self._begun)), None)
         try:
             self._write(self._record(*arguments), retry_seconds=0)
         except Exception as error:  # noqa: BLE001 - arguments of a running task may change while they are encoded
@@ -181,6 +191,8 @@ class Results(Chords):
         fence = fence_of(request, task_id, with_lease=self._keeps_claim(request))
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
+        if self._begun:
+            meta |= self._times(task_id, state, request)
         if fence.run > 0:
             meta = {"status": state, "run": fence.run, **meta}  # where ``store.lua`` looks for it
         value = self.encode(meta)
@@ -189,6 +201,14 @@ class Results(Chords):
         keep_seconds = self.failure_expires if state == states.FAILURE else self.expires
         is_final = state in states.READY_STATES
         return Record(task_id, self._task_prefix + task_id.encode(), value, keep_seconds or 0, is_final, fence)
+
+    def _times(self, task_id: str, state: str, request: Any) -> dict[str, float]:
+        """Return when a run that was shown as started began, and when its task was submitted."""
+        began_at = self._begun.get(task_id) if state == states.STARTED else self._begun.pop(task_id, None)
+        if began_at is None:
+            return {}
+        sent_at = getattr(request, "__dict__", {}).get(SENT_AT_HEADER)
+        return {"started_at": round(began_at, 3)} | ({} if sent_at is None else {"sent_at": sent_at})
 
     @cached_property
     def _task_prefix(self) -> bytes:

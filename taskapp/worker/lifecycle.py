@@ -27,7 +27,9 @@ from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.prefork import TaskPool as PreforkPool
+from taskapp.worker.scribe import finish_writing
 from taskapp.worker.status import Reporter
+from taskapp.worker.task_log import install_task_log
 from taskapp.worker.turn import Turn
 
 logger = get_logger(__name__)
@@ -159,6 +161,12 @@ def give_all_back(sender: Any, **_: Any) -> None:
     if later is not None:
         later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
     process.close_nodes()
+    finish_writing()
+
+
+def finish_in_child(**_: Any) -> None:
+    """Write what the tasks of a child process said last."""
+    finish_writing()
 
 
 def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signal
@@ -173,4 +181,6 @@ def install(app: Any) -> None:
     signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
+    signals.celeryd_after_setup.connect(install_task_log, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)
+    signals.worker_process_shutdown.connect(finish_in_child, weak=False)

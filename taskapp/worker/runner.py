@@ -49,6 +49,7 @@ from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.settlement import collecting
 from taskapp.worker.coroutines import Stopped, run_to_end
 from taskapp.worker.failures import as_failure
+from taskapp.worker.progress import note_retry
 from taskapp.worker.task import Task
 
 # The stubs lack these.
@@ -290,6 +291,7 @@ class Runner:
         if isinstance(error, Retry):
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
+            note_retry(request, error.exc, self.hostname)
             return self._report(request, error, states.RETRY)
         return self._report(request, as_failure(error), states.FAILURE)
 

@@ -20,6 +20,7 @@ from taskapp.worker.body import checked
 from taskapp.worker.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.payload import Payload
+from taskapp.worker.progress import say_progress
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Those of ``apply_async`` that may be given by position."""
@@ -209,6 +210,23 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
             return form.submit(*self._checked_call(args, kwargs, options), task_id)
 
         return submit
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this run is, for ``taskapp task show``; waits for nothing, on whatever thread or loop.
+
+        Say it as often as you like: it is written at most four times a second, the first and the last word always.
+        Does nothing where no worker runs the task.
+
+        Args:
+            done: How much is done: rows, bytes, percent.
+            total: How much there is; ``None``: nobody knows.
+            note: What it is at now, in up to 500 characters.
+
+        Raises:
+            TypeError: ``done`` or ``total`` is no number.
+            ValueError: One of them is not finite.
+        """
+        say_progress(self.request, done, total, note)
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
         """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""

@@ -1,0 +1,40 @@
+"""Celery's remote control, which notes whose tasks were revoked: nodes keep that in memory, and tell nobody."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.app import control
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+# The stubs lack half of it.
+_Control: Any = control.Control
+
+
+class Control(_Control):
+    """Remote control."""
+
+    app: Any
+
+    def broadcast(
+        self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any
+    ) -> Any:
+        """Send a command to nodes, as Celery does; note a ``revoke`` that all of them get."""
+        answer = super().broadcast(command, arguments, destination, *rest, **options)
+        if command == "revoke" and destination is None:
+            task_ids = {**(arguments or {}), **options}.get("task_id") or ()
+            self._note([task_ids] if isinstance(task_ids, str) else [str(one) for one in task_ids])
+        return answer
+
+    def _note(self, task_ids: list[str]) -> None:
+        try:
+            notes = self.app.open_notes()
+            if notes is not None:
+                notes.revoked(task_ids)
+                notes.close()
+        except (RedisError, OSError, OperationalError) as error:
+            logger.warning("that %d tasks were revoked could not be noted: %s", len(task_ids), error)

@@ -1,0 +1,27 @@
+"""Errors about single tasks that somebody asks for."""
+
+from __future__ import annotations
+
+from taskapp.errors import TaskappError
+
+
+class NoSuchTask(TaskappError):
+    """An id of which there is neither a message nor a result."""
+
+    def __init__(self, task_id: str, kept_seconds: int) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"no task with the id {task_id!r} waits, runs or has a result; check the id, and that TASKAPP_BROKER_URL "
+            f"and TASKAPP_KEY_PREFIX are those of its node (results are kept for {kept_seconds} s, see "
+            "TASKAPP_RESULT_EXPIRES_SECONDS, and not at all where they are ignored)"
+        )
+
+
+class NoTaskLogs(TaskappError):
+    """Log lines of tasks, asked for where there is no Redis that could keep them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "log lines of tasks are kept in Redis, and neither tasks nor results use one; "
+            "set TASKAPP_RESULT_URL to a Redis, for nodes and here"
+        )

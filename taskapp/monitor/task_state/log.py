@@ -1,0 +1,110 @@
+"""The log lines of a task, now and as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic, sleep
+from typing import Any
+
+from celery import states
+from redis.exceptions import RedisError
+
+from taskapp.broker.notes import LINES_AT_ONCE, Line, Notes
+from taskapp.errors.tasks import NoTaskLogs
+from taskapp.monitor.task_state.outcome import read_outcome
+from taskapp.monitor.task_state.reading import task_state
+
+WAIT_SECONDS = 0.5
+LATE_SECONDS = 1.0
+"""How long after the end of a task a line of it may still come: nodes write a few times a second."""
+STATE_SECONDS = 2.0
+"""How often to look whether a task that leaves no result has ended; more seldom where that takes long."""
+PATIENCE_SECONDS = 60.0
+
+
+def log_lines(task_id: str, app: Any = None) -> list[Line]:
+    """Return the log lines that are kept of ``task_id``, the first first.
+
+    Raises:
+        NoTaskLogs: Neither tasks nor results use Redis.
+        redis.RedisError, OSError, kombu.exceptions.OperationalError: The server cannot be reached.
+    """
+    notes = _open(app or _own_app())
+    try:
+        found: list[Line] = []
+        while page := notes.lines(task_id, found[-1].position if found else "-"):
+            found += page
+            if len(page) < LINES_AT_ONCE:
+                break
+        return found
+    finally:
+        notes.close()
+
+
+def follow_log(task_id: str, app: Any = None) -> Iterator[Line]:
+    """Yield the log lines of ``task_id``, those to come as they come, until the task has ended.
+
+    A server that is away is waited for up to a minute.
+
+    Raises:
+        NoTaskLogs: Neither tasks nor results use Redis.
+        redis.RedisError, OSError, kombu.exceptions.OperationalError: The server cannot be reached.
+    """
+    follower = _Follower(task_id, app or _own_app())
+    try:
+        yield from follower.lines()
+    finally:
+        follower.notes.close()
+
+
+class _Follower:
+    def __init__(self, task_id: str, app: Any) -> None:
+        self._task_id, self._app = task_id, app
+        self.notes = _open(app)
+        self._last = "-"
+        self._look_at = 0.0
+        self._ends_at = float("inf")
+
+    def lines(self) -> Iterator[Line]:
+        away_since = None
+        while True:
+            try:
+                page = self.notes.lines(self._task_id, self._last, wait_seconds=WAIT_SECONDS)
+                is_over = not page and self._has_ended()
+            except RedisError:
+                away_since = away_since or monotonic()
+                if monotonic() > away_since + PATIENCE_SECONDS:
+                    raise
+                sleep(WAIT_SECONDS)
+                continue
+            away_since = None
+            for line in page:
+                self._last = line.position
+                yield line
+            if is_over:
+                return
+
+    def _has_ended(self) -> bool:
+        """Say whether the task has ended, so long ago that all its lines are here."""
+        if read_outcome(self._app, self._task_id).state in states.READY_STATES:
+            self._ends_at = min(self._ends_at, monotonic() + LATE_SECONDS)
+        elif monotonic() >= self._look_at:
+            began_at = monotonic()
+            state = task_state(self._task_id, self._app).state
+            self._look_at = monotonic() + max(STATE_SECONDS, 5 * (monotonic() - began_at))
+            is_over = state.is_final or state == "unknown"
+            self._ends_at = min(self._ends_at, monotonic() + LATE_SECONDS) if is_over else float("inf")
+        return monotonic() >= self._ends_at
+
+
+def _open(app: Any) -> Notes:
+    notes: Notes | None = app.open_notes()
+    if notes is None:
+        raise NoTaskLogs
+    return notes
+
+
+def _own_app() -> Any:
+    from taskapp.celery import app
+
+    return app
