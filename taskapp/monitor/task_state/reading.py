@@ -123,7 +123,8 @@ def _state(known: Known) -> State:
     if found is None:
         return _state_without_message(known)
     if found.place is Place.LEASED:
-        return State.RUNNING
+        # What a node was told not to run it discards: first the result is there, then the message goes.
+        return State.CANCELLED if outcome.state == states.REVOKED else State.RUNNING
     if found.place is Place.DEAD:
         return State.DEAD
     if known.noted.revoked_at is not None:
