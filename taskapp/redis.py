@@ -48,6 +48,7 @@ KEYS: dict[str, str] = {
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>
+    "revoked": "<P>taskapp:revoked",  # sorted set: id of a task that was revoked -> when
     # one a task, where something is worth it
     "task": "<P>taskapp:task:<X>",  # hash: progress, revoked_at, cancelled_at
     "task_retries": "<P>taskapp:task:<X>:retries",  # list of JSON: the runs that asked for another

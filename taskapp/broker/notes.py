@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 from taskapp.redis import Keys, Link, all_answered
 
 LINES_AT_ONCE = 1_000
+REVOKED_MOST = 50_000
+"""As many as a node of Celery keeps in mind."""
 
 Step = tuple[Literal["P", "R", "L"], str, bytes]
 """What is noted, of which task, as JSON; see ``note.lua``."""
@@ -122,8 +124,19 @@ class Notes:
         self._link.run("note", self._prefix, 0, scribe, number, self._keep_seconds, lines_most, *parts)
 
     def revoked(self, task_ids: Sequence[str]) -> None:
-        """Note that nodes were told not to run these tasks."""
+        """Note that nodes are told not to run these tasks; kept for nodes that do not listen now."""
+        now, key = time(), self._keys("revoked")
+        commands: list[tuple[Any, ...]] = [("ZADD", key, repr(now), task_id) for task_id in task_ids]
+        commands.append(("ZREMRANGEBYRANK", key, 0, -REVOKED_MOST - 1))
+        if self._keep_seconds:
+            commands.append(("ZREMRANGEBYSCORE", key, "-inf", repr(now - self._keep_seconds)))
+        all_answered(self._link.pipeline(commands))
         self._stamp("revoked_at", task_ids)
+
+    def revoked_ids(self) -> list[tuple[str, float]]:
+        """Return what was revoked, and when (Unix seconds): as far back as notes are kept."""
+        flat = self._link.command("ZRANGE", self._keys("revoked"), 0, -1, "WITHSCORES")
+        return [(one.decode(), float(at)) for one, at in zip(flat[::2], flat[1::2], strict=True)]
 
     def cancelled(self, task_id: str) -> None:
         """Note that a task's delayed message was taken away."""

@@ -1,4 +1,4 @@
-"""Celery's remote control, which notes whose tasks were revoked: nodes keep that in memory, and tell nobody."""
+"""Celery's remote control, which notes what was revoked: nodes keep that in memory, and those to come know nothing."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Control(_Control):
         self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any
     ) -> Any:
         """Send a command to nodes, as Celery does; note a ``revoke`` that all of them get."""
-        answer = super().broadcast(command, arguments, destination, *rest, **options)
         if command == "revoke" and destination is None:
             task_ids = {**(arguments or {}), **options}.get("task_id") or ()
+            # Before nodes hear of it: who begins to listen in between reads it.
             self._note([task_ids] if isinstance(task_ids, str) else [str(one) for one in task_ids])
-        return answer
+        return super().broadcast(command, arguments, destination, *rest, **options)
 
     def _note(self, task_ids: list[str]) -> None:
         try:

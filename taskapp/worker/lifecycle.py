@@ -27,6 +27,7 @@ from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.prefork import TaskPool as PreforkPool
+from taskapp.worker.revoked import LearnRevoked
 from taskapp.worker.scribe import finish_writing
 from taskapp.worker.status import Reporter
 from taskapp.worker.task_log import install_task_log
@@ -176,7 +177,7 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 
 def install(app: Any) -> None:
     """Connect all of this to the workers of ``app``."""
-    app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes))
+    app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes, LearnRevoked))
     signals.worker_init.connect(describe_worker, weak=False)
     signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
