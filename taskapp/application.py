@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
+from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.notes import Notes
 from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
@@ -124,8 +125,9 @@ class Application(Celery):
         if form is not None:
             return form.submit(args, kwargs, options["task_id"])
         arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
+        headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
         with self.lend_producer(options.get("producer")) as producer:
-            return super().send_task(name, args, kwargs, **{**options, "producer": producer})
+            return super().send_task(name, args, kwargs, **{**options, "producer": producer, "headers": headers})
 
     def submit(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Send a task of our ``Task`` for which no options are given; errors as with ``send_task``."""

@@ -24,7 +24,6 @@ from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
 from taskapp.broker.settlement import Settlement
-from taskapp.broker.totals import CountedRun
 from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
@@ -43,7 +42,7 @@ class Node:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park", "count"))
+        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
         """The connection to watch: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
@@ -294,10 +293,6 @@ class Node:
     def count(self, name: str) -> None:
         """Count what is not kept: ``expired``, ``revoked``."""
         self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
-
-    def count_run(self, queue: str, run: CountedRun) -> None:
-        """Count the end of a run that settles nothing: its message was acknowledged before."""
-        self._send("count", (self._options.prefix, self.clock.predicted_ms(), queue, *run), self._ignore)
 
     def publish(self, commands: Sequence[tuple[Any, ...]]) -> bool:
         """Send plain commands nobody waits for; say whether they went out."""

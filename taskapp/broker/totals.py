@@ -44,6 +44,11 @@ class CountedRun(NamedTuple):
     wait_us: int
 
 
+def as_text(run: CountedRun) -> bytes:
+    """Return ``run`` as ``note.lua`` reads it."""
+    return BAR.join(map(str, run)).encode(errors="replace")
+
+
 def never_ran(task: str, what: str) -> CountedRun:
     """Return what is counted of a task that ended without a run."""
     return CountedRun(task, what, *NEITHER, *NEITHER)

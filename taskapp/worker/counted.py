@@ -20,7 +20,7 @@ def counted(request: Any, state: str, engine_now: float) -> CountedRun:
     Args:
         request: Of the run, see ``Request``; one that never began has no ``time_start``.
         state: How it ended, in Celery's words.
-        engine_now: The engine's time, Unix seconds.
+        engine_now: The time by the clock of who submitted it, Unix seconds: the engine's, or this machine's.
     """
     started_at = request.time_start
     if not started_at:
@@ -39,4 +39,4 @@ def _wait(headers: dict[str, Any], started_at: float) -> tuple[str, int]:
 
 
 def _was_delivered_before(headers: dict[str, Any]) -> bool:
-    return bool(headers["properties"].get("deliveries"))
+    return bool((headers.get("delivery_info") or {}).get("redelivered"))

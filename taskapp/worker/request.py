@@ -33,6 +33,7 @@ from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
+from taskapp.worker.scribe import scribe
 
 # The stubs lack half of both.
 _Stock: Any = stock.Request
@@ -286,18 +287,18 @@ class Request(_Stock):
         """Return what is counted of its end; ``None``: it is still to come."""
         if fate.state == "STARTED":
             return None
-        state = "RETRY" if self._is_retried else fate.state
-        return counted(self, state, self.message.channel.process.node.clock.now_ms() / 1_000)
+        clock = self.message.channel.process.node.clock if self._is_claimed() else None
+        return counted(self, "RETRY" if self._is_retried else fate.state, clock.now_ms() / 1_000 if clock else time())
 
     def _count_acknowledged(self) -> None:
-        """Count the end of a run whose message was acknowledged as it began."""
-        if not self._is_claimed() or self._task.acks_late or self._is_counted:
+        """Count the end of a run that settles no claim: acknowledged as it began, or of another broker."""
+        if self._is_counted or (self._is_claimed() and self._task.acks_late):
             return
         self._is_counted = True
         state = "SUCCESS" if self._ended_by is None else self._state()
         run = self._counted(Fate(state=state))
         if run is not None:
-            self.message.channel.process.node.count_run(self._delivery_info["routing_key"], run)
+            scribe().count(self._delivery_info.get("routing_key") or "", run)
 
     def _end_of_tick(self, fate: Fate, settlement: Settlement) -> EndOfTick | None:
         """Return what its schedule is to hear; ``None``: the run goes on, as a retry or a replacement."""
@@ -334,6 +335,7 @@ class Request(_Stock):
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give back or bury; a run whose process died counts as a crash."""
         if self.acknowledged or not self._is_claimed():
+            self._is_counted = self._is_counted or requeue  # it did not end, it goes back
             super().reject(requeue)
             return
         if requeue:

@@ -3,7 +3,7 @@
     progress(), log lines, retries ──► kept here ──► a few times a second, together ──► Redis
 
 What is said between two writes replaces what was said before (progress), or joins it (lines). While the
-server is away the latest of it is kept, within bounds.
+server is away the latest of it is kept, within bounds. Ends of runs that settle no claim are counted here, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.broker.notes import Notes, Step
+from taskapp.broker.totals import CountedRun, as_text
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.settings import get_settings
 
@@ -34,6 +35,8 @@ STEPS_AT_ONCE = 200
 LINES_MOST = 5_000
 """How many lines of all tasks of a process are kept until they are written; the rest is dropped, and counted."""
 RETRIES_MOST = 1_000
+RUNS_MOST = 100_000
+"""How many ends of runs are kept until they are counted."""
 
 
 class Scribe:
@@ -53,6 +56,7 @@ class Scribe:
         self._thread: threading.Thread | None = None
         self._progress: dict[str, bytes] = {}
         self._retries: deque[Step] = deque(maxlen=RETRIES_MOST)
+        self._runs: deque[Step] = deque(maxlen=RUNS_MOST)
         self._lines: dict[str, deque[bytes]] = {}
         self._line_count = self._dropped = 0
         self._is_idle = True
@@ -73,6 +77,14 @@ class Scribe:
             return
         with self._lock:
             self._retries.append(("R", task_id, text))
+        self._wake()
+
+    def count(self, queue: str, run: CountedRun) -> None:
+        """Count the end of a run that settles no claim."""
+        if self._has_nowhere_to_write:
+            return
+        with self._lock:
+            self._runs.append(("K", queue, as_text(run)))
         self._wake()
 
     def line(self, task_id: str, text: bytes) -> None:
@@ -150,10 +162,11 @@ class Scribe:
             progress, self._progress = self._progress, {}
             lines, self._lines, self._line_count = self._lines, {}, 0
             retries, self._retries = self._retries, deque(maxlen=RETRIES_MOST)
+            runs, self._runs = self._runs, deque(maxlen=RUNS_MOST)
             dropped, self._dropped = self._dropped, 0
         if dropped:
             logger.warning("%d log lines of tasks were not kept: too many at once", dropped)
-        steps: list[Step] = list(retries)
+        steps: list[Step] = [*runs, *retries]
         for task_id, texts in lines.items():
             steps += [("L", task_id, text) for text in texts]
         steps += [("P", task_id, text) for task_id, text in progress.items()]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from taskapp.broker.message_format import SENT_AT_HEADER, pack_task
+from taskapp.broker.notes import Notes, Step
 from taskapp.broker.options import Options, Role
 from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
-from taskapp.broker.totals import NEITHER, CountedRun, read_minutes, read_totals, run_bucket, wait_bucket
+from taskapp.broker.totals import NEITHER, CountedRun, as_text, read_minutes, read_totals, run_bucket, wait_bucket
 from tests.engine.bench import Bench, TestNode, leaving
 from tests.support import RedisServer, eventually
 
@@ -187,8 +188,11 @@ def test_runs_are_counted_in_the_step_that_settles_them_and_stale_ones_are_not(e
 
 
 def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
-    for number in range(250):
-        bench.link.run("count", "", 0, "q1", *CountedRun(f"shop.{number}", "completed", *NEITHER, *NEITHER))
+    runs = [as_text(CountedRun(f"shop.{number}", "completed", *NEITHER, *NEITHER)) for number in range(250)]
+    steps: list[Step] = [("K", "q1", text) for text in runs]
+    notes = Notes(bench.link, "", 60)
+    for _ in range(2):  # the second time it was written before
+        notes.write("a scribe", 1, steps, 10)
 
     tasks = read_totals(bench.link, "").tasks
     assert len(tasks) == 201

@@ -3,6 +3,7 @@
 --   'P', id, progress           in the place of what was there
 --   'R', id, why it is retried  behind the others
 --   'L', id, log line           the same
+--   'K', queue, end of a run    counted, as of the step of that name of settle
 -- Answers 1, or 0 for a batch that was written before.
 -- Keeps: a batch is written once; what is kept of a task, and of how many tasks lines are kept, is bounded. A full Redis
 -- refuses all of it.
@@ -24,6 +25,10 @@ for i = 7, #ARGV, 3 do
   elseif step == 'L' then
     redis.call('XADD', key_task_log(id), 'MAXLEN', lines_most, '*', 'line', text)
     logged[id] = true
+  elseif step == 'K' then
+    local parts = {}
+    for part in string.gmatch(text .. BAR, '([^' .. BAR .. ']*)' .. BAR) do parts[#parts + 1] = part end
+    count_run(id, unpack(parts))
   end
 end
 
@@ -42,4 +47,5 @@ if next(logged) then
     for i = 1, #oldest, 2 do redis.call('DEL', key_task_log(oldest[i])) end
   end
 end
+write_totals()
 return 1
