@@ -149,13 +149,19 @@ class Search:
             hit = self._scan(self._keys("leased", _text(epoch)), "hash", wanted)
             if hit is not None:
                 _, priority, queue = hit[0].split(":", 2)
-                name = self._link.command("HGET", self._keys("node", _text(epoch)), "name") or b""
                 is_lost = float(ends) <= self._now_ms()
                 return Found(
                     Place.LEASED, queue, int(priority), unseal(hit[1]), float(ends) / 1_000, _text(epoch),
-                    name.decode(errors="replace"), is_lost,
+                    self._name_of(epoch), is_lost,
                 )  # fmt: skip
         return None
+
+    def _name_of(self, epoch: bytes) -> str:
+        about = self._link.command("HGET", self._keys("nodes"), epoch)
+        try:
+            return str(json.loads(about)["name"]) if about else ""
+        except (ValueError, KeyError, TypeError):
+            return ""
 
     def _dead(self, wanted: _Wanted, queues: list[str]) -> Found | None:
         letters = DeadLetters(self._link, self._prefix)

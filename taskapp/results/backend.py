@@ -19,6 +19,7 @@ from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 
+from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
@@ -29,7 +30,6 @@ from taskapp.results.waiting import ResultConsumer
 
 _to_json = JSONEncoder().encode
 
-SENT_AT_HEADER = "taskapp_sent_at"
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
 

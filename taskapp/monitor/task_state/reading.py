@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from celery import states
 
-from taskapp.broker.message_format import Unreadable, unpack
+from taskapp.broker.message_format import SENT_AT_HEADER, Unreadable, unpack
 from taskapp.broker.notes import Noted
-from taskapp.broker.search import Found, Place
+from taskapp.broker.search import Found, Place, Search
 from taskapp.errors import NoEngine
 from taskapp.monitor.task_state.outcome import Outcome, read_outcome
 from taskapp.monitor.task_state.states import Moment, State, TaskState
-from taskapp.results.backend import SENT_AT_HEADER
+from taskapp.settings import get_settings
 
 STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
 FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
@@ -60,7 +60,7 @@ def _look(app: Any, task_id: str) -> Known:
     if outcome.state != states.SUCCESS:
         try:
             with app.engine() as lent:
-                found = lent.search.find(task_id)
+                found = Search(lent.link, lent.prefix, get_settings().queues).find(task_id)
         except NoEngine:
             sees_messages = False
         # It may have ended meanwhile: the result comes with the end of the message, in one step.
