@@ -11,7 +11,7 @@ const BUSY = new Set(["draining", "paused", "QUEUED", "WAITING", "STARTED", "RET
 export function h(name, attributes, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (value !== "" && value !== null && value !== undefined && value !== false) {
+    if (value !== null && value !== undefined && value !== false) {
       element.setAttribute(key, value === true ? "" : value);
     }
   }
