@@ -69,6 +69,11 @@ class DeadLetters:
         """Return up to ``limit`` letters without their messages, see ``DeadPages.page``."""
         return DeadPages(self._link, self._prefix, sorted(self.count())).page(wanted, cursor, limit)
 
+    def now(self) -> float:
+        """Return the engine's time, Unix seconds: ``buried_at`` is by the same clock."""
+        (seconds, micros), offset_ms = self._link.pipeline([("TIME",), ("HGET", self._keys("clock"), "offset")])
+        return int(seconds) + int(micros) / 1_000_000 + float(offset_ms or 0) / 1_000
+
     def get(self, queue: str, number: int) -> DeadLetter | None:
         """Return one letter."""
         return next(iter(self._read(queue, [number])), None)

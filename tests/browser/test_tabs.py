@@ -310,12 +310,14 @@ def test_below_a_prefix_pages_draw_and_act(
 # --- others ----------------------------------------------------------------------------------------
 
 ATTACK = """<!doctype html><title>evil</title>
-<form id=f method=post enctype=text/plain action="{target}"><input name='{{"keys":["nightly"],"x":"' value='"}}'></form>
+<form id=f method=post enctype=text/plain action="{target}">
+<input name='{{"keys":["nightly"],"x":"' value='"}}'></form>
 <script>
 fetch("{target}", {{method: "POST", mode: "no-cors", credentials: "include",
   body: '{{"keys":["nightly"]}}'}})
   .then(() => fetch("{target}", {{method: "POST", credentials: "include", body: '{{"keys":["nightly"]}}',
-    headers: {{"Content-Type": "application/json"}}}})).catch(() => 0).then(() => document.getElementById("f").submit());
+    headers: {{"Content-Type": "application/json"}}}}))
+  .catch(() => 0).then(() => document.getElementById("f").submit());
 </script>"""
 
 

@@ -73,7 +73,7 @@ class _Json(_TabHandler):
         if status_code == 401:
             super().write_error(status_code, **about)
             return
-        said = error.sentence if isinstance(error, Problem) else getattr(error, "log_message", None)
+        said = error.get_message() if isinstance(error, HTTPError) else None
         self.set_status(status_code)
         self.answer({"error": said or "something went wrong here; see the log of Flower"})
 
@@ -93,7 +93,7 @@ class TabData(_Json):
             view = await self.source.call(partial(self.tab.view, self.capp, asked))
         except NoEngine:
             view = View([Note(self.tab.elsewhere)], refresh_seconds=60.0)
-        self.answer({"at": time.time(), **as_json(view)})
+        self.answer({**as_json(view), "at": view.at or time.time()})
 
 
 class TabAction(_Json):

@@ -27,7 +27,6 @@ class Problem(HTTPError):
     """Why there is no answer; shown to people as it is."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        self.sentence = sentence
         super().__init__(status, "%s", sentence)
 
 

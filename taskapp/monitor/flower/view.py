@@ -169,6 +169,8 @@ class View:
     """All that a tab shows, from top to bottom."""
 
     blocks: Sequence[Block]
+    at: float | None = None
+    """When it was so, Unix seconds by the clock that its times are of; ``None``: by this machine's."""
     refresh_seconds: float = 5.0
 
 

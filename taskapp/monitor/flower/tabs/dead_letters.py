@@ -61,7 +61,8 @@ def _wanted(asked: Asked, until: float = 0.0) -> Wanted:
 
 
 def _list(letters: DeadLetters, asked: Asked) -> View:
-    counts = letters.count()
+    # Before they are read: none that comes later is taken for one that was seen.
+    at, counts = letters.now(), letters.count()
     queues = sorted({*get_settings().queues, *(queue for queue, _ in counts)})
     found = letters.page(_wanted(asked), asked["after"], ROWS)
     by_reason = {reason: sum(n for (_, why), n in counts.items() if why == reason) for reason in REASONS}
@@ -76,7 +77,7 @@ def _list(letters: DeadLetters, asked: Asked) -> View:
             f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(letter) for letter in found.letters],
             _empty(sum(counts.values()), found), key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
         ),
-    ])  # fmt: skip
+    ], at)  # fmt: skip
 
 
 def _row(letter: Listed) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _one(letters: DeadLetters, name: str) -> View:
         ], name, BUTTONS),
         Text("Error", letter.error),
         *_arguments(letter),
-    ], refresh_seconds=30.0)  # fmt: skip
+    ], letters.now(), refresh_seconds=30.0)  # fmt: skip
 
 
 def _arguments(letter: DeadLetter) -> list[Text]:

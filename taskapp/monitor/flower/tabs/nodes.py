@@ -56,7 +56,7 @@ class NodesTab(Tab):
                 "No node runs, so nothing is done. Start one with: celery -A taskapp worker",
                 key="node", buttons=[DRAIN],
             ),
-        ], refresh_seconds=3.0)  # fmt: skip
+        ], found.at, 3.0)  # fmt: skip
 
     @property
     def actions(self) -> Mapping[str, Action]:

@@ -37,7 +37,7 @@ class OverviewTab(Tab):
             minutes = read_minutes(lent.link, lent.prefix, MINUTES)
         has_nodes = any(node.state != "lost" for node in now.nodes)
         nobody = Note("No node runs, so nothing is done. Start one with: celery -A taskapp worker", "danger")
-        return View([*([] if has_nodes else [nobody]), _cards(now, minutes), *_charts(minutes)], refresh_seconds=3.0)
+        return View([*([] if has_nodes else [nobody]), _cards(now, minutes), *_charts(minutes)], now.at, 3.0)
 
 
 def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:

@@ -56,7 +56,7 @@ class QueuesTab(Tab):
         ]  # fmt: skip
         if parked:
             blocks.append(Table("Parked: no node has these task types", PARKED_COLUMNS, _parked(found.queues), ""))
-        return View(blocks, refresh_seconds=3.0)
+        return View(blocks, found.at, 3.0)
 
 
 def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:

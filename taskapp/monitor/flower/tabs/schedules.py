@@ -86,7 +86,7 @@ def _list(store: Schedules, asked: Asked) -> View:
             COLUMNS, [_row(known) for known in found.schedules], _empty(overview.total, found.cursor),
             key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
         ),
-    ])  # fmt: skip
+    ], store.now())  # fmt: skip
 
 
 COLUMNS = (
@@ -136,17 +136,17 @@ def _one(store: Schedules, name: str) -> View:
         raise NotThere(str(error)) from error
     zone = known.schedule.local_zone
     dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
-    may = _may(known)
+    may, now = _may(known), store.now()
     return View([
         *([Note(f"Set aside: {known.broken}", "danger")] if known.broken else []),
         Facts(name, _facts(known), name, [button for button in BUTTONS if button.action in may]),
         Table(
             "Next, if it were resumed" if known.state == "paused" else "Next",
             (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clocks")),
-            _next_rows(dues, zone, store.now()), "It is never due again.",
+            _next_rows(dues, zone, now), "It is never due again.",
         ),
         Table("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No tick yet."),
-    ])  # fmt: skip
+    ], now)  # fmt: skip
 
 
 def _facts(known: Known) -> list[Fact]:
