@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from time import monotonic, sleep, time
@@ -304,9 +304,20 @@ class Application(Celery):
 
     @contextmanager
     def schedules(self) -> Iterator[Schedules]:
-        """Lend the schedules; errors as with ``engine``."""
-        with self._channel() as channel:
-            yield Schedules(channel.process.producer.link, channel.global_keyprefix, partial(messages_of, self))
+        """Lend the schedules: from the broker, or from the Redis of results where the broker is none.
+
+        Raises:
+            NoEngine: Neither is a Redis. Other errors as with ``engine``.
+        """
+        make = partial(messages_of, self)
+        self._find_broker()
+        if is_over_redis(self.conf.broker_url) or not isinstance(self.backend, Results):
+            with self._channel() as channel:
+                yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
+            return
+        connect, prefix = self.backend.server()
+        with closing(Link(connect)) as link:
+            yield Schedules(link, prefix, make)
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

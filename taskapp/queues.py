@@ -19,6 +19,9 @@ LOWEST_PRIORITY = 0
 HIGHEST_PRIORITY = 9
 PRIORITIES = tuple(range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1))
 
+OUTBOX = "taskapp:outbox"
+"""No queue for nodes: here ticks wait until they are published to a broker that is no Redis."""
+
 PRIORITY_SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and its priority in the key of a Redis list."""
 

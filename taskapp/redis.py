@@ -45,6 +45,8 @@ KEYS: dict[str, str] = {
     # one a schedule
     "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/known.py
     "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first
+    # one a tick, on brokers that are not the engine's
+    "tick": "<P>taskapp:tick:<X>",  # hash: copy, run, ended
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>

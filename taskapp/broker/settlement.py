@@ -20,6 +20,10 @@ SCHEDULE_HEADER = "taskapp_schedule"
 """In the headers of a tick: which schedule it belongs to."""
 
 
+COPY_HEADER = "taskapp_copy"
+"""In the headers of a tick on a broker that is not the engine's: which publication of it this is."""
+
+
 class Result(NamedTuple):
     """A result to store."""
 

@@ -58,3 +58,17 @@ class ConfiguredSchedule(TaskappError):
             f"schedule {name!r} cannot be changed or removed here: it comes from beat_schedule in the configuration; "
             "change it there, or pause it"
         )
+
+
+class BrokerAway(TaskappError):
+    """Ticks cannot be published now: the broker is away, or takes nothing."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+
+
+class RefusedByBroker(TaskappError):
+    """A tick that the broker does not take, as often as it is published."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"the broker refused it: {reason}")

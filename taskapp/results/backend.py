@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from time import time
@@ -18,6 +18,7 @@ from celery.exceptions import BackendStoreError
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
+from redis.connection import Connection
 
 from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
@@ -25,7 +26,7 @@ from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.later import Later
 from taskapp.results.started import StartedWriter
-from taskapp.results.store import ChordSize, Outcome, Record, Store, fence_of
+from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, TickRun, fence_of
 from taskapp.results.waiting import ResultConsumer
 
 _to_json = JSONEncoder().encode
@@ -141,10 +142,28 @@ class Results(Chords):
                 self._store.begin_chord(step, retry_seconds=retry_seconds)
             elif isinstance(step, ChordSize):
                 self._store.set_chord_size(*step, retry_seconds=retry_seconds)
+            elif isinstance(step, EndOfRun):
+                self._store.end_tick(step, retry_seconds=retry_seconds)
             else:
                 with settling(settlement), collecting():
                     self._count(step, retry_seconds=retry_seconds)
             del settlement.elsewhere[0]
+
+    def why_not(self, run: TickRun, *, is_again: bool) -> str:
+        """Return why a tick that came by another broker is not to run: ``running`` or ``ended``; empty: it is.
+
+        Raises:
+            ResultServerGone: The server was away for ``result_retry_seconds``.
+        """
+        answer = self._store.begin_tick(run, is_again=is_again, retry_seconds=self.result_retry_seconds)
+        return "" if answer == "run" else answer
+
+    def server(self) -> tuple[Callable[[], Connection], str]:
+        """Return what opens connections to the server of results, beside those of its pool, and the prefix there."""
+        pool = self.client.connection_pool
+        return lambda: pool.connection_class(**pool.connection_kwargs), self._transport_options.get(
+            "global_keyprefix", ""
+        )
 
     @cached_property
     def _settles(self) -> bool:

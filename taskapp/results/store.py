@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,11 +12,13 @@ from celery.worker import state as worker_state
 from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-from taskapp.broker.settlement import Chord, ChordPart
+from taskapp.broker.settlement import COPY_HEADER, SCHEDULE_HEADER, Chord, ChordPart, EndOfTick
 from taskapp.redis import Keys, Link
 from taskapp.results.outage import SERVER_GONE, Outage
 
 UNKNOWN_RUN = -1
+TICK_KEPT_SECONDS = 86_400
+"""How long a tick's message that comes once more is known to be a repeat."""
 PASSING_PROBLEMS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
 PASSING_WORDS = ("MISCONF", "NOREPLICAS")
 """Refusals that end by themselves or when somebody mends the server: a failover, a full disk, a full memory."""
@@ -71,6 +73,33 @@ class CountedPart(NamedTuple):
     queue: str
 
 
+class TickRun(NamedTuple):
+    """One run of a tick whose message is not the engine's."""
+
+    schedule: str
+    id: str
+    copy: str
+    """Which publication of the tick; a message published again has another."""
+    number: int
+    """Grows with every retry."""
+
+
+class EndOfRun(NamedTuple):
+    """How such a run ended."""
+
+    run: TickRun
+    tick: EndOfTick
+
+
+def tick_run_of(headers: Mapping[str, Any]) -> TickRun | None:
+    """Return the run of the tick that a task's ``headers`` describe; ``None``: it is no tick."""
+    schedule = headers.get(SCHEDULE_HEADER)
+    if schedule is None:
+        return None
+    retries, replaced = headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
+    return TickRun(schedule, headers["id"], headers.get(COPY_HEADER) or "", replaced * 1_000_000 + retries)
+
+
 def fence_of(request: Any, task_id: str, *, with_lease: bool) -> Fence:
     """Return the fence of the run that ``request`` (a Celery ``Context``) describes.
 
@@ -104,9 +133,9 @@ class Store:
         # The same connection opened anew: each one made counts against the pool's limit.
         make: Any = cache(lambda: self._pool().make_connection())
         self._link = Link(make, __package__)
-        # The scripts for chords are the engine's; opened only by who needs them.
+        # The scripts for chords and ticks are the engine's; opened only by who needs them.
         beside: Any = cache(lambda: self._pool().make_connection())
-        self._chords = Link(beside, "taskapp.broker")
+        self._beside = Link(beside, "taskapp.broker")
 
     def write(self, record: Record, *, retry_seconds: float) -> Outcome:
         """Write ``record`` in one round trip and return what became of it.
@@ -133,7 +162,7 @@ class Store:
                     raise
                 # Behind the same name there may be another server soon.
                 self._link.close()
-                self._chords.close()
+                self._beside.close()
                 outage.pause(error)
             else:
                 outage.end()
@@ -143,41 +172,61 @@ class Store:
         _, key, value, keep_seconds, is_final, fence = record
         return int(self._link.run("store", self._prefix, key, value, keep_seconds, int(is_final), *fence))
 
+    # --- ticks that came by another broker; errors and patience as with ``write`` -------------------
+
+    def begin_tick(self, run: TickRun, *, is_again: bool, retry_seconds: float) -> str:
+        """Say whether ``run`` may begin: ``run``, or why not, ``running`` or ``ended``.
+
+        Args:
+            run: Whose message wants to run.
+            is_again: Whether the broker may have given out this very message before.
+            retry_seconds: How long to wait for the server.
+        """
+        asked = (run.id, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
+        attempt = lambda: self._beside.run("run_tick", self._prefix, 0, *asked)  # noqa: E731
+        return str(self._insist(f"task {run.id} of schedule {run.schedule!r}", attempt, retry_seconds).decode())
+
+    def end_tick(self, end: EndOfRun, *, retry_seconds: float) -> None:
+        """Let a schedule know how a run of it ended, if that run is the one that counts."""
+        told = (*end.tick, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
+        attempt = lambda: self._beside.run("end_tick", self._prefix, 0, *told)  # noqa: E731
+        self._insist(f"schedule {end.run.schedule!r}", attempt, retry_seconds)
+
     # --- chords; errors and patience as with ``write`` ---------------------------------------------
 
     def begin_chord(self, chord: Chord, *, retry_seconds: float) -> None:
         """Begin ``chord``, anew if it was there."""
-        self._on_chord(chord.id, lambda: self._chords.run("chord", self._prefix, 0, *chord), retry_seconds)
+        self._on_chord(chord.id, lambda: self._beside.run("chord", self._prefix, 0, *chord), retry_seconds)
 
     def set_chord_size(self, chord_id: str, size: int, keep_seconds: int, *, retry_seconds: float) -> None:
         """Say how many parts a chord waits for; what was said first holds."""
         key = Keys(self._prefix)("chord", chord_id)
         commands: list[tuple[Any, ...]] = [("HSETNX", key, "size", size)]
         commands += [("EXPIRE", key, keep_seconds)] if keep_seconds else []
-        self._on_chord(chord_id, lambda: self._chords.pipeline(commands), retry_seconds)
+        self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
 
     def extend_chord(self, chord_id: str, *, retry_seconds: float) -> None:
         """Let a chord wait for one part more."""
         key = Keys(self._prefix)("chord", chord_id)
-        self._on_chord(chord_id, lambda: self._chords.command("HINCRBY", key, "extra", 1), retry_seconds)
+        self._on_chord(chord_id, lambda: self._beside.command("HINCRBY", key, "extra", 1), retry_seconds)
 
     def count_part(self, part: ChordPart, queue: str, *, retry_seconds: float) -> bool:
         """Count ``part``; say whether the caller shall send the message that finishes the chord, as no other does."""
-        run = lambda: self._chords.run("part", self._prefix, 0, *part, queue)  # noqa: E731
+        run = lambda: self._beside.run("part", self._prefix, 0, *part, queue)  # noqa: E731
         return bool(self._on_chord(part.chord, run, retry_seconds))
 
     def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:
         """Return what was said when the chord began, ``None`` if it is gone, and the values of its parts."""
         keys = Keys(self._prefix)
         commands = [("HGET", keys("chord", chord_id), "about"), ("HVALS", keys("chord_parts", chord_id))]
-        about, parts = self._on_chord(chord_id, lambda: self._chords.pipeline(commands), retry_seconds)
+        about, parts = self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
         return about, [part[1:] for part in parts]
 
     def forget_chord(self, chord_id: str, *, retry_seconds: float) -> None:
         """Forget a chord that is finished."""
         keys = Keys(self._prefix)
         command = ("DEL", keys("chord", chord_id), keys("chord_parts", chord_id))
-        self._on_chord(chord_id, lambda: self._chords.command(*command), retry_seconds)
+        self._on_chord(chord_id, lambda: self._beside.command(*command), retry_seconds)
 
     def _on_chord(self, chord_id: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
         return self._insist(f"chord {chord_id}", attempt, retry_seconds)

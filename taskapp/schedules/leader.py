@@ -28,9 +28,11 @@ from taskapp.broker.clock import steady_ms
 from taskapp.broker.delivery import publications
 from taskapp.broker.pipe import Pipe
 from taskapp.errors import BrokerUnavailable, TaskappError
+from taskapp.errors.schedules import BrokerAway
 from taskapp.redis import Keys, Link
 from taskapp.schedules.calendars import Calendars, Days
 from taskapp.schedules.known import known_from
+from taskapp.schedules.outbox import Outbox
 from taskapp.schedules.ready import Ready, readied, sending
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import RUNS_KEPT, Make
@@ -49,8 +51,10 @@ READ_AT_ONCE = 500
 MADE_SECONDS = 0.005
 """How long ticks are made ready in one go: something else may be due meanwhile."""
 SENT_AT_ONCE = 100
-UNREACHABLE = (RedisError, OSError, BrokerUnavailable)
+UNREACHABLE = (RedisError, OSError, BrokerUnavailable, BrokerAway)
 """No schedule's fault: the server is to be asked again."""
+HANDS_OVER_SECONDS = 10.0
+"""After so long without the broker another beat is to try: perhaps it is this one that is cut off."""
 
 Made = TypeVar("Made")
 
@@ -66,6 +70,7 @@ class Leader:
         make: Makes the message of a tick; see ``Make``.
         name: What people see of this beat.
         resolve: Puts in what only this process knows of a schedule.
+        publish: Publishes an entry of the outbox, see there; ``None``: the schedules' server is the broker, too.
         on_lead: What this beat does when it begins to lead, step by step, between ticks.
         on_cancel: Called with the ids of runs that a tick cancels.
         lease_seconds: How long this beat may be silent before another leads.
@@ -74,13 +79,17 @@ class Leader:
     def __init__(
         self, connect: Callable[[], Connection], prefix: str, make: Make, name: str, *,
         resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
+        publish: Callable[[bytes], None] | None = None,
         on_lead: Callable[[], Iterator[None]] = lambda: iter(()),
         on_cancel: Callable[[list[str]], None] = lambda _: None, lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
         self._link, self._prefix, self._make = Link(connect), prefix, make
         self._calendars = Calendars(self._link, prefix)
         self._waiting = Pipe(connect)
-        self._wake_key = Keys(prefix)("schedules_wake")
+        self._outbox = Outbox(self._link, prefix, publish) if publish is not None else None
+        self._wake_keys = [Keys(prefix)("schedules_wake"), *([self._outbox.wake_key] if self._outbox else [])]
+        self._away_since: float | None = None
+        """Since when the broker is away, by the monotonic clock."""
         self._name = name
         self._resolve, self._on_lead, self._on_cancel = resolve, on_lead, on_cancel
         self._beginning: Iterator[None] | None = None
@@ -113,17 +122,21 @@ class Leader:
     def turn(self, most_seconds: float = STANDBY_SECONDS) -> None:
         """Queue what is due, then wait until something is, a schedule was changed, or ``most_seconds`` have passed."""
         try:
-            wait_seconds = self._lead() if monotonic() >= self._renew_at else 0.0
+            left_seconds = self._renew_at - monotonic()
+            wait_seconds = self._lead() if left_seconds <= 0 else left_seconds
             if self.token:
                 wait_seconds = self._send_what_is_due()
             self.is_in_touch = True
             self._wait(min(wait_seconds, most_seconds))
         except UNREACHABLE as error:
             if self.is_in_touch:
-                logger.error("the server of the schedules cannot be reached, or refuses: %s; trying again", error)
+                whose = "broker" if isinstance(error, BrokerAway) else "server of the schedules"
+                logger.error("the %s cannot be reached, or refuses: %s; trying again", whose, error)
             self.is_in_touch = False
             self._forget()
             self._waiting.close()
+            if isinstance(error, BrokerAway):
+                self._note_broker_away()
             sleep(min(STANDBY_SECONDS / 2, most_seconds))
 
     def resign(self) -> None:
@@ -134,9 +147,18 @@ class Leader:
         except (RedisError, OSError) as error:
             logger.warning("another beat leads in %.0f s: %s", self._lease_seconds, error)
         finally:
-            self.token = ""
+            self.token, self._beginning = "", None
             self._link.close()
             self._waiting.close()
+
+    def _note_broker_away(self) -> None:
+        now = monotonic()
+        self._away_since = self._away_since or now
+        if self.token and now - self._away_since >= HANDS_OVER_SECONDS:
+            logger.warning("the broker is away for %.0f s; another beat may lead", now - self._away_since)
+            self.resign()
+            # Whoever stands by asks once a second.
+            self._away_since, self._renew_at = None, now + 2 * STANDBY_SECONDS
 
     # --- leading -------------------------------------------------------------------------------------
 
@@ -263,6 +285,10 @@ class Leader:
 
     def _send_what_is_due(self) -> float:
         """Queue a batch of what is due, or make something ready; return for how many seconds there is nothing to do."""
+        if self._outbox is not None and self._outbox.may_hold_some:
+            # First: as long as the broker takes nothing, nothing more is queued, and goes by the misfire policies then.
+            self._outbox.forward(self._renew_at)
+            self._away_since = None
         now_ms = self._clock.now_ms()
         if due := self._take_due(now_ms):
             self._send(due, now_ms)
@@ -272,7 +298,7 @@ class Leader:
         if now_ms >= self._look_at_ms:
             self._look()
             return 0.0
-        if self._goes_on_beginning():
+        if self._goes_on_beginning() or (self._outbox is not None and self._outbox.may_hold_some):
             return 0.0
         next_ms = min(self._heap[0][0] if self._heap else self._look_at_ms, self._look_at_ms)
         return max(next_ms - self._clock.now_ms(), 0.0) / 1_000
@@ -302,6 +328,8 @@ class Leader:
         ]
         news = publications([message for each in now for message in each.messages])
         asked_ms = steady_ms()
+        if self._outbox is not None:
+            self._outbox.may_hold_some = True
         answer = self._link.run(
             "tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
             *chain.from_iterable(news), *chain.from_iterable(each.args for each in now),
@@ -350,12 +378,17 @@ class Leader:
             self._waiting.open()
         if not self._is_asking:
             # Not for long: one that is frozen must not take the token the next leader waits for.
-            self._is_asking = self._waiting.ask("BRPOP", self._wake_key, 1, on_answer=self._on_wake)
+            self._is_asking = self._waiting.ask("BRPOP", *self._wake_keys, 1, on_answer=self._on_wake)
         if select.select([self._waiting.socket], [], [], seconds)[0]:
             self._waiting.read()
 
     def _on_wake(self, answer: Any) -> None:
         self._is_asking = False
+        if self._outbox is not None:
+            # Also after a second without a token: another beat may have taken it.
+            self._outbox.may_hold_some = True
+            if isinstance(answer, list) and answer[0].decode() == self._outbox.wake_key:
+                return
         if answer is not None:
             # Not at once: of many changes in a row, an import, each would have everything read and made anew.
             self._look_at_ms = min(self._look_at_ms, self._looked_ms + CHANGED_MS)

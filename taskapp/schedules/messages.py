@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from taskapp.broker.bulk import holding
 from taskapp.broker.delivery import Message
 from taskapp.broker.settlement import SCHEDULE_HEADER
+from taskapp.broker.transport import is_over_redis
 from taskapp.errors.schedules import BadSchedule
+from taskapp.schedules.outbox import entries_of
 from taskapp.schedules.schedule import Schedule
 
 DUE_HEADER = "taskapp_due_at"
@@ -48,12 +51,15 @@ def made(
         # From when it is sent, not from when it was made ready.
         options["expires"] = datetime.fromtimestamp(max(due_ms / 1_000, time.time()) + expires, UTC)
     task = app.tasks.get(schedule.task)
-    with holding() as held:
-        if task is not None:
-            task.apply_async(args, kwargs, **options)
-        else:
-            app.send_task(schedule.task, args, kwargs, **options)
-    messages = [message for each in held.producers.values() for message in each]
+    send = partial(app.send_task, schedule.task) if task is None else task.apply_async
+    send = partial(send, args, kwargs, **options)
+    messages = _held(send) if is_over_redis(app.conf.broker_url) else entries_of(schedule.name, identity, send)
     if len(messages) != 1:
         raise BadSchedule("task", schedule.task, "it sends nothing", "is task_always_eager set?")
     return messages
+
+
+def _held(send: Callable[[], Any]) -> list[Message]:
+    with holding() as held:
+        send()
+    return [message for each in held.producers.values() for message in each]

@@ -1,4 +1,4 @@
-"""``celery beat`` on Redis: any number of beats, one of which leads. Imported by beat alone."""
+"""``celery beat`` where schedules are in Redis: any number of beats, one of which leads. Imported by beat alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from os import getpid
 from time import monotonic
 from typing import Any
@@ -15,10 +16,12 @@ from celery import beat, schedules, signals
 from celery.utils.log import get_logger
 
 from taskapp.broker.delivery import Message
+from taskapp.broker.transport import is_over_redis
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.leader import STANDBY_SECONDS, Leader
 from taskapp.schedules.messages import made, messages_of
+from taskapp.schedules.outbox import publish
 from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Crontab, Interval, Solar, When
 from taskapp.worker.beat_probes import watch_beat
@@ -46,15 +49,18 @@ class Scheduler(_Scheduler):
     def leader(self) -> Leader:
         """What contends for the lead; made at the first turn."""
         if self._leader is None:
-            self.is_connecting = True
-            self._ensure_connected()
-            self.is_connecting = False
+            publishes = not is_over_redis(self.app.conf.broker_url)
+            if not publishes:
+                self.is_connecting = True
+                self._ensure_connected()
+                self.is_connecting = False
             self._held = ExitStack()
             store = self._held.enter_context(self.app.schedules())
             self._store = store
             self._leader = Leader(
                 store.link.connect, store.prefix, self._make, f"{_beat.beat_nodename(None)}.{getpid()}",
                 resolve=self._resolve, on_lead=self._merge_configured, on_cancel=self._cancel,
+                publish=partial(publish, self.app) if publishes else None,
             )  # fmt: skip
         return self._leader
 

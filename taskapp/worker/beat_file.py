@@ -1,4 +1,4 @@
-"""Celery's own scheduler, for brokers other than Redis. Imported by beat alone."""
+"""Celery's own scheduler, where neither the broker nor the results are in a Redis. Imported by beat alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from time import monotonic
 from typing import Any
 
 from celery import beat, signals
+from celery.utils.log import get_logger
 
 from taskapp.worker.beat_probes import watch_beat
 
 # The stubs lack half of it.
 _PersistentScheduler: Any = beat.PersistentScheduler
+
+
+ONE_ONLY = "only one beat may run: a second one would send every task again; a Redis for results lets several run"
+
+logger = get_logger("celery.beat")
 
 
 class FileScheduler(_PersistentScheduler):
@@ -22,6 +28,16 @@ class FileScheduler(_PersistentScheduler):
     """Whether the broker took the last task."""
     is_connecting = False
     """Whether it waits for its broker, as long as that takes; its loop does not turn meanwhile."""
+
+    def setup_schedule(self) -> None:
+        """Read the file, and say what it means that there is one."""
+        logger.warning("schedules are in a file of this machine; %s (TASKAPP_RESULT_URL)", ONE_ONLY)
+        super().setup_schedule()
+
+    @property
+    def info(self) -> str:
+        """What beat prints as it starts."""
+        return f"{super().info}\n    . beats -> {ONE_ONLY}"
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         """Do what is due; return in how many seconds to look again."""

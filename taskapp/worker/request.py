@@ -7,7 +7,7 @@ out at its end, together with everything that was collected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from time import monotonic, time
@@ -34,6 +34,7 @@ from taskapp.worker.counted import counted
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
 from taskapp.worker.scribe import scribe
+from taskapp.worker.ticks import Repeat, tell_end
 
 # The stubs lack half of both.
 _Stock: Any = stock.Request
@@ -222,8 +223,10 @@ class Request(_Stock):
             super()._announce_revoked(*args)
 
     def _retry_worker_lost(self, *args: Any) -> Any:
+        self._is_retried = True
         with collecting(keep=True):
-            return super()._retry_worker_lost(*args)
+            self._is_retried = super()._retry_worker_lost(*args)
+        return self._is_retried
 
     def _success_was_stored(self) -> Any:
         context = self._context
@@ -304,8 +307,10 @@ class Request(_Stock):
         """Return what its schedule is to hear; ``None``: the run goes on, as a retry or a replacement."""
         if any(message.id == self.id for message in settlement.messages):
             return None
-        took_ms = int((time() - self.time_start) * 1_000) if self.time_start else 0
-        return EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, took_ms)
+        return EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, self._took_ms())
+
+    def _took_ms(self) -> int:
+        return int((time() - self.time_start) * 1_000) if self.time_start else 0
 
     def _refused(self, fate: Fate, error: Exception) -> None:
         """Keep a message whose end could not be recorded."""
@@ -324,19 +329,31 @@ class Request(_Stock):
 
     def acknowledge(self) -> None:
         """Acknowledge; a task that failed for good is kept among the dead letters."""
-        if self.acknowledged or not self._is_claimed():
-            super().acknowledge()
+        if self.acknowledged:
+            return
+        if not self._is_claimed():
+            self._end_unclaimed(self._state(), partial(self._on_ack, logger, self._connection_errors))
         elif self._is_dead():
             error = self._ended_by
             self._decide(Fate(reason="failed", detail=f"{type(error).__name__}: {error}", state="FAILURE"))
         else:
             self._decide(Fate(state=self._state()))
 
+    def _end_unclaimed(self, state: str, finish: Callable[[], Any]) -> None:
+        """Let the schedule hear of the end of a tick that came by another broker, then ``finish`` its message."""
+        self.acknowledged = True
+        is_end = state != "STARTED" and not self._is_retried and not isinstance(self._ended_by, Repeat)
+        tell_end(self._app, self._request_dict if is_end else {}, state, self._took_ms(), finish)
+
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give back or bury; a run whose process died counts as a crash."""
-        if self.acknowledged or not self._is_claimed():
+        if self.acknowledged:
+            return
+        if not self._is_claimed():
             self._is_counted = self._is_counted or requeue  # it did not end, it goes back
-            super().reject(requeue)
+            state = "STARTED" if requeue else "REJECTED"
+            self._end_unclaimed(state, partial(self._on_reject, logger, self._connection_errors, requeue))
+            self.send_event("task-rejected", requeue=requeue)
             return
         if requeue:
             fate = Fate(back="crashed" if isinstance(self._ended_by, WorkerLostError) else "retry")

@@ -14,6 +14,7 @@ from kombu.serialization import loads, prepare_accept_content
 
 from taskapp.broker.settlement import Settlement, settling
 from taskapp.worker.runner import Awaiting, Runner
+from taskapp.worker.ticks import held_back, is_asked_for
 from taskapp.worker.unclaimed import carry_out
 
 Ran = tuple[int, Any, float | None, Settlement | None]
@@ -26,6 +27,8 @@ _runners: dict[str, Runner] = {}
 def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
     """Run a task on this thread."""
     runner = runner_of(name, given)
+    if is_asked_for(given) and (dropped := held_back(runner, given)) is not None:
+        return *dropped, None
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
@@ -40,6 +43,8 @@ async def run_async(
 ) -> Ran:
     """Run a task whose function is a coroutine function, on this event loop."""
     runner = runner_of(name, given)
+    if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
+        return *dropped, None
     args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):

@@ -38,15 +38,16 @@ def carry_out(runner: Runner, outcome: Outcome, settlement: Settlement) -> Outco
             backend.forget_finished(settlement)
     except (OperationalError, *SERVER_GONE) as error:
         logger.error("what a run of %s left could not be sent: %s; it is to run again", runner.task.name, error)
-        return _rejected(error, requeue=True)
+        return rejected(error, requeue=True)
     except Exception as error:
         # A repetition would end the same way, and begin at once.
         logger.exception("what a run of %s left was refused; its message is rejected", runner.task.name)
-        return _rejected(error, requeue=False)
+        return rejected(error, requeue=False)
     return outcome
 
 
-def _rejected(error: Exception, *, requeue: bool) -> tuple[int, Any, None]:
+def rejected(error: Exception, *, requeue: bool) -> tuple[int, Any, None]:
+    """Return the outcome of a run whose message is rejected, to run again with ``requeue``."""
     try:
         raise Reject(str(error), requeue=requeue)
     except Reject:

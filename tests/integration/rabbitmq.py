@@ -33,6 +33,17 @@ class RabbitMQ:
         )  # fmt: skip
         self._names = Process(["epmd", "-port", str(names_port)], directory / "epmd.log", environment)
         self._server = Process([str(SCRIPT)], directory / "rabbitmq.log", environment)
+        self._wait()
+
+    def stop(self) -> None:
+        self._server.close()
+
+    def start(self) -> None:
+        """Start it again, with its queues and messages."""
+        self._server.start()
+        self._wait()
+
+    def _wait(self) -> None:
         eventually(self.answers, within_seconds=60.0, every_seconds=0.2)
 
     @property

@@ -226,6 +226,42 @@ local function tell_leader(name)
   redis.call('LTRIM', key_schedules_wake(), 0, 0)
 end
 
+-- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses.
+local function end_tick(name, id, state, took)
+  local key, runs = key_schedule(name), key_schedule_runs(name)
+  local known = redis.call('HMGET', key, 'revision', 'unfinished', 'waiting', 'pause_after', 'paused')
+  if not known[1] then return end
+  local ticks = redis.call('LRANGE', runs, 0, -1)
+  for position, text in ipairs(ticks) do
+    local tick = cjson.decode(text)
+    if tick.id == id or (tick.id == known[3] and known[2] == id) then
+      if tick.id == id then
+        tick.state, tick.ended, tick.took = state, WALL, tonumber(took)
+      else
+        tick.state, tick.sent = 'QUEUED', WALL
+      end
+      redis.call('LSET', runs, position - 1, cjson.encode(tick))
+    end
+  end
+  if state == 'SUCCESS' then
+    redis.call('HDEL', key, 'failures')
+  elseif state == 'FAILURE' and redis.call('HINCRBY', key, 'failures', 1) == tonumber(known[4] or 0) and not known[5] then
+    redis.call('HSET', key, 'paused', 'failed ' .. known[4] .. ' times in a row')
+    redis.call('ZREM', key_schedules_due(), name)
+    note_state(name)
+  end
+  if known[2] ~= id then return end
+  redis.call('HDEL', key, 'unfinished', 'unfinished_at')
+  if known[3] then
+    local waiting = redis.call('HMGET', key, 'waiting_queue', 'waiting_priority', 'waiting_message')
+    redis.call('HDEL', key, 'waiting', 'waiting_queue', 'waiting_priority', 'waiting_message')
+    put_behind(waiting[1], tonumber(waiting[2]), waiting[3])
+    wake(waiting[1])
+    redis.call('HSET', key, 'unfinished', known[3], 'unfinished_at', NOW)
+    redis.call('HINCRBY', key, 'runs', 1)
+  end
+end
+
 local function expire(key, seconds)
   if seconds > 0 then redis.call('EXPIRE', key, seconds) end
 end

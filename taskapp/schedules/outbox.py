@@ -1,0 +1,171 @@
+"""Where ticks wait for a broker that is no Redis.
+
+The script that queues ticks works in one Redis. So it queues them there, in the outbox; the leader publishes what lies
+there, the oldest first, and takes it out when the broker has confirmed it. A leader that dies in between leaves it to
+the next, who publishes it again: the same task by its id, but another copy by its header, so that nodes tell the two
+apart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+from kombu import Queue
+from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps, loads
+
+from taskapp.broker.delivery import Message
+from taskapp.broker.settlement import COPY_HEADER, Settlement, collecting, settling
+from taskapp.client.message import new_id
+from taskapp.client.postings import Posting
+from taskapp.errors.schedules import BrokerAway, RefusedByBroker
+from taskapp.queues import OUTBOX
+from taskapp.redis import Keys, Link
+
+PUBLISHED_AT_ONCE = 100
+CONFIRM_SECONDS = 1.5
+"""How long the broker may take to confirm a message; two attempts fit into the leader's lease."""
+REFUSED_KEPT = 1_000
+ADDED_AT_PUBLISHING = ("declare", "retry", "retry_policy", "timeout", "confirm_timeout")
+OF_THE_DISPATCHER = ("type", "hostname", "pid", "clock", "utcoffset", "timestamp")
+
+logger = logging.getLogger(__name__)
+
+
+class Outbox:
+    """What lies in the outbox, as the leader sees it.
+
+    Args:
+        link: The connection to its Redis.
+        prefix: The prefix of its keys.
+        publish: Publishes one entry; raises ``BrokerAway``, or anything else for an entry that cannot be published.
+    """
+
+    def __init__(self, link: Link, prefix: str, publish: Callable[[bytes], None]) -> None:
+        self._link, self._prefix, self._publish = link, prefix, publish
+        keys = Keys(prefix)
+        self._key = keys.ready(OUTBOX)
+        self.wake_key = keys("wake", OUTBOX)
+        """A list that gets a token when something is put into the outbox."""
+        self.may_hold_some = True
+
+    def forward(self, until: float) -> None:
+        """Publish some of what lies here, the oldest first; stop at ``until``, by the monotonic clock.
+
+        Raises:
+            BrokerAway: What is not published yet stays.
+        """
+        found = self._link.command("LRANGE", self._key, -PUBLISHED_AT_ONCE, -1)
+        for entry in reversed(found):
+            if monotonic() >= until:
+                return
+            self._forward(entry)
+        self.may_hold_some = len(found) == PUBLISHED_AT_ONCE
+
+    def _forward(self, entry: bytes) -> None:
+        try:
+            self._publish(entry)
+        except BrokerAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one tick, the others are published
+            self._refuse(entry, error)
+        else:
+            self._link.command("LREM", self._key, -1, entry)
+
+    def _refuse(self, entry: bytes, error: Exception) -> None:
+        schedule, identity = _names_in(entry)
+        problem = f"{type(error).__name__}: {error}"[:1_000]
+        logger.error("a tick of schedule %r cannot be published and goes to the dead letters: %s", schedule, problem)
+        self._link.run("refuse_tick", self._prefix, 0, OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity)
+
+
+def _names_in(entry: bytes) -> tuple[str, str]:
+    try:
+        said = json.loads(entry)
+        return str(said["schedule"]), str(said["id"])
+    except (ValueError, KeyError, TypeError):
+        return "", ""
+
+
+# --- entries ------------------------------------------------------------------------------------------
+
+
+def entries_of(schedule: str, identity: str, send: Callable[[], Any]) -> list[Message]:
+    """Return what ``send`` would publish as an entry of the outbox; none if it publishes nothing."""
+    run = Settlement()
+    with settling(run), collecting():
+        send()
+    if not run.postings:
+        return []
+    task, *events = run.postings
+    entry = {
+        "schedule": schedule,
+        "id": identity,
+        "task": _written(task),
+        "event": json.loads(events[0].body) if events else None,
+    }
+    return [Message(OUTBOX, 0, 0, identity, dumps(entry).encode())]
+
+
+def _written(task: Posting) -> dict[str, Any]:
+    options = {key: value for key, value in task.options.items() if key not in ADDED_AT_PUBLISHING}
+    options["exchange"] = getattr(options.get("exchange"), "name", options.get("exchange"))
+    is_text = isinstance(task.body, str)
+    return {
+        "body": task.body if is_text else b64encode(task.body).decode(),
+        "is_text": is_text,
+        "queues": [each.name for each in task.options.get("declare") or () if isinstance(each, Queue)],
+        "options": options,
+    }
+
+
+def publish(app: Any, entry: bytes) -> None:
+    """Publish an entry and wait until the broker has confirmed it.
+
+    Raises:
+        BrokerAway: The broker cannot be reached, or does not take anything now.
+        RefusedByBroker: It does not take this.
+        ValueError, KeyError, TypeError: It is no entry.
+    """
+    said = loads(entry)
+    task, event = said["task"], said["event"]
+    queues = app.amqp.queues
+    options = {
+        **task["options"],
+        "declare": [queues[name] for name in task["queues"] if name in queues],
+        "confirm_timeout": CONFIRM_SECONDS,
+    }
+    body = task["body"] if task["is_text"] else b64decode(task["body"])
+    with app.lend_producer() as producer:
+        connection = producer.connection
+        _connect(producer)
+
+        def publish_copy() -> None:
+            headers = {**options["headers"], COPY_HEADER: new_id()}
+            producer.publish(body, **{**options, "headers": headers})
+            if event is not None:
+                _announce(app, producer, event)
+
+        try:
+            connection.ensure(producer, publish_copy, max_retries=1, interval_start=0, interval_step=0)()
+        except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+            if isinstance(error.__cause__ or error, connection.channel_errors):
+                raise RefusedByBroker(error) from error
+            raise BrokerAway(error) from error
+
+
+def _connect(producer: Any) -> None:
+    try:
+        producer.channel  # noqa: B018 - connects
+    except Exception as error:  # also a login that is refused: no fault of what is to be published
+        raise BrokerAway(error) from error
+
+
+def _announce(app: Any, producer: Any, event: Mapping[str, Any]) -> None:
+    fields = {key: value for key, value in event.items() if key not in OF_THE_DISPATCHER}
+    app.amqp._event_dispatcher.publish(event["type"], fields, producer)

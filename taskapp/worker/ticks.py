@@ -1,0 +1,69 @@
+"""Ticks that came by a broker that is not the engine's: which of several messages of one tick runs.
+
+Beat publishes a tick again when it cannot know whether the broker has it. Before a run begins, in its slot, the Redis
+of the schedules is asked whether another message of that tick has run, or runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Ignore
+from celery.utils.log import get_logger
+
+from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement
+from taskapp.results.backend import Results
+from taskapp.results.outage import SERVER_GONE
+from taskapp.results.store import EndOfRun, tick_run_of
+from taskapp.worker.runner import Outcome, Runner
+from taskapp.worker.unclaimed import rejected
+
+logger = get_logger(__name__)
+
+WHY = {"running": "another message of the same tick runs", "ended": "that tick has run"}
+
+
+class Repeat(Ignore):
+    """A message whose tick another message has run, or runs."""
+
+
+def is_asked_for(given: dict[str, Any]) -> bool:
+    """Say whether these are the headers of a tick that may be a repeat: the engine hands out none."""
+    return SCHEDULE_HEADER in given and "lease" not in (given.get("properties") or ())
+
+
+def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
+    """Return how a message ends that is not to run; ``None``: its run may begin. Waits for the server."""
+    run, backend = tick_run_of(given), runner.app.backend
+    if run is None or not isinstance(backend, Results):
+        return None
+    try:
+        why = backend.why_not(run, is_again=_is_again(runner, given))
+        if not why and not runner.task.acks_late:
+            # It is acknowledged: nobody will say more of it.
+            started = Settlement()
+            started.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, "STARTED", 0)))
+            backend.store_elsewhere(started, retry_seconds=backend.result_retry_seconds)
+    except SERVER_GONE as error:
+        logger.error("whether a tick of schedule %r has run cannot be found out: %s", run.schedule, error)
+        return rejected(error, requeue=True)
+    if not why:
+        return None
+    logger.info(
+        "task %s of schedule %r is dropped: %s", run.id, run.schedule, WHY[why], extra={"action": "tick_repeat"}
+    )
+    return _dropped(run.id)
+
+
+def _is_again(runner: Runner, given: dict[str, Any]) -> bool:
+    """Say whether the broker may have given this message out before; only AMQP's brokers always say."""
+    is_told = str(runner.app.conf.broker_read_url or runner.app.conf.broker_url).startswith(("amqp", "pyamqp"))
+    return not is_told or bool((given.get("delivery_info") or {}).get("redelivered"))
+
+
+def _dropped(identity: str) -> tuple[int, Any, None]:
+    try:
+        raise Repeat(identity)
+    except Repeat:
+        return 1, ExceptionInfo(internal=True), None

@@ -1,0 +1,249 @@
+"""Several beats on RabbitMQ, schedules in the Redis of results: each due time runs once, and schedules hear of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from time import time
+
+import pytest
+from redis.connection import Connection
+
+from taskapp.redis import Link
+from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.store import Schedules
+from taskapp.schedules.times import Interval, Once
+from tests.integration import rabbitmq
+from tests.integration.rabbitmq import RabbitMQ
+from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+
+pytestmark = pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
+
+TICKING = "tests.integration.ticking"
+OUTBOX = "taskapp:outbox"
+
+
+@pytest.fixture(scope="module")
+def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    yield server
+    server.close()
+
+
+class Site:
+    """Beats and workers of one broker, whose schedules and results are in one Redis."""
+
+    def __init__(self, directory: Path, broker: RabbitMQ, redis: RedisServer) -> None:
+        self.directory, self.broker, self.redis = directory, broker, redis
+        self.file = directory / "ticks"
+        self.started: list[Process] = []
+        self.settings = {
+            "TASKAPP_RESULT_URL": redis.url, "TASKAPP_INCLUDE": TICKING, "TICKING_FILE": str(self.file),
+            "TASKAPP_CANARY_SECONDS": "0",
+        }  # fmt: skip
+
+    def beat(self, **settings: str) -> Process:
+        directory = self.directory / f"beat{len(self.started)}"
+        directory.mkdir()
+        argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO"]
+        self.started.append(Process(argv, directory / "log", self._environment(directory, **settings), directory))
+        return self.started[-1]
+
+    def worker(self, *options: str, name: str = "w1") -> Process:
+        self.started.append(start_worker(self.directory, self.broker.url, *options, name=name, **self.settings))
+        return self.started[-1]
+
+    def command(self, *argv: str) -> str:
+        """Run ``taskapp schedules …``; return what it prints."""
+        command = [sys.executable, "-m", "taskapp", "schedules", *argv]
+        done = subprocess.run(
+            command, env=self._environment(self.directory), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _environment(self, directory: Path, **settings: str) -> dict[str, str]:
+        return clean_environment(
+            TASKAPP_BROKER_URL=self.broker.url, TASKAPP_DATA_DIR=str(directory), **self.settings, **settings,
+            PYTHONPATH=os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+        )  # fmt: skip
+
+    def runs(self, schedule: str, what: str = "begin") -> list[tuple[str, float]]:
+        """Id and due time of each run, in the order they began, or ended."""
+        text = self.file.read_text() if self.file.exists() else ""
+        found = [line.split() for line in text.splitlines()]
+        return [(identity, float(due)) for kind, name, identity, due in found if (kind, name) == (what, schedule)]
+
+    def close(self) -> None:
+        for process in self.started:
+            process.close()
+        with rabbitmq.kombu.Connection(self.broker.url) as connection:
+            for queue in ("critical", "high", "default", "low"):
+                connection.default_channel.queue_delete(queue)
+
+
+@pytest.fixture
+def site(tmp_path: Path, _broker: RabbitMQ, redis_server: RedisServer) -> Iterator[Site]:
+    site = Site(tmp_path, _broker, redis_server)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def schedules(redis_server: RedisServer) -> Iterator[Schedules]:
+    def make(*_: object) -> list[object]:
+        raise AssertionError("the test asks for no tick")
+
+    with closing(Link(partial(Connection, port=redis_server.port, protocol=2))) as link:
+        yield Schedules(link, "", make)  # type: ignore[arg-type]
+
+
+def states(schedules: Schedules, name: str) -> set[str]:
+    return {tick.state for tick in schedules.ticks(name)}
+
+
+def assert_each_once(runs: list[tuple[str, float]]) -> None:
+    assert [identity for identity, count in Counter(identity for identity, _ in runs).items() if count > 1] == []
+    assert len({due for _, due in runs}) == len(runs)
+
+
+def dues_between(runs: list[tuple[str, float]], every_seconds: float) -> int:
+    """How many due times there were from the first that ran to the last."""
+    dues = [due for _, due in runs]
+    return round((max(dues) - min(dues)) / every_seconds) + 1
+
+
+def pid_of(leader: str) -> int:
+    return int(leader.rpartition(".")[2])
+
+
+def pause(schedules: Schedules, *names: str) -> None:
+    """Let nothing more be due, and what was end."""
+    for name in names:
+        schedules.pause(name)
+    eventually(lambda: all(states(schedules, name) == {"SUCCESS"} for name in names), within_seconds=40)
+
+
+def test_two_beats_one_of_them_killed_run_each_due_time_once(site: Site, schedules: Schedules) -> None:
+    schedules.add(Schedule("all", f"{TICKING}.mark", Interval(0.5), misfire="catch_up"))
+    site.worker()
+    beats = [site.beat(TICKING_EVERY="0.5") for _ in range(2)]
+    eventually(lambda: len(site.runs("configured")) >= 6)
+
+    leader = pid_of(schedules.leader().name)
+    assert leader in {beat.pid for beat in beats}
+    os.kill(leader, signal.SIGKILL)
+    killed_at = time()
+
+    eventually(lambda: len([due for _, due in site.runs("all") if due > killed_at + 8]) >= 10, within_seconds=40)
+    assert pid_of(schedules.leader().name) in {beat.pid for beat in beats} - {leader}
+    assert not list(site.directory.glob("beat*/celerybeat-schedule*"))
+    pause(schedules, "all", "configured")
+    for name in ("all", "configured"):
+        runs = site.runs(name)
+        assert_each_once(runs)
+        assert len(runs) + schedules.get(name).missed == dues_between(runs, 0.5)
+    assert schedules.get("all").missed == 0
+    assert len(site.runs("configured")) >= 10
+
+
+def queued_entry(site: Site, schedules: Schedules, task: str = "mark", **options: object) -> bytes:
+    """What one run by hand of a schedule "job" leaves in the outbox, where no beat is."""
+    schedules.add(Schedule("job", f"{TICKING}.{task}", Once(time() + 86_400), **options))  # type: ignore[arg-type]
+    site.command("run-now", "job")
+    [entry] = site.redis.client.lrange(OUTBOX, 0, -1)
+    return entry.encode()  # type: ignore[no-any-return]
+
+
+def dropped(worker: Process) -> int:
+    return worker.output().count("is dropped: ")
+
+
+@pytest.mark.parametrize("task", ["mark", "mark_on_loop", "mark_in_child"])
+def test_what_is_published_twice_runs_once(task: str, site: Site, schedules: Schedules) -> None:
+    entry = queued_entry(site, schedules, task)
+    worker = site.worker()
+    site.beat()
+    eventually(lambda: states(schedules, "job") == {"SUCCESS"})
+
+    site.redis.client.lpush(OUTBOX, entry, entry)
+
+    eventually(lambda: dropped(worker) == 2)
+    assert len(site.runs("job")) == 1
+    assert not site.redis.client.llen(OUTBOX)
+    assert states(schedules, "job") == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("task", ["mark_and_retry", "mark_early"])
+def test_a_retry_of_a_tick_is_no_repeat_of_it(task: str, site: Site, schedules: Schedules) -> None:
+    entry = queued_entry(site, schedules, task)
+    worker = site.worker()
+    site.beat()
+    eventually(lambda: len(site.runs("job")) == 2)
+    eventually(lambda: states(schedules, "job") == {"SUCCESS" if task == "mark_and_retry" else "STARTED"})
+
+    site.redis.client.lpush(OUTBOX, entry)
+
+    eventually(lambda: dropped(worker) == 1)
+    assert len(site.runs("job")) == 2
+
+
+def test_a_repeat_does_not_run_beside_the_first_and_a_redelivery_runs_anew(site: Site, schedules: Schedules) -> None:
+    entry = queued_entry(site, schedules, args=(4.0,))
+    first = site.worker()
+    beat = site.beat()
+    eventually(lambda: len(site.runs("job")) == 1)
+
+    # Published twice more: the repeats are with the other worker, or with this one, which is killed.
+    site.redis.client.lpush(OUTBOX, entry)
+    eventually(lambda: dropped(first) == 1)
+    first.kill()
+    site.redis.client.lpush(OUTBOX, entry)
+    second = site.worker(name="w2")
+
+    eventually(lambda: site.runs("job", "end"))
+    eventually(lambda: dropped(second) == 1)
+    assert len(site.runs("job")) == 2
+    eventually(lambda: states(schedules, "job") == {"SUCCESS"})
+    assert beat.returncode is None
+
+
+def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -> None:
+    schedules.add(Schedule("all", f"{TICKING}.mark", Interval(0.5), misfire="catch_up"))
+    schedules.add(Schedule("last", f"{TICKING}.mark", Interval(0.5)))
+    site.worker()
+    beats = [site.beat(), site.beat()]
+    eventually(lambda: len(site.runs("all")) >= 4)
+
+    site.broker.stop()
+    stopped_at = time()
+    eventually(lambda: any("the broker cannot be reached" in beat.output() for beat in beats))
+    eventually(lambda: time() > stopped_at + 4)
+    waiting = site.redis.client.llen(OUTBOX)
+    assert 1 <= waiting <= 8
+    leads = next(beat for beat in beats if beat.pid == pid_of(schedules.leader().name))
+    assert leads.cwd is not None
+    assert not is_ready(leads)
+    site.broker.start()
+    started_at = time()
+
+    eventually(lambda: len([due for _, due in site.runs("all") if due > started_at + 2]) >= 4, within_seconds=60)
+    assert is_ready(leads)
+    pause(schedules, "all", "last")
+    runs = site.runs("all")
+    assert_each_once(runs)
+    assert len(runs) == dues_between(runs, 0.5)
+    assert schedules.get("last").missed > 0
+    assert_each_once(site.runs("last"))
+
+
+def is_ready(beat: Process) -> bool:
+    command = [sys.executable, "-m", "taskapp", "health", "ready"]
+    return subprocess.run(command, env=beat.env, capture_output=True, timeout=30, check=False).returncode == 0
