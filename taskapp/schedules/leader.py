@@ -32,7 +32,7 @@ from taskapp.errors.schedules import BrokerAway
 from taskapp.redis import Keys, Link
 from taskapp.schedules.calendars import Calendars, Days
 from taskapp.schedules.known import known_from
-from taskapp.schedules.outbox import Outbox
+from taskapp.schedules.outbox import Broker, Outbox
 from taskapp.schedules.ready import Ready, readied, sending
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import RUNS_KEPT, Make
@@ -53,8 +53,8 @@ MADE_SECONDS = 0.005
 SENT_AT_ONCE = 100
 UNREACHABLE = (RedisError, OSError, BrokerUnavailable, BrokerAway)
 """No schedule's fault: the server is to be asked again."""
-HANDS_OVER_SECONDS = 10.0
-"""After so long without the broker another beat is to try: perhaps it is this one that is cut off."""
+HANDS_OVER_SECONDS = 5.0
+"""After so long without the broker another beat is to lead: perhaps it is this one that is cut off."""
 
 Made = TypeVar("Made")
 
@@ -70,7 +70,7 @@ class Leader:
         make: Makes the message of a tick; see ``Make``.
         name: What people see of this beat.
         resolve: Puts in what only this process knows of a schedule.
-        publish: Publishes an entry of the outbox, see there; ``None``: the schedules' server is the broker, too.
+        broker: Where ticks are published to; ``None``: the server of the schedules is the broker, too.
         on_lead: What this beat does when it begins to lead, step by step, between ticks.
         on_cancel: Called with the ids of runs that a tick cancels.
         lease_seconds: How long this beat may be silent before another leads.
@@ -79,17 +79,15 @@ class Leader:
     def __init__(
         self, connect: Callable[[], Connection], prefix: str, make: Make, name: str, *,
         resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
-        publish: Callable[[bytes], None] | None = None,
+        broker: Broker | None = None,
         on_lead: Callable[[], Iterator[None]] = lambda: iter(()),
         on_cancel: Callable[[list[str]], None] = lambda _: None, lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
         self._link, self._prefix, self._make = Link(connect), prefix, make
         self._calendars = Calendars(self._link, prefix)
         self._waiting = Pipe(connect)
-        self._outbox = Outbox(self._link, prefix, publish) if publish is not None else None
+        self._outbox = Outbox(self._link, prefix, broker) if broker is not None else None
         self._wake_keys = [Keys(prefix)("schedules_wake"), *([self._outbox.wake_key] if self._outbox else [])]
-        self._away_since: float | None = None
-        """Since when the broker is away, by the monotonic clock."""
         self._name = name
         self._resolve, self._on_lead, self._on_cancel = resolve, on_lead, on_cancel
         self._beginning: Iterator[None] | None = None
@@ -122,8 +120,9 @@ class Leader:
     def turn(self, most_seconds: float = STANDBY_SECONDS) -> None:
         """Queue what is due, then wait until something is, a schedule was changed, or ``most_seconds`` have passed."""
         try:
-            left_seconds = self._renew_at - monotonic()
-            wait_seconds = self._lead() if left_seconds <= 0 else left_seconds
+            if self._outbox is not None and not self.token:
+                self._outbox.reach()
+            wait_seconds = self._lead() if monotonic() >= self._renew_at else 0.0
             if self.token:
                 wait_seconds = self._send_what_is_due()
             self.is_in_touch = True
@@ -135,8 +134,8 @@ class Leader:
             self.is_in_touch = False
             self._forget()
             self._waiting.close()
-            if isinstance(error, BrokerAway):
-                self._note_broker_away()
+            if self.token and self._outbox is not None and self._outbox.away_seconds() >= HANDS_OVER_SECONDS:
+                self._hand_over()
             sleep(min(STANDBY_SECONDS / 2, most_seconds))
 
     def resign(self) -> None:
@@ -151,14 +150,11 @@ class Leader:
             self._link.close()
             self._waiting.close()
 
-    def _note_broker_away(self) -> None:
-        now = monotonic()
-        self._away_since = self._away_since or now
-        if self.token and now - self._away_since >= HANDS_OVER_SECONDS:
-            logger.warning("the broker is away for %.0f s; another beat may lead", now - self._away_since)
-            self.resign()
-            # Whoever stands by asks once a second.
-            self._away_since, self._renew_at = None, now + 2 * STANDBY_SECONDS
+    def _hand_over(self) -> None:
+        """Let another beat try, and do not lead before the broker can be reached from here."""
+        logger.warning("this beat does not reach the broker; another may lead")
+        self.resign()
+        self._renew_at = 0.0
 
     # --- leading -------------------------------------------------------------------------------------
 
@@ -288,7 +284,6 @@ class Leader:
         if self._outbox is not None and self._outbox.may_hold_some:
             # First: as long as the broker takes nothing, nothing more is queued, and goes by the misfire policies then.
             self._outbox.forward(self._renew_at)
-            self._away_since = None
         now_ms = self._clock.now_ms()
         if due := self._take_due(now_ms):
             self._send(due, now_ms)

@@ -13,7 +13,7 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.settlement import SCHEDULE_HEADER
 from taskapp.broker.transport import is_over_redis
 from taskapp.errors.schedules import BadSchedule
-from taskapp.schedules.outbox import entries_of
+from taskapp.schedules.outbox import Unconnected, entries_of
 from taskapp.schedules.schedule import Schedule
 
 DUE_HEADER = "taskapp_due_at"
@@ -53,7 +53,10 @@ def made(
     task = app.tasks.get(schedule.task)
     send = partial(app.send_task, schedule.task) if task is None else task.apply_async
     send = partial(send, args, kwargs, **options)
-    messages = _held(send) if is_over_redis(app.conf.broker_url) else entries_of(schedule.name, identity, send)
+    if is_over_redis(app.conf.broker_url):
+        messages = _held(send)
+    else:
+        messages = entries_of(schedule.name, identity, partial(send, producer=Unconnected(app)))
     if len(messages) != 1:
         raise BadSchedule("task", schedule.task, "it sends nothing", "is task_always_eager set?")
     return messages

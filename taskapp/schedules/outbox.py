@@ -43,16 +43,32 @@ class Outbox:
     Args:
         link: The connection to its Redis.
         prefix: The prefix of its keys.
-        publish: Publishes one entry; raises ``BrokerAway``, or anything else for an entry that cannot be published.
+        broker: Publishes the entries.
     """
 
-    def __init__(self, link: Link, prefix: str, publish: Callable[[bytes], None]) -> None:
-        self._link, self._prefix, self._publish = link, prefix, publish
+    def __init__(self, link: Link, prefix: str, broker: Broker) -> None:
+        self._link, self._prefix, self._broker = link, prefix, broker
         keys = Keys(prefix)
         self._key = keys.ready(OUTBOX)
         self.wake_key = keys("wake", OUTBOX)
         """A list that gets a token when something is put into the outbox."""
         self.may_hold_some = True
+        self._away_since: float | None = None
+        """Since when the broker is away, by the monotonic clock."""
+
+    def away_seconds(self) -> float:
+        """Return for how long the broker has been away; 0: it took what was published last."""
+        return 0.0 if self._away_since is None else monotonic() - self._away_since
+
+    def reach(self) -> None:
+        """If the broker was away, look whether it is back.
+
+        Raises:
+            BrokerAway: It is not.
+        """
+        if self._away_since is not None:
+            self._broker.reach()
+            self._away_since = None
 
     def forward(self, until: float) -> None:
         """Publish some of what lies here, the oldest first; stop at ``until``, by the monotonic clock.
@@ -69,12 +85,14 @@ class Outbox:
 
     def _forward(self, entry: bytes) -> None:
         try:
-            self._publish(entry)
+            self._broker.publish(entry)
         except BrokerAway:
+            self._away_since = self._away_since or monotonic()
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one tick, the others are published
             self._refuse(entry, error)
         else:
+            self._away_since = None
             self._link.command("LREM", self._key, -1, entry)
 
     def _refuse(self, entry: bytes, error: Exception) -> None:
@@ -93,6 +111,15 @@ def _names_in(entry: bytes) -> tuple[str, str]:
 
 
 # --- entries ------------------------------------------------------------------------------------------
+
+
+class Unconnected:
+    """Stands in for a producer of kombu where nothing goes out yet: the broker may be away."""
+
+    channel = None
+
+    def __init__(self, app: Any) -> None:
+        self.connection = app.connection_for_write()  # opens nothing
 
 
 def entries_of(schedule: str, identity: str, send: Callable[[], Any]) -> list[Message]:
@@ -124,48 +151,69 @@ def _written(task: Posting) -> dict[str, Any]:
     }
 
 
-def publish(app: Any, entry: bytes) -> None:
-    """Publish an entry and wait until the broker has confirmed it.
+class Broker:
+    """The broker of ``app``, as the outbox needs it."""
 
-    Raises:
-        BrokerAway: The broker cannot be reached, or does not take anything now.
-        RefusedByBroker: It does not take this.
-        ValueError, KeyError, TypeError: It is no entry.
-    """
-    said = loads(entry)
-    task, event = said["task"], said["event"]
-    queues = app.amqp.queues
-    options = {
-        **task["options"],
-        "declare": [queues[name] for name in task["queues"] if name in queues],
-        "confirm_timeout": CONFIRM_SECONDS,
-    }
-    body = task["body"] if task["is_text"] else b64decode(task["body"])
-    with app.lend_producer() as producer:
-        connection = producer.connection
-        _connect(producer)
+    def __init__(self, app: Any) -> None:
+        self._app = app
 
-        def publish_copy() -> None:
-            headers = {**options["headers"], COPY_HEADER: new_id()}
-            producer.publish(body, **{**options, "headers": headers})
-            if event is not None:
-                _announce(app, producer, event)
+    def reach(self) -> None:
+        """Connect if there is no connection.
 
+        Raises:
+            BrokerAway: It cannot be done.
+        """
         try:
-            connection.ensure(producer, publish_copy, max_retries=1, interval_start=0, interval_step=0)()
-        except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
-            if isinstance(error.__cause__ or error, connection.channel_errors):
-                raise RefusedByBroker(error) from error
+            with self._app.lend_producer() as producer:
+                _connect(producer)
+        except Exception as error:  # also a login that is refused: no fault of what is to be published
             raise BrokerAway(error) from error
+
+    def publish(self, entry: bytes) -> None:
+        """Publish an entry and wait until the broker has confirmed it.
+
+        Raises:
+            BrokerAway: The broker cannot be reached, or does not take anything now.
+            RefusedByBroker: It does not take this.
+            ValueError, KeyError, TypeError: It is no entry.
+        """
+        said = loads(entry)
+        task, event = said["task"], said["event"]
+        body = task["body"] if task["is_text"] else b64decode(task["body"])
+        options = {**task["options"], "declare": self._declared(task["queues"]), "confirm_timeout": CONFIRM_SECONDS}
+        self.reach()
+        with self._app.lend_producer() as producer:
+
+            def publish_copy() -> None:
+                headers = {**options["headers"], COPY_HEADER: new_id()}
+                producer.publish(body, **{**options, "headers": headers})
+                if event is not None:
+                    self._announce(producer, event)
+
+            _insist(producer, publish_copy)
+
+    def _declared(self, names: list[str]) -> list[Queue]:
+        queues = self._app.amqp.queues
+        return [queues[name] for name in names if name in queues]
+
+    def _announce(self, producer: Any, event: Mapping[str, Any]) -> None:
+        fields = {key: value for key, value in event.items() if key not in OF_THE_DISPATCHER}
+        self._app.amqp._event_dispatcher.publish(event["type"], fields, producer)
 
 
 def _connect(producer: Any) -> None:
+    """Connect, if the connection is known to be gone, within a second or two."""
+    if not producer.connection.connected:
+        producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        producer.revive(producer.connection)
+
+
+def _insist(producer: Any, publish: Callable[[], None]) -> None:
+    """Call ``publish``, and once more over a new connection if the one there was is broken; errors as ``Broker``'s."""
+    connection = producer.connection
     try:
-        producer.channel  # noqa: B018 - connects
-    except Exception as error:  # also a login that is refused: no fault of what is to be published
+        connection.ensure(producer, publish, max_retries=1, interval_start=0, interval_step=0)()
+    except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+        if isinstance(error.__cause__ or error, connection.channel_errors):
+            raise RefusedByBroker(error) from error
         raise BrokerAway(error) from error
-
-
-def _announce(app: Any, producer: Any, event: Mapping[str, Any]) -> None:
-    fields = {key: value for key, value in event.items() if key not in OF_THE_DISPATCHER}
-    app.amqp._event_dispatcher.publish(event["type"], fields, producer)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from os import getpid
 from time import monotonic
 from typing import Any
@@ -21,7 +20,7 @@ from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.leader import STANDBY_SECONDS, Leader
 from taskapp.schedules.messages import made, messages_of
-from taskapp.schedules.outbox import publish
+from taskapp.schedules.outbox import Broker
 from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Crontab, Interval, Solar, When
 from taskapp.worker.beat_probes import watch_beat
@@ -60,7 +59,7 @@ class Scheduler(_Scheduler):
             self._leader = Leader(
                 store.link.connect, store.prefix, self._make, f"{_beat.beat_nodename(None)}.{getpid()}",
                 resolve=self._resolve, on_lead=self._merge_configured, on_cancel=self._cancel,
-                publish=partial(publish, self.app) if publishes else None,
+                broker=Broker(self.app) if publishes else None,
             )  # fmt: skip
         return self._leader
 

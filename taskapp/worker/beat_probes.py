@@ -20,7 +20,8 @@ def watch_beat(sender: Any, **_: Any) -> None:
     """
     scheduler = sender.scheduler
     status = Status(beat_nodename(getattr(sender, "hostname", None)))
-    scheduler.turn_due_at = monotonic()
+    # One that has never reached its servers is to say so, too.
+    scheduler.turn_due_at = status.broker_at = monotonic()
 
     def look(status: Status, now: float) -> None:
         status.phase = "starting" if scheduler.is_connecting else "running"
