@@ -254,7 +254,7 @@ class Results(Chords):
         if self._is_extended:
             delivery = known.get("delivery_info")
             meta |= {"name": known.get("task"), "args": known.get("args"), "kwargs": known.get("kwargs")}
-            meta |= {"worker": known.get("hostname"), "retries": request.retries}
+            meta |= {"worker": known.get("hostname"), "retries": getattr(request, "retries", 0)}
             meta["queue"] = delivery.get("routing_key") if delivery else None
         return meta
 

@@ -141,6 +141,9 @@ def entries_of(schedule: str, identity: str, send: Callable[[], Any]) -> list[Me
 
 def _written(task: Posting) -> dict[str, Any]:
     options = {key: value for key, value in task.options.items() if key not in ADDED_AT_PUBLISHING}
+    if options["headers"].get("expires"):
+        # The broker would drop it and tell nobody; a node tells the schedule.
+        options.pop("expiration", None)
     options["exchange"] = getattr(options.get("exchange"), "name", options.get("exchange"))
     is_text = isinstance(task.body, str)
     return {

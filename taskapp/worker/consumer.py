@@ -215,7 +215,7 @@ class Consumer(_Stock):
                 later.put(Ended(settlement, partial(bury, settlement), lambda _: bury()))
             else:
                 bury(settlement)
-        else:
+        elif not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
 

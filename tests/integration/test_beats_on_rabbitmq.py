@@ -71,7 +71,7 @@ class Site:
 
     def _environment(self, directory: Path, **settings: str) -> dict[str, str]:
         return clean_environment(
-            TASKAPP_BROKER_URL=self.broker.url, TASKAPP_DATA_DIR=str(directory), **self.settings, **settings,
+            TASKAPP_BROKER_URL=self.broker.url, TASKAPP_DATA_DIR=str(directory), **{**self.settings, **settings},
             PYTHONPATH=os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
         )  # fmt: skip
 
@@ -245,3 +245,90 @@ def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -
 def is_ready(beat: Process) -> bool:
     command = [sys.executable, "-m", "taskapp", "health", "ready"]
     return subprocess.run(command, env=beat.env, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "state"),
+    [
+        ("mark", (), "SUCCESS"),
+        ("mark", ("-P", "prefork"), "SUCCESS"),
+        ("fail", (), "FAILURE"),
+        ("fail", ("-P", "solo"), "FAILURE"),
+        ("hang", (), "FAILURE"),
+        ("nobody_has_it", (), "FAILURE"),
+    ],
+)
+def test_a_schedule_hears_how_its_run_ended(
+    task: str, options: tuple[str, ...], state: str, site: Site, schedules: Schedules
+) -> None:
+    site.worker(*options)
+    schedules.add(Schedule("job", f"{TICKING}.{task}", Once(time() + 0.2), pause_after_failures=1))
+
+    site.beat()
+
+    eventually(lambda: states(schedules, "job") - {"QUEUED"} == {state})
+    known = schedules.get("job")
+    assert known.unfinished == ""
+    assert bool(known.paused) == (state == "FAILURE")
+    took_seconds = schedules.ticks("job")[0].took_seconds
+    assert took_seconds is not None
+    assert took_seconds >= (0.5 if task == "hang" else 0.0)
+    assert state in site.command("show", "job")
+
+
+def test_a_run_that_expired_has_ended(site: Site, schedules: Schedules) -> None:
+    schedules.add(Schedule("job", f"{TICKING}.mark", Once(time() + 86_400), options={"expires": 0.5}))
+    site.command("run-now", "job")
+    [tick] = schedules.ticks("job")
+    eventually(lambda: time() > tick.sent_at + 1)
+
+    site.worker()
+    site.beat()
+
+    eventually(lambda: states(schedules, "job") == {"REVOKED"})
+    assert not site.runs("job")
+    assert schedules.get("job").unfinished == ""
+
+
+def test_one_that_waits_for_the_run_before_it_goes_out_when_that_ends(site: Site, schedules: Schedules) -> None:
+    schedules.add(Schedule("job", f"{TICKING}.mark", Interval(1.0), args=(1.5,), overlap="queue"))
+    site.worker()
+
+    site.beat()
+
+    eventually(lambda: len(site.runs("job", "end")) >= 4, within_seconds=30)
+    begun, ended = site.runs("job"), site.runs("job", "end")
+    assert len(begun) - len(ended) <= 1
+    assert_each_once(begun)
+    assert schedules.get("job").skipped > 0
+
+
+def test_what_the_broker_will_never_take_sets_its_schedule_aside_and_holds_up_no_other(
+    site: Site, schedules: Schedules
+) -> None:
+    # The queue is there with other arguments than it is declared with.
+    with rabbitmq.kombu.Connection(site.broker.url) as connection:
+        connection.default_channel.queue_declare("low", durable=False)
+    schedules.add(Schedule("refused", f"{TICKING}.mark", Interval(0.5), queue="low"))
+    schedules.add(Schedule("good", f"{TICKING}.mark", Interval(0.5)))
+    site.worker("-Q", "default")
+
+    site.beat()
+    site.redis.client.lpush(OUTBOX, b"no entry")
+
+    eventually(lambda: schedules.get("refused").state == "broken")
+    assert "PRECONDITION_FAILED" in schedules.get("refused").broken
+    assert states(schedules, "refused") == {"REJECTED"}
+    eventually(lambda: len(site.runs("good")) >= 3)
+    letters = site.redis.client.hvals(f"taskapp:{{{OUTBOX}}}:dead:raw")
+    assert len(letters) == 2
+    assert "no entry" in letters
+    assert not site.redis.client.llen(OUTBOX)
+
+
+def test_where_neither_is_a_redis_beat_says_that_only_one_may_run(site: Site) -> None:
+    beat = site.beat(TASKAPP_RESULT_URL=f"db+sqlite:///{site.directory}/results.sqlite")
+
+    eventually(lambda: "only one beat may run" in beat.output())
+    assert beat.cwd is not None
+    eventually(lambda: list(beat.cwd.glob("celerybeat-schedule*")))  # type: ignore[union-attr]
