@@ -40,6 +40,7 @@ from taskapp.errors import (
     UnknownQueue,
     UnknownTask,
 )
+from taskapp.errors.schedules import NoSchedules
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis import Link
 from taskapp.results.backend import Results
@@ -307,17 +308,19 @@ class Application(Celery):
         """Lend the schedules: from the broker, or from the Redis of results where the broker is none.
 
         Raises:
-            NoEngine: Neither is a Redis. Other errors as with ``engine``.
+            NoSchedules: Neither is a Redis. Other errors as with ``engine``.
         """
         make = partial(messages_of, self)
         self._find_broker()
-        if is_over_redis(self.conf.broker_url) or not isinstance(self.backend, Results):
+        if is_over_redis(self.conf.broker_url):
             with self._channel() as channel:
                 yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
-            return
-        connect, prefix = self.backend.server()
-        with closing(Link(connect)) as link:
-            yield Schedules(link, prefix, make)
+        elif isinstance(self.backend, Results):
+            connect, prefix = self.backend.server()
+            with closing(Link(connect)) as link:
+                yield Schedules(link, prefix, make)
+        else:
+            raise NoSchedules(self.connection_for_write().as_uri())
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

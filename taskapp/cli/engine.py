@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.application import Engine
+from taskapp.broker.transport import is_over_redis
 from taskapp.redis import OutcomeUnknown
 from taskapp.schedules.store import Schedules
 
@@ -61,4 +62,8 @@ def _lent(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
 
 
 def _unreachable(error: Exception) -> click.ClickException:
-    return click.ClickException(f"the broker cannot be reached: {error}; check TASKAPP_BROKER_URL")
+    from taskapp.settings import get_settings
+
+    is_broker = is_over_redis(get_settings().broker_url or "redis://")
+    server, setting = ("broker", "TASKAPP_BROKER_URL") if is_broker else ("Redis of results", "TASKAPP_RESULT_URL")
+    return click.ClickException(f"the {server} cannot be reached: {error}; check {setting}")

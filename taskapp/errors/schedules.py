@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskapp.errors import TaskappError, did_you_mean
+from taskapp.errors import NoEngine, TaskappError, did_you_mean
 
 
 class BadSchedule(TaskappError):
@@ -23,6 +23,17 @@ class SolarUnavailable(TaskappError):
 
     def __init__(self) -> None:
         super().__init__("solar schedules need the package ephem; install it with pip install 'taskapp[solar]'")
+
+
+class NoSchedules(NoEngine):
+    """Schedules where there is no Redis to keep them in."""
+
+    def __init__(self, broker_url: str) -> None:
+        TaskappError.__init__(
+            self,
+            f"schedules need a Redis, as the broker or for results, and the broker is {broker_url!r}; "
+            "see TASKAPP_RESULT_URL",
+        )
 
 
 class UnknownSchedule(TaskappError):

@@ -63,11 +63,9 @@ class Site:
     def command(self, *argv: str) -> str:
         """Run ``taskapp schedules …``; return what it prints."""
         command = [sys.executable, "-m", "taskapp", "schedules", *argv]
-        done = subprocess.run(
-            command, env=self._environment(self.directory), capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        environment = self._environment(self.directory)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout if done.returncode == 0 else done.stderr
 
     def _environment(self, directory: Path, **settings: str) -> dict[str, str]:
         return clean_environment(
@@ -159,6 +157,7 @@ def queued_entry(site: Site, schedules: Schedules, task: str = "mark", **options
     schedules.add(Schedule("job", f"{TICKING}.{task}", Once(time() + 86_400), **options))  # type: ignore[arg-type]
     site.command("run-now", "job")
     [entry] = site.redis.client.lrange(OUTBOX, 0, -1)
+    assert site.command("list").startswith("1 schedule; no beat leads")
     return entry.encode()  # type: ignore[no-any-return]
 
 
@@ -330,5 +329,9 @@ def test_where_neither_is_a_redis_beat_says_that_only_one_may_run(site: Site) ->
     beat = site.beat(TASKAPP_RESULT_URL=f"db+sqlite:///{site.directory}/results.sqlite")
 
     eventually(lambda: "only one beat may run" in beat.output())
+    site.settings["TASKAPP_RESULT_URL"] = ""
+    assert "schedules need a Redis, as the broker or for results" in site.command("list")
+    site.settings["TASKAPP_RESULT_URL"] = "redis://127.0.0.1:1/0"
+    assert site.command("list").startswith("Error: the Redis of results cannot be reached")
     assert beat.cwd is not None
     eventually(lambda: list(beat.cwd.glob("celerybeat-schedule*")))  # type: ignore[union-attr]
