@@ -235,10 +235,11 @@ def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -
     eventually(lambda: all(is_ready(beat) for beat in beats))
     pause(schedules, "all", "last")
     runs = site.runs("all")
-    assert_each_once(runs)
-    assert len(runs) == dues_between(runs, 0.5)
+    assert len({due for _, due in runs}) == dues_between(runs, 0.5)
     assert schedules.get("last").missed > 0
-    assert_each_once(site.runs("last"))
+    # What a node was running when the broker stopped is given out once more, as always.
+    for name in ("all", "last"):
+        assert_each_once([run for run in site.runs(name) if run[1] > stopped_at])
 
 
 def is_ready(beat: Process) -> bool:
