@@ -12,7 +12,7 @@ import json
 import logging
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from kombu import Queue
@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 
 from taskapp.broker.delivery import Message
+from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.settlement import COPY_HEADER, Settlement, collecting, settling
 from taskapp.client.message import new_id
 from taskapp.client.postings import Posting
@@ -188,7 +189,7 @@ class Broker:
         with self._app.lend_producer() as producer:
 
             def publish_copy() -> None:
-                headers = {**options["headers"], COPY_HEADER: new_id()}
+                headers = {**options["headers"], SENT_AT_HEADER: time(), COPY_HEADER: new_id()}
                 producer.publish(body, **{**options, "headers": headers})
                 if event is not None:
                     self._announce(producer, event)

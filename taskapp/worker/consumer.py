@@ -20,13 +20,11 @@ from redis.exceptions import RedisError
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.received import Received
-from taskapp.broker.settlement import EndOfTick, Settlement
-from taskapp.results.backend import Results
 from taskapp.results.later import Ended
-from taskapp.results.store import EndOfRun, tick_run_of
 from taskapp.worker.buried import backend_of, settle_unreadable
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
+from taskapp.worker.ticks import tell_end
 
 logger = get_logger(__name__)
 
@@ -117,15 +115,7 @@ class Consumer(_Stock):
             channel.park(message.delivery_tag, name)
         else:
             super().on_unknown_task(body, message, exc)
-            self._end_unknown(message.headers)
-
-    def _end_unknown(self, headers: Mapping[str, Any]) -> None:
-        """Let a schedule hear that its task type is unknown here; Celery has failed the task."""
-        run, backend = tick_run_of(headers), self.app.backend
-        if run is not None and isinstance(backend, Results):
-            settlement = Settlement()
-            settlement.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, "FAILURE", 0)))
-            backend.later.put(Ended(settlement, lambda: None, lambda _: None))
+            tell_end(self.app, message.headers, "FAILURE", 0)
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
         """Run a task that its rate limit lets through; put any other off until its turn, so that it holds no slot."""

@@ -6,6 +6,7 @@ of the schedules is asked whether another message of that tick has run, or runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -14,6 +15,7 @@ from celery.utils.log import get_logger
 
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement
 from taskapp.results.backend import Results
+from taskapp.results.later import Ended
 from taskapp.results.outage import SERVER_GONE
 from taskapp.results.store import EndOfRun, tick_run_of
 from taskapp.worker.runner import Outcome, Runner
@@ -54,6 +56,19 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
         "task %s of schedule %r is dropped: %s", run.id, run.schedule, WHY[why], extra={"action": "tick_repeat"}
     )
     return _dropped(run.id)
+
+
+def tell_end(
+    app: Any, headers: Mapping[str, Any], state: str, took_ms: int, then: Callable[[], Any] = lambda: None
+) -> None:
+    """Let the schedule hear how a run of it ended, outside of slots, and call ``then``; at once if it is no tick's."""
+    run, backend = tick_run_of(headers), app.backend
+    if run is None or not isinstance(backend, Results):
+        then()
+        return
+    settlement = Settlement()
+    settlement.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, state, took_ms)))
+    backend.later.put(Ended(settlement, then, lambda _: then()))
 
 
 def _is_again(runner: Runner, given: dict[str, Any]) -> bool:
