@@ -272,7 +272,7 @@ class Request(_Stock):
             channel.give_back(tag, fate.back)
             return
         settlement = settlement or Settlement()
-        settlement.run = self._counted(fate)
+        settlement.run = settlement.run or self._counted(fate)
         if SCHEDULE_HEADER in self._request_dict:
             settlement.tick = self._end_of_tick(fate, settlement)
         if settlement.elsewhere:
