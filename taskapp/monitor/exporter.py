@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from wsgiref.simple_server import WSGIServer
 
@@ -15,11 +16,11 @@ from taskapp.application import Application
 from taskapp.broker.snapshot import read_snapshot
 from taskapp.broker.totals import read_totals
 from taskapp.broker.transport import is_over_redis
+from taskapp.errors.schedules import NoSchedules
 from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis import Link, all_answered
-from taskapp.schedules.overview import overview
 from taskapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -61,16 +62,18 @@ class BrokerCollector(Collector):
         return [scrape.family("taskapp_broker_up", {(): 1}), *found]
 
     def _read(self) -> Iterator[Metric]:
-        queues = self._settings.queues
-        if not is_over_redis(self._app.conf.broker_url):
+        queues, read = self._settings.queues, scrape.Read()
+        if is_over_redis(self._app.conf.broker_url):
+            with self._app.engine() as engine:
+                snapshot = read_snapshot(engine.link, engine.prefix, queues)
+                read = read._replace(snapshot=snapshot, info=_info(engine.link))
+        else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})
-            return
-        with self._app.engine() as engine:
-            link, prefix = engine.link, engine.prefix
-            read = scrape.Read(
-                read_snapshot(link, prefix, queues), read_totals(link, prefix), overview(link, prefix), _info(link)
-            )
+        # Where schedules are, runs are counted, too: in the broker, or in the Redis of results.
+        with suppress(NoSchedules), self._app.schedules() as register:
+            totals = read_totals(register.link, register.prefix)
+            read = read._replace(totals=totals, schedules=register.overview())
         yield from scrape.families(read, self._known_types, queues)
 
 

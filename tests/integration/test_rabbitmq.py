@@ -24,6 +24,15 @@ from tests.integration.follow_ups import *
 """
 
 
+SCRAPED = """
+from taskapp.monitor.exporter import BrokerCollector
+from taskapp.settings import get_settings
+for family in BrokerCollector(app, get_settings()).collect():
+    for sample in family.samples:
+        print((sample.name, sample.labels.get("type", ""), int(sample.value)))
+"""
+
+
 @pytest.fixture(scope="module")
 def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
@@ -95,6 +104,26 @@ print([result.get(timeout=40) for result in running])
 
     assert results == "['SUCCESS', 16, 7, 2]"
     assert runs.read_text().split() == ["run"] * 3
+
+
+def test_what_runs_is_counted_in_the_redis_of_results(site: Site, result_url: str, tmp_path: Path) -> None:
+    if not result_url.startswith("redis"):
+        assert "'taskapp_broker_up', '', 1" in site.ask(SCRAPED)
+        return
+    site.worker()
+    assert_canvas_works(site, tmp_path / "runs")
+    site.ask("print([add.delay(1, 2).get(timeout=20) for _ in range(20)])")
+
+    def counted() -> list[str]:
+        wanted = "tasks_completed_total", "tasks_failed_total", "tasks_retried_total", "task_queue_wait_seconds_count"
+        return [line for line in site.ask(SCRAPED).splitlines() if line.split("'")[1].endswith(wanted)]
+
+    name = "tests.integration.follow_ups"
+    # 20, and five in the canvas.
+    eventually(lambda: f"('taskapp_tasks_completed_total', '{name}.add', 25)" in counted(), 30)
+    assert f"('taskapp_tasks_retried_total', '{name}.note_and_retry', 2)" in counted()
+    assert f"('taskapp_tasks_failed_total', '{name}.add', 0)" in counted()
+    assert any(line.startswith("('taskapp_task_queue_wait_seconds_count'") for line in counted())
 
 
 def test_a_chord_whose_part_fails_fails_and_calls_its_errback(site: Site, tmp_path: Path) -> None:
