@@ -34,7 +34,7 @@ STEPS_AT_ONCE = 200
 """In one call of a script: under a millisecond of the server's time, but for long lines."""
 LINES_MOST = 5_000
 """How many lines of all tasks of a process are kept until they are written; the rest is dropped, and counted."""
-RETRIES_MOST = 1_000
+RETRIES_MOST = 10_000
 RUNS_MOST = 100_000
 """How many ends of runs are kept until they are counted."""
 

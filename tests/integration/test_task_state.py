@@ -25,7 +25,7 @@ StartWorker = Callable[..., Process]
 
 def taskapp(server: RedisServer, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the ``taskapp`` command as a user would."""
-    environment = clean_environment(TASKAPP_BROKER_URL=server.url, **variables)
+    environment = clean_environment(**{"TASKAPP_BROKER_URL": server.url, **variables})
     argv = [sys.executable, "-m", "taskapp", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -353,6 +353,27 @@ def test_show_is_for_people_and_for_machines(worker: StartWorker, redis_server: 
     assert "progress   1 of 4 (25%), half \\x1b[31mred, at 20" in text
     assert (machine["state"], machine["priority"], machine["progress"]["total"]) == ("running", 4, 4)
     (tmp_path / "go").touch()
+
+
+def test_on_a_broker_that_does_not_tell_only_the_result_is_known(redis_server: RedisServer, tmp_path: Path) -> None:
+    elsewhere = {"TASKAPP_BROKER_URL": "memory://", "TASKAPP_RESULT_URL": ""}
+    none = taskapp(redis_server, "task", "show", "x", "--json", **elsewhere)
+    lines = taskapp(redis_server, "task", "logs", "x", **elsewhere)
+    elsewhere["TASKAPP_RESULT_URL"] = f"db+sqlite:///{tmp_path}/results.sqlite"
+    script = (
+        "from taskapp.celery import app\n"
+        "app.backend.mark_as_failure('x', ValueError('bad'), traceback='Traceback: here')"
+    )
+    environment = clean_environment(**elsewhere)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    failed = taskapp(redis_server, "task", "show", "x", "--json", **elsewhere)
+
+    assert (none.returncode, json.loads(none.stdout)["state"]) == (1, "unknown")
+    assert "does not tell" in json.loads(none.stdout)["remark"]
+    assert (lines.returncode, lines.stderr.count("\n")) == (1, 1)
+    assert "neither tasks nor results use one" in lines.stderr
+    assert json.loads(failed.stdout)["error"] == "ValueError: bad"
+    assert [moment["what"] for moment in json.loads(failed.stdout)["timeline"]] == ["failed"]
 
 
 def test_a_broker_that_is_away_is_one_sentence(redis_server: RedisServer) -> None:

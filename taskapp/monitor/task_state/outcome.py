@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from celery import states
-from celery.backends.base import KeyValueStoreBackend
+from celery.backends.base import DisabledBackend, KeyValueStoreBackend
 
 SHOWN_MOST = 1_024
 
@@ -43,6 +43,8 @@ def read_outcome(app: Any, task_id: str) -> Outcome:
         Exception: The backend's, where it cannot be reached.
     """
     backend = app.backend
+    if isinstance(backend, DisabledBackend):
+        return Outcome()
     if isinstance(backend, KeyValueStoreBackend):
         raw = backend.get(backend.get_key_for_task(task_id))
         return _outcome(backend.decode_result(raw)) if raw else Outcome()

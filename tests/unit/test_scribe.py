@@ -1,0 +1,150 @@
+"""What tasks say of themselves waits for nothing, and is bounded whatever becomes of the server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from taskapp.redis import NotSent, OutcomeUnknown
+from taskapp.worker.scribe import LINES_MOST, Scribe
+from tests.support import eventually
+
+
+class Notes:
+    """In the place of a server: remembers batches, and is away when it is told to be."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, Sequence[Any]] = {}
+        self.problems: list[Exception] = []
+        self.attempts: list[int] = []
+
+    def write(self, _scribe: str, number: int, steps: Sequence[Any], _lines_most: int) -> None:
+        self.attempts.append(number)
+        if self.problems:
+            raise self.problems.pop()
+        self.written[number] = steps
+
+    def all(self) -> list[tuple[str, str, bytes]]:
+        return [step for number in sorted(self.written) for step in self.written[number]]
+
+
+def test_the_last_word_of_many_is_written_and_the_first_at_once() -> None:
+    notes = Notes()
+    scribe = Scribe(lambda: notes, 200)
+
+    scribe.progress("a", b"first")
+    eventually(notes.all, within_seconds=5)
+    for n in range(1_000):
+        scribe.progress("a", str(n).encode())
+        scribe.progress("b", str(n).encode())
+
+    assert scribe.flush(5)
+    assert notes.all()[0] == ("P", "a", b"first")
+    assert {one: text for _, one, text in notes.all()} == {"a": b"999", "b": b"999"}
+    assert len(notes.all()) < 20
+
+
+def test_words_of_many_threads_are_all_written_in_their_order() -> None:
+    notes = Notes()
+    scribe = Scribe(lambda: notes, 10_000)
+
+    def talk(name: str) -> None:
+        for n in range(400):
+            scribe.line(name, str(n).encode())
+            scribe.retry(name, str(n).encode())
+            time.sleep(0.0005)
+
+    threads = [threading.Thread(target=talk, args=(f"t{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert scribe.flush(10)
+    for kind in "LR":
+        for name in ("t0", "t3"):
+            said = [int(text) for step, one, text in notes.all() if (step, one) == (kind, name)]
+            assert said == list(range(400))
+
+
+@pytest.mark.parametrize("problem", [NotSent("away"), OutcomeUnknown("no answer")])
+def test_a_server_that_is_away_gets_the_same_batch_again(problem: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    notes.problems = [problem, problem]
+    scribe = Scribe(lambda: notes, 200)
+
+    with caplog.at_level(logging.INFO):
+        scribe.line("a", b"x")
+        eventually(notes.all, within_seconds=10)
+
+    assert notes.attempts == [1, 1, 1]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_lines_beyond_what_is_kept_meanwhile_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    notes.problems = [NotSent("away")]
+    scribe = Scribe(lambda: notes, 200)
+    scribe.progress("z", b"x")
+    eventually(lambda: notes.attempts, within_seconds=5)
+
+    for task in range(100):
+        for n in range(100):
+            scribe.line(f"t{task}", str(n).encode())
+
+    assert scribe.flush(10)
+    lines = [step for step in notes.all() if step[0] == "L"]
+    assert len(lines) == LINES_MOST
+    assert f"{10_000 - LINES_MOST} log lines of tasks were not kept" in caplog.text
+    scribe.line("later", b"x")
+    assert scribe.flush(10)
+    assert notes.all()[-1][1] == "later"
+
+
+def test_of_one_task_the_last_lines_are_kept() -> None:
+    notes = Notes()
+    notes.problems = [NotSent("away")]
+    scribe = Scribe(lambda: notes, 3)
+    scribe.progress("z", b"x")
+    eventually(lambda: notes.attempts, within_seconds=5)
+
+    for n in range(2 * LINES_MOST):
+        scribe.line("a", str(n).encode())
+
+    assert scribe.flush(10)
+    assert [text for step, _, text in notes.all() if step == "L"] == [b"9997", b"9998", b"9999"]
+
+
+def test_without_a_server_nothing_is_kept_and_progress_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    scribe = Scribe(lambda: None, 200)
+
+    scribe.progress("a", b"x")
+    eventually(lambda: caplog.records, within_seconds=5)
+    for n in range(100):
+        scribe.progress(f"{n}", b"x")
+        scribe.line("a", b"x")
+        scribe.retry("a", b"x")
+
+    assert scribe.flush(1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
+    ]
+    assert (scribe._progress, scribe._lines, list(scribe._retries)) == ({}, {}, [])
+
+
+def test_a_batch_that_is_refused_is_left_and_the_next_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    notes.problems = [UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")]
+    scribe = Scribe(lambda: notes, 200)
+    scribe.progress("\udcff", b"x")
+    eventually(lambda: "refused" in caplog.text, within_seconds=5)
+
+    scribe.progress("a", b"x")
+
+    assert scribe.flush(5)
+    assert notes.all() == [("P", "a", b"x")]
