@@ -24,6 +24,7 @@ from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.delayed import DelayedMessages
+from taskapp.broker.finished import FinishedTasks
 from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.notes import Notes
 from taskapp.broker.transport import Connection, is_over_redis
@@ -40,6 +41,7 @@ from taskapp.errors import (
     UnknownQueue,
     UnknownTask,
 )
+from taskapp.errors.history import NoPlaceForEnds
 from taskapp.errors.schedules import NoSchedules
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis import Link
@@ -321,6 +323,25 @@ class Application(Celery):
                 yield Schedules(link, prefix, make)
         else:
             raise NoSchedules(self.connection_for_write().as_uri())
+
+    @contextmanager
+    def finished_tasks(self) -> Iterator[FinishedTasks]:
+        """Lend the stream of finished tasks, over a connection of its own: beside the broker's messages or results.
+
+        Raises:
+            NoPlaceForEnds: Neither is a Redis.
+            BrokerNotFound, OSError, kombu.exceptions.OperationalError, redis.RedisError: It cannot be reached.
+        """
+        self._find_broker()
+        if is_over_redis(self.conf.broker_url):
+            with self._channel() as channel:
+                connect, prefix = channel.process.connect, channel.global_keyprefix
+        elif isinstance(self.backend, Results):
+            connect, prefix = self.backend.server()
+        else:
+            raise NoPlaceForEnds(self.connection_for_write().as_uri())
+        with closing(Link(connect)) as link:
+            yield FinishedTasks(link, prefix)
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

@@ -42,6 +42,9 @@ KEYS: dict[str, str] = {
     "schedules_wake": "<P>taskapp:schedules:wake",  # list of at most one token, for the leader
     "calendars": "<P>taskapp:schedules:calendars",  # hash: name -> JSON list of days
     "beat": "<P>taskapp:beat",  # hash: leader, token, until, tick_at, changes
+    "finished": "<P>taskapp:finished",  # stream: r -> a task that has ended, see broker/finished.py
+    "finished_aside": "<P>taskapp:finished:aside",  # list: those of them that were of no use, the latest first
+    "finished_writer": "<P>taskapp:finished:writer",  # string: who writes them down
     # one a schedule
     "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/known.py
     "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first

@@ -78,6 +78,14 @@ class Settings(BaseSettings):
     """After how many tasks a node drains and ends with exit code 75, to be started anew; 0: never."""
     max_memory_mb: int = Field(default=0, ge=0)
     """At how many MiB of its own a node drains and ends with exit code 75, to be started anew; 0: never."""
+    history: bool = False
+    """Whether every finished task is kept in SQL, see docs/history.md; a ``history_url`` says so, too."""
+    history_url: str | None = Field(default=None, repr=False)
+    """The SQL database of it, for who writes and reads it: ``postgresql://…``. Empty: SQLite below ``data_dir``."""
+    history_days: float = Field(default=90.0, ge=0)
+    """After how many days finished tasks are deleted there; 0: never."""
+    history_backlog: int = Field(default=100_000, ge=1_000)
+    """How many finished tasks wait in Redis to be written there, about 0.5 KB each; the oldest fall off."""
     canary_seconds: float = Field(default=60.0, ge=0)
     """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
     max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
@@ -117,7 +125,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("broker_url", "result_url", "smtp_ca_file", mode="before")
+    @field_validator("broker_url", "result_url", "history_url", "smtp_ca_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -127,6 +135,13 @@ class Settings(BaseSettings):
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
             raise ValueError("a URL is needed, such as redis://localhost:6379/0")
+        return value
+
+    @field_validator("history_url")
+    @classmethod
+    def _is_database(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError("a URL of SQLAlchemy is needed, such as postgresql://user:password@host/taskapp")
         return value
 
     @field_validator("data_dir")
@@ -169,6 +184,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take values only from ``load_settings``, which has merged environment and ``.env``."""
         return (init_settings,)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether nodes tell of every task that has ended."""
+        return self.history or self.history_url is not None
 
     @property
     def allowed_roots(self) -> tuple[Path, ...]:

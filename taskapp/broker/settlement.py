@@ -77,12 +77,22 @@ class EndOfTick(NamedTuple):
     took_ms: int
 
 
+class EndOfTask(NamedTuple):
+    """What is told of a task that has ended for good."""
+
+    most: int
+    """How many of them wait at most to be written down; the oldest fall off."""
+    packed: bytes
+    """See ``finished.py``."""
+
+
 class Settlement:
     """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
 
     __slots__ = (
         "chords",
         "elsewhere",
+        "end",
         "events",
         "finished",
         "kept",
@@ -109,6 +119,7 @@ class Settlement:
         on a server of its own, or too large for one step."""
         self.tick: EndOfTick | None = None
         self.run: CountedRun | None = None
+        self.end: EndOfTask | None = None
         self.kept = (0, 0)
         """So many messages and postings stay when the rest is dropped."""
 
@@ -158,6 +169,8 @@ class Settlement:
             steps += ("E", *event)
         if self.tick is not None:
             steps += ("S", *self.tick)
+        if self.end is not None:
+            steps += ("H", *self.end)
         # Last: nobody shall read a success of which something else was refused.
         for result in self.results:
             steps += ("R", *result)

@@ -20,24 +20,24 @@ Lent = TypeVar("Lent")
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Lend what of the engine commands look at; errors as with ``_lent``."""
+    """Lend what of the engine commands look at; errors as with ``lent_by``."""
     from taskapp.celery import app
 
-    with _lent(app.engine()) as lent:
+    with lent_by(app.engine()) as lent:
         yield lent
 
 
 @contextmanager
 def schedules() -> Iterator[Schedules]:
-    """Lend the schedules; errors as with ``_lent``."""
+    """Lend the schedules; errors as with ``lent_by``."""
     from taskapp.celery import app
 
-    with _lent(app.schedules()) as lent:
+    with lent_by(app.schedules()) as lent:
         yield lent
 
 
 @contextmanager
-def _lent(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
+def lent_by(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
     """Lend what ``opening`` does.
 
     Raises:

@@ -19,6 +19,7 @@ COMMANDS = {
     "dead": "taskapp.cli.dead:dead",
     "delayed": "taskapp.cli.delayed:delayed",
     "schedules": "taskapp.cli.schedules.group:schedules",
+    "history": "taskapp.cli.history:history",
     "redis": "taskapp.cli.redis:redis",
     "doctor": "taskapp.cli.doctor:doctor",
     "health": "taskapp.cli.health:health",

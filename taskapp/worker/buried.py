@@ -21,6 +21,7 @@ from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, se
 from taskapp.broker.totals import never_ran
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
+from taskapp.worker.finished import end_of_message
 
 logger = get_logger(__name__)
 
@@ -70,6 +71,10 @@ def fail_buried(app: Any, buried: Buried) -> None:
             with settling(settlement):
                 _fail(app, known, embed, buried.queue, _error(letter, known))
             settlement.tick, settlement.run = _end_of_tick(known), never_ran(known["task"], "failed")
+            settlement.end = end_of_message(
+                app, known, buried.queue, _text(_error(letter, known)),
+                priority=letter.priority, deliveries=letter.deliveries,
+            )  # fmt: skip
         if settlement.elsewhere:
             backend_of(app, known["task"]).store_elsewhere(settlement)
         try:
@@ -90,10 +95,15 @@ def settle_unreadable(app: Any, message: Any, problem: str) -> Settlement:
             with settling(settlement):
                 _fail(app, headers, None, queue, InvalidTaskError(problem))
             settlement.tick, settlement.run = _end_of_tick(headers), never_ran(headers["task"], "failed")
+            settlement.end = end_of_message(app, headers, queue, problem)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
             logger.warning("the failure of %s could not be stored: %s", headers["id"], error)
             settlement.drop()
     return settlement
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _end_of_tick(headers: Mapping[str, Any]) -> EndOfTick | None:

@@ -16,9 +16,8 @@ from weakref import ref
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, InvalidTaskError, TaskRevokedError
+from celery.exceptions import Ignore, TaskRevokedError
 from celery.utils.log import get_logger
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as stock
 from celery.worker import state as worker_state
 from celery.worker.state import task_ready
@@ -31,6 +30,8 @@ from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
+from taskapp.worker.finished import NOTHING, Seen, end_of_request
+from taskapp.worker.moments import moment_of
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
 from taskapp.worker.scribe import scribe
@@ -68,6 +69,8 @@ class Request(_Stock):
     _is_retried = False
     _is_counted = False
     _fate: Fate | None = None
+    seen = NOTHING
+    """What the run has shown of its end."""
 
     @classmethod
     def of_claim(cls, message: Received, task: Any, app: Any, hostname: str, eventer: Any) -> Self:
@@ -89,7 +92,7 @@ class Request(_Stock):
         ignores = given.get("ignore_result")
         request._ignore_result = task.ignore_result if ignores is None else ignores
         request._eta = None
-        request._expires = _moment(given.get("expires"), app)
+        request._expires = moment_of(given.get("expires"), app)
         delivery_info["priority"] = properties.get("priority")
         request._delivery_info = delivery_info
         given["properties"], given["delivery_info"], given["hostname"] = properties, request._delivery_info, hostname
@@ -178,6 +181,7 @@ class Request(_Stock):
             with self._ending(settlement):
                 super().on_success((failed, value, runtime))
             return
+        self.seen = Seen(value, runtime)
         # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
         task_ready(self, successful=_keeps_successes(self._app))
         if self._task.acks_late and not self.acknowledged:
@@ -202,12 +206,17 @@ class Request(_Stock):
             error = WorkerLostError(str(error))
         if isinstance(error, TimeLimitExceeded) and not return_ok:
             return None  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
+        self.seen = Seen(error=error, traceback=exc_info.traceback)
         with self._ending(ended_by=error):
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's signature
         """Handle a run over its time limit; past the hard one it has failed for good."""
-        with self._ending(ended_by=None if soft else TimeLimitExceeded(timeout)):
+        if soft:
+            return super().on_timeout(soft, timeout)  # the run goes on
+        limit = TimeLimitExceeded(timeout)
+        self.seen = Seen(error=limit)
+        with self._ending(ended_by=limit):
             return super().on_timeout(soft, timeout)
 
     def on_retry(self, exc_info: Any) -> Any:
@@ -218,9 +227,10 @@ class Request(_Stock):
             exc_info.exception = exc_info.exception.exc
         return super().on_retry(exc_info)
 
-    def _announce_revoked(self, *args: Any) -> None:
+    def _announce_revoked(self, reason: str, *args: Any) -> None:
+        self.seen = Seen(reason=reason)
         with self._ending(ended_by=Terminated("revoked")):
-            super()._announce_revoked(*args)
+            super()._announce_revoked(reason, *args)
 
     def _retry_worker_lost(self, *args: Any) -> Any:
         self._is_retried = True
@@ -273,8 +283,7 @@ class Request(_Stock):
             return
         settlement = settlement or Settlement()
         settlement.run = settlement.run or self._counted(fate)
-        if SCHEDULE_HEADER in self._request_dict:
-            settlement.tick = self._end_of_tick(fate, settlement)
+        self._note_ends(fate, settlement)
         if settlement.elsewhere:
             # Its slot is free: what the result server takes its time for holds up nobody.
             channel.ended(tag)
@@ -302,12 +311,18 @@ class Request(_Stock):
         run = self._counted(Fate(state=state))
         if run is not None:
             scribe().count(self._delivery_info.get("routing_key") or "", run)
+        is_over = not self._is_retried and not isinstance(self._ended_by, Repeat)
+        if is_over and (end := end_of_request(self, state)) is not None:
+            scribe().end(end)
 
-    def _end_of_tick(self, fate: Fate, settlement: Settlement) -> EndOfTick | None:
-        """Return what its schedule is to hear; ``None``: the run goes on, as a retry or a replacement."""
+    def _note_ends(self, fate: Fate, settlement: Settlement) -> None:
+        """Note what others are to hear of the task's end, unless it goes on, as a retry or a replacement."""
         if any(message.id == self.id for message in settlement.messages):
-            return None
-        return EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, self._took_ms())
+            return
+        if SCHEDULE_HEADER in self._request_dict:
+            settlement.tick = EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, self._took_ms())
+        if fate.state != "STARTED":
+            settlement.end = settlement.end or end_of_request(self, fate.state)
 
     def _took_ms(self) -> int:
         return int((time() - self.time_start) * 1_000) if self.time_start else 0
@@ -382,18 +397,3 @@ def wants_task_events(eventer: Any) -> bool:
 @cache
 def _keeps_successes(app: Any) -> bool:
     return bool(app.conf.worker_deduplicate_successful_tasks)
-
-
-def _moment(text: Any, app: Any) -> Any:
-    """Return the time ``text`` says, with a zone.
-
-    Raises:
-        InvalidTaskError: It says none.
-    """
-    if text is None:
-        return None
-    try:
-        moment: Any = maybe_iso8601(text)
-        return maybe_make_aware(moment, app.conf.timezone)
-    except (AttributeError, ValueError, TypeError) as error:
-        raise InvalidTaskError(f"invalid expires value {text!r}: {error}") from error

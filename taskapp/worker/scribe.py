@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.broker.notes import Notes, Step
+from taskapp.broker.settlement import EndOfTask
 from taskapp.broker.totals import CountedRun, as_text
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.settings import get_settings
@@ -57,6 +58,7 @@ class Scribe:
         self._progress: dict[str, bytes] = {}
         self._retries: deque[Step] = deque(maxlen=RETRIES_MOST)
         self._runs: deque[Step] = deque(maxlen=RUNS_MOST)
+        self._ends: deque[Step] = deque(maxlen=RUNS_MOST)
         self._lines: dict[str, deque[bytes]] = {}
         self._line_count = self._dropped = 0
         self._is_idle = True
@@ -85,6 +87,14 @@ class Scribe:
             return
         with self._lock:
             self._runs.append(("K", queue, as_text(run)))
+        self._wake()
+
+    def end(self, end: EndOfTask) -> None:
+        """Tell of the end of a task that settles no claim; what a node that is killed had not written is lost."""
+        if self._has_nowhere_to_write:
+            return
+        with self._lock:
+            self._ends.append(("H", str(end.most), end.packed))
         self._wake()
 
     def line(self, task_id: str, text: bytes) -> None:
@@ -148,6 +158,8 @@ class Scribe:
                 sleep(AGAIN_SECONDS)
 
     def _give_up(self) -> None:
+        if self._ends:
+            logger.warning("finished tasks are not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL")
         if self._progress:
             logger.warning(
                 "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
@@ -163,10 +175,11 @@ class Scribe:
             lines, self._lines, self._line_count = self._lines, {}, 0
             retries, self._retries = self._retries, deque(maxlen=RETRIES_MOST)
             runs, self._runs = self._runs, deque(maxlen=RUNS_MOST)
+            ends, self._ends = self._ends, deque(maxlen=RUNS_MOST)
             dropped, self._dropped = self._dropped, 0
         if dropped:
             logger.warning("%d log lines of tasks were not kept: too many at once", dropped)
-        steps: list[Step] = [*runs, *retries]
+        steps: list[Step] = [*runs, *ends, *retries]
         for task_id, texts in lines.items():
             steps += [("L", task_id, text) for text in texts]
         steps += [("P", task_id, text) for task_id, text in progress.items()]

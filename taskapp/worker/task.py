@@ -19,6 +19,7 @@ from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
 from taskapp.worker.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
+from taskapp.worker.options import check_options
 from taskapp.worker.payload import Payload
 from taskapp.worker.progress import say_progress
 
@@ -44,6 +45,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
     keeps_failures = True
     """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
+    masks: tuple[str, ...] = ()
+    """Arguments, and keys at any depth inside them, whose values stay out of the task's history."""
+    sensitive = False
+    """Keep arguments, result and errors of these tasks out of their history altogether."""
     Request = "taskapp.worker.request:Request"
     Strategy = "taskapp.worker.strategy:Strategy"
     retry_jitter = True
@@ -55,7 +60,12 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     @classmethod
     def on_bound(cls, app: celery.Celery) -> None:  # noqa: ARG003 - the signature is Celery's
-        """Put the check of arguments and the dump of a returned model around ``run``."""
+        """Put the check of arguments and the dump of a returned model around ``run``.
+
+        Raises:
+            UnknownTaskOption, BadMasks: An option cannot be meant as it is written.
+        """
+        check_options(cls)
         cls.request_stack = ContextStack()
         run = cls.__dict__.get("run")
         if run is None or "_unchecked_run" in cls.__dict__:

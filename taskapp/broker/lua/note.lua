@@ -4,6 +4,7 @@
 --   'R', id, why it is retried  behind the others
 --   'L', id, log line           the same
 --   'K', queue, end of a run    counted, as of the step of that name of settle
+--   'H', most, end of a task    told, the same
 -- Answers 1, or 0 for a batch that was written before.
 -- Keeps: a batch is written once; what is kept of a task, and of how many tasks lines are kept, is bounded. A full Redis
 -- refuses all of it.
@@ -29,6 +30,8 @@ for i = 7, #ARGV, 3 do
     local parts = {}
     for part in string.gmatch(text .. BAR, '([^' .. BAR .. ']*)' .. BAR) do parts[#parts + 1] = part end
     count_run(id, unpack(parts))
+  elseif step == 'H' then
+    tell_finished(id, text)
   end
 end
 

@@ -211,6 +211,16 @@ local function store_result(key, value, seconds)
   redis.call('PUBLISH', key, value)
 end
 
+-- Tell of a task that has ended for good. Whatever is wrong with the stream, the task's end stands.
+local function tell_finished(most, record)
+  local key = key_finished()
+  local before = redis.pcall('XLEN', key)
+  local added = redis.pcall('XADD', key, 'MAXLEN', '~', most, '*', 'r', record)
+  local dropped = 1
+  if not (type(added) == 'table' and added.err) then dropped = before + 1 - redis.call('XLEN', key) end
+  if dropped > 0 then redis.call('HINCRBY', key_counts(), 'finished_dropped', dropped) end
+end
+
 -- Keep the sets that say why a schedule is not due; one that is broken and paused counts as broken.
 local function note_state(name)
   local known = redis.call('HMGET', key_schedule(name), 'paused', 'broken')

@@ -11,12 +11,13 @@
 --   'B', reason, error                                                  the same, and the letter is untold
 --   'S', schedule, id, state, ms it took                                a tick has ended
 --   'K', task type, what, le of run ('' none), us, le of wait, us       the run is counted
+--   'H', most entries, record                                           the task has ended for good: told to its stream
 -- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
 -- queue, number of letters this node is to tell of …}.
 -- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased = key_leased(epoch)
-local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5, K = 7}
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5, K = 7, H = 3}
 
 local function finish(tag, i, last)
   local woken
@@ -44,6 +45,8 @@ local function finish(tag, i, last)
       count_run((parse_tag(tag)), unpack(ARGV, i + 1, i + 6))
     elseif step == 'S' then
       end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    elseif step == 'H' then
+      tell_finished(ARGV[i + 1], ARGV[i + 2])
     elseif step == 'D' or step == 'B' then
       local queue, priority = parse_tag(tag)
       local bury = step == 'B' and bury_untold or bury

@@ -1,0 +1,210 @@
+"""``taskapp history``: finished tasks in SQL."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec.structs import asdict
+from rich.console import Console
+from rich.table import Table
+
+from taskapp.broker.finished import STATES, Finished
+from taskapp.cli.engine import lent_by
+from taskapp.errors.schedules import BadSchedule
+from taskapp.schedules.times.people import parse_duration, parse_instant
+from taskapp.settings import get_settings
+
+if TYPE_CHECKING:
+    from taskapp.monitor.history import History
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # no generic before Click 8.3
+
+DELETED_PER_LINE = 100_000
+
+
+class Length(ParamType):
+    """A length of time, in seconds."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the seconds."""
+        try:
+            return parse_duration(value)
+        except BadSchedule:
+            self.fail(f"{value!r} is no length of time; write such as 90d, 12h or 30m", param, ctx)
+
+
+class Moment(ParamType):
+    """A time, in Unix seconds: ISO 8601, in UTC where it names no zone, or so long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the Unix seconds."""
+        try:
+            return time() - parse_duration(value)
+        except BadSchedule:
+            pass
+        try:
+            return parse_instant(value)
+        except BadSchedule:
+            self.fail(f"{value!r} is no time; write such as 2h or 30m (ago), or 2026-12-01T09:00", param, ctx)
+
+
+@click.group()
+def history() -> None:
+    """Look for finished tasks in SQL, and write them there.
+
+    Nodes tell of every finished task when TASKAPP_HISTORY is true; TASKAPP_HISTORY_URL names the database.
+    """
+
+
+@contextmanager
+def _opened() -> Iterator[History]:
+    from taskapp.monitor.history import open_history
+
+    yield open_history(get_settings())
+
+
+@history.command()
+def run() -> None:
+    """Write finished tasks into SQL, and delete old ones, until stopped.
+
+    Goes on while Redis or the database is away. Run two, and another takes over within 15 s when one dies.
+    """
+    from taskapp.celery import app
+    from taskapp.logs import formatter
+    from taskapp.monitor.history import Writer, open_history
+
+    settings = get_settings()
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(settings.log_format))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    kept = open_history(settings)
+    writer = Writer(kept, app.finished_tasks, settings.history_days)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: writer.stop())
+    click.echo(f"writing finished tasks to {kept.url}")
+    writer.run()
+
+
+@history.command()
+@click.option("--type", "task_type", help="Only of this task type.")
+@click.option("--state", "states", multiple=True, help=f"Only with this end: {', '.join(STATES)}. May be repeated.")
+@click.option("--queue", help="Only of this queue.")
+@click.option("--since", type=Moment(), help="Finished since then: 2h (ago), or 2026-12-01T09:00 (UTC).")
+@click.option("--until", type=Moment(), help="Finished before then.")
+@click.option("--text", help="Only with this in the text of their arguments.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000), help="At most so many.")
+@click.option("--after", help="Go on where the page before ended.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the place of the next page on stderr.")
+def search(
+    task_type: str | None, states: tuple[str, ...], queue: str | None, since: float | None, until: float | None,
+    text: str | None, limit: int, after: str | None, *, as_json: bool,
+) -> None:  # fmt: skip
+    """List finished tasks, the last one first."""
+    from taskapp.monitor.history import Query
+
+    with _opened() as kept:
+        page = kept.search(Query(task_type, states, queue, since, until, text), limit, after)
+    if as_json:
+        for one in page.tasks:
+            click.echo(json.dumps(_as_json(one)))
+    else:
+        _print_table(page.tasks)
+    if page.next:
+        click.echo(f"there may be more: --after {page.next}", err=True)
+    elif not as_json and not page.tasks:
+        click.echo("no finished task fits")
+
+
+@history.command()
+@click.argument("task_id")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def show(task_id: str, *, as_json: bool) -> None:
+    """Show all that is known of a task, the last end first: one that was replayed has several."""
+    with _opened() as kept:
+        found = kept.get(task_id)
+    if not found:
+        raise click.ClickException(f"no finished task {task_id!r}; it may not have ended, or be deleted since")
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(_as_json(one)))
+            continue
+        for name, value in _as_json(one).items():
+            if value not in ("", None):
+                click.echo(f"{name.replace('_', ' '):12} {value}")
+
+
+@history.command()
+@click.option("--older-than", type=Length(), required=True, help="Those that finished so long ago: 90d.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(older_than: float, *, yes: bool) -> None:
+    """Delete old tasks, a thousand at a time."""
+    with _opened() as kept:
+        before = datetime.fromtimestamp(time() - older_than, UTC)
+        if not yes:
+            click.confirm(f"delete what finished before {before:%Y-%m-%d %H:%M} UTC?", abort=True)
+        gone = sum(iter(partial(kept.prune, older_than), 0))
+    click.echo(f"deleted {gone} finished tasks")
+
+
+@history.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def status(*, as_json: bool) -> None:
+    """Show how many tasks are kept and wait to be. Exit code 1 when some were lost on the way."""
+    from taskapp.celery import app
+
+    with _opened() as kept:
+        rows, url = kept.count(), kept.url
+    with lent_by(app.finished_tasks()) as finished:
+        waiting = finished.waiting()
+    shown = {"url": url, "kept": rows, "waiting": waiting.records, "dropped": waiting.dropped, "aside": waiting.aside}
+    if as_json:
+        click.echo(json.dumps(shown))
+    else:
+        for name, value in shown.items():
+            click.echo(f"{name:8} {value}")
+    sys.exit(1 if waiting.dropped or waiting.aside else 0)
+
+
+def _as_json(one: Finished) -> dict[str, Any]:
+    fields = asdict(one)
+    del fields["finished_us"]
+    shown = {"id": fields.pop("id"), "finished_at": _when(one.finished_at)}
+    for name in ("sent_at", "started_at"):
+        fields[name] = _when(fields[name])
+    return {**shown, **fields}
+
+
+def _when(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _print_table(found: list[Finished]) -> None:
+    if not found:
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("finished at", "state", "task", "id", "queue", "ran", "arguments", "result or error"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("finished at", "state"))
+    for one in found:
+        ran = "" if one.run_seconds is None else f"{one.run_seconds:.3g} s"
+        arguments = " ".join(text for text in (one.args, one.kwargs) if text not in ("", "()", "{}"))
+        finished_at = datetime.fromtimestamp(one.finished_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        table.add_row(
+            finished_at, one.state, one.type, one.id, one.queue, ran, arguments[:200], (one.error or one.result)[:200]
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)

@@ -1,0 +1,13 @@
+"""Every finished task in SQL: written by ``taskapp history run``, searched by people and programs.
+
+    nodes ──► stream in Redis (broker/finished.py) ──► Writer ──► table ──► History.search, .get
+
+``open_history(settings)`` gives a ``History``; see docs/history.md.
+"""
+
+from taskapp.monitor.history.database import open_history
+from taskapp.monitor.history.history import History
+from taskapp.monitor.history.search import Page, Query
+from taskapp.monitor.history.writer import Writer
+
+__all__ = ["History", "Page", "Query", "Writer", "open_history"]

@@ -1,0 +1,114 @@
+"""Opens the database of the history: which driver, which options, and what its errors mean."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryOff, HistoryPackageMissing
+from taskapp.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+    from taskapp.monitor.history.history import History
+
+SQLITE_FILE = "history.sqlite"
+DRIVERS = {
+    "sqlite": ("sqlite3", "pysqlite", "history"),
+    "postgresql": ("psycopg", "psycopg", "postgresql"),
+    "mysql": ("pymysql", "pymysql", "mysql"),
+    "mariadb": ("pymysql", "pymysql", "mysql"),
+}
+"""Database to the package that speaks to it, SQLAlchemy's name of it, and our extra that brings it."""
+CONNECT_SECONDS = 10
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 30},
+    "postgresql": {"connect_timeout": CONNECT_SECONDS},
+    "mysql": {"connect_timeout": CONNECT_SECONDS, "read_timeout": 60, "write_timeout": 60, "charset": "utf8mb4"},
+}
+OPTIONS["mariadb"] = OPTIONS["mysql"]
+
+
+def open_history(settings: Settings) -> History:
+    """Return the history that ``settings`` name; nothing is connected yet.
+
+    Raises:
+        HistoryOff: They name none.
+        HistoryPackageMissing: SQLAlchemy, or what speaks to this database, is not installed.
+        BadDatabaseURL: The URL is none, or not of a database that is known here.
+    """
+    if not settings.keeps_history:
+        raise HistoryOff
+    if importlib.util.find_spec("sqlalchemy") is None:
+        raise HistoryPackageMissing("sqlalchemy", "history")
+    from taskapp.monitor.history.history import History
+
+    return History(settings.history_url or f"sqlite:///{settings.data_dir / SQLITE_FILE}")
+
+
+def engine_for(text: str) -> Engine:
+    """Return SQLAlchemy's engine for the URL ``text``; errors as with ``open_history``."""
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
+
+    url = _with_driver(text)
+    name = url.get_backend_name()
+    try:
+        # A connection each time: of what was left open, nobody knows whether it still stands.
+        engine = create_engine(url, connect_args=OPTIONS[name], poolclass=NullPool)
+    except (ImportError, ArgumentError, TypeError) as error:
+        raise BadDatabaseURL(url.render_as_string(), str(error)) from error
+    if name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _with_driver(text: str) -> URL:
+    """Return the URL ``text`` with a driver that is installed: of what people write, SQLAlchemy takes older ones."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise BadDatabaseURL(text.partition("://")[0] + "://…", "it cannot be read") from None
+    if url.drivername == "postgres":
+        url = url.set(drivername="postgresql")
+    name = url.drivername.partition("+")[0]
+    if name not in DRIVERS:
+        raise BadDatabaseURL(url.render_as_string(), f"{name!r} is no database that is known here")
+    if name == "sqlite" and url.database in (None, "", ":memory:"):
+        raise BadDatabaseURL(url.render_as_string(), "it is gone with the process")
+    if "+" in url.drivername:
+        return url
+    package, driver, extra = DRIVERS[name]
+    if importlib.util.find_spec(package) is None:
+        raise HistoryPackageMissing(package, extra)
+    return url.set(drivername=f"{name}+{driver}")
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """Let others read while one writes; what is committed is on the disk, for it is forgotten elsewhere then."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+@contextmanager
+def mapped(engine: Engine) -> Iterator[None]:
+    """Turn the errors of a database that cannot be used into ours.
+
+    Raises:
+        HistoryAway: It cannot be reached, or refuses; ``sqlalchemy.exc.DataError`` goes through.
+    """
+    from sqlalchemy.exc import DataError, SQLAlchemyError
+
+    try:
+        yield
+    except DataError:
+        raise
+    except (SQLAlchemyError, OSError) as error:
+        raise HistoryAway(engine.url.render_as_string(), getattr(error, "orig", None) or error) from error

@@ -1,0 +1,179 @@
+"""The finished tasks in SQL: written once each, searched, deleted when they are old."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy.dialects.mysql import insert as insert_mysql
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from taskapp.broker.finished import Finished
+from taskapp.errors.history import HistoryEmpty, HistoryTooNew
+from taskapp.monitor.history.database import engine_for, mapped
+from taskapp.monitor.history.search import (
+    Cursor,
+    Page,
+    Query,
+    conditions,
+    has_text,
+    last_looked_at,
+    newest_first,
+    page_of,
+)
+from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DELETED_AT_ONCE = 1_000
+LIMIT_MOST = 1_000
+"""Tasks of one page."""
+
+
+class History:
+    """The history in one database. Any thread may use it.
+
+    Args:
+        url: As SQLAlchemy writes them; see ``open_history`` for its errors.
+
+    Raises (all methods that ask the database):
+        HistoryAway: It cannot be reached, or refuses.
+        HistoryEmpty: Nothing was ever written there.
+        HistoryTooNew: A newer taskapp has laid it out.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine = engine_for(url)
+        self._is_known = False
+
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self._engine.url.render_as_string()
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Lay out the tables where there are none; several may do so at once."""
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with mapped(self._engine):
+            try:
+                self._create()
+            except SQLAlchemyError:
+                self._create()  # another may have been faster; each database says so in its own way
+        with self._connected():
+            pass
+
+    def _create(self) -> None:
+        with self._engine.begin() as connection:
+            metadata.create_all(connection)
+            if connection.scalar(select(func.count()).select_from(layout)) == 0:
+                connection.execute(insert(layout).values(layout=LAYOUT))
+
+    def add(self, finished: Sequence[Finished]) -> None:
+        """Write tasks down, all of them or none; one that is there already stays as it is.
+
+        Raises:
+            sqlalchemy.exc.DataError: The database takes one of them never.
+        """
+        if finished:
+            with mapped(self._engine), self._engine.begin() as connection:
+                connection.execute(self._insert, [asdict(each) for each in finished])
+
+    @cached_property
+    def _insert(self) -> Any:
+        name = self._engine.dialect.name
+        if name == "sqlite":
+            return insert_sqlite(tasks).on_conflict_do_nothing()
+        if name == "postgresql":
+            return insert_postgresql(tasks).on_conflict_do_nothing()
+        return insert_mysql(tasks).prefix_with("IGNORE")
+
+    def prune(self, older_than_seconds: float) -> int:
+        """Delete the oldest of those that finished so long ago, up to ``DELETED_AT_ONCE``; return how many."""
+        before_us = int((time.time() - older_than_seconds) * 1_000_000)
+        at = tasks.c.finished_us
+        last = select(at).where(at < before_us).order_by(at).limit(1)
+        with self._connected() as connection:
+            until_us = connection.scalar(last.offset(DELETED_AT_ONCE - 1))
+            gone = at < before_us if until_us is None else at <= until_us
+            count = connection.execute(delete(tasks).where(gone)).rowcount
+            connection.commit()
+        return int(count)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def search(self, query: Query, limit: int = 50, after: str | None = None) -> Page:
+        """Return the next ``limit`` tasks that ``query`` asks for behind the place ``after``, at most 1,000.
+
+        With a text, a page may be short, or empty, and not be the last: see ``TEXT_LOOKED_AT``.
+
+        Raises:
+            UnknownState, BadCursor: ``query`` or ``after`` cannot be meant.
+        """
+        limit = max(1, min(limit, LIMIT_MOST))
+        where = conditions(query)
+        if after is not None:
+            where.append(Cursor.of(after).behind)
+        looked_to = None
+        with self._connected() as connection:
+            if query.text:
+                looked_to = connection.execute(last_looked_at(where)).first()
+                if looked_to is not None:
+                    where.append(Cursor(*looked_to).not_behind)
+                where.append(has_text(query.text))
+            found = [_finished(row) for row in connection.execute(page_of(where, limit)).mappings()]
+        if len(found) > limit:
+            del found[limit:]
+            return Page(found, str(Cursor(found[-1].finished_us, found[-1].id)))
+        return Page(found, None if looked_to is None else str(Cursor(*looked_to)))
+
+    def get(self, task_id: str) -> list[Finished]:
+        """Return all that is known of a task, the last end first: one that was replayed has several."""
+        wanted = select(tasks).where(tasks.c.id == task_id).order_by(*newest_first()).limit(LIMIT_MOST)
+        with self._connected() as connection:
+            return [_finished(row) for row in connection.execute(wanted).mappings()]
+
+    def count(self) -> int:
+        """Return how many tasks there are; that takes as long as to read an index."""
+        with self._connected() as connection:
+            return int(connection.scalar(select(func.count()).select_from(tasks)) or 0)
+
+    # --- the database -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        if self._file is not None and not self._file.exists():
+            raise HistoryEmpty(self.url)  # to connect would make it
+        with mapped(self._engine), self._engine.connect() as connection:
+            if not self._is_known:
+                self._check_layout(connection)
+            yield connection
+
+    def _check_layout(self, connection: Connection) -> None:
+        has_table = inspect(connection).has_table(layout.name)
+        found = connection.scalar(select(func.max(layout.c.layout))) if has_table else None
+        if found is None:
+            raise HistoryEmpty(self.url)
+        if found > LAYOUT:
+            raise HistoryTooNew(self.url, found, LAYOUT)
+        self._is_known = True
+
+    @property
+    def _file(self) -> Path | None:
+        url = self._engine.url
+        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _finished(row: Mapping[Any, Any]) -> Finished:
+    return Finished(**row)

@@ -1,0 +1,56 @@
+"""How finished tasks lie in SQL. A change to it is another ``LAYOUT``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, SmallInteger, String, Table, Text
+
+LAYOUT = 1
+
+BINARY: dict[str, Any] = {
+    "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4", "mariadb_collate": "utf8mb4_bin",
+}  # fmt: skip
+"""Names that differ in case are two names, as everywhere else."""
+
+metadata = MetaData()
+
+layout = Table(
+    "taskapp_history_layout", metadata,
+    Column("layout", Integer, primary_key=True, autoincrement=False),
+    **BINARY,
+)  # fmt: skip
+
+tasks = Table(
+    "taskapp_history", metadata,
+    # When and which: what is told twice is one row, and a page follows the key.
+    Column("finished_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(255), primary_key=True),
+    Column("type", String(255), nullable=False),
+    Column("queue", String(255), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("node", String(255), nullable=False),
+    Column("sent_at", Double),
+    Column("started_at", Double),
+    Column("run_seconds", Double),
+    Column("attempts", Integer, nullable=False),
+    Column("args", Text, nullable=False),
+    Column("kwargs", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("root_id", String(255), nullable=False),
+    Column("parent_id", String(255), nullable=False),
+    Column("group_id", String(255), nullable=False),
+    Column("schedule", String(255), nullable=False),
+    # Last: whoever reads the others need not read past it.
+    Column("traceback", Text, nullable=False),
+    Index("taskapp_history_id", "id"),
+    Index("taskapp_history_type", "type", "finished_us"),
+    Index("taskapp_history_queue", "queue", "finished_us"),
+    Index("taskapp_history_state", "state", "finished_us"),
+    Index("taskapp_history_type_state", "type", "state", "finished_us"),
+    Index("taskapp_history_queue_state", "queue", "state", "finished_us"),
+    **BINARY,
+)  # fmt: skip
