@@ -84,7 +84,7 @@ class Pipe:
         return self._write(command, Call("", command, on_answer))
 
     def _write(self, command: tuple[Any, ...], call: Call) -> bool:
-        packed = hiredis.pack_command(command)
+        packed = _packed(command)
         with self._sending:
             connection = self._connection
             if connection is None:
@@ -139,6 +139,21 @@ class Pipe:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+
+def _packed(command: tuple[Any, ...]) -> bytes:
+    try:
+        return bytes(hiredis.pack_command(command))
+    except UnicodeEncodeError:
+        return bytes(hiredis.pack_command(tuple(_encoded(part) if isinstance(part, str) else part for part in command)))
+
+
+def _encoded(text: str) -> bytes:
+    """Return bytes for any text: a name that came as other bytes as it came, half a surrogate pair in words."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace")
 
 
 def _socket(connection: Connection) -> Any:

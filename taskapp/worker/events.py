@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from celery.app import events as stock_app
@@ -25,8 +26,16 @@ class Dispatcher(_Dispatcher):
             super()._publish(event, producer, routing_key, *args, **options)
             return
         # Any tag will do, for nobody acknowledges an event.
-        message = event_message(to_json(event), self.exchange.name, self.hostname, routing_key, b'"event"')
+        message = event_message(_json(event), self.exchange.name, self.hostname, routing_key, b'"event"')
         channel.publish_event(self.exchange.name, routing_key, message)
+
+
+def _json(event: Any) -> bytes:
+    try:
+        return to_json(event)
+    except UnicodeEncodeError:
+        # Half of a pair of surrogates, in the text of an error for example: Python's own encoder escapes it.
+        return json.dumps(event, default=str).encode()
 
 
 class Events(_Events):

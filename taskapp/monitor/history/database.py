@@ -91,6 +91,11 @@ def _with_driver(text: str) -> URL:
     return url.set(drivername=f"{name}+{driver}")
 
 
+def shown(url: URL) -> str:
+    """Return ``url`` as people write it, without the password."""
+    return url.set(drivername=url.get_backend_name()).render_as_string()
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     """Let others read while one writes; what is committed is on the disk, for it is forgotten elsewhere then."""
     connection.execute("PRAGMA journal_mode=WAL")
@@ -111,4 +116,4 @@ def mapped(engine: Engine) -> Iterator[None]:
     except DataError:
         raise
     except (SQLAlchemyError, OSError) as error:
-        raise HistoryAway(engine.url.render_as_string(), getattr(error, "orig", None) or error) from error
+        raise HistoryAway(shown(engine.url), getattr(error, "orig", None) or error) from error

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from taskapp.broker.finished import Finished
 from taskapp.errors.history import HistoryEmpty, HistoryTooNew
-from taskapp.monitor.history.database import engine_for, mapped
+from taskapp.monitor.history.database import engine_for, mapped, shown
 from taskapp.monitor.history.search import (
     Cursor,
     Page,
@@ -58,7 +58,7 @@ class History:
     @property
     def url(self) -> str:
         """Where it is, without the password."""
-        return self._engine.url.render_as_string()
+        return shown(self._engine.url)
 
     # --- writing ----------------------------------------------------------------------------------
 

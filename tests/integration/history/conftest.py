@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskapp.broker.finished import Finished
+from taskapp.errors.history import HistoryAway, HistoryEmpty
+from taskapp.monitor.history import History
+from tests.support import Process, RedisServer, clean_environment, eventually
+
+JOBS = "tests.integration.history.jobs"
+Start = Callable[..., Process]
+
+
+class Deployment:
+    """Nodes that tell of every finished task, and writers of a history."""
+
+    def __init__(self, directory: Path, server: RedisServer, worker: Start) -> None:
+        self.directory, self.server, self._worker = directory, server, worker
+        self.url = f"sqlite:///{directory}/history.sqlite"
+        self.env = {"TASKAPP_HISTORY": "true", "TASKAPP_INCLUDE": JOBS, "TASKAPP_LEASE_SECONDS": "2"}
+        self._started: list[Process] = []
+
+    @property
+    def history(self) -> History:
+        return History(self.url)
+
+    def node(self, *options: str, **more: str) -> Process:
+        return self._worker(*options, **{**self.env, **more})
+
+    def variables(self) -> dict[str, str]:
+        return clean_environment(
+            TASKAPP_BROKER_URL=self.server.url, TASKAPP_HISTORY_URL=self.url, TASKAPP_DATA_DIR=str(self.directory),
+            PYTHONPATH=os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+            TASKAPP_INCLUDE=JOBS,
+        )  # fmt: skip
+
+    def writer(self, name: str = "writer", **more: str) -> Process:
+        argv = [sys.executable, "-m", "taskapp", "history", "run"]
+        variables = {**self.variables(), **more}
+        self._started.append(Process(argv, self.directory / f"{name}.log", variables, cwd=self.directory))
+        return self._started[-1]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``taskapp history …`` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "taskapp", "history", *arguments],
+            env=self.variables(), cwd=self.directory, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def python(self, text: str) -> list[Any]:
+        """Run Python with the jobs at hand; it prints JSON, one value a line."""
+        head = f"import json\nfrom {JOBS} import *\n"
+        done = subprocess.run(
+            [sys.executable, "-c", head + text],
+            env=self.variables(), cwd=self.directory, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def submit(self, expression: str) -> Any:
+        """Return the id of the task, or the ids of the tasks, that ``expression`` submits."""
+        text = (
+            f"sent = {expression}\nprint(json.dumps([one.id for one in sent] if isinstance(sent, list) else sent.id))"
+        )
+        return self.python(text)[0]
+
+    def ends_of(self, task_id: str, count: int = 1) -> list[Finished]:
+        """Wait until so many ends of the task are written."""
+
+        def written() -> list[Finished]:
+            try:
+                found = self.history.get(task_id)
+            except (HistoryEmpty, HistoryAway):
+                return []
+            return found if len(found) >= count else []
+
+        found = eventually(written, within_seconds=40)
+        assert len(found) == count
+        return found
+
+    def end_of(self, task_id: str) -> Finished:
+        """Wait until the one end of the task is written."""
+        return self.ends_of(task_id)[0]
+
+    def waiting(self) -> int:
+        """How many records wait in Redis."""
+        return self.server.client.xlen("taskapp:finished")
+
+    def close(self) -> None:
+        for process in self._started:
+            process.close()
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, redis_server: RedisServer, worker: Start) -> Iterator[Deployment]:
+    made = Deployment(tmp_path, redis_server, worker)
+    yield made
+    made.close()
