@@ -145,7 +145,8 @@ def _packed(command: tuple[Any, ...]) -> bytes:
     try:
         return bytes(hiredis.pack_command(command))
     except UnicodeEncodeError:
-        return bytes(hiredis.pack_command(tuple(_encoded(part) if isinstance(part, str) else part for part in command)))
+        parts: tuple[Any, ...] = tuple(_encoded(part) if isinstance(part, str) else part for part in command)
+        return bytes(hiredis.pack_command(parts))
 
 
 def _encoded(text: str) -> bytes:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType  # no generic before Click 8.3
 
-DELETED_PER_LINE = 100_000
-
 
 class Length(ParamType):
     """A length of time, in seconds."""
@@ -146,7 +144,7 @@ def show(task_id: str, *, as_json: bool) -> None:
             continue
         for name, value in _as_json(one).items():
             if value not in ("", None):
-                click.echo(f"{name.replace('_', ' '):12} {value}")
+                click.echo(f"{name.replace('_', ' '):12} {_printable(value)}")
 
 
 @history.command()
@@ -190,6 +188,12 @@ def _as_json(one: Finished) -> dict[str, Any]:
     return {**shown, **fields}
 
 
+def _printable(value: Any) -> str:
+    """Return text that does nothing to a terminal."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
 def _when(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
@@ -204,7 +208,6 @@ def _print_table(found: list[Finished]) -> None:
         ran = "" if one.run_seconds is None else f"{one.run_seconds:.3g} s"
         arguments = " ".join(text for text in (one.args, one.kwargs) if text not in ("", "()", "{}"))
         finished_at = datetime.fromtimestamp(one.finished_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        table.add_row(
-            finished_at, one.state, one.type, one.id, one.queue, ran, arguments[:200], (one.error or one.result)[:200]
-        )
+        cells = one.type, one.id, one.queue, ran, arguments[:200], (one.error or one.result)[:200]
+        table.add_row(finished_at, one.state, *[_printable(cell) for cell in cells])
     Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)

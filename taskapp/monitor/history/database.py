@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryOff, HistoryPackageMissing
@@ -24,6 +27,8 @@ DRIVERS = {
 }
 """Database to the package that speaks to it, SQLAlchemy's name of it, and our extra that brings it."""
 CONNECT_SECONDS = 10
+SQLITE_CACHE_KIB = 65_536
+SQLITE_CHECKPOINT_PAGES = 10_000
 OPTIONS: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 30},
     "postgresql": {"connect_timeout": CONNECT_SECONDS},
@@ -53,18 +58,22 @@ def engine_for(text: str) -> Engine:
     """Return SQLAlchemy's engine for the URL ``text``; errors as with ``open_history``."""
     from sqlalchemy import create_engine, event
     from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.pool import NullPool
 
     url = _with_driver(text)
     name = url.get_backend_name()
     try:
-        # A connection each time: of what was left open, nobody knows whether it still stands.
-        engine = create_engine(url, connect_args=OPTIONS[name], poolclass=NullPool)
+        engine = create_engine(url, connect_args=OPTIONS[name], pool_size=1, pool_pre_ping=True)
     except (ImportError, ArgumentError, TypeError) as error:
         raise BadDatabaseURL(url.render_as_string(), str(error)) from error
     if name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+    os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
     return engine
+
+
+def _leave_to_parent(engine: weakref.ref[Engine]) -> None:
+    if (inherited := engine()) is not None:
+        inherited.dispose(close=False)
 
 
 def _with_driver(text: str) -> URL:
@@ -100,6 +109,9 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     """Let others read while one writes; what is committed is on the disk, for it is forgotten elsewhere then."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    # The ids of a million tasks lie on 20,000 pages, any of which the next one may be for.
+    connection.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={SQLITE_CHECKPOINT_PAGES}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, inspect, select
 from sqlalchemy.dialects.mysql import insert as insert_mysql
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
@@ -22,11 +22,14 @@ from taskapp.monitor.history.database import engine_for, mapped, shown
 from taskapp.monitor.history.search import (
     Cursor,
     Page,
+    Part,
     Query,
     conditions,
     has_text,
     last_looked_at,
+    merged,
     newest_first,
+    of_states,
     page_of,
 )
 from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
@@ -125,18 +128,9 @@ class History:
         where = conditions(query)
         if after is not None:
             where.append(Cursor.of(after).behind)
-        looked_to = None
+        states = of_states(query)
         with self._connected() as connection:
-            if query.text:
-                looked_to = connection.execute(last_looked_at(where)).first()
-                if looked_to is not None:
-                    where.append(Cursor(*looked_to).not_behind)
-                where.append(has_text(query.text))
-            found = [_finished(row) for row in connection.execute(page_of(where, limit)).mappings()]
-        if len(found) > limit:
-            del found[limit:]
-            return Page(found, str(Cursor(found[-1].finished_us, found[-1].id)))
-        return Page(found, None if looked_to is None else str(Cursor(*looked_to)))
+            return merged([_part(connection, [*where, *state], query.text, limit) for state in states], limit)
 
     def get(self, task_id: str) -> list[Finished]:
         """Return all that is known of a task, the last end first: one that was replayed has several."""
@@ -173,6 +167,18 @@ class History:
     def _file(self) -> Path | None:
         url = self._engine.url
         return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _part(connection: Connection, where: list[ColumnElement[bool]], text: str | None, limit: int) -> Part:
+    looked_to = None
+    if text:
+        last = connection.execute(last_looked_at(where)).first()
+        if last is not None:
+            looked_to = Cursor(*last)
+            where.append(looked_to.not_behind)
+        where.append(has_text(text))
+    found = connection.execute(page_of(where, limit)).mappings()
+    return Part([_finished(row) for row in found], looked_to)
 
 
 def _finished(row: Mapping[Any, Any]) -> Finished:

@@ -14,9 +14,17 @@ from taskapp.monitor.history.tables import tasks
 
 SHOWN = [column for column in tasks.c if column.name != "traceback"]
 """What a page shows of a task."""
-TEXT_LOOKED_AT = 100_000
-"""Texts have no index: so many tasks are looked at for one page, the newest first."""
+TEXT_LOOKED_AT = 50_000
+"""Texts have no index: so many tasks, of each state asked for, are looked at for one page, the newest first."""
 CELERYS = {"success": "succeeded", "failure": "failed", "revoked": "cancelled", "rejected": "dead"}
+
+
+class Part(NamedTuple):
+    """A page of the tasks of one state."""
+
+    tasks: list[Finished]
+    looked_to: Cursor | None
+    """The last task that was looked at for a text; ``None``: the last one there is."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +86,26 @@ class Cursor(NamedTuple):
 
 
 def conditions(query: Query) -> list[ColumnElement[bool]]:
-    """Return what holds for the tasks of ``query``, but for their text.
-
-    Raises:
-        UnknownState: No task ends like that.
-    """
+    """Return what holds for the tasks of ``query``, but for their states and text."""
     found: list[ColumnElement[bool]] = []
     if query.type is not None:
         found.append(tasks.c.type == query.type)
     if query.queue is not None:
         found.append(tasks.c.queue == query.queue)
-    states = sorted({state_named(name) for name in query.states})
-    if len(states) == 1:
-        found.append(tasks.c.state == states[0])
-    elif states:
-        found.append(tasks.c.state.in_(states))
     if query.since is not None:
         found.append(tasks.c.finished_us >= int(query.since * 1_000_000))
     if query.until is not None:
         found.append(tasks.c.finished_us < int(query.until * 1_000_000))
     return found
+
+
+def of_states(query: Query) -> list[list[ColumnElement[bool]]]:
+    """Return what holds for the tasks of each state asked for: of several at once, no index gives the newest.
+
+    Raises:
+        UnknownState: No task ends like that.
+    """
+    return [[tasks.c.state == state] for state in sorted({state_named(name) for name in query.states})] or [[]]
 
 
 def state_named(name: str) -> str:
@@ -121,6 +129,23 @@ def last_looked_at(where: Sequence[ColumnElement[bool]]) -> Select[Any]:
     """Return what selects the key of the last task a search for a text looks at."""
     key = select(tasks.c.finished_us, tasks.c.id).where(*where)
     return key.order_by(*newest_first()).offset(TEXT_LOOKED_AT - 1).limit(1)
+
+
+def merged(parts: Sequence[Part], limit: int) -> Page:
+    """Return the newest of all ``parts``, each of which has up to ``limit`` + 1."""
+    horizon = max((part.looked_to for part in parts if part.looked_to is not None), default=None)
+    found = sorted((one for part in parts for one in part.tasks), key=_place, reverse=True)
+    if horizon is not None:
+        # What is behind it, of another state, comes when this one was looked at so far.
+        found = [one for one in found if _place(one) >= horizon]
+    if len(found) > limit:
+        del found[limit:]
+        return Page(found, str(_place(found[-1])))
+    return Page(found, None if horizon is None else str(horizon))
+
+
+def _place(one: Finished) -> Cursor:
+    return Cursor(one.finished_us, one.id)
 
 
 def newest_first() -> tuple[ColumnElement[Any], ...]:

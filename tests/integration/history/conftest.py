@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from taskapp.broker.finished import Finished
 from taskapp.errors.history import HistoryAway, HistoryEmpty
@@ -92,6 +93,11 @@ class Deployment:
     def waiting(self) -> int:
         """How many records wait in Redis."""
         return self.server.client.xlen("taskapp:finished")
+
+    def server_bytes(self) -> list[bytes]:
+        """What the records hold that wait in Redis."""
+        with redis.Redis(port=self.server.port) as client:
+            return [b"".join(fields.values()) for _, fields in client.xrange("taskapp:finished")]
 
     def close(self) -> None:
         for process in self._started:
