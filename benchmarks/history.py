@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter, time
 from typing import NamedTuple
+from zlib import crc32
 
 from taskapp.broker.finished import Finished
 from taskapp.monitor.history import History, Query
@@ -81,7 +82,7 @@ def finished(rows: int) -> Iterator[list[Finished]]:
             batch.append(Finished(
                 at_us, f"{dice.getrandbits(128):032x}", kind,
                 # A type has its queue.
-                QUEUES[1 + hash(kind) % 3] if kind != "shop.rare" else "low",
+                QUEUES[1 + crc32(kind.encode()) % 3] if kind != "shop.rare" else "low",
                 state, dice.randrange(10), "worker@host-1", at_us / 1e6 - 1, at_us / 1e6 - 0.5, 0.5, 1,
                 args=f"('order-{number}', {dice.randrange(10**9)})",
                 kwargs=f"{{'customer': 'customer-{dice.randrange(10**6)}', 'total': {dice.random():.2f}}}",

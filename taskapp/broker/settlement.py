@@ -169,15 +169,15 @@ class Settlement:
             steps += ("E", *event)
         if self.tick is not None:
             steps += ("S", *self.tick)
-        if self.end is not None:
-            steps += ("H", *self.end)
         # Last: nobody shall read a success of which something else was refused.
         for result in self.results:
             steps += ("R", *result)
-        # What was refused before it is not counted.
-        if self.run is not None:
-            steps += ("K", *self.run)
-        return steps
+        return steps + self._news()
+
+    def _news(self) -> list[Any]:
+        """Return what nobody hears of if something before it was refused."""
+        counted: list[Any] = [] if self.run is None else ["K", *self.run]
+        return counted if self.end is None else [*counted, "H", *self.end]
 
 
 _settlement: ContextVar[Settlement | None] = ContextVar("taskapp_settlement", default=None)

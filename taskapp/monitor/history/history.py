@@ -130,7 +130,8 @@ class History:
             where.append(Cursor.of(after).behind)
         states = of_states(query)
         with self._connected() as connection:
-            return merged([_part(connection, [*where, *state], query.text, limit) for state in states], limit)
+            parts = [_part(connection, [*where, *state], query.text, limit, len(states)) for state in states]
+        return merged(parts, limit)
 
     def get(self, task_id: str) -> list[Finished]:
         """Return all that is known of a task, the last end first: one that was replayed has several."""
@@ -169,10 +170,12 @@ class History:
         return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
-def _part(connection: Connection, where: list[ColumnElement[bool]], text: str | None, limit: int) -> Part:
+def _part(
+    connection: Connection, where: list[ColumnElement[bool]], text: str | None, limit: int, parts: int
+) -> Part:  # fmt: skip
     looked_to = None
     if text:
-        last = connection.execute(last_looked_at(where)).first()
+        last = connection.execute(last_looked_at(where, parts)).first()
         if last is not None:
             looked_to = Cursor(*last)
             where.append(looked_to.not_behind)

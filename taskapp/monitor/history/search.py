@@ -15,7 +15,7 @@ from taskapp.monitor.history.tables import tasks
 SHOWN = [column for column in tasks.c if column.name != "traceback"]
 """What a page shows of a task."""
 TEXT_LOOKED_AT = 50_000
-"""Texts have no index: so many tasks, of each state asked for, are looked at for one page, the newest first."""
+"""Texts have no index: so many tasks are looked at for one page, the newest first."""
 CELERYS = {"success": "succeeded", "failure": "failed", "revoked": "cancelled", "rejected": "dead"}
 
 
@@ -100,12 +100,18 @@ def conditions(query: Query) -> list[ColumnElement[bool]]:
 
 
 def of_states(query: Query) -> list[list[ColumnElement[bool]]]:
-    """Return what holds for the tasks of each state asked for: of several at once, no index gives the newest.
+    """Return what holds for the tasks of each state asked for, which are read one after the other.
+
+    Of several at once, no index gives the newest. That is why a type or queue of any state is read by state, too:
+    few indexes then answer all that can be asked.
 
     Raises:
         UnknownState: No task ends like that.
     """
-    return [[tasks.c.state == state] for state in sorted({state_named(name) for name in query.states})] or [[]]
+    states = {state_named(name) for name in query.states}
+    if not states and (query.type is not None or query.queue is not None):
+        states = set(STATES)
+    return [[tasks.c.state == state] for state in sorted(states)] or [[]]
 
 
 def state_named(name: str) -> str:
@@ -125,10 +131,10 @@ def page_of(where: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
     return select(*SHOWN).where(*where).order_by(*newest_first()).limit(limit + 1)
 
 
-def last_looked_at(where: Sequence[ColumnElement[bool]]) -> Select[Any]:
-    """Return what selects the key of the last task a search for a text looks at."""
+def last_looked_at(where: Sequence[ColumnElement[bool]], parts: int) -> Select[Any]:
+    """Return what selects the key of the last task a search for a text looks at, in one of so many parts."""
     key = select(tasks.c.finished_us, tasks.c.id).where(*where)
-    return key.order_by(*newest_first()).offset(TEXT_LOOKED_AT - 1).limit(1)
+    return key.order_by(*newest_first()).offset(max(TEXT_LOOKED_AT // parts, 2) - 1).limit(1)
 
 
 def merged(parts: Sequence[Part], limit: int) -> Page:

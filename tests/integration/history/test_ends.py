@@ -113,7 +113,7 @@ def test_a_hard_time_limit_is_a_failure(running: Deployment) -> None:
 
 @pytest.mark.slow
 def test_a_task_that_kills_its_processes_dies(running: Deployment) -> None:
-    nodes = [running.node(name=f"again{number}") for number in range(2)]
+    nodes = [running.node(name=f"again{number}") for number in range(3)]
     task_id = running.submit("dies.delay()")
 
     end = running.end_of(task_id)
