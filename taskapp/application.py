@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic, sleep, time
 from types import MappingProxyType
@@ -303,7 +303,9 @@ class Application(Celery):
 
     @property
     def _notes_seconds(self) -> int:
-        return int(getattr(self.backend, "expires", None) or 0)
+        expires: Any = getattr(self.backend, "expires", None) or 0
+        # A result store in SQL keeps it as it was given.
+        return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
 
     @contextmanager
     def schedules(self) -> Iterator[Schedules]:
