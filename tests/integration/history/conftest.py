@@ -56,12 +56,13 @@ class Deployment:
             env=self.variables(), cwd=self.directory, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def python(self, text: str) -> list[Any]:
+    def python(self, text: str, **more: str) -> list[Any]:
         """Run Python with the jobs at hand; it prints JSON, one value a line."""
         head = f"import json\nfrom {JOBS} import *\n"
         done = subprocess.run(
             [sys.executable, "-c", head + text],
-            env=self.variables(), cwd=self.directory, capture_output=True, text=True, timeout=60, check=True,
+            env={**self.variables(), **more}, cwd=self.directory, capture_output=True, text=True, timeout=60,
+            check=True,
         )  # fmt: skip
         return [json.loads(line) for line in done.stdout.splitlines()]
 
