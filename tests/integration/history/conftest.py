@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from redis.connection import Connection
 
 from taskapp.broker.finished import Finished
+from taskapp.broker.notes import Notes, Step
+from taskapp.broker.settlement import EndOfTask
 from taskapp.errors.history import HistoryAway, HistoryEmpty
 from taskapp.monitor.history import History
+from taskapp.redis import Link
 from tests.support import Process, RedisServer, clean_environment, eventually
 
 JOBS = "tests.integration.history.jobs"
@@ -110,3 +115,11 @@ def deployment(tmp_path: Path, redis_server: RedisServer, worker: Start) -> Iter
     made = Deployment(tmp_path, redis_server, worker)
     yield made
     made.close()
+
+
+def tell(server: RedisServer, *ends: EndOfTask) -> None:
+    """Tell of finished tasks as a node does whose messages were settled before."""
+    notes = Notes(Link(lambda: Connection(port=server.port, protocol=2)), "", 60)
+    steps: list[Step] = [("H", str(end.most), end.packed) for end in ends]
+    for start in range(0, len(steps), 200):
+        notes.write(uuid.uuid4().hex, 1, steps[start : start + 200], 10)

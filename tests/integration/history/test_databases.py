@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.databases import DATABASES, Database
-from tests.integration.history.conftest import Deployment
-from tests.integration.history.test_writer import rows, stream, told
+from tests.integration.history.conftest import Deployment, tell
+from tests.integration.history.test_writer import rows, told
 from tests.support import eventually
 
 
@@ -43,7 +43,7 @@ def test_a_server_that_is_killed_again_and_again_has_each_task_once(on_server: D
     writer = on_server.writer()
     eventually(lambda: on_server.server.client.exists("taskapp:finished:writer"))
     for round_ in range(3):
-        stream(on_server.server).add([told(round_ * 3_000 + number) for number in range(3_000)])
+        tell(on_server.server, *[told(round_ * 3_000 + number) for number in range(3_000)])
         server.kill()
         eventually(lambda: "cannot be written down" in writer.output())
         server.start()

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.history.conftest import Deployment
-from tests.support import eventually
+from tests.support import Process, RedisServer, eventually, start_worker
 
 
-@pytest.fixture
-def running(deployment: Deployment) -> Deployment:
-    """A node and a writer."""
-    deployment.node()
-    deployment.writer()
-    return deployment
+@pytest.fixture(scope="module")
+def running(session_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A node and a writer, for all of these."""
+    directory = tmp_path_factory.mktemp("ends")
+    nodes: list[Process] = []
+
+    def start(*options: str, **more: str) -> Process:
+        nodes.append(start_worker(directory, session_server.url, *options, **more))
+        return nodes[-1]
+
+    made = Deployment(directory, session_server, start)
+    made.node()
+    made.writer()
+    yield made
+    made.close()
+    for node in nodes:
+        node.close()
+    session_server.client.flushall()
 
 
 def test_a_success_is_told_with_all_that_is_known_of_it(running: Deployment) -> None:
@@ -43,21 +56,6 @@ def test_so_it_is_wherever_a_task_runs(running: Deployment, name: str) -> None:
 
     assert (end.state, end.result, end.args, end.attempts) == ("succeeded", "42", "(42,)", 1)
     assert end.started_at is not None
-
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-@pytest.mark.slow
-def test_so_it_is_in_celerys_pools(deployment: Deployment, pool: str) -> None:
-    deployment.node("-P", pool)
-    deployment.writer()
-
-    ids = deployment.submit("[returns.delay(1), fails.delay('no'), retries.delay(1), at_most_once.delay(3)]")
-
-    ends = [deployment.end_of(task_id) for task_id in ids]
-    assert [end.state for end in ends] == ["succeeded", "failed", "succeeded", "succeeded"]
-    assert [end.attempts for end in ends] == [1, 1, 2, 1]
-    assert ends[1].error == "ValueError: no"
-    assert "in fails" in ends[1].traceback
 
 
 def test_a_failure_for_good_is_told_with_its_traceback(running: Deployment) -> None:
@@ -111,19 +109,6 @@ def test_a_hard_time_limit_is_a_failure(running: Deployment) -> None:
     assert end.run_seconds > 0.9
 
 
-@pytest.mark.slow
-def test_a_task_that_kills_its_processes_dies(running: Deployment) -> None:
-    nodes = [running.node(name=f"again{number}") for number in range(3)]
-    task_id = running.submit("dies.delay()")
-
-    end = running.end_of(task_id)
-
-    assert (end.state, end.type, end.queue) == ("dead", "ends.dies", "default")
-    assert "CrashedTooOften" in end.error
-    assert end.attempts >= 3
-    assert any(node.returncode is None for node in nodes)
-
-
 def test_a_message_of_a_known_task_that_cannot_be_read_dies(running: Deployment) -> None:
     task_id = running.python(
         "sent = app.send_task('ends.returns', (1,), headers={'timelimit': 'soon'})\nprint(json.dumps(sent.id))"
@@ -141,7 +126,7 @@ def test_a_failed_task_that_is_replayed_has_two_ends(running: Deployment) -> Non
 
     running.python(
         "with app.engine() as engine:\n"
-        "    letter = engine.dead_letters.find()[0]\n"
+        f"    letter = next(one for one in engine.dead_letters.find() if one.id == {task_id!r})\n"
         "    assert engine.dead_letters.replay(letter.queue, letter.number)"
     )
 
@@ -158,13 +143,3 @@ def test_a_task_of_a_workflow_names_what_it_belongs_to(running: Deployment) -> N
     end = running.end_of(last)
 
     assert (end.root_id, end.parent_id) == (first, first)
-
-
-def test_without_history_nothing_is_told(deployment: Deployment) -> None:
-    deployment.node(TASKAPP_HISTORY="false")
-    result = deployment.python(
-        "print(json.dumps([returns.delay(1).get(timeout=20), at_most_once.delay(2).get(timeout=20)]))"
-    )
-
-    assert result == [[1, 2]]
-    assert not deployment.server.client.exists("taskapp:finished")
