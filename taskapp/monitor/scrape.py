@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from taskapp.broker.dead_letters import REASONS
 from taskapp.broker.snapshot import QueueSnapshot, Snapshot
 from taskapp.broker.totals import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
@@ -120,7 +121,8 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
         (queue.name,): max((each.oldest_seconds for each in queue.parked.values()), default=0.0) for queue in queues
     }
     yield family("taskapp_queue_parked_oldest_seconds", oldest_parked)
-    dead = {(queue.name, reason): number for queue in queues for reason, number in queue.dead.items()}
+    # With those of which there are none: a series that begins above 0 has not grown, so that no rule would see it.
+    dead = {(queue.name, reason): queue.dead.get(reason, 0) for queue in queues for reason in REASONS}
     yield family("taskapp_dead_letters", dead)
 
 
@@ -138,11 +140,7 @@ def _of_nodes(snapshot: Snapshot) -> Iterator[Metric]:
     yield family("taskapp_slots_used", {(kind,): used[kind] for kind in sorted(slots)})
     yield family("taskapp_messages_held", {(): sum(node.held for node in snapshot.nodes)})
     yield family("taskapp_leases_lost_total", {(): snapshot.counts.get("lost_leases", 0)})
-    dropped = {
-        (name.removeprefix("dropped:"),): number
-        for name, number in snapshot.counts.items()
-        if name.startswith("dropped:")
-    }
+    dropped = {(reason,): snapshot.counts.get(f"dropped:{reason}", 0) for reason in REASONS}
     yield family("taskapp_dead_letters_dropped_total", dropped)
 
 

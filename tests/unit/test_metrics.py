@@ -13,6 +13,7 @@ from kombu import Connection, Queue
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric as Family
 
+from taskapp.broker.dead_letters import REASONS
 from taskapp.broker.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.broker.totals import Spread, Totals
 from taskapp.monitor.depth import declared_depths
@@ -195,14 +196,41 @@ def test_the_document_lists_every_metric_as_the_table_has_it() -> None:
     assert [line for line in document if line.startswith("| `")] == rows
 
 
-def test_rules_and_their_tests_use_only_metrics_and_labels_of_the_table() -> None:
-    known = {series: {*metric.labels, "le"} for metric in METRICS for series in metric.series()}
+DEPLOYED = [
+    path
+    for folder in ("prometheus", "alertmanager", "grafana")
+    for path in sorted((ROOT / "deploy" / folder).rglob("*"))
+    if path.is_file()
+]
+FROM_PROMETHEUS = {"job", "instance"}
+"""Labels that a scrape adds."""
 
-    for path in sorted((ROOT / "deploy/prometheus").rglob("*.yml")):
-        text = path.read_text()
-        used = set(re.findall(r"\btaskapp_\w+", text))
-        assert used <= set(known), path
-        for name, selector in re.findall(r"\b(taskapp_\w+)\{([^}]*)\}", text):
-            assert set(re.findall(r"(\w+)=", selector)) <= known[name], (path, name)
-    rules = (ROOT / "deploy/prometheus/rules/taskapp.yml").read_text()
-    assert re.findall(r"\btaskapp_\w+", rules), "the rules use none of our metrics"
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rules_dashboards_and_their_tests_use_only_metrics_and_labels_of_the_table(path: Path) -> None:
+    known = {series: {*metric.labels, "le"} for metric in METRICS for series in metric.series()}
+    text = path.read_text().replace('\\"', '"')
+
+    assert set(re.findall(r"\btaskapp_\w+", text)) <= set(known)
+    for name, selector in re.findall(r"\b(taskapp_\w+)\{([^}]*)\}", text):
+        assert set(re.findall(r"(\w+)(?:=|!=|=~|!~)", selector)) <= known[name] | FROM_PROMETHEUS, name
+
+
+def test_rules_and_dashboards_use_only_recorded_series_that_a_rule_records() -> None:
+    texts = [path.read_text() for path in DEPLOYED]
+    recorded = {name for text in texts for name in re.findall(r"record: (taskapp:\w+)", text)}
+
+    assert recorded
+    assert {name for text in texts for name in re.findall(r"\btaskapp:\w+", text)} <= recorded
+
+
+def test_rules_use_metrics_of_the_table() -> None:
+    assert re.findall(r"\btaskapp_\w+", (ROOT / "deploy/prometheus/rules/taskapp.yml").read_text())
+
+
+def test_a_reason_nothing_died_of_yet_is_told_as_none() -> None:
+    page = page_of(queues=[queue(dead={"failed": 8})], **{"dropped:failed": 3})
+
+    for reason in REASONS:
+        assert page.value("taskapp_dead_letters", queue="high", reason=reason) == (8 if reason == "failed" else 0)
+        assert page.value("taskapp_dead_letters_dropped_total", reason=reason) == (3 if reason == "failed" else 0)
