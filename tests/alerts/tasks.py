@@ -1,0 +1,30 @@
+"""A web app's tasks, in ways that can be broken and mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from celery import shared_task
+
+
+@shared_task
+def pay(mended: str) -> None:
+    """Fail until the file ``mended`` exists."""
+    if not Path(mended).exists():
+        raise RuntimeError("the bank does not answer")
+
+
+@shared_task(bind=True, max_retries=None)
+def fetch(self, mended: str) -> None:
+    """Try again five times a second until the file ``mended`` exists."""
+    if not Path(mended).exists():
+        raise self.retry(countdown=0.2)
+
+
+@shared_task
+async def resize(mended: str) -> None:
+    """Keep a slot until the file ``mended`` exists."""
+    import asyncio
+
+    while not Path(mended).exists():
+        await asyncio.sleep(0.1)
