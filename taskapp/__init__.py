@@ -7,7 +7,7 @@ The map, in the order data flows:
 ``celery``      the Celery application; the only place where the parts are wired together
 ``tasks``       the task types that ship, one file each
 ``devredis``    a Redis server of our own, for development, demo and tests
-``application`` what every submit passes through
+``application`` what every submit passes through; ``lending`` what an app lends of its Redis
 ``client``      the submitting side: a task's message, and what coroutines await
 ``broker``      how messages travel: the kombu transport
 ``worker``      what a node does: its pool, one run, probes and its end

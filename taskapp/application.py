@@ -6,14 +6,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
-from datetime import datetime, timedelta
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from time import monotonic, sleep, time
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from celery import Celery
 from celery.app.amqp import AMQP
 from celery.exceptions import QueueNotFound
 from kombu.exceptions import OperationalError
@@ -22,11 +20,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.delayed import DelayedMessages
-from taskapp.broker.finished import FinishedTasks
 from taskapp.broker.message_format import SENT_AT_HEADER
-from taskapp.broker.notes import Notes
 from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.form import Form
@@ -36,18 +30,12 @@ from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
 from taskapp.errors import (
     BrokerUnavailable,
-    NoEngine,
     NotQueued,
     UnknownQueue,
     UnknownTask,
 )
-from taskapp.errors.history import NoPlaceForEnds
-from taskapp.errors.schedules import NoSchedules
+from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
-from taskapp.redis import Link
-from taskapp.results.backend import Results
-from taskapp.schedules.messages import messages_of
-from taskapp.schedules.store import Schedules
 from taskapp.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -57,16 +45,6 @@ PAUSE_SECONDS = 0.1
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-
-
-class Engine(NamedTuple):
-    """What of the delivery engine people and programs look at."""
-
-    dead_letters: DeadLetters
-    delayed: DelayedMessages
-    link: Link
-    """To its server; ``snapshot`` and ``totals`` read by it what there is and what has happened."""
-    prefix: str
 
 
 class Amqp(AMQP):
@@ -93,7 +71,7 @@ class Amqp(AMQP):
         return send_or_collect
 
 
-class Application(Celery):
+class Application(Lending):
     """Celery, refusing at the caller what could only fail later; looks for its broker when it needs it."""
 
     _backend_cache: Any
@@ -267,91 +245,6 @@ class Application(Celery):
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
 
-    @contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """Lend the dead letters and the delayed messages, over the app's own broker.
-
-        Raises:
-            NoEngine: The broker is no Redis.
-            BrokerNotFound, OSError, kombu.exceptions.OperationalError, redis.RedisError: It cannot be reached.
-        """
-        with self._channel() as channel:
-            link, prefix = channel.process.producer.link, channel.global_keyprefix
-            notes = Notes(link, prefix, self._notes_seconds)
-            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues), notes)
-            yield Engine(DeadLetters(link, prefix), delayed, link, prefix)
-
-    def open_notes(self) -> Notes | None:
-        """Return the notes on tasks, over a connection of their own; ``None``: neither tasks nor results use Redis.
-
-        Raises:
-            OSError, kombu.exceptions.OperationalError, redis.RedisError: The broker cannot be reached.
-        """
-        if not self.keeps_notes:
-            return None
-        if is_over_redis(self.conf.broker_url):
-            with self._channel() as channel:
-                return Notes(Link(channel.process.connect), channel.global_keyprefix, self._notes_seconds)
-        backend: Any = self.backend
-        prefix = get_settings().key_prefix
-        return Notes(Link(lambda: backend.client.connection_pool.make_connection()), prefix, self._notes_seconds)
-
-    @property
-    def keeps_notes(self) -> bool:
-        """Whether there is a Redis to keep notes on tasks in: the broker, or that of the results."""
-        return is_over_redis(self.conf.broker_url) or isinstance(self.backend, Results)
-
-    @property
-    def _notes_seconds(self) -> int:
-        expires: Any = getattr(self.backend, "expires", None) or 0
-        # A result store in SQL keeps it as it was given.
-        return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
-
-    @contextmanager
-    def schedules(self) -> Iterator[Schedules]:
-        """Lend the schedules: from the broker, or from the Redis of results where the broker is none.
-
-        Raises:
-            NoSchedules: Neither is a Redis. Other errors as with ``engine``.
-        """
-        make = partial(messages_of, self)
-        self._find_broker()
-        if is_over_redis(self.conf.broker_url):
-            with self._channel() as channel:
-                yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
-        elif isinstance(self.backend, Results):
-            connect, prefix = self.backend.server()
-            with closing(Link(connect)) as link:
-                yield Schedules(link, prefix, make)
-        else:
-            raise NoSchedules(self.connection_for_write().as_uri())
-
-    @contextmanager
-    def finished_tasks(self) -> Iterator[FinishedTasks]:
-        """Lend the stream of finished tasks, over a connection of its own: beside the broker's messages or results.
-
-        Raises:
-            NoPlaceForEnds: Neither is a Redis.
-            BrokerNotFound, OSError, kombu.exceptions.OperationalError, redis.RedisError: It cannot be reached.
-        """
-        self._find_broker()
-        if is_over_redis(self.conf.broker_url):
-            with self._channel() as channel:
-                connect, prefix = channel.process.connect, channel.global_keyprefix
-        elif isinstance(self.backend, Results):
-            connect, prefix = self.backend.server()
-        else:
-            raise NoPlaceForEnds(self.connection_for_write().as_uri())
-        with closing(Link(connect)) as link:
-            yield FinishedTasks(link, prefix)
-
-    @contextmanager
-    def _channel(self) -> Iterator[Any]:
-        with self.connection_for_write() as connection:
-            if not is_over_redis(self.conf.broker_url):
-                raise NoEngine(connection.as_uri())
-            yield connection.default_channel
-
     def now(self) -> datetime:
         """Return the time in the app's zone; Celery's own way there, for each result, costs twenty times as much."""
         return datetime.now(self.timezone)
@@ -368,7 +261,3 @@ class Application(Celery):
     def _get_backend(self) -> Any:
         self._find_broker()
         return super()._get_backend()  # type: ignore[misc]  # untyped
-
-    def _find_broker(self) -> None:
-        if self.conf.broker_url is None:
-            self.loader.find_broker()

@@ -10,8 +10,8 @@ import click
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
-from taskapp.application import Engine
 from taskapp.broker.transport import is_over_redis
+from taskapp.lending import Engine
 from taskapp.redis import OutcomeUnknown
 from taskapp.schedules.store import Schedules
 
