@@ -185,14 +185,17 @@ class Scribe:
         steps += [("P", task_id, text) for task_id, text in progress.items()]
         return steps
 
-    def _write_all(self, notes: Notes, steps: Sequence[Step]) -> None:
-        for start in range(0, len(steps), STEPS_AT_ONCE):
+    def _write_all(self, notes: Notes, steps: Sequence[Step], at_once: int = STEPS_AT_ONCE) -> None:
+        for start in range(0, len(steps), at_once):
             self._number += 1
-            batch = steps[start : start + STEPS_AT_ONCE]
+            batch = steps[start : start + at_once]
             try:
                 self._write(notes, batch)
             except (RedisError, UnicodeEncodeError) as error:
-                # A full Redis, or an id that is no text: what tasks say is not worth stopping for.
+                if isinstance(error, UnicodeEncodeError) and at_once > 1:
+                    self._write_all(notes, batch, 1)  # an id that is no text, among others that are
+                    continue
+                # A full Redis, for example: what tasks say is not worth stopping for.
                 logger.warning("%d notes on tasks were refused: %s", len(batch), error)
 
     def _write(self, notes: Notes, batch: Sequence[Step]) -> None:

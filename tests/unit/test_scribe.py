@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.worker.scribe import LINES_MOST, Scribe
@@ -25,6 +26,8 @@ class Notes:
 
     def write(self, _scribe: str, number: int, steps: Sequence[Any], _lines_most: int) -> None:
         self.attempts.append(number)
+        for _, task_id, _ in steps:
+            task_id.encode()
         if self.problems:
             raise self.problems.pop()
         self.written[number] = steps
@@ -137,14 +140,20 @@ def test_without_a_server_nothing_is_kept_and_progress_is_warned_of_once(caplog:
     assert (scribe._progress, scribe._lines, list(scribe._retries)) == ({}, {}, [])
 
 
-def test_a_batch_that_is_refused_is_left_and_the_next_is_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_refused_is_left_and_the_rest_is_written(caplog: pytest.LogCaptureFixture) -> None:
     notes = Notes()
-    notes.problems = [UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")]
     scribe = Scribe(lambda: notes, 200)
-    scribe.progress("\udcff", b"x")
-    eventually(lambda: "refused" in caplog.text, within_seconds=5)
-
-    scribe.progress("a", b"x")
-
+    scribe.progress("z", b"x")
     assert scribe.flush(5)
-    assert notes.all() == [("P", "a", b"x")]
+
+    for one in ("a", "\udcff", "b"):
+        scribe.progress(one, b"x")
+    assert scribe.flush(5)
+    notes.problems = [ResponseError("OOM")]
+    scribe.line("c", b"x")
+    assert scribe.flush(5)
+    scribe.line("d", b"x")
+    assert scribe.flush(5)
+
+    assert [one for _, one, _ in notes.all()] == ["z", "a", "b", "d"]
+    assert caplog.text.count("1 notes on tasks were refused") == 2
