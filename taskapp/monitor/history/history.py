@@ -130,7 +130,7 @@ class History:
             where.append(Cursor.of(after).behind)
         states = of_states(query)
         with self._connected() as connection:
-            parts = [_part(connection, [*where, *state], query.text, limit, len(states)) for state in states]
+            parts = [_part(connection, query, [*where, *state], limit, len(states)) for state in states]
         return merged(parts, limit)
 
     def get(self, task_id: str) -> list[Finished]:
@@ -171,16 +171,16 @@ class History:
 
 
 def _part(
-    connection: Connection, where: list[ColumnElement[bool]], text: str | None, limit: int, parts: int
+    connection: Connection, query: Query, where: list[ColumnElement[bool]], limit: int, parts: int
 ) -> Part:  # fmt: skip
     looked_to = None
-    if text:
-        last = connection.execute(last_looked_at(where, parts)).first()
+    if query.text:
+        last = connection.execute(last_looked_at(query, where, parts)).first()
         if last is not None:
             looked_to = Cursor(*last)
             where.append(looked_to.not_behind)
-        where.append(has_text(text))
-    found = connection.execute(page_of(where, limit)).mappings()
+        where.append(has_text(query.text))
+    found = connection.execute(page_of(query, where, limit)).mappings()
     return Part([_finished(row) for row in found], looked_to)
 
 
