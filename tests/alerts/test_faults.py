@@ -11,8 +11,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.error import HTTPError
 
 import pytest
 
@@ -21,11 +23,18 @@ from tests.alerts.watched import Deployment
 from tests.alerts.watchers import Alertmanager, MailSink, Prometheus, Told, Webhook, missing_programs
 from tests.support import RedisServer, eventually
 from tests.unit.test_alerts import ALERTS
+from tests.unit.test_dashboards import FILES, loaded, panels_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 EXPECTED = [(name, {"job": fault.job, **labels}) for fault in FAULTS for name, labels in fault.alerts]
 INHIBITED = [(name, {"job": fault.job, **labels}) for fault in FAULTS for name, labels in fault.inhibited]
+PANELS = [
+    (f"{path.stem} {panel['id']} {target['refId']}", target["expr"])
+    for path in FILES
+    for panel in panels_of(loaded(path))
+    for target in panel["targets"]
+]
 PHASE_SECONDS = 100.0
 WELL = "min(count_over_time(taskapp_broker_up[15s])) >= 10 unless on () ALERTS"
 
@@ -60,6 +69,8 @@ class Story:
         ports = {name: deployment.port for name, deployment in self.deployments.items()}
         self.prometheus = self._closed_at_the_end(Prometheus(directory, ports, self.alertmanager.port))
         self.told_before: list[Told] = []
+        self.drawn: dict[str, list[float] | str] = {}
+        """By expression of a panel: its values in the midst of it all, or the error."""
         self.suppressed: list[Labels] = []
         self.seconds: dict[str, float] = {}
         """How long each phase took."""
@@ -80,6 +91,7 @@ class Story:
                 eventually(lambda fault=fault: all(map(self._fires, *zip(*self._inhibited_by(fault), strict=True))))
             fault.breaks(self.deployments[fault.job])
         self._phase("broken", lambda: not self.missing("firing") and not self.not_suppressed())
+        self.drawn = {expression: self._draw(expression) for _, expression in PANELS}
 
     def all_is_mended(self) -> None:
         for fault in FAULTS:
@@ -95,6 +107,15 @@ class Story:
     def not_suppressed(self) -> list[tuple[str, Labels]]:
         self.suppressed += self.alertmanager.silenced_by_another()
         return [alert for alert in INHIBITED if not any(is_of(labels, *alert) for labels in self.suppressed)]
+
+    def _draw(self, expression: str) -> list[float] | str:
+        for name in ("$job", "$queue", "$type"):
+            expression = expression.replace(name, ".+")
+        try:
+            found = self.prometheus.query(expression.replace("$__rate_interval", "1m"))
+        except HTTPError as error:
+            return error.read().decode()
+        return [float(each["value"][1]) for each in found]
 
     def _phase(self, name: str, is_over: Callable[[], object]) -> None:
         """Wait until it is over; where it takes too long, the tests say what was missing."""
@@ -172,6 +193,22 @@ def test_what_follows_from_another_fires_and_nobody_is_told(story: Story, name: 
     # Of what fired before, people were told.
     if labels["job"] not in {fault.job for fault in FAULTS if fault.first}:
         assert not story.heard("firing", name, labels)
+
+
+@pytest.mark.parametrize("expression", [pytest.param(expression, id=name) for name, expression in PANELS])
+def test_every_panel_has_something_to_draw(story: Story, expression: str) -> None:
+    values = story.drawn[expression]
+
+    assert isinstance(values, list), values
+    assert any(map(isfinite, values)), values
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_choices_have_values_to_choose_from(story: Story, path: Path) -> None:
+    for variable in loaded(path)["templating"]["list"][1:]:
+        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
+        found = story.prometheus.query(re.sub(r"\$\w+", ".+", series))
+        assert len({each["metric"][label] for each in found}) > 1
 
 
 def test_mails_tell_of_both_ends_too(story: Story) -> None:
