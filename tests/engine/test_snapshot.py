@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 from typing import Any
@@ -13,6 +14,7 @@ from taskapp.broker.notes import Notes, Step
 from taskapp.broker.options import Options, Role
 from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
 from taskapp.broker.totals import NEITHER, CountedRun, as_text, read_minutes, read_totals, run_bucket, wait_bucket
+from taskapp.monitor.scrape import Read, families
 from tests.engine.bench import Bench, TestNode, leaving
 from tests.support import RedisServer, eventually
 
@@ -211,3 +213,59 @@ def test_a_key_in_the_place_of_the_totals_stops_no_task(bench: Bench) -> None:
     node.done()
 
     assert not bench.client.exists(bench.keys("leased", node.epoch))
+
+
+def test_a_thousand_nodes_that_come_and_go_leave_nothing_behind(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(lease_seconds=60.0)
+
+    def live(number: int) -> TestNode:
+        about = {
+            "name": f"celery@pod-{number}",
+            "slots": {"async": 9},
+            "used": {},
+            "queues": ["q1"],
+            "state": "running",
+        }
+        node = TestNode(bench.connect, bench.options, Role(name=about["name"], about=lambda: about))
+        bench.push(str(number))
+        [claimed] = node.take()
+        settlement = leaving()
+        settlement.run = CountedRun("shop.mail", "completed", *run_bucket(0.003), *wait_bucket(0.2))
+        node.settle(claimed.tag, settlement)
+        node.ends.flush()
+        node.done()
+        return node
+
+    def series() -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+        snapshot = read_snapshot(bench.link, "", QUEUES)
+        read = Read(snapshot, read_totals(bench.link, ""), None, {})
+        return {
+            (sample.name, tuple(sorted(sample.labels.items())))
+            for family in families(read, {}, QUEUES)
+            for sample in family.samples
+        }
+
+    def keys() -> set[bytes]:
+        names: list[bytes] = bench.client.keys("*")
+        return {name for name in names if not name.startswith(b"taskapp:totals:") and not name.endswith(b":wake")}
+
+    def lose(node: TestNode) -> None:
+        node.die()
+        bench.end_leases(node.epoch)
+        bench.reap()
+
+    lose(live(0))
+    before, there = series(), keys()
+    for number in range(1, 1_001):
+        node = live(number)
+        if number % 2:
+            node.close()  # it was drained
+        else:
+            lose(node)
+
+    assert series() == before
+    assert keys() == there
+    assert read_snapshot(bench.link, "", QUEUES).nodes == []
+    totals = read_totals(bench.link, "").tasks
+    assert totals["completed", "shop.mail", "q1"] == totals["received", "shop.mail", "q1"] == 1_001
+    assert not bench.client.exists(bench.keys("nodes"))
