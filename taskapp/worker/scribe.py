@@ -102,10 +102,14 @@ class Scribe:
         with self._lock:
             if self._has_nowhere_to_write:
                 return
+            lines = self._lines.get(task_id)
             if self._line_count >= LINES_MOST:
                 self._dropped += 1
-                return
-            lines = self._lines.get(task_id)
+                if not lines:
+                    return
+                # The last lines are those that are looked for.
+                lines.popleft()
+                self._line_count -= 1
             if lines is None:
                 lines = self._lines[task_id] = deque(maxlen=self._lines_most)
             self._line_count += len(lines) < self._lines_most

@@ -99,11 +99,13 @@ def test_lines_beyond_what_is_kept_meanwhile_are_dropped_and_counted(caplog: pyt
     for task in range(100):
         for n in range(100):
             scribe.line(f"t{task}", str(n).encode())
+    scribe.line("t3", b"over")
 
     assert scribe.flush(10)
     lines = [step for step in notes.all() if step[0] == "L"]
     assert len(lines) == LINES_MOST
-    assert f"{10_000 - LINES_MOST} log lines of tasks were not kept" in caplog.text
+    assert [text for _, one, text in lines if one == "t3"][-2:] == [b"99", b"over"]
+    assert f"{10_001 - LINES_MOST} log lines of tasks were not kept" in caplog.text
     scribe.line("later", b"x")
     assert scribe.flush(10)
     assert notes.all()[-1][1] == "later"
