@@ -16,7 +16,7 @@ from weakref import ref
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, TaskRevokedError
+from celery.exceptions import Ignore, Reject, TaskRevokedError
 from celery.utils.log import get_logger
 from celery.worker import request as stock
 from celery.worker import state as worker_state
@@ -381,8 +381,8 @@ class Request(_Stock):
         error = self._ended_by
         if error is None:
             return "SUCCESS" if self._task.acks_late else "STARTED"
-        if isinstance(error, Ignore):
-            return "IGNORED"
+        if isinstance(error, Ignore | Reject):
+            return "IGNORED" if isinstance(error, Ignore) else "REJECTED"
         return "REVOKED" if isinstance(error, Terminated) else "FAILURE"
 
     def _is_dead(self) -> bool:
