@@ -63,6 +63,23 @@ def test_writers_that_are_killed_at_any_moment_lose_nothing_and_write_nothing_tw
     assert rows(deployment.url) == Counter(ids)
 
 
+def test_a_writer_that_is_killed_in_the_midst_of_a_batch_loses_none_of_it(deployment: Deployment) -> None:
+    dice = random.Random(SEED)
+    tell(deployment.server, *[told(number) for number in range(20_000)])
+
+    for _ in range(6):
+        before = deployment.waiting()
+        writer = deployment.writer()
+        eventually(lambda before=before: deployment.waiting() < before, every_seconds=0.001)
+        time.sleep(dice.uniform(0.0, 0.05))  # the moment of the kill
+        writer.kill()
+        deployment.server.client.delete("taskapp:finished:writer")
+    deployment.writer()
+
+    eventually(lambda: deployment.waiting() == 0, within_seconds=60)
+    assert rows(deployment.url) == {f"task-{number}": 1 for number in range(20_000)}
+
+
 def test_a_second_writer_stands_by_and_takes_over_within_a_lease(deployment: Deployment) -> None:
     first = deployment.writer("first")
     tell(deployment.server, told(1))
