@@ -14,7 +14,7 @@ from taskapp.monitor.history.tables import tasks
 
 SHOWN = [column for column in tasks.c if column.name != "traceback"]
 """What a page shows of a task."""
-TEXT_LOOKED_AT = 50_000
+TEXT_LOOKED_AT = 25_000
 """Texts have no index: so many tasks are looked at for one page, the newest first."""
 CELERYS = {"success": "succeeded", "failure": "failed", "revoked": "cancelled", "rejected": "dead"}
 
