@@ -30,17 +30,19 @@ import random, time
 from taskapp.tasks import add
 from tests.integration import shop
 random.seed(7)
-ends_at = time.monotonic() + {seconds}
+ends_at, sent = time.monotonic() + {seconds}, 0
 for n in range(300):
     add.apply_async((n, 1), countdown=600 + n)
 while True:
-    for n in range(random.choice((50, 150, 400))):
+    count = random.choice((50, 150, 400))
+    sent += count
+    for n in range(count):
         queue = random.choice(("default", "default", "high", "low", "critical"))
         add.apply_async((n, 1), queue=queue, priority=random.choice((0, 0, 5, 9)))
     shop.unsteady.apply_async((9,), retries=2)
     if random.random() < 0.3:
         shop.unsteady.apply_async((1,))
-    if time.monotonic() > ends_at:
+    if time.monotonic() > ends_at and sent > 3_000:
         break
     time.sleep({pause_seconds})
 """
