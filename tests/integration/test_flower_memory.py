@@ -25,7 +25,7 @@ with app.connection_for_write() as connection, app.events.Dispatcher(connection,
     for line in sys.stdin:
         for number in range(int(line)):
             about = dict(name="shop.pay", args=repr([number, "x" * 200]), kwargs="{}", retries=0)
-            dispatcher.send("task-received", uuid=str(uuid.uuid4()), hostname="w1@host", **about)
+            dispatcher.send("task-received", uuid=str(uuid.uuid4()), **about)
         print("sent", flush=True)
 """
 TABLE = (
