@@ -13,7 +13,8 @@ import select
 import threading
 from collections.abc import Callable
 from functools import cache
-from importlib import resources
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import hiredis
@@ -122,7 +123,9 @@ class Script:
 
     def __init__(self, package: str, name: str) -> None:
         self.name = name
-        folder = resources.files(package) / "lua"
+        # Not by ``importlib.resources``, which imports more at its first call: that is a thread's, and a child that is
+        # forked meanwhile waits for the lock of that import for ever.
+        folder = Path(str(import_module(package).__file__)).parent / "lua"
         source = (folder / f"{name}.lua").read_text()
         self.frees = source.startswith(SHEBANG)
         body = (folder / "prelude.lua").read_text() + source.removeprefix(SHEBANG)
