@@ -195,6 +195,13 @@ def test_what_follows_from_another_fires_and_nobody_is_told(story: Story, name: 
         assert not story.heard("firing", name, labels)
 
 
+def test_nobody_was_told_of_anything_else(story: Story) -> None:
+    known = [*EXPECTED, *INHIBITED]
+
+    firing = [told.labels for told in story.webhook.told if told.status == "firing"]
+    assert [labels for labels in firing if not any(is_of(labels, *alert) for alert in known)] == []
+
+
 @pytest.mark.parametrize("expression", [pytest.param(expression, id=name) for name, expression in PANELS])
 def test_every_panel_has_something_to_draw(story: Story, expression: str) -> None:
     values = story.drawn[expression]
