@@ -25,10 +25,17 @@ from tests.support import RedisServer, eventually
 from tests.unit.test_alerts import ALERTS
 from tests.unit.test_dashboards import FILES, loaded, panels_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
-EXPECTED = [(name, {"job": fault.job, **labels}) for fault in FAULTS for name, labels in fault.alerts]
-INHIBITED = [(name, {"job": fault.job, **labels}) for fault in FAULTS for name, labels in fault.inhibited]
+Alert = tuple[str, Labels]
+
+
+def alerts_of(fault: Fault, alerts: tuple[Alert, ...]) -> list[Alert]:
+    return [(name, {"job": fault.job, **labels}) for name, labels in alerts]
+
+
+EXPECTED = [alert for fault in FAULTS for alert in alerts_of(fault, fault.alerts)]
+INHIBITED = [alert for fault in FAULTS for alert in alerts_of(fault, fault.inhibited)]
 PANELS = [
     (f"{path.stem} {panel['id']} {target['refId']}", target["expr"])
     for path in FILES
@@ -88,23 +95,27 @@ class Story:
         for fault in FAULTS:
             if fault.first:
                 fault.first(self.deployments[fault.job])
-                eventually(lambda fault=fault: all(map(self._fires, *zip(*self._inhibited_by(fault), strict=True))))
+                eventually(lambda fault=fault: all(self._fires(*alert) for alert in alerts_of(fault, fault.inhibited)))
             fault.breaks(self.deployments[fault.job])
-        self._phase("broken", lambda: not self.missing("firing") and not self.not_suppressed())
+        self._phase("broken", lambda: not self.not_suppressed() and not self.missing("firing"))
         self.drawn = {expression: self._draw(expression) for _, expression in PANELS}
 
     def all_is_mended(self) -> None:
         for fault in FAULTS:
             fault.mends(self.deployments[fault.job])
-        self._phase("mended", lambda: not self.missing("resolved"))
+        self._phase("mended", lambda: not self.missing("resolved") and not self.firing())
+
+    def firing(self) -> list[Labels]:
+        """What Prometheus says now."""
+        return [each["metric"] for each in self.prometheus.query('ALERTS{alertstate="firing"}')]
 
     def heard(self, status: str, name: str, labels: Labels) -> list[Told]:
         return [told for told in self.webhook.told if told.status == status and is_of(told.labels, name, labels)]
 
-    def missing(self, status: str) -> list[tuple[str, Labels]]:
+    def missing(self, status: str) -> list[Alert]:
         return [(name, labels) for name, labels in EXPECTED if not self.heard(status, name, labels)]
 
-    def not_suppressed(self) -> list[tuple[str, Labels]]:
+    def not_suppressed(self) -> list[Alert]:
         self.suppressed += self.alertmanager.silenced_by_another()
         return [alert for alert in INHIBITED if not any(is_of(labels, *alert) for labels in self.suppressed)]
 
@@ -112,7 +123,7 @@ class Story:
         for name in ("$job", "$queue", "$type"):
             expression = expression.replace(name, ".+")
         try:
-            found = self.prometheus.query(expression.replace("$__rate_interval", "1m"))
+            found = self.prometheus.query(expression.replace("$__rate_interval", "5m"))
         except HTTPError as error:
             return error.read().decode()
         return [float(each["value"][1]) for each in found]
@@ -127,9 +138,6 @@ class Story:
     def _fires(self, name: str, labels: Labels) -> bool:
         selector = ",".join(f'{label}="{value}"' for label, value in {"alertname": name, **labels}.items())
         return bool(self.prometheus.query(f'ALERTS{{alertstate="firing",{selector}}}'))
-
-    def _inhibited_by(self, fault: Fault) -> list[tuple[str, Labels]]:
-        return [(name, {"job": fault.job, **labels}) for name, labels in fault.inhibited]
 
     def _deployment(self, name: str) -> Deployment:
         directory = self._directory / name
@@ -193,6 +201,10 @@ def test_what_follows_from_another_fires_and_nobody_is_told(story: Story, name: 
     # Of what fired before, people were told.
     if labels["job"] not in {fault.job for fault in FAULTS if fault.first}:
         assert not story.heard("firing", name, labels)
+
+
+def test_nothing_fires_any_more_when_all_is_mended(story: Story) -> None:
+    assert story.seconds["mended"] < PHASE_SECONDS, (story.missing("resolved"), story.firing())
 
 
 def test_nobody_was_told_of_anything_else(story: Story) -> None:
