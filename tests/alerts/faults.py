@@ -83,6 +83,15 @@ def it_is_resumed(beats: Deployment) -> None:
     beats.taskapp("schedules", "resume", "canary")
 
 
+def a_schedule_is_overwritten(beats: Deployment) -> None:
+    beats.taskapp("schedules", "add", "often", "taskapp.add", "every 2s", "--args", "[1, 2]")
+    beats.redis.client.hset(Keys("")("schedule", "often"), "about", "{")
+
+
+def it_is_removed(beats: Deployment) -> None:
+    beats.taskapp("schedules", "remove", "often")
+
+
 def a_node_is_killed(beats: Deployment) -> None:
     beats["second"].kill()
     beats.submit("for _ in range(3): app.send_task('taskapp.add', (1, 2), queue='default')")
@@ -170,6 +179,9 @@ FAULTS = (
     ),
     Fault("taskapp-shop", (("TaskappBeatLate", {}),), beat_freezes, beat_thaws),
     Fault("taskapp-beats", (("TaskappBeatSilent", {}),), the_only_schedule_is_paused, it_is_resumed),
+    Fault(
+        "taskapp-beats", (("TaskappSchedulesBroken", {}),), a_schedule_is_overwritten, it_is_removed,
+    ),
     Fault(
         "taskapp-beats", (("TaskappLeasesLost", {}), ("TaskappQueueHasNoNode", {"queue": "default"})),
         a_node_is_killed, it_is_started_again, inhibited=(("TaskappTasksWaitTooLong", {"queue": "default"}),),
