@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 from rich.console import Console
 
 from taskapp import devredis
@@ -75,6 +76,11 @@ class Workshop:
     def report(self) -> Path:
         """The report."""
         return self.output / "report.html"
+
+    @property
+    def metrics(self) -> Path:
+        """What the exporter said at the end, as Prometheus reads it."""
+        return self.output / "metrics.prom"
 
     def variables(self) -> dict[str, str]:
         """Return the settings of every process of the demo; nothing of the user's own is used."""
@@ -255,6 +261,9 @@ def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:
     view.say(f"report  {workshop.report}")
     view.say(f"mail    {next(iter(sorted(workshop.mail.glob('*.eml'))), 'none')}")
     view.say(f"logs    {workshop.logs}")
+    scrape = httpx.get(f"http://127.0.0.1:{workshop.exporter_port}/metrics", trust_env=False)
+    workshop.metrics.write_bytes(scrape.content)
+    view.say(f"metrics {workshop.metrics}, now at http://127.0.0.1:{workshop.exporter_port}/metrics")
     view.say(f"Flower  http://127.0.0.1:{workshop.flower_port}")
 
 

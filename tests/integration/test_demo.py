@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +60,11 @@ def test_the_main_job_ends_well_and_leaves_nothing_running(demo: StartDemo, tmp_
     output = process.output()
     assert process.returncode == 0, output
     assert "✘" not in output
+    page = (tmp_path / "out" / "metrics.prom").read_bytes()
+    assert b'taskapp_tasks_completed_total{queue="critical",type="taskapp.canary"}' in page
+    if shutil.which("promtool"):
+        accepted = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+        assert (accepted.returncode, accepted.stderr) == (0, b"")
     for seen in ("added while beat ran fired on time", "paused it was silent", "resumed it went on", "ran as edited"):
         assert f"{seen} " in output
     assert re.search(r"flights and departures in the report\s+│\s+336,776 and 328,521", output)
