@@ -76,6 +76,11 @@ def unsteady(self, failures: int) -> int:
     return self.request.retries
 
 
+@shared_task
+def fragile() -> None:
+    raise ValueError("it breaks")
+
+
 @shared_task(acks_late=False)
 def early(number: int) -> int:
     if number < 0:
