@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -110,7 +112,33 @@ def test_env_example_lists_every_setting_with_its_default() -> None:
         )
 
 
-def test_the_readme_table_lists_every_setting() -> None:
-    table = re.findall(r"^\| `(TASKAPP_\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+def meanings() -> dict[str, str]:
+    """What is said of each setting where it is defined."""
+    [fields] = [
+        node.body
+        for node in ast.parse((ROOT / "taskapp/settings.py").read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+    ]
+    return {
+        f"TASKAPP_{field.target.id.upper()}": " ".join(said.value.value.split())
+        for field, said in itertools.pairwise(fields)
+        if isinstance(field, ast.AnnAssign) and isinstance(said, ast.Expr)
+    }
 
-    assert tuple(table) == SETTING_NAMES
+
+def test_the_readme_table_says_of_every_setting_what_it_means() -> None:
+    rows = re.findall(r"^\| `(TASKAPP_\w+)` \| .* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+    assert rows == list(meanings().items())
+    assert tuple(meanings()) == SETTING_NAMES
+
+
+def test_env_example_says_of_every_setting_what_it_means() -> None:
+    blocks = [block.splitlines() for block in (ROOT / ".env.example").read_text().split("\n\n")]
+    said = {
+        name: " ".join(line.removeprefix("# ") for line in block[:-1])
+        for block in blocks
+        if (name := block[-1].removeprefix("# ").partition("=")[0]) in SETTING_NAMES
+    }
+
+    assert said == meanings()
