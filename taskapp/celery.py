@@ -16,7 +16,7 @@ from celery.loaders.app import AppLoader
 from celery.utils.imports import symbol_by_name
 from kombu import Exchange, Queue
 
-from taskapp import logs
+from taskapp import logs, tracing
 from taskapp.application import Application
 from taskapp.broker.transport import is_over_redis
 from taskapp.devredis import resolve_broker_url
@@ -46,6 +46,7 @@ class Loader(AppLoader):
         commanded = inside_celery_command()
         try:
             settings = get_settings()
+            tracing.install(settings)
             broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
         except BrokerNotFound as error:
             if commanded:

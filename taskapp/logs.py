@@ -9,9 +9,11 @@ from celery import current_task
 from celery.signals import after_setup_logger, after_setup_task_logger
 from pythonjsonlogger.json import JsonFormatter
 
+from taskapp import tracing
 from taskapp.settings import get_settings
 
 TASK_FIELDS = ("task_id", "task_type", "queue", "attempt")
+TRACE_FIELDS = ("trace_id", "span_id")
 
 
 class TaskFields(logging.Filter):
@@ -25,6 +27,22 @@ class TaskFields(logging.Filter):
         record.task_type = getattr(task, "name", None)
         record.queue = (getattr(request, "delivery_info", None) or {}).get("routing_key")
         record.attempt = request.retries + 1 if request is not None else None
+        return True
+
+
+class TraceFields(logging.Filter):
+    """Adds to each record the trace and the span it was written in."""
+
+    def __init__(self) -> None:
+        """Import OpenTelemetry."""
+        super().__init__()
+        from taskapp.tracing.spans import ids
+
+        self._ids = ids
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Set the fields of ``TRACE_FIELDS``, ``None`` outside of spans; lets every record pass."""
+        record.trace_id, record.span_id = self._ids() or (None, None)
         return True
 
 
@@ -46,8 +64,9 @@ class TextFormatter(logging.Formatter):
 def formatter(log_format: str) -> logging.Formatter:
     """Return the formatter for the setting ``log_format``."""
     if log_format == "json":
+        fields = (*TASK_FIELDS, *TRACE_FIELDS) if tracing.is_on(get_settings()) else TASK_FIELDS
         return JsonFormatter(
-            "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s " + " ".join(f"%({f})s" for f in TASK_FIELDS),
+            "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s " + " ".join(f"%({f})s" for f in fields),
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
         )
     return TextFormatter()
@@ -63,3 +82,5 @@ def _format_handlers(logger: logging.Logger, **_: Any) -> None:
     for handler in logger.handlers:
         handler.setFormatter(formatter(get_settings().log_format))
         handler.addFilter(TaskFields())
+        if tracing.is_on(get_settings()):
+            handler.addFilter(TraceFields())

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """How many of the last log lines of each task are kept for ``taskapp task logs``; 0: none."""
     log_format: Literal["text", "json"] = "text"
     """``text`` for people, ``json`` for one JSON object a line."""
+    tracing: bool = False
+    """Whether submits and runs are spans of OpenTelemetry, sent where ``OTEL_…`` variables say: docs/tracing.md."""
     file_dirs: CommaSeparated = ()
     """Directories whose files tasks may read and write, separated by commas. Empty: ``<data_dir>/files``."""
     http_allowed_hosts: CommaSeparated = ()

@@ -1,0 +1,106 @@
+"""Who makes spans and sends them away: the program's own ``TracerProvider``, or ours where it has none."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from taskapp import __version__
+
+DEFAULT_SERVICE_NAME = "taskapp"
+FINISH_SECONDS = 2.0
+"""How long the end of a node waits for a collector to take the last spans."""
+
+_lock = threading.Lock()
+_ours: TracerProvider | None = None
+_known: tuple[Any, trace.Tracer] | None = None
+
+
+class ExporterOfProcess(SpanExporter):
+    """Exports by OTLP/HTTP as ``OTEL_EXPORTER_OTLP_…`` say, in each process over connections of its own.
+
+    One that was inherited by a fork would be read from by parent and child.
+    """
+
+    def __init__(self) -> None:
+        self._exporter: OTLPSpanExporter | None = None
+        self._pid = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send ``spans``; blocks its caller, which is the processor's thread."""
+        if self._exporter is None or self._pid != os.getpid():
+            self._exporter, self._pid = OTLPSpanExporter(), os.getpid()
+        return self._exporter.export(spans)
+
+    def shutdown(self) -> None:
+        """Give up what is being tried again."""
+        if self._exporter is not None and self._pid == os.getpid():
+            self._exporter.shutdown()
+
+
+def tracer(*, of_node: bool = False) -> trace.Tracer:
+    """Return what begins spans here.
+
+    Args:
+        of_node: This process is there to run tasks: what it makes spans with is for the tasks' own code, too.
+    """
+    global _known
+    provider: Any = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        provider = _our_provider(of_node=of_node)
+    if _known is None or _known[0] is not provider:
+        _known = provider, provider.get_tracer("taskapp", __version__)
+    return _known[1]
+
+
+def _our_provider(*, of_node: bool) -> TracerProvider:
+    global _ours
+    with _lock:
+        if _ours is None:
+            _ours = TracerProvider(resource=_resource())
+            _ours.add_span_processor(BatchSpanProcessor(ExporterOfProcess()))
+        if of_node and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(_ours)
+        return _ours
+
+
+def _resource() -> Resource:
+    found = Resource.create()
+    if str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        return found.merge(Resource({SERVICE_NAME: DEFAULT_SERVICE_NAME}))
+    return found
+
+
+def finish_with_worker() -> None:
+    """Send the last spans when a node, or a child process of one, ends."""
+    signals.worker_shutdown.connect(_finish, weak=False)
+    signals.worker_process_shutdown.connect(_finish, weak=False)
+
+
+def _finish(**_: Any) -> None:
+    provider: Any = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        provider = _ours
+    end = getattr(provider, "shutdown", None)
+    if end is not None:
+        # A collector that is away is waited for longer than a node may take to end.
+        ending = threading.Thread(target=end, name="taskapp-tracing-end", daemon=True)
+        ending.start()
+        ending.join(FINISH_SECONDS)
+
+
+def _unlock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)

@@ -1,0 +1,175 @@
+"""The spans of submits and of runs, made where Celery's signals tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from time import time
+from typing import Any, NamedTuple
+
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
+from celery import signals
+from opentelemetry import context as contexts
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.tracing.provider import tracer
+
+STOPPED = "the run was stopped from outside: revoked, over its hard time limit, at the end of a drain; or a hook failed"
+
+
+class Run(NamedTuple):
+    """A run that goes on here."""
+
+    span: Span
+    token: Any
+    outer: Run | None
+    """The run inside which this one goes on, eagerly."""
+
+
+_system = "redis"
+_run: ContextVar[Run | None] = ContextVar("taskapp_traced_run", default=None)
+_running: dict[str, Run] = {}
+"""Runs of this process by the id of their task: a hard time limit is told on another thread."""
+
+
+def connect(system: str) -> None:
+    """Begin to make spans.
+
+    Args:
+        system: What conventions call the broker.
+    """
+    global _system
+    _system = system
+    signals.before_task_publish.connect(on_submit, weak=False)
+    signals.task_prerun.connect(on_begin, weak=False)
+    signals.task_postrun.connect(on_end, weak=False)
+    signals.task_failure.connect(on_failure, weak=False)
+    signals.task_retry.connect(on_retry, weak=False)
+
+
+def on_submit(sender: str, headers: dict[str, Any], routing_key: str = "", **_: Any) -> None:
+    """Make the span of a submit, and let the message carry it.
+
+    Where nothing is being traced, headers that were given name the trace: of a retry, of the end of a chord.
+    """
+    context = contexts.get_current()
+    if not trace.get_current_span(context).get_span_context().is_valid:
+        context = propagate.extract(_texts(headers), context)
+    attributes = _attributes(sender, headers.get("id"), routing_key, headers.get("retries"))
+    attributes.update({"messaging.operation.name": "submit", "messaging.operation.type": "create"})
+    if headers.get("eta"):
+        attributes["taskapp.eta"] = str(headers["eta"])
+    span = tracer().start_span(f"submit {sender}", context, SpanKind.PRODUCER, attributes)
+    for field in propagate.get_global_textmap().fields:
+        headers.pop(field, None)
+    propagate.inject(headers, trace.set_span_in_context(span, context))
+    span.end()
+
+
+def on_begin(task: Any, task_id: str, **_: Any) -> None:
+    """Begin the span of a run, current until the run ends."""
+    request = task.request
+    if request.is_eager:
+        context, kind = contexts.get_current(), SpanKind.INTERNAL
+    else:
+        context, kind = propagate.extract(_texts(request.headers), Context()), SpanKind.CONSUMER
+    attributes = _attributes(task.name, task_id, _queue(request), request.retries)
+    attributes.update({"messaging.operation.name": "run", "messaging.operation.type": "process"})
+    if request.hostname:
+        attributes["taskapp.node"] = request.hostname
+    if (waited_seconds := _waited_seconds(request)) is not None:
+        attributes["taskapp.queue_wait_seconds"] = waited_seconds
+    span = tracer(of_node=not request.is_eager).start_span(f"run {task.name}", context, kind, attributes)
+    token = contexts.attach(trace.set_span_in_context(span, context))
+    run = Run(span, token, _run.get())
+    _run.set(run)
+    _running[task_id] = run
+
+
+def on_end(task_id: str, state: str | None, **_: Any) -> None:
+    """End the span of a run."""
+    run = _run.get()
+    if run is None:
+        return
+    _run.set(run.outer)
+    if _running.get(task_id) is run:
+        del _running[task_id]
+    if state is not None:
+        run.span.set_attribute("taskapp.state", state)
+    elif not _has_failed(run.span):
+        run.span.set_status(Status(StatusCode.ERROR, STOPPED))
+    contexts.detach(run.token)
+    run.span.end()
+
+
+def on_failure(sender: Any, task_id: str, exception: Any, **_: Any) -> None:
+    """Record what a run failed with; of one that was lost with its process, in a span that is only that."""
+    run, request = _running.get(task_id), sender.request
+    if run is not None:
+        _record(run.span, exception)
+    elif request.id == task_id:
+        context = propagate.extract(_texts(request.headers), Context())
+        attributes = _attributes(sender.name, task_id, _queue(request), request.retries)
+        attributes.update({"messaging.operation.name": "run", "messaging.operation.type": "process"})
+        span = tracer().start_span(f"run {sender.name}", context, SpanKind.CONSUMER, attributes)
+        _record(span, exception)
+        span.set_attribute("taskapp.state", "FAILURE")
+        span.end()
+
+
+def on_retry(request: Any, reason: Any, **_: Any) -> None:
+    """Record what a run is repeated for; a task that only asks to be run again has no error."""
+    run = _running.get(request.id)
+    if run is not None and isinstance(reason.exc, BaseException):
+        _record(run.span, reason.exc)
+
+
+def ids() -> tuple[str, str] | None:
+    """Return trace and span that are current here, in hexadecimal digits; ``None``: nothing is traced."""
+    span = trace.get_current_span().get_span_context()
+    return (trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)) if span.is_valid else None
+
+
+def _attributes(name: str, task_id: Any, queue: str, retries: Any) -> dict[str, Any]:
+    return {
+        "messaging.system": _system,
+        "messaging.destination.name": queue,
+        "messaging.message.id": str(task_id),
+        "taskapp.task_type": name,
+        "taskapp.attempt": int(retries or 0) + 1,
+    }
+
+
+def _queue(request: Any) -> str:
+    return str((request.delivery_info or {}).get("routing_key") or "")
+
+
+def _waited_seconds(request: Any) -> float | None:
+    """Return how long a task has been ready; ``None``: nobody knows, or an earlier run of it was lost."""
+    sent_at = request.get(SENT_AT_HEADER)
+    if type(sent_at) is not float or (request.delivery_info or {}).get("redelivered"):
+        return None
+    ready_at = max(sent_at, datetime.fromisoformat(request.eta).timestamp()) if request.eta else sent_at
+    return round(max(time() - ready_at, 0.0), 6)
+
+
+def _texts(headers: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what of ``headers`` may name a trace; propagators take it for texts, whoever sent it."""
+    return {key: value for key, value in (headers or {}).items() if isinstance(value, str)}
+
+
+def _has_failed(span: Span) -> bool:
+    status = getattr(span, "status", None)
+    return status is not None and status.status_code is StatusCode.ERROR
+
+
+def _record(span: Span, error: Any) -> None:
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    span.record_exception(error)
+    span.set_attribute("error.type", type(error).__qualname__)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
