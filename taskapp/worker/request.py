@@ -216,8 +216,13 @@ class Request(_Stock):
             return super().on_timeout(soft, timeout)  # the run goes on
         limit = TimeLimitExceeded(timeout)
         self.seen = Seen(error=limit)
-        with self._ending(ended_by=limit):
-            return super().on_timeout(soft, timeout)
+        # Who listens to the failure finds the request, as when a process is lost.
+        self._task.request_stack.push(self._context)
+        try:
+            with self._ending(ended_by=limit):
+                return super().on_timeout(soft, timeout)
+        finally:
+            self._task.request_stack.pop()
 
     def on_retry(self, exc_info: Any) -> Any:
         """Handle a run that asked for another: no failure."""

@@ -44,7 +44,7 @@ def traced_worker(worker: StartWorker, collector: Collector) -> StartWorker:
     """Start a worker that traces."""
 
     def start(*options: str, **env: str) -> Process:
-        return worker(*options, TASKAPP_INCLUDE=TASKS, TASKAPP_TRACING="1", **collector.variables, **env)
+        return worker(*options, TASKAPP_INCLUDE=TASKS, TASKAPP_TRACING="1", **(collector.variables | env))
 
     return start
 
@@ -240,14 +240,28 @@ def test_what_is_not_asked_for_is_not_there(worker: StartWorker, collector: Coll
 
     assert printed.splitlines() == ["[]", "[[], None]"]
     assert collector.spans == []
+    # What is looked for is there where it is asked for.
+    assert "taskapp.tracing.spans" in act("looking")
 
 
-def test_a_node_ends_in_time_though_the_collector_is_gone(
+def test_a_node_ends_in_time_though_the_collector_does_not_answer(
+    traced_worker: StartWorker, collector: Collector, act: Act
+) -> None:
+    node = traced_worker(OTEL_EXPORTER_OTLP_TIMEOUT="30")
+    collector.answers.clear()
+
+    act("failing", TASKAPP_TRACING="0")
+    eventually(collector.asked.is_set)
+
+    assert node.terminate(within_seconds=8) == 0
+
+
+def test_the_last_spans_of_a_node_and_of_its_child_processes_are_sent_as_it_ends(
     traced_worker: StartWorker, collector: Collector, act: Act
 ) -> None:
     node = traced_worker(OTEL_BSP_SCHEDULE_DELAY="60000")
-    collector.close()
 
-    act("failing", TASKAPP_TRACING="0")
+    trace_id = act("canvas", "web")
+    node.terminate()
 
-    assert node.terminate(within_seconds=8) == 0
+    assert collector.edges(trace_id) == CANVAS
