@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from taskapp import __version__
 
 DEFAULT_SERVICE_NAME = "taskapp"
-FINISH_SECONDS = 2.0
-"""How long the end of a node waits for a collector to take the last spans."""
+FINISH_SECONDS = 1.0
+"""How long the end of a node waits for a collector to take the last spans; less than an idle node may take to end."""
 
 _lock = threading.Lock()
 _ours: TracerProvider | None = None

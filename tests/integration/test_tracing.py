@@ -244,22 +244,11 @@ def test_what_is_not_asked_for_is_not_there(worker: StartWorker, collector: Coll
     assert "taskapp.tracing.spans" in act("looking")
 
 
-def test_a_node_ends_in_time_though_the_collector_does_not_answer(
-    traced_worker: StartWorker, collector: Collector, act: Act
-) -> None:
-    node = traced_worker(OTEL_EXPORTER_OTLP_TIMEOUT="30")
-    collector.answers.clear()
-
-    act("failing", TASKAPP_TRACING="0")
-    eventually(collector.asked.is_set)
-
-    assert node.terminate(within_seconds=8) == 0
-
-
+@pytest.mark.parametrize("pool", ["", "prefork"])
 def test_the_last_spans_of_a_node_and_of_its_child_processes_are_sent_as_it_ends(
-    traced_worker: StartWorker, collector: Collector, act: Act
+    traced_worker: StartWorker, collector: Collector, act: Act, pool: str
 ) -> None:
-    node = traced_worker(OTEL_BSP_SCHEDULE_DELAY="60000")
+    node = traced_worker(*(["-P", pool] if pool else []), OTEL_BSP_SCHEDULE_DELAY="60000")
 
     trace_id = act("canvas", "web")
     node.terminate()
