@@ -23,6 +23,8 @@ from taskapp.results.store import ChordSize, CountedPart, Store
 _Mixin: Any = object
 
 FINISH_CHORD = "taskapp.finish_chord"
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""Those of the W3C; see ``taskapp.tracing``."""
 PATIENCE_SECONDS = 4.0
 """How long who starts a chord waits for a server that is away; a task that does goes on trying as for its result."""
 
@@ -82,10 +84,10 @@ class Chords(_Mixin):
             self._send_finish(chord_id, next(iter(self.app.amqp.queues)))
         return settlement.messages[0].blob
 
-    def _send_finish(self, chord_id: str, queue: str) -> None:
+    def _send_finish(self, chord_id: str, queue: str, headers: dict[str, str] | None = None) -> None:
         self.app.send_task(
             FINISH_CHORD, (chord_id,), task_id=f"{chord_id}-finish", queue=queue, ignore_result=True,
-            add_to_parent=False,
+            add_to_parent=False, headers=headers,
         )  # fmt: skip
 
     # --- counting ---------------------------------------------------------------------------------
@@ -104,16 +106,18 @@ class Chords(_Mixin):
             run.parts.append(counted)
             return
         queue = (request.delivery_info or {}).get("routing_key") or next(iter(self.app.amqp.queues))
-        counted_there = CountedPart(counted, queue)
+        given = getattr(request, "headers", None) or {}
+        trace = {header: given[header] for header in TRACE_HEADERS if header in given}
+        counted_there = CountedPart(counted, queue, trace or None)
         if run is not None:
             run.elsewhere.append(counted_there)
         else:
             self._count(counted_there, retry_seconds=self.result_retry_seconds)
 
     def _count(self, counted: CountedPart, *, retry_seconds: float) -> None:
-        part, queue = counted
+        part, queue, trace = counted
         if self._store.count_part(part, queue, retry_seconds=retry_seconds):
-            self._send_finish(part.chord, queue)
+            self._send_finish(part.chord, queue, trace)
 
     # --- finishing --------------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class CountedPart(NamedTuple):
 
     part: ChordPart
     queue: str
+    trace: dict[str, str] | None = None
+    """Headers that name the trace its task belongs to, for what is sent after the last part."""
 
 
 class TickRun(NamedTuple):

@@ -109,6 +109,29 @@ def test_a_chain_a_chord_a_retry_and_coroutines_are_one_trace(
     assert not second.is_error
 
 
+def test_a_chord_whose_results_lie_elsewhere_is_one_trace(
+    traced_worker: StartWorker, collector: Collector, act: Act, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    results = RedisServer(redis_server.binary, tmp_path / "results")
+    try:
+        traced_worker(TASKAPP_RESULT_URL=results.url)
+        trace_id = act("canvas", "web", TASKAPP_RESULT_URL=results.url)
+        eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total())
+    finally:
+        results.close()
+
+    # Who ends the chord is found out when its last part is counted.
+    of_end = {
+        edge: count for edge, count in collector.edges(trace_id).items() if edge[1] == "submit taskapp.finish_chord"
+    }
+    assert of_end == {(submit("add_in_child"), "submit taskapp.finish_chord"): 1} or of_end == {
+        (submit("flaky"), "submit taskapp.finish_chord"): 1
+    }
+    assert {span.trace_id for span in collector.spans} == {trace_id}
+    assert collector.edges(trace_id)["run taskapp.finish_chord", submit("total")] == 1
+
+
 def test_a_span_says_what_is_known_of_its_task(traced_worker: StartWorker, collector: Collector, act: Act) -> None:
     traced_worker()
 
