@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from time import monotonic, time
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from weakref import ref
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # missing in the stubs
@@ -30,6 +30,7 @@ from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
+from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
 from taskapp.worker.moments import moment_of
 from taskapp.worker.pool import TaskPool
@@ -43,21 +44,6 @@ state: Any = worker_state
 revoked_tasks: Any = worker_state.revoked
 
 logger = get_logger(__name__)
-
-
-class Fate(NamedTuple):
-    """What becomes of a message."""
-
-    back: str = ""
-    """Given back as this kind of run, see ``Node.give_back``."""
-    reason: str = ""
-    """Buried for this reason; else it is settled."""
-    detail: str = ""
-    state: str = "SUCCESS"
-    """How the run ended."""
-
-
-FINISHED = Fate()
 
 
 class Request(_Stock):

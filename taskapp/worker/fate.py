@@ -1,0 +1,20 @@
+"""What is decided of a message while its run ends, and carried out at the end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fate(NamedTuple):
+    """What becomes of a message."""
+
+    back: str = ""
+    """Given back as this kind of run, see ``Node.give_back``."""
+    reason: str = ""
+    """Buried for this reason; else it is settled."""
+    detail: str = ""
+    state: str = "SUCCESS"
+    """How the run ended."""
+
+
+FINISHED = Fate()
