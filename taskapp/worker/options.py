@@ -10,6 +10,8 @@ import celery
 from taskapp.errors.history import BadMasks, UnknownTaskOption
 
 OPTIONS = ("cpu_bound", "typed", "keeps_failures", "masks", "sensitive")
+STOCK = frozenset(dir(celery.Task))
+"""Not asked by ``hasattr``: to look at its ``app`` binds Celery's own class to one, for all apps of the process."""
 ALIKE = 0.7
 """From 0 to 1: ``mask`` and ``masks`` are 0.89."""
 
@@ -28,6 +30,6 @@ def check_options(task_type: Any) -> None:
     if not given.get("_decorated"):
         return  # a class may have any attribute
     for name in given:
-        is_known = name in OPTIONS or name.startswith("_") or hasattr(celery.Task, name)
+        is_known = name in OPTIONS or name.startswith("_") or name in STOCK
         if not is_known and any(SequenceMatcher(None, name, option).ratio() >= ALIKE for option in OPTIONS):
             raise UnknownTaskOption(task_type.name, name, OPTIONS)

@@ -210,7 +210,8 @@ def test_a_repeat_does_not_run_beside_the_first_and_a_redelivery_runs_anew(site:
     second = site.worker(name="w2")
 
     eventually(lambda: site.runs("job", "end"))
-    eventually(lambda: dropped(second) == 1)
+    # The repeat that the first dropped comes again, too, if it was killed before it had acknowledged it.
+    eventually(lambda: dropped(second) >= 1)
     assert len(site.runs("job")) == 2
     eventually(lambda: states(schedules, "job") == {"SUCCESS"})
     assert beat.returncode is None

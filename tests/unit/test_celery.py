@@ -47,3 +47,11 @@ def test_only_json_is_accepted() -> None:
     conf = configuration(load_settings({}), "redis://localhost/0")
 
     assert conf["accept_content"] == conf["result_accept_content"] == ["json"]
+
+
+def test_task_types_of_ours_leave_celerys_own_class_alone() -> None:
+    # Bound to an app, it would hand the settings of that one to the tasks of every other app in the process.
+    code = "import taskapp.tasks, celery; taskapp.tasks.add.name; print(celery.Task.__dict__['acks_late'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
