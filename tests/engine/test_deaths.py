@@ -320,3 +320,16 @@ def test_a_stale_end_leaves_no_result_no_follow_up_no_part_and_no_chord(bench: B
 
     assert {key: bench.client.dump(key) for key in bench.client.keys("*") if b"clock" not in key} == before
     assert names(quick.take(5)) == ["a"]
+
+
+def test_letters_keep_their_order_also_when_time_goes_back_a_little(make_bench: Make) -> None:
+    bench = make_bench(dead_letters_limit=2)
+    bench.push("a", "b", "c")
+    node = bench.node()
+    for claimed in node.take(3):
+        node.bury(claimed.tag, "failed", "why")
+        node.ends.flush()
+        node.done()
+        bench.set_the_servers_clock(-0.3)
+
+    assert sorted(letter.id for letter in bench.dead.find()) == ["b", "c"]

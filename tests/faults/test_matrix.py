@@ -27,6 +27,7 @@ START = "{id} start {pid} {at} worker-0 {retries}\n"
 END = "{id} end {pid} {at} worker-0 {retries}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SMOKE_ROWS)
 def test_a_fault_of_the_smoke_size_loses_nothing(number: int) -> None:
     binary = server_binary()

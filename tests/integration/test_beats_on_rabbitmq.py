@@ -24,7 +24,10 @@ from tests.integration import rabbitmq
 from tests.integration.rabbitmq import RabbitMQ
 from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
-pytestmark = pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed"),
+]
 
 TICKING = "tests.integration.ticking"
 OUTBOX = "taskapp:outbox"

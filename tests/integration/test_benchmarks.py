@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import clean_environment, eventually, processes_of
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,7 @@ def start(tmp_path: Path, *options: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_taskapp_and_writes_its_document(tmp_path):
     driver = start(tmp_path, "--workloads", "submit,drain", "--rounds", "1")
     output, _ = driver.communicate(timeout=60)
@@ -34,6 +37,7 @@ def test_the_benchmark_measures_taskapp_and_writes_its_document(tmp_path):
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_ended_leaves_nothing_running_and_keeps_its_figures(tmp_path):
     driver = start(tmp_path, "--workloads", "drain,in_flight", "--rounds", "100")
     # The directory of the first measurement is gone: its figures are there.

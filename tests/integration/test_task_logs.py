@@ -134,7 +134,7 @@ def test_a_flood_holds_up_neither_tasks_nor_redis(worker: StartWorker, redis_ser
 
     assert "log lines of tasks were not kept" in node.output()
     assert redis_server.client.memory_usage(f"taskapp:task:{floods[0].id}:log") < 400_000
-    slow = [one for one in redis_server.client.slowlog_get(50) if one["command"].startswith("EVALSHA")]
+    slow = [one for one in redis_server.client.slowlog_get(50) if "EVALSHA" in str(one["command"])]
     assert len(slow) <= 2
 
 

@@ -23,6 +23,8 @@ StartWorker = Callable[..., Process]
 Act = Callable[..., str]
 TASKS = "tests.integration.traced"
 
+pytestmark = pytest.mark.slow
+
 
 def submit(task: str) -> str:
     return f"submit {TASKS}.{task}"
@@ -98,7 +100,7 @@ def test_a_chain_a_chord_a_retry_and_coroutines_are_one_trace(
 
     trace_id = act("canvas", "web")
 
-    eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total())
+    eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total(), within_seconds=60)
     assert collector.edges(trace_id) == CANVAS
     assert {span.trace_id for span in collector.spans} == {trace_id}
     assert {span.service for span in collector.spans} == {"web", "taskapp"}
@@ -117,7 +119,7 @@ def test_a_chord_whose_results_lie_elsewhere_is_one_trace(
     try:
         traced_worker(TASKAPP_RESULT_URL=results.url)
         trace_id = act("canvas", "web", TASKAPP_RESULT_URL=results.url)
-        eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total())
+        eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total(), within_seconds=60)
     finally:
         results.close()
 

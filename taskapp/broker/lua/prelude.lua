@@ -144,8 +144,11 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
   local number = redis.call('INCR', key_dead_number(queue))
   redis.call('SADD', key_queues(), queue)
-  -- Redis orders equal scores by the text of the number: 10 before 9.
-  redis.call('ZADD', key_dead(queue, reason), NOW + number % 1024 / 1024, number)
+  -- In the order of their numbers, also when a node whose clock is behind buries next; Redis itself orders equal scores
+  -- by the text of the number: 10 before 9.
+  local newest = redis.call('ZRANGE', key_dead(queue, reason), -1, -1, 'WITHSCORES')[2]
+  local score = math.max(NOW + number % 1024 / 1024, newest and tonumber(newest) + 1 / 1024 or 0)
+  redis.call('ZADD', key_dead(queue, reason), string.format('%.17g', score), number)
   redis.call('HSET', key_dead_raw(queue), number, as_it_came(blob))
   redis.call('HSET', key_dead_about(queue), number, cjson.encode({
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,

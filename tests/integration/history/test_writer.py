@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from redis.connection import Connection
 from sqlalchemy import select
 
@@ -43,6 +44,7 @@ def rows(url: str) -> Counter[str]:
         return Counter()
 
 
+@pytest.mark.slow
 def test_writers_that_are_killed_at_any_moment_lose_nothing_and_write_nothing_twice(deployment: Deployment) -> None:
     dice = random.Random(SEED)
     deployment.node()
