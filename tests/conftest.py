@@ -15,7 +15,12 @@ for _name in [
     del os.environ[_name]
 os.environ["TASKAPP_ENV_FILE"] = ""
 
-from tests.support import Process, RedisServer, start_flower, start_worker  # noqa: E402 - after the environment is clean
+from redis import Connection  # noqa: E402 - after the environment is clean
+
+from taskapp.broker.dead_letters import DeadLetters  # noqa: E402
+from taskapp.redis import Link  # noqa: E402
+from taskapp.schedules.store import Schedules  # noqa: E402
+from tests.support import Process, RedisServer, start_flower, start_worker  # noqa: E402
 
 
 def server_binary() -> str | None:
@@ -49,6 +54,24 @@ def redis_server(session_server: RedisServer) -> Iterator[RedisServer]:
     yield session_server
     session_server.heal()
     session_server.client.flushall()
+
+
+@pytest.fixture
+def link(redis_server: RedisServer) -> Iterator[Link]:
+    """The test's own connection to the Redis of its nodes."""
+    link = Link(lambda: Connection(port=redis_server.port, protocol=2))
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def letters(link: Link) -> DeadLetters:
+    return DeadLetters(link, "")
+
+
+@pytest.fixture
+def store(link: Link) -> Schedules:
+    return Schedules(link, "", lambda *_: ())
 
 
 @pytest.fixture

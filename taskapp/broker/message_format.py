@@ -7,9 +7,9 @@ base64. Everything else (remote control, replies) and what stock Celery sent sta
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import msgspec
@@ -33,6 +33,12 @@ SKEW_SECONDS = 0.5
 
 SENT_AT_HEADER = "taskapp_sent_at"
 """In the headers of a task: when it was submitted, Unix seconds by the engine's clock."""
+
+
+def sent_at_of(headers: Mapping[str, Any]) -> float | None:
+    """Return when a task was submitted; ``None``: its message does not say, or no moment."""
+    sent_at = headers.get(SENT_AT_HEADER)
+    return sent_at if type(sent_at) is float and isfinite(sent_at) else None
 
 
 class Unreadable(ValueError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from taskapp.broker.dead_letters import REASONS
 from taskapp.queues import PRIORITIES
 from taskapp.redis import Link
 
@@ -48,6 +50,16 @@ class QueueSnapshot:
     def depth(self) -> int:
         """How many messages are ready."""
         return sum(waiting.depth for waiting in self.waiting.values())
+
+    @property
+    def parked_depth(self) -> int:
+        """How many messages are parked."""
+        return sum(parked.number for parked in self.parked.values())
+
+    @property
+    def dead_depth(self) -> int:
+        """How many dead letters there are."""
+        return sum(self.dead.values())
 
     @property
     def oldest_seconds(self) -> float | None:
@@ -91,10 +103,14 @@ class Snapshot:
     counts: dict[str, int]
     """What was counted and not kept: ``buried:<reason>``, ``dropped:<reason>``, ``expired``, ``revoked`` …"""
 
+    def takers(self) -> Counter[str]:
+        """Return how many nodes take from each queue; one that drains, or is lost, takes nothing more."""
+        return Counter(queue for node in self.nodes if node.state == "running" for queue in node.queues)
+
 
 def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     """Return what is there of ``queues``, and all nodes; errors as with ``Link.run``."""
-    now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, *queues)
+    now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, len(REASONS), *REASONS, *queues)
     now = now_ms / 1_000
     parts = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
     return Snapshot(
@@ -117,7 +133,7 @@ def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: A
             task.decode(errors="replace"): Parked(count, max(now - float(since) / 1_000, 0.0))
             for task, count, since in zip(parked[::3], parked[1::3], parked[2::3], strict=True)
         },
-        {reason.decode(): count for reason, count in zip(dead[::2], dead[1::2], strict=True)},
+        {reason: count for reason, count in zip(REASONS, dead, strict=True) if count},
     )
 
 

@@ -119,6 +119,7 @@ class PushError(TaskappError):
         return self._of(mine) if mine else None
 
     def _of(self, task_ids: Sequence[str]) -> PushError:
+        # Never this class itself is raised; each kind makes one of its own, with what it knows besides.
         raise NotImplementedError
 
 

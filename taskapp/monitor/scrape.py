@@ -115,8 +115,7 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
     yield family("taskapp_queue_delayed", {(queue.name,): queue.delayed for queue in queues})
     late = {(queue.name,): max(0.0, -(queue.next_due_seconds or 0.0)) for queue in queues}
     yield family("taskapp_queue_delayed_late_seconds", late)
-    parked = {(queue.name,): sum(each.number for each in queue.parked.values()) for queue in queues}
-    yield family("taskapp_queue_parked", parked)
+    yield family("taskapp_queue_parked", {(queue.name,): queue.parked_depth for queue in queues})
     oldest_parked = {
         (queue.name,): max((each.oldest_seconds for each in queue.parked.values()), default=0.0) for queue in queues
     }
@@ -129,7 +128,7 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
 def _of_nodes(snapshot: Snapshot) -> Iterator[Metric]:
     states = Counter(node.state for node in snapshot.nodes)
     yield family("taskapp_nodes", {(state,): states[state] for state in ("running", "draining", "lost")})
-    taken = Counter(queue for node in snapshot.nodes if node.state == "running" for queue in node.queues)
+    taken = snapshot.takers()
     yield family("taskapp_queue_nodes", {(queue.name,): taken[queue.name] for queue in snapshot.queues})
     slots, used = Counter[str](), Counter[str]()
     for node in snapshot.nodes:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from taskapp.broker.snapshot import NodeSnapshot, QueueSnapshot, Snapshot
+from taskapp.broker.snapshot import NodeSnapshot, Snapshot
 from taskapp.monitor.rates import Look, QueueRates, TypeRates, queue_rates, type_rates
 
 NONE = "·"
@@ -23,7 +23,7 @@ def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST) -> Rend
     types = type_rates(before, now) if before is not None else []
     return Group(
         _heading(now.snapshot, queues),
-        _queues(now.snapshot.queues, queues, now.snapshot.nodes),
+        _queues(now.snapshot, queues),
         _nodes(now.snapshot),
         _types(types[:types_most], is_known=before is not None),
     )
@@ -64,18 +64,18 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _queues(queues: list[QueueSnapshot], rates: dict[str, QueueRates], nodes: list[NodeSnapshot]) -> Table:
+def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> Table:
     table = _table(
         "\nQUEUE", "\nready", "\noldest", "\ndelayed", "\nparked", "\ndead", "\nnodes", "\ndone/s", "\nfailed/s"
     )
-    for queue in queues:
-        takers = sum(node.state == "running" and queue.name in node.queues for node in nodes)
+    takers = snapshot.takers()
+    for queue in snapshot.queues:
         rate = rates.get(queue.name)
         table.add_row(
             _name(queue.name), _number(queue.depth), age(queue.oldest_seconds), _number(queue.delayed),
-            _number(sum(each.number for each in queue.parked.values()), "yellow"),
-            _number(sum(queue.dead.values()), "red"),
-            Text(str(takers), style="red" if queue.depth and not takers else ""),
+            _number(queue.parked_depth, "yellow"),
+            _number(queue.dead_depth, "red"),
+            Text(str(takers[queue.name]), style="red" if queue.depth and not takers[queue.name] else ""),
             _rate(rate.completed if rate else 0.0), _rate(rate.failed if rate else 0.0, "red"),
         )  # fmt: skip
     return table

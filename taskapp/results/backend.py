@@ -20,13 +20,13 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 from redis.connection import Connection
 
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.later import Later
 from taskapp.results.started import StartedWriter
-from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, TickRun, fence_of
+from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
 
 _to_json = JSONEncoder().encode
@@ -59,7 +59,8 @@ class Results(Chords):
         # A connection that subscribes is read by us, and RESP2 needs no handshake.
         self.connparams["protocol"] = 2
         self.thread_safe = True
-        self._store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
+        self.store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
+        """Writes at once, outside of the steps that settle runs."""
         self._started = StartedWriter(self._write_started)
         self._begun: dict[str, float] = {}
         """Task id to when its run began, Unix seconds, of those that were shown as started."""
@@ -139,24 +140,15 @@ class Results(Chords):
                 self._started.drop(step.task_id)
                 self._write(step, retry_seconds=retry_seconds)
             elif isinstance(step, Chord):
-                self._store.begin_chord(step, retry_seconds=retry_seconds)
+                self.store.begin_chord(step, retry_seconds=retry_seconds)
             elif isinstance(step, ChordSize):
-                self._store.set_chord_size(*step, retry_seconds=retry_seconds)
+                self.store.set_chord_size(*step, retry_seconds=retry_seconds)
             elif isinstance(step, EndOfRun):
-                self._store.end_tick(step, retry_seconds=retry_seconds)
+                self.store.end_tick(step, retry_seconds=retry_seconds)
             else:
                 with settling(settlement), collecting():
                     self._count(step, retry_seconds=retry_seconds)
             del settlement.elsewhere[0]
-
-    def why_not(self, run: TickRun, *, is_again: bool) -> str:
-        """Return why a tick that came by another broker is not to run: ``running`` or ``ended``; empty: it is.
-
-        Raises:
-            ResultServerGone: The server was away for ``result_retry_seconds``.
-        """
-        answer = self._store.begin_tick(run, is_again=is_again, retry_seconds=self.result_retry_seconds)
-        return "" if answer == "run" else answer
 
     def server(self) -> tuple[Callable[[], Connection], str]:
         """Return what opens connections to the server of results, beside those of its pool, and the prefix there."""
@@ -226,7 +218,7 @@ class Results(Chords):
         began_at = self._begun.get(task_id) if state == states.STARTED else self._begun.pop(task_id, None)
         if began_at is None:
             return {}
-        sent_at = getattr(request, "__dict__", {}).get(SENT_AT_HEADER)
+        sent_at = sent_at_of(getattr(request, "__dict__", {}))
         return {"started_at": round(began_at, 3)} | ({} if sent_at is None else {"sent_at": sent_at})
 
     @cached_property
@@ -269,7 +261,7 @@ class Results(Chords):
     def _write(self, record: Record, *, retry_seconds: float) -> None:
         if self._hides_success(record.task_id):
             return
-        outcome = self._store.write(record, retry_seconds=retry_seconds)
+        outcome = self.store.write(record, retry_seconds=retry_seconds)
         if outcome < Outcome.KEPT and record.is_final:
             logger.warning(
                 "the result of task %s was not stored: this run lost its claim on the task, "

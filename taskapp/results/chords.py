@@ -37,7 +37,7 @@ Part = tuple[int | None, str, str, Any, str | None]
 class Chords(_Mixin):
     """Counts the parts of chords, with the claim where results lie beside the messages, else on the result server."""
 
-    _store: Store
+    store: Store
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ class Chords(_Mixin):
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
         chord = Chord(chord_id, 0, _bytes(about), finish, self.chord_expires or 0)
         if (run := current()) is None:
-            self._store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS)
+            self.store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS)
         elif self._lies_beside_messages:
             run.chords.append(chord)
         else:
@@ -63,11 +63,11 @@ class Chords(_Mixin):
         elif run is not None and not self._lies_beside_messages:
             run.elsewhere.append(size)
         else:
-            self._store.set_chord_size(*size, retry_seconds=self._patience_seconds())
+            self.store.set_chord_size(*size, retry_seconds=self._patience_seconds())
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Let a chord wait for one part more."""
-        self._store.extend_chord(chord_id, retry_seconds=self._patience_seconds())
+        self.store.extend_chord(chord_id, retry_seconds=self._patience_seconds())
 
     def _patience_seconds(self) -> float:
         return PATIENCE_SECONDS if current() is None else float(self.result_retry_seconds)
@@ -116,7 +116,7 @@ class Chords(_Mixin):
 
     def _count(self, counted: CountedPart, *, retry_seconds: float) -> None:
         part, queue, trace = counted
-        if self._store.count_part(part, queue, retry_seconds=retry_seconds):
+        if self.store.count_part(part, queue, retry_seconds=retry_seconds):
             self._send_finish(part.chord, queue, trace)
 
     # --- finishing --------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Chords(_Mixin):
         Raises:
             ResultServerGone: The server is away; ask again.
         """
-        about, parts = self._store.read_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
+        about, parts = self.store.read_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
         if about is None:
             logger.info("chord %s is finished already, or has expired", chord_id)
             return
@@ -137,7 +137,7 @@ class Chords(_Mixin):
             run = current()
             self._send_body(body, known["header"], [self.decode(part) for part in parts])
         if run is None:
-            self._store.forget_chord(chord_id, retry_seconds=self.result_retry_seconds)
+            self.store.forget_chord(chord_id, retry_seconds=self.result_retry_seconds)
         else:
             # Where nobody forgets them on a server of their own, the parts stay until they expire.
             run.finished.append(chord_id)
@@ -145,7 +145,7 @@ class Chords(_Mixin):
     def forget_finished(self, settlement: Settlement) -> None:
         """Forget the chords whose bodies ``settlement`` has sent; errors as with ``finish_chord``."""
         for chord_id in settlement.finished:
-            self._store.forget_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
+            self.store.forget_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
 
     def _send_body(self, body: Any, header: Any, parts: list[Part]) -> None:
         parts.sort(key=lambda part: (part[0] is None, part[0] or 0, part[1]))

@@ -15,7 +15,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.broker.message_format import sent_at_of
 from taskapp.tracing.provider import tracer
 
 STOPPED = "the run was stopped from outside: revoked, over its hard time limit, at the end of a drain; or a hook failed"
@@ -150,8 +150,8 @@ def _queue(request: Any) -> str:
 
 def _waited_seconds(request: Any) -> float | None:
     """Return how long a task has been ready; ``None``: nobody knows, or an earlier run of it was lost."""
-    sent_at = request.get(SENT_AT_HEADER)
-    if type(sent_at) is not float or (request.delivery_info or {}).get("redelivered"):
+    sent_at = sent_at_of(vars(request))
+    if sent_at is None or (request.delivery_info or {}).get("redelivered"):
         return None
     ready_at = max(sent_at, datetime.fromisoformat(request.eta).timestamp()) if request.eta else sent_at
     return round(max(time() - ready_at, 0.0), 6)

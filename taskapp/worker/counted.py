@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.totals import NEITHER, CountedRun, never_ran, run_bucket, wait_bucket
 
 WHAT = {
@@ -32,8 +32,8 @@ def counted(request: Any, state: str, engine_now: float) -> CountedRun:
 
 def _wait(headers: dict[str, Any], started_at: float) -> tuple[str, int]:
     """Return how long a task waited that starts for the first time, and had no reason of its own to wait."""
-    sent_at = headers.get(SENT_AT_HEADER)
-    if type(sent_at) is not float or headers.get("eta") or headers.get("retries") or _was_delivered_before(headers):
+    sent_at = sent_at_of(headers)
+    if sent_at is None or headers.get("eta") or headers.get("retries") or _was_delivered_before(headers):
         return NEITHER
     return wait_bucket(started_at - sent_at)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from time import time
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
 from taskapp.broker.finished import Finished
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTask
 from taskapp.settings import get_settings
@@ -129,11 +128,10 @@ def _place(request: Any) -> tuple[Any, Any]:
 
 
 def _common(headers: Mapping[str, Any]) -> dict[str, Any]:
-    sent_at = headers.get(SENT_AT_HEADER)
     return {
         "id": _name(headers.get("id")),
         "type": _name(headers.get("task")),
-        "sent_at": float(sent_at) if isinstance(sent_at, int | float) and isfinite(sent_at) else None,
+        "sent_at": sent_at_of(headers),
         "root_id": _name(headers.get("root_id")),
         "parent_id": _name(headers.get("parent_id")),
         "group_id": _name(headers.get("group")),

@@ -41,8 +41,9 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
     if run is None or not isinstance(backend, Results):
         return None
     try:
-        why = backend.why_not(run, is_again=_is_again(runner, given))
-        if not why and not runner.task.acks_late:
+        is_again = _is_again(runner, given)
+        answer = backend.store.begin_tick(run, is_again=is_again, retry_seconds=backend.result_retry_seconds)
+        if answer == "run" and not runner.task.acks_late:
             # It is acknowledged: nobody will say more of it.
             started = Settlement()
             started.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, "STARTED", 0)))
@@ -50,10 +51,10 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
     except SERVER_GONE as error:
         logger.error("whether a tick of schedule %r has run cannot be found out: %s", run.schedule, error)
         return rejected(error, requeue=True)
-    if not why:
+    if answer == "run":
         return None
     logger.info(
-        "task %s of schedule %r is dropped: %s", run.id, run.schedule, WHY[why], extra={"action": "tick_repeat"}
+        "task %s of schedule %r is dropped: %s", run.id, run.schedule, WHY[answer], extra={"action": "tick_repeat"}
     )
     return _dropped(run.id)
 

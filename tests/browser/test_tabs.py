@@ -18,7 +18,7 @@ from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
 from tests.browser import live
-from tests.integration.test_flower_tabs import bury, link_to
+from tests.integration.test_flower_tabs import bury
 from tests.support import Process, RedisServer, eventually
 
 pytestmark = pytest.mark.browser
@@ -53,16 +53,6 @@ def logged_in(browser: Browser, errors: list[str]) -> Callable[..., Page]:
         return page
 
     return open_page
-
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Schedules:
-    return Schedules(link_to(redis_server), "", lambda *_: ())
-
-
-@pytest.fixture
-def letters(redis_server: RedisServer) -> DeadLetters:
-    return DeadLetters(link_to(redis_server), "")
 
 
 def add_schedules(store: Schedules, *names: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,23 +16,8 @@ from taskapp.schedules.pages import Page, page
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
-from tests.support import RedisServer
 
 QUEUES = ("default", "low", "a/b")
-
-
-@pytest.fixture
-def link(redis_server: RedisServer) -> Iterator[Link]:
-    pool = redis_server.client.connection_pool
-    options = {**pool.connection_kwargs, "decode_responses": False, "protocol": 2}
-    link = Link(lambda: pool.connection_class(**options))
-    yield link
-    link.close()
-
-
-@pytest.fixture
-def letters(link: Link) -> DeadLetters:
-    return DeadLetters(link, "")
 
 
 def bury(link: Link, queue: str, number: int, score: float, *, raw: bytes = b"raw", **about: Any) -> None:

@@ -201,8 +201,11 @@ def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
     assert tasks["completed", "other", "q1"] == 50
 
 
-def test_a_key_in_the_place_of_the_totals_stops_no_task(bench: Bench) -> None:
-    bench.client.set(bench.keys("totals"), "no hash")
+@pytest.mark.parametrize("name", ["totals", "total_types", "minute"])
+def test_a_key_in_the_place_of_the_totals_stops_no_task(bench: Bench, name: str) -> None:
+    minute = int(bench.client.time()[0]) // 60
+    for each in (minute, minute + 1):
+        bench.client.set(bench.keys(name, str(each)), "something else")
     bench.push("a")
     node = bench.node()
     [claimed] = node.take()

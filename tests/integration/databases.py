@@ -7,8 +7,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from tests.support import Process, clean_environment, eventually, free_port
 
@@ -19,7 +23,7 @@ PASSWORD = "hunter2"
 STILL_THERE = "is still in use"
 
 
-class Database:
+class Database(ABC):
     """A server; ``start`` after ``kill`` keeps port and data."""
 
     package = ""
@@ -33,14 +37,14 @@ class Database:
         self.start()
 
     @staticmethod
-    def is_installed() -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def is_installed() -> bool: ...
 
-    def prepare(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def prepare(self) -> None: ...
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> list[str]: ...
 
     def start(self) -> None:
         self.process = Process(self.command(), self.directory / "server.log", clean_environment())
@@ -144,3 +148,16 @@ class MariaDB(Database):
 
 
 DATABASES = {"postgresql": PostgreSQL, "mariadb": MariaDB}
+
+
+@contextmanager
+def running(name: str) -> Iterator[Database]:
+    """A server for a while; the test is skipped where it is not installed."""
+    kind = DATABASES[name]
+    if not kind.is_installed():
+        pytest.skip(f"no {name} server (Debian: apt install {kind.package})")
+    server = kind()
+    try:
+        yield server
+    finally:
+        server.close()

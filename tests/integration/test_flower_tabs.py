@@ -18,7 +18,6 @@ import pytest
 from tornado.web import create_signed_value
 
 from taskapp.broker.dead_letters import DeadLetters
-from taskapp.redis import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
@@ -90,22 +89,6 @@ def with_login(tmp_path_factory: pytest.TempPathFactory, session_server: RedisSe
     )
     yield address
     process.close()
-
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Schedules:
-    return Schedules(link_to(redis_server), "", lambda *_: ())
-
-
-@pytest.fixture
-def letters(redis_server: RedisServer) -> DeadLetters:
-    return DeadLetters(link_to(redis_server), "")
-
-
-def link_to(server: RedisServer) -> Link:
-    client = server.client
-    options = {**client.connection_pool.connection_kwargs, "decode_responses": False, "protocol": 2}
-    return Link(lambda: client.connection_pool.connection_class(**options))
 
 
 def add_schedule(store: Schedules, name: str, when: str = "every 1h") -> None:

@@ -475,7 +475,7 @@ def test_a_wait_and_a_result_outlive_the_death_of_the_server(redis_server, ours,
 
     redis_server.kill()
     storing = [later(worker.backend.store_result, name, name, states.SUCCESS) for name in "ab"]
-    eventually(lambda: worker.backend._store._link._line is None)
+    eventually(lambda: worker.backend.store._link._line is None)
     redis_server.start()
 
     assert [each.result(30) for each in storing] == ["a", "b"]
@@ -549,7 +549,7 @@ def hold(lock: Any, held: threading.Event, has_forked: threading.Event) -> None:
 def ports(app: Celery) -> set[int]:
     """The local ports of the connections a backend holds."""
     backend = app.backend
-    held = (backend._store._link._line.connection, backend.result_consumer._subscriptions._connection)
+    held = (backend.store._link._line.connection, backend.result_consumer._subscriptions._connection)
     return {connection._sock.getsockname()[1] for connection in held}
 
 

@@ -1,8 +1,8 @@
--- Look at all there is, at one instant: ARGV[3…] queues. Changes nothing.
+-- Look at all there is, at one instant: 3 how many reasons of dead letters, the reasons, then queues. Changes nothing.
 -- Answers {now (ms), wall clock (ms), per queue: {{depth, oldest's time submitted, its eta}, … of priorities 0 to 9},
--- {number delayed, first due (ms)}, {task type, number parked, since (ms), …}, {reason, number dead, …}},
+-- {number delayed, first due (ms)}, {task type, number parked, since (ms), …}, {number dead, by reason …}},
 -- {epoch, end of its lease (ms), number held, about as JSON, …}, {counted, number, …}}; what is not known is ''.
-local REASONS = {'crashed', 'failed', 'rejected', 'unknown task', 'unreadable'}
+local reasons = tonumber(ARGV[3])
 local HEADERS_MOST = 65536
 
 -- The headers of a message of ours: they lie behind its body, which may be large.
@@ -59,15 +59,12 @@ end
 
 local function dead(queue)
   local found = {}
-  for _, reason in ipairs(REASONS) do
-    local number = redis.call('ZCARD', key_dead(queue, reason))
-    if number > 0 then found[#found + 1], found[#found + 2] = reason, number end
-  end
+  for i = 4, 3 + reasons do found[#found + 1] = redis.call('ZCARD', key_dead(queue, ARGV[i])) end
   return found
 end
 
 local out = {NOW, WALL}
-for i = 3, #ARGV do
+for i = 4 + reasons, #ARGV do
   local queue = ARGV[i]
   local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')
   out[#out + 1] = ready(queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -64,7 +65,7 @@ class NotThere(LookupError):
     """What a page is about does not exist, or not any more."""
 
 
-class Tab:
+class Tab(ABC):
     """One tab. Its methods run on threads of their own and may wait for the broker."""
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Tab:
     elsewhere: ClassVar[str]
     """What to say with a broker that is not Redis: what is not known there, and where to look."""
 
+    @abstractmethod
     def view(self, app: Application, asked: Asked) -> View:
         """Return what the page shows.
 
@@ -85,7 +87,6 @@ class Tab:
             NoEngine: It needs the engine and the broker is not Redis.
             Others: As ``app.engine()`` does.
         """
-        raise NotImplementedError
 
     @property
     def actions(self) -> Mapping[str, Action]:

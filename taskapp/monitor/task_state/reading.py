@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from celery import states
 
-from taskapp.broker.message_format import SENT_AT_HEADER, Unreadable, unpack
+from taskapp.broker.message_format import Unreadable, sent_at_of, unpack
 from taskapp.broker.notes import Noted
 from taskapp.broker.search import Found, Place, Search
 from taskapp.errors import NoEngine
@@ -197,8 +197,8 @@ def _error(known: Known, state: State) -> str:
 
 def _timeline(known: Known, state: State) -> Iterator[Moment]:
     found, headers, outcome, noted = known.found, known.headers, known.outcome, known.noted
-    sent_at = headers.get(SENT_AT_HEADER)
-    if (submitted_at := sent_at if isinstance(sent_at, int | float) else outcome.submitted_at) is not None:
+    sent_at = sent_at_of(headers)
+    if (submitted_at := outcome.submitted_at if sent_at is None else sent_at) is not None:
         yield Moment(submitted_at, "submitted")
     if (due_at := _due_at(known)) is not None:
         yield Moment(due_at, "due")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.databases import DATABASES, Database
+from tests.integration.databases import DATABASES, Database, running
 from tests.integration.history.conftest import Deployment, tell
 from tests.integration.history.test_writer import rows, told
 from tests.support import eventually
@@ -14,11 +14,8 @@ from tests.support import eventually
 
 @pytest.fixture(scope="module", params=list(DATABASES))
 def server(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if not DATABASES[request.param].is_installed():
-        pytest.skip(f"no {request.param} server (Debian: apt install {DATABASES[request.param].package})")
-    server = DATABASES[request.param]()
-    yield server
-    server.close()
+    with running(request.param) as server:
+        yield server
 
 
 @pytest.fixture

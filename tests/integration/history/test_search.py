@@ -13,7 +13,7 @@ import pytest
 from taskapp.broker.finished import STATES, Finished
 from taskapp.errors.history import BadCursor, HistoryAway, UnknownState
 from taskapp.monitor.history import History, Query, search
-from tests.integration.databases import DATABASES, Database
+from tests.integration.databases import DATABASES, Database, running
 from tests.support import eventually
 
 NOW_US = 1_800_000_000_000_000
@@ -25,11 +25,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Database | None]:
     if request.param == "sqlite":
         yield None
         return
-    if not DATABASES[request.param].is_installed():
-        pytest.skip(f"no {request.param} server (Debian: apt install {DATABASES[request.param].package})")
-    server = DATABASES[request.param]()
-    yield server
-    server.close()
+    with running(request.param) as server:
+        yield server
 
 
 @pytest.fixture

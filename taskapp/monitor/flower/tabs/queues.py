@@ -41,8 +41,8 @@ class QueuesTab(Tab):
         with app.engine() as lent:
             found = read_snapshot(lent.link, lent.prefix, get_settings().queues)
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
-        parked = sum(each.number for queue in found.queues for each in queue.parked.values())
-        dead = sum(sum(queue.dead.values()) for queue in found.queues)
+        parked = sum(queue.parked_depth for queue in found.queues)
+        dead = sum(queue.dead_depth for queue in found.queues)
         blocks: list[Block] = [
             Cards([
                 Card("waiting", sum(queue.depth for queue in found.queues), tone="active"),
@@ -70,7 +70,7 @@ def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:
         "name": queue.name, "depth": queue.depth, "oldest_seconds": queue.oldest_seconds, "hints": hints,
         **{key: each.depth or None for key, each in waiting.items()}, "delayed": queue.delayed,
         "next_due_at": now + queue.next_due_seconds if queue.next_due_seconds is not None else None,
-        "parked": sum(each.number for each in queue.parked.values()), "dead": sum(queue.dead.values()),
+        "parked": queue.parked_depth, "dead": queue.dead_depth,
     }  # fmt: skip
 
 
