@@ -112,11 +112,15 @@ def it_has_memory_again(full: Deployment) -> None:
 def the_disk_refuses(full: Deployment) -> None:
     # Also for root: a snapshot cannot take the name of a directory.
     (full.redis.directory / "dump.rdb").mkdir()
+    full.redis.client.config_set("appendonly", "no")
+    for _ in range(200):
+        full.redis.client.incr("changes")
     full.redis.client.bgsave()
 
 
 def the_disk_takes_again(full: Deployment) -> None:
     (full.redis.directory / "dump.rdb").rmdir()
+    full.redis.client.config_set("appendonly", "yes")
     full.redis.client.bgsave()
 
 
@@ -191,7 +195,10 @@ FAULTS = (
         "taskapp-full", (("TaskappRedisMemoryHigh", {}), ("TaskappRedisEvicts", {})),
         redis_runs_full, it_has_memory_again,
     ),
-    Fault("taskapp-full", (("TaskappRedisSaveFails", {}),), the_disk_refuses, the_disk_takes_again),
+    Fault(
+        "taskapp-full", (("TaskappRedisSaveFails", {}),), the_disk_refuses, the_disk_takes_again,
+        inhibited=(("TaskappRedisNotSaved", {}),),
+    ),
     Fault(
         "taskapp-gone", (("TaskappBrokerDown", {}),),
         the_broker_dies, the_broker_is_back,
