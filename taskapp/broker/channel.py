@@ -7,7 +7,7 @@ plain lists consumed without acknowledgement.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -208,12 +208,20 @@ class EngineChannel(_Mixin):
             self._events_lost_until = monotonic() + 1.0
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        if self.typeof(exchange).type == "fanout":
+            # What is published there goes to who listens. kombu also keeps a table of them, which nobody reads, and
+            # in which every node that was killed would stay.
+            self._fanout_queues[queue] = exchange, routing_key.replace("#", "*")
+            return
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)
         except ResponseError as error:
             # A full Redis: only remote control needs the entry, and tasks are to be run all the same.
             logger.warning("remote control may not reach queue %r: %s", queue, error)
         self._rest()
+
+    def _refresh_bindings(self, queues: Sequence[str]) -> None:
+        super()._refresh_bindings([queue for queue in queues if queue not in self._fanout_queues])
 
     # --- consuming --------------------------------------------------------------------------------
 
