@@ -36,6 +36,8 @@ class Clock:
     def __init__(self) -> None:
         self._reference: tuple[float, float, float] | None = None  # engine ms, steady ms, uncertainty ms
         self._correction: tuple[int, int] | None = None
+        self.ahead_seconds = 0.0
+        """How far the engine's time was ahead of this machine's wall clock when it was last observed, at least."""
 
     def predicted_ms(self) -> int:
         """Return the engine's time at the earliest, or 0 while nothing is known."""
@@ -79,4 +81,5 @@ class Clock:
                 return None
         # At the latest the answer was made when it was read: so predictions never run ahead.
         self._reference = (real_ms, read_ms, read_ms - sent_ms)
+        self.ahead_seconds = (real_ms + steady_ms() - read_ms) / 1_000 - time.time()
         return None

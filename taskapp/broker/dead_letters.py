@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from taskapp.broker.dead_pages import DeadPages, Page, Wanted
 from taskapp.broker.envelope import named_in_json, unseal
 from taskapp.broker.settlement import Settlement
+from taskapp.broker.totals import step_of
 from taskapp.errors import NotSettled
 from taskapp.redis import Keys, Link
 
@@ -106,7 +107,8 @@ class DeadLetters:
         Raises:
             NotSettled: The server refused a part of it; the rest may have been done, and will be tried again.
         """
-        steps = ("U", f"{number}.0:0:{queue}", *settlement.steps())
+        counted = ("K", *step_of(settlement.run)) if settlement.run is not None else ()
+        steps = ("U", f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:
             raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))

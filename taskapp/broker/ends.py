@@ -12,6 +12,7 @@ from typing import Any
 from taskapp.broker.heartbeat import named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call
+from taskapp.broker.totals import CountedRun, step_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ STRAGGLER_SECONDS = 0.01
 REFUSES_ALL = ("MISCONF", "READONLY", "NOREPLICAS", "OOM")
 """How Redis 6.2 begins its refusal of a write, inside a script, whatever is written."""
 
+Left = tuple[Sequence[Any], CountedRun | None]
+"""What a run leaves: steps of the script ``settle``, and what is counted of it."""
 Tell = Callable[[str, tuple[Any, ...], Callable[[Any], None]], None]
 """Sends a script its arguments behind the epoch; somebody gets the answer."""
 
@@ -41,7 +44,7 @@ class Ends:
     def __init__(self, tell: Tell, keep_watch: Callable[[], None], options: Options, role: Role) -> None:
         self._tell, self._keep_watch = tell, keep_watch
         self._options, self._role = options, role
-        self._settled: dict[str, Sequence[Any]] = {}
+        self._settled: dict[str, Left] = {}
         """Tag to what its run left."""
         self._refused: list[Call] = []
         self._steps = 0
@@ -67,10 +70,10 @@ class Ends:
         with self._sending:
             self._settled, self._refused, self._steps = {}, [], 0
 
-    def add(self, tag: str, steps: Sequence[Any]) -> None:
-        """Settle a claim with ``steps``, see ``Settlement.steps``: soon, with others."""
+    def add(self, tag: str, steps: Sequence[Any], run: CountedRun | None = None) -> None:
+        """Settle a claim with ``steps``, see ``Settlement.steps``, and count its ``run``: soon, with others."""
         with self._sending:
-            self._settled[tag] = steps
+            self._settled[tag] = steps, run
             self._steps += len(steps)
             if len(self._settled) == 1:
                 self._since = monotonic()
@@ -92,8 +95,10 @@ class Ends:
                 self.insist(*call)
             if settled:
                 args: list[Any] = [self._options.dead_letters_limit, self._role.name]
-                for tag, steps in settled.items():
+                for tag, (steps, run) in settled.items():
                     args += ("T", tag, *steps)
+                    if run is not None:
+                        args += ("K", *step_of(run))
                 self._tell("settle", tuple(args), partial(self._after_settling, settled))
 
     def flush_stragglers(self) -> None:
@@ -115,7 +120,7 @@ class Ends:
 
         self._tell(name, args, on_answer)
 
-    def _after_settling(self, settled: Mapping[str, Sequence[Any]], answer: Any) -> None:
+    def _after_settling(self, settled: Mapping[str, Left], answer: Any) -> None:
         if isinstance(answer, Exception):
             # Of a server that writes nothing for now: a full disk, a replica.
             logger.error("the broker does not settle %d claims: %s; trying again", len(settled), answer)
@@ -127,11 +132,11 @@ class Ends:
         for tag, problem in zip(texts[::2], texts[1::2], strict=True):
             logger.error("claim %s cannot be finished: %s", tag, problem)
             refuses_all = problem.startswith(REFUSES_ALL)
-            self._settle_again({tag: settled[tag] if refuses_all else ("B", "failed", problem[:2_000])})
+            self._settle_again({tag: settled[tag] if refuses_all else (("B", "failed", problem[:2_000]), None)})
         if untold:
             self._role.on_buried(named(untold))
 
-    def _settle_again(self, settled: Mapping[str, Sequence[Any]]) -> None:
+    def _settle_again(self, settled: Mapping[str, Left]) -> None:
         with self._sending:
             self._settled = {**settled, **self._settled}
         self._wait()

@@ -24,6 +24,7 @@ from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
 from taskapp.broker.settlement import Settlement
+from taskapp.broker.totals import CountedRun
 from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
@@ -242,18 +243,24 @@ class Node:
 
         Put off until ``ends.flush`` on the thread that calls it, to be carried out with others.
         """
-        self._finish(tag, settlement.steps() if settlement is not None else ())
+        if settlement is None:
+            self._finish(tag, ())
+        else:
+            self._finish(tag, settlement.steps(), settlement.run)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
         """Move a claimed message to the dead letters, otherwise as ``settle`` does."""
-        steps = settlement.steps() if settlement is not None else []
-        self._finish(tag, (*steps, "D", reason, detail[:2_000]))
+        burial = ("D", reason, detail[:2_000])
+        if settlement is None:
+            self._finish(tag, burial)
+        else:
+            self._finish(tag, (*settlement.steps(), *burial), settlement.run)
 
-    def _finish(self, tag: str, steps: Sequence[Any]) -> None:
+    def _finish(self, tag: str, steps: Sequence[Any], run: CountedRun | None = None) -> None:
         if self.held.pop(tag, None) is None:
             log_stale((tag.encode(errors="surrogateescape"),))
             return
-        self.ends.add(tag, steps)
+        self.ends.add(tag, steps, run)
 
     def _look(self) -> bool:
         self.ends.flush_stragglers()

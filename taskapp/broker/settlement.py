@@ -153,7 +153,7 @@ class Settlement:
             collected.clear()
 
     def steps(self) -> list[Any]:
-        """Return the arguments of the script ``settle`` for one claim, see there."""
+        """Return what the script ``settle`` does for one claim, see there; but for what is counted of its run."""
         steps: list[Any] = []
         for chord in self.chords:
             steps += ("O", *chord)
@@ -169,15 +169,12 @@ class Settlement:
             steps += ("E", *event)
         if self.tick is not None:
             steps += ("S", *self.tick)
-        # Last: nobody shall read a success of which something else was refused.
+        # Last: nobody shall read or hear of a success of which something else was refused.
         for result in self.results:
             steps += ("R", *result)
-        return steps + self._news()
-
-    def _news(self) -> list[Any]:
-        """Return what nobody hears of if something before it was refused."""
-        counted: list[Any] = [] if self.run is None else ["K", *self.run]
-        return counted if self.end is None else [*counted, "H", *self.end]
+        if self.end is not None:
+            steps += ("H", *self.end)
+        return steps
 
 
 _settlement: ContextVar[Settlement | None] = ContextVar("taskapp_settlement", default=None)

@@ -26,8 +26,8 @@ _RUN_NAMES = (*map(repr, RUN_BUCKETS_SECONDS), BEYOND)
 _WAIT_NAMES = (*map(repr, WAIT_BUCKETS_SECONDS), BEYOND)
 MINUTES_KEPT = 120
 
-NEITHER = ("", 0)
-"""For a run that never began, or whose wait says nothing."""
+LONGEST_SECONDS = 100 * 365 * 86_400.0
+"""More is no time that anything took: a clock was wrong, or what a message says of itself."""
 
 
 class CountedRun(NamedTuple):
@@ -36,33 +36,28 @@ class CountedRun(NamedTuple):
     task: str
     what: str
     """``completed``, ``failed``, ``retried``, ``revoked``, ``rejected`` or ``ignored``."""
-    run_le: str
-    """The bucket of how long it took; empty: of no interest."""
-    run_us: int
-    wait_le: str
-    """The bucket of how long it waited to start; empty: the same."""
-    wait_us: int
+    run_seconds: float | None = None
+    """How long it took; ``None``: it did not run, or that is of no interest."""
+    wait_seconds: float | None = None
+    """How long it waited to start; ``None``: the same."""
+
+
+def step_of(run: CountedRun) -> tuple[str, str, str, int, str, int]:
+    """Return ``run`` in the words of the scripts: with the buckets of its times, and these in us."""
+    task, what, run_seconds, wait_seconds = run
+    run_le, run_us, wait_le, wait_us = "", 0, "", 0
+    if run_seconds is not None:
+        run_seconds = min(max(run_seconds, 0.0), LONGEST_SECONDS)
+        run_le, run_us = _RUN_NAMES[bisect_left(RUN_BUCKETS_SECONDS, run_seconds)], int(run_seconds * 1e6)
+    if wait_seconds is not None:
+        wait_seconds = min(max(wait_seconds, 0.0), LONGEST_SECONDS)
+        wait_le, wait_us = _WAIT_NAMES[bisect_left(WAIT_BUCKETS_SECONDS, wait_seconds)], int(wait_seconds * 1e6)
+    return task, what, run_le, run_us, wait_le, wait_us
 
 
 def as_text(run: CountedRun) -> bytes:
     """Return ``run`` as ``note.lua`` reads it."""
-    return BAR.join(map(str, run)).encode(errors="replace")
-
-
-def never_ran(task: str, what: str) -> CountedRun:
-    """Return what is counted of a task that ended without a run."""
-    return CountedRun(task, what, *NEITHER, *NEITHER)
-
-
-def run_bucket(seconds: float) -> tuple[str, int]:
-    """Return the bucket of a run, and how long it was in us."""
-    return _RUN_NAMES[bisect_left(RUN_BUCKETS_SECONDS, seconds)], int(seconds * 1e6)
-
-
-def wait_bucket(seconds: float) -> tuple[str, int]:
-    """Return the bucket of a wait, and how long it was in us; less than none is none."""
-    seconds = max(seconds, 0.0)
-    return _WAIT_NAMES[bisect_left(WAIT_BUCKETS_SECONDS, seconds)], int(seconds * 1e6)
+    return BAR.join(map(str, step_of(run))).encode(errors="replace")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from taskapp.broker.heartbeat import native_thread
 from taskapp.broker.message_format import Unreadable, read_headers
 from taskapp.broker.options import Buried
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, settling
-from taskapp.broker.totals import never_ran
+from taskapp.broker.totals import CountedRun
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
 from taskapp.worker.finished import end_of_message
@@ -70,7 +70,7 @@ def fail_buried(app: Any, buried: Buried) -> None:
         if letter is not None and known["id"]:
             with settling(settlement):
                 _fail(app, known, embed, buried.queue, _error(letter, known))
-            settlement.tick, settlement.run = _end_of_tick(known), never_ran(known["task"], "failed")
+            settlement.tick, settlement.run = _end_of_tick(known), CountedRun(known["task"], "failed")
             settlement.end = end_of_message(
                 app, known, buried.queue, _text(_error(letter, known)),
                 priority=letter.priority, deliveries=letter.deliveries,
@@ -94,7 +94,7 @@ def settle_unreadable(app: Any, message: Any, problem: str) -> Settlement:
         try:
             with settling(settlement):
                 _fail(app, headers, None, queue, InvalidTaskError(problem))
-            settlement.tick, settlement.run = _end_of_tick(headers), never_ran(headers["task"], "failed")
+            settlement.tick, settlement.run = _end_of_tick(headers), CountedRun(headers["task"], "failed")
             settlement.end = end_of_message(app, headers, queue, problem)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
             logger.warning("the failure of %s could not be stored: %s", headers["id"], error)

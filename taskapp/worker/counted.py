@@ -6,7 +6,7 @@ from time import time
 from typing import Any
 
 from taskapp.broker.message_format import sent_at_of
-from taskapp.broker.totals import NEITHER, CountedRun, never_ran, run_bucket, wait_bucket
+from taskapp.broker.totals import CountedRun
 
 WHAT = {
     "SUCCESS": "completed", "FAILURE": "failed", "RETRY": "retried", "REVOKED": "revoked", "REJECTED": "rejected",
@@ -14,29 +14,30 @@ WHAT = {
 }  # fmt: skip
 
 
-def counted(request: Any, state: str, engine_now: float) -> CountedRun:
+def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
     """Return what is counted of a run that ends now.
 
     Args:
         request: Of the run, see ``Request``; one that never began has no ``time_start``.
         state: How it ended, in Celery's words.
-        engine_now: The time by the clock of who submitted it, Unix seconds: the engine's, or this machine's.
+        ahead_seconds: How far the clock of who submitted it is ahead of this machine's.
     """
     started_at = request.time_start
     if not started_at:
-        return never_ran(request._type, WHAT[state])
-    took_seconds = time() - started_at
-    run = run_bucket(took_seconds) if state == "SUCCESS" else NEITHER
-    return CountedRun(request._type, WHAT[state], *run, *_wait(request._request_dict, engine_now - took_seconds))
-
-
-def _wait(headers: dict[str, Any], started_at: float) -> tuple[str, int]:
-    """Return how long a task waited that starts for the first time, and had no reason of its own to wait."""
+        return CountedRun(request._type, WHAT[state])
+    run_seconds = None
+    if state == "SUCCESS":
+        run_seconds = request.seen.run_seconds
+        if run_seconds is None:
+            run_seconds = time() - started_at
+    headers = request._request_dict
     sent_at = sent_at_of(headers)
+    # How long it waited, if it starts for the first time and had no reason of its own to wait.
     if sent_at is None or headers.get("eta") or headers.get("retries") or _was_delivered_before(headers):
-        return NEITHER
-    return wait_bucket(started_at - sent_at)
+        return CountedRun(request._type, WHAT[state], run_seconds)
+    return CountedRun(request._type, WHAT[state], run_seconds, started_at + ahead_seconds - sent_at)
 
 
 def _was_delivered_before(headers: dict[str, Any]) -> bool:
-    return bool((headers.get("delivery_info") or {}).get("redelivered"))
+    delivery = headers.get("delivery_info")
+    return delivery is not None and bool(delivery.get("redelivered"))

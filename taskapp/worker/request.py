@@ -176,7 +176,9 @@ class Request(_Stock):
                 self._carry_out(FINISHED, settlement)
             else:
                 self.acknowledge()
-        self._count_acknowledged()
+                self._count_acknowledged()
+        else:
+            self._count_acknowledged()
         if wants_task_events(self._eventer):
             self.send_event("task-succeeded", result=value, runtime=runtime)
 
@@ -290,8 +292,8 @@ class Request(_Stock):
         """Return what is counted of its end; ``None``: it is still to come."""
         if fate.state == "STARTED":
             return None
-        clock = self.message.channel.process.node.clock if self._is_claimed() else None
-        return counted(self, "RETRY" if self._is_retried else fate.state, clock.now_ms() / 1_000 if clock else time())
+        ahead_seconds = self._message.channel.process.node.clock.ahead_seconds if self._is_claimed() else 0.0
+        return counted(self, "RETRY" if self._is_retried else fate.state, ahead_seconds)
 
     def _count_acknowledged(self) -> None:
         """Count the end of a run that settles no claim: acknowledged as it began, or of another broker."""
@@ -308,7 +310,7 @@ class Request(_Stock):
 
     def _note_ends(self, fate: Fate, settlement: Settlement) -> None:
         """Note what others are to hear of the task's end, unless it goes on, as a retry or a replacement."""
-        if any(message.id == self.id for message in settlement.messages):
+        if settlement.messages and any(message.id == self.id for message in settlement.messages):
             return
         if SCHEDULE_HEADER in self._request_dict:
             settlement.tick = EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, self._took_ms())

@@ -79,7 +79,8 @@ MUTATIONS = [
     Mutation("a dead letter is not counted", "prelude", "tally('dead', task, queue)", ""),
     Mutation("a run is counted twice", "prelude", "  tally(what, task, queue)", "  tally(what, task, queue, 2)"),
     Mutation("what a settle counts is forgotten", "settle", "write_totals()", ""),
-    Mutation("minutes are not kept", "prelude", "add(RECENT, by or 1, what, queue)", ""),
+    Mutation("minutes are not kept", "prelude", "'HINCRBY', minute, field", "'HINCRBY', minute, 'x'"),
+    Mutation("a histogram forgets the one before", "prelude", "(known.le[le] or 0) + 1", "1"),
     Mutation("a lost lease is not counted", "beat", "redis.call('HINCRBY', key_counts(), 'lost_leases', 1)", ""),
 ]  # fmt: skip
 

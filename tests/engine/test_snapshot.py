@@ -13,7 +13,7 @@ from taskapp.broker.message_format import SENT_AT_HEADER, pack_task
 from taskapp.broker.notes import Notes, Step
 from taskapp.broker.options import Options, Role
 from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
-from taskapp.broker.totals import NEITHER, CountedRun, as_text, read_minutes, read_totals, run_bucket, wait_bucket
+from taskapp.broker.totals import CountedRun, as_text, read_minutes, read_totals
 from taskapp.monitor.scrape import Read, families
 from tests.engine.bench import Bench, TestNode, leaving
 from tests.support import RedisServer, eventually
@@ -160,7 +160,7 @@ def test_runs_are_counted_in_the_step_that_settles_them_and_stale_ones_are_not(e
     bench.push("a", "b", "c")
     first, second = bench.node(), bench.node()
     [a, b, c] = first.take(3)
-    run = CountedRun("shop.mail", "completed", *run_bucket(0.003), *wait_bucket(0.2))
+    run = CountedRun("shop.mail", "completed", 0.003, 0.2)
     for claimed in (a, b):
         settlement = leaving()
         settlement.run = run
@@ -190,7 +190,7 @@ def test_runs_are_counted_in_the_step_that_settles_them_and_stale_ones_are_not(e
 
 
 def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
-    runs = [as_text(CountedRun(f"shop.{number}", "completed", *NEITHER, *NEITHER)) for number in range(250)]
+    runs = [as_text(CountedRun(f"shop.{number}", "completed")) for number in range(250)]
     steps: list[Step] = [("K", "q1", text) for text in runs]
     notes = Notes(bench.link, "", 60)
     for _ in range(2):  # the second time it was written before
@@ -210,7 +210,7 @@ def test_a_key_in_the_place_of_the_totals_stops_no_task(bench: Bench, name: str)
     node = bench.node()
     [claimed] = node.take()
     settlement = leaving()
-    settlement.run = CountedRun("shop.mail", "completed", *NEITHER, *NEITHER)
+    settlement.run = CountedRun("shop.mail", "completed")
     node.settle(claimed.tag, settlement)
     node.ends.flush()
     node.done()
@@ -233,7 +233,7 @@ def test_a_thousand_nodes_that_come_and_go_leave_nothing_behind(make_bench: Call
         bench.push(str(number))
         [claimed] = node.take()
         settlement = leaving()
-        settlement.run = CountedRun("shop.mail", "completed", *run_bucket(0.003), *wait_bucket(0.2))
+        settlement.run = CountedRun("shop.mail", "completed", 0.003, 0.2)
         node.settle(claimed.tag, settlement)
         node.ends.flush()
         node.done()

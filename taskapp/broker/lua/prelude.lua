@@ -34,6 +34,8 @@ local function parse_tag(tag)
   return queue, tonumber(priority), tonumber(claim), tonumber(index)
 end
 
+local function queue_of_tag(tag) return (string.match(tag, '^[^:]*:[^:]*:(.*)$')) end
+
 -- Headers: version 1 is ours, version 2 wraps bytes that came from elsewhere once they have counts.
 local function header(blob)
   local version = string.byte(blob, 1)
@@ -89,55 +91,85 @@ local function delay(queue, priority, id, blob, due)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
 end
 
--- What has happened to tasks: field -> by how much. Added up here, written by write_totals at the end of a script.
--- Fields: 'what|type|queue' of runs, 'run|le|type' and 'wait|le|queue' of histograms, the sums of these in us; the bar
--- stands for a byte that no name has.
+-- What has happened to tasks. Added up here by queue, task type and what it was, as cheaply as can be: this is done for
+-- every task. Written by write_totals at the end of a script.
 local TYPES_MOST, BAR, MINUTE_SECONDS = 200, '\31', 7200
-local TOTALS, RECENT, LABELS = {}, {}, {}
-local function add(totals, by, ...)
-  local field = table.concat({...}, BAR)
-  totals[field] = (totals[field] or 0) + by
+local TALLY, RUNS, WAITS = {}, {}, {}
+local function entry(of, name)
+  local known = of[name]
+  if not known then
+    known = {}
+    of[name] = known
+  end
+  return known
+end
+
+local function tally(what, task, queue, by)
+  local counts = entry(entry(TALLY, queue), task)
+  counts[what] = (counts[what] or 0) + (by or 1)
+end
+
+-- A histogram: how many by bucket, and the sum in us.
+local function spread(of, name, le, us)
+  local known = of[name]
+  if not known then
+    known = {le = {}, us = 0, number = 0}
+    of[name] = known
+  end
+  known.le[le] = (known.le[le] or 0) + 1
+  known.us = known.us + us
+  known.number = known.number + 1
+end
+
+local function count_run(queue, task, what, run_le, run_us, wait_le, wait_us)
+  tally(what, task, queue)
+  if run_le ~= '' then spread(RUNS, task, run_le, run_us) end
+  if wait_le ~= '' then spread(WAITS, queue, wait_le, wait_us) end
 end
 
 -- The first task types have totals of their own; the others share some.
+local LABELS = {}
 local function label_of(task)
   if not LABELS[task] then
-    -- Never an error here either: what is counted goes on whatever lies in the place of the set.
+    -- Never an error here: what is counted goes on whatever lies in the place of the set.
     local known = redis.pcall('SISMEMBER', key_total_types(), task) == 1
-    local size = redis.pcall('SCARD', key_total_types())
-    if not known and task ~= '' and type(size) == 'number' and size < TYPES_MOST then
-      known = redis.pcall('SADD', key_total_types(), task) == 1
+    if not known and task ~= '' then
+      local size = redis.pcall('SCARD', key_total_types())
+      known = type(size) == 'number' and size < TYPES_MOST and redis.pcall('SADD', key_total_types(), task) == 1
     end
     LABELS[task] = known and task or 'other'
   end
   return LABELS[task]
 end
 
-local function tally(what, task, queue, by)
-  add(TOTALS, by or 1, what, label_of(task), queue)
-  add(RECENT, by or 1, what, queue)
-end
-
-local function count_run(queue, task, what, run_le, run_us, wait_le, wait_us)
-  tally(what, task, queue)
-  if run_le ~= '' then
-    add(TOTALS, 1, 'run', run_le, label_of(task))
-    add(TOTALS, run_us, 'run_us', label_of(task))
-  end
-  if wait_le ~= '' then
-    add(TOTALS, 1, 'wait', wait_le, queue)
-    add(TOTALS, wait_us, 'wait_us', queue)
-    add(RECENT, 1, 'waits', queue)
-    add(RECENT, wait_us, 'wait_us', queue)
-  end
-end
-
+-- Fields: 'what|type|queue' of runs, 'run|le|type' and 'wait|le|queue' of histograms, 'run_us|type' and 'wait_us|queue'
+-- of their sums; by the minute 'what|queue', 'waits|queue' and 'wait_us|queue'. The bar stands for a byte no name has.
 local function write_totals()
-  if next(TOTALS) == nil then return end
+  if next(TALLY) == nil then return end
+  local minute, recent = key_minute(floor(WALL / 60000)), {}
   -- Never an error: what is counted was done.
-  for field, by in pairs(TOTALS) do redis.pcall('HINCRBY', key_totals(), field, by) end
-  local minute = key_minute(floor(WALL / 60000))
-  for field, by in pairs(RECENT) do redis.pcall('HINCRBY', minute, field, by) end
+  local function write(by, ...)
+    redis.pcall('HINCRBY', key_totals(), table.concat({...}, BAR), string.format('%.0f', by))
+  end
+  for queue, types in pairs(TALLY) do
+    for task, counts in pairs(types) do
+      for what, number in pairs(counts) do
+        write(number, what, label_of(task), queue)
+        local field = what .. BAR .. queue
+        recent[field] = (recent[field] or 0) + number
+      end
+    end
+  end
+  for task, runs in pairs(RUNS) do
+    for le, number in pairs(runs.le) do write(number, 'run', le, label_of(task)) end
+    write(runs.us, 'run_us', label_of(task))
+  end
+  for queue, waits in pairs(WAITS) do
+    for le, number in pairs(waits.le) do write(number, 'wait', le, queue) end
+    write(waits.us, 'wait_us', queue)
+    recent['waits' .. BAR .. queue], recent['wait_us' .. BAR .. queue] = waits.number, waits.us
+  end
+  for field, by in pairs(recent) do redis.pcall('HINCRBY', minute, field, string.format('%.0f', by)) end
   redis.pcall('EXPIRE', minute, MINUTE_SECONDS)
 end
 

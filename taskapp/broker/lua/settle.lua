@@ -36,13 +36,13 @@ local function finish(tag, i, last)
     elseif step == 'E' then
       redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
     elseif step == 'C' then
-      count_part(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), (parse_tag(tag)))
+      count_part(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), queue_of_tag(tag))
     elseif step == 'O' then
       begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
     elseif step == 'F' then
       redis.call('DEL', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
     elseif step == 'K' then
-      count_run((parse_tag(tag)), unpack(ARGV, i + 1, i + 6))
+      count_run(queue_of_tag(tag), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
     elseif step == 'S' then
       end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
     elseif step == 'H' then
