@@ -75,12 +75,31 @@ class Application(Lending):
     """Celery, refusing at the caller what could only fail later; looks for its broker when it needs it."""
 
     _backend_cache: Any
+    _finalize_mutex: threading.RLock
     _local: threading.local
+    _unusable_for: Exception | None = None
+    finalized: bool
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.sender = Sender(self)
         """What brings tasks to the engine."""
         super().__init__(*args, **options)
+
+    def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """Put the app together, as Celery does; one that cannot be, for a setting or a task type, says why each time.
+
+        Celery says it once and goes on with the task types it had found until then.
+        """
+        with self._finalize_mutex:
+            if self._unusable_for is not None:
+                raise self._unusable_for.with_traceback(None)
+            is_first = not self.finalized
+            try:
+                super().finalize(auto)
+            except Exception as error:
+                if is_first and self.finalized:
+                    self._unusable_for = error
+                raise
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task ``name``, as Celery does, after checking what can be checked here.

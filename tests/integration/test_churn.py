@@ -14,7 +14,7 @@ from tests.integration import shop
 from tests.integration.test_exporter import SHOP, Exporter
 from tests.support import Process, RedisServer, eventually, leased_count, start_worker
 
-RESTARTS = int(os.environ.get("TASKAPP_TEST_RESTARTS", "24"))
+RESTARTS = int(os.environ.get("TEST_RESTARTS", "24"))
 FEW = 8
 AT_ONCE = 4
 LEASE_SECONDS = 3
