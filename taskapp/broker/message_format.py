@@ -118,7 +118,12 @@ def read_arguments(raw: bytes) -> tuple[Any, Any]:
     Raises:
         Unreadable: It holds no task whose body is JSON.
     """
-    args, kwargs, _ = _body(unpack(unseal(raw)))
+    return arguments_in(unseal(raw))
+
+
+def arguments_in(envelope: Envelope) -> tuple[Any, Any]:
+    """Return the same of the task in ``envelope``; errors as with ``read_arguments``."""
+    args, kwargs, _ = _body(unpack(envelope))
     return args, kwargs
 
 

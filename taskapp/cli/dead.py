@@ -17,6 +17,7 @@ from taskapp.broker.dead_letters import REASONS, DeadLetter, DeadLetters
 from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
 from taskapp.cli.engine import engine
 from taskapp.settings import get_settings
+from taskapp.worker.masks import Masked, sight
 
 Command = Callable[..., Any]
 
@@ -44,11 +45,11 @@ def _filters(command: Command) -> Command:
 @dead.command("list")
 @_filters
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the raw message in Base64.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the raw message (unmasked) in Base64.")
 def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List dead letters, the latest first."""
     with engine() as lent:
-        found = lent.dead_letters.find(queue, reason, task, limit)
+        found = [_seen(letter) for letter in lent.dead_letters.find(queue, reason, task, limit)]
         total = sum(lent.dead_letters.count().values())
     if as_json:
         for letter in found:
@@ -71,21 +72,23 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
 
 @dead.command()
 @click.argument("name")
-@click.option("--raw", is_flag=True, help="Write the message itself, byte for byte.")
+@click.option("--raw", is_flag=True, help="Write the message itself, byte for byte: nothing is masked there.")
 def show(name: str, *, raw: bool) -> None:
-    """Show one dead letter."""
+    """Show one dead letter; what its task type masks, masked."""
     with engine() as lent:
         letter = _get(lent.dead_letters, name)
     if raw:
         sys.stdout.buffer.write(letter.raw)
         return
     shown: dict[str, Any] = {
-        "reason": letter.reason, "error": letter.error, "task": letter.task, "id": letter.id,
+        "reason": letter.reason, "error": _seen(letter).error, "task": letter.task, "id": letter.id,
         "priority": letter.priority, "deliveries": letter.deliveries, "crashes": letter.crashes,
         "buried at": _when(letter), "node": letter.node, "message": f"{len(letter.raw)} bytes",
     }  # fmt: skip
     try:
         args, kwargs = read_arguments(letter.raw)
+        if (seen := _sight(letter)) is not None:
+            args, kwargs = seen.args, seen.kwargs
         shown |= {"args": json.dumps(args), "kwargs": json.dumps(kwargs)}
     except Unreadable as error:
         shown["args"] = f"unreadable: {error}"
@@ -157,6 +160,18 @@ def _get(letters: DeadLetters, name: str) -> DeadLetter:
     if letter is None:
         raise click.ClickException(f"no dead letter {name!r}; 'taskapp dead list' names them")
     return letter
+
+
+def _sight(letter: DeadLetter) -> Masked | None:
+    from taskapp.celery import app
+
+    return sight(app, letter.task, lambda: read_arguments(letter.raw))
+
+
+def _seen(letter: DeadLetter) -> DeadLetter:
+    """Return ``letter`` with an error that tells no more than may be seen; the message stays as it is."""
+    seen = _sight(letter)
+    return letter if seen is None else letter._replace(error=seen.strike(letter.error))
 
 
 def _edited(letter: DeadLetter, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes:

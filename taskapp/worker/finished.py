@@ -14,7 +14,7 @@ from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTask
 from taskapp.settings import get_settings
-from taskapp.worker.masks import MASK, Masked, masked
+from taskapp.worker.masks import MASK, Masked, hides, masked
 
 logger = get_logger(__name__)
 
@@ -152,7 +152,7 @@ def _texts(request: Any, seen: Seen) -> dict[str, str]:
     if getattr(task, "masks", ()):
         shown = _masked(request)
         texts = {name: shown.strike(text) if shown else MASK for name, text in texts.items() if text}
-        texts |= {"args": shown.args, "kwargs": shown.kwargs} if shown else {"args": MASK, "kwargs": MASK}
+        texts |= _arguments(shown) if shown else {"args": MASK, "kwargs": MASK}
     else:
         texts |= {"args": _shown(request, "args"), "kwargs": _shown(request, "kwargs")}
     traceback = texts.pop("traceback", "")[-TRACEBACK_MOST:]
@@ -179,9 +179,13 @@ def _masked(request: Any) -> Masked | None:
         return None
 
 
+def _arguments(shown: Masked) -> dict[str, str]:
+    return {"args": saferepr(shown.args, SHOWN_MOST), "kwargs": saferepr(shown.kwargs, SHOWN_MOST)}
+
+
 def _told(app: Any, headers: Mapping[str, Any], name: str) -> str:
     task = app.tasks.get(headers.get("task"))
-    if task is None or getattr(task, "sensitive", False) or getattr(task, "masks", ()):
+    if task is None or hides(task):
         return MASK
     return clean(str(headers.get(f"{name}repr") or ""), SHOWN_MOST)
 

@@ -1,4 +1,4 @@
-"""What of a task's arguments nobody shall read in its history: ``masks`` and ``sensitive`` of its type.
+"""What of a task's arguments nobody shall read where they are shown: ``masks`` and ``sensitive`` of its type.
 
 Named arguments, positional ones by the function's own names, and keys at any depth inside them are
 masked by name. What stood there is struck out of texts that may quote it: errors, tracebacks, results.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from threading import Lock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from celery.utils.saferepr import saferepr
+logger = logging.getLogger(__name__)
 
 MASK = "***"
 DEPTH_MOST = 50
 """Deeper inside, everything is masked."""
-TEXT_MOST = 1_024
+ERROR_NAME = re.compile(r"([A-Za-z_][\w.]*): ")
 PIECE = 8
 """So many characters of what is masked, elsewhere, are a quotation of it: shortened, as errors and results are."""
 
@@ -25,13 +29,19 @@ PIECE = 8
 class Masked(NamedTuple):
     """The arguments of one task as they may be shown."""
 
-    args: str
-    kwargs: str
-    secrets: tuple[str, ...]
-    """What may stand nowhere, the longest first."""
+    args: Any
+    kwargs: Any
+    secrets: tuple[str, ...] | None
+    """What may stand nowhere, the longest first; ``None``: nobody can say what."""
 
     def strike(self, text: str) -> str:
-        """Return ``text`` without what may stand nowhere; if it quotes a part of that, nothing of it."""
+        """Return ``text`` without what may stand nowhere; if it quotes a part of that, nothing of it.
+
+        If nobody can say what may stand nowhere, the name of an error is all that is left of one.
+        """
+        if self.secrets is None:
+            name = ERROR_NAME.match(text)
+            return name[1] if name else MASK if text else ""
         for secret in self.secrets:
             text = text.replace(secret, MASK)
         pieces = {text[at : at + PIECE] for at in range(len(text) - PIECE + 1)}
@@ -39,6 +49,71 @@ class Masked(NamedTuple):
             secret[at : at + PIECE] in pieces for secret in self.secrets for at in range(len(secret) - PIECE + 1)
         )
         return MASK if is_quoted else text
+
+
+HIDDEN = Masked(MASK, MASK, None)
+_importing = Lock()
+_has_imported: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""By app: whether all of its modules could be."""
+
+
+def sight(app: Any, name: str, read: Callable[[], tuple[Any, Any]]) -> Masked | None:
+    """Return what may be seen of a task of the type ``name``; ``None``: all of it.
+
+    Of a type that no module has which ``app`` imports, all; nothing of it if one of them cannot be imported.
+
+    Args:
+        app: The Celery application.
+        name: The name of the type.
+        read: Returns the arguments and the named ones; what it raises hides them, as does what is neither a list nor
+            a dict.
+    """
+    task = app.tasks.get(name)
+    if task is None and name:
+        # What shows tasks has not imported the modules that have them, as a node does.
+        has_all = _imports_all(app)
+        task = app.tasks.get(name)
+        if task is None and not has_all:
+            return HIDDEN
+    if not hides(task):
+        return None
+    if getattr(task, "sensitive", False):
+        return HIDDEN
+    try:
+        args, kwargs = read()
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+            return HIDDEN
+        return masked(task, args, kwargs)
+    except Exception:  # noqa: BLE001 - a message nobody can read, a result of another program
+        return HIDDEN
+
+
+def seen_fields(app: Any, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``said``, what sends tasks of the type ``name``, with its ``args`` and ``kwargs`` as they may be seen."""
+    given = [each for each in ("args", "kwargs") if each in said]
+    seen = sight(app, name, lambda: (said.get("args", ()), said.get("kwargs", {}))) if given else None
+    return dict(said) if seen is None else {**said, **{each: getattr(seen, each) for each in given}}
+
+
+def hides(task: Any) -> bool:
+    """Say whether something of tasks of this type is to be kept out of sight."""
+    return bool(getattr(task, "sensitive", False) or getattr(task, "masks", ()))
+
+
+def _imports_all(app: Any) -> bool:
+    """Import the modules of ``app``, once; say whether that could be done."""
+    with _importing:
+        if app not in _has_imported:
+            try:
+                app.loader.import_default_modules()
+                _has_imported[app] = True
+            except Exception as error:  # noqa: BLE001 - a module of the user's: whatever it raises
+                _has_imported[app] = False
+                logger.warning(
+                    "not every task type is known here: %s; arguments of the others are not shown; see TASKAPP_INCLUDE",
+                    error, extra={"action": "types_unknown"},
+                )  # fmt: skip
+        return _has_imported[app]
 
 
 def masked(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Masked:
@@ -49,9 +124,8 @@ def masked(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Masked:
         _hidden(value, found) if name in names else _seen(value, names, found)
         for name, value in zip([*given, *[""] * len(args)], args, strict=False)
     ]
-    text = saferepr(tuple(shown), TEXT_MOST)
-    named = saferepr(_seen(dict(kwargs), names, found), TEXT_MOST)
-    return Masked(text, named, tuple(sorted(found, key=len, reverse=True)))
+    named = _seen(dict(kwargs), names, found)
+    return Masked(tuple(shown), named, tuple(sorted(found, key=len, reverse=True)))
 
 
 @cache

@@ -46,9 +46,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     keeps_failures = True
     """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
     masks: tuple[str, ...] = ()
-    """Arguments, and keys at any depth inside them, whose values stay out of the task's history."""
+    """Arguments, and keys at any depth inside them, whose values are neither kept in the history nor shown."""
     sensitive = False
-    """Keep arguments, result and errors of these tasks out of their history altogether."""
+    """Keep arguments, result and errors of these tasks out of the history altogether, and show none of them."""
     Request = "taskapp.worker.request:Request"
     Strategy = "taskapp.worker.strategy:Strategy"
     retry_jitter = True

@@ -37,7 +37,7 @@ class Line(NamedTuple):
 @click.argument("prefix", default="")
 @click.option("--all", "everything", is_flag=True, help="Those of beat_schedule in the configuration, too.")
 def export(prefix: str, *, everything: bool) -> None:
-    """Print schedules whose names begin with PREFIX, one JSON object a line, as import reads them."""
+    """Print schedules whose names begin with PREFIX, one JSON object a line, unmasked, as import reads them."""
     unreadable = 0
     with lent() as store:
         for known in store.all(prefix):

@@ -94,7 +94,7 @@ def show(name: str, *, as_json: bool) -> None:
 def _shown(known: Known) -> dict[str, Any]:
     schedule, zone = known.schedule, known.schedule.local_zone
     policies = {"misfire": schedule.misfire, "overlap": schedule.overlap}
-    others = {key: value for key, value in schedule.as_dict().items() if key not in ("when", "source", "zone")}
+    others = {key: value for key, value in view.seen(known).items() if key not in ("when", "source", "zone")}
     for bound in ("start_at", "end_at"):
         if bound in others:
             others[bound] = local_text(others[bound], zone)

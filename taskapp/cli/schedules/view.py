@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from taskapp.celery import app
 from taskapp.schedules.known import Known, Leader, Tick
 from taskapp.schedules.texts import NOTHING, local_text, moment, shown, when_text
 from taskapp.schedules.times import duration_text, offset_change
+from taskapp.worker.masks import seen_fields
 
 MEASURED_ROWS = 500
 """The widths of columns are those of the first rows; the others are not waited for."""
@@ -57,12 +59,17 @@ def tick_row(tick: Tick, zone: str) -> tuple[str, ...]:
 def as_json(known: Known) -> dict[str, Any]:
     """Return what programs see of one schedule."""
     return {
-        **known.schedule.as_dict(), "state": known.state,
+        **seen(known), "state": known.state,
         "due_at": known.due_at if known.state == "active" else None,
         "paused": known.paused, "broken": known.broken, "runs": known.runs, "missed": known.missed,
         "skipped": known.skipped, "failures": known.failures, "unfinished": known.unfinished,
         "last": known.last._asdict() if known.last is not None else None,
     }  # fmt: skip
+
+
+def seen(known: Known) -> dict[str, Any]:
+    """Return what a schedule says; what its task type masks, masked."""
+    return seen_fields(app, known.schedule.task, known.schedule.as_dict())
 
 
 def leader_text(leader: Leader) -> str:

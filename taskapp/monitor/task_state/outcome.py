@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from celery import states
 from celery.backends.base import DisabledBackend, KeyValueStoreBackend
 
-SHOWN_MOST = 1_024
-
 
 class Outcome(NamedTuple):
     """What the result backend says."""
@@ -24,8 +22,9 @@ class Outcome(NamedTuple):
     queue: str = ""
     node: str = ""
     retries: int = 0
-    args: str = ""
-    kwargs: str = ""
+    args: Any = None
+    """As the backend has them: JSON, or a text."""
+    kwargs: Any = None
     finished_at: float | None = None
     started_at: float | None = None
     submitted_at: float | None = None
@@ -65,8 +64,8 @@ def _outcome(meta: Any) -> Outcome:
         queue=str(meta.get("queue") or ""),
         node=str(meta.get("worker") or started.get("hostname") or ""),
         retries=int(meta.get("retries") or 0),
-        args=_shown(meta.get("args")),
-        kwargs=_shown(meta.get("kwargs")),
+        args=meta.get("args"),
+        kwargs=meta.get("kwargs"),
         finished_at=_seconds(meta.get("date_done")) if state in states.READY_STATES else None,
         started_at=_seconds(meta.get("started_at")),
         submitted_at=_seconds(meta.get("sent_at")),
@@ -79,11 +78,6 @@ def _error(result: Any) -> str:
         parts = message if isinstance(message, list | tuple) else [message]
         return f"{result['exc_type']}: {', '.join(str(part) for part in parts)}".removesuffix(": ")
     return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result or "")
-
-
-def _shown(value: Any) -> str:
-    text = "" if value is None else value if isinstance(value, str) else repr(value)
-    return text if len(text) <= SHOWN_MOST else text[: SHOWN_MOST - 3] + "..."
 
 
 def _seconds(moment: Any) -> float | None:

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 from celery import states
 
-from taskapp.broker.message_format import Unreadable, sent_at_of, unpack
+from taskapp.broker.message_format import Unreadable, arguments_in, sent_at_of, unpack
 from taskapp.broker.notes import Noted
 from taskapp.broker.search import Found, Place, Search
 from taskapp.errors import NoEngine
 from taskapp.monitor.task_state.outcome import Outcome, read_outcome
 from taskapp.monitor.task_state.states import Moment, State, TaskState
 from taskapp.settings import get_settings
+from taskapp.worker.masks import Masked, sight
 
+SHOWN_MOST = 1_024
 STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
 FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
 NEVER_RAN = ("unknown task", "unreadable")
@@ -31,6 +33,18 @@ class Known(NamedTuple):
     noted: Noted
     sees_messages: bool = True
     """Whether the broker tells where messages are."""
+    sight: Masked | None = None
+    """What may be seen of it; ``None``: all."""
+
+    @property
+    def task(self) -> str:
+        """The name of its type."""
+        letter = self.found.letter if self.found is not None else None
+        return str(self.headers.get("task") or (letter.task if letter else "") or self.outcome.task)
+
+    def told(self, text: str) -> str:
+        """Return ``text``, an error or a traceback, as far as it may be seen."""
+        return text if self.sight is None else self.sight.strike(text)
 
 
 def task_state(task_id: str, app: Any = None) -> TaskState:
@@ -71,7 +85,12 @@ def _look(app: Any, task_id: str) -> Known:
     finally:
         if notes is not None:
             notes.close()
-    return Known(task_id, found, _headers(found), outcome, noted, sees_messages)
+    known = Known(task_id, found, _headers(found), outcome, noted, sees_messages)
+    return known._replace(sight=sight(app, known.task, lambda: _arguments(known)))
+
+
+def _arguments(known: Known) -> tuple[Any, Any]:
+    return arguments_in(known.found.envelope) if known.found else (known.outcome.args, known.outcome.kwargs)
 
 
 def _is_text(task_id: str) -> bool:
@@ -89,25 +108,25 @@ def _headers(found: Found | None) -> dict[str, Any]:
 
 
 def judge(known: Known) -> TaskState:
-    """Return what ``known`` amounts to."""
-    found, headers, outcome, noted = known.found, known.headers, known.outcome, known.noted
+    """Return what ``known`` amounts to, as far as it may be seen."""
+    found, outcome, noted = known.found, known.outcome, known.noted
     state = _state(known)
     letter = found.letter if found is not None else None
     return TaskState(
         id=known.id,
         state=state,
         celery_state=outcome.state,
-        task=str(headers.get("task") or (letter.task if letter else "") or outcome.task),
+        task=known.task,
         queue=found.queue if found else outcome.queue,
         priority=found.priority if found else None,
         node=_node(known, state),
         attempts=_attempts(known, state),
         crashes=found.envelope.crashes if found else 0,
         next_at=found.at if found and found.place is Place.DELAYED and state is not State.CANCELLED else None,
-        args=str(headers.get("argsrepr") or outcome.args),
-        kwargs=str(headers.get("kwargsrepr") or outcome.kwargs),
-        error=_error(known, state),
-        traceback=outcome.traceback,
+        args=_arguments_text(known, "args"),
+        kwargs=_arguments_text(known, "kwargs"),
+        error=known.told(_error(known, state)),
+        traceback=known.told(outcome.traceback),
         letter=letter.name if letter else "",
         progress=noted.progress,
         timeline=tuple(sorted(_timeline(known, state), key=lambda moment: moment.at)),
@@ -186,6 +205,17 @@ def _attempts(known: Known, state: State) -> int:
     return runs + 1 if letter is not None and letter.reason not in (*NEVER_RAN, "crashed") else runs
 
 
+def _arguments_text(known: Known, name: str) -> str:
+    text = str(known.headers.get(f"{name}repr") or _shown(getattr(known.outcome, name)))
+    # Where nothing is told of them, nothing is masked.
+    return _shown(getattr(known.sight, name)) if known.sight is not None and text else text
+
+
+def _shown(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN_MOST else text[: SHOWN_MOST - 3] + "..."
+
+
 def _error(known: Known, state: State) -> str:
     letter = known.found.letter if known.found else None
     if letter is not None:
@@ -203,7 +233,8 @@ def _timeline(known: Known, state: State) -> Iterator[Moment]:
     if (due_at := _due_at(known)) is not None:
         yield Moment(due_at, "due")
     for retry in noted.retries:
-        yield Moment(retry.at, "retried", f"attempt {retry.attempt}: {retry.error}" if retry.error else "")
+        error = known.told(retry.error)
+        yield Moment(retry.at, "retried", f"attempt {retry.attempt}: {error}" if error else "")
     if outcome.started_at is not None and (state is not State.RUNNING or _has_begun(known)):
         yield Moment(outcome.started_at, "started", f"on {outcome.node}" if outcome.node else "")
     if noted.revoked_at is not None:
@@ -211,7 +242,7 @@ def _timeline(known: Known, state: State) -> Iterator[Moment]:
     if noted.cancelled_at is not None:
         yield Moment(noted.cancelled_at, "cancelled")
     if outcome.finished_at is not None and state in FINISHED:
-        yield Moment(outcome.finished_at, FINISHED[state], outcome.error)
+        yield Moment(outcome.finished_at, FINISHED[state], known.told(outcome.error))
     if found is not None and found.place is Place.PARKED:
         yield Moment(found.at, "parked")
     if found is not None and found.letter is not None:

@@ -104,3 +104,8 @@ def secret(value: str, fails: bool = False) -> str:
     if fails:
         raise ValueError(value)
     return value
+
+
+@app.task(name="ends.tries_login", bind=True, masks=("password",), max_retries=2)
+def tries_login(self: Any, user: str, password: str) -> None:
+    raise self.retry(countdown=3_600, exc=ValueError(f"{user} may not use {password}"))

@@ -15,6 +15,7 @@ from taskapp.broker.message_format import Unreadable, read_arguments
 from taskapp.monitor.flower.tab import Action, Asked, Done, NotThere, Order, Tab
 from taskapp.monitor.flower.view import Button, Card, Cards, Column, Fact, Facts, Field, Filters, Table, Text, View
 from taskapp.settings import get_settings
+from taskapp.worker.masks import HIDDEN, Masked, sight
 
 ROWS = 50
 ACTED_ON_AT_ONCE = 500
@@ -48,7 +49,8 @@ class DeadLettersTab(Tab):
     def view(self, app: Application, asked: Asked) -> View:
         """Return a page of letters, or one letter."""
         with app.engine() as lent:
-            return _one(lent.dead_letters, asked["show"]) if asked["show"] else _list(lent.dead_letters, asked)
+            letters = lent.dead_letters
+            return _one(app, letters, asked["show"]) if asked["show"] else _list(app, letters, asked)
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -60,7 +62,7 @@ def _wanted(asked: Asked, until: float = 0.0) -> Wanted:
     return Wanted(asked["queue"], asked["reason"], asked["text"], until)
 
 
-def _list(letters: DeadLetters, asked: Asked) -> View:
+def _list(app: Application, letters: DeadLetters, asked: Asked) -> View:
     # Before they are read: none that comes later is taken for one that was seen.
     at, counts = letters.now(), letters.count()
     queues = sorted({*get_settings().queues, *(queue for queue, _ in counts)})
@@ -74,15 +76,21 @@ def _list(letters: DeadLetters, asked: Asked) -> View:
             Field("text", "Id, task type or error has", asked["text"]),
         ]),
         Table(
-            f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(letter) for letter in found.letters],
+            f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(app, letter) for letter in found.letters],
             _empty(sum(counts.values()), found), key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
         ),
     ], at)  # fmt: skip
 
 
-def _row(letter: Listed) -> dict[str, Any]:
-    error = letter.error if len(letter.error) <= ERROR_CHARACTERS else f"{letter.error[:ERROR_CHARACTERS]}…"
+def _row(app: Application, letter: Listed) -> dict[str, Any]:
+    # A list does not read the messages, so nobody knows what an error may quote.
+    error = letter.error if sight(app, letter.task, _unread) is None else HIDDEN.strike(letter.error)
+    error = error if len(error) <= ERROR_CHARACTERS else f"{error[:ERROR_CHARACTERS]}…"
     return {**letter._asdict(), "name": letter.name, "error": error}
+
+
+def _unread() -> tuple[Any, Any]:
+    raise Unreadable("it was not read")
 
 
 def _empty(total: int, found: Page) -> str:
@@ -91,10 +99,11 @@ def _empty(total: int, found: Page) -> str:
     return "No dead letter fits." if total else "No dead letters: nothing to do."
 
 
-def _one(letters: DeadLetters, name: str) -> View:
+def _one(app: Application, letters: DeadLetters, name: str) -> View:
     letter = letters.get(*_split(name)) if _is_name(name) else None
     if letter is None:
         raise NotThere(f"no dead letter {name!r}: it was replayed or purged, or never was")
+    seen = sight(app, letter.task, lambda: read_arguments(letter.raw))
     return View([
         Facts(name, [
             Fact("Reason", letter.reason, "state"), Fact("Task type", letter.task, "code"),
@@ -103,16 +112,18 @@ def _one(letters: DeadLetters, name: str) -> View:
             Fact("Killed its process", letter.crashes, "count"), Fact("Buried", letter.buried_at, "time"),
             Fact("Node", letter.node, "code"), Fact("Message", len(letter.raw), "bytes"),
         ], name, BUTTONS),
-        Text("Error", letter.error),
-        *_arguments(letter),
+        Text("Error", letter.error if seen is None else seen.strike(letter.error)),
+        *_arguments(letter, seen),
     ], letters.now(), refresh_seconds=30.0)  # fmt: skip
 
 
-def _arguments(letter: DeadLetter) -> list[Text]:
+def _arguments(letter: DeadLetter, seen: Masked | None) -> list[Text]:
     try:
         args, kwargs = read_arguments(letter.raw)
     except Unreadable as error:
         return [Text("Arguments", f"cannot be read: {error}")]
+    if seen is not None:
+        args, kwargs = seen.args, seen.kwargs
     return [Text("Arguments", _pretty(args)), Text("Named arguments", _pretty(kwargs))]
 
 

@@ -30,6 +30,7 @@ from taskapp.schedules.pages import STATES, page
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.texts import local_text, shown, when_text
 from taskapp.schedules.times import offset_change
+from taskapp.worker.masks import seen_fields
 
 ROWS = 50
 SHOWN_NEXT = 10
@@ -57,7 +58,7 @@ class SchedulesTab(Tab):
     def view(self, app: Application, asked: Asked) -> View:
         """Return a page of schedules, or one schedule."""
         with app.schedules() as store:
-            return _one(store, asked["show"]) if asked["show"] else _list(store, asked)
+            return _one(app, store, asked["show"]) if asked["show"] else _list(store, asked)
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -129,7 +130,7 @@ def _empty(total: int, cursor: str) -> str:
 # --- one -------------------------------------------------------------------------------------------
 
 
-def _one(store: Schedules, name: str) -> View:
+def _one(app: Application, store: Schedules, name: str) -> View:
     try:
         known = store.get(name)
     except UnknownSchedule as error:
@@ -139,7 +140,7 @@ def _one(store: Schedules, name: str) -> View:
     may, now = _may(known), store.now()
     return View([
         *([Note(f"Set aside: {known.broken}", "danger")] if known.broken else []),
-        Facts(name, _facts(known), name, [button for button in BUTTONS if button.action in may]),
+        Facts(name, _facts(app, known), name, [button for button in BUTTONS if button.action in may]),
         Table(
             "Next, if it were resumed" if known.state == "paused" else "Next",
             (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clocks")),
@@ -149,9 +150,10 @@ def _one(store: Schedules, name: str) -> View:
     ], now)  # fmt: skip
 
 
-def _facts(known: Known) -> list[Fact]:
+def _facts(app: Application, known: Known) -> list[Fact]:
     schedule = known.schedule
-    said = {key: value for key, value in schedule.as_dict().items() if key not in ("name", "when", "source", "zone")}
+    seen = seen_fields(app, schedule.task, schedule.as_dict())
+    said = {key: value for key, value in seen.items() if key not in ("name", "when", "source", "zone")}
     zone = schedule.local_zone
     for bound in ("start_at", "end_at"):
         if bound in said:
