@@ -85,6 +85,8 @@ class Waiting(NamedTuple):
     """How many fell off since the server has been there: nobody wrote them down in time."""
     aside: int
     """How many were set aside because they could not be read or stored."""
+    oldest_seconds: float
+    """For how long the first has waited, by the server's clock; 0 if there is none."""
 
 
 class FinishedTasks:
@@ -123,12 +125,17 @@ class FinishedTasks:
         ]))  # fmt: skip
 
     def waiting(self) -> Waiting:
-        """Return how many wait, and how many were lost on the way."""
-        length, counts = all_answered(self._link.pipeline([
+        """Return how many wait, since when, and how many were lost on the way."""
+        length, counts, first, (seconds, _) = all_answered(self._link.pipeline([
             ("XLEN", self._keys("finished")),
             ("HMGET", self._keys("counts"), "finished_dropped", "finished_aside"),
+            ("XRANGE", self._keys("finished"), "-", "+", "COUNT", 1),
+            ("TIME",),
         ]))  # fmt: skip
-        return Waiting(int(length), *[int(count or 0) for count in counts])
+        dropped, aside = [int(count or 0) for count in counts]
+        # The number of an entry begins with the time at which it came, ms.
+        told_at = int(first[0][0].split(b"-")[0]) / 1_000 if first else int(seconds)
+        return Waiting(int(length), dropped, aside, max(0.0, int(seconds) - told_at))
 
     def lead(self, name: str, lease_ms: int) -> bool:
         """Ask to be the one that writes down, for ``lease_ms``; say whether that is so.

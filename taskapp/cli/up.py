@@ -33,6 +33,8 @@ DRAIN_SECONDS = 5.0
 def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, reload: bool) -> None:
     """Run Redis, workers, beat, Flower and the exporter with your own tasks, until Ctrl-C.
 
+    With TASKAPP_HISTORY also what writes finished tasks into SQL.
+
     A process that dies is started again. A Redis that already runs, or TASKAPP_BROKER_URL, is
     used and left alone; one started here is stopped at the end.
     """
@@ -47,6 +49,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
         celery_program("beat", "beat", "-l", "INFO"),
         celery_program("flower", "flower", f"--port={flower_port}"),
         python_program("exporter", "-m", "taskapp", "exporter", "--port", str(exporter_port)),
+        *_history(settings),
     ]
     with server(settings):
         click.secho(
@@ -64,6 +67,20 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
             click.echo("stopping …", err=True)
         finally:
             supervisor.stop()
+
+
+def _history(settings: Settings) -> list[Program]:
+    """Return what writes the history, if one is kept.
+
+    Raises:
+        HistoryPackageMissing, BadDatabaseURL: It could not be; said now, rather than by a program that starts in vain.
+    """
+    if not settings.keeps_history:
+        return []
+    from taskapp.monitor.history import open_history
+
+    open_history(settings)
+    return [python_program("history", "-m", "taskapp", "history", "run")]
 
 
 @contextmanager

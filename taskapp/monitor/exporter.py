@@ -11,8 +11,10 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from redis.exceptions import ResponseError
 
 from taskapp.application import Application
+from taskapp.broker.finished import FinishedTasks
 from taskapp.broker.snapshot import read_snapshot
 from taskapp.broker.totals import read_totals
 from taskapp.broker.transport import is_over_redis
@@ -70,10 +72,13 @@ class BrokerCollector(Collector):
         else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})
-        # Where schedules are, runs are counted, too: in the broker, or in the Redis of results.
+        # Where schedules are, runs are counted and told of, too: in the broker, or in the Redis of results.
         with suppress(NoSchedules), self._app.schedules() as register:
             totals = read_totals(register.link, register.prefix)
             read = read._replace(totals=totals, schedules=register.overview())
+            # No stream, but somebody's own key of that name: nothing else is less known for it.
+            with suppress(ResponseError):
+                read = read._replace(finished=FinishedTasks(register.link, register.prefix).waiting())
         yield from scrape.families(read, self._known_types, queues)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from taskapp.broker.dead_letters import REASONS
+from taskapp.broker.finished import Waiting as Finished
 from taskapp.broker.snapshot import QueueSnapshot, Snapshot
 from taskapp.broker.totals import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
@@ -26,6 +27,8 @@ class Read(NamedTuple):
     snapshot: Snapshot | None = None
     totals: Totals | None = None
     schedules: Overview | None = None
+    finished: Finished | None = None
+    """Tasks that wait to be written into the history."""
     info: Mapping[str, str] | None = None
     """Of Redis."""
 
@@ -45,6 +48,8 @@ def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]
         yield from _of_nodes(read.snapshot)
     if read.schedules is not None:
         yield from _of_schedules(read.schedules)
+    if read.finished is not None:
+        yield from _of_history(read.finished)
     if read.info is not None:
         yield from _of_redis(read.info)
 
@@ -147,6 +152,13 @@ def _of_schedules(seen: Overview) -> Iterator[Metric]:
     yield family("taskapp_schedules", {(state,): number for state, number in seen.states.items()})
     yield family("taskapp_beat_lateness_seconds", {(): seen.late_seconds})
     yield family("taskapp_beat_last_tick_timestamp_seconds", {(): seen.tick_at or 0.0})
+
+
+def _of_history(finished: Finished) -> Iterator[Metric]:
+    yield family("taskapp_history_waiting", {(): finished.records})
+    yield family("taskapp_history_oldest_seconds", {(): finished.oldest_seconds})
+    yield family("taskapp_history_dropped_total", {(): finished.dropped})
+    yield family("taskapp_history_aside_total", {(): finished.aside})
 
 
 def _of_redis(info: Mapping[str, str]) -> Iterator[Metric]:

@@ -299,3 +299,26 @@ def test_it_starts_no_server_of_its_own(tmp_path: Path) -> None:
         assert not (tmp_path / "data").exists()
     finally:
         serving.close()
+
+
+def test_what_waits_for_the_history_is_told_with_its_age(redis_server: RedisServer, exporter: StartExporter) -> None:
+    serving = exporter()
+
+    def told() -> list[float | None]:
+        return [serving.value(f"taskapp_history_{name}") for name in ("waiting", "dropped_total", "aside_total")]
+
+    assert told() == [0, 0, 0]
+    assert serving.value("taskapp_history_oldest_seconds") == 0
+    came_at_ms = int(redis_server.client.time()[0] - 90) * 1_000
+    for number in range(3):
+        redis_server.client.xadd("taskapp:finished", {"r": "x" * 100}, f"{came_at_ms + number}-0")
+    redis_server.client.hset("taskapp:counts", mapping={"finished_dropped": 4, "finished_aside": 1})
+
+    assert told() == [3, 4, 1]
+    assert 90 <= serving.value("taskapp_history_oldest_seconds") <= 110
+
+    redis_server.client.delete("taskapp:finished")
+    redis_server.client.set("taskapp:finished", "somebody's own")
+
+    assert told() == [None, None, None]
+    assert serving.value("taskapp_broker_up") == 1

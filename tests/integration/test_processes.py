@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from taskapp.broker.finished import Finished
+from taskapp.errors.history import HistoryAway, HistoryEmpty
+from taskapp.monitor.history import History, Query
 from taskapp.processes import Program, Supervisor, free_port
 from tests.support import Process, clean_environment, eventually, processes_of
 
@@ -124,6 +127,7 @@ def up(tmp_path: Path) -> Iterator[Process]:
     (tmp_path / "pyproject.toml").touch()
     environment = clean_environment(
         TASKAPP_DATA_DIR=str(tmp_path / "data"), TASKAPP_INCLUDE="shop", TASKAPP_CANARY_SECONDS="1",
+        TASKAPP_HISTORY="true",
         PYTHONPATH=os.pathsep.join([str(Path.cwd()), str(tmp_path)]),
     )  # fmt: skip
     argv = [
@@ -140,11 +144,33 @@ def price(environment: dict[str, str]) -> str:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.strip()
 
 
+def written(history: History, task_type: str) -> list[Finished]:
+    try:
+        return history.search(Query(type=task_type)).tasks
+    except (HistoryEmpty, HistoryAway):
+        return []
+
+
+def test_up_says_at_once_that_history_cannot_be_kept(tmp_path: Path) -> None:
+    environment = clean_environment(TASKAPP_DATA_DIR=str(tmp_path), TASKAPP_HISTORY_URL="oracle://host/x")
+    argv = [sys.executable, "-m", "taskapp", "up"]
+
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 1
+    assert "'oracle' is no database that is known here" in done.stderr
+    assert done.stdout == ""
+    assert processes_of(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_up_runs_everything_restarts_the_dead_reloads_and_stops_clean(up: Process, tmp_path: Path) -> None:
     eventually(lambda: "node-1   | " in up.output() and " ready." in up.output(), within_seconds=40)
     assert price(up.env) == "1"
     eventually(lambda: "taskapp.canary" in up.output() and "succeeded" in up.output(), within_seconds=30)
+
+    history = History(f"sqlite:///{tmp_path}/data/history.sqlite")
+    eventually(lambda: written(history, "shop.price"), within_seconds=30)
 
     beat = next(p for p in psutil.Process(up.pid).children() if "beat" in p.cmdline())
     beat.kill()

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric as Family
 
 from taskapp.broker.dead_letters import REASONS
+from taskapp.broker.finished import Waiting as Finished
 from taskapp.broker.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.broker.totals import Spread, Totals
 from taskapp.monitor.depth import declared_depths
@@ -158,6 +159,13 @@ def test_beats_are_told_by_what_is_late() -> None:
     assert page.value("taskapp_schedules", state="active") == 3
     assert page.value("taskapp_beat_lateness_seconds") == 1.5
     assert page.value("taskapp_beat_last_tick_timestamp_seconds") == 0
+
+
+def test_what_waits_for_the_history_is_told() -> None:
+    page = Page(finished=Finished(7, 3, 2, 61.5))
+
+    names = ("waiting", "oldest_seconds", "dropped_total", "aside_total")
+    assert [page.value(f"taskapp_history_{name}") for name in names] == [7, 61.5, 3, 2]
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ def test_the_stream_is_bounded_and_what_falls_off_is_counted(redis_server: Redis
 
     waiting = finished.waiting()
 
+    assert 0 <= waiting.oldest_seconds <= 20
     assert 1_000 <= waiting.records <= 1_200
     assert waiting.records + waiting.dropped == 5_000
     assert finished.oldest(1, 10)[0].finished.id == f"task-{waiting.dropped}"
