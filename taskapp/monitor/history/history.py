@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Select, delete, func, insert, inspect, select
 from sqlalchemy.dialects.mysql import insert as insert_mysql
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
@@ -22,17 +22,16 @@ from taskapp.monitor.history.database import engine_for, mapped, shown
 from taskapp.monitor.history.search import (
     Cursor,
     Page,
-    Part,
     Query,
     conditions,
-    has_text,
-    last_looked_at,
+    cut,
     merged,
     newest_first,
     of_states,
     page_of,
 )
 from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
+from taskapp.monitor.history.texts import page_with_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -119,7 +118,7 @@ class History:
     def search(self, query: Query, limit: int = 50, after: str | None = None) -> Page:
         """Return the next ``limit`` tasks that ``query`` asks for behind the place ``after``, at most 1,000.
 
-        With a text, a page may be short, or empty, and not be the last: see ``TEXT_LOOKED_AT``.
+        With a text, a page may be short, or empty, and not be the last: it looks at some tasks, for half a second.
 
         Raises:
             UnknownState, BadCursor: ``query`` or ``after`` cannot be meant.
@@ -128,10 +127,12 @@ class History:
         where = conditions(query)
         if after is not None:
             where.append(Cursor.of(after).behind)
-        states = of_states(query)
+        parts = [[*where, *state] for state in of_states(query)]
         with self._connected() as connection:
-            parts = [_part(connection, query, [*where, *state], limit, len(states)) for state in states]
-        return merged(parts, limit)
+            tasks_of = partial(_tasks, connection)
+            if query.text:
+                return page_with_text(partial(_keys, connection), tasks_of, query, parts, limit)
+            return cut(merged(tasks_of(page_of(query, part, limit)) for part in parts), limit)
 
     def get(self, task_id: str) -> list[Finished]:
         """Return all that is known of a task, the last end first: one that was replayed has several."""
@@ -170,18 +171,12 @@ class History:
         return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
-def _part(
-    connection: Connection, query: Query, where: list[ColumnElement[bool]], limit: int, parts: int
-) -> Part:  # fmt: skip
-    looked_to = None
-    if query.text:
-        last = connection.execute(last_looked_at(query, where, parts)).first()
-        if last is not None:
-            looked_to = Cursor(*last)
-            where.append(looked_to.not_behind)
-        where.append(has_text(query.text))
-    found = connection.execute(page_of(query, where, limit)).mappings()
-    return Part([_finished(row) for row in found], looked_to)
+def _tasks(connection: Connection, selected: Select[Any]) -> list[Finished]:
+    return [_finished(row) for row in connection.execute(selected).mappings()]
+
+
+def _keys(connection: Connection, selected: Select[Any]) -> list[Cursor]:
+    return [Cursor(*row) for row in connection.execute(selected)]
 
 
 def _finished(row: Mapping[Any, Any]) -> Finished:

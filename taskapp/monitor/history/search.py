@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,17 +14,7 @@ from taskapp.monitor.history.tables import tasks
 
 SHOWN = [column for column in tasks.c if column.name != "traceback"]
 """What a page shows of a task."""
-TEXT_LOOKED_AT = 25_000
-"""Texts have no index: so many tasks are looked at for one page, the newest first."""
 CELERYS = {"success": "succeeded", "failure": "failed", "revoked": "cancelled", "rejected": "dead"}
-
-
-class Part(NamedTuple):
-    """A page of the tasks of one state."""
-
-    tasks: list[Finished]
-    looked_to: Cursor | None
-    """The last task that was looked at for a text; ``None``: the last one there is."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,11 @@ class Cursor(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.finished_us}-{self.id}"
+
+    @classmethod
+    def at(cls, task: Finished) -> Cursor:
+        """Return the place of ``task``."""
+        return cls(task.finished_us, task.id)
 
     @property
     def behind(self) -> ColumnElement[bool]:
@@ -131,10 +126,10 @@ def page_of(query: Query, where: Sequence[ColumnElement[bool]], limit: int) -> S
     return _by_index(query, select(*SHOWN).where(*where).order_by(*newest_first()).limit(limit + 1))
 
 
-def last_looked_at(query: Query, where: Sequence[ColumnElement[bool]], parts: int) -> Select[Any]:
-    """Return what selects the key of the last task a search for a text looks at, in one of so many parts."""
+def key_of(query: Query, where: Sequence[ColumnElement[bool]], number: int) -> Select[Any]:
+    """Return what selects the key of the task that is this many in the list; an index has it."""
     key = select(tasks.c.finished_us, tasks.c.id).where(*where)
-    return _by_index(query, key.order_by(*newest_first()).offset(max(TEXT_LOOKED_AT // parts, 2) - 1).limit(1))
+    return _by_index(query, key.order_by(*newest_first()).offset(number - 1).limit(1))
 
 
 def _by_index(query: Query, selected: Select[Any]) -> Select[Any]:
@@ -147,21 +142,14 @@ def _by_index(query: Query, selected: Select[Any]) -> Select[Any]:
     return selected.with_hint(tasks, hint, "mysql").with_hint(tasks, hint, "mariadb")
 
 
-def merged(parts: Sequence[Part], limit: int) -> Page:
-    """Return the newest of all ``parts``, each of which has up to ``limit`` + 1."""
-    horizon = max((part.looked_to for part in parts if part.looked_to is not None), default=None)
-    found = sorted((one for part in parts for one in part.tasks), key=_place, reverse=True)
-    if horizon is not None:
-        # What is behind it, of another state, comes when this one was looked at so far.
-        found = [one for one in found if _place(one) >= horizon]
-    if len(found) > limit:
-        del found[limit:]
-        return Page(found, str(_place(found[-1])))
-    return Page(found, None if horizon is None else str(horizon))
+def merged(parts: Iterable[Sequence[Finished]]) -> list[Finished]:
+    """Return the tasks of all ``parts``, the newest first."""
+    return sorted((one for part in parts for one in part), key=Cursor.at, reverse=True)
 
 
-def _place(one: Finished) -> Cursor:
-    return Cursor(one.finished_us, one.id)
+def cut(found: list[Finished], limit: int) -> Page:
+    """Return the first ``limit`` of ``found``, which has one more if there is a next page."""
+    return Page(found[:limit], str(Cursor.at(found[limit - 1])) if len(found) > limit else None)
 
 
 def newest_first() -> tuple[ColumnElement[Any], ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from taskapp.broker.finished import STATES, Finished
 from taskapp.errors.history import BadCursor, HistoryAway, UnknownState
-from taskapp.monitor.history import History, Query, search
+from taskapp.monitor.history import History, Query, search, texts
 from tests.integration.databases import DATABASES, Database, running
 from tests.support import eventually
 
@@ -100,13 +100,15 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("looked_at", [30, 1_000])
+@pytest.mark.parametrize(("looked_at", "seconds"), [(30, 60.0), (1_000, 60.0), (1_000, 0.0)])
 def test_the_pages_hold_each_task_that_fits_once_and_the_newest_first(
-    history: History, monkeypatch: pytest.MonkeyPatch, looked_at: int
+    history: History, monkeypatch: pytest.MonkeyPatch, looked_at: int, seconds: float
 ) -> None:
     tasks = some(300)
     history.add(tasks)
-    monkeypatch.setattr(search, "TEXT_LOOKED_AT", looked_at)
+    monkeypatch.setattr(texts, "LOOKED_AT_MOST", looked_at)
+    monkeypatch.setattr(texts, "FIRST_STEP", 10)
+    monkeypatch.setattr(texts, "SECONDS_MOST", seconds)
 
     for query in QUERIES:
         expected = sorted(
@@ -115,6 +117,25 @@ def test_the_pages_hold_each_task_that_fits_once_and_the_newest_first(
         )  # fmt: skip
         for limit in (7, 1_000):
             assert [one.id for one in all_pages(history, query, limit)] == expected, query
+
+
+def test_a_text_is_looked_for_in_steps_that_grow_until_time_is_up(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.add(some(300))
+    clock = iter(range(1_000))
+    monkeypatch.setattr(texts, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(texts, "FIRST_STEP", 10)
+
+    # Each step takes a second.
+    monkeypatch.setattr(texts, "SECONDS_MOST", 3.0)
+    page = history.search(Query(text="nowhere"))
+    seen = [one.id for one in history.search(Query(), limit=1_000).tasks]
+
+    assert page.tasks == []
+    # 10, 20 and as many as fit into the second that is left.
+    assert page.next is not None
+    assert seen.index(page.next.partition("-")[2]) + 1 == 10 + 20 + 20
 
 
 def test_what_was_written_is_read_as_it_was(history: History) -> None:
