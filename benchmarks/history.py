@@ -64,6 +64,8 @@ def asked(rows: int) -> list[Asked]:
         Asked("a text that stands in each", Query(text="order")),
         Asked("a text that stands nowhere", Query(text="nowhere at all")),
         Asked("a text that stands nowhere, of a type", Query(text="nowhere at all", type=TYPES[0])),
+        Asked("a text that stands nowhere, of a type of 1 in 150", Query(text="nowhere at all", type=TYPES[-1])),
+        Asked("a text that stands nowhere, of a state of 1 in 50", Query(text="nowhere at all", states=["failed"])),
         Asked(f"a text of one task in {rows:,}", Query(text="order-777777'")),
     ]
 

@@ -148,6 +148,23 @@ OVERVIEW = (
             width=6,
         ),
     )),
+    Row("History", (
+        Panel(
+            "Wait to be written", "Finished tasks; 0 where no history is kept.", "none",
+            ((f"sum({of('taskapp_history_waiting')})", "waiting"),),
+        ),
+        Panel(
+            "Oldest of them", "For how long the first has waited.", "s",
+            ((f"max({of('taskapp_history_oldest_seconds')})", "oldest"),),
+        ),
+        Panel(
+            "Not written", "Too many before anybody wrote them, or set aside as they are unreadable, a second.", "ops",
+            (
+                (f"sum({per_second('taskapp_history_dropped_total')})", "too many"),
+                (f"sum({per_second('taskapp_history_aside_total')})", "set aside"),
+            ),
+        ),
+    )),
 )  # fmt: skip
 
 TASKS = (
