@@ -75,6 +75,14 @@ def beat_thaws(shop: Deployment) -> None:
     os.kill(shop["beat"].pid, signal.SIGCONT)
 
 
+def the_writer_of_the_history_is_killed(shop: Deployment) -> None:
+    shop["history"].kill()
+
+
+def it_writes_again(shop: Deployment) -> None:
+    shop.history()
+
+
 def the_only_schedule_is_paused(beats: Deployment) -> None:
     beats.taskapp("schedules", "pause", "canary")
 
@@ -182,6 +190,9 @@ FAULTS = (
         nobody_looks_for_what_is_due, somebody_looks,
     ),
     Fault("taskapp-shop", (("TaskappBeatLate", {}),), beat_freezes, beat_thaws),
+    Fault(
+        "taskapp-shop", (("TaskappHistoryBehind", {}),), the_writer_of_the_history_is_killed, it_writes_again,
+    ),
     Fault("taskapp-beats", (("TaskappBeatSilent", {}),), the_only_schedule_is_paused, it_is_resumed),
     Fault(
         "taskapp-beats", (("TaskappSchedulesBroken", {}),), a_schedule_is_overwritten, it_is_removed,

@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.alerts.faults import FAULTS, Fault, Labels
-from tests.alerts.watched import Deployment
+from tests.alerts.watched import TELLS, Deployment
 from tests.alerts.watchers import Alertmanager, MailSink, Prometheus, Told, Webhook, missing_programs
 from tests.support import RedisServer, eventually
 from tests.unit.test_alerts import ALERTS
@@ -147,9 +147,10 @@ class Story:
 
     def _start_nodes(self) -> None:
         shop, beats = self.deployments["taskapp-shop"], self.deployments["taskapp-beats"]
-        shop.worker("main", "critical,high,default,low")
+        shop.worker("main", "critical,high,default,low", **TELLS)
         shop.worker("bulk", "bulk", TASKAPP_ASYNC_SLOTS="1")
         shop.beat()
+        shop.history()
         beats.worker("main", "critical")
         beats.worker("second", "default")
         beats.beat()

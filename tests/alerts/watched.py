@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port
 
+TELLS = {"TASKAPP_HISTORY": "true"}
 QUEUES = "critical,high,default,low,bulk,later"
 
 
@@ -42,6 +43,10 @@ class Deployment:
     def beat(self) -> None:
         self._run("beat", "celery", "-A", "taskapp", "beat")
 
+    def history(self) -> None:
+        """Start what writes the history of the nodes that tell of what they finish."""
+        self._run("history", "taskapp", "history", "run", **TELLS)
+
     def submit(self, code: str) -> None:
         """Run ``code`` as a web process would, with ``app`` and ``mended`` at hand."""
         lines = ("from taskapp.celery import app", "from tests.alerts import tasks", f"mended = {str(self.mended)!r}")
@@ -62,7 +67,7 @@ class Deployment:
         """Return when the exporter answers and every worker takes tasks."""
         eventually(self._answers, 60)
         for name, process in self._processes.items():
-            if name not in ("exporter", "beat"):
+            if name not in ("exporter", "beat", "history"):
                 eventually(lambda process=process: " ready." in process.output(), 60)
 
     def close(self) -> None:
