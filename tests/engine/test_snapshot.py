@@ -241,7 +241,7 @@ def test_a_thousand_nodes_that_come_and_go_leave_nothing_behind(make_bench: Call
 
     def series() -> set[tuple[str, tuple[tuple[str, str], ...]]]:
         snapshot = read_snapshot(bench.link, "", QUEUES)
-        read = Read(snapshot, read_totals(bench.link, ""), None, {})
+        read = Read(snapshot, read_totals(bench.link, ""), info={})
         return {
             (sample.name, tuple(sorted(sample.labels.items())))
             for family in families(read, {}, QUEUES)
