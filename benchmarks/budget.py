@@ -30,6 +30,10 @@ COLD = (
     "full queue cost more than ten times that, in Celery's request and event classes, kombu's hub and ours; and what "
     "else the machine does comes on top"
 )
+COUNTED = (
+    "the worker also counts what became of each run, how long it waited and took, some 18 µs that the budget was set "
+    "without; in return whoever watches costs it nothing"
+)
 DELAY = (
     "beside the round trip, which a client without a framework pays, too (its line below), a task has Celery's "
     "headers, its signals and an AsyncResult"
@@ -37,7 +41,7 @@ DELAY = (
 BULK = "each task has an id of its own, an AsyncResult and, with events on, a task-sent event"
 
 GOALS = (
-    Goal("worker, CPU per task", "drain", "worker_us", 100, "µs", obstacle=COLD),
+    Goal("worker, CPU per task", "drain", "worker_us", 100, "µs", obstacle=COUNTED),
     Goal("`delay()`, CPU of the client", "submit", "client_us", 90, "µs", {"how": "one by one"}, obstacle=DELAY),
     Goal("in bulk, CPU of the client per task", "submit", "client_us", 20, "µs", {"how": "bulk"}, obstacle=BULK),
     Goal("waiting for an idle worker, p50", "latency", "start_p50_ms", 1, "ms", digits=1, obstacle=COLD),
