@@ -107,7 +107,7 @@ class DeadLetters:
         Raises:
             NotSettled: The server refused a part of it; the rest may have been done, and will be tried again.
         """
-        counted = ("K", *step_of(settlement.run)) if settlement.run is not None else ()
+        counted = step_of(settlement.run) if settlement.run is not None else ()
         steps = ("U", f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:

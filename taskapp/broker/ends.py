@@ -98,7 +98,7 @@ class Ends:
                 for tag, (steps, run) in settled.items():
                     args += ("T", tag, *steps)
                     if run is not None:
-                        args += ("K", *step_of(run))
+                        args += step_of(run)
                 self._tell("settle", tuple(args), partial(self._after_settling, settled))
 
     def flush_stragglers(self) -> None:

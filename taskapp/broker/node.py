@@ -24,7 +24,6 @@ from taskapp.broker.heartbeat import Heartbeat, named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
 from taskapp.broker.settlement import Settlement
-from taskapp.broker.totals import CountedRun
 from taskapp.broker.watch import Watch
 from taskapp.redis import Keys, Link, NotSent
 
@@ -243,24 +242,20 @@ class Node:
 
         Put off until ``ends.flush`` on the thread that calls it, to be carried out with others.
         """
-        if settlement is None:
-            self._finish(tag, ())
-        else:
-            self._finish(tag, settlement.steps(), settlement.run)
+        self._finish(tag, settlement)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
         """Move a claimed message to the dead letters, otherwise as ``settle`` does."""
-        burial = ("D", reason, detail[:2_000])
-        if settlement is None:
-            self._finish(tag, burial)
-        else:
-            self._finish(tag, (*settlement.steps(), *burial), settlement.run)
+        self._finish(tag, settlement, "D", reason, detail[:2_000])
 
-    def _finish(self, tag: str, steps: Sequence[Any], run: CountedRun | None = None) -> None:
+    def _finish(self, tag: str, settlement: Settlement | None, *burial: str) -> None:
         if self.held.pop(tag, None) is None:
             log_stale((tag.encode(errors="surrogateescape"),))
             return
-        self.ends.add(tag, steps, run)
+        if settlement is None:
+            self.ends.add(tag, burial)
+        else:
+            self.ends.add(tag, (*settlement.steps(), *burial), settlement.run)
 
     def _look(self) -> bool:
         self.ends.flush_stragglers()

@@ -42,8 +42,8 @@ class CountedRun(NamedTuple):
     """How long it waited to start; ``None``: the same."""
 
 
-def step_of(run: CountedRun) -> tuple[str, str, str, int, str, int]:
-    """Return ``run`` in the words of the scripts: with the buckets of its times, and these in us."""
+def step_of(run: CountedRun) -> tuple[str | int, ...]:
+    """Return the step of the script ``settle`` that counts ``run``: with the buckets of its times, and these in us."""
     task, what, run_seconds, wait_seconds = run
     run_le, run_us, wait_le, wait_us = "", 0, "", 0
     if run_seconds is not None:
@@ -52,12 +52,12 @@ def step_of(run: CountedRun) -> tuple[str, str, str, int, str, int]:
     if wait_seconds is not None:
         wait_seconds = min(max(wait_seconds, 0.0), LONGEST_SECONDS)
         wait_le, wait_us = _WAIT_NAMES[bisect_left(WAIT_BUCKETS_SECONDS, wait_seconds)], int(wait_seconds * 1e6)
-    return task, what, run_le, run_us, wait_le, wait_us
+    return "K", task, what, run_le, run_us, wait_le, wait_us
 
 
 def as_text(run: CountedRun) -> bytes:
     """Return ``run`` as ``note.lua`` reads it."""
-    return BAR.join(map(str, step_of(run))).encode(errors="replace")
+    return BAR.join(map(str, step_of(run)[1:])).encode(errors="replace")
 
 
 @dataclass

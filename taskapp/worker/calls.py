@@ -99,6 +99,7 @@ class Call:
         self._pool.leave(self)
 
     # --- what differs -----------------------------------------------------------------------------
+    # Not abstract: what runs in a child has none of these, its own pool starts it, interrupts it and ends it.
 
     def start(self) -> None:
         """Let it run."""

@@ -54,6 +54,8 @@ CALLS: dict[str, type[Call]] = {ASYNC: OnLoop, THREAD: OnThread, PROCESS: InChil
 class TaskPool(_BasePool):
     """Runs each task on a slot of its type's kind. Everything but the runs happens on the loop's thread."""
 
+    # Wide, because it answers to three: Celery's pool (`on_…`, `terminate_job`, `grow`, `shrink`), the engine's slots
+    # (`kinds` to `wanted`) and its own calls, which share the state of both.
     signal_safe = False
     body_can_be_buffer = True
     limit: int

@@ -170,14 +170,13 @@ class Request(_Stock):
         self.seen = Seen(value, runtime)
         # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
         task_ready(self, successful=_keeps_successes(self._app))
-        if self._task.acks_late and not self.acknowledged:
-            if self._is_claimed():
-                self.acknowledged = True
-                self._carry_out(FINISHED, settlement)
-            else:
-                self.acknowledge()
-                self._count_acknowledged()
+        is_due = self._task.acks_late and not self.acknowledged
+        if is_due and self._is_claimed():
+            self.acknowledged = True
+            self._carry_out(FINISHED, settlement)
         else:
+            if is_due:
+                self.acknowledge()
             self._count_acknowledged()
         if wants_task_events(self._eventer):
             self.send_event("task-succeeded", result=value, runtime=runtime)

@@ -59,8 +59,8 @@ class Database(ABC):
             return bool(self.greets(connection))
         return False
 
-    def greets(self, connection: socket.socket) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def greets(self, connection: socket.socket) -> bytes: ...
 
     def kill(self) -> None:
         self.process.kill()
