@@ -49,6 +49,7 @@ KEYS: dict[str, str] = {
     # one a schedule
     "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/known.py
     "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first
+    "schedule_open": "<P>taskapp:schedule:<X>:open",  # sorted set: <due ms>:<id> of an unfinished tick -> sent at
     # one a tick, on brokers that are not the engine's
     "tick": "<P>taskapp:tick:<X>",  # hash: copy, run, ended
     # one a node

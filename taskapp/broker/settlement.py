@@ -6,6 +6,7 @@ claim still holds, or nothing of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,8 @@ FOLLOW_UPS_MOST = 100_000
 SCHEDULE_HEADER = "taskapp_schedule"
 """In the headers of a tick: which schedule it belongs to."""
 
+DUE_HEADER = "taskapp_due_at"
+"""In the headers of a tick: when it was due, Unix seconds."""
 
 COPY_HEADER = "taskapp_copy"
 """In the headers of a tick on a broker that is not the engine's: which publication of it this is."""
@@ -67,11 +70,35 @@ class Event(NamedTuple):
     body: bytes
 
 
+class TickName(NamedTuple):
+    """Which tick of which schedule."""
+
+    schedule: str
+    id: str
+    """Of its task."""
+    due_ms: int
+
+
+def tick_of(headers: Mapping[str, Any]) -> TickName | None:
+    """Return the tick that the headers of a task name; ``None``: none, or nothing that can be one.
+
+    Anybody can write such headers. Whether the schedule has sent that tick is known to its server, which looks.
+    """
+    schedule, identity, due_at = headers.get(SCHEDULE_HEADER), headers.get("id"), headers.get(DUE_HEADER)
+    if not isinstance(schedule, str) or not isinstance(identity, str):
+        return None
+    try:
+        return TickName(schedule.encode().decode(), identity.encode().decode(), round(due_at * 1_000))  # type: ignore[operator]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 class EndOfTick(NamedTuple):
     """What became of the run of a schedule."""
 
     schedule: str
     id: str
+    due_ms: int
     state: str
     """``SUCCESS``, ``FAILURE``, ``REVOKED``, ``REJECTED``, ``IGNORED``; ``STARTED`` of one acknowledged early."""
     took_ms: int

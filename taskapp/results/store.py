@@ -12,7 +12,7 @@ from celery.worker import state as worker_state
 from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-from taskapp.broker.settlement import COPY_HEADER, SCHEDULE_HEADER, Chord, ChordPart, EndOfTick
+from taskapp.broker.settlement import COPY_HEADER, Chord, ChordPart, EndOfTick, TickName, tick_of
 from taskapp.redis import Keys, Link
 from taskapp.results.outage import SERVER_GONE, Outage
 
@@ -78,8 +78,7 @@ class CountedPart(NamedTuple):
 class TickRun(NamedTuple):
     """One run of a tick whose message is not the engine's."""
 
-    schedule: str
-    id: str
+    tick: TickName
     copy: str
     """Which publication of the tick; a message published again has another."""
     number: int
@@ -90,16 +89,16 @@ class EndOfRun(NamedTuple):
     """How such a run ended."""
 
     run: TickRun
-    tick: EndOfTick
+    end: EndOfTick
 
 
 def tick_run_of(headers: Mapping[str, Any]) -> TickRun | None:
     """Return the run of the tick that a task's ``headers`` describe; ``None``: it is no tick."""
-    schedule = headers.get(SCHEDULE_HEADER)
-    if schedule is None:
+    tick = tick_of(headers)
+    if tick is None:
         return None
-    retries, replaced = headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
-    return TickRun(schedule, headers["id"], headers.get(COPY_HEADER) or "", replaced * 1_000_000 + retries)
+    retries, replaced, copy = headers.get("retries"), headers.get("replaced_task_nesting"), headers.get(COPY_HEADER)
+    return TickRun(tick, copy if isinstance(copy, str) else "", (replaced or 0) * 1_000_000 + (retries or 0))
 
 
 def fence_of(request: Any, task_id: str, *, with_lease: bool) -> Fence:
@@ -184,15 +183,16 @@ class Store:
             is_again: Whether the broker may have given out this very message before.
             retry_seconds: How long to wait for the server.
         """
-        asked = (run.id, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
+        asked = (*run.tick, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
         attempt = lambda: self._beside.run("run_tick", self._prefix, 0, *asked)  # noqa: E731
-        return str(self._insist(f"task {run.id} of schedule {run.schedule!r}", attempt, retry_seconds).decode())
+        doing = f"task {run.tick.id} of schedule {run.tick.schedule!r}"
+        return str(self._insist(doing, attempt, retry_seconds).decode())
 
     def end_tick(self, end: EndOfRun, *, retry_seconds: float) -> None:
         """Let a schedule know how a run of it ended, if that run is the one that counts."""
-        told = (*end.tick, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
+        told = (*end.end, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
         attempt = lambda: self._beside.run("end_tick", self._prefix, 0, *told)  # noqa: E731
-        self._insist(f"schedule {end.run.schedule!r}", attempt, retry_seconds)
+        self._insist(f"schedule {end.end.schedule!r}", attempt, retry_seconds)
 
     # --- chords; errors and patience as with ``write`` ---------------------------------------------
 

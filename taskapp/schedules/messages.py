@@ -10,14 +10,11 @@ from typing import Any
 
 from taskapp.broker.bulk import holding
 from taskapp.broker.delivery import Message
-from taskapp.broker.settlement import SCHEDULE_HEADER
+from taskapp.broker.settlement import DUE_HEADER, SCHEDULE_HEADER
 from taskapp.broker.transport import is_over_redis
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.outbox import Unconnected, entries_of
 from taskapp.schedules.schedule import Schedule
-
-DUE_HEADER = "taskapp_due_at"
-"""In the headers of a tick: when it was due, Unix seconds."""
 
 
 def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> list[Message]:

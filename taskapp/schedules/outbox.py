@@ -21,7 +21,7 @@ from kombu.utils.json import dumps, loads
 
 from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import SENT_AT_HEADER
-from taskapp.broker.settlement import COPY_HEADER, Settlement, collecting, settling
+from taskapp.broker.settlement import COPY_HEADER, Settlement, TickName, collecting, settling, tick_of
 from taskapp.client.message import new_id
 from taskapp.client.postings import Posting
 from taskapp.errors.schedules import BrokerAway, RefusedByBroker
@@ -97,18 +97,18 @@ class Outbox:
             self._link.command("LREM", self._key, -1, entry)
 
     def _refuse(self, entry: bytes, error: Exception) -> None:
-        schedule, identity = _names_in(entry)
+        tick = _tick_in(entry)
+        schedule, identity, due_ms = tick or ("", "", 0)
         problem = f"{type(error).__name__}: {error}"[:1_000]
         logger.error("a tick of schedule %r cannot be published and goes to the dead letters: %s", schedule, problem)
-        self._link.run("refuse_tick", self._prefix, 0, OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity)
+        self._link.run("refuse_tick", self._prefix, 0, OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity, due_ms)
 
 
-def _names_in(entry: bytes) -> tuple[str, str]:
+def _tick_in(entry: bytes) -> TickName | None:
     try:
-        said = json.loads(entry)
-        return str(said["schedule"]), str(said["id"])
-    except (ValueError, KeyError, TypeError):
-        return "", ""
+        return tick_of(loads(entry)["task"]["options"]["headers"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 # --- entries ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import native_thread
 from taskapp.broker.message_format import Unreadable, read_headers
 from taskapp.broker.options import Buried
-from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, settling
+from taskapp.broker.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.broker.totals import CountedRun
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
@@ -107,8 +107,8 @@ def _text(error: Exception) -> str:
 
 
 def _end_of_tick(headers: Mapping[str, Any]) -> EndOfTick | None:
-    schedule = headers.get(SCHEDULE_HEADER)
-    return EndOfTick(schedule, headers["id"], "FAILURE", 0) if isinstance(schedule, str) else None
+    tick = tick_of(headers)
+    return EndOfTick(*tick, "FAILURE", 0) if tick is not None else None
 
 
 def _read(letter: DeadLetter | None) -> tuple[dict[str, Any], Mapping[str, Any] | None]:

@@ -24,7 +24,7 @@ from celery.worker.state import task_ready
 from kombu.utils.objects import cached_property
 
 from taskapp.broker.received import Received
-from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling
+from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling, tick_of
 from taskapp.broker.totals import CountedRun
 from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
@@ -311,8 +311,8 @@ class Request(_Stock):
         """Note what others are to hear of the task's end, unless it goes on, as a retry or a replacement."""
         if settlement.messages and any(message.id == self.id for message in settlement.messages):
             return
-        if SCHEDULE_HEADER in self._request_dict:
-            settlement.tick = EndOfTick(self._request_dict[SCHEDULE_HEADER], self.id, fate.state, self._took_ms())
+        if SCHEDULE_HEADER in self._request_dict and (tick := tick_of(self._request_dict)) is not None:
+            settlement.tick = EndOfTick(*tick, fate.state, self._took_ms())
         if fate.state != "STARTED":
             settlement.end = settlement.end or end_of_request(self, fate.state)
 

@@ -46,17 +46,18 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
         if answer == "run" and not runner.task.acks_late:
             # It is acknowledged: nobody will say more of it.
             started = Settlement()
-            started.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, "STARTED", 0)))
+            started.elsewhere.append(EndOfRun(run, EndOfTick(*run.tick, "STARTED", 0)))
             backend.store_elsewhere(started, retry_seconds=backend.result_retry_seconds)
     except SERVER_GONE as error:
-        logger.error("whether a tick of schedule %r has run cannot be found out: %s", run.schedule, error)
+        logger.error("whether a tick of schedule %r has run cannot be found out: %s", run.tick.schedule, error)
         return rejected(error, requeue=True)
     if answer == "run":
         return None
     logger.info(
-        "task %s of schedule %r is dropped: %s", run.id, run.schedule, WHY[answer], extra={"action": "tick_repeat"}
-    )
-    return _dropped(run.id)
+        "task %s of schedule %r is dropped: %s", run.tick.id, run.tick.schedule, WHY[answer],
+        extra={"action": "tick_repeat"},
+    )  # fmt: skip
+    return _dropped(run.tick.id)
 
 
 def tell_end(
@@ -68,7 +69,7 @@ def tell_end(
         then()
         return
     settlement = Settlement()
-    settlement.elsewhere.append(EndOfRun(run, EndOfTick(run.schedule, run.id, state, took_ms)))
+    settlement.elsewhere.append(EndOfRun(run, EndOfTick(*run.tick, state, took_ms)))
     backend.later.put(Ended(settlement, then, lambda _: then()))
 
 

@@ -442,12 +442,21 @@ def schedule_days() -> Any:
 # --- how its runs end ----------------------------------------------------------------------------------
 
 
+def due_ms_of(site: Site, tick: str, name: str = "job") -> int:
+    return next(round(each.due_at * 1_000) for each in site.schedules.ticks(name) if each.id == tick)
+
+
 def ended(site: Site, tick: str, state: str = "SUCCESS") -> None:
-    """Let a node run what is queued first, and tell that the run ended so."""
+    """Let a node run what is queued first, and tell that the run of ``tick`` ended so."""
+    tell(site, EndOfTick("job", tick, due_ms_of(site, tick), state, 7))
+
+
+def tell(site: Site, end: EndOfTick) -> None:
+    """Let a node run what is queued first; it names ``end`` as the tick that ended."""
     node = site.bench.node()
     [claimed] = node.take(1, ["q1"])
     settlement = Settlement()
-    settlement.tick = EndOfTick("job", tick, state, 7)
+    settlement.tick = end
     node.settle(claimed.tag, settlement)
     node.done()
 
@@ -509,6 +518,130 @@ def test_a_schedule_that_fails_again_and_again_pauses(site: Site) -> None:
     assert (known.state, known.paused) == ("paused", "failed 2 times in a row")
     site.schedules.resume("job")
     assert site.schedules.get("job").failures == 0
+
+
+def named(site: Site, what: str) -> tuple[str, int]:
+    """Return id and due time that the headers of a task may name and that are no unfinished tick of ``job``."""
+    running = site.schedules.get("job").unfinished
+    if what == "an id of its own":
+        return "elsewhere", due_ms_of(site, running)
+    if what == "the id of a tick with another due time":
+        return running, due_ms_of(site, running) + 1
+    if what == "a tick to come":
+        due_ms = round((site.schedules.get("job").due_at or 0) * 1_000) + 3_600_000
+        return tick_id("job", due_ms), due_ms
+    if what == "a tick of another schedule":
+        other = site.schedules.ticks("other")[0]
+        return other.id, round(other.due_at * 1_000)
+    waiting = next(tick for tick in site.schedules.ticks("job") if tick.state == what)
+    return waiting.id, round(waiting.due_at * 1_000)
+
+
+@pytest.mark.parametrize("state", ["FAILURE", "SUCCESS"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "an id of its own",
+        "the id of a tick with another due time",
+        "a tick to come",
+        "a tick of another schedule",
+        "WAITING",
+        "SKIPPED",
+    ],
+)
+def test_what_a_schedule_has_not_sent_changes_nothing_of_it(what: str, state: str, site: Site) -> None:
+    leader = site.beat()
+    site.add(pause_after_failures=1, overlap="queue")
+    site.add("other", when=Interval(0.2), max_runs=1)
+    turn(leader, until=lambda: site.schedules.get("job").skipped and site.schedules.ticks("other"))
+    site.schedules.pause("job")
+    site.schedules.link.command("HDEL", site.schedules.keys("schedule", "job"), "paused")
+    before = site.schedules.get("job"), site.schedules.ticks("job")
+
+    tell(site, EndOfTick("job", *named(site, what), state, 7))
+
+    assert (site.schedules.get("job"), site.schedules.ticks("job")) == before
+
+
+def test_every_tick_under_way_counts_however_many_there_are(site: Site) -> None:
+    site.add(when=Interval(3_600.0), pause_after_failures=RUNS_KEPT + 5)
+    sent = site.schedules.backfill("job", 0.0, (RUNS_KEPT + 5) * 3_600.0)
+
+    for due_at, identity in sent[:-1]:
+        tell(site, EndOfTick("job", identity, round(due_at * 1_000), "FAILURE", 7))
+    assert site.schedules.get("job").failures == RUNS_KEPT + 4
+    due_at, identity = sent[-1]
+    tell(site, EndOfTick("job", identity, round(due_at * 1_000), "FAILURE", 7))
+
+    assert site.schedules.get("job").paused == f"failed {RUNS_KEPT + 5} times in a row"
+    assert site.schedules.link.command("EXISTS", site.schedules.keys("schedule_open", "job")) == 0
+
+
+def test_a_tick_that_is_replayed_does_not_fail_twice_and_may_come_through(site: Site) -> None:
+    site.add(when=Interval(3_600.0), pause_after_failures=2)
+    [(due_at, identity)] = site.schedules.backfill("job", 0.0, 3_600.0)
+    tell(site, EndOfTick("job", identity, round(due_at * 1_000), "FAILURE", 7))
+
+    for state, failures in (("FAILURE", 1), ("SUCCESS", 0)):
+        site.bench.push("q1", identity)
+        tell(site, EndOfTick("job", identity, round(due_at * 1_000), state, 7))
+        assert site.schedules.get("job").failures == failures
+        assert site.schedules.ticks("job")[0].state == state
+
+
+def test_a_tick_queued_by_an_older_release_counts_as_long_as_it_is_shown(site: Site) -> None:
+    site.add(when=Interval(3_600.0), pause_after_failures=1)
+    site.schedules.run_now("job")
+    site.schedules.link.command("DEL", site.schedules.keys("schedule_open", "job"))
+
+    ended(site, site.schedules.ticks("job")[0].id, "FAILURE")
+
+    assert site.schedules.get("job").state == "paused"
+
+
+def test_ticks_that_never_end_are_forgotten_in_the_end(site: Site) -> None:
+    site.add(when=Interval(3_600.0))
+    key = site.schedules.keys("schedule_open", "job")
+    site.bench.client.zadd(key, {f"{number}:lost": number for number in range(20_000)})
+
+    site.schedules.run_now("job")
+
+    assert site.bench.client.zcard(key) == 20_000
+    assert site.bench.client.zscore(key, "0:lost") is None
+
+
+@pytest.mark.parametrize("schedule", ["job", "none of that name"])
+def test_what_no_schedule_has_sent_takes_no_ticks_place_on_another_broker(schedule: str, site: Site) -> None:
+    site.add(when=Interval(3_600.0))
+    due_ms = round((site.schedules.get("job").due_at or 0) * 1_000)
+    link, prefix, identity = site.schedules.link, site.schedules.prefix, tick_id("job", due_ms)
+    forged = (schedule, identity, due_ms)
+    assert link.run("run_tick", prefix, 0, *forged, "forged", 0, 0, 60) == b"run"
+    assert link.run("end_tick", prefix, 0, *forged, "FAILURE", 7, "forged", 0, 60) == 0
+
+    site.bench.client.zadd(site.schedules.keys("schedule_open", "job"), {f"{due_ms}:{identity}": 1})
+    asked = ("job", identity, due_ms)
+
+    assert link.run("run_tick", prefix, 0, *asked, "one", 0, 0, 60) == b"run"
+    assert link.run("run_tick", prefix, 0, *asked, "another", 0, 0, 60) == b"running"
+    assert link.run("end_tick", prefix, 0, *asked, "SUCCESS", 7, "one", 0, 60) == 1
+    assert link.run("run_tick", prefix, 0, *asked, "another", 0, 0, 60) == b"ended"
+
+
+def test_copies_of_a_tick_are_told_apart_after_its_schedule_was_removed(site: Site) -> None:
+    site.add(when=Interval(3_600.0))
+    site.schedules.run_now("job")
+    [tick] = site.schedules.ticks("job")
+    asked = ("job", tick.id, round(tick.due_at * 1_000))
+
+    site.schedules.remove("job")
+
+    link, prefix, key = site.schedules.link, site.schedules.prefix, site.schedules.keys("schedule_open", "job")
+    assert site.bench.client.ttl(key) > 0
+    assert link.run("run_tick", prefix, 0, *asked, "one", 0, 0, 60) == b"run"
+    assert link.run("run_tick", prefix, 0, *asked, "another", 0, 0, 60) == b"running"
+    site.add(when=Interval(3_600.0))
+    assert site.bench.client.ttl(key) == -1
 
 
 def test_a_schedule_ends_after_its_runs_and_keeps_the_last_of_them(site: Site) -> None:

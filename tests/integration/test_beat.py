@@ -15,7 +15,7 @@ from celery import Celery
 
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.times import Interval, Once
+from taskapp.schedules.times import Interval, Once, tick_id
 from tests.support import Process, RedisServer, clean_environment, eventually
 
 TIMED = "tests.integration.timed"
@@ -121,6 +121,27 @@ def test_a_schedule_hears_how_its_run_ended(
 
     eventually(lambda: states(schedules, "job") - {"QUEUED"} == {state})
     assert schedules.get("job").unfinished == ""
+
+
+def test_failing_tasks_that_name_a_schedule_in_their_headers_do_not_pause_it(
+    worker: Callable[..., Process], schedules: Schedules, app: Celery
+) -> None:
+    worker(TASKAPP_INCLUDE=TIMED, TASKAPP_PARKED_SECONDS="1", TASKAPP_LEASE_SECONDS="1")
+    schedules.add(Schedule("job", f"{TIMED}.note", Interval(3_600.0), args=("x",), pause_after_failures=1))
+    due_at = schedules.get("job").due_at
+    assert due_at is not None
+    headers = {"taskapp_schedule": "job", "taskapp_due_at": due_at}
+    to_come = tick_id("job", round(due_at * 1_000))
+
+    forged = [
+        app.send_task(f"{TIMED}.{task}", headers=headers | more, task_id=identity)
+        for task in ("try_again", "hang", "hang_in_child", "nobody_has_it")
+        for identity, more in ((None, {}), (f"{task}-late", {"taskapp_due_at": "now"}))
+    ]
+    forged.append(app.send_task(f"{TIMED}.try_again", headers=headers, task_id=to_come))
+
+    eventually(lambda: {result.state for result in forged} == {"FAILURE"})
+    assert (schedules.get("job").state, schedules.get("job").failures, schedules.ticks("job")) == ("active", 0, [])
 
 
 def test_a_run_that_expired_or_was_revoked_has_ended(

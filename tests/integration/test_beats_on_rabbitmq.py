@@ -19,7 +19,7 @@ from redis.connection import Connection
 from taskapp.redis import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.times import Interval, Once
+from taskapp.schedules.times import Interval, Once, tick_id
 from tests.integration import rabbitmq
 from tests.integration.rabbitmq import RabbitMQ
 from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
@@ -65,7 +65,10 @@ class Site:
 
     def command(self, *argv: str) -> str:
         """Run ``taskapp schedules …``; return what it prints."""
-        command = [sys.executable, "-m", "taskapp", "schedules", *argv]
+        return self.python("-m", "taskapp", "schedules", *argv)
+
+    def python(self, *argv: str) -> str:
+        command = [sys.executable, *argv]
         environment = self._environment(self.directory)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         return done.stdout if done.returncode == 0 else done.stderr
@@ -281,6 +284,25 @@ def test_a_schedule_hears_how_its_run_ended(
     assert took_seconds is not None
     assert took_seconds >= (0.5 if task == "hang" else 0.0)
     assert state in site.command("show", "job")
+
+
+def test_what_only_names_a_schedule_neither_pauses_it_nor_takes_the_place_of_its_ticks(
+    site: Site, schedules: Schedules
+) -> None:
+    schedules.add(Schedule("job", f"{TICKING}.mark", Interval(3_600.0), pause_after_failures=1))
+    due_at = schedules.get("job").due_at
+    assert due_at is not None
+    site.worker()
+    headers = {"taskapp_schedule": "job", "taskapp_due_at": due_at}
+    code = f"from taskapp.celery import app; app.send_task({TICKING + '.fail'!r}, task_id=%r, headers={headers!r})"
+
+    for identity in ("elsewhere", tick_id("job", round(due_at * 1_000))):
+        site.python("-c", code % identity)
+        key = f"celery-task-meta-{identity}"
+        eventually(lambda key=key: '"FAILURE"' in (site.redis.client.get(key) or ""))
+
+    assert (schedules.get("job").state, schedules.get("job").failures) == ("active", 0)
+    assert site.redis.client.keys("taskapp:tick:*") == []
 
 
 def test_a_run_that_expired_has_ended(site: Site, schedules: Schedules) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import threading
 from collections.abc import Sequence
@@ -13,7 +14,17 @@ import pytest
 
 from taskapp.broker import settlement as settlements
 from taskapp.broker.delivery import Message
-from taskapp.broker.settlement import Chord, ChordPart, Event, Result, Settlement, collecting, current, settling
+from taskapp.broker.settlement import (
+    Chord,
+    ChordPart,
+    Event,
+    Result,
+    Settlement,
+    collecting,
+    current,
+    settling,
+    tick_of,
+)
 from taskapp.errors import TooManyFollowUps
 
 
@@ -164,3 +175,22 @@ def test_there_is_an_end_to_follow_ups(monkeypatch):
     with pytest.raises(TooManyFollowUps):
         run.add(message("c"))
     assert len(run.messages) == 2
+
+
+@pytest.mark.parametrize("schedule", [None, 1, [], {}, True, b"job", "\ud800"])
+def test_headers_that_name_no_schedule_are_those_of_no_tick(schedule: object):
+    assert tick_of({"id": "a", "taskapp_schedule": schedule, "taskapp_due_at": 1.0}) is None
+
+
+@pytest.mark.parametrize("due_at", [None, "1", [], {}, math.nan, math.inf, b"1"])
+def test_headers_without_a_due_time_are_those_of_no_tick(due_at: object):
+    assert tick_of({"id": "a", "taskapp_schedule": "job", "taskapp_due_at": due_at}) is None
+
+
+@pytest.mark.parametrize("identity", [None, 1, [], "\ud800"])
+def test_headers_without_an_id_are_those_of_no_tick(identity: object):
+    assert tick_of({"id": identity, "taskapp_schedule": "job", "taskapp_due_at": 1.0}) is None
+
+
+def test_the_headers_of_a_tick_name_it():
+    assert tick_of({"id": "a", "taskapp_schedule": "job", "taskapp_due_at": 1.5}) == ("job", "a", 1_500)

@@ -273,40 +273,78 @@ local function tell_leader(name)
   redis.call('LTRIM', key_schedules_wake(), 0, 0)
 end
 
--- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses.
-local function end_tick(name, id, state, took)
-  local key, runs = key_schedule(name), key_schedule_runs(name)
-  local known = redis.call('HMGET', key, 'revision', 'unfinished', 'waiting', 'pause_after', 'paused')
-  if not known[1] then return end
-  local ticks = redis.call('LRANGE', runs, 0, -1)
-  for position, text in ipairs(ticks) do
+-- The ticks a schedule has sent and not heard the end of. Many more may be under way than the last few that are shown.
+-- Bounded, because some never end: the ones a broker expired, or somebody purged.
+local OPEN_MOST = 20000
+local function open_tick(name, id, due)
+  local key = key_schedule_open(name)
+  redis.call('ZADD', key, WALL, due .. ':' .. id)
+  local surplus = redis.call('ZCARD', key) - OPEN_MOST
+  if surplus > 0 then redis.call('ZREMRANGEBYRANK', key, 0, surplus - 1) end
+end
+
+-- Any task can name a schedule in its headers. Answers whether the schedule has sent a tick with this id and due time and
+-- not heard its end; then that tick as it is shown, by position, if it still is.
+local function find_tick(name, id, due)
+  local is_open = redis.call('ZSCORE', key_schedule_open(name), due .. ':' .. id) ~= false
+  local shown = {}
+  for position, text in ipairs(redis.call('LRANGE', key_schedule_runs(name), 0, -1)) do
     local tick = cjson.decode(text)
-    if tick.id == id or (tick.id == known[3] and known[2] == id) then
-      if tick.id == id then
-        tick.state, tick.ended, tick.took = state, WALL, tonumber(took)
-      else
-        tick.state, tick.sent = 'QUEUED', WALL
-      end
-      redis.call('LSET', runs, position - 1, cjson.encode(tick))
+    if tick.id == id and tick.due == tonumber(due) and tick.state ~= 'SKIPPED' and tick.state ~= 'WAITING' then
+      shown[position - 1] = tick
+      is_open = is_open or tick.state == 'QUEUED'
     end
   end
+  return is_open, shown
+end
+
+local function show_tick(name, position, tick) redis.call('LSET', key_schedule_runs(name), position, cjson.encode(tick)) end
+
+local function queue_waiting_tick(name, id)
+  local key = key_schedule(name)
+  local waiting = redis.call('HMGET', key, 'waiting_queue', 'waiting_priority', 'waiting_message')
+  redis.call('HDEL', key, 'waiting', 'waiting_queue', 'waiting_priority', 'waiting_message')
+  for position, text in ipairs(redis.call('LRANGE', key_schedule_runs(name), 0, -1)) do
+    local tick = cjson.decode(text)
+    if tick.id == id and tick.state == 'WAITING' then
+      tick.state, tick.sent = 'QUEUED', WALL
+      show_tick(name, position - 1, tick)
+      open_tick(name, id, string.format('%.0f', tick.due))
+    end
+  end
+  put_behind(waiting[1], tonumber(waiting[2]), waiting[3])
+  wake(waiting[1])
+  redis.call('HSET', key, 'unfinished', id, 'unfinished_at', NOW)
+  redis.call('HINCRBY', key, 'runs', 1)
+end
+
+-- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses. Says whether it is a tick of
+-- that schedule; the end of anything else changes nothing.
+local function end_tick(name, id, due, state, took)
+  local key = key_schedule(name)
+  local known = redis.call('HMGET', key, 'revision', 'unfinished', 'waiting', 'pause_after', 'paused')
+  if not known[1] then return false end
+  local is_open, shown = find_tick(name, id, due)
+  if not is_open and next(shown) == nil then return false end
+  redis.call('ZREM', key_schedule_open(name), due .. ':' .. id)
+  for position, tick in pairs(shown) do
+    tick.state, tick.ended, tick.took = state, WALL, tonumber(took)
+    show_tick(name, position, tick)
+  end
+  -- A letter that was replayed has failed already.
   if state == 'SUCCESS' then
     redis.call('HDEL', key, 'failures')
-  elseif state == 'FAILURE' and redis.call('HINCRBY', key, 'failures', 1) == tonumber(known[4] or 0) and not known[5] then
+  elseif state == 'FAILURE' and is_open
+    and redis.call('HINCRBY', key, 'failures', 1) == tonumber(known[4] or 0) and not known[5] then
     redis.call('HSET', key, 'paused', 'failed ' .. known[4] .. ' times in a row')
     redis.call('ZREM', key_schedules_due(), name)
     note_state(name)
   end
-  if known[2] ~= id then return end
-  redis.call('HDEL', key, 'unfinished', 'unfinished_at')
-  if known[3] then
-    local waiting = redis.call('HMGET', key, 'waiting_queue', 'waiting_priority', 'waiting_message')
-    redis.call('HDEL', key, 'waiting', 'waiting_queue', 'waiting_priority', 'waiting_message')
-    put_behind(waiting[1], tonumber(waiting[2]), waiting[3])
-    wake(waiting[1])
-    redis.call('HSET', key, 'unfinished', known[3], 'unfinished_at', NOW)
-    redis.call('HINCRBY', key, 'runs', 1)
+  if known[2] == id then
+    redis.call('HDEL', key, 'unfinished', 'unfinished_at')
+    if known[3] then queue_waiting_tick(name, known[3]) end
   end
+  return true
 end
 
 local function expire(key, seconds)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- The broker refused what lies in the outbox: 3 its queue, 4 the entry, 5 why, 6 how many dead letters are kept,
--- 7 schedule ('' the entry cannot be read), 8 id of the task.
--- Keeps: the entry goes to the dead letters, byte for byte; its schedule is set aside until somebody mends it.
+-- 7 schedule ('' the entry cannot be read), 8 id of the task, 9 due (ms).
+-- Keeps: the entry goes to the dead letters, byte for byte; the schedule that sent it is set aside until somebody mends
+-- it.
 if redis.call('LREM', ready_key(ARGV[3], 0), -1, ARGV[4]) == 0 then return 0 end
 bury(ARGV[3], 0, ARGV[4], 'rejected', '', ARGV[5], tonumber(ARGV[6]))
-if ARGV[7] == '' or redis.call('EXISTS', key_schedule(ARGV[7])) == 0 then return 1 end
-end_tick(ARGV[7], ARGV[8], 'REJECTED', 0)
+if ARGV[7] == '' or not end_tick(ARGV[7], ARGV[8], ARGV[9], 'REJECTED', 0) then return 1 end
 redis.call('HSET', key_schedule(ARGV[7]), 'broken', ARGV[5])
 redis.call('ZREM', key_schedules_due(), ARGV[7])
 tell_leader(ARGV[7])

@@ -13,6 +13,7 @@ if ARGV[7] ~= '=' then redis.call('HSET', key, 'due', ARGV[7]) end
 redis.call('HDEL', key, 'broken')
 if ARGV[11] ~= '' then redis.call('HSET', key, 'paused', ARGV[11]) end
 redis.call('ZADD', key_schedules(), 0, name)
+redis.call('PERSIST', key_schedule_open(name))
 redis.call(ARGV[9] == 'config' and 'SADD' or 'SREM', key_schedules_config(), name)
 local due = redis.call('HGET', key, 'due') or ''
 if due == '' or known[2] or ARGV[11] ~= '' then

@@ -9,7 +9,7 @@
 --   'E', channel, event                                                 news of a follow-up
 --   'D', reason, error                                                  the message goes to the dead letters
 --   'B', reason, error                                                  the same, and the letter is untold
---   'S', schedule, id, state, ms it took                                a tick has ended
+--   'S', schedule, id, due (ms), state, ms it took                      a tick has ended, if it is one of that schedule
 --   'K', task type, what, le of run ('' none), us, le of wait, us       the run is counted
 --   'H', most entries, record                                           the task has ended for good: told to its stream
 -- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
@@ -17,7 +17,7 @@
 -- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased = key_leased(epoch)
-local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 5, K = 7, H = 3}
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, H = 3}
 
 local function finish(tag, i, last)
   local woken
@@ -44,7 +44,7 @@ local function finish(tag, i, last)
     elseif step == 'K' then
       count_run(queue_of_tag(tag), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
     elseif step == 'S' then
-      end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+      end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
     elseif step == 'H' then
       tell_finished(ARGV[i + 1], ARGV[i + 2])
     elseif step == 'D' or step == 'B' then

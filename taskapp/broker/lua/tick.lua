@@ -47,6 +47,7 @@ local function send(name, key, i, overlap, limit)
   end
   queue_tick(ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4])
   redis.call('HSET', key, 'unfinished', tick.id, 'unfinished_at', NOW)
+  open_tick(name, tick.id, ARGV[i])
   note(name, tick)
   return true, runs and overlap == 'cancel' and known[1] or nil
 end
