@@ -200,3 +200,9 @@ def check_interrupted() -> None:
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
+
+
+def sleep_unless_interrupted(seconds: float) -> None:
+    """Wait for ``seconds``, or raise the ``KeyboardInterrupt`` that ``check_interrupted`` would."""
+    if _interrupted.wait(seconds):
+        raise KeyboardInterrupt

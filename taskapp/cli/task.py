@@ -16,6 +16,7 @@ from taskapp.broker.notes import Line, Progress
 from taskapp.cli.plain import plain
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
+from taskapp.processes import stop_on_signals
 from taskapp.settings import get_settings
 
 COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.DEAD: "red", State.RUNNING: "cyan"}
@@ -57,6 +58,8 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
 
     Kept is what a task logs through logging or prints, at the level its node logs at (-l INFO) or above.
     """
+    if follow:
+        stop_on_signals()
     with _reaching():
         shown = 0
         for line in follow_log(task_id) if follow else log_lines(task_id):

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from taskapp.monitor.rates import Look
 from taskapp.monitor.top import screen
+from taskapp.processes import sleep_unless_interrupted, stop_on_signals
 
 
 @click.command()
@@ -22,10 +23,11 @@ from taskapp.monitor.top import screen
 def top(*, every_seconds: float, once: bool) -> None:
     """Show queues, nodes, rates, and slow and failing task types until Ctrl-C."""
     console = Console()
+    stop_on_signals()
     try:
         if once or not console.is_terminal:
             before = look()
-            time.sleep(every_seconds)
+            sleep_unless_interrupted(every_seconds)
             console.print(screen(before, look()))
             return
         _show_live(console, every_seconds)
@@ -38,7 +40,7 @@ def _show_live(console: Console, every_seconds: float) -> None:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(screen(before, now), refresh=True)
-            time.sleep(every_seconds)
+            sleep_unless_interrupted(every_seconds)
             try:
                 before, now = now, look()
             except click.ClickException as error:

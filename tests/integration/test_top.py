@@ -94,3 +94,26 @@ def test_on_a_terminal_it_goes_on_while_the_broker_is_away(
 
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
+
+
+def test_a_ctrl_c_that_comes_in_a_finalizer_ends_it(redis_server: RedisServer) -> None:
+    # Python drops what a finalizer raises, and a KeyboardInterrupt is raised wherever the signal comes.
+    script = """if True:
+        import os, signal
+        from taskapp.cli import top as command
+        from taskapp.cli.main import taskapp
+        real_look = command.look
+
+        class Interrupting:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def look():
+            Interrupting()
+            return real_look()
+
+        command.look = look
+        taskapp(["top", "--every", "60"])
+    """
+    with on_terminal([sys.executable, "-c", script], TASKAPP_BROKER_URL=redis_server.url) as (process, _):
+        assert process.wait(timeout=20) == 0

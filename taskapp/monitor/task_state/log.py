@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from celery import states
@@ -13,6 +13,7 @@ from taskapp.broker.notes import LINES_AT_ONCE, Line, Notes
 from taskapp.errors.tasks import NoTaskLogs
 from taskapp.monitor.task_state.outcome import read_outcome
 from taskapp.monitor.task_state.reading import task_state
+from taskapp.processes import check_interrupted, sleep_unless_interrupted
 
 WAIT_SECONDS = 0.5
 LATE_SECONDS = 1.0
@@ -68,6 +69,7 @@ class _Follower:
     def lines(self) -> Iterator[Line]:
         away_since = None
         while True:
+            check_interrupted()
             try:
                 page = self.notes.lines(self._task_id, self._last, wait_seconds=WAIT_SECONDS)
                 is_over = not page and self._has_ended()
@@ -75,7 +77,7 @@ class _Follower:
                 away_since = away_since or monotonic()
                 if monotonic() > away_since + PATIENCE_SECONDS:
                     raise
-                sleep(WAIT_SECONDS)
+                sleep_unless_interrupted(WAIT_SECONDS)
                 continue
             away_since = None
             for line in page:
