@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from kombu import Exchange, Queue
 from taskapp import logs, tracing
 from taskapp.application import Application
 from taskapp.broker.transport import is_over_redis
-from taskapp.devredis import resolve_broker_url
+from taskapp.devredis import own_server, resolve_broker_url
 from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
@@ -86,13 +87,14 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
     over_redis = is_over_redis(broker_url)
     result_url = settings.result_url or (broker_url if over_redis else None)
+    own = own_server(settings) if broker_url else None
     return {
         "broker_url": broker_url,
         "result_backend": result_url,
-        **(_over_redis(settings) if over_redis else _over_rabbitmq(broker_url)),
+        **(_over_redis(settings, own) if over_redis else _over_rabbitmq(broker_url)),
         **_queues(settings),
         **_delivery(settings),
-        **_results(settings),
+        **_results(settings, None if settings.result_url else own),
         **_watching(),
         "imports": (*TASK_TYPES, *settings.include),
         "beat_scheduler": "taskapp.worker."
@@ -105,10 +107,11 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     }
 
 
-def _over_redis(settings: Settings) -> dict[str, Any]:
+def _over_redis(settings: Settings, own: Path | None) -> dict[str, Any]:
     attempt_seconds = _attempt_seconds(settings)
     return {
         "broker_transport_options": {
+            **_login(own),
             "global_keyprefix": settings.key_prefix,
             "master_name": settings.sentinel_master,
             "queue_order": settings.queues,
@@ -213,7 +216,11 @@ def _delivery(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _results(settings: Settings) -> dict[str, Any]:
+def _login(own: Path | None) -> dict[str, str]:
+    return {"own_server": str(own)} if own else {}
+
+
+def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
     return {
         # Results nobody fetches must not fill the server.
         "result_expires": timedelta(seconds=settings.result_expires_seconds),
@@ -222,6 +229,7 @@ def _results(settings: Settings) -> dict[str, Any]:
         "redis_socket_timeout": _attempt_seconds(settings),
         "redis_socket_connect_timeout": _attempt_seconds(settings),
         "result_backend_transport_options": {
+            **_login(own),
             "global_keyprefix": settings.key_prefix,
             "master_name": settings.sentinel_master,
             "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},

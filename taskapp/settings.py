@@ -38,8 +38,9 @@ class Settings(BaseSettings):
     """Where messages are: ``redis://``, ``rediss://``, ``amqp://`` … Empty: a Redis server of our own."""
     result_url: str | None = None
     """Where results are. Empty: the broker, when that is a Redis."""
-    embedded: Literal["auto", "never"] = "auto"
-    """Whether a Redis server of our own may be started when ``broker_url`` is empty. Container images say never."""
+    embedded: Literal["auto", "tcp", "never"] = "auto"
+    """Whether a Redis server of our own may be started when ``broker_url`` is empty: ``auto`` on a Unix socket that
+    only you can reach, ``tcp`` on a port of loopback, ``never`` not at all. Container images say never."""
     data_dir: Path = Field(default_factory=lambda: user_data_path("taskapp", appauthor=False))
     """Where a server of our own keeps its data, and files of tasks by default. One per user."""
     key_prefix: str = ""

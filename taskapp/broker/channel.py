@@ -21,6 +21,7 @@ from taskapp.broker.consumer import Consumer
 from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import Unreadable, pack, shifted, time_of, to_json
 from taskapp.broker.options import Options
+from taskapp.broker.own_server import OwnServerChannel
 from taskapp.broker.process import Process, process_for, role
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Event, Settlement
@@ -384,10 +385,10 @@ class EngineChannel(_Mixin):
             logger.debug("closing a channel of a broken connection: %s", error)
 
 
-class Channel(EngineChannel, _RedisChannel):
+class Channel(EngineChannel, OwnServerChannel, _RedisChannel):
     """A channel to one Redis."""
 
-    from_transport_options = (*_RedisChannel.from_transport_options, *EngineChannel.OPTIONS)
+    from_transport_options = (*_RedisChannel.from_transport_options, *EngineChannel.OPTIONS, "own_server")
 
 
 class SentinelChannel(EngineChannel, _SentinelChannel):

@@ -107,10 +107,11 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
 
     from taskapp.broker.adoption import Place, StockWorkersAlive, adopt
     from taskapp.broker.stock import signs_of_life
+    from taskapp.devredis import own_server
     from taskapp.monitor.deployment import connect, masked, reachable, stock_nodes
 
     app, broker_url = _connected_app(settings)
-    client = connect(broker_url, "TASKAPP_BROKER_URL")
+    client = connect(broker_url, "TASKAPP_BROKER_URL", own_server(settings))
     with reachable(broker_url, "TASKAPP_BROKER_URL"):
         signs = signs_of_life(client, settings.key_prefix, lambda: stock_nodes(app))
     if signs and not (force or dry_run):

@@ -2,11 +2,11 @@
 
 ``resolve_broker_url`` makes the whole decision: the setting, else a server of ours that runs,
 else one started from a ``valkey-server`` or ``redis-server`` on PATH, else from a wheel, else an
-error that lists the ways out. The server outlives whoever started it, listens on loopback only
-and keeps its data in ``<data_dir>/redis``:
+error that lists the ways out. The server outlives whoever started it, listens on a Unix socket that
+only its user can reach (``TASKAPP_EMBEDDED=tcp``: on a port of loopback) and keeps its data in ``<data_dir>/redis``:
 
 - ``server.json`` where and as whom the last server ran; kept after a stop, so that the next one
-  takes the same port and password and clients reconnect. Never believed, always verified.
+  takes the same address and clients reconnect, with its new password. Never believed, always verified.
 - ``server.conf`` what it was started with, ``server.log`` what it said, ``lock`` held while one
   is started or stopped.
 
@@ -16,8 +16,10 @@ Every function takes ``data_dir``, the setting, and finds that folder itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskapp.devredis.home import home_of
 from taskapp.devredis.programs import ways_out
 from taskapp.devredis.server import Server, ensure, running, stop
 from taskapp.errors import BrokerNotFound
@@ -25,7 +27,12 @@ from taskapp.errors import BrokerNotFound
 if TYPE_CHECKING:
     from taskapp.settings import Settings
 
-__all__ = ["Server", "ensure", "resolve_broker_url", "running", "stop"]
+__all__ = ["Server", "ensure", "own_server", "resolve_broker_url", "running", "stop"]
+
+
+def own_server(settings: Settings) -> Path | None:
+    """Return the directory of the server of ours if that is the broker, else None; see ``taskapp.devredis.login``."""
+    return None if settings.broker_url else home_of(settings.data_dir)
 
 
 def resolve_broker_url(settings: Settings, *, may_start: bool, announce: Callable[[str], None]) -> str:
@@ -51,7 +58,7 @@ def resolve_broker_url(settings: Settings, *, may_start: bool, announce: Callabl
         )
     if not may_start:
         raise BrokerNotFound(f"{ways_out()}\n  or run `taskapp up`, which starts one")
-    server = ensure(settings.data_dir)
+    server = ensure(settings.data_dir, over="tcp" if settings.embedded == "tcp" else "socket")
     if server.started_here:
         announce(server.describe())
     return server.url

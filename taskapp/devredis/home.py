@@ -1,8 +1,8 @@
 """The server's own directory: ``server.json``, the lock, and what may go wrong with them.
 
 ``server.json`` says where and as whom the last server ran. It is kept after a stop, so that the
-next server takes the same port and password and clients reconnect. It is never believed: who
-reads it verifies that the server of that run answers.
+next server takes the same address and clients reconnect; the password is a new one each time. It is never
+believed: who reads it verifies that the server of that run answers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from taskapp.errors import EmbeddedServerFailed
 
 Kind = Literal["redis", "valkey"]
+
+HOST = "127.0.0.1"
 
 LONGEST_PATH_BYTES = 1_000
 """The server reports its directory from a buffer of 1,024 bytes."""
@@ -32,7 +35,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    port: int = Field(ge=1, le=65_535)
+    port: int = Field(default=0, ge=0, le=65_535)
+    """On loopback; 0: it listens on ``socket``."""
+    socket: str = ""
+    """The path of a Unix socket; empty: it listens on ``port``."""
     password: str = Field(repr=False, min_length=1, pattern=r"^[\w-]+$")
     kind: Kind
     version: str = Field(pattern=r"^\d+\.\d+")
@@ -41,6 +47,22 @@ class Record(BaseModel):
     """0 while it is being started."""
     run_id: str = ""
     """The server's own random name for its run; empty until it has answered."""
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> Record:
+        if bool(self.port) == bool(self.socket):
+            raise ValueError("a server listens on a port or on a socket")
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where it is, in kombu's words; without the password, see ``taskapp.devredis.login``."""
+        return f"redis+socket://{quote(self.socket)}" if self.socket else f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people and as its command line has it."""
+        return self.socket or f"{HOST}:{self.port}"
 
 
 def home_of(data_dir: Path) -> Path:

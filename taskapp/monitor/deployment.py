@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -16,6 +17,8 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from redis.retry import Retry
 
 from taskapp.broker.stock import bindings, held_messages, signs_of_life
+from taskapp.devredis import own_server
+from taskapp.devredis.login import guarded
 from taskapp.errors import TaskappError
 from taskapp.monitor import deployment_tasks as tasks
 from taskapp.monitor.deployment_checks import CHECKS, Facts, Outcome, Stall, Verdict, fail, judge, ok, warn
@@ -81,8 +84,13 @@ def is_redis(url: str) -> bool:
     return url.partition("://")[0] in REDIS_SCHEMES
 
 
-def connect(url: str, setting: str) -> redis.Redis:
+def connect(url: str, setting: str, own_server: Path | None = None) -> redis.Redis:
     """Return a client of the Redis at ``url`` that returns bytes and waits five seconds at most.
+
+    Args:
+        url: Where it is.
+        setting: What names it.
+        own_server: The directory of the server of ours, if it is that.
 
     Raises:
         ServerUnreachable: It is no URL of a Redis, or one that cannot be read.
@@ -97,6 +105,10 @@ def connect(url: str, setting: str) -> redis.Redis:
             socket_connect_timeout=ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
+        if own_server:
+            pool = client.connection_pool
+            options = guarded({**pool.connection_kwargs, "connection_class": pool.connection_class}, own_server)
+            client = redis.Redis(connection_pool=redis.ConnectionPool(**options))
         client.connection_pool.make_connection()
     except (ValueError, TypeError, RedisError):
         # Not told why: the reason may quote a part of the password.
@@ -211,7 +223,7 @@ def _stalls(client: redis.Redis) -> Iterator[Stall]:
 def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
     """Return what was found about the broker, what waits there, the nodes, and where results are. Never raises."""
     if is_redis(broker_url):
-        findings, client = _examine_server(broker_url, "broker", "TASKAPP_BROKER_URL")
+        findings, client = _examine_server(broker_url, "broker", "TASKAPP_BROKER_URL", own_server(settings))
         if client is not None:
             findings += _named("broker", _examine_tasks(app, settings, client))
     else:
@@ -227,10 +239,12 @@ def _named(server: str, outcomes: Iterator[tuple[str, Outcome]]) -> list[Finding
     return [Finding(server, check, *outcome) for check, outcome in outcomes]
 
 
-def _examine_server(url: str, server: str, setting: str) -> tuple[list[Finding], redis.Redis | None]:
+def _examine_server(
+    url: str, server: str, setting: str, own: Path | None = None
+) -> tuple[list[Finding], redis.Redis | None]:
     """Return what the checks of ``CHECKS`` find on one server, and a client if it can be asked for more."""
     try:
-        client = connect(url, setting)
+        client = connect(url, setting, own)
         with reachable(url, setting):
             try:
                 facts = read_facts(client, url)

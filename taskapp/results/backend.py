@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, partial
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from redis.connection import Connection
 
 from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
+from taskapp.devredis.login import guarded
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.later import Later
@@ -48,6 +50,7 @@ class Results(Chords):
     """
 
     ResultConsumer = ResultConsumer
+    connparams: dict[str, Any]
 
     result_retry_seconds = 300.0
     """How long a result is kept trying to be stored while its server is away; then the error is raised."""
@@ -58,6 +61,8 @@ class Results(Chords):
         super().__init__(*args, **options)
         # A connection that subscribes is read by us, and RESP2 needs no handshake.
         self.connparams["protocol"] = 2
+        if own_server := self._transport_options.get("own_server"):
+            self.connparams = guarded(self.connparams, Path(own_server))
         self.thread_safe = True
         self.store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
         """Writes at once, outside of the steps that settle runs."""
@@ -293,7 +298,8 @@ class Results(Chords):
     def _lies_beside_messages(self) -> bool:
         conf = self.app.conf
         broker_url, options = conf.broker_read_url or conf.broker_url, conf.broker_transport_options or {}
-        if not self.url or broker_url != self.url:
+        # Celery takes "redis+" off the URL of a Unix socket.
+        if not self.url or broker_url.removeprefix("redis+") != self.url.removeprefix("redis+"):
             return False
         if self.url.startswith("sentinel"):
             return bool(options.get("master_name") == self._transport_options.get("master_name"))

@@ -70,7 +70,7 @@ def test_three_commands_started_at_once_share_one_server_of_their_own(commands: 
     port = start_all(commands)
 
     announced = [line for process in commands.started for line in process.output().splitlines() if "started" in line]
-    assert len([line for line in announced if "on 127.0.0.1:" in line]) == 1, announced
+    assert len([line for line in announced if "server.sock, data in" in line]) == 1, announced
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/workers").status == 200
     assert "redis" in commands.taskapp("redis", "status").stdout
     servers = processes_of(commands.directory / "data")

@@ -7,8 +7,11 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +24,9 @@ from redis.retry import Retry
 
 from taskapp import devredis
 from taskapp.devredis import programs
-from taskapp.devredis.process import find_by_port
+from taskapp.devredis.address import LONGEST_SOCKET_BYTES
+from taskapp.devredis.login import Login, guarded
+from taskapp.devredis.process import find_by_address
 from taskapp.errors import BrokerNotFound, EmbeddedServerFailed
 from taskapp.settings import Settings, load_settings
 from tests.support import clean_environment, eventually
@@ -64,8 +69,31 @@ def no_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "WHEELS", {})
 
 
+@pytest.fixture(params=["socket", "tcp"])
+def over(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def short_data_dir() -> Iterator[Path]:
+    """A data directory whose path leaves room for a socket's name, wherever pytest works."""
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    yield folder / "data"
+    devredis.stop(folder / "data")
+    shutil.rmtree(folder)
+
+
 def client(server: devredis.Server) -> redis.Redis:
-    return redis.Redis.from_url(server.url, decode_responses=True)
+    url = server.url.replace("redis+socket://", "unix://")
+    return redis.Redis.from_url(url, credential_provider=Login(server.directory), decode_responses=True)
+
+
+def password_of(server: devredis.Server) -> str:
+    return json.loads((server.directory / "server.json").read_text())["password"]
+
+
+def port_of(server: devredis.Server) -> int:
+    return urlsplit(server.url).port
 
 
 def put_script(directory: Path, body: str, version: str = "Redis server v=7.2.0 sha=0") -> None:
@@ -122,17 +150,30 @@ def test_a_server_is_started_once_and_found_again(data_dir, each_origin):
     assert f"{started.kind}-server {started.version} ({started.origin})" in started.describe()
 
 
-def test_the_server_is_on_loopback_with_a_password_and_keeps_every_write(data_dir, each_origin):
+def test_the_server_has_a_password_keeps_every_write_and_no_other_user_reaches_it(data_dir, each_origin):
     server = devredis.ensure(data_dir)
 
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(port=urlsplit(server.url).port, retry=Retry(NoBackoff(), 0)).ping()
+        redis.Redis(unix_socket_path=server.address, retry=Retry(NoBackoff(), 0)).ping()
     wanted = {
-        "bind": "127.0.0.1", "protected-mode": "yes", "appendonly": "yes", "appendfsync": "everysec", "save": "",
-        "maxmemory-policy": "noeviction", "daemonize": "no", "unixsocket": "", "dir": str(server.directory),
+        "port": "0", "protected-mode": "yes", "appendonly": "yes", "appendfsync": "everysec", "save": "",
+        "maxmemory-policy": "noeviction", "daemonize": "no", "unixsocket": server.address, "unixsocketperm": "700",
+        "dir": str(server.directory),
     }  # fmt: skip
     # Redis 6.2 answers one name at a time.
     assert {name: client(server).config_get(name).get(name) for name in wanted} == wanted
+    assert stat.S_IMODE(Path(server.address).stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path(server.address).parent.stat().st_mode) == 0o700
+    assert {connection.laddr for connection in psutil.Process(server.pid).net_connections("inet")} == set()
+
+
+def test_a_port_of_loopback_is_had_on_request_with_a_password(data_dir, each_origin):
+    server = devredis.ensure(data_dir, over="tcp")
+
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=port_of(server), retry=Retry(NoBackoff(), 0)).ping()
+    assert client(server).config_get("bind") == {"bind": "127.0.0.1"}
+    assert client(server).config_get("unixsocket") == {"unixsocket": ""}
 
 
 def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
@@ -142,7 +183,7 @@ def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
         server = devredis.ensure(data_dir)
     finally:
         os.umask(before)
-    password = urlsplit(server.url).password
+    password = password_of(server)
 
     assert server.directory.stat().st_mode & 0o777 == 0o700
     holders = [path for path in server.directory.iterdir() if path.is_file() and password in path.read_text()]
@@ -151,33 +192,43 @@ def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
     assert len(password) >= 32
 
 
-def test_data_and_address_survive_a_stop(data_dir, each_origin):
-    first = devredis.ensure(data_dir)
+def test_data_and_address_survive_a_stop_and_the_password_does_not(data_dir, each_origin, over):
+    first = devredis.ensure(data_dir, over=over)
     client(first).rpush("default", *range(1_000))
+    first_password = password_of(first)
 
     assert devredis.stop(data_dir) is True
     assert not is_alive(first)
     assert devredis.running(data_dir) is None
-    second = devredis.ensure(data_dir)
+    second = devredis.ensure(data_dir, over=over)
 
     assert second.started_here
     assert second.pid != first.pid
     assert second.url == first.url
+    assert password_of(second) != first_password
     assert client(second).llen("default") == 1_000
 
 
-def test_after_a_kill_the_next_server_has_the_same_address_and_data(data_dir, each_origin):
-    first = devredis.ensure(data_dir)
+def test_after_a_kill_the_next_server_has_the_same_address_and_data(data_dir, each_origin, over):
+    first = devredis.ensure(data_dir, over=over)
     connected_before = client(first)
     connected_before.set("kept", "yes")
 
     kill(first)
     assert devredis.running(data_dir) is None
-    second = devredis.ensure(data_dir)
+    second = devredis.ensure(data_dir, over=over)
 
     assert second.url == first.url
     assert second.pid != first.pid
-    assert connected_before.get("kept") == "yes"
+    assert connected_before.get("kept") == "yes", "it logs in with the new password"
+
+
+def test_what_runs_is_used_whatever_is_asked_for(data_dir):
+    first = devredis.ensure(data_dir, over="socket")
+
+    assert devredis.ensure(data_dir, over="tcp").url == first.url
+    devredis.stop(data_dir)
+    assert devredis.ensure(data_dir, over="tcp").url.startswith("redis://127.0.0.1:")
 
 
 def test_stopping_where_nothing_runs_is_no_error(data_dir):
@@ -289,13 +340,14 @@ def test_the_server_has_no_file_of_the_starter_and_its_output_ends_with_it(data_
 
 
 @pytest.mark.skipif(not Path("/bin/ps").exists(), reason="no /bin/ps")
-def test_where_there_is_no_proc_the_process_is_known_by_its_port(data_dir):
-    server = devredis.ensure(data_dir)
-    port = urlsplit(server.url).port
+def test_where_there_is_no_proc_the_process_is_known_by_its_address(data_dir, over):
+    server = devredis.ensure(data_dir, over=over)
+    address = server.address if over == "socket" else str(port_of(server))
 
-    assert find_by_port(port) == server.pid
+    assert find_by_address(address) == server.pid
+    assert find_by_address(address[:-1]) == 0
     devredis.stop(data_dir)
-    assert find_by_port(port) == 0
+    assert find_by_address(address) == 0
 
 
 def test_the_server_leaves_no_zombie_with_its_starter(data_dir):
@@ -358,6 +410,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import psutil, redis
 from taskapp import devredis
+from taskapp.devredis.login import Login
 from tests.support import eventually
 
 def servers():
@@ -390,7 +443,7 @@ for round in range(15):
     for starter in starters:
         os.waitpid(starter, 0)
     eventually(lambda: servers() == [server.pid], within_seconds=5)
-    assert redis.Redis.from_url(server.url).incr("rounds") == round + 1
+    assert redis.Redis(unix_socket_path=server.address, credential_provider=Login(home)).incr("rounds") == round + 1
 print("one server")
 """
 
@@ -401,46 +454,153 @@ print("one server")
 
 
 def test_a_silent_stranger_on_the_port_and_a_reused_pid_fool_nobody(data_dir):
-    first = devredis.ensure(data_dir)
+    first = devredis.ensure(data_dir, over="tcp")
     client(first).set("kept", "yes")
     devredis.stop(data_dir)
     edit_record(data_dir, pid=os.getpid())
 
-    with socket.create_server(("127.0.0.1", urlsplit(first.url).port)):
+    with socket.create_server(("127.0.0.1", port_of(first))):
         assert devredis.running(data_dir) is None
         assert devredis.stop(data_dir) is False
-        second = devredis.ensure(data_dir)
+        second = devredis.ensure(data_dir, over="tcp")
 
     assert second.started_here
-    assert urlsplit(second.url).port != urlsplit(first.url).port
-    assert urlsplit(second.url).password != urlsplit(first.url).password, "strangers may have been told the old one"
+    assert port_of(second) != port_of(first)
     assert client(second).get("kept") == "yes"
 
 
-def test_another_server_on_the_port_is_not_taken_for_ours_and_left_alone(data_dir, tmp_path):
+def test_what_a_stranger_on_the_port_was_told_opens_nothing_later(data_dir):
+    first = devredis.ensure(data_dir, over="tcp")
+    devredis.stop(data_dir)
+    told = b""
+    with socket.create_server(("127.0.0.1", port_of(first))) as stranger:
+        stranger.settimeout(20)
+
+        def listen() -> None:
+            nonlocal told
+            caller, _ = stranger.accept()
+            told = caller.recv(4_096)
+            caller.close()
+
+        listening = threading.Thread(target=listen)
+        listening.start()
+        assert devredis.running(data_dir) is None
+        listening.join()
+    second = devredis.ensure(data_dir, over="tcp")
+
+    assert b"AUTH" in told
+    assert port_of(second) == port_of(first)
+    assert password_of(second).encode() not in told
+
+
+def test_another_server_on_the_socket_is_not_taken_for_ours_and_left_alone(data_dir, tmp_path):
     strange = devredis.ensure(tmp_path / "strange")
     try:
         devredis.ensure(data_dir)
         devredis.stop(data_dir)
-        port = urlsplit(strange.url).port
-        edit_record(data_dir, port=port, pid=strange.pid, run_id="0" * 40)
+        edit_record(data_dir, socket=strange.address, pid=strange.pid, run_id="0" * 40)
 
         assert devredis.running(data_dir) is None
-        edit_record(data_dir, password=urlsplit(strange.url).password, pid=0, run_id="")
+        edit_record(data_dir, password=password_of(strange), pid=0, run_id="")
         assert devredis.running(data_dir) is None, "it takes the password, but works in another directory"
         assert devredis.stop(data_dir) is False
         ours = devredis.ensure(data_dir)
 
-        assert urlsplit(ours.url).port != port
+        assert ours.address != strange.address
         assert client(strange).ping()
     finally:
         devredis.stop(tmp_path / "strange")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as somebody else")
+def test_a_process_of_another_user_on_the_socket_is_told_nothing(data_dir):
+    server = devredis.ensure(data_dir)
+    devredis.stop(data_dir)
+    code = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+os.setresuid(65534, 65534, 65534)
+listener.listen()
+print("listens", flush=True)
+told = b""
+for _ in range(2):
+    caller, _ = listener.accept()
+    caller.settimeout(5)
+    told += caller.recv(4_096)
+print(told)
+"""
+    other = start_python(code, server.address)
+    assert other.stdout.readline() == "listens\n"
+
+    assert devredis.running(data_dir) is None
+    options = {"connection_class": redis.UnixDomainSocketConnection, "path": server.address}
+    connecting = redis.Redis(connection_pool=redis.ConnectionPool(**guarded(options, server.directory)))
+    connecting.set_retry(Retry(NoBackoff(), 0))
+    with pytest.raises(redis.ConnectionError, match="a process of user 65534 listens there, not one of yours"):
+        connecting.ping()
+
+    assert other.communicate(timeout=20)[0] == "b''\n"
+
+
+def test_a_path_too_long_for_a_socket_gets_a_private_directory_elsewhere(short_data_dir, monkeypatch):
+    runtime = short_data_dir.parent / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    data_dir = short_data_dir / ("long-" * 30)
+
+    first = devredis.ensure(data_dir)
+    client(first).set("kept", "yes")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    kill(first)
+    second = devredis.ensure(data_dir)
+
+    folder = Path(second.address).parent
+    assert second.address == first.address, "clients find it again"
+    assert folder.parent == runtime
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert client(second).get("kept") == "yes"
+    assert devredis.stop(data_dir)
+    assert not folder.exists()
+
+
+def test_without_a_runtime_directory_it_is_one_for_temporary_files(short_data_dir, monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_data_dir.parent))
+    data_dir = short_data_dir / ("long-" * 30)
+
+    server = devredis.ensure(data_dir)
+
+    assert Path(server.address).parent.parent == short_data_dir.parent
+    assert client(server).ping()
+    devredis.stop(data_dir)
+
+
+def test_a_directory_that_others_can_enter_gets_no_socket(short_data_dir, monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_data_dir.parent))
+    monkeypatch.setattr("taskapp.devredis.address.SHARED", str(short_data_dir.parent))
+    data_dir = short_data_dir / ("long-" * 30)
+    folder = Path(devredis.ensure(data_dir).address).parent
+    devredis.stop(data_dir)
+    folder.mkdir(mode=0o755)
+
+    with pytest.raises(EmbeddedServerFailed) as refused:
+        devredis.ensure(data_dir)
+
+    length = len(str(data_dir / "redis" / "server.sock"))
+    assert f"it has {length} bytes, and a socket's path may have {LONGEST_SOCKET_BYTES}" in str(refused.value)
+    assert f"{str(folder)!r} is not a directory that only user {os.geteuid()} can enter" in str(refused.value)
+    assert str(refused.value).endswith(
+        "set XDG_RUNTIME_DIR to a directory of your own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, "
+        "or TASKAPP_EMBEDDED=tcp"
+    )
+
+
 def test_a_copied_directory_gets_a_server_of_its_own_and_never_ends_that_of_the_original(data_dir, tmp_path):
     original = devredis.ensure(data_dir)
     copy = tmp_path / "copy"
-    shutil.copytree(data_dir, copy)
+    shutil.copytree(data_dir, copy, ignore=shutil.ignore_patterns("server.sock"))
     try:
         assert devredis.running(copy) is None
         assert devredis.stop(copy) is False
@@ -788,6 +948,31 @@ def taskapp_redis(data_dir: Path) -> Callable[..., tuple[int, str, str]]:
     return run
 
 
+def test_start_starts_the_server_and_leaves_it(data_dir, taskapp_redis):
+    started, again = taskapp_redis("start"), taskapp_redis("start")
+
+    server = devredis.running(data_dir)
+    assert (started[0], again[0]) == (0, 0)
+    assert f"({server.origin}) on {data_dir / 'redis' / 'server.sock'}, data in" in started[1]
+    assert again[1] == started[1]
+
+
+def test_start_is_refused_where_it_would_be_of_no_use(data_dir, taskapp_redis):
+    code, _, problems = taskapp_redis("start", TASKAPP_BROKER_URL="redis://elsewhere:6379/0")
+
+    assert code == 2
+    assert "TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours" in problems
+    assert not data_dir.exists()
+
+
+def test_status_says_that_a_port_is_had_from_the_next_start_on(data_dir, taskapp_redis):
+    devredis.ensure(data_dir)
+
+    _, _, problems = taskapp_redis("status", TASKAPP_EMBEDDED="tcp")
+
+    assert problems == "TASKAPP_EMBEDDED=tcp holds from its next start on: `taskapp redis stop` first\n"
+
+
 def test_status_shows_the_server_without_its_password(data_dir, taskapp_redis):
     server = devredis.ensure(data_dir)
 
@@ -795,7 +980,7 @@ def test_status_shows_the_server_without_its_password(data_dir, taskapp_redis):
 
     assert (code, problems) == (0, "")
     assert printed == (
-        f"url      redis://:***@127.0.0.1:{urlsplit(server.url).port}/0\n"
+        f"url      {server.url}\n"
         f"pid      {server.pid}\n"
         f"kind     {server.kind} ({server.origin})\n"
         f"version  {server.version}\n"

@@ -2,20 +2,26 @@ from __future__ import annotations
 
 import codecs
 import os
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Connection
+from pydantic import ValidationError
 
 from taskapp.devredis import Server, resolve_broker_url
+from taskapp.devredis.address import check_peer, uid_of_xucred
+from taskapp.devredis.home import Record
 from taskapp.devredis.process import PORTS, configuration, quoted
 from taskapp.devredis.programs import Program, parse_version, ways_out
 from taskapp.settings import load_settings
 
 SERVER = Server(
-    url="redis://:s3cret@127.0.0.1:21000/0", pid=7, kind="redis", version="7.0.15",
-    data_dir=Path("/srv/it"), started_here=True,
+    url="redis+socket:///srv/it/redis/server.sock", pid=7, kind="redis", version="7.0.15",
+    data_dir=Path("/srv/it"), started_here=True, address="/srv/it/redis/server.sock",
 )  # fmt: skip
 
 
@@ -72,13 +78,50 @@ def test_data_are_opened_by_their_kind_of_server_and_no_older_major_version(kind
     assert program.can_open(kind, version) is may
 
 
-def test_the_announcement_says_what_runs_where_and_how_to_stop_it_without_the_password():
+def test_the_announcement_says_what_runs_where_and_how_to_stop_it():
     assert SERVER.describe() == (
-        "started redis-server 7.0.15 (PATH) on 127.0.0.1:21000, data in '/srv/it/redis'; "
+        "started redis-server 7.0.15 (PATH) on /srv/it/redis/server.sock, data in '/srv/it/redis'; "
         "stop it with `taskapp redis stop`"
     )
-    assert SERVER.masked_url == "redis://:***@127.0.0.1:21000/0"
-    assert "s3cret" not in repr(SERVER) + SERVER.describe() + SERVER.masked_url
+
+
+def record(**address: object) -> Record:
+    return Record(password="s3cret", kind="redis", version="7.0.15", origin="PATH", **address)
+
+
+def test_a_record_says_where_a_server_is_and_its_password_to_nobody_by_accident():
+    over_tcp, over_socket = record(port=21_000), record(socket="/run/user/1 000/zwölf/s.sock")
+
+    assert (over_tcp.url, over_tcp.address) == ("redis://127.0.0.1:21000/0", "127.0.0.1:21000")
+    assert over_socket.url == "redis+socket:///run/user/1%20000/zw%C3%B6lf/s.sock"
+    assert Connection(over_socket.url).hostname == "socket:///run/user/1%20000/zw%C3%B6lf/s.sock"
+    assert "s3cret" not in repr(over_tcp) + over_tcp.url
+
+
+@pytest.mark.parametrize("address", [{}, {"port": 21_000, "socket": "/run/s.sock"}])
+def test_a_record_has_one_address(address):
+    with pytest.raises(ValidationError):
+        record(**address)
+
+
+def test_the_user_behind_a_socket_is_read_as_macos_says_it():
+    version, user, groups = 0, 501, 3
+
+    assert uid_of_xucred(struct.pack("=IIh2x16I", version, user, groups, *range(16))) == 501
+
+
+def test_nothing_is_said_to_a_process_of_another_user(tmp_path, monkeypatch):
+    path = str(tmp_path / "s") if len(str(tmp_path)) < 90 else "/tmp/taskapp-test.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as caller:
+        listener.bind(path)
+        listener.listen()
+        caller.connect(path)
+        check_peer(caller)
+
+        monkeypatch.setattr(os, "geteuid", lambda: 4_711)
+        with pytest.raises(PermissionError, match=r"a process of user \d+ listens there, not one of yours .user 4711"):
+            check_peer(caller)
+    Path(path).unlink()
 
 
 def test_who_has_no_redis_is_told_four_ways_out_and_what_was_passed_over():
@@ -92,13 +135,17 @@ def test_who_has_no_redis_is_told_four_ways_out_and_what_was_passed_over():
     )
 
 
-def test_the_configuration_is_loopback_only_with_a_password_and_every_write_kept():
-    lines = configuration(Path('/home/jo/a "b"'), "pass").decode().splitlines()
+@pytest.mark.parametrize(
+    ("address", "listens"),
+    [({"socket": "/run/s.sock"}, ["port 0", "unixsocketperm 700"]), ({"port": 21_000}, ["bind 127.0.0.1"])],
+)
+def test_the_configuration_is_for_one_user_or_loopback_with_a_password_and_every_write_kept(address, listens):
+    lines = configuration(Path('/home/jo/a "b"'), record(**address)).decode().splitlines()
 
     assert lines == [
-        "bind 127.0.0.1",
+        *listens,
         "protected-mode yes",
-        "requirepass pass",
+        "requirepass s3cret",
         'dir "/home/jo/a \\x22b\\x22"',
         "daemonize no",
         'logfile ""',

@@ -11,6 +11,7 @@ from typing import Any
 from flower import urls
 from tornado.web import TemplateModule, url
 
+from taskapp.monitor.flower.broker import REPLACED
 from taskapp.monitor.flower.handlers import PACKAGE, STATIC, Assets, TabAction, TabData, TabPage
 from taskapp.monitor.flower.source import Source
 from taskapp.monitor.flower.tab import all_tabs
@@ -48,6 +49,16 @@ def install() -> None:
             url(rf"/{tab.name}/data", TabData, about, name=f"tab-{tab.name}-data"),
             url(rf"/{tab.name}/actions/([a-z-]+)", TabAction, about, name=f"tab-{tab.name}-actions"),
         ]
+    urls.handlers[:] = [_replaced(each, source) for each in urls.handlers]
     # Flower's last one takes whatever is left.
     urls.handlers[-1:-1] = ours
     urls.settings["ui_modules"] = {"Template": Template}
+
+
+def _replaced(handler: Any, source: Source) -> Any:
+    """Return what Flower's list has as ``handler``, with our class in place of Flower's if there is one."""
+    if isinstance(handler, url):
+        kind = REPLACED.get(handler.handler_class)
+        return url(handler.regex.pattern, kind, {"source": source}, name=handler.name) if kind else handler
+    kind = REPLACED.get(handler[1])
+    return (handler[0], kind, {"source": source}) if kind else handler

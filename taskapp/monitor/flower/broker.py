@@ -1,0 +1,68 @@
+"""Flower's Broker page and its list of lengths: a Redis is asked over the connections of our app.
+
+Flower connects by itself and knows neither the TLS options of a URL nor a database of a Unix socket, several URLs or
+the login of the server of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from flower.api.tasks import GetQueueLengths
+from flower.views.broker import BrokerView
+
+from taskapp.application import Application
+from taskapp.broker.transport import is_over_redis
+from taskapp.monitor.flower.source import Source
+from taskapp.queues import PRIORITIES
+from taskapp.redis import Keys, all_answered
+
+_Mixin: Any = object
+
+
+def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
+    """Return name and number of ready messages of each of ``queues``, in Flower's words; asks the broker once.
+
+    Raises:
+        As ``app.engine()`` does.
+    """
+    names = list(queues)
+    with app.engine() as engine:
+        keys = Keys(engine.prefix)
+        commands = [("LLEN", keys.ready(name, priority)) for name in names for priority in PRIORITIES]
+        answers = iter(all_answered(engine.link.pipeline(commands)))
+    return [{"name": name, "messages": sum(int(next(answers)) for _ in PRIORITIES)} for name in names]
+
+
+class _RedisBroker:
+    """What Flower asks for queues."""
+
+    def __init__(self, app: Application, source: Source) -> None:
+        self._app, self._source = app, source
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        return await self._source.call(partial(lengths, self._app, names))
+
+
+class _AsksOurApp(_Mixin):
+    def initialize(self, source: Source) -> None:
+        self.source = source
+
+    def get_broker(self) -> Any:
+        if is_over_redis(self.capp.conf.broker_url):
+            return _RedisBroker(self.capp, self.source)
+        return super().get_broker()
+
+
+class BrokerPage(_AsksOurApp, BrokerView):
+    """The page."""
+
+
+class QueueLengths(_AsksOurApp, GetQueueLengths):
+    """The same as JSON."""
+
+
+REPLACED = {BrokerView: BrokerPage, GetQueueLengths: QueueLengths}
+"""Handlers of Flower, and what stands in their places."""
