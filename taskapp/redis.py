@@ -30,7 +30,8 @@ KEYS: dict[str, str] = {
     "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
     "counts": "<P>taskapp:counts",  # hash: what was counted and not kept
     "totals": "<P>taskapp:totals",  # hash: what has happened to tasks since the beginning, see broker/totals.py
-    "total_types": "<P>taskapp:totals:types",  # set: task types that have totals of their own
+    "types": "<P>taskapp:types",  # set: task types a node has announced, ever
+    "total_types": "<P>taskapp:totals:types",  # set: those of them that have totals of their own
     "minute": "<P>taskapp:totals:<X>",  # hash by minute since 1970, wall clock: the same by queue, for two hours
     "nodes": "<P>taskapp:nodes",  # hash: epoch -> JSON, what the node says of itself
     "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message

@@ -17,8 +17,8 @@ LINES_AT_ONCE = 1_000
 REVOKED_MOST = 50_000
 """As many as a node of Celery keeps in mind."""
 
-Step = tuple[Literal["P", "R", "L", "K", "H"], str, bytes]
-"""What is noted, of which task (``K``: queue; ``H``: how many are kept), and what; see ``note.lua``."""
+Step = tuple[Literal["P", "R", "L", "K", "H", "T"], str, bytes]
+"""What is noted, of which task (``K``: queue; ``H``: how many are kept; ``T``: a task type), and what: ``note.lua``."""
 
 
 class Progress(NamedTuple):

@@ -2,7 +2,8 @@
 
 So a count survives whoever looks at it, and several who look see the same. Runs are counted by what
 became of them, with how long they waited and took; a task that is delivered, buried or crashes is
-counted by the script that does it. Task types beyond the first 200 share the label ``other``.
+counted by the script that does it. Task types beyond the first 200, and names of types that no node has announced,
+share the label ``other``.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def step_of(run: CountedRun) -> tuple[str | int, ...]:
 
 def as_text(run: CountedRun) -> bytes:
     """Return ``run`` as ``note.lua`` reads it."""
+    # A name that holds a bar is that of no type.
+    run = run._replace(task=run.task.replace(BAR, " "))
     return BAR.join(map(str, step_of(run)[1:])).encode(errors="replace")
 
 
@@ -97,6 +100,8 @@ def read_totals(link: Link, prefix: str) -> Totals:
     """Return what was counted since the beginning; errors as with ``Link.command``."""
     totals = Totals()
     for (what, *labels), number in _fields(link.command("HGETALL", Keys(prefix)("totals"))):
+        if len(labels) != (1 if what.endswith("_us") else 2):
+            continue  # a release before this one counted by names that hold bars, too
         if what in ("run", "wait"):
             bucket, label = labels
             _spread(totals, what, label).buckets[bucket] += number

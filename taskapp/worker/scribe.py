@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.broker.notes import Notes, Step
+from taskapp.broker.process import role
 from taskapp.broker.settlement import EndOfTask
 from taskapp.broker.totals import CountedRun, as_text
 from taskapp.redis import NotSent, OutcomeUnknown
@@ -62,6 +63,7 @@ class Scribe:
         self._lines: dict[str, deque[bytes]] = {}
         self._line_count = self._dropped = 0
         self._is_idle = True
+        self._has_announced = False
         self._name, self._number = uuid.uuid4().hex, 0
         self._has_nowhere_to_write = False
 
@@ -183,11 +185,16 @@ class Scribe:
             dropped, self._dropped = self._dropped, 0
         if dropped:
             logger.warning("%d log lines of tasks were not kept: too many at once", dropped)
-        steps: list[Step] = [*runs, *ends, *retries]
+        steps: list[Step] = [*(self._types() if runs else ()), *runs, *ends, *retries]
         for task_id, texts in lines.items():
             steps += [("L", task_id, text) for text in texts]
         steps += [("P", task_id, text) for task_id, text in progress.items()]
         return steps
+
+    def _types(self) -> list[Step]:
+        """Return the task types of this node if the server was not told of them yet: runs are counted by these."""
+        was, self._has_announced = self._has_announced, True
+        return [] if was else [("T", name, b"") for name in role.types()]
 
     def _write_all(self, notes: Notes, steps: Sequence[Step], at_once: int = STEPS_AT_ONCE) -> None:
         for start in range(0, len(steps), at_once):
@@ -216,6 +223,8 @@ class Scribe:
             else:
                 if away_since:
                     logger.info("notes on tasks are written again after %.1f s", monotonic() - away_since)
+                    # Perhaps that is another server, or an empty one.
+                    self._has_announced = False
                 return
 
 

@@ -90,6 +90,8 @@ class Engine:
     dead: dict[str, dict[int, Letter]] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
     types: dict[str, frozenset[str]] = field(default_factory=dict)
+    announced: set[str] = field(default_factory=set)
+    """The types that a node has had, ever: only these have totals of their own."""
     fences: dict[str, int] = field(default_factory=dict)
     last_number: Counter[str] = field(default_factory=Counter)
     chords: dict[str, Chord] = field(default_factory=dict)
@@ -152,6 +154,7 @@ class Engine:
     def open(self, epoch: str, types: frozenset[str]) -> None:
         self.leases[epoch] = self.now + LEASE_UNITS
         self.leased[epoch], self.types[epoch] = {}, types
+        self.announced |= types
 
     def claim(
         self, epoch: str, number: int, want: int, queues: Sequence[str], passed_over: set[str], *, from_below: bool
@@ -172,8 +175,11 @@ class Engine:
         return tagged
 
     def _tally(self, what: str, task: str, queue: str) -> None:
-        self.totals[what, task or "other", queue] += 1
+        self.totals[what, self._label(task), queue] += 1
         self.recent[what, queue] += 1
+
+    def _label(self, task: str) -> str:
+        return task if task in self.announced else "other"
 
     def _promote(self, queue: str) -> None:
         due = sorted((at, identity) for identity, (at, _) in self.delayed[queue].items() if at <= self.now)
@@ -231,8 +237,9 @@ class Engine:
 
     def _leave(self, queue: str, leaves: Leaves) -> None:
         self._tally(RUN.what, RUN.task, queue)
-        self.totals["run", RUN_LE, RUN.task] += 1
-        self.totals["run_us", RUN.task] += RUN_US
+        label = self._label(RUN.task)
+        self.totals["run", RUN_LE, label] += 1
+        self.totals["run_us", label] += RUN_US
         self.totals["wait", WAIT_LE, queue] += 1
         self.totals["wait_us", queue] += WAIT_US
         self.recent["waits", queue] += 1

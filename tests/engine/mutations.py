@@ -65,6 +65,7 @@ MUTATIONS = [
     Mutation("closing counts a delivery", "close", "'unstarted'", "'retry'"),
     Mutation("emptying leaves parked messages", "empty", "redis.call('DEL', key_parked_messages(queue, task))", ""),
     Mutation("a node is opened without its types", "open", "'t:' .. ARGV[i], ARGV", "'u:' .. ARGV[i], ARGV"),
+    Mutation("any name is counted by itself", "prelude", "redis.pcall('SISMEMBER', key_types(), task) == 1", "true"),
     Mutation("a push wakes nobody", "push", "wake(queue); last = queue", "last = queue"),
     Mutation("a delayed message is ready at once", "push", "if due > NOW then", "if due > NOW + 1e9 then"),
     Mutation("a message to be buried is gone", "settle", "bury(queue, priority, redis", "tostring(redis"),

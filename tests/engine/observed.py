@@ -90,7 +90,7 @@ class Observer:
             or re.search(r"\}:dead:(?!number|raw|about)", rest)
         ):
             return "zset"
-        if rest in ("taskapp:queues", "taskapp:totals:types"):
+        if rest in ("taskapp:queues", "taskapp:types", "taskapp:totals:types"):
             return "set"
         return "string" if rest.startswith("taskapp:producer:") or rest.endswith(":number") else "hash"
 
@@ -100,9 +100,8 @@ class Observer:
     def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
         """Fail if a key belongs to nothing: what lies there would be lost."""
         known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
-        known |= {
-            self.keys(name) for name in ("leases", "clock", "counts", "queues", "untold", "totals", "total_types")
-        }
+        singles = ("leases", "clock", "counts", "queues", "untold", "totals", "total_types", "types")
+        known |= {self.keys(name) for name in singles}
         known |= {name for name in names if self._is_minute(name)}
         known |= {self.keys(name, queue) for name in (*BY_QUEUE, "dead_number") for queue in QUEUES}
         known |= {self.keys("parked_messages", queue, task) for queue in QUEUES for task in self.tasks}

@@ -158,7 +158,7 @@ def test_a_node_that_cannot_say_what_it_is_keeps_its_lease(bench: Bench) -> None
 def test_runs_are_counted_in_the_step_that_settles_them_and_stale_ones_are_not(each_server: RedisServer) -> None:
     bench = Bench(each_server)
     bench.push("a", "b", "c")
-    first, second = bench.node(), bench.node()
+    first, second = bench.node("shop.mail"), bench.node("shop.mail")
     [a, b, c] = first.take(3)
     run = CountedRun("shop.mail", "completed", 0.003, 0.2)
     for claimed in (a, b):
@@ -191,7 +191,8 @@ def test_runs_are_counted_in_the_step_that_settles_them_and_stale_ones_are_not(e
 
 def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
     runs = [as_text(CountedRun(f"shop.{number}", "completed")) for number in range(250)]
-    steps: list[Step] = [("K", "q1", text) for text in runs]
+    steps: list[Step] = [("T", f"shop.{number}", b"") for number in range(250)]
+    steps += [("K", "q1", text) for text in runs]
     notes = Notes(bench.link, "", 60)
     for _ in range(2):  # the second time it was written before
         notes.write("a scribe", 1, steps, 10)
@@ -201,7 +202,45 @@ def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
     assert tasks["completed", "other", "q1"] == 50
 
 
-@pytest.mark.parametrize("name", ["totals", "total_types", "minute"])
+def test_names_no_node_has_announced_share_a_label_and_take_none_away(bench: Bench) -> None:
+    names = [f"junk{number}" for number in range(300)] + ["\x1f", 'no"such\n{x="1"}', "a\x1fb\x1fc", "", "é" * 100]
+    for name in names:
+        bench.push(name, task=name)
+    plain = bench.node()
+    for claimed in plain.take(len(names)):
+        settlement = leaving()
+        settlement.run = CountedRun(claimed.envelope.task, "failed")
+        plain.settle(claimed.tag, settlement)
+    plain.ends.flush()
+    plain.done()
+    steps: list[Step] = [("K", "q1", as_text(CountedRun(name, "failed"))) for name in names]
+    Notes(bench.link, "", 60).write("a scribe", 1, steps, 10)
+    assert {task for _, task, _ in read_totals(bench.link, "").tasks} == {"other"}
+
+    bench.node("shop.mail")
+    Notes(bench.link, "", 60).write("a scribe", 2, [("T", "shop.pay", b"")], 10)
+    bench.push("a")
+    node = bench.node("shop.mail")
+    node.take()
+    Notes(bench.link, "", 60).write("a scribe", 3, [("K", "q1", as_text(CountedRun("shop.pay", "failed")))], 10)
+
+    tasks = read_totals(bench.link, "").tasks
+    assert tasks["received", "shop.mail", "q1"] == tasks["failed", "shop.pay", "q1"] == 1
+    assert tasks["failed", "other", "q1"] == 2 * len(names)
+
+
+def test_labels_that_junk_took_in_an_older_release_are_free_again(bench: Bench) -> None:
+    bench.client.sadd(bench.keys("total_types"), *(f"junk{number}" for number in range(200)))
+    bench.client.hset(bench.keys("totals"), "received\x1fa\x1fb\x1fq1", 1)
+    bench.push("a")
+
+    node = bench.node("shop.mail")
+    node.take()
+
+    assert read_totals(bench.link, "").tasks == {("received", "shop.mail", "q1"): 1}
+
+
+@pytest.mark.parametrize("name", ["totals", "total_types", "types", "minute"])
 def test_a_key_in_the_place_of_the_totals_stops_no_task(bench: Bench, name: str) -> None:
     minute = int(bench.client.time()[0]) // 60
     for each in (minute, minute + 1):
@@ -229,7 +268,8 @@ def test_a_thousand_nodes_that_come_and_go_leave_nothing_behind(make_bench: Call
             "queues": ["q1"],
             "state": "running",
         }
-        node = TestNode(bench.connect, bench.options, Role(name=about["name"], about=lambda: about))
+        role = Role(name=about["name"], about=lambda: about, types=lambda: {"shop.mail": ""})
+        node = TestNode(bench.connect, bench.options, role)
         bench.push(str(number))
         [claimed] = node.take()
         settlement = leaving()

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from taskapp.broker.process import role
+from taskapp.broker.totals import CountedRun
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.worker.scribe import LINES_MOST, Scribe
 from tests.support import eventually
@@ -87,6 +89,29 @@ def test_a_server_that_is_away_gets_the_same_batch_again(problem: Exception, cap
 
     assert notes.attempts == [1, 1, 1]
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_types_are_announced_before_runs_are_counted_and_again_to_a_server_that_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(role, "types", lambda: {"shop.mail": "thread"})
+    notes = Notes()
+    scribe = Scribe(lambda: notes, 10)  # type: ignore[arg-type,return-value]
+    scribe.progress("a", b"1")
+    assert scribe.flush(5)
+    assert [kind for kind, *_ in notes.all()] == ["P"]
+
+    for _ in range(2):
+        scribe.count("default", CountedRun("shop.mail", "failed"))
+        assert scribe.flush(5)
+    assert [kind for kind, *_ in notes.all()] == ["P", "T", "K", "K"]
+
+    notes.problems.append(NotSent("away"))
+    scribe.progress("a", b"2")
+    assert scribe.flush(5)
+    scribe.count("default", CountedRun("shop.mail", "failed"))
+    assert scribe.flush(5)
+    assert notes.all()[-2][:2] == ("T", "shop.mail")
 
 
 def test_lines_beyond_what_is_kept_meanwhile_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:

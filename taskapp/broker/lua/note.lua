@@ -5,6 +5,7 @@
 --   'L', id, log line           the same
 --   'K', queue, end of a run    counted, as of the step of that name of settle
 --   'H', most, end of a task    told, the same
+--   'T', task type, ''          of this node: has counts of its own from now on
 -- Answers 1, or 0 for a batch that was written before.
 -- Keeps: a batch is written once; what is kept of a task, and of how many tasks lines are kept, is bounded. A full Redis
 -- refuses all of it.
@@ -32,8 +33,11 @@ for i = 7, #ARGV, 3 do
     count_run(id, unpack(parts))
   elseif step == 'H' then
     tell_finished(id, text)
+  elseif step == 'T' then
+    announce(id)
   end
 end
+if ARGV[7] == 'T' then forget_unannounced() end
 
 for id in pairs(logged) do
   if redis.call('MEMORY', 'USAGE', key_task_log(id)) > LOG_BYTES_MOST then

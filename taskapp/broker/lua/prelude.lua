@@ -127,13 +127,22 @@ local function count_run(queue, task, what, run_le, run_us, wait_le, wait_us)
   if wait_le ~= '' then spread(WAITS, queue, wait_le, wait_us) end
 end
 
--- The first task types have totals of their own; the others share some.
+-- Only nodes announce task types: any text can stand in a message.
+local function announce(task) redis.pcall('SADD', key_types(), task) end
+
+-- Take totals of their own from names no node has announced.
+local function forget_unannounced()
+  local names = redis.pcall('SDIFF', key_total_types(), key_types())
+  if not names.err and #names > 0 then redis.pcall('SREM', key_total_types(), unpack(names)) end
+end
+
+-- The first task types that were announced have totals of their own; all other names share some.
 local LABELS = {}
 local function label_of(task)
   if not LABELS[task] then
     -- Never an error here: what is counted goes on whatever lies in the place of the set.
     local known = redis.pcall('SISMEMBER', key_total_types(), task) == 1
-    if not known and task ~= '' then
+    if not known and redis.pcall('SISMEMBER', key_types(), task) == 1 then
       local size = redis.pcall('SCARD', key_total_types())
       known = type(size) == 'number' and size < TYPES_MOST and redis.pcall('SADD', key_total_types(), task) == 1
     end
