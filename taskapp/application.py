@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from time import monotonic, sleep, time
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
 from celery.exceptions import QueueNotFound
@@ -38,6 +39,9 @@ from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
 from taskapp.settings import get_settings
 
+if TYPE_CHECKING:
+    from taskapp.client.signing import Signing
+
 logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "taskapp."
@@ -60,12 +64,15 @@ class Amqp(AMQP):
     @cached_property
     def send_task_message(self) -> Any:
         """What sends one task through kombu; to another broker than Redis, what a run collects waits for its end."""
+        app: Any = self.app
         send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
 
         def send_or_collect(producer: Any, *args: Any, **options: Any) -> Any:
             run = settlement.current()
             if run is not None and not is_over_redis(self.app.conf.broker_url):
                 producer = CollectingProducer(producer, run)
+            if (signing := app.signing) is not None:
+                producer = signing.producer(producer)
             return send(producer, *args, **options)
 
         return send_or_collect
@@ -83,6 +90,8 @@ class Application(Lending):
     def __init__(self, *args: Any, **options: Any) -> None:
         self.sender = Sender(self)
         """What brings tasks to the engine."""
+        self.signing: Signing | None = None
+        """What signs tasks and checks their signatures, once ``setup_security`` was called."""
         super().__init__(*args, **options)
 
     def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
@@ -100,6 +109,27 @@ class Application(Lending):
                 if is_first and self.finalized:
                     self._unusable_for = error
                 raise
+
+    def setup_security(
+        self, allowed_serializers: Any = None, key: str | None = None, key_password: Any = None,
+        cert: str | None = None, store: str | None = None, digest: str | None = None,
+        serializer: str = "json",
+    ) -> Any:  # fmt: skip
+        """Sign tasks and take only signed ones, as Celery does; their headers are signed too, see ``client/signing``.
+
+        Raises:
+            celery.exceptions.ImproperlyConfigured: A ``security_…`` setting is missing, ``task_serializer`` is not
+                ``auth`` or ``accept_content`` not ``["auth"]``, or there is no ``cryptography``.
+        """
+        digest = digest or self.conf.security_digest
+        super().setup_security(allowed_serializers, key, key_password, cert, store, digest, serializer)
+        from taskapp.client.signing import Signing  # only here: it needs ``cryptography``
+
+        conf = self.conf
+        self.signing = Signing(
+            Path(key or conf.security_key), key_password or conf.security_key_password,
+            Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
+        )  # fmt: skip
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task ``name``, as Celery does, after checking what can be checked here.

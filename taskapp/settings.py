@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
     max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
     """The most bytes the arguments of one task may take."""
+    accept_body_signatures: bool = False
+    """Whether nodes of an app that signs also take tasks whose body alone is signed, as stock Celery sends them."""
     task_log_lines: int = Field(default=200, ge=0, le=10_000)
     """How many of the last log lines of each task are kept for ``taskapp task logs``; 0: none."""
     log_format: Literal["text", "json"] = "text"

@@ -162,6 +162,10 @@ class EngineChannel(_Mixin):
             message["body"], message["properties"]["body_encoding"] = super().encode_body(message["body"], "base64")
         return message
 
+    def in_engine_time(self, moment: str) -> str:
+        """Return an ISO time of this machine's by the engine's clock; may ask the server."""
+        return shifted(moment, self._ahead_seconds())
+
     def event_topic(self, exchange: str, routing_key: str) -> str:
         """Return the channel of Redis on which events of ``exchange`` are published."""
         return str(self.global_keyprefix + self._get_publish_topics(exchange, routing_key)[0])
@@ -285,8 +289,10 @@ class EngineChannel(_Mixin):
                 if early_seconds > 0:
                     node.give_back([claimed.tag], delay_seconds=early_seconds)
                     return None
+                message.as_sent["eta"] = eta
                 headers["eta"] = None  # it is due: nobody shall hold it in memory
             if headers.get("expires"):
+                message.as_sent["expires"] = headers["expires"]
                 headers["expires"] = shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
         except (Unreadable, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)

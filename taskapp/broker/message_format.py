@@ -34,6 +34,9 @@ SKEW_SECONDS = 0.5
 SENT_AT_HEADER = "taskapp_sent_at"
 """In the headers of a task: when it was submitted, Unix seconds by the engine's clock."""
 
+SIGNATURE_HEADER = "taskapp_signature"
+"""In the headers of a signed task: who signed, and the signature, both in Base64 with a colon between."""
+
 
 def sent_at_of(headers: Mapping[str, Any]) -> float | None:
     """Return when a task was submitted; ``None``: its message does not say, or no moment."""
@@ -77,10 +80,10 @@ def time_of(headers: dict[str, Any], ahead_seconds: Callable[[], float]) -> int:
     """Return when a task with these headers is due, by the engine's time in ms, and put its expiry into that time.
 
     Args:
-        headers: ``expires`` is changed.
+        headers: ``expires`` is changed, unless they are signed: then it is in the engine's time already.
         ahead_seconds: Says how far the engine's time is ahead of this machine's; may ask the server.
     """
-    if expires := headers.get("expires"):
+    if (expires := headers.get("expires")) and SIGNATURE_HEADER not in headers:
         # The node that claims it turns it into its own time.
         headers["expires"] = shifted(expires, ahead_seconds())
     if eta := headers.get("eta"):

@@ -15,6 +15,10 @@ _Message: Any = Message  # the package has no types
 class Received(_Message):
     """One claimed message."""
 
+    as_sent: dict[str, Any]
+    """Headers that were changed as it was claimed, as they were before."""
+    envelope_names: tuple[str, str]
+    """Id and task type in its envelope; empty where there is none."""
     is_foreign: bool
     """Whether it was written by something else than this package; what it says of itself is to be checked."""
 
@@ -27,6 +31,7 @@ class Received(_Message):
         envelope = claimed.envelope
         payload = unpack(envelope)
         self.is_foreign = envelope.id == ""
+        self.as_sent, self.envelope_names = {}, (envelope.id, envelope.task)
         properties = payload["properties"]
         delivery_info = properties["delivery_info"]
         properties["delivery_tag"], properties["lease"] = claimed.tag, claimed.lease

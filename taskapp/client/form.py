@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from celery import signals
+from kombu import serialization
 
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, time_of
+from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of
 from taskapp.broker.process import Process
 from taskapp.client import message
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
@@ -19,6 +20,8 @@ from taskapp.settings import get_settings
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
 TIMED = ("countdown", "eta", "expires")
+AUTH = "auth"
+"""The serializer of Celery's that signs."""
 _before, _after = signals.before_task_publish, signals.after_task_publish
 
 
@@ -48,6 +51,7 @@ class Form:
         self._is_timed = any(key in options for key in TIMED)
         self._serializer = options.get("serializer") or sending.terms.serializer
         self._compression = options.get("compression") or sending.terms.compression
+        self._signing = sending.app.signing if self._serializer == AUTH else None
         self._is_json = self._serializer == "json" and not self._compression
         self._result = options.get("result_cls") or sending.app.AsyncResult
         self._stencil = Stencil(name, queue, self._headers) if self._is_json and not options.get("headers") else None
@@ -144,10 +148,11 @@ class Form:
         headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
         if _before.receivers:
             embed, arguments = self._announce(args, kwargs, headers, properties)
-        content = self._content(args, kwargs, arguments, embed, headers)
+        headers.pop(SIGNATURE_HEADER, None)  # of the task that sends this one, passed on with its headers
         # Of the times as they were asked for: by this machine's clock, not yet by the engine's.
         event = self._event_of(headers) if sending.events is not None else b""
         due_ms = self._due_ms(headers)
+        content, headers = self._content(args, kwargs, arguments, embed, headers, properties)
         priority = message.priority_of(properties["priority"])
         blob = pack_task(content, headers, priority, properties["correlation_id"], properties["reply_to"], "", queue)
         self._note_call(headers["id"])
@@ -167,13 +172,18 @@ class Form:
             self._sending.app.backend.on_task_call(None, task_id)
 
     def _content(
-        self, args: Any, kwargs: Any, arguments: str, embed: dict[str, Any] | None, headers: dict[str, Any]
-    ) -> tuple[Any, str, str]:
-        """Return the body, its type and its encoding."""
+        self, args: Any, kwargs: Any, arguments: str, embed: dict[str, Any] | None, headers: dict[str, Any],
+        properties: dict[str, Any],
+    ) -> tuple[tuple[Any, str, str], dict[str, Any]]:  # fmt: skip
+        """Return the body, its type and its encoding; and the headers with what they say of it."""
         if self._is_json:
-            return message.body(self._name, arguments, embed), "application/json", "utf-8"
+            return (message.body(self._name, arguments, embed), "application/json", "utf-8"), headers
         whole = args, kwargs, message.linked(embed)
-        return message.serialized(whole, self._serializer, self._compression, headers)
+        content_type, encoding, body = serialization.dumps(whole, self._serializer)
+        packed = message.compressed(body, self._compression, headers)
+        if self._signing is not None:
+            headers = self._signing.signed(headers, properties, content_type, body)
+        return (packed, content_type, encoding), headers
 
     def _announce(
         self, args: Any, kwargs: Any, headers: dict[str, Any], properties: dict[str, Any]

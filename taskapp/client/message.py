@@ -11,7 +11,6 @@ from numbers import Real
 from typing import Any
 
 from celery.utils.saferepr import saferepr
-from kombu import serialization
 from kombu.compression import compress
 from kombu.exceptions import EncodeError
 from kombu.utils.functional import maybe_list
@@ -109,17 +108,11 @@ def linked(embed: dict[str, Any] | None) -> dict[str, Any]:
     return dict(_LINKED_TO_NOTHING) if embed is None else embed
 
 
-def serialized(content: Any, serializer: str | None, compression: str | None, headers: Options) -> tuple[Any, str, str]:
-    """Return a body made by one of kombu's serializers, its type and its encoding; notes a compression in ``headers``.
-
-    Raises:
-        kombu.exceptions.EncodeError: It cannot be.
-    """
-    data: Any
-    content_type, encoding, data = serialization.dumps(content, serializer)
+def compressed(body: Any, compression: str | None, headers: Options) -> Any:
+    """Return ``body`` compressed if that is asked for, and note it in ``headers``."""
     if compression:
-        data, headers["compression"] = compress(data, compression)
-    return data, content_type, encoding
+        body, headers["compression"] = compress(body, compression)
+    return body
 
 
 def headers(name: str, options: Options, origin: str) -> dict[str, Any]:

@@ -39,9 +39,9 @@ class CollectingProducer:
         Raises:
             kombu.exceptions.EncodeError: It holds what the format cannot.
         """
-        content_type, encoding, encoded = dumps(body, serializer=serializer)
-        content = {"content_type": content_type, "content_encoding": encoding}
-        self._settlement.post(Posting(encoded, {**options, **content, "retry": True, "retry_policy": PATIENCE}))
+        if "content_type" not in options:
+            options["content_type"], options["content_encoding"], body = dumps(body, serializer=serializer)
+        self._settlement.post(Posting(body, {**options, "retry": True, "retry_policy": PATIENCE}))
 
 
 def post(app: Any, postings: list[Posting]) -> None:

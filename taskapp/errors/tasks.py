@@ -25,3 +25,7 @@ class NoTaskLogs(TaskappError):
             "log lines of tasks are kept in Redis, and neither tasks nor results use one; "
             "set TASKAPP_RESULT_URL to a Redis, for nodes and here"
         )
+
+
+class MessageRefused(TaskappError):
+    """A message that this node must not run: its content type, or its signature."""

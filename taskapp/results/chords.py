@@ -12,9 +12,10 @@ from typing import Any
 
 from celery import states
 from celery.canvas import maybe_signature
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, SecurityError
 from celery.result import GroupResult, allow_join_result, result_from_tuple
 from celery.utils.functional import _regen  # type: ignore[attr-defined]  # missing in the stubs
+from kombu.serialization import dumps, loads
 
 from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.results.store import ChordSize, CountedPart, Store
@@ -44,15 +45,29 @@ class Chords(_Mixin):
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Begin a chord; Celery sends its header next."""
         chord_id, header = header_result_args
-        about = self.encode({"body": body, "header": self._shape(chord_id, header)})
+        about = self._written(chord_id, {"body": body, "header": self._shape(chord_id, header)})
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
-        chord = Chord(chord_id, 0, _bytes(about), finish, self.chord_expires or 0)
+        chord = Chord(chord_id, 0, about, finish, self.chord_expires or 0)
         if (run := current()) is None:
             self.store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS)
         elif self._lies_beside_messages:
             run.chords.append(chord)
         else:
             run.elsewhere.append(chord)
+
+    def _written(self, chord_id: str, about: dict[str, Any]) -> bytes:
+        """Return what is kept of a chord until its parts are there; signed where tasks are: its body becomes one."""
+        if getattr(self.app, "signing", None) is None:
+            return _bytes(self.encode(about))
+        return _bytes(dumps({"chord": chord_id, **about}, serializer="auth")[2])
+
+    def _read(self, chord_id: str, written: bytes) -> Any:
+        if getattr(self.app, "signing", None) is None:
+            return self.decode(written)
+        known: Any = loads(written, "application/data", "utf-8")
+        if known["chord"] != chord_id:
+            raise SecurityError(f"what is kept of chord {chord_id} was signed for another one")
+        return known
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts a chord waits for, before the last of its header is sent."""
@@ -131,7 +146,7 @@ class Chords(_Mixin):
         if about is None:
             logger.info("chord %s is finished already, or has expired", chord_id)
             return
-        known = self.decode(about)
+        known = self._read(chord_id, about)
         body = maybe_signature(known["body"], app=self.app)
         with collecting():
             run = current()

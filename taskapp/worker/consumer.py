@@ -20,7 +20,10 @@ from redis.exceptions import RedisError
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.broker.received import Received
+from taskapp.broker.settlement import Settlement
+from taskapp.errors.tasks import MessageRefused
 from taskapp.results.later import Ended
+from taskapp.worker.admission import Admission
 from taskapp.worker.buried import backend_of, settle_unreadable
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
@@ -62,10 +65,13 @@ class Consumer(_Stock):
             # Celery publishes every 24 events, the news of eight short tasks; waiting ones go out once a turn anyway.
             self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
         handle = super().create_task_handler(*args, **kwargs)
-        strategies, callbacks = self.strategies, self.on_task_message
+        strategies, callbacks, admission = self.strategies, self.on_task_message, Admission(self.app)
+        taken_at_once = admission.taken_at_once
 
         def on_message(message: Any) -> None:
             try:
+                if message.content_type not in taken_at_once:
+                    admission.check(message)
                 if isinstance(message, Received):
                     if message.is_foreign:
                         Headers.model_validate(message.headers)
@@ -77,7 +83,9 @@ class Consumer(_Stock):
             except (RedisError, OSError, OperationalError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
-                self._bury(message, _problem(error))
+                # Whose id a message bears that nobody vouches for is not known.
+                is_told = self.app.signing is None or not isinstance(error, MessageRefused)
+                self._bury(message, _problem(error), is_told=is_told)
 
         return on_message
 
@@ -194,11 +202,15 @@ class Consumer(_Stock):
         self._give_back_what_waits()
         super().on_close()
 
-    def _bury(self, message: Any, problem: str) -> None:
+    def _bury(self, message: Any, problem: str, *, is_told: bool = True) -> None:
+        """Move a message to the dead letters; the task it says it is fails, if that ``is_told``."""
         problem = problem[:LONGEST_PROBLEM]
+        if _is_command(message):
+            logger.error("a remote-control command cannot be used and is dropped: %s", problem)
+            return
         logger.error("a message cannot be used and goes to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
-            settlement = settle_unreadable(self.app, message, problem)
+            settlement = settle_unreadable(self.app, message, problem) if is_told else Settlement()
             bury = partial(message.channel.bury, message.delivery_tag, "unreadable", problem)
             if settlement.elsewhere:
                 later = backend_of(self.app, message.headers["task"]).later
@@ -232,8 +244,18 @@ def _check_payload(message: Any) -> None:
     raise ValueError("its body is not [args, kwargs, embed]")
 
 
+def _is_command(message: Any) -> bool:
+    """Return whether nobody acknowledges ``message``, nor can reject it: it is no task, but remote control."""
+    if isinstance(message.channel, EngineChannel):
+        return not isinstance(message, Received)
+    tag = (message.delivery_info or {}).get("consumer_tag")
+    return tag in (getattr(message.channel, "no_ack_consumers", None) or ())
+
+
 def _problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"header {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, MessageRefused):
+        return str(error)
     return f"{type(error).__name__}: {error}"

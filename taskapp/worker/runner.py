@@ -45,7 +45,7 @@ from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.encoding import safe_repr
 
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.broker.settlement import collecting
 from taskapp.worker.coroutines import Stopped, run_to_end
 from taskapp.worker.failures import as_failure
@@ -65,7 +65,9 @@ Outcome = tuple[int, Any, float | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
 
 CHEAP = (int, float, bool, type(None))
-KNOWN_HEADERS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression", SENT_AT_HEADER})
+KNOWN_HEADERS = frozenset({
+    *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression", SENT_AT_HEADER, SIGNATURE_HEADER,
+})  # fmt: skip
 
 
 class Awaiting(Protocol):
