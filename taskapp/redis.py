@@ -35,6 +35,9 @@ KEYS: dict[str, str] = {
     "minute": "<P>taskapp:totals:<X>",  # hash by minute since 1970, wall clock: the same by queue, for two hours
     "nodes": "<P>taskapp:nodes",  # hash: epoch -> JSON, what the node says of itself
     "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
+    "parked_sweep": "<P>taskapp:parked_sweep",  # hash: who looks for what was parked too long, until when, how far
+    "living": "<P>taskapp:parked_sweep:nodes",  # set: epochs whose task types it knows
+    "living_types": "<P>taskapp:parked_sweep:types",  # set: t:<task type> that they have
     "untold": "<P>taskapp:untold",  # sorted set: letter -> when a node was told to fail its task
     "schedules": "<P>taskapp:schedules",  # sorted set, all at 0: name
     "schedules_due": "<P>taskapp:schedules:due",  # sorted set: name -> when its next tick is to be sent, wall clock
@@ -55,7 +58,7 @@ KEYS: dict[str, str] = {
     "tick": "<P>taskapp:tick:<X>",  # hash: copy, run, ended
     # one a node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
-    "node": "<P>taskapp:node:<X>",  # hash: fence, t:<task type>
+    "node": "<P>taskapp:node:<X>",  # hash: fence, crowd, t:<task type>
     "revoked": "<P>taskapp:revoked",  # sorted set: id of a task that was revoked -> when
     # one a task, where something is worth it
     "task": "<P>taskapp:task:<X>",  # hash: progress, revoked_at, cancelled_at

@@ -363,7 +363,11 @@ class EngineChannel(_Mixin):
         return sum(length for length in lengths if isinstance(length, int))
 
     def _purge(self, queue: str) -> int:
-        return int(self.process.producer.link.run("empty", self.global_keyprefix, 0, queue))
+        gone, at = 0, b""
+        while at != b"0":
+            some, at = self.process.producer.link.run("empty", self.global_keyprefix, 0, queue, at or b"0")
+            gone += int(some)
+        return gone
 
     def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
         self.auto_delete_queues.discard(queue)
@@ -372,7 +376,7 @@ class EngineChannel(_Mixin):
         bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
         # One by one: in a transaction a full Redis refuses also what frees memory.
         commands: list[Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
-        commands += [("DEL", keys.ready(queue, priority)) for priority in self.priority_steps]
+        commands += [("UNLINK", keys.ready(queue, priority)) for priority in self.priority_steps]
         try:
             self.process.producer.link.pipeline(commands)
         except RedisError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
-from taskapp.broker.dead_pages import DeadPages, Page, Wanted
+from taskapp.broker.dead_pages import NAMED_BYTES_MOST, DeadPages, Listed, Page, Wanted
 from taskapp.broker.envelope import named_in_json, unseal
 from taskapp.broker.settlement import Settlement
 from taskapp.broker.totals import step_of
@@ -62,9 +63,33 @@ class DeadLetters:
         self, queue: str | None = None, reason: str | None = None, task: str | None = None, limit: int = 100
     ) -> list[DeadLetter]:
         """Return up to ``limit`` letters that fit all that is asked for, the latest first."""
-        found = [letter for letter in self._letters(queue, reason) if task is None or letter.task == task]
-        found.sort(key=lambda letter: -letter.buried_at)
-        return found[:limit]
+        listed = list(islice(self.walk(queue, reason, task), limit))
+        found: dict[tuple[str, int], DeadLetter] = {}
+        for start in range(0, len(listed), PAGE):
+            by_queue: dict[str, list[int]] = {}
+            for letter in listed[start : start + PAGE]:
+                by_queue.setdefault(letter.queue, []).append(letter.number)
+            for one_queue, numbers in by_queue.items():
+                found |= {(one_queue, letter.number): letter for letter in self._read(one_queue, numbers)}
+        return [found[key] for each in listed if (key := (each.queue, each.number)) in found]
+
+    def walk(self, queue: str | None = None, reason: str | None = None, task: str | None = None) -> Iterator[Listed]:
+        """Yield all letters that fit, the latest first, without their messages: read page by page.
+
+        Those that are replayed or purged meanwhile disturb nothing; those that are buried meanwhile are not seen.
+        """
+        wanted, cursor = Wanted(queue or "", reason or ""), ""
+        while True:
+            page = self.page(wanted, cursor, PAGE)
+            yield from (letter for letter in page.letters if task is None or self._task_of(letter) == task)
+            if not (cursor := page.cursor):
+                return
+
+    def _task_of(self, listed: Listed) -> str:
+        if listed.task or listed.message_bytes <= NAMED_BYTES_MOST:
+            return listed.task
+        letter = self.get(listed.queue, listed.number)
+        return letter.task if letter is not None else ""
 
     def page(self, wanted: Wanted, cursor: str = "", limit: int = 50) -> Page:
         """Return up to ``limit`` letters without their messages, see ``DeadPages.page``."""
@@ -116,14 +141,6 @@ class DeadLetters:
 
     def _queues(self) -> list[str]:
         return sorted(queue.decode() for queue in self._link.command("SMEMBERS", self._keys("queues")))
-
-    def _letters(self, queue: str | None, reason: str | None) -> Iterator[DeadLetter]:
-        for one_queue in [queue] if queue else self._queues():
-            for one_reason in [reason] if reason else REASONS:
-                key = self._keys("dead", one_queue, one_reason)
-                numbers = [int(number) for number in self._link.command("ZRANGE", key, 0, -1)]
-                for start in range(0, len(numbers), PAGE):
-                    yield from self._read(one_queue, numbers[start : start + PAGE])
 
     def _read(self, queue: str, numbers: list[int]) -> Iterator[DeadLetter]:
         raws, abouts = self._link.pipeline(

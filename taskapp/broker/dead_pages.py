@@ -17,6 +17,8 @@ from taskapp.broker.envelope import named_in_json, unseal
 from taskapp.redis import Keys, Link, all_answered
 
 CHUNK = 200
+AFRESH = 2_000
+"""After so many places the next are asked for by score: Redis passes over those before them one by one."""
 NAMED_BYTES_MOST = 1 << 16
 """A message without a name of its own is searched for one if it takes no more."""
 
@@ -106,6 +108,7 @@ class DeadPages:
         deadline, found = monotonic() + within_seconds, list[Listed]()
         places = self._places(wanted, _place_of(cursor))
         last: Place | None = None
+        looked_at = 0
         while some := list(islice(places, limit + 1)):
             for place, letter in zip(some, self._read(some), strict=True):
                 if len(found) == limit:
@@ -115,6 +118,9 @@ class DeadPages:
                     found.append(letter)
             if monotonic() > deadline and len(some) > limit:
                 return Page(found, json.dumps(last))
+            looked_at += len(some)
+            if looked_at >= AFRESH:
+                places, looked_at = self._places(wanted, last), 0
         return Page(found, "")
 
     def _places(self, wanted: Wanted, after: Place | None) -> Iterator[Place]:

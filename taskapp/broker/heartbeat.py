@@ -21,6 +21,9 @@ from taskapp.redis import Link
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE_SECONDS = 0.01
+"""Between two beats of which the first left something to do: others are answered meanwhile."""
+
 
 def named(flat: Sequence[bytes]) -> list[Buried]:
     """Return what a script said was buried: five parts of each."""
@@ -91,7 +94,7 @@ class Heartbeat:
         sent_at, sent_ms = monotonic(), steady_ms()
         interval = options.lease_seconds / 3
         about = self._about() if epoch else ""
-        now, wall, offset, alive, next_end, reaped, buried = self._link.run(
+        now, wall, offset, alive, next_end, reaped, buried, more = self._link.run(
             "beat", options.prefix, self._clock.predicted_ms(), epoch, options.lease_ms, options.crash_limit,
             options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * 2_000) + 500,
             about,
@@ -107,7 +110,7 @@ class Heartbeat:
             self._on_buried(named(buried))
         # Whose lease ends first is looked at when it ends, not up to a beat later.
         until_end = (next_end - now) / 1_000 if next_end else interval
-        return 0.02 if reaped >= 1_000 else min(interval, max(until_end, 0.05) + 0.005)
+        return AT_ONCE_SECONDS if more else min(interval, max(until_end, 0.05) + 0.005)
 
     def _note_time(self, reading: Reading, sent_ms: float) -> None:
         corrected = self._clock.observe(reading, sent_ms, steady_ms())

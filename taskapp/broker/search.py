@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +22,10 @@ from taskapp.redis import Keys, Link
 ENDS = (100_000, 10_000, 10_000)
 """How much of both ends of a long ready list is looked at again, each time: a node that gives back all it has puts that
 there."""
-
+FIRST, BYTES = 4, 1 << 19
+"""How many messages the first step looks at; how many bytes a step looks at when their size is known."""
+ENTRIES = {"list": 1_000, "parked": 1_000, "hash": 500, "letters": 250, "types": 200}
+"""How many entries a step looks at, by what lies there: a millisecond's work, so that nobody waits long for it."""
 
 Part = tuple[int, int | None]
 """Of a list: from where, below 0 from the right, until where; ``None``: its end. Of a list that is shorter than what is
@@ -65,10 +68,14 @@ class Search:
         link: To the broker. It is free for others between two steps.
         prefix: Before every key.
         queues: Those of the deployment; others that have had delayed, parked or dead messages are found by themselves.
+        on_step: Called now and then with how many messages were looked at.
     """
 
-    def __init__(self, link: Link, prefix: str, queues: Iterable[str]) -> None:
+    def __init__(
+        self, link: Link, prefix: str, queues: Iterable[str], on_step: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._link = link
+        self._on_step, self._looked_at = on_step, 0
         self._prefix = prefix
         self._keys = Keys(prefix)
         self._queues = tuple(queues)
@@ -134,18 +141,23 @@ class Search:
         return None
 
     def _parked(self, wanted: _Wanted, queues: list[str]) -> Found | None:
-        types = self._link.pipeline([("HKEYS", self._keys("parked", queue)) for queue in queues])
-        for queue, names in zip(queues, types, strict=True):
-            for name in names if isinstance(names, list) else ():
-                hit = self._scan(self._keys("parked_messages", queue, _text(name)), "parked", wanted)
-                if hit is not None:
-                    since_ms, envelope = struct.unpack(">d", hit[1][:8])[0], unseal(hit[1][8:])
-                    return Found(Place.PARKED, queue, envelope.priority, envelope, since_ms / 1_000)
+        for queue in queues:
+            long: list[bytes] = []
+            hit = self._scan(self._keys("parked", queue), "types", wanted, queue, long=long)
+            for name in long if hit is None else ():
+                hit = hit or self._scan(self._keys("parked_messages", queue, _text(name)), "parked", wanted)
+            if hit is not None:
+                since_ms, envelope = struct.unpack(">d", hit[1][:8])[0], unseal(hit[1][8:])
+                return Found(Place.PARKED, queue, envelope.priority, envelope, since_ms / 1_000)
         return None
 
     def _leased(self, wanted: _Wanted, _queues: list[str]) -> Found | None:
         flat = self._link.command("ZRANGE", self._keys("leases"), 0, -1, "WITHSCORES")
-        for epoch, ends in zip(flat[::2], flat[1::2], strict=True):
+        epochs = flat[::2]
+        held = self._link.pipeline([("HLEN", self._keys("leased", _text(epoch))) for epoch in epochs])
+        for epoch, ends, number in zip(epochs, flat[1::2], held, strict=True):
+            if not number:
+                continue
             hit = self._scan(self._keys("leased", _text(epoch)), "hash", wanted)
             if hit is not None:
                 _, priority, queue = hit[0].split(":", 2)
@@ -175,14 +187,23 @@ class Search:
         return None
 
     def _scan(
-        self, key: str, kind: str, wanted: _Wanted, raw_key: str = "", *, start: int = 0, stop: int | None = None
-    ) -> tuple[str, bytes] | None:
+        self, key: str, kind: str, wanted: _Wanted, other: str = "", *, start: int = 0, stop: int | None = None,
+        long: list[bytes] | None = None,
+    ) -> tuple[str, bytes] | None:  # fmt: skip
         """Return field (or position) and value of what is wanted at ``key``, between two positions in a list."""
-        at: bytes | str = str(start)
+        at, count = str(start).encode(), FIRST
         while at and (stop is None or int(at) < stop):
-            at, *hit = self._link.run("find", self._prefix, 0, key, kind, at, wanted.id, *wanted.in_json, raw_key)
+            at, seen, size, unseen, *hit = self._link.run(
+                "find", self._prefix, 0, key, kind, at, wanted.id, *wanted.in_json, other, count
+            )
             if hit:
                 return _text(hit[0]), hit[1]
+            if long is not None:
+                long += unseen
+            self._looked_at += seen
+            self._on_step(self._looked_at)
+            if seen:
+                count = max(1, min(BYTES * seen // max(size, 1), 8 * count, ENTRIES[kind]))
         return None
 
     def _now_ms(self) -> int:

@@ -14,6 +14,9 @@ from taskapp.broker.dead_letters import REASONS
 from taskapp.queues import PRIORITIES
 from taskapp.redis import Link
 
+NODES_AT_ONCE = 500
+"""As many nodes one look sees; the others are looked at a moment later."""
+
 
 class Waiting(NamedTuple):
     """The ready messages of one priority."""
@@ -42,9 +45,11 @@ class QueueSnapshot:
     next_due_seconds: float | None
     """In how long the first delayed one is due, less than 0: since how long it has been; ``None``: none is delayed."""
     parked: dict[str, Parked]
-    """By task type."""
+    """By task type; of more than 250 some of them."""
     dead: dict[str, int]
     """Dead letters by reason."""
+    unlisted_types: int = 0
+    """How many task types more something is parked of."""
 
     @property
     def depth(self) -> int:
@@ -53,8 +58,8 @@ class QueueSnapshot:
 
     @property
     def parked_depth(self) -> int:
-        """How many messages are parked."""
-        return sum(parked.number for parked in self.parked.values())
+        """How many messages are parked; at least so many, if there are ``unlisted_types``."""
+        return sum(parked.number for parked in self.parked.values()) + self.unlisted_types
 
     @property
     def dead_depth(self) -> int:
@@ -110,8 +115,11 @@ class Snapshot:
 
 def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     """Return what is there of ``queues``, and all nodes; errors as with ``Link.run``."""
-    now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, len(REASONS), *REASONS, *queues)
-    now = now_ms / 1_000
+    now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, 0, len(REASONS), *REASONS, *queues)
+    now, some = now_ms / 1_000, nodes
+    while len(some) >= 4 * NODES_AT_ONCE:
+        _, _, some, _ = link.run("look", prefix, 0, len(nodes) // 4, 0)
+        nodes += some
     parts = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
     return Snapshot(
         wall_ms / 1_000,
@@ -124,6 +132,7 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
 def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any) -> QueueSnapshot:
     waiting = zip(PRIORITIES, ready[::3], ready[1::3], ready[2::3], strict=True)
     number, due_ms = delayed
+    parked_types, *parked = parked
     return QueueSnapshot(
         name,
         {priority: Waiting(depth, _age(now, sent_at, eta)) for priority, depth, sent_at, eta in waiting},
@@ -134,6 +143,7 @@ def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: A
             for task, count, since in zip(parked[::3], parked[1::3], parked[2::3], strict=True)
         },
         {reason: count for reason, count in zip(REASONS, dead, strict=True) if count},
+        parked_types - len(parked) // 3,
     )
 
 

@@ -7,15 +7,17 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from taskapp.broker.dead_letters import REASONS, DeadLetter, DeadLetters
+from taskapp.broker.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
 from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
 from taskapp.cli.engine import engine
+from taskapp.cli.steps import Steps
 from taskapp.settings import get_settings
 from taskapp.worker.masks import Masked, sight
 
@@ -114,11 +116,15 @@ def replay(
     sent = 0
     with engine() as lent:
         letters = lent.dead_letters
-        for letter in _chosen(letters, names, queue, reason, task, everything=everything):
+        chosen = _chosen(letters, names, queue, reason, task, everything=everything)
+        for place in Steps("looked at {} dead letters").count(chosen):
             blob = None
             if args is not None or kwargs is not None:
-                blob = _edited(letter, args, kwargs)
-            sent += letters.replay(letter.queue, letter.number, to_queue, blob)
+                letter = letters.get(*place)
+                blob = _edited(letter, args, kwargs) if letter is not None else None
+                if blob is None:
+                    continue
+            sent += letters.replay(*place, to_queue, blob)
     click.echo(f"sent {sent} dead letters again")
 
 
@@ -133,25 +139,31 @@ def purge(
     """Throw dead letters away for good."""
     with engine() as lent:
         letters = lent.dead_letters
+        if not yes:
+            counted = Steps("counted {} dead letters")
+            number = sum(1 for _ in counted.count(_chosen(letters, names, queue, reason, task, everything=everything)))
+            if number:
+                click.confirm(f"throw {number} dead letters away for good?", abort=True)
         chosen = _chosen(letters, names, queue, reason, task, everything=everything)
-        if chosen and not yes:
-            click.confirm(f"throw {len(chosen)} dead letters away for good?", abort=True)
-        by_queue: dict[str, list[int]] = {}
-        for letter in chosen:
-            by_queue.setdefault(letter.queue, []).append(letter.number)
-        purged = sum(letters.purge(one, numbers) for one, numbers in by_queue.items())
+        places, purged = Steps("threw away {} dead letters").count(chosen), 0
+        while some := list(islice(places, PAGE)):
+            by_queue: dict[str, list[int]] = {}
+            for one_queue, one_number in some:
+                by_queue.setdefault(one_queue, []).append(one_number)
+            purged += sum(letters.purge(one, numbers) for one, numbers in by_queue.items())
     click.echo(f"threw {purged} dead letters away")
 
 
 def _chosen(
     letters: DeadLetters, names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None,
     *, everything: bool,
-) -> list[DeadLetter]:  # fmt: skip
+) -> Iterable[tuple[str, int]]:  # fmt: skip
+    """Return queue and number of the letters a command is about."""
     if bool(names) == everything:
         raise click.UsageError("name letters (default/17), or say --all with --queue, --reason or --task")
     if names:
-        return [_get(letters, name) for name in names]
-    return letters.find(queue, reason, task, limit=sys.maxsize)
+        return [(letter.queue, letter.number) for letter in (_get(letters, name) for name in names)]
+    return ((letter.queue, letter.number) for letter in letters.walk(queue, reason, task))
 
 
 def _get(letters: DeadLetters, name: str) -> DeadLetter:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.notes import Line, Progress
 from taskapp.cli.plain import plain
+from taskapp.cli.steps import Steps
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
 from taskapp.processes import stop_on_signals
@@ -37,7 +38,9 @@ def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
     It comes from where the task's message is, from its result and from what it noted. Exit code 1 when nobody knows it.
     """
     with _reaching():
-        state = task_state(task_id)
+        looked_at = Steps("looked at {} messages")
+        state = task_state(task_id, on_step=looked_at)
+        looked_at.end()
     if as_json:
         click.echo(json.dumps(state.as_json()))
     elif state.state is not State.UNKNOWN or state.timeline or state.progress or state.log_lines:
@@ -65,7 +68,7 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
         for line in follow_log(task_id) if follow else log_lines(task_id):
             click.echo(json.dumps(_as_json(line)) if as_json else _as_text(line))
             shown += 1
-        if not shown and task_state(task_id).state is State.UNKNOWN:
+        if not shown and task_state(task_id, on_step=Steps("looked at {} messages")).state is State.UNKNOWN:
             raise NoSuchTask(task_id, get_settings().result_expires_seconds)
 
 

@@ -148,7 +148,7 @@ def test_one_call_looks_at_a_bounded_number_of_bytes(bench: Bench, search: Searc
 
     stats = bench.client.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] >= 8
-    assert stats["cmdstat_lrange"]["calls"] <= 15
+    assert stats["cmdstat_lrange"]["calls"] <= 40
 
 
 def test_no_message_of_a_long_list_is_passed_over(bench: Bench, search: Search) -> None:

@@ -133,8 +133,8 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.model.waiting() >= MANY)
     @rule(queue=queues)
     def empty(self, queue: str) -> None:
-        emptied = self.world.control.run("empty", PREFIX, 0, queue)
-        assert emptied == self.world.model.empty(queue)
+        emptied = self.world.control.run("empty", PREFIX, 0, queue, "0")
+        assert emptied == [self.world.model.empty(queue), b"0"]
 
     # --- nodes ------------------------------------------------------------------------------------
 

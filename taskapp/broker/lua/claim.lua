@@ -7,6 +7,8 @@
 local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_count = tonumber(ARGV[8])
 local PASSED_OVER_MOST = 256 -- how deep to look past messages there is no slot for
+local PROMOTED_MOST = 200 -- of one queue
+local TYPES_LISTED_MOST = 100 -- task types parked in one queue that are all looked at
 local leased = key_leased(epoch)
 
 if not redis.call('ZSCORE', key_leases(), epoch) then return redis.error_reply('LEASELOST this lease has ended') end
@@ -23,7 +25,7 @@ for _, queue in ipairs(queues) do
   local key = key_delayed(queue)
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[1] and tonumber(head[2]) <= NOW then
-    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, 500)
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, PROMOTED_MOST)
     local blobs = redis.call('HMGET', key_delayed_messages(queue), unpack(ids))
     for i, id in ipairs(ids) do
       local blob = blobs[i]
@@ -68,10 +70,34 @@ local function fill(task)
   if kind and room[kind] then room[kind] = room[kind] - 1 end
 end
 
+local own
+local function own_types()
+  if not own then
+    own = {}
+    for _, field in ipairs(redis.call('HKEYS', key_node(epoch))) do
+      if string.sub(field, 1, 2) == 't:' then own[#own + 1] = string.sub(field, 3) end
+    end
+  end
+  return own
+end
+
+-- Task types of which something is parked: all, or of very many those this node has.
+local function parked_types(queue)
+  local key, found = key_parked(queue), {}
+  if redis.call('HLEN', key) <= TYPES_LISTED_MOST then return redis.call('HKEYS', key) end
+  for first = 1, #own_types(), 1000 do
+    local last = math.min(first + 999, #own)
+    for i, since in ipairs(redis.call('HMGET', key, unpack(own, first, last))) do
+      if since then found[#found + 1] = own[first + i - 1] end
+    end
+  end
+  return found
+end
+
 -- parked messages of types this node has
 for _, queue in ipairs(queues) do
   if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
-    for _, task in ipairs(redis.call('HKEYS', key_parked(queue))) do
+    for _, task in ipairs(parked_types(queue)) do
       if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
         local wanted = want - count
         local most = math.min(wanted, room_for(task))

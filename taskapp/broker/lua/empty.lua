@@ -1,17 +1,24 @@
 #!lua flags=allow-oom
--- Throw away what waits in queue ARGV[3]: ready, delayed and parked. Answers how many. What is leased stays.
-local queue, gone = ARGV[3], 0
-for priority = 0, 9 do
-  local key = ready_key(queue, priority)
-  local length = redis.pcall('LLEN', key)
-  if type(length) == 'number' then gone = gone + length end
-  redis.call('DEL', key)
+-- Throw away what waits in queue ARGV[3]: ready, delayed and parked. What is leased stays. ARGV[4] '0', or where to go
+-- on with the parked task types, of which a call takes some.
+-- Answers {how many were thrown away, where to go on ('0': this was the end)}.
+-- Keeps: what is large leaves its key at once, and its memory behind everybody's back.
+local queue, at, gone = ARGV[3], ARGV[4], 0
+if at == '0' then
+  for priority = 0, 9 do
+    local key = ready_key(queue, priority)
+    local length = redis.pcall('LLEN', key)
+    if type(length) == 'number' then gone = gone + length end
+    redis.call('UNLINK', key)
+  end
+  gone = gone + redis.call('ZCARD', key_delayed(queue))
+  redis.call('UNLINK', key_delayed(queue), key_delayed_messages(queue), key_wake(queue))
 end
-gone = gone + redis.call('ZCARD', key_delayed(queue))
-redis.call('DEL', key_delayed(queue), key_delayed_messages(queue))
-for _, task in ipairs(redis.call('HKEYS', key_parked(queue))) do
+local page = redis.call('HSCAN', key_parked(queue), at, 'COUNT', 250)
+for i = 1, #page[2], 2 do
+  local task = page[2][i]
   gone = gone + redis.call('LLEN', key_parked_messages(queue, task))
-  redis.call('DEL', key_parked_messages(queue, task))
+  redis.call('UNLINK', key_parked_messages(queue, task))
+  redis.call('HDEL', key_parked(queue), task)
 end
-redis.call('DEL', key_parked(queue), key_wake(queue))
-return gone
+return {gone, page[1]}

@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 -- Look through a part of a list or a hash for the message of one task; changes nothing.
 -- 3 key, 4 what lies there: 'list', messages; 'parked', the same with 8 bytes of time before each; 'hash', messages by
--- tag; 'letters', what is known of dead letters by number, their bytes in the hash 9. 5 where to go on ('0' at first;
--- in a list counted from the left, below 0 from the right), 6 id, 7 and 8 how the id stands in the JSON of other programs.
--- Answers {where to go on ('' at its end)}, and behind it, if the message was among these, its place and its bytes (of a
--- letter: what is known of it).
--- Keeps: a call looks at ENTRIES at most and stops after about BYTES, so that nobody waits long for it. A list is gone
--- through from the left, where messages are put behind others: those that come meanwhile push what is still to be
--- looked at further on, those that are taken leave on the right, and nothing is passed over.
-local key, kind, at, id = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local ENTRIES, BYTES, FIRST = 1000, 262144, 4
+-- tag; 'letters', what is known of dead letters by number, their bytes in the hash 9; 'types', task types of which
+-- something is parked in queue 9. 5 where to go on ('0' at first; in a list counted from the left, below 0 from the
+-- right), 6 id, 7 and 8 how the id stands in the JSON of other programs, 10 how many entries to look at at
+-- most.
+-- Answers {where to go on ('' at its end), how many were looked at, their bytes, task types of which so much is parked
+-- that it was not looked at}, and behind it, if the message was among these, its place and its bytes (of a letter: what
+-- is known of it).
+-- Keeps: a list is gone through from the left, where messages are put behind others: those that come meanwhile push what
+-- is still to be looked at further on, those that are taken leave on the right, and nothing is passed over.
+local key, kind, at, id, count = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[10])
+local FEW = 10 -- messages of one type
+local AT_ONCE, BYTES = 250, 524288 -- of a list, where large ones may lie behind small ones
 local byte, sub, find = string.byte, string.sub, string.find
 local in_letter, of_others = '"id":' .. cjson.encode(id), '"id":""'
-local skipped = kind == 'parked' and 8 or 0 -- bytes before each message
+local skipped = (kind == 'parked' or kind == 'types') and 8 or 0 -- bytes before each message
 -- Of each message three bytes are compared first: cutting out its id would make a string of each.
 local length, second, last = #id, byte(id, 2) or 0, byte(id, -1)
 local id_at = 8 + skipped
@@ -32,57 +35,56 @@ local function is_letter(field, about)
   return has(about, of_others) and is_its(redis.call('HGET', ARGV[9], field) or '', 0)
 end
 
-local bytes, seen = 0, 0
+local bytes, seen, long = 0, 0, {}
+local function answer(...) return {at, seen, bytes, long, ...} end
+
 local function look_at_list(items, first)
+  seen = seen + #items
   for position = 1, #items do
     local blob = items[position]
     bytes = bytes + #blob
     local version = byte(blob, 1 + skipped)
     if version ~= 1 or (byte(blob, id_at - 1) == length and byte(blob, id_at + length - 1) == last
       and (length == 1 or byte(blob, id_at + 1) == second)) then
-      if is_its(blob, skipped) then return {'', tostring(first + position - 1), blob} end
+      if is_its(blob, skipped) then return first + position - 1, blob end
     end
   end
-  seen = seen + #items
 end
 
 local function look_at_hash(fields)
+  seen = seen + #fields / 2
   for i = 1, #fields, 2 do
     local field, value = fields[i], fields[i + 1]
     bytes = bytes + #value
-    if kind == 'letters' and is_letter(field, value) or kind == 'hash' and is_its(value, 0) then
-      return {'', field, value}
+    if kind == 'letters' and is_letter(field, value) or kind == 'hash' and is_its(value, 0) then return field, value end
+    if kind == 'types' then
+      local parked = key_parked_messages(ARGV[9], field)
+      if redis.call('LLEN', parked) > FEW then
+        long[#long + 1] = field
+      else
+        local _, blob = look_at_list(redis.call('LRANGE', parked, 0, -1), 0)
+        if blob then return field, blob end
+      end
     end
   end
-  seen = seen + #fields / 2
-end
-
--- As many as are likely to fit into what is left of the bytes; 0: hardly any, which are left to the next call.
-local function next_count()
-  if seen == 0 then return FIRST end
-  local count = math.min(ENTRIES - seen, floor((BYTES - bytes) * seen / math.max(bytes, 1)))
-  return count >= FIRST and count or 0
 end
 
 local is_list = kind == 'list' or kind == 'parked'
-if redis.call('TYPE', key).ok ~= (is_list and 'list' or 'hash') then return {''} end
-local count = next_count()
-while count > 0 do
-  local hit
-  if is_list then
-    local first = tonumber(at)
+if redis.call('TYPE', key).ok ~= (is_list and 'list' or 'hash') then at = '' return answer() end
+local place, blob
+if is_list then
+  repeat
+    local first, some = tonumber(at), math.min(count - seen, AT_ONCE)
     -- What is counted from the right ends there.
-    local until_ = first < 0 and math.min(first + count - 1, -1) or first + count - 1
+    local until_ = first < 0 and math.min(first + some - 1, -1) or first + some - 1
     local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
-    hit = look_at_list(items, first)
-    at = (until_ == -1 or #items == 0 or (first >= 0 and #items < count)) and ''
-      or string.format('%.0f', until_ + 1)
-  else
-    local page = redis.call('HSCAN', key, at, 'COUNT', count)
-    hit = look_at_hash(page[2])
-    at = page[1] == '0' and '' or page[1]
-  end
-  if hit then return hit end
-  count = at == '' and 0 or next_count()
+    place, blob = look_at_list(items, first)
+    at = (until_ == -1 or #items == 0 or (first >= 0 and #items < some)) and '' or string.format('%.0f', until_ + 1)
+  until blob or at == '' or seen >= count or bytes >= BYTES
+else
+  local page = redis.call('HSCAN', key, at, 'COUNT', count)
+  place, blob = look_at_hash(page[2])
+  at = page[1] == '0' and '' or page[1]
 end
-return {at}
+if blob then return answer(tostring(place), blob) end
+return answer()

@@ -1,9 +1,11 @@
--- Look at all there is, at one instant: 3 how many reasons of dead letters, the reasons, then queues. Changes nothing.
+-- Look at all there is, at one instant: 3 rank of the first node to look at (0), 4 how many reasons of dead letters, the
+-- reasons, then queues. Changes nothing.
 -- Answers {now (ms), wall clock (ms), per queue: {{depth, oldest's time submitted, its eta}, … of priorities 0 to 9},
--- {number delayed, first due (ms)}, {task type, number parked, since (ms), …}, {number dead, by reason …}},
--- {epoch, end of its lease (ms), number held, about as JSON, …}, {counted, number, …}}; what is not known is ''.
-local reasons = tonumber(ARGV[3])
-local HEADERS_MOST = 65536
+-- {number delayed, first due (ms)}, {number of task types parked, task type, number parked, since (ms), … of some of
+-- them}, {number dead, by reason …}}, {epoch, end of its lease (ms), number held, about as JSON, …}, of up to 500
+-- nodes, {counted, number, …}}; what is not known is ''.
+local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
+local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 250, 500
 
 -- The headers of a message of ours: they lie behind its body, which may be large.
 local function headers_of(blob)
@@ -48,7 +50,14 @@ local function ready(queue)
 end
 
 local function parked(queue)
-  local found, types = {}, redis.call('HGETALL', key_parked(queue))
+  local key = key_parked(queue)
+  local number = redis.call('HLEN', key)
+  local found, types = {number}, nil
+  if number <= TYPES_MOST_LISTED then
+    types = redis.call('HGETALL', key)
+  else
+    types = redis.call('HSCAN', key, 0, 'COUNT', TYPES_MOST_LISTED)[2]
+  end
   for i = 1, #types, 2 do
     found[#found + 1] = types[i]
     found[#found + 1] = redis.call('LLEN', key_parked_messages(queue, types[i]))
@@ -59,12 +68,12 @@ end
 
 local function dead(queue)
   local found = {}
-  for i = 4, 3 + reasons do found[#found + 1] = redis.call('ZCARD', key_dead(queue, ARGV[i])) end
+  for i = 5, 4 + reasons do found[#found + 1] = redis.call('ZCARD', key_dead(queue, ARGV[i])) end
   return found
 end
 
 local out = {NOW, WALL}
-for i = 4 + reasons, #ARGV do
+for i = 5 + reasons, #ARGV do
   local queue = ARGV[i]
   local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')
   out[#out + 1] = ready(queue)
@@ -72,11 +81,15 @@ for i = 4 + reasons, #ARGV do
   out[#out + 1] = parked(queue)
   out[#out + 1] = dead(queue)
 end
-local nodes, leases = {}, redis.call('ZRANGE', key_leases(), 0, -1, 'WITHSCORES')
-for i = 1, #leases, 2 do
-  nodes[#nodes + 1], nodes[#nodes + 2] = leases[i], leases[i + 1]
-  nodes[#nodes + 1] = redis.call('HLEN', key_leased(leases[i]))
-  nodes[#nodes + 1] = redis.call('HGET', key_nodes(), leases[i]) or ''
+local nodes = {}
+local leases = redis.call('ZRANGE', key_leases(), first_node, first_node + NODES_MOST - 1, 'WITHSCORES')
+local epochs = {}
+for i = 1, #leases, 2 do epochs[#epochs + 1] = leases[i] end
+local abouts = #epochs > 0 and redis.call('HMGET', key_nodes(), unpack(epochs)) or {}
+for i = 1, #epochs do
+  nodes[#nodes + 1], nodes[#nodes + 2] = epochs[i], leases[2 * i]
+  nodes[#nodes + 1] = redis.call('HLEN', key_leased(epochs[i]))
+  nodes[#nodes + 1] = abouts[i] or ''
 end
 out[#out + 1] = nodes
 out[#out + 1] = redis.call('HGETALL', key_counts())

@@ -5,7 +5,7 @@
 -- ARGV     pairs  an entry as it lies in KEYS[1], and what it is to be in KEYS[2]; what is taken next first
 --
 -- Returns how many were moved. An entry that is no longer there was taken meanwhile and is passed
--- over; when KEYS[2] is no list, nothing moves.
+-- over, as is one that lies more than 10,000 deep; when KEYS[2] is no list, nothing moves.
 --
 -- Keeps: an entry is in one of the two lists, never in neither, also where the server is full.
 
@@ -17,7 +17,7 @@ end
 redis.call('LTRIM', KEYS[1], 0, -1)
 local moved = 0
 for first = 1, #ARGV, 2 do
-    if redis.call('LPOS', KEYS[1], ARGV[first], 'RANK', -1) then
+    if redis.call('LPOS', KEYS[1], ARGV[first], 'RANK', -1, 'MAXLEN', 10000) then
         redis.call('LPUSH', KEYS[2], ARGV[first + 1])
         redis.call('LREM', KEYS[1], -1, ARGV[first])
         moved = moved + 1

@@ -1,8 +1,14 @@
 #!lua flags=allow-oom
--- After a broken connection: claims up to number ARGV[4] of epoch ARGV[3] that are still on their way
--- shall do nothing. Answers 1 if the lease lives, then the tags it holds.
+-- After a broken connection: claims up to number ARGV[4] of epoch ARGV[3] that are still on their way shall do nothing;
+-- ARGV[5] '0', or where to go on with the tags, which come in pages.
+-- Answers 1 if the lease lives, then where to go on ('0': these were the last), then tags it holds.
 if not redis.call('ZSCORE', key_leases(), ARGV[3]) then return {0} end
-redis.call('HSET', key_node(ARGV[3]), 'fence', ARGV[4])
-local out = {1}
-for _, tag in ipairs(redis.call('HKEYS', key_leased(ARGV[3]))) do out[#out + 1] = tag end
+local leased = key_leased(ARGV[3])
+if ARGV[5] == '0' then
+  redis.call('HSET', key_node(ARGV[3]), 'fence', ARGV[4])
+  if redis.call('HLEN', leased) <= 1000 then return {1, '0', unpack(redis.call('HKEYS', leased))} end
+end
+local page = redis.call('HSCAN', leased, ARGV[5], 'COUNT', 1000)
+local out = {1, page[1]}
+for i = 1, #page[2], 2 do out[#out + 1] = page[2][i] end
 return out

@@ -3,7 +3,10 @@
 -- 7 schedule ('' the entry cannot be read), 8 id of the task, 9 due (ms).
 -- Keeps: the entry goes to the dead letters, byte for byte; the schedule that sent it is set aside until somebody mends
 -- it.
-if redis.call('LREM', ready_key(ARGV[3], 0), -1, ARGV[4]) == 0 then return 0 end
+local outbox = ready_key(ARGV[3], 0)
+-- It is the one that was to be sent next.
+if not redis.call('LPOS', outbox, ARGV[4], 'RANK', -1, 'MAXLEN', 1000) then return 0 end
+redis.call('LREM', outbox, -1, ARGV[4])
 bury(ARGV[3], 0, ARGV[4], 'rejected', '', ARGV[5], tonumber(ARGV[6]))
 if ARGV[7] == '' or not end_tick(ARGV[7], ARGV[8], ARGV[9], 'REJECTED', 0) then return 1 end
 redis.call('HSET', key_schedule(ARGV[7]), 'broken', ARGV[5])

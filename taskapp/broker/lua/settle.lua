@@ -40,7 +40,7 @@ local function finish(tag, i, last)
     elseif step == 'O' then
       begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
     elseif step == 'F' then
-      redis.call('DEL', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
+      redis.call('UNLINK', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
     elseif step == 'K' then
       count_run(queue_of_tag(tag), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
     elseif step == 'S' then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class Known(NamedTuple):
         return text if self.sight is None else self.sight.strike(text)
 
 
-def task_state(task_id: str, app: Any = None) -> TaskState:
+def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = lambda _: None) -> TaskState:
     """Return where the task ``task_id`` stands; one nobody knows is ``State.UNKNOWN``.
 
     Takes a few milliseconds for one that is finished, delayed or with a node; else a second for each million
@@ -56,6 +56,7 @@ def task_state(task_id: str, app: Any = None) -> TaskState:
     Args:
         task_id: Its id.
         app: The Celery application; ``None``: taskapp's own.
+        on_step: Called now and then with how many messages were looked at.
 
     Raises:
         redis.RedisError, OSError, kombu.exceptions.OperationalError: A server cannot be reached.
@@ -64,17 +65,17 @@ def task_state(task_id: str, app: Any = None) -> TaskState:
         from taskapp.celery import app
     if not task_id or not _is_text(task_id):
         return TaskState(task_id, State.UNKNOWN)
-    return judge(_look(app, task_id))
+    return judge(_look(app, task_id, on_step))
 
 
-def _look(app: Any, task_id: str) -> Known:
+def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Known:
     outcome = read_outcome(app, task_id)
     found, sees_messages = None, True
     # A success that stands stays, whatever else lies about.
     if outcome.state != states.SUCCESS:
         try:
             with app.engine() as lent:
-                found = Search(lent.link, lent.prefix, get_settings().queues).find(task_id)
+                found = Search(lent.link, lent.prefix, get_settings().queues, on_step).find(task_id)
         except NoEngine:
             sees_messages = False
         # It may have ended meanwhile: the result comes with the end of the message, in one step.
