@@ -21,9 +21,16 @@ logger = logging.getLogger(__name__)
 MASK = "***"
 DEPTH_MOST = 50
 """Deeper inside, everything is masked."""
+NAME_MOST = 100
+"""Characters in the name of an error."""
 ERROR_NAME = re.compile(r"([A-Za-z_][\w.]*): ")
 PIECE = 8
 """So many characters of what is masked, elsewhere, are a quotation of it: shortened, as errors and results are."""
+VALUES_MOST = 1_000
+"""Of more masked values in one task nobody looks where they are quoted: its errors and results are hidden whole."""
+PIECES_MOST = 1 << 17
+COMPARED_MOST = 1 << 23
+"""How many characters are cut to pieces, and compared, to find quotations in one text: some milliseconds' work."""
 
 
 class Masked(NamedTuple):
@@ -39,9 +46,9 @@ class Masked(NamedTuple):
 
         If nobody can say what may stand nowhere, the name of an error is all that is left of one.
         """
-        if self.secrets is None:
+        if self.secrets is None or not self._is_little(text):
             name = ERROR_NAME.match(text)
-            return name[1] if name else MASK if text else ""
+            return MASK if text and not (name and self._may_be_shown(name[1])) else name[1] if name else ""
         for secret in self.secrets:
             text = text.replace(secret, MASK)
         pieces = {text[at : at + PIECE] for at in range(len(text) - PIECE + 1)}
@@ -49,6 +56,14 @@ class Masked(NamedTuple):
             secret[at : at + PIECE] in pieces for secret in self.secrets for at in range(len(secret) - PIECE + 1)
         )
         return MASK if is_quoted else text
+
+    def _is_little(self, text: str) -> bool:
+        """Say whether quotations in ``text`` are found without holding up others."""
+        secrets = self.secrets or ()
+        return len(text) * len(secrets) <= COMPARED_MOST and len(text) + sum(map(len, secrets)) <= PIECES_MOST
+
+    def _may_be_shown(self, name: str) -> bool:
+        return len(name) <= NAME_MOST and not any(secret in name for secret in self.secrets or ())
 
 
 HIDDEN = Masked(MASK, MASK, None)
@@ -125,7 +140,13 @@ def masked(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Masked:
         for name, value in zip([*given, *[""] * len(args)], args, strict=False)
     ]
     named = _seen(dict(kwargs), names, found)
-    return Masked(tuple(shown), named, tuple(sorted(found, key=len, reverse=True)))
+    is_known = len(found) <= VALUES_MOST
+    return Masked(tuple(shown), named, tuple(sorted(_forms(found), key=len, reverse=True)) if is_known else None)
+
+
+def _forms(values: set[str]) -> set[str]:
+    """Return ``values`` as they are, and as they stand inside the text of something else."""
+    return {form for value in values for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])}
 
 
 @cache
@@ -152,8 +173,9 @@ def _seen(value: Any, names: frozenset[str], found: set[str], depth: int = 0) ->
 
 def _hidden(value: Any, found: set[str]) -> str:
     for leaf in _leaves(value):
-        # As it is, and as it stands inside the text of something else.
-        found.update({str(leaf), repr(leaf)[1:-1], json.dumps(leaf)[1:-1]} if isinstance(leaf, str) else {str(leaf)})
+        if len(found) > VALUES_MOST:
+            break
+        found.add(leaf if isinstance(leaf, str) else str(leaf))
     found.discard("")
     return MASK
 
@@ -164,6 +186,7 @@ def _leaves(value: Any) -> Iterator[Any]:
     while waiting:
         one = waiting.pop()
         if isinstance(one, Mapping):
+            waiting += one.keys()
             waiting += one.values()
         elif isinstance(one, list | tuple):
             waiting += one
