@@ -131,6 +131,13 @@ class Application(Lending):
             Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
         )  # fmt: skip
 
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Register a class-based task, as Celery does; ``options`` become attributes of its class."""
+        task = task() if isinstance(task, type) else task
+        for name, value in options.items():
+            setattr(type(task), name, value)
+        return super().register_task(task)
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task ``name``, as Celery does, after checking what can be checked here.
 
@@ -265,6 +272,11 @@ class Application(Lending):
     @staticmethod
     def _unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
         return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of workers."""
+        return self.subclass_with_self("taskapp.worker.worker:Worker")  # type: ignore[arg-type]  # a name will do
 
     @cached_property
     def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name

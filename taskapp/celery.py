@@ -25,6 +25,7 @@ from taskapp.errors import BrokerNotFound, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
 from taskapp.worker import chords, lifecycle
+from taskapp.worker.registry import Registry
 
 TASK_TYPES = ("taskapp.tasks",)
 
@@ -283,6 +284,7 @@ app = Application(
     control="taskapp.client.control:Control",
     events="taskapp.worker.events:Events",
     task_cls="taskapp.worker.task:Task",
+    tasks=Registry(),
 )
 app.user_options["preload"].add(
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)

@@ -29,3 +29,23 @@ class NoTaskLogs(TaskappError):
 
 class MessageRefused(TaskappError):
     """A message that this node must not run: its content type, or its signature."""
+
+
+class StrategyCannotRun(TaskappError):
+    """A task type whose own ``Strategy`` cannot run its tasks in the way it asks for."""
+
+    def __init__(self, name: str, strategy: object, what: str, instead: str) -> None:
+        shown = strategy if isinstance(strategy, str) else getattr(strategy, "__qualname__", strategy)
+        super().__init__(
+            f"task {name!r} is {what}, which its own Strategy ({shown}) does not run; {instead}, "
+            "or derive its Strategy from taskapp.worker.strategy.Strategy"
+        )
+
+
+class BadRequestClass(TaskappError):
+    """A ``Task.Request`` that is no request."""
+
+    def __init__(self, given: object) -> None:
+        super().__init__(
+            f"Task.Request cannot be {given!r}; give it a class derived from celery.worker.request.Request"
+        )

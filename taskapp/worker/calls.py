@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.log import get_logger
 
 from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
 from taskapp.worker.run import run, run_async
@@ -16,6 +17,9 @@ from taskapp.worker.threads import Job
 
 if TYPE_CHECKING:
     from taskapp.worker.pool import TaskPool
+
+
+logger = get_logger(__name__)
 
 
 class Call:
@@ -190,6 +194,40 @@ class OnThread(Call):
         """Put its message back: it has not begun."""
         self.is_stopped = True
         self._request.give_back()
+
+
+class Told:
+    """In the place of a request: who gave the pool a function to run is told by the callbacks of Celery's pools."""
+
+    can_go_back = False
+
+    def __init__(self, callback: Any, accept_callback: Any, error_callback: Any, timeout_callback: Any) -> None:
+        self.on_accepted = accept_callback or _ignore
+        self.on_timeout = timeout_callback or _ignore
+        self._callback, self._error_callback = callback or _ignore, error_callback or _log_error
+
+    def on_success(self, outcome: Any) -> None:
+        """Pass on what the function returned or raised."""
+        failed, value, *_ = outcome
+        (self._error_callback if failed else self._callback)(value)
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _log_error(seen: ExceptionInfo) -> None:
+    logger.error("a function that was given to the pool raised: %r", seen.exception, exc_info=seen.exc_info)
+
+
+class OfOthers(OnThread):
+    """A function that a task type's own strategy gave the pool."""
+
+    __slots__ = ()
+
+    def _run(self) -> Any:
+        target, args, kwargs = self.arguments
+        return 0, target(*args, **kwargs), None, None
 
 
 class InChild(Call):

@@ -32,11 +32,9 @@ from taskapp.worker.scribe import finish_writing
 from taskapp.worker.status import Reporter
 from taskapp.worker.task_log import install_task_log
 from taskapp.worker.turn import Turn
+from taskapp.worker.worker import EXIT_CONFIGURATION
 
 logger = get_logger(__name__)
-
-EXIT_CONFIGURATION = 78
-"""sysexits.h: something was found in an unconfigured or misconfigured state."""
 
 
 class RefuseEvictingBroker(bootsteps.StartStopStep):

@@ -6,6 +6,7 @@ kind      its tasks run on                       slots                    are en
 async     the worker's own event loop            TASKAPP_ASYNC_SLOTS      cancelling the coroutine
 thread    threads                                ``-c``                   an exception at the next bytecode
 process   child processes (``cpu_bound=True``)   TASKAPP_CHILD_PROCESSES  killing the child
+own       what their own ``Strategy`` says       TASKAPP_ASYNC_SLOTS      nothing
 ========  =====================================  =======================  ===================================
 """
 
@@ -27,8 +28,9 @@ from taskapp.broker.slots import STUCK_SECONDS, Pace
 from taskapp.settings import get_settings
 from taskapp.worker import coroutines
 from taskapp.worker.blocked_loop import BlockedLoop
-from taskapp.worker.calls import Call, InChild, OnLoop, OnThread
+from taskapp.worker.calls import Call, InChild, OfOthers, OnLoop, OnThread, Told
 from taskapp.worker.hub import LONGEST_TURN_SECONDS
+from taskapp.worker.own_strategy import Kept, has_own_strategy
 from taskapp.worker.prefork import TaskPool as PreforkPool
 from taskapp.worker.threads import Job, Threads
 
@@ -36,11 +38,13 @@ logger = get_logger(__name__)
 
 _BasePool: Any = BasePool  # the stubs lack half of it
 
-ASYNC, THREAD, PROCESS = "async", "thread", "process"
+ASYNC, THREAD, PROCESS, OWN = "async", "thread", "process", "own"
 
 
 def kind_of(task: Any) -> str:
     """Return on what kind of slot the tasks of a type run."""
+    if has_own_strategy(task):
+        return OWN
     if getattr(task, "cpu_bound", False):
         return PROCESS
     return ASYNC if iscoroutinefunction(task.run) else THREAD
@@ -67,7 +71,11 @@ class TaskPool(_BasePool):
         self.threads: Threads = Threads(self.limit)
         self.threads.following = self._next_job
         self.children: Any = None
-        if any(kind_of(task) == PROCESS for task in self.app.tasks.values()):
+        self.kept = Kept()
+        kinds = {kind_of(task) for task in self.app.tasks.values()}
+        if OWN in kinds:
+            self.limits[OWN] = get_settings().async_slots
+        if PROCESS in kinds:
             self.limits[PROCESS] = get_settings().child_processes or cpu_count()
             options = {**self.options, "semaphore": None}
             self.children = PreforkPool(self.limits[PROCESS], putlocks=False, app=self.app, **options)
@@ -101,7 +109,19 @@ class TaskPool(_BasePool):
     ) -> Call:
         """Begin a request's task, or keep it until a slot is free; the request is told of its start and its end."""
         kind = self.kind(arguments[0])
-        call = CALLS[kind](self, kind, request, arguments, soft_seconds, seconds)
+        return self._admit(CALLS[kind](self, kind, request, arguments, soft_seconds, seconds))
+
+    def on_apply(
+        self, target: Any, args: Any, kwargs: Any, callback: Any = None, accept_callback: Any = None,
+        error_callback: Any = None, timeout_callback: Any = None, soft_timeout: float | None = None,
+        timeout: float | None = None, **_: Any,
+    ) -> Call:  # fmt: skip
+        """Run a function on a thread, as Celery's other pools do: what strategies of their own ask for."""
+        told = Told(callback, accept_callback, error_callback, timeout_callback)
+        return self._admit(OfOthers(self, THREAD, told, (target, args, kwargs), soft_timeout, timeout))
+
+    def _admit(self, call: Call) -> Call:
+        kind = call.kind
         if len(self.calls[kind]) < self.limits[kind]:
             self._begin(call)
         elif isinstance(call, OnThread) and call.can_wait:
@@ -207,7 +227,9 @@ class TaskPool(_BasePool):
     def free(self, kind: str) -> int:
         """Return how many more tasks of ``kind`` may be handed over now; of short ones for threads, some to keep."""
         free = self.limits[kind] - len(self.calls[kind])
-        if kind == THREAD:
+        if kind == OWN:
+            free -= self.kept.count()
+        elif kind == THREAD:
             free += self._pace.ahead() - len(self._kept)
         return free
 

@@ -17,6 +17,7 @@ from kombu.asynchronous.timer import to_timestamp
 
 from taskapp.broker.received import Received
 from taskapp.worker.request import wants_task_events
+from taskapp.worker.request_class import makes_itself, request_class
 
 # The stubs lack half of both.
 _stock: Any = stock
@@ -30,7 +31,8 @@ class Strategy:
 
     def __init__(self, task: Any, app: Any, consumer: Any, **_: Any) -> None:
         self._task, self._app, self._consumer = task, app, consumer
-        self._request_class = symbol_by_name(task.Request)
+        self._request_class = request_class(symbol_by_name(task.Request))
+        self._makes_itself = makes_itself(self._request_class)
         self._eventer = consumer.event_dispatcher
         self._announces = bool(self._eventer and self._eventer.enabled and task.send_events)
         self._logs = logger.isEnabledFor(logging.INFO)
@@ -52,7 +54,7 @@ class Strategy:
             self._hold(request, due_at)
 
     def _request(self, message: Any, body: Any, ack: Any, reject: Any) -> Any:
-        if isinstance(message, Received):
+        if isinstance(message, Received) and not self._makes_itself:
             return self._request_class.of_claim(message, self._task, self._app, self._consumer.hostname, self._eventer)
         if body is None and "args" not in message.payload:
             parts = message.body, message.headers, False, self._app.uses_utc_timezone()

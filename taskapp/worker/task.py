@@ -20,6 +20,7 @@ from taskapp.worker.body import checked
 from taskapp.worker.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
 from taskapp.worker.options import check_options
+from taskapp.worker.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.worker.payload import Payload
 from taskapp.worker.progress import say_progress
 
@@ -59,28 +60,45 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     _unchecked_run: Callable[..., Any]
 
     @classmethod
-    def on_bound(cls, app: celery.Celery) -> None:  # noqa: ARG003 - the signature is Celery's
-        """Put the check of arguments and the dump of a returned model around ``run``.
+    def bind(cls, app: celery.Celery) -> celery.Celery:
+        """Bind to ``app``, as Celery does; check arguments before ``run``, and dump a model it returns.
 
         Raises:
             UnknownTaskOption, BadMasks: An option cannot be meant as it is written.
         """
+        bound: celery.Celery = super().bind(app)
         check_options(cls)
         cls.request_stack = ContextStack()
-        run = cls.__dict__.get("run")
-        if run is None or "_unchecked_run" in cls.__dict__:
-            return
-        cls._is_method = not isinstance(run, staticmethod)
+        if "_unchecked_run" not in cls.__dict__:
+            cls._wrap_run()
+        return bound
+
+    @classmethod
+    def _wrap_run(cls) -> None:
+        """Wrap the function of this type: its own, or the one it inherits as that was written."""
+        owner = next(base for base in cls.__mro__ if "run" in vars(base))
+        run = vars(owner).get("_unchecked_run", vars(owner)["run"])
+        cls._is_method = vars(owner).get("_is_method", not isinstance(run, staticmethod))
         cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
+        if owner is celery.Task:
+            return  # it overrides ``__call__`` instead
         run = checked(cls, cls._unchecked_run)
         cls.run = run if cls._is_method else staticmethod(run)  # type: ignore[method-assign]
         # So that Celery does not put its own automatic retry around it.
         cls._orig_run = cls.run  # type: ignore[attr-defined]
 
+    def start_strategy(self, app: Any, consumer: Any, **options: Any) -> Any:
+        """Return what takes the messages of this type."""
+        if has_own_strategy(self):
+            handle = super().start_strategy(app, consumer, **options)
+            return counting(handle, getattr(consumer.pool, "kept", None))
+        return strategy_of(self)(self, app, consumer, **options)
+
     @classmethod
     @functools.cache
     def payload(cls) -> Payload:
         """Return what is checked of this type's arguments, read from its annotations once."""
+        cls._get_app()  # type: ignore[attr-defined]  # binds a type that was registered after the app was put together
         return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
@@ -209,7 +227,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     def _submitter(self, options: dict[str, Any]) -> Submit:
         """Return what submits one of many tasks: with all that is the same for them done, where that is possible."""
         sender, payload = self._application.sender, self.payload()
-        is_alike = sender.routes_by_name and self._has_usual_name and not sender.terms.is_eager
+        is_alike = (
+            sender.routes_by_name and self._has_usual_name and not sender.terms.is_eager
+            and type(self).apply_async is Task.apply_async
+        )  # fmt: skip
         form = self._application.form(self, options) if is_alike else None
         if form is None:
             return lambda args, kwargs, task_id: self.apply_async(args, kwargs, **{**options, "task_id": task_id})

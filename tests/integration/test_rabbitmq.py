@@ -52,7 +52,8 @@ class Site:
 
     def __init__(self, directory: Path, broker_url: str, result_url: str) -> None:
         self._directory, self._broker_url = directory, broker_url
-        self._env = {"TASKAPP_RESULT_URL": result_url, "TASKAPP_INCLUDE": "tests.integration.follow_ups"}
+        include = "tests.integration.follow_ups,tests.integration.foreign_bases"
+        self._env = {"TASKAPP_RESULT_URL": result_url, "TASKAPP_INCLUDE": include}
         self._started: list[Process] = []
 
     def worker(self, *options: str, name: str = "w1") -> Process:
@@ -104,6 +105,24 @@ print([result.get(timeout=40) for result in running])
 
     assert results == "['SUCCESS', 16, 7, 2]"
     assert runs.read_text().split() == ["run"] * 3
+
+
+@pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
+def test_tasks_of_foreign_bases_run(site: Site, options: tuple[str, ...], result_url: str) -> None:
+    if not result_url.startswith("redis"):
+        pytest.skip("these tasks note their hooks in Redis")
+    site.worker(*options)
+
+    done = site.ask("""
+from tests.integration.foreign_bases import RUN_ALIKE
+tasks = [app.tasks[name] for name in RUN_ALIKE]
+running = [(task.delay("retry", 1), (task.si("return", 2) | task.si("return", 3)).delay()) for task in tasks]
+gathered = [app.tasks["foreign_batches.gather"].delay(n) for n in range(4)]
+print([(one.get(timeout=40)[2], two.get(timeout=40)[0]) for one, two in running] == [(2, 3)] * len(tasks))
+print([one.get(timeout=40)[0] for one in gathered])
+""")
+
+    assert done.splitlines() == ["True", "[0, 1, 2, 3]"]
 
 
 def test_what_runs_is_counted_in_the_redis_of_results(site: Site, result_url: str, tmp_path: Path) -> None:

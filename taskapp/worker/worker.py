@@ -1,0 +1,70 @@
+"""The worker as a program: what it cannot do is refused before it starts, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from celery.apps import worker as stock
+from celery.utils.imports import symbol_by_name
+from celery.utils.text import str_to_list
+
+from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.worker.own_strategy import check_strategy
+from taskapp.worker.request_class import request_class
+
+EXIT_CONFIGURATION = 78
+"""sysexits.h: something was found in an unconfigured or misconfigured state."""
+
+_Stock: Any = stock.Worker  # the stubs lack half of it
+
+
+class Worker(_Stock):
+    """Celery's worker."""
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """Choose the queues to consume from.
+
+        Raises:
+            UnknownQueue: One of those named is none of ``TASKAPP_QUEUES``; at the command line, exits with 2.
+        """
+        known = self.app.amqp.queues
+        with _in_one_line(_BadUsage):
+            for name in (*(str_to_list(include) or ()), *(str_to_list(exclude) or ())):
+                if name not in known:
+                    raise UnknownQueue(name, known)
+        super().setup_queues(include, exclude)
+
+    def on_init_blueprint(self) -> None:
+        """Check what can be known of the task types before they run.
+
+        Raises:
+            StrategyCannotRun, BadRequestClass: A task type cannot run as it is; at the command line, exits with 78.
+        """
+        super().on_init_blueprint()
+        with _in_one_line(_BadConfiguration):
+            for task in self.app.tasks.values():
+                task._get_app()  # binds one that was registered after the app was put together
+                check_strategy(task)
+                request_class(symbol_by_name(task.Request))
+
+
+class _BadUsage(click.ClickException):
+    exit_code = 2
+
+
+class _BadConfiguration(click.ClickException):
+    exit_code = EXIT_CONFIGURATION
+
+
+@contextmanager
+def _in_one_line(shown_as: type[click.ClickException]) -> Iterator[None]:
+    """Show an error of ours without a traceback, at the command line."""
+    try:
+        yield
+    except TaskappError as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        raise shown_as(str(error)) from error
