@@ -31,6 +31,7 @@ from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
 from taskapp.errors import (
     BrokerUnavailable,
+    ConfigurationReplaced,
     NotQueued,
     UnknownQueue,
     UnknownTask,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "taskapp."
+CONFIG_FROM_OBJECT = "app.config_from_object()"
 PAUSE_SECONDS = 0.1
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
@@ -130,6 +132,18 @@ class Application(Lending):
             Path(key or conf.security_key), key_password or conf.security_key_password,
             Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
         )  # fmt: skip
+
+    def config_from_object(self, obj: Any, *_: Any, **__: Any) -> Any:
+        """Refuse to replace the configuration.
+
+        Raises:
+            ConfigurationReplaced: Says how to set single values instead.
+        """
+        raise ConfigurationReplaced(f"app.config_from_object({obj!r})" if isinstance(obj, str) else CONFIG_FROM_OBJECT)
+
+    def config_from_envvar(self, variable_name: str, *_: Any, **__: Any) -> Any:
+        """Refuse to replace the configuration, as ``config_from_object`` does."""
+        raise ConfigurationReplaced(f"app.config_from_envvar({variable_name!r})")
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a class-based task, as Celery does; ``options`` become attributes of its class."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from taskapp import logs, tracing
 from taskapp.application import Application
 from taskapp.broker.transport import is_over_redis
 from taskapp.devredis import own_server, resolve_broker_url
-from taskapp.errors import BrokerNotFound, TaskappError
+from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings, get_settings
 from taskapp.worker import chords, lifecycle
@@ -46,6 +47,8 @@ class Loader(AppLoader):
         ``find_broker`` looks again when a connection is needed.
         """
         commanded = inside_celery_command()
+        if commanded and _was_given("config"):
+            raise click.ClickException(str(ConfigurationReplaced("--config")))
         try:
             settings = get_settings()
             tracing.install(settings)
@@ -77,6 +80,12 @@ def inside_celery_command() -> bool:
     """Say whether this process is a ``celery`` command: only those may start a server of ours."""
     context = click.get_current_context(silent=True)
     return context is not None and context.find_root().command.name == "celery"
+
+
+def _was_given(option: str) -> bool:
+    """Return whether ``option`` of the ``celery`` command was typed."""
+    source = click.get_current_context().find_root().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def announce(line: str) -> None:
@@ -261,6 +270,11 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
     }
 
 
+def in_django_project() -> bool:
+    """Return whether Celery's Django fixup is at work here; it gives its own class only to apps that have none."""
+    return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
+
+
 def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
     """Give Flower our defaults: its command has no other place where an app can take part."""
     if context.info_name == "flower":
@@ -279,11 +293,11 @@ def _start_over_in_child() -> None:
 
 app = Application(
     "taskapp",
-    loader=Loader,
+    loader="taskapp.celery:Loader",  # a text: Celery's Django fixup looks for a word in it
     amqp="taskapp.application:Amqp",
     control="taskapp.client.control:Control",
     events="taskapp.worker.events:Events",
-    task_cls="taskapp.worker.task:Task",
+    task_cls="taskapp.worker.django_task:Task" if in_django_project() else "taskapp.worker.task:Task",
     tasks=Registry(),
 )
 app.user_options["preload"].add(

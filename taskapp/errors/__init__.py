@@ -13,6 +13,7 @@ __all__ = [
     "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
+    "ConfigurationReplaced",
     "CrashedTooOften",
     "EmbeddedServerFailed",
     "EvictingBroker",
@@ -64,6 +65,16 @@ class InvalidSetting(TaskappError):
     def __init__(self, name: str, value: object, problem: str) -> None:
         self.name = name
         super().__init__(f"setting {name} cannot be {value!r}: {problem}")
+
+
+class ConfigurationReplaced(TaskappError):
+    """A configuration of Celery's that would take the place of all that taskapp sets."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} would replace all that taskapp configures, delivery and results included; use TASKAPP_… settings, "
+            "and app.conf.update(name=value) for what has none"
+        )
 
 
 class UnknownQueue(TaskappError):
