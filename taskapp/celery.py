@@ -241,6 +241,7 @@ def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
         "result_backend_transport_options": {
             **_login(own),
             "global_keyprefix": settings.key_prefix,
+            "max_result_bytes": settings.max_result_bytes,
             "master_name": settings.sentinel_master,
             "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
         },

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Queues of your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
     result_expires_seconds: int = Field(default=86_400, ge=1)
     """How long results are kept."""
+    max_result_bytes: int = Field(default=16 << 20, ge=1_024, le=512 << 20)
+    """How many bytes a result may take; a task that returns more fails and is not retried for it."""
     sentinel_master: str = "mymaster"
     """The name of the master behind a ``sentinel://`` URL."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from taskapp.errors import TaskappError
+from typing import Self
+
+from taskapp.errors import PermanentError, TaskappError
 
 
 class NoSuchTask(TaskappError):
@@ -48,4 +50,16 @@ class BadRequestClass(TaskappError):
     def __init__(self, given: object) -> None:
         super().__init__(
             f"Task.Request cannot be {given!r}; give it a class derived from celery.worker.request.Request"
+        )
+
+
+class ResultTooLarge(PermanentError):
+    """What a task returned, or raised, takes more than a result may."""
+
+    @classmethod
+    def of(cls, what: str, size: int, most: int) -> Self:
+        """Say that ``what`` takes ``size`` bytes where ``most`` are allowed."""
+        return cls(
+            f"{what} takes {size:,} bytes, more than the {most:,} of TASKAPP_MAX_RESULT_BYTES; "
+            "store it elsewhere and return where it is, or raise the limit"
         )

@@ -15,7 +15,6 @@ from typing import Any
 
 from celery import states
 from celery.backends import redis
-from celery.exceptions import BackendStoreError
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
@@ -27,6 +26,7 @@ from taskapp.devredis.login import guarded
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.later import Later
+from taskapp.results.size import ResultSize
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
@@ -35,6 +35,9 @@ _to_json = JSONEncoder().encode
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
+
+TRACEBACK_MOST = 1 << 16
+"""Characters of a traceback that are kept where all of it is too large."""
 
 BEGUN_MOST = 200_000
 """Of how many runs that were shown as started the time is kept until they end."""
@@ -50,6 +53,8 @@ class Results(Chords):
     """
 
     ResultConsumer = ResultConsumer
+    measures_results = True
+    """Whether a result that is too large is refused when it is stored."""
     connparams: dict[str, Any]
 
     result_retry_seconds = 300.0
@@ -103,7 +108,7 @@ class Results(Chords):
         What a run leaves at its end is only collected: it is stored when the run is settled, or before by ``later``.
 
         Raises:
-            BackendStoreError: It takes more than Redis can hold in one value (512 MB).
+            ResultTooLarge: It takes more than TASKAPP_MAX_RESULT_BYTES.
             kombu.exceptions.EncodeError: It cannot be encoded.
             ResultServerGone: The server was away for that long.
             redis.ResponseError: The server refused it for good.
@@ -212,11 +217,28 @@ class Results(Chords):
         if fence.run > 0:
             meta = {"status": state, "run": fence.run, **meta}  # where ``store.lua`` looks for it
         value = self.encode(meta)
-        if len(value) > self._MAX_STR_VALUE_SIZE:
-            raise BackendStoreError("value too large for Redis backend", state=state, task_id=task_id)  # type: ignore[call-arg]
+        if len(value) > self.size.most:
+            value = self._smaller(meta, value)
         keep_seconds = self.failure_expires if state == states.FAILURE else self.expires
         is_final = state in states.READY_STATES
         return Record(task_id, self._task_prefix + task_id.encode(), value, keep_seconds or 0, is_final, fence)
+
+    def _smaller(self, meta: dict[str, Any], value: Any) -> Any:
+        """Return what is stored of a result of which all that belongs to it takes ``value``: more than it may.
+
+        Raises:
+            ResultTooLarge: What was returned, or is said of a running task, is too large itself.
+        """
+        if meta["status"] in states.EXCEPTION_STATES:
+            # The error itself fits; those it came from may not.
+            return self.encode({**meta, "traceback": str(meta["traceback"] or "")[-TRACEBACK_MOST:]})
+        self.size.check_encoded(len(self.encode(meta["result"])))
+        return value
+
+    @cached_property
+    def size(self) -> ResultSize:
+        """How large a result may be."""
+        return ResultSize(self)
 
     def _times(self, task_id: str, state: str, request: Any) -> dict[str, float]:
         """Return when a run that was shown as started began, and when its task was submitted."""

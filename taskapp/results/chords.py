@@ -112,10 +112,12 @@ class Chords(_Mixin):
         if not request.group or not request.id:
             return
         part = (request.group_index, request.id, state, self.encode_result(result, state), request.root_id)
+        encoded = _bytes(self.encode(part))
+        if state not in states.PROPAGATE_STATES:
+            self.size.check_encoded(len(encoded))
         counted = ChordPart(
-            request.group, request.id, int(state not in states.PROPAGATE_STATES), _bytes(self.encode(part)),
-            self.chord_expires or 0,
-        )  # fmt: skip
+            request.group, request.id, int(state not in states.PROPAGATE_STATES), encoded, self.chord_expires or 0
+        )
         run = current()
         if run is not None and self._lies_beside_messages:
             run.parts.append(counted)

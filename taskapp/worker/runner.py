@@ -47,6 +47,8 @@ from kombu.utils.encoding import safe_repr
 
 from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.broker.settlement import collecting
+from taskapp.errors.tasks import ResultTooLarge
+from taskapp.results.size import check_returned, fitting
 from taskapp.worker.coroutines import Stopped, run_to_end
 from taskapp.worker.failures import as_failure
 from taskapp.worker.progress import note_retry
@@ -262,14 +264,17 @@ class Runner:
     # --- what came of it ----------------------------------------------------------------------------
 
     def _succeeded(self, request: Request, retval: Any, started_at: float) -> tuple[str, Any, Outcome]:
-        task, has_sent = self.task, False
+        task, has_sent, is_ignored = self.task, False, is_result_ignored(self.task, request)
         try:
+            if type(retval) not in CHEAP:
+                is_sent_on = bool(request.callbacks or request.chain)
+                check_returned(self.backend, retval, is_sent_on=is_sent_on, is_ignored=is_ignored)
             # Before the result is stored, so that it names its children.
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
-            self.backend.mark_as_done(request.id, retval, request, not is_result_ignored(task, request))
-        except (EncodeError, OperationalError) as error:
+            self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+        except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
             return self._report(request, error, states.FAILURE)
@@ -302,6 +307,7 @@ class Runner:
             # What was collected for a success; Celery's own backends do not see to it.
             with collecting(drop=True):
                 pass
+        error = fitting(self.backend, error)
         info = TraceInfo(state, error)
         seen = info.handle_error_state(self.task, request, call_errbacks=state == states.FAILURE)
         traceback_clear(error)

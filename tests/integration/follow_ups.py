@@ -56,3 +56,9 @@ def note_and_retry(self, path: str) -> int:
 @shared_task
 def return_what_no_store_takes() -> object:
     return lambda: None
+
+
+@shared_task
+def return_text(size: int) -> str:
+    """Return a text of ``size`` characters."""
+    return "x" * size

@@ -125,6 +125,28 @@ print([one.get(timeout=40)[0] for one in gathered])
     assert done.splitlines() == ["True", "[0, 1, 2, 3]"]
 
 
+@pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
+def test_a_result_that_is_too_large_is_neither_stored_nor_sent_on(
+    site: Site, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    site.worker(*options)
+    followed = tmp_path / "followed"
+
+    said = site.ask(f"""
+chained = (return_text.s(17 << 20) | note.s({str(followed)!r})).delay()
+whole = chord([return_text.s(17 << 20), add.s(1, 1)])(total.s())
+print([type(result.get(timeout=40, propagate=False)).__name__ for result in (chained.parent, whole)])
+print(str(chained.parent.result))
+print(len(return_text.delay(1 << 20).get(timeout=40)))
+""").splitlines()
+
+    assert said[0] == "['ResultTooLarge', 'ChordError']"
+    assert said[1].startswith("the result takes 17,825,79")
+    assert "TASKAPP_MAX_RESULT_BYTES" in said[1]
+    assert said[2] == "1048576"
+    assert not followed.exists()
+
+
 def test_what_runs_is_counted_in_the_redis_of_results(site: Site, result_url: str, tmp_path: Path) -> None:
     if not result_url.startswith("redis"):
         assert "'taskapp_broker_up', '', 1" in site.ask(SCRAPED)
