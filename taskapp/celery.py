@@ -24,6 +24,7 @@ from taskapp.broker.transport import is_over_redis
 from taskapp.devredis import own_server, resolve_broker_url
 from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
+from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
 from taskapp.worker import chords, lifecycle
 from taskapp.worker.registry import Registry
@@ -90,7 +91,7 @@ def _was_given(option: str) -> bool:
 
 def announce(line: str) -> None:
     """Print ``line`` where the user sees it and a pipe does not."""
-    click.secho(line, fg="yellow", err=True)
+    click.secho(sanitize(line), fg="yellow", err=True)
 
 
 def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from itertools import islice
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from taskapp.broker.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
 from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
 from taskapp.cli.engine import engine
+from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
 from taskapp.settings import get_settings
 from taskapp.worker.masks import Masked, sight
@@ -55,21 +54,18 @@ def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *
         total = sum(lent.dead_letters.count().values())
     if as_json:
         for letter in found:
-            click.echo(json.dumps(_as_json(letter)))
+            say_json(_as_json(letter))
         return
     _print_table(found)
-    click.echo(f"{len(found)} of {total} dead letters" if total else "no dead letters")
+    say(f"{len(found)} of {total} dead letters" if total else "no dead letters")
 
 
 def _print_table(letters: Iterable[DeadLetter]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("letter", "reason", "task", "id", "came back", "buried at", "error"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "letter")
-    for letter in letters:
-        counts = str(letter.deliveries)
-        table.add_row(letter.name, letter.reason, letter.task, letter.id, counts, _when(letter), letter.error[:200])
-    if table.row_count:
-        Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)
+    say_table(
+        ("letter", "reason", "task", "id", "came back", "buried at", "error"),
+        [(one.name, one.reason, one.task, one.id, one.deliveries, _when(one), one.error[:200]) for one in letters],
+        unwrapped=["letter"],
+    )
 
 
 @dead.command()
@@ -95,7 +91,7 @@ def show(name: str, *, raw: bool) -> None:
     except Unreadable as error:
         shown["args"] = f"unreadable: {error}"
     for field, value in shown.items():
-        click.echo(f"{field:<12}{value}")
+        say(value, head=f"{field:<12}")
 
 
 @dead.command()
@@ -125,7 +121,7 @@ def replay(
                 if blob is None:
                     continue
             sent += letters.replay(*place, to_queue, blob)
-    click.echo(f"sent {sent} dead letters again")
+    say(f"sent {sent} dead letters again")
 
 
 @dead.command()
@@ -151,7 +147,7 @@ def purge(
             for one_queue, one_number in some:
                 by_queue.setdefault(one_queue, []).append(one_number)
             purged += sum(letters.purge(one, numbers) for one, numbers in by_queue.items())
-    click.echo(f"threw {purged} dead letters away")
+    say(f"threw {purged} dead letters away")
 
 
 def _chosen(

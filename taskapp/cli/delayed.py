@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from taskapp.cli.engine import engine
+from taskapp.cli.output import say, say_json, say_table
 from taskapp.settings import get_settings
 
 
@@ -35,16 +32,14 @@ def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
         ]  # fmt: skip
     if as_json:
         for one in found:
-            click.echo(json.dumps(one._asdict()))
+            say_json(one._asdict())
         return
-    table = Table("id", "task", "queue", "priority", "due at", box=None, pad_edge=False)
-    for one in found:
-        due_at = datetime.fromtimestamp(one.due_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
-        table.add_row(one.id, one.task, one.queue, str(one.priority), due_at)
-    if found:
-        Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)
+    say_table(
+        ("id", "task", "queue", "priority", "due at"),
+        [(one.id, one.task, one.queue, one.priority, _when(one.due_at)) for one in found],
+    )
     total = counts.get(queue, 0) if queue else sum(counts.values())
-    click.echo(f"{len(found)} of {total} delayed tasks" if total else "no delayed tasks")
+    say(f"{len(found)} of {total} delayed tasks" if total else "no delayed tasks")
 
 
 @delayed.command()
@@ -54,7 +49,7 @@ def cancel(task_id: str) -> None:
     with engine() as lent:
         if not lent.delayed.cancel(task_id):
             raise _not_there(task_id)
-    click.echo(f"cancelled {task_id}")
+    say(f"cancelled {task_id}")
 
 
 @delayed.command()
@@ -65,7 +60,11 @@ def reschedule(task_id: str, seconds: float) -> None:
     with engine() as lent:
         if not lent.delayed.reschedule(task_id, seconds):
             raise _not_there(task_id)
-    click.echo(f"{task_id} runs in {seconds:g} s")
+    say(f"{task_id} runs in {seconds:g} s")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
 
 
 def _not_there(task_id: str) -> click.ClickException:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from taskapp.cli.output import say
 from taskapp.processes import stop_on_signals
 
 PLAIN_WIDTH = 120
@@ -33,6 +34,6 @@ def demo(*, output: Path, keep: bool) -> None:
         console = Console()
         code = run_demo(console if console.is_terminal else Console(width=PLAIN_WIDTH), output, keep=keep)
     except KeyboardInterrupt:
-        click.echo("stopped; nothing is left running", err=True)
+        say("stopped; nothing is left running", err=True)
         code = 130
     sys.exit(code)

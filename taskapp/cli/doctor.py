@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskapp.cli.output import say, say_json
 from taskapp.errors import BrokerNotFound, TaskappError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
     """
     from taskapp.devredis import resolve_broker_url
 
-    broker_url = resolve_broker_url(settings, may_start=False, announce=click.echo)
+    broker_url = resolve_broker_url(settings, may_start=False, announce=say)
     from taskapp.celery import app
 
     return app, broker_url
@@ -79,7 +79,7 @@ def _examine(settings: Settings, *, as_json: bool) -> None:
     worst = max((finding.verdict for finding in findings), key=list(COLOURS).index)
     if as_json:
         shown = [finding._asdict() for finding in findings]
-        click.echo(json.dumps({"broker": broker, "verdict": worst, "findings": shown}))
+        say_json({"broker": broker, "verdict": worst, "findings": shown})
     else:
         _print_findings(broker, findings)
     sys.exit(1 if worst == "error" else 0)
@@ -87,16 +87,16 @@ def _examine(settings: Settings, *, as_json: bool) -> None:
 
 def _print_findings(broker: str, findings: list[Finding]) -> None:
     if broker:
-        click.echo(f"broker {broker}")
+        say(f"broker {broker}")
     for finding in findings:
         name = finding.check if finding.server == "broker" else f"{finding.server}: {finding.check}"
         _print(finding.verdict, name, finding.found, finding.remedy)
 
 
 def _print(verdict: str, name: str, found: str, remedy: str = "") -> None:
-    click.echo(f"{click.style(f'{verdict:<5}', fg=COLOURS[verdict])} {name:<13} {found}")
+    say(f" {name:<13} {found}", head=click.style(f"{verdict:<5}", fg=COLOURS[verdict]))
     if remedy:
-        click.echo(f"{'':<19} -> {remedy}")
+        say(f"{'':<19} -> {remedy}")
 
 
 # --- adopting ------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
             "what has moved has moved whole, run it again to go on"
         ) from error
     if as_json:
-        click.echo(json.dumps(_as_dict(report, signs, dry_run=dry_run)))
+        say_json(_as_dict(report, signs, dry_run=dry_run))
     else:
         _print_adoption(report, signs, dry_run=dry_run)
     sys.exit(1 if report.left else 0)
@@ -165,6 +165,6 @@ def _print_adoption(report: Adoption, signs: list[str], *, dry_run: bool) -> Non
 
 def _print_messages(messages: list[Adopted]) -> None:
     for message in messages[:LISTED]:
-        click.echo(f"{message.queue:<12} {message.priority}  {message.id:<36}  {message.task}")
+        say(f"{message.queue:<12} {message.priority}  {message.id:<36}  {message.task}")
     if len(messages) > LISTED:
-        click.echo(f"… and {len(messages) - LISTED} more; --json lists all")
+        say(f"… and {len(messages) - LISTED} more; --json lists all")

@@ -7,6 +7,8 @@ import signal
 
 import click
 
+from taskapp.cli.output import say
+
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -43,6 +45,6 @@ def exporter(*, port: int, address: str) -> None:
         raise click.ClickException(
             f"cannot listen on {address}:{port}: {error.strerror}; choose another --port or --address"
         ) from error
-    click.echo(f"metrics at http://{address}:{port}/metrics")
+    say(f"metrics at http://{address}:{port}/metrics")
     signal.sigwait(STOPPING)
     serving.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import asdict
-from rich.console import Console
-from rich.table import Table
 
 from taskapp.broker.finished import STATES, Finished
 from taskapp.cli.engine import lent_by
+from taskapp.cli.output import say, say_json, say_lines, say_table
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.people import parse_duration, parse_instant
 from taskapp.settings import get_settings
@@ -95,7 +93,7 @@ def run() -> None:
     writer = Writer(kept, app.finished_tasks, settings.history_days)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: writer.stop())
-    click.echo(f"writing finished tasks to {kept.url}")
+    say(f"writing finished tasks to {kept.url}")
     writer.run()
 
 
@@ -120,13 +118,13 @@ def search(
         page = kept.search(Query(task_type, states, queue, since, until, text), limit, after)
     if as_json:
         for one in page.tasks:
-            click.echo(json.dumps(_as_json(one)))
+            say_json(_as_json(one))
     else:
         _print_table(page.tasks)
     if page.next:
-        click.echo(f"there may be more: --after {page.next}", err=True)
+        say(f"there may be more: --after {page.next}", err=True)
     elif not as_json and not page.tasks:
-        click.echo("no finished task fits")
+        say("no finished task fits")
 
 
 @history.command()
@@ -140,11 +138,11 @@ def show(task_id: str, *, as_json: bool) -> None:
         raise click.ClickException(f"no finished task {task_id!r}; it may not have ended, or be deleted since")
     for one in found:
         if as_json:
-            click.echo(json.dumps(_as_json(one)))
+            say_json(_as_json(one))
             continue
         for name, value in _as_json(one).items():
             if value not in ("", None):
-                click.echo(f"{name.replace('_', ' '):12} {_printable(value)}")
+                say_lines(value, head=f"{name.replace('_', ' '):12} ")
 
 
 @history.command()
@@ -157,7 +155,7 @@ def prune(older_than: float, *, yes: bool) -> None:
         if not yes:
             click.confirm(f"delete what finished before {before:%Y-%m-%d %H:%M} UTC?", abort=True)
         gone = sum(iter(partial(kept.prune, older_than), 0))
-    click.echo(f"deleted {gone} finished tasks")
+    say(f"deleted {gone} finished tasks")
 
 
 @history.command()
@@ -172,10 +170,10 @@ def status(*, as_json: bool) -> None:
         waiting = finished.waiting()
     shown = {"url": url, "kept": rows, "waiting": waiting.records, "dropped": waiting.dropped, "aside": waiting.aside}
     if as_json:
-        click.echo(json.dumps(shown))
+        say_json(shown)
     else:
         for name, value in shown.items():
-            click.echo(f"{name:8} {value}")
+            say(f"{name:8} {value}")
     sys.exit(1 if waiting.dropped or waiting.aside else 0)
 
 
@@ -188,26 +186,17 @@ def _as_json(one: Finished) -> dict[str, Any]:
     return {**shown, **fields}
 
 
-def _printable(value: Any) -> str:
-    """Return text that does nothing to a terminal."""
-    text = str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-
-
 def _when(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _print_table(found: list[Finished]) -> None:
-    if not found:
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("finished at", "state", "task", "id", "queue", "ran", "arguments", "result or error"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("finished at", "state"))
+    rows = []
     for one in found:
         ran = "" if one.run_seconds is None else f"{one.run_seconds:.3g} s"
         arguments = " ".join(text for text in (one.args, one.kwargs) if text not in ("", "()", "{}"))
         finished_at = datetime.fromtimestamp(one.finished_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        cells = one.type, one.id, one.queue, ran, arguments[:200], (one.error or one.result)[:200]
-        table.add_row(finished_at, one.state, *[_printable(cell) for cell in cells])
-    Console(width=None if sys.stdout.isatty() else 200).print(table, markup=False)
+        last = (one.error or one.result)[:200]
+        rows.append((finished_at, one.state, one.type, one.id, one.queue, ran, arguments[:200], last))
+    headings = ("finished at", "state", "task", "id", "queue", "ran", "arguments", "result or error")
+    say_table(headings, rows, unwrapped=headings[:2])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
 from taskapp import __version__
+from taskapp.cli.output import say_lines
 from taskapp.errors import TaskappError, did_you_mean
+from taskapp.sanitize import sanitize_lines
 
 COMMANDS = {
     "demo": "taskapp.cli.demo:demo",
@@ -34,6 +37,14 @@ class LazyGroup(click.Group):
         """Return the names, in the order of the table."""
         return list(COMMANDS)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; its error, which quotes messages and servers, is sanitized."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = sanitize_lines(error.message)  # type: ignore[misc]  # to keep its class and exit code
+            raise
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, or say which one was probably meant."""
         if cmd_name not in COMMANDS:
@@ -58,5 +69,5 @@ def main() -> None:
     try:
         taskapp()
     except TaskappError as error:
-        click.echo(f"taskapp: {error}", err=True)
+        say_lines(f"taskapp: {error}", err=True)
         sys.exit(1)

@@ -7,6 +7,7 @@ import sys
 import click
 
 from taskapp import devredis
+from taskapp.cli.output import say
 from taskapp.settings import Settings, get_settings
 
 
@@ -26,7 +27,7 @@ def start() -> None:
         raise click.UsageError("TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours")
     devredis.resolve_broker_url(settings, may_start=True, announce=lambda _: None)
     if server := devredis.running(settings.data_dir):
-        click.echo(server.describe())
+        say(server.describe())
 
 
 @redis.command()
@@ -36,13 +37,13 @@ def status() -> None:
     server = devredis.running(settings.data_dir)
     _say_if_unused(settings, server)
     if server is None:
-        click.echo(f"no Redis server of ours answers (data dir {str(settings.data_dir)!r})", err=True)
+        say(f"no Redis server of ours answers (data dir {str(settings.data_dir)!r})", err=True)
         sys.exit(1)
-    click.echo(f"url      {server.url}")
-    click.echo(f"pid      {server.pid}")
-    click.echo(f"kind     {server.kind} ({server.origin})")
-    click.echo(f"version  {server.version}")
-    click.echo(f"data     {str(server.directory)!r}")
+    say(f"url      {server.url}")
+    say(f"pid      {server.pid}")
+    say(f"kind     {server.kind} ({server.origin})")
+    say(f"version  {server.version}")
+    say(f"data     {str(server.directory)!r}")
 
 
 @redis.command()
@@ -51,13 +52,13 @@ def stop() -> None:
     settings = get_settings()
     _say_if_unused(settings)
     if devredis.stop(settings.data_dir):
-        click.echo(f"stopped the Redis server of ours; its data stay in {str(settings.data_dir)!r}")
+        say(f"stopped the Redis server of ours; its data stay in {str(settings.data_dir)!r}")
     else:
-        click.echo(f"no Redis server of ours runs (data dir {str(settings.data_dir)!r})")
+        say(f"no Redis server of ours runs (data dir {str(settings.data_dir)!r})")
 
 
 def _say_if_unused(settings: Settings, server: devredis.Server | None = None) -> None:
     if settings.broker_url:
-        click.echo("TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours", err=True)
+        say("TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours", err=True)
     elif settings.embedded == "tcp" and server is not None and "socket" in server.url.partition(":")[0]:
-        click.echo("TASKAPP_EMBEDDED=tcp holds from its next start on: `taskapp redis stop` first", err=True)
+        say("TASKAPP_EMBEDDED=tcp holds from its next start on: `taskapp redis stop` first", err=True)

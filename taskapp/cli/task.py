@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,11 +12,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.broker.notes import Line, Progress
-from taskapp.cli.plain import plain
+from taskapp.cli.output import say, say_block, say_json, say_lines
 from taskapp.cli.steps import Steps
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
 from taskapp.processes import stop_on_signals
+from taskapp.sanitize import sanitize
 from taskapp.settings import get_settings
 
 COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.DEAD: "red", State.RUNNING: "cyan"}
@@ -42,12 +42,14 @@ def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
         state = task_state(task_id, on_step=looked_at)
         looked_at.end()
     if as_json:
-        click.echo(json.dumps(state.as_json()))
+        say_json(state.as_json())
     elif state.state is not State.UNKNOWN or state.timeline or state.progress or state.log_lines:
+        styled = click.style(str(state.state), fg=COLOURS.get(state.state), bold=True)
+        say(_next(state), head=f"{'state':<10} {styled}")
         for field, value in _fields(state):
-            click.echo(f"{field:<10} {value}")
+            say(value, head=f"{field:<10} ")
         if with_traceback and state.traceback:
-            click.echo(plain(state.traceback, keep="\n"))
+            say_block(state.traceback)
     if state.state is State.UNKNOWN:
         raise NoSuchTask(task_id, get_settings().result_expires_seconds)
 
@@ -66,7 +68,10 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
     with _reaching():
         shown = 0
         for line in follow_log(task_id) if follow else log_lines(task_id):
-            click.echo(json.dumps(_as_json(line)) if as_json else _as_text(line))
+            if as_json:
+                say_json(_as_json(line))
+            else:
+                say_lines(line.text, head=f"{_when(line.at)} {sanitize(line.level):<8} ")
             shown += 1
         if not shown and task_state(task_id, on_step=Steps("looked at {} messages")).state is State.UNKNOWN:
             raise NoSuchTask(task_id, get_settings().result_expires_seconds)
@@ -83,7 +88,6 @@ def _reaching() -> Iterator[None]:
 
 def _fields(state: TaskState) -> Iterator[tuple[str, str]]:
     """Yield what is known, by its name."""
-    yield "state", click.style(str(state.state), fg=COLOURS.get(state.state), bold=True) + _next(state)
     priority = "" if state.priority is None else f", priority {state.priority}"
     texts: list[tuple[str, Any]] = [
         ("remark", state.remark),
@@ -99,10 +103,10 @@ def _fields(state: TaskState) -> Iterator[tuple[str, str]]:
         ("progress", state.progress and _progress(state.progress)),
         ("log", state.log_lines and f"{state.log_lines} lines (taskapp task logs)"),
     ]
-    yield from ((name, plain(text)) for name, text in texts if text)
+    yield from ((name, text) for name, text in texts if text)
     for moment in state.timeline:
         detail = f" {moment.detail}" if moment.detail else ""
-        yield "", f"{_when(moment.at)}  {plain(moment.what + detail)}"
+        yield "", f"{_when(moment.at)}  {moment.what}{detail}"
 
 
 def _next(state: TaskState) -> str:
@@ -121,11 +125,6 @@ def _when(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
     except (ValueError, OverflowError, OSError):
         return str(at)
-
-
-def _as_text(line: Line) -> str:
-    # Lines of a traceback stay lines; a carriage return would write over what stands there.
-    return f"{_when(line.at)} {plain(line.level):<8} {plain(line.text, keep=chr(10) + chr(9))}"
 
 
 def _as_json(line: Line) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from taskapp.monitor.rates import Look
 from taskapp.monitor.top import screen
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
+from taskapp.sanitize import sanitize
 
 
 @click.command()
@@ -45,7 +46,7 @@ def _show_live(console: Console, every_seconds: float) -> None:
                 before, now = now, look()
             except click.ClickException as error:
                 # It may come back; what is shown next is of then.
-                live.update(Text(f"{error.message}; trying again", style="red"), refresh=True)
+                live.update(Text(sanitize(f"{error.message}; trying again"), style="red"), refresh=True)
 
 
 def look() -> Look:

@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 
 from taskapp import devredis
+from taskapp.cli.output import say
 from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
+from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
@@ -55,7 +57,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
         click.secho(
             f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True
         )
-        click.echo("Ctrl-C stops everything")
+        say("Ctrl-C stops everything")
         # What runs when it ends, or when code changes, is given back before the supervisor loses its patience.
         drain_seconds = min(settings.drain_seconds, DRAIN_SECONDS)
         environment = {**os.environ, "TASKAPP_DRAIN_SECONDS": f"{drain_seconds:g}"}
@@ -64,7 +66,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
             supervisor.start()
             _watch(supervisor, [program.name for program in (*workers, programs[nodes])] if reload else [])
         except KeyboardInterrupt:
-            click.echo("stopping …", err=True)
+            say("stopping …", err=True)
         finally:
             supervisor.stop()
 
@@ -90,7 +92,7 @@ def server(settings: Settings) -> Iterator[None]:
 
     def announce(line: str) -> None:
         started.append(line)
-        click.secho(line, fg="yellow", err=True)
+        click.secho(sanitize(line), fg="yellow", err=True)
 
     devredis.resolve_broker_url(settings, may_start=True, announce=announce)
     try:
@@ -112,7 +114,7 @@ class _Printer:
 
     def __call__(self, name: str, line: str) -> None:
         with self._lock:
-            click.echo(click.style(f"{name:<{self._width}} | ", fg=self._colour[name]) + line)
+            say(line, head=click.style(f"{name:<{self._width}} | ", fg=self._colour[name]))
 
 
 def _watch(supervisor: Supervisor, reloaded: list[str]) -> None:

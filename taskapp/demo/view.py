@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taskapp.processes import check_interrupted
+from taskapp.sanitize import sanitize
 
 PLAIN_EVERY_SECONDS = 2.0
 REFRESH_PER_SECOND = 8
@@ -55,7 +56,7 @@ class View:
 
     def say(self, line: str) -> None:
         """Print ``line``; it stays."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(sanitize(line), highlight=False, soft_wrap=True)
 
     def show(self, picture: Picture) -> None:
         """Draw ``picture``; without a terminal, print it as one line when it changed."""
@@ -73,7 +74,7 @@ class View:
         for position, column in enumerate(columns):
             table.add_column(column, justify="left" if position == 0 else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(sanitize, row))
         self.console.print(table)
 
 
@@ -93,13 +94,13 @@ def until(condition: Callable[[], bool], view: View, picture: Callable[[], Pictu
 def _drawn(picture: Picture) -> Panel:
     queues = Table.grid(padding=(0, 2))
     for name, count in picture.waiting.items():
-        queues.add_row(name, Text(f"{count:>4} waiting", style="bold" if count else "dim"))
+        queues.add_row(sanitize(name), Text(f"{count:>4} waiting", style="bold" if count else "dim"))
     bars = Table.grid(padding=(0, 2))
     for name, (done, total) in picture.done.items():
         bars.add_row(name, ProgressBar(total=max(total, 1), completed=done, width=32), f"{done}/{total}")
     nodes = Table.grid(padding=(0, 2))
     for name, (running, slots) in picture.nodes.items():
-        nodes.add_row(name, "●" * running + "○" * max(0, slots - running), f"{running}/{slots} busy")
+        nodes.add_row(sanitize(name), "●" * running + "○" * max(0, slots - running), f"{running}/{slots} busy")
     top = Table.grid(padding=(0, 6))
     top.add_row(queues, nodes)
     return Panel(Group(top, Text(), bars), title="taskapp", expand=False)

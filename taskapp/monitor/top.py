@@ -10,6 +10,7 @@ from rich.text import Text
 
 from taskapp.broker.snapshot import NodeSnapshot, Snapshot
 from taskapp.monitor.rates import Look, QueueRates, TypeRates, queue_rates, type_rates
+from taskapp.sanitize import sanitize
 
 NONE = "·"
 TYPES_MOST = 20
@@ -88,7 +89,7 @@ def _nodes(snapshot: Snapshot) -> Table:
     for node in sorted(nodes, key=lambda each: (order.get(each.state, 3), each.name))[:NODES_MOST]:
         style = {"lost": "red", "draining": "yellow"}.get(node.state, "")
         table.add_row(
-            _name(node.name or node.epoch[:8]), Text(node.state, style=style), _slots(node), _number(node.held),
+            _name(node.name or node.epoch[:8]), _name(node.state, style), _slots(node), _number(node.held),
             NONE if node.load is None else f"{node.load:.2f}",
             age(snapshot.at - node.started_at if node.started_at else None),
             _name(",".join(node.queues)),
@@ -104,7 +105,7 @@ def _slots(node: NodeSnapshot) -> str:
     """Return how many slots are used of how many, and of what kind those are."""
     if not node.slots:
         return NONE
-    kinds = ", ".join(f"{kind} {number}" for kind, number in node.used.items() if number)
+    kinds = ", ".join(f"{sanitize(kind)} {number}" for kind, number in node.used.items() if number)
     return f"{sum(node.used.values()):,}/{sum(node.slots.values()):,}" + (f" ({kinds})" if kinds else "")
 
 
@@ -122,9 +123,8 @@ def _types(types: list[TypeRates], *, is_known: bool) -> Table:
     return table
 
 
-def _name(name: str) -> Text:
-    """Return what somebody named, without what would move the cursor."""
-    return Text("".join(each if each.isprintable() else " " for each in name))
+def _name(name: str, style: str = "") -> Text:
+    return Text(sanitize(name), style=style)
 
 
 def _number(number: int, style: str = "") -> Text:

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from taskapp.sanitize import sanitize
 from taskapp.schedules.schedule import Schedule
 
 NOTHING = "\N{EN DASH}"
@@ -13,7 +14,7 @@ NOTHING = "\N{EN DASH}"
 
 def when_text(schedule: Schedule) -> str:
     """Return its times, without the zone they are in."""
-    return shown(str(schedule.when).replace(f" {schedule.local_zone}", "", 1))
+    return sanitize(str(schedule.when).replace(f" {schedule.local_zone}", "", 1))
 
 
 def local_text(instant: float | None, zone: str, *, weekday: bool = False) -> str:
@@ -37,8 +38,3 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return ZoneInfo("UTC")  # of one that is broken
-
-
-def shown(text: str) -> str:
-    """Return ``text`` on one line, whatever is in it."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)

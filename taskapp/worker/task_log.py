@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from celery import _state, current_app
 
+from taskapp.log_message import message_of
 from taskapp.settings import get_settings
 from taskapp.worker.progress import attempt_of, is_of_a_worker
 from taskapp.worker.scribe import scribe
@@ -37,7 +38,7 @@ class TaskLog(logging.Handler):
 
     def _keep(self, record: logging.LogRecord, request: Any) -> None:
         try:
-            text = record.getMessage()
+            text = message_of(record)
             if record.exc_info:
                 text = f"{text}\n{_traceback_of(record.exc_info)}"
             said = {

@@ -242,7 +242,7 @@ def test_lines_reach_the_terminal_without_what_would_command_it(worker: StartWor
     text = taskapp(redis_server, "task", "logs", result.id).stdout
 
     assert all(each.isprintable() or each == "\n" for each in text), ascii(text)
-    assert "\\x1b[2J\\x1b]0;owned\\x07 red \\r over \\x9b31m \\u202e back\nsecond line" in text
+    assert "\\x1b[2J\\x1b]0;owned\\x07 red \\r over \\x9b31m \\u202e back\n    second line" in text
 
 
 def test_a_task_without_lines_shows_none_and_one_nobody_knows_is_said(redis_server: RedisServer) -> None:

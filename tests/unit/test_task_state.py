@@ -12,10 +12,10 @@ from taskapp.broker.dead_letters import DeadLetter
 from taskapp.broker.envelope import Envelope
 from taskapp.broker.notes import Noted, RetryNote
 from taskapp.broker.search import Found, Place
-from taskapp.cli.plain import plain
 from taskapp.monitor.task_state.outcome import Outcome, _outcome
 from taskapp.monitor.task_state.reading import Known, judge
 from taskapp.monitor.task_state.states import State, TaskState
+from taskapp.sanitize import sanitize
 from taskapp.worker.task_log import LINE_BYTES_MOST, shortened
 
 NOWHERE, NO_RESULT, NOTHING = None, Outcome(), Noted()
@@ -165,5 +165,5 @@ def test_a_long_line_is_shortened_to_its_ends(text: str) -> None:
     [("plain ü 漢", "plain ü 漢"), ("\x1b[2J", "\\x1b[2J"), ("a\r\n", "a\\r\\n"), ("\x9b\u202e", "\\x9b\\u202e")],
 )
 def test_what_does_not_print_is_written_out(text: str, shown: str) -> None:
-    assert plain(text) == shown
-    assert plain("a\nb", keep="\n") == "a\nb"
+    assert sanitize(text) == shown
+    assert sanitize("a\nb", keep="\n") == "a\nb"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from taskapp.cli.engine import schedules as lent
+from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import view
 from taskapp.cli.schedules.terms import Name, as_parameter
 from taskapp.schedules.schedule import days_from
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.texts import shown
 
 
 @click.command()
@@ -33,11 +31,11 @@ def calendar(name: str | None, days: tuple[str, ...], *, remove: bool, as_json: 
             _print(store, name, as_json=as_json)
         elif remove:
             store.remove_calendar(name)
-            click.echo(f"removed calendar {name!r}")
+            say(f"removed calendar {name!r}")
         else:
             followers = store.set_calendar(name, days)
             follow = f"{view.counted(followers, 'schedule')} follow{'s' if followers == 1 else ''} it"
-            click.echo(f"calendar {name!r}: {' '.join(days)}; {follow}")
+            say(f"calendar {name!r}: {' '.join(days)}; {follow}")
 
 
 def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
@@ -46,9 +44,9 @@ def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
     calendars = {each: days for each, days in sorted(store.calendars.all().items()) if name in (None, each)}
     if as_json:
         for each, days in calendars.items():
-            click.echo(json.dumps({"name": each, "days": days}))
+            say_json({"name": each, "days": days})
     elif calendars:
-        for line in view.table(("CALENDAR", "DAYS"), [(shown(k), " ".join(v)) for k, v in calendars.items()]):
-            click.echo(line)
+        for line in view.table(("CALENDAR", "DAYS"), [(k, " ".join(v)) for k, v in calendars.items()]):
+            say(line)
     else:
-        click.echo("no calendars")
+        say("no calendars")

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import click
-
+from taskapp.cli.output import say
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.messages import messages_of
 from taskapp.schedules.schedule import Schedule
@@ -30,7 +29,7 @@ def know_task_types(app: Any) -> None:
     try:
         app.loader.import_default_modules()
     except ImportError as error:
-        click.echo(f"not every task type is known here: {error}; see TASKAPP_INCLUDE", err=True)
+        say(f"not every task type is known here: {error}; see TASKAPP_INCLUDE", err=True)
 
 
 def try_out(app: Any, schedule: Schedule) -> None:
@@ -50,4 +49,4 @@ def try_out(app: Any, schedule: Schedule) -> None:
 def warn_of_unknown(app: Any, tasks: Iterable[str]) -> None:
     """Say which task types are not known here; nodes may have them."""
     for task in sorted({task for task in tasks if task not in app.tasks}):
-        click.echo(f"no task type {task!r} is known here; a node must have it", err=True)
+        say(f"no task type {task!r} is known here; a node must have it", err=True)

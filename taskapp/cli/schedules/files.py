@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
+from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules.check import know_task_types, try_out, warn_of_unknown
 from taskapp.cli.schedules.view import counted
 from taskapp.errors import TaskappError
@@ -47,10 +48,10 @@ def export(prefix: str, *, everything: bool) -> None:
                     continue
             elif isinstance(schedule.when, Elsewhere):
                 unreadable += 1
-                click.echo(f"{schedule.name!r} is left out: {known.broken}", err=True)
+                say(f"{schedule.name!r} is left out: {known.broken}", err=True)
                 continue
             paused = {"paused": known.paused} if known.paused else {}
-            click.echo(json.dumps({**schedule.as_dict(), **paused}))
+            say_json({**schedule.as_dict(), **paused})
     if unreadable:
         raise click.ClickException(f"{counted(unreadable, 'schedule')} cannot be read and left out")
 
@@ -72,9 +73,7 @@ def import_(file: TextIO, *, replace: bool) -> None:
         wanted = list(_wanted(lines, store))
         _add(store, wanted, replace=replace)
     paused = sum(bool(line.paused) for line in wanted)
-    click.echo(
-        f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; left out {len(lines) - len(wanted)}"
-    )
+    say(f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; left out {len(lines) - len(wanted)}")
     warn_of_unknown(app, (line.schedule.task for line in wanted))
 
 
@@ -137,7 +136,7 @@ def _check(schedule: Schedule, store: Schedules) -> None:
 
 def _nothing_imported(problems: list[Problem]) -> click.ClickException:
     for number, problem in sorted(problems)[:TOLD_MOST]:
-        click.echo(f"line {number}: {problem}", err=True)
+        say(f"line {number}: {problem}", err=True)
     return click.ClickException(f"nothing was imported; {counted(len(problems), 'line')} cannot be used")
 
 
@@ -145,9 +144,9 @@ def _wanted(lines: list[Line], store: Schedules) -> Iterator[Line]:
     for line in lines:
         schedule = line.schedule
         if schedule.source == "config":
-            click.echo(f"{schedule.name!r} is left out: it comes from beat_schedule in the configuration", err=True)
+            say(f"{schedule.name!r} is left out: it comes from beat_schedule in the configuration", err=True)
         elif schedule.timing(store.calendars.days(schedule.calendar)).after(time.time()) is None:
-            click.echo(f"{schedule.name!r} is left out: it is never due again", err=True)
+            say(f"{schedule.name!r} is left out: it is never due again", err=True)
         else:
             yield line
 

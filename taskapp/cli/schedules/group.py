@@ -11,12 +11,13 @@ import click
 
 from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
+from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import calendars, files, runs, view
 from taskapp.cli.schedules.check import check
 from taskapp.cli.schedules.terms import Name, as_parameter, changes_of, schedule_of, terms
 from taskapp.schedules.known import Known
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.texts import local_text, shown, when_text
+from taskapp.schedules.texts import local_text, when_text
 from taskapp.schedules.times import parse_instant
 
 FORESEEN = 3
@@ -55,11 +56,11 @@ def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
         found = (known for known in store.all(prefix) if state in (None, known.state))
         if as_json:
             for known in found:
-                click.echo(json.dumps(view.as_json(known)))
+                say_json(view.as_json(known))
             return
-        click.echo(f"{view.counted(store.overview().total, 'schedule')}; {view.leader_text(store.leader())}")
+        say(f"{view.counted(store.overview().total, 'schedule')}; {view.leader_text(store.leader())}")
         for line in _table_unless_empty(found):
-            click.echo(line)
+            say(line)
 
 
 def _table_unless_empty(found: Iterator[Known]) -> Iterator[str]:
@@ -79,15 +80,16 @@ def show(name: str, *, as_json: bool) -> None:
         dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
     if as_json:
         last = [tick._asdict() for tick in ticks]
-        click.echo(json.dumps({**view.as_json(known), "ticks": last, "next": dues}))
+        say_json({**view.as_json(known), "ticks": last, "next": dues})
         return
     for field, value in _shown(known).items():
-        click.echo(f"{field:<22}{value}")
+        say(value, head=f"{field:<22}")
     zone = known.schedule.local_zone
     if ticks:
-        click.echo("\nlast ticks")
+        say()
+        say("last ticks")
         for line in view.table(view.TICK_HEADINGS, (view.tick_row(tick, zone) for tick in ticks)):
-            click.echo(line)
+            say(line)
     _print_next(known, dues, time.time())
 
 
@@ -108,17 +110,16 @@ def _shown(known: Known) -> dict[str, Any]:
     }  # fmt: skip
     counts = {"runs": known.runs, "missed": known.missed, "skipped": known.skipped}
     told = {**said, **{key: value for key, value in goes.items() if value != ""}, **counts}
-    return {
-        key: shown(value if isinstance(value, str) else json.dumps(value, default=str)) for key, value in told.items()
-    }
+    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in told.items()}
 
 
 def _print_next(known: Known, dues: list[float], previous: float) -> None:
     if not dues:
         return
-    click.echo("\nnext, if it were resumed" if known.state == "paused" else "\nnext")
+    say()
+    say("next, if it were resumed" if known.state == "paused" else "next")
     for line in view.due_lines(dues, previous, known.schedule.local_zone):
-        click.echo(line)
+        say(line)
 
 
 @schedules.command("next")
@@ -137,11 +138,11 @@ def next_(name: str, count: int, after: str | None, *, as_json: bool) -> None:
         dues = store.upcoming(name, count, after_at)
     previous = after_at if after_at is not None else min([time.time(), *dues])
     for line in (view.due_json if as_json else view.due_lines)(dues, previous, zone):
-        click.echo(line)
+        say(line)
     if known.paused or known.broken:
-        click.echo(f"{name!r} is {known.state}: {shown(known.paused or known.broken)}", err=True)
+        say(f"{name!r} is {known.state}: {known.paused or known.broken}", err=True)
     elif not dues:
-        click.echo(f"{name!r} is never due again", err=True)
+        say(f"{name!r} is never due again", err=True)
 
 
 # --- change ----------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **giv
     with lent() as store:
         check(app, schedule)
         store.add(schedule, replace=replace, paused="added paused" if disabled else "")
-        click.echo(f"added {name!r}: {when_text(schedule)} in {schedule.local_zone}")
+        say(f"added {name!r}: {when_text(schedule)} in {schedule.local_zone}")
         _foresee(store, name)
 
 
@@ -184,18 +185,18 @@ def edit(name: str, when: str | None, task: str | None, **given: Any) -> None:
             raise click.UsageError("say what to change; see: taskapp schedules edit --help")
         check(app, known.changed(changes))
         store.edit(name, **changes)
-        click.echo(f"changed {name!r}: {', '.join(changes)}")
+        say(f"changed {name!r}: {', '.join(changes)}")
         _foresee(store, name)
 
 
 def _foresee(store: Schedules, name: str) -> None:
     known = store.get(name)
     for line in view.due_lines(store.upcoming(name, FORESEEN), time.time(), known.schedule.local_zone):
-        click.echo(f"next   {line}")
+        say(f"next   {line}")
     if known.paused:
-        click.echo(f"{name!r} is paused ({shown(known.paused)}); let it go on with: taskapp schedules resume")
+        say(f"{name!r} is paused ({known.paused}); let it go on with: taskapp schedules resume")
     elif not store.leader().name:
-        click.echo("no beat leads; start one with: celery -A taskapp beat", err=True)
+        say("no beat leads; start one with: celery -A taskapp beat", err=True)
 
 
 @schedules.command()
@@ -206,7 +207,7 @@ def pause(names: tuple[str, ...], why: str) -> None:
     with lent() as store:
         for name in names:
             store.pause(name, why or "paused by hand")
-            click.echo(f"paused {name!r}")
+            say(f"paused {name!r}")
 
 
 @schedules.command()
@@ -217,11 +218,11 @@ def resume(names: tuple[str, ...]) -> None:
         for name in names:
             known = store.get(name)
             if known.state == "active":
-                click.echo(f"{name!r} is active already")
+                say(f"{name!r} is active already")
                 continue
             due_at = store.resume(name)
             due = f"due {local_text(due_at, known.schedule.local_zone)}" if due_at else "it is never due again"
-            click.echo(f"resumed {name!r}: {due}")
+            say(f"resumed {name!r}: {due}")
 
 
 @schedules.command()
@@ -231,4 +232,4 @@ def remove(names: tuple[str, ...]) -> None:
     with lent() as store:
         for name in names:
             store.remove(name)
-            click.echo(f"removed {name!r}")
+            say(f"removed {name!r}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 from redis.exceptions import RedisError
 
 from taskapp.cli.engine import schedules as lent
+from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import view
 from taskapp.cli.schedules.terms import Name, as_parameter
 from taskapp.errors import TaskappError
@@ -25,7 +25,7 @@ def run_now(names: tuple[str, ...]) -> None:
     """Queue one run of schedules, beside their ticks and whatever their overlap policy."""
     with lent() as store:
         for name in names:
-            click.echo(f"queued {name!r} as {store.run_now(name)}")
+            say(f"queued {name!r} as {store.run_now(name)}")
 
 
 @click.command()
@@ -54,8 +54,11 @@ def backfill(name: str, first: str, last: str, *, dry_run: bool, yes: bool, as_j
             ticks = _queue(store, name, ticks, last_at, zone)
     for due_at, identity in ticks if dry_run or as_json else ():
         said = {"due_at": due_at, "id": identity, "queued": not dry_run}
-        click.echo(json.dumps(said) if as_json else f"{local_text(due_at, zone, weekday=True)}  {identity}")
-    click.echo(f"{'would queue' if dry_run else 'queued'} {view.counted(len(ticks), 'tick')} of {name!r}", err=as_json)
+        if as_json:
+            say_json(said)
+        else:
+            say(f"{local_text(due_at, zone, weekday=True)}  {identity}")
+    say(f"{'would queue' if dry_run else 'queued'} {view.counted(len(ticks), 'tick')} of {name!r}", err=as_json)
 
 
 def _confirm(name: str, ticks: Ticks, zone: str, *, yes: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from rich.cells import cell_len
 
 from taskapp.celery import app
+from taskapp.sanitize import sanitize
 from taskapp.schedules.known import Known, Leader, Tick
-from taskapp.schedules.texts import NOTHING, local_text, moment, shown, when_text
+from taskapp.schedules.texts import NOTHING, local_text, moment, when_text
 from taskapp.schedules.times import duration_text, offset_change
 from taskapp.worker.masks import seen_fields
 
@@ -24,8 +25,8 @@ TICK_HEADINGS = ("DUE", "SENT", "LATE BY", "STATE", "TOOK", "TASK ID")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table as its rows come."""
-    rows = iter(rows)
+    """Yield the lines of a table as its rows come, each cell sanitized."""
+    rows = ([sanitize(text) for text in row] for row in rows)
     first = list(islice(rows, MEASURED_ROWS))
     widths = [min(max(map(cell_len, column)), WIDEST) for column in zip(headings, *first, strict=True)]
     for row in chain([headings], first, rows):
@@ -37,7 +38,7 @@ def row(known: Known) -> tuple[str, ...]:
     """Return the cells of one schedule in a list of them."""
     schedule, zone = known.schedule, known.schedule.local_zone
     return (
-        shown(schedule.name), shown(schedule.task), when_text(schedule), zone,
+        schedule.name, schedule.task, when_text(schedule), zone,
         local_text(known.due_at, zone) if known.state == "active" else NOTHING,
         known.state, _last_text(known.last), str(known.missed), str(known.skipped),
     )  # fmt: skip
@@ -75,7 +76,7 @@ def seen(known: Known) -> dict[str, Any]:
 def leader_text(leader: Leader) -> str:
     """Say which beat leads."""
     tick = f"last tick {ago(leader.tick_at)}" if leader.tick_at is not None else "no tick yet"
-    return f"{shown(leader.name)} leads, {tick}" if leader.name else f"no beat leads, {tick}"
+    return f"{leader.name} leads, {tick}" if leader.name else f"no beat leads, {tick}"
 
 
 def due_lines(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_people_get_a_table_and_all_of_one_task(filled: Deployment) -> None:
 
     assert re.search(r"finished at +state +task +id", listed.stdout)
     assert re.search(r"failed +shop.pay +id-3 +default +0.5 s +\('order-3',\) +ValueError: no", listed.stdout)
-    assert "traceback    Traceback\n  somewhere\n" in shown.stdout
+    assert "traceback    Traceback\n      somewhere\n" in shown.stdout
     assert "\x1b" not in listed.stdout + shown.stdout
     assert json.loads(filled.run("show", "id-3", "--json").stdout)["state"] == "failed"
 

@@ -25,10 +25,11 @@ from taskapp.monitor.flower.view import (
     Tone,
     View,
 )
+from taskapp.sanitize import sanitize
 from taskapp.schedules.known import Known, Tick
 from taskapp.schedules.pages import STATES, page
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.texts import local_text, shown, when_text
+from taskapp.schedules.texts import local_text, when_text
 from taskapp.schedules.times import offset_change
 from taskapp.worker.masks import seen_fields
 
@@ -163,7 +164,7 @@ def _facts(app: Application, known: Known) -> list[Fact]:
         Fact("State", known.state, "state"),
         *([Fact("Paused", known.paused)] if known.paused else []),
         Fact("When", when_text(schedule)), Fact("Zone", zone),
-        *(Fact(key, shown(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
+        *(Fact(key, sanitize(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
           for key, value in others.items()),
         *([Fact("From", "beat_schedule in the configuration")] if schedule.source == "config" else []),
         *([Fact("Unfinished run", known.unfinished, "code")] if known.unfinished else []),

@@ -1,0 +1,62 @@
+"""How commands print: the one way from what others wrote, in tasks, messages and errors, to a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from taskapp.sanitize import INDENT, sanitize, sanitize_lines
+
+PIPED_WIDTH = 200
+"""Columns of a table that goes to no terminal."""
+
+
+def say(text: object = "", *, head: str = "", err: bool = False) -> None:
+    """Print ``text`` as one line, sanitized.
+
+    Args:
+        text: What to print.
+        head: Stands in front of it, as it is: words of ours, which may have colours.
+        err: Print to standard error.
+    """
+    click.echo(head + sanitize(text, keep="\t"), err=err)
+
+
+def say_lines(text: object, *, head: str = "", err: bool = False) -> None:
+    """Print ``text`` sanitized with its lines, all but the first indented."""
+    click.echo(head + sanitize_lines(text), err=err)
+
+
+def say_block(text: object) -> None:
+    """Print ``text`` sanitized with its lines, all of them indented."""
+    say_lines(text, head=INDENT)
+
+
+def say_json(value: Any) -> None:
+    """Print ``value`` as one line of JSON in ASCII."""
+    # The one control character that JSON lets through.
+    click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def say_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, unwrapped: Collection[str] = ()) -> None:
+    """Print a table, sanitized cell by cell; nothing if it has no rows.
+
+    Args:
+        headings: Of its columns.
+        rows: Their cells.
+        unwrapped: Headings of the columns that stay on one line.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading in unwrapped)
+    for row in rows:
+        table.add_row(*[Text(sanitize(cell)) for cell in row])
+    if table.row_count:
+        Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
