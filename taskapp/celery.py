@@ -102,7 +102,7 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     return {
         "broker_url": broker_url,
         "result_backend": result_url,
-        **(_over_redis(settings, own) if over_redis else _over_rabbitmq(broker_url)),
+        **(_over_redis(settings, own) if over_redis else _over_rabbitmq(settings, broker_url)),
         **_queues(settings),
         **_delivery(settings),
         **_results(settings, None if settings.result_url else own),
@@ -132,6 +132,7 @@ def _over_redis(settings: Settings, own: Path | None) -> dict[str, Any]:
             "dead_letters_limit": settings.dead_letters_limit,
             "parked_seconds": settings.parked_seconds,
             "submit_deadline_seconds": settings.submit_deadline_seconds,
+            "unpacked_bytes_most": settings.max_unpacked_bytes,
             # Ten levels under kombu's names; Flower reads the steps here to add them up right.
             "priority_steps": list(PRIORITIES),
             "sep": PRIORITY_SEPARATOR,
@@ -147,11 +148,11 @@ def _over_redis(settings: Settings, own: Path | None) -> dict[str, Any]:
     }
 
 
-def _over_rabbitmq(broker_url: str | None) -> dict[str, Any]:
+def _over_rabbitmq(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     if broker_url is None or not broker_url.startswith(("amqp", "pyamqp")):
         return {}
     # Sent is what the broker has confirmed: else a message on its way is lost with the connection.
-    return {"broker_transport_options": {"confirm_publish": True}}
+    return {"broker_transport_options": {"confirm_publish": True, "unpacked_bytes_most": settings.max_unpacked_bytes}}
 
 
 def _attempt_seconds(settings: Settings) -> float:

@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
     max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
     """The most bytes the arguments of one task may take."""
+    max_unpacked_bytes: int = Field(default=33_554_432, ge=1_024)
+    """The most bytes a compressed message or result may become; a larger message goes to the dead letters."""
     accept_body_signatures: bool = False
     """Whether nodes of an app that signs also take tasks whose body alone is signed, as stock Celery sends them."""
     task_log_lines: int = Field(default=200, ge=0, le=10_000)
@@ -179,6 +181,14 @@ class Settings(BaseSettings):
             queue = route.partition("=")[2].strip()
             if queue not in self.queues:
                 raise ValueError(f"routes: {route!r} leads to no queue (queues: {', '.join(self.queues)})")
+        return self
+
+    @model_validator(mode="after")
+    def _packed_arguments_can_be_unpacked(self) -> Settings:
+        if self.max_unpacked_bytes < self.max_payload_bytes:
+            raise ValueError(
+                f"max_unpacked_bytes: it must not be less than TASKAPP_MAX_PAYLOAD_BYTES, {self.max_payload_bytes}"
+            )
         return self
 
     @classmethod

@@ -12,7 +12,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from kombu.transport import redis, virtual
+from kombu.transport import redis
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
@@ -23,15 +23,16 @@ from taskapp.broker.message_format import Unreadable, pack, shifted, time_of, to
 from taskapp.broker.options import Options
 from taskapp.broker.own_server import OwnServerChannel
 from taskapp.broker.process import Process, process_for, role
-from taskapp.broker.received import Received
+from taskapp.broker.qos import QoS
+from taskapp.broker.received import BoundedMessage, Received
 from taskapp.broker.settlement import Event, Settlement
 from taskapp.broker.settlement import current as current_settlement
 from taskapp.broker.slots import AllAlike
+from taskapp.broker.unpacking import UNPACKED_BYTES_MOST
 from taskapp.redis import Keys
 
 # Mixed into two channels of kombu; a common base there would be one too many. The stubs know neither well.
 _Mixin: Any = object
-_VirtualQoS: Any = virtual.QoS
 _RedisChannel: Any = redis.Channel
 _SentinelChannel: Any = redis.SentinelChannel
 
@@ -39,43 +40,12 @@ Command = tuple[Any, ...]
 
 logger = logging.getLogger(__name__)
 
-UNLIMITED = 100
-"""How many messages a consumer without a prefetch limit is given at once."""
-
-
-class QoS(_VirtualQoS):
-    """Counts what was handed out and not finished; tells the node what became of it."""
-
-    restore_at_shutdown = False
-
-    def free(self) -> int:
-        """Return how many more messages may be handed out."""
-        return max(self.prefetch_count - len(self._delivered), 0) if self.prefetch_count else UNLIMITED
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Take note of a message that is being handed out."""
-        self._delivered[delivery_tag] = message
-
-    def forget(self, delivery_tag: str) -> bool:
-        """Take note that a message is done with; say whether it was not known yet. Any thread may."""
-        return self._delivered.pop(delivery_tag, None) is not None
-
-    def ack(self, delivery_tag: str) -> None:
-        """Settle."""
-        self.channel.settle(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give back, or bury as rejected."""
-        if requeue:
-            self.channel.give_back(delivery_tag, "retry")
-        else:
-            self.channel.bury(delivery_tag, "rejected", "the task, or its message, was rejected")
-
 
 class EngineChannel(_Mixin):
     """Makes a Redis channel of kombu push, claim and settle through the engine."""
 
     QoS = QoS
+    Message = BoundedMessage
     body_encoding = None
     _in_poll: Any  # kombu's: the connection that waits in a BRPOP
 
@@ -87,10 +57,11 @@ class EngineChannel(_Mixin):
     dead_letters_limit = Options.dead_letters_limit
     parked_seconds = Options.parked_seconds
     submit_deadline_seconds = 4.0
+    unpacked_bytes_most = UNPACKED_BYTES_MOST
 
     OPTIONS = (
         "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
-        "submit_deadline_seconds",
+        "submit_deadline_seconds", "unpacked_bytes_most",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kombu.transport.virtual.base import Message
 
 from taskapp.broker.claims import Claimed
 from taskapp.broker.message_format import unpack
+from taskapp.broker.unpacking import CannotUnpack, unpacked
 
 _Message: Any = Message  # the package has no types
 
 
-class Received(_Message):
+class Unpacking:
+    """Mixed into a message of kombu, unpacks it up to a limit; errors are kept for who takes it, as kombu's are."""
+
+    errors: Any
+    headers: Any
+    body: Any
+
+    def _read_packed(self, read: Callable[[], None], most_bytes: int) -> None:
+        """Let ``read`` set the message up as it came, and unpack its body."""
+        self.errors = [None]  # kombu unpacks no message that has errors
+        read()
+        self.errors = []
+        self._unpack(most_bytes)
+
+    def _unpack(self, most_bytes: int) -> None:
+        try:
+            self.body = unpacked(self.body, self.headers["compression"], most_bytes)
+        except CannotUnpack as error:
+            # Without a traceback, which would keep what was unpacked so far.
+            self.errors = [(CannotUnpack, error.with_traceback(None), None)]
+
+
+class BoundedMessage(Unpacking, _Message):
+    """A message of kombu, as remote control and events are."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        read = partial(super().__init__, payload, channel=channel, **options)
+        if (payload.get("headers") or {}).get("compression"):
+            self._read_packed(read, channel.unpacked_bytes_most)
+        else:
+            read()
+
+
+class Received(BoundedMessage):
     """One claimed message."""
 
     as_sent: dict[str, Any]
@@ -53,4 +89,4 @@ class Received(_Message):
         self._state = "RECEIVED"
         self._raw = None
         if self.headers.get("compression"):
-            super().__init__(payload, channel=channel)
+            self._unpack(channel.unpacked_bytes_most)

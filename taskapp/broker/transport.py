@@ -1,4 +1,4 @@
-"""The kombu transports of our app, behind ``redis://``, ``rediss://``, ``redis+socket://`` and ``sentinel://``.
+"""The kombu transports of our app, behind ``redis://``, ``rediss://``, ``redis+socket://``, ``sentinel://``, ``amqp://``.
 
 Only our app's connections know them; other Celery apps in the process keep kombu's own.
 """
@@ -12,6 +12,7 @@ from kombu import connection
 from kombu.transport import redis
 from kombu.utils.collections import HashedSeq
 
+from taskapp.broker import rabbitmq
 from taskapp.broker.channel import Channel, SentinelChannel
 from taskapp.broker.poller import Poller
 
@@ -47,19 +48,21 @@ class SentinelTransport(_EngineTransport, _SentinelTransport):
 
 
 TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+OF_RABBITMQ = {"amqp": rabbitmq.Transport, "pyamqp": rabbitmq.Transport, "amqps": rabbitmq.SSLTransport}
 
 
 def is_over_redis(url: str | None) -> bool:
-    """Say whether ``url`` leads to one of these transports."""
+    """Say whether ``url`` leads to the engine."""
     return url is not None and url.partition("://")[0].partition("+")[0] in TRANSPORTS
 
 
 class _Ours(_Mixin):
-    """A connection whose ``redis://`` means our transport; URLs are shown as they were typed."""
+    """A connection whose URLs mean our transports; they are shown as they were typed."""
 
     def get_transport_cls(self) -> Any:
-        """Return our transport for a Redis URL, kombu's for any other."""
-        return TRANSPORTS.get(self.transport_cls) or super().get_transport_cls()
+        """Return our transport for Redis and RabbitMQ, kombu's for any other."""
+        name = self.transport_cls
+        return TRANSPORTS.get(name) or OF_RABBITMQ.get(name) or super().get_transport_cls()
 
     def __eqhash__(self) -> Any:
         # kombu's pools are the process's: another app with this URL must not be lent our connections.

@@ -18,6 +18,7 @@ from kombu.utils.json import JSONEncoder
 
 from taskapp.errors import InvalidPayload, PayloadTooLarge
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from taskapp.settings import get_settings
 
 Options = dict[str, Any]
 
@@ -109,8 +110,15 @@ def linked(embed: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def compressed(body: Any, compression: str | None, headers: Options) -> Any:
-    """Return ``body`` compressed if that is asked for, and note it in ``headers``."""
+    """Return ``body`` compressed if that is asked for, and note it in ``headers``.
+
+    Raises:
+        PayloadTooLarge: No node would unpack it.
+    """
     if compression:
+        limit_bytes = get_settings().max_unpacked_bytes
+        if len(body) > limit_bytes:
+            raise PayloadTooLarge(headers["task"], len(body), limit_bytes, "TASKAPP_MAX_UNPACKED_BYTES")
         body, headers["compression"] = compress(body, compression)
     return body
 

@@ -262,11 +262,13 @@ class InvalidPayload(TaskappError):
 class PayloadTooLarge(TaskappError):
     """Arguments that take more bytes than a message may have."""
 
-    def __init__(self, task_name: str, size_bytes: int, limit_bytes: int) -> None:
+    def __init__(
+        self, task_name: str, size_bytes: int, limit_bytes: int, setting: str = "TASKAPP_MAX_PAYLOAD_BYTES"
+    ) -> None:
         self.task_name = task_name
         super().__init__(
             f"arguments of {task_name!r} take {size_bytes} bytes, more than the limit of {limit_bytes}; "
-            "pass a path or an id instead, or raise TASKAPP_MAX_PAYLOAD_BYTES"
+            f"pass a path or an id instead, or raise {setting}"
         )
 
 

@@ -104,7 +104,7 @@ class Consumer(_Stock):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded."""
-        self._bury(message, f"its body cannot be decoded: {exc}")
+        self._bury(message, f"its body cannot be decoded: {exc}", is_told=self.app.signing is None)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury what is no task."""
