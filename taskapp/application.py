@@ -24,6 +24,7 @@ from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
+from taskapp.client.control import Clock
 from taskapp.client.form import Form
 from taskapp.client.message import arguments_as_json, new_id
 from taskapp.client.postings import CollectingProducer
@@ -95,6 +96,7 @@ class Application(Lending):
         self.signing: Signing | None = None
         """What signs tasks and checks their signatures, once ``setup_security`` was called."""
         super().__init__(*args, **options)
+        self.clock = Clock()
 
     def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Put the app together, as Celery does; one that cannot be, for a setting or a task type, says why each time.

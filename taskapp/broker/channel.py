@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskapp.broker.claims import Claimed
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import Unreadable, pack, shifted, time_of, to_json
+from taskapp.broker.message_format import pack, shifted, time_of, to_json
 from taskapp.broker.options import Options
 from taskapp.broker.own_server import OwnServerChannel
 from taskapp.broker.process import Process, process_for, role
@@ -265,9 +265,9 @@ class EngineChannel(_Mixin):
             if headers.get("expires"):
                 message.as_sent["expires"] = headers["expires"]
                 headers["expires"] = shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
-        except (Unreadable, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a message says of itself
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
-            node.bury(claimed.tag, "unreadable", str(error))
+            node.bury(claimed.tag, "unreadable", f"{type(error).__name__}: {error}")
             return None
         return message
 
@@ -311,7 +311,7 @@ class EngineChannel(_Mixin):
         self.process.node.give_back([tag], kind, delay_seconds)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
-        """Move a message to the dead letters, otherwise as ``settle`` does."""
+        """Move a message to the dead letters, see ``Node.bury``."""
         self.ended(tag)
         self.process.node.bury(tag, reason, detail, settlement)
 

@@ -94,12 +94,27 @@ class Ends:
             for call in refused:
                 self.insist(*call)
             if settled:
-                args: list[Any] = [self._options.dead_letters_limit, self._role.name]
-                for tag, (steps, run) in settled.items():
-                    args += ("T", tag, *steps)
-                    if run is not None:
-                        args += step_of(run)
-                self._tell("settle", tuple(args), partial(self._after_settling, settled))
+                self._settle(settled)
+
+    def _settle(self, settled: dict[str, Left]) -> None:
+        """Settle claims together; one whose end cannot be sent, whatever it holds, goes to the dead letters."""
+        args: list[Any] = [self._options.dead_letters_limit, self._role.name]
+        try:
+            for tag, (steps, run) in settled.items():
+                args += ("T", tag, *steps)
+                if run is not None:
+                    args += step_of(run)
+            self._tell("settle", tuple(args), partial(self._after_settling, settled))
+        except Exception as error:
+            if len(settled) > 1:
+                for tag, left in settled.items():
+                    self._settle({tag: left})
+                return
+            (tag,) = settled
+            logger.exception("the end of claim %s cannot be sent; its message goes to the dead letters", tag)
+            unsent = ("B", "failed", f"its end cannot be recorded: {type(error).__name__}: {error}"[:2_000]), None
+            if settled[tag] != unsent:
+                self._settle({tag: unsent})
 
     def flush_stragglers(self) -> None:
         """Tell of what has waited long enough: its thread runs one long task after short ones."""

@@ -7,7 +7,10 @@ base64. Everything else (remote control, replies) and what stock Celery sent sta
 from __future__ import annotations
 
 import base64
+import json
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from math import ceil, isfinite
 from typing import Any
@@ -16,9 +19,13 @@ import msgspec
 from kombu.utils.json import dumps, loads
 
 from taskapp.broker.envelope import LONGEST_NAME_BYTES, OURS, Envelope, seal, unseal
+from taskapp.broker.headers import check_follow_ups
+
+logger = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
-_decode = msgspec.msgpack.Decoder().decode
+_decode = msgspec.msgpack.Decoder(tuple[Any, str, str | None, dict[str, Any], str | None, str | None, str, str]).decode
+"""Body, content type, encoding, headers, correlation id, reply to, exchange and routing key."""
 to_json = msgspec.json.Encoder(enc_hook=str).encode
 """A message as kombu writes it: all strings, numbers and mappings."""
 
@@ -131,17 +138,48 @@ def arguments_in(envelope: Envelope) -> tuple[Any, Any]:
 
 
 def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the headers of a task and what its body embeds (links, chain, chord); ``None`` for a body that is unclear.
+    """Return the headers of a task and what its body says of the tasks that follow, see ``read_follow_ups``.
 
     Raises:
         Unreadable: It is no message.
     """
-    message = unpack(envelope)
     try:
-        embed = _body(message)[2]
+        message = unpack(envelope)
     except Unreadable:
-        return message["headers"], None
-    return message["headers"], embed if isinstance(embed, dict) else {}
+        return _headers_alone(envelope), None
+    body: Any = message.get("body")
+    if message["properties"].get("body_encoding") == "base64":
+        with suppress(ValueError, TypeError):
+            body = base64.b64decode(body)
+    return message["headers"], read_follow_ups(body, message.get("content-type"))
+
+
+def _headers_alone(envelope: Envelope) -> dict[str, Any]:
+    """Return the headers of a message of kombu's of which something else cannot be read."""
+    if envelope.version == OURS or len(envelope.body) > FOREIGN_BYTES_MOST:
+        raise Unreadable("its headers cannot be read")
+    try:
+        headers = json.loads(envelope.body)["headers"]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise Unreadable(f"its headers cannot be read: {error}") from error
+    return headers if isinstance(headers, dict) else {}
+
+
+def read_follow_ups(body: Any, content_type: Any) -> dict[str, Any] | None:
+    """Return what a body says of the tasks that follow (links, chain, chord), although its arguments may be unreadable.
+
+    ``None``: that cannot be read either.
+    """
+    if content_type != "application/json" or not isinstance(body, str | bytes):
+        return None
+    try:
+        # Not as kombu reads it: an argument it cannot make is the most common reason to be here.
+        embed = json.loads(body)[2] or {}
+        check_follow_ups(embed)
+        return loads(json.dumps(embed))  # type: ignore[no-any-return]  # a dict, as was checked
+    except Exception as error:  # noqa: BLE001 - whatever it holds
+        logger.debug("what follows a task cannot be read: %s", error)
+        return None
 
 
 def edit_arguments(raw: bytes, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes:
@@ -171,7 +209,7 @@ def _body(message: dict[str, Any]) -> list[Any]:
         if message["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
         args, kwargs, embed = loads(body)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except Exception as error:  # whatever the types that JSON lacks are made of
         raise Unreadable(f"its arguments cannot be read: {error}") from error
     return [args, kwargs, embed]
 
@@ -179,8 +217,8 @@ def _body(message: dict[str, Any]) -> list[Any]:
 def _unpack_ours(envelope: Envelope) -> dict[str, Any]:
     try:
         body, content_type, encoding, headers, correlation_id, reply_to, exchange, key = _decode(envelope.body)
-        if not isinstance(headers, dict):
-            raise Unreadable("its headers are no mapping")
+        if not isinstance(body, str | bytes):
+            raise Unreadable(f"its body is no text and no bytes: {type(body).__name__}")
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
         raise Unreadable(f"not a message of this version: {error}") from error
     return {
@@ -201,7 +239,7 @@ def _unpack_ours(envelope: Envelope) -> dict[str, Any]:
 def _unpack_json(body: bytes) -> dict[str, Any]:
     try:
         message = loads(body.decode())
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever the types that JSON lacks are made of
         raise Unreadable(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise Unreadable(f"a JSON {type(message).__name__}, not a message")

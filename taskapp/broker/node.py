@@ -68,6 +68,8 @@ class Node:
         )
         self.is_leaving = False
         """Whether what is held goes back as it is, whatever becomes of its run."""
+        self.has_crashed = False
+        """Whether the lease is left to end by itself: who reaps it counts a crash."""
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -260,17 +262,19 @@ class Node:
         self._finish(tag, settlement)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
-        """Move a claimed message to the dead letters, otherwise as ``settle`` does."""
-        self._finish(tag, settlement, "D", reason, detail[:2_000])
+        """Move a claimed message to the dead letters, otherwise as ``settle`` does.
+
+        Without a ``settlement`` nobody was told of its end: a worker fails its task, see ``Role.on_buried``.
+        """
+        self._finish(tag, settlement, "B" if settlement is None else "D", reason, detail[:2_000])
 
     def _finish(self, tag: str, settlement: Settlement | None, *burial: str) -> None:
+        # First: what cannot be put into words leaves the claim as it is.
+        steps = burial if settlement is None else (*settlement.steps(), *burial)
         if self.held.pop(tag, None) is None:
             log_stale((tag.encode(errors="surrogateescape"),))
             return
-        if settlement is None:
-            self.ends.add(tag, burial)
-        else:
-            self.ends.add(tag, (*settlement.steps(), *burial), settlement.run)
+        self.ends.add(tag, steps, settlement.run if settlement is not None else None)
 
     def _look(self) -> bool:
         self.ends.flush_stragglers()
@@ -348,8 +352,9 @@ class Node:
             self.ends.flush(at_once=True)
             if reads and self.ready():
                 self.flush(deadline)
-            while link.run("close", self._options.prefix, 0, self.epoch, *queues) and monotonic() < deadline:
-                pass
+            while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):
+                if monotonic() > deadline:
+                    break
         except RedisError as error:
             logger.warning("could not give messages back: %s; others take them when the lease ends", error)
         finally:

@@ -149,20 +149,28 @@ class Poller(redis.MultiChannelPoller):
             if self._inner is None or not all(consumer.is_quiet for consumer in self._consumers):
                 self._tick()
             return True
-        try:
-            return super().on_readable(fileno)
-        except (RedisError, OSError) as error:
-            return self._connection_broke(error)
+        return self._guarded(super().on_readable, fileno)
 
     def handle_event(self, fileno: int, event: int) -> Any:
         """Without a loop: read what is readable."""
         if fileno in self._watched:
             self.on_readable(fileno)
             return None
+        return self._guarded(super().handle_event, fileno, event)
+
+    def _guarded(self, read: Callable[..., Any], *args: Any) -> Any:
+        """Let kombu read; neither a broken connection nor what somebody publishes as a command ends a node."""
         try:
-            return super().handle_event(fileno, event)
+            return read(*args)
+        except Empty:
+            raise
         except (RedisError, OSError) as error:
-            return self._connection_broke(error)
+            self._connection_broke(error)
+        except Exception:
+            if not self._consumers:
+                raise
+            logger.exception("a message for remote control cannot be used; it is dropped")
+        return None
 
     def _connection_broke(self, error: Exception) -> None:
         if not self._consumers:

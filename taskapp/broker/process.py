@@ -94,6 +94,12 @@ def leave() -> None:
         process.node.is_leaving = True
 
 
+def crash() -> None:
+    """Let what this process holds count as held by one that died: its leases end by themselves."""
+    for process in list(_processes.values()):
+        process.node.has_crashed = process.node.is_leaving = True
+
+
 def close_nodes(*, reads: bool = True) -> None:
     """Give back what this process still holds and end its leases; see ``Node.close``."""
     for process in list(_processes.values()):

@@ -9,7 +9,8 @@ from typing import Any
 from kombu.transport.virtual.base import Message
 
 from taskapp.broker.claims import Claimed
-from taskapp.broker.message_format import unpack
+from taskapp.broker.envelope import OURS
+from taskapp.broker.message_format import Unreadable, unpack
 from taskapp.broker.unpacking import CannotUnpack, unpacked
 
 _Message: Any = Message  # the package has no types
@@ -66,7 +67,7 @@ class Received(BoundedMessage):
         """
         envelope = claimed.envelope
         payload = unpack(envelope)
-        self.is_foreign = envelope.id == ""
+        self.is_foreign = envelope.version != OURS
         self.as_sent, self.envelope_names = {}, (envelope.id, envelope.task)
         properties = payload["properties"]
         delivery_info = properties["delivery_info"]
@@ -76,13 +77,19 @@ class Received(BoundedMessage):
         if self.is_foreign:
             super().__init__(payload, channel=channel)
             return
+        headers = payload["headers"]
+        if headers.get("id") != envelope.id or headers.get("task") != envelope.task:
+            raise Unreadable(
+                f"its header names the task {headers.get('task')!r} with the id {headers.get('id')!r}, "
+                f"its envelope {envelope.task!r} with {envelope.id!r}"
+            )
         self.errors = None
         self.channel = channel
         self.delivery_tag = claimed.tag
         self.content_type = payload["content-type"]
         self.content_encoding = payload["content-encoding"]
         self.delivery_info = delivery_info
-        self.headers = payload["headers"]
+        self.headers = headers
         self.properties = properties
         self.body = payload["body"]
         self.accept = self._decoded_cache = None

@@ -1,10 +1,12 @@
-"""Tasks that were buried without a run's end: they fail, and so do the chords and chains they belong to."""
+"""Tasks whose messages were buried without a run's end: they fail, and so do the chords and chains they belong to."""
 
 from __future__ import annotations
 
 from _queue import SimpleQueue  # the native one: gevent's would block its hub
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
 
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError, NotRegistered
@@ -12,130 +14,201 @@ from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from taskapp.broker.dead_letters import DeadLetter
+from taskapp.broker.dead_letters import DeadLetter, DeadLetters
 from taskapp.broker.envelope import unseal
+from taskapp.broker.headers import sound_headers
 from taskapp.broker.heartbeat import native_thread
-from taskapp.broker.message_format import Unreadable, read_headers
+from taskapp.broker.message_format import Unreadable, read_follow_ups, read_headers
 from taskapp.broker.options import Buried
 from taskapp.broker.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.broker.totals import CountedRun
+from taskapp.client.postings import post
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
 from taskapp.results.chords import Chords
 from taskapp.worker.finished import end_of_message
 
 logger = get_logger(__name__)
 
+PROTOCOL_1 = ("id", "task", "errbacks", "chord")
+"""What of a task is told that has no headers but a body with names."""
+UNREACHABLE = (RedisError, OSError, OperationalError, TaskappError)
+
+
+class Dead(NamedTuple):
+    """What can be read of a message that is not to run any more."""
+
+    headers: Mapping[str, Any]
+    """Those that are right; at least ``id`` and ``task``, which may be empty."""
+    embed: Mapping[str, Any] | None
+    """What follows it; ``None``: that cannot be read."""
+    queue: str
+    priority: int = 0
+    deliveries: int = 0
+
 
 class Teller:
-    """Fails buried tasks one after the other, on a thread of its own: no heartbeat and no loop waits for results.
+    """Fails tasks one after the other, on a thread of its own: no heartbeat and no loop waits for results.
 
-    What it does not get done stays untold with the engine, which tells another node after a lease.
+    A letter that could not be told of stays untold with the engine, which asks another node after a lease.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._waiting: dict[Buried, Buried] = {}
-        self._queue: SimpleQueue[Buried] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[str, Callable[[], None]]] = SimpleQueue()
         self._is_started = False
+        self._letters: DeadLetters | None = None
 
     def tell(self, buried: Iterable[Buried]) -> None:
-        """Take note of tasks to fail; those that wait already, once. Any thread may."""
+        """Take note of letters of the engine whose tasks have to fail; of those that wait already, once.
+
+        Any thread may.
+        """
         for each in buried:
             if self._waiting.setdefault(each, each) is each:
-                self._queue.put(each)
-        if self._waiting and not self._is_started:
+                self._put(f"{each.task}[{each.id}]", partial(self._fail_buried, each))
+
+    def fail(self, message: Any, error: Exception, then: Callable[[], None]) -> None:
+        """Fail the task of a message that another broker is to drop, then call ``then`` on the same thread."""
+        dead = dead_of(message)
+        self._put(f"{dead.headers['task']}[{dead.headers['id']}]", partial(self._fail_elsewhere, dead, error, then))
+
+    def _put(self, name: str, tell: Callable[[], None]) -> None:
+        self._queue.put((name, tell))
+        if not self._is_started:
             self._is_started = True
             native_thread(self._run)
 
     def _run(self) -> None:
         while True:
-            each = self._queue.get()
+            name, tell = self._queue.get()
             try:
-                fail_buried(self._app, each)
-            except (RedisError, OSError, OperationalError, TaskappError) as unreachable:
-                logger.warning("the failure of %s[%s] could not be stored: %s", each.task, each.id, unreachable)
+                tell()
+            except UNREACHABLE as unreachable:
+                self._letters = None
+                logger.warning("the failure of %s could not be stored: %s", name, unreachable)
             except Exception:  # whatever is wrong with one task, others are waiting
-                logger.exception("the failure of %s[%s] could not be stored", each.task, each.id)
-            self._waiting.pop(each, None)
+                logger.exception("the failure of %s could not be stored", name)
+
+    def _fail_buried(self, buried: Buried) -> None:
+        try:
+            if self._letters is None:
+                # Kept: they use a connection that this process holds anyway.
+                with self._app.engine() as engine:
+                    self._letters = engine.dead_letters
+            fail_buried(self._app, buried, self._letters)
+        finally:
+            self._waiting.pop(buried, None)
+
+    def _fail_elsewhere(self, dead: Dead, error: Exception, then: Callable[[], None]) -> None:
+        try:
+            if not dead.headers["id"]:
+                logger.error("of a message that is dropped no id can be read: nobody is told of its end")
+                return
+            settlement = failure_of(self._app, dead, error)
+            if settlement.elsewhere:
+                backend_of(self._app, dead.headers["task"]).store_elsewhere(settlement)
+            post(self._app, settlement.postings)
+        finally:
+            then()
 
 
-def fail_buried(app: Any, buried: Buried) -> None:
+def fail_buried(app: Any, buried: Buried, letters: DeadLetters) -> None:
     """Give a task the engine buried by itself a result, count it in its chord, send its errbacks: once, in one step."""
-    settlement = Settlement()
-    with app.engine() as engine:
-        letters = engine.dead_letters
-        letter = letters.get(buried.queue, buried.number)
-        headers, embed = _read(letter)
-        known = {"id": buried.id, "task": buried.task, **headers}
-        if letter is not None and known["id"]:
-            with settling(settlement):
-                _fail(app, known, embed, buried.queue, _error(letter, known))
-            settlement.tick, settlement.run = _end_of_tick(known), CountedRun(known["task"], "failed")
-            settlement.end = end_of_message(
-                app, known, buried.queue, _text(_error(letter, known)),
-                priority=letter.priority, deliveries=letter.deliveries,
-            )  # fmt: skip
-        if settlement.elsewhere:
-            backend_of(app, known["task"]).store_elsewhere(settlement)
-        try:
-            letters.settle(buried.queue, buried.number, settlement)
-        except NotSettled as refused:
-            logger.error("%s; only its result is stored", refused)
-            settlement.keep_results_only()
-            letters.settle(buried.queue, buried.number, settlement)
+    letter = letters.get(buried.queue, buried.number)
+    settlement, task = Settlement(), buried.task
+    if letter is not None:
+        dead = _read(letter, buried)
+        task = dead.headers["task"]
+        if dead.headers["id"]:
+            settlement = failure_of(app, dead, _error(letter, dead))
+        else:
+            logger.error("of dead letter %s no id can be read: nobody is told of its end", letter.name)
+    if settlement.elsewhere:
+        backend_of(app, task).store_elsewhere(settlement)
+    try:
+        letters.settle(buried.queue, buried.number, settlement)
+    except NotSettled as refused:
+        logger.error("%s; only its result is stored", refused)
+        settlement.keep_results_only()
+        letters.settle(buried.queue, buried.number, settlement)
 
 
-def settle_unreadable(app: Any, message: Any, problem: str) -> Settlement:
-    """Return what is to be done with the end of a message no worker can use: as far as it can be read, it fails."""
-    settlement = Settlement()
-    headers = message.headers if isinstance(message.headers, Mapping) else {}
-    if isinstance(headers.get("id"), str) and isinstance(headers.get("task"), str):
-        queue = (message.delivery_info or {}).get("routing_key", "")
-        try:
-            with settling(settlement):
-                _fail(app, headers, None, queue, InvalidTaskError(problem))
-            settlement.tick, settlement.run = _end_of_tick(headers), CountedRun(headers["task"], "failed")
-            settlement.end = end_of_message(app, headers, queue, problem)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
-            logger.warning("the failure of %s could not be stored: %s", headers["id"], error)
-            settlement.drop()
+def failure_of(app: Any, dead: Dead, error: Exception) -> Settlement:
+    """Return what the failure of a task leaves: result, part of a chord, errbacks, what is counted and told.
+
+    Raises:
+        Exception: The result backend refused the result, or could not be reached.
+    """
+    try:
+        settlement = _settled(app, dead, error)
+    except UNREACHABLE:
+        raise
+    except Exception as refused:  # noqa: BLE001 - of follow-ups nobody can make sense of
+        logger.error("what follows task %s cannot be told of its failure: %r", dead.headers["id"], refused)
+        settlement = _settled(app, dead._replace(embed=None), error)
+    headers, task = dead.headers, dead.headers["task"]
+    tick = tick_of(headers)
+    settlement.tick = EndOfTick(*tick, "FAILURE", 0) if tick is not None else None
+    settlement.run = CountedRun(task, "failed")
+    settlement.end = end_of_message(
+        app, headers, dead.queue, f"{type(error).__name__}: {error}",
+        priority=dead.priority, deliveries=dead.deliveries,
+    )  # fmt: skip
     return settlement
 
 
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _settled(app: Any, dead: Dead, error: Exception) -> Settlement:
+    settlement = Settlement()
+    with settling(settlement):
+        mark_as_failed(app, dead, error)
+    return settlement
 
 
-def _end_of_tick(headers: Mapping[str, Any]) -> EndOfTick | None:
-    tick = tick_of(headers)
-    return EndOfTick(*tick, "FAILURE", 0) if tick is not None else None
-
-
-def _read(letter: DeadLetter | None) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
-    if letter is None:
-        return {}, None
-    try:
-        return read_headers(unseal(letter.raw))
-    except Unreadable:
-        return {}, None
-
-
-def _error(letter: DeadLetter, known: Mapping[str, Any]) -> Exception:
-    if letter.reason == "unknown task":
-        return NotRegistered(known["task"])
-    if letter.reason == "crashed":
-        return CrashedTooOften(known["task"], known["id"])
-    return NotSettled(known["task"], letter.error)
-
-
-def _fail(app: Any, headers: Mapping[str, Any], embed: Mapping[str, Any] | None, queue: str, error: Exception) -> None:
-    """Mark a task as failed; ``embed`` is ``None`` where what it belongs to cannot be read."""
-    request = Context({**headers, **(embed or {})}, delivery_info={"routing_key": queue})
+def mark_as_failed(app: Any, dead: Dead, error: Exception) -> None:
+    """Store a failure, and tell what follows of it."""
+    headers, embed = dead.headers, dead.embed
+    # What a node adds to the headers of a message it runs is not to come from the message.
+    own = {"properties": None, "delivery_info": {"routing_key": dead.queue}, "args": None, "kwargs": None}
+    request = Context({**headers, **(embed or {}), **own})
     backend = backend_of(app, headers["task"])
     if embed is None and isinstance(backend, Chords):
         # Which chord it is says the group; one that is none counts nothing.
         request.chord = request.group
     backend.mark_as_failure(headers["id"], error, request=request)
+
+
+def dead_of(message: Any) -> Dead:
+    """Return what can be read of one of kombu's messages."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    queue = (message.delivery_info or {}).get("routing_key")
+    embed = read_follow_ups(message.body, message.content_type)
+    if "task" not in headers:
+        with suppress(Exception):  # of protocol 1, which has them in its body, or of no task at all
+            headers, embed = {key: message.payload.get(key) for key in PROTOCOL_1}, {}
+    return Dead({"id": "", "task": "", **sound_headers(headers)}, embed, queue if isinstance(queue, str) else "")
+
+
+def _read(letter: DeadLetter, buried: Buried) -> Dead:
+    envelope = unseal(letter.raw)
+    try:
+        headers, embed = read_headers(envelope)
+    except Unreadable:
+        headers, embed = {}, None
+    known = sound_headers(headers)
+    # What the engine knows of it counts, whatever it says of itself.
+    known["id"] = envelope.id or buried.id or known.get("id") or ""
+    known["task"] = envelope.task or buried.task or known.get("task") or ""
+    return Dead(known, embed, buried.queue, letter.priority, letter.deliveries)
+
+
+def _error(letter: DeadLetter, dead: Dead) -> Exception:
+    task = dead.headers["task"]
+    if letter.reason == "unknown task":
+        return NotRegistered(task)
+    if letter.reason == "crashed":
+        return CrashedTooOften(task, dead.headers["id"])
+    return NotSettled(task, letter.error) if letter.reason == "failed" else InvalidTaskError(letter.error)
 
 
 def backend_of(app: Any, name: str) -> Any:

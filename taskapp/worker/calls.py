@@ -12,6 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
+from taskapp.worker.guard import give_up
 from taskapp.worker.run import run, run_async
 from taskapp.worker.threads import Job
 
@@ -91,6 +92,11 @@ class Call:
         """End it if it runs: Celery has told the world that it was revoked, or will as soon as it begins."""
         if self.has_started:
             self.stop()
+
+    def refuse(self, error: Exception) -> None:
+        """Let its task fail: it cannot be begun."""
+        self.is_stopped = True
+        give_up(self._request, error)
 
     def stop(self) -> None:
         """End it, whatever it does; its slot is free at once. Nobody is told."""

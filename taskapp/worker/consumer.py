@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Annotated, Any
+from typing import Any
 
 from celery import signals
+from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
 from celery.worker.state import active_requests, reserved_requests, task_ready
 from kombu.exceptions import OperationalError
-from pydantic import BaseModel, Field, ValidationError
 from redis.exceptions import RedisError
 
+from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
-from taskapp.broker.envelope import LONGEST_NAME_BYTES
+from taskapp.broker.headers import BadHeader, check_foreign_headers, check_headers
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement
 from taskapp.errors.tasks import MessageRefused
-from taskapp.results.later import Ended
 from taskapp.worker.admission import Admission
-from taskapp.worker.buried import backend_of, settle_unreadable
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.ticks import tell_end
@@ -35,25 +33,11 @@ EVENTS_AT_ONCE = 150
 LONGEST_PROBLEM = 500
 TURN_MARGIN_SECONDS = 0.01
 TURN_SECONDS = 0.2
+FAILED_AGAIN_SECONDS = 1.0
+"""How long a message waits that failed at something outside of it, such as a server."""
 
 # The stubs lack half of it.
 _Stock: Any = stock.Consumer
-
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME_BYTES)]
-Limit = Annotated[float, Field(gt=0)] | None
-
-
-class Headers(BaseModel):
-    """What Celery needs of a task's headers; checked when they were not written by us."""
-
-    id: Name
-    task: Name
-    retries: Annotated[int, Field(ge=0)] | None = None
-    timelimit: tuple[Limit, Limit] | None = None
-    eta: datetime | None = None
-    expires: datetime | None = None
-    stamped_headers: list[str] | None = None
-    stamps: dict[str, Any] | None = None
 
 
 class Consumer(_Stock):
@@ -72,22 +56,30 @@ class Consumer(_Stock):
             try:
                 if message.content_type not in taken_at_once:
                     admission.check(message)
-                if isinstance(message, Received):
-                    if message.is_foreign:
-                        Headers.model_validate(message.headers)
-                        _check_payload(message)
-                    if (strategy := strategies.get(message.headers["task"])) is not None:
-                        strategy(message, None, message.ack_log_error, message.reject_log_error, callbacks)
-                        return
-                handle(message)
-            except (RedisError, OSError, OperationalError):
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
+                if _is_ours(message) and (strategy := strategies.get(message.headers["task"])) is not None:
+                    strategy(message, None, message.ack_log_error, message.reject_log_error, callbacks)
+                else:
+                    handle(message)
+            except (BadHeader, MessageRefused) as error:
                 # Whose id a message bears that nobody vouches for is not known.
                 is_told = self.app.signing is None or not isinstance(error, MessageRefused)
-                self._bury(message, _problem(error), is_told=is_told)
+                self._bury(message, str(error), is_told=is_told)
+            except (RedisError, OSError, OperationalError) as error:
+                if not isinstance(message, Received):
+                    raise
+                self._give_back_failed(message, error)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
+                self._bury(message, f"{type(error).__name__}: {error}")
 
         return on_message
+
+    def start(self) -> None:
+        """Consume, as Celery does; an error that ends this counts as a crash for what this node holds."""
+        try:
+            super().start()
+        except Exception:
+            process.crash()
+            raise
 
     def on_send_event_buffered(self) -> None:
         """Let events go out soon, all of this moment at once."""
@@ -112,18 +104,38 @@ class Consumer(_Stock):
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
         """Bury a task whose headers are wrong."""
-        self._bury(message, _problem(exc))
+        self._bury(message, f"{type(exc).__name__}: {exc}")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Set a task of a type this node lacks aside, for a node that has it."""
-        channel = message.channel
+        """Set a task of a type this node lacks aside, for a node that has it; other brokers drop it."""
+        channel, headers = message.channel, message.headers
         if isinstance(channel, EngineChannel):
-            name = message.headers["task"]
+            name = headers["task"]
             logger.warning("no task type %r here; its messages wait for a node that has it", name)
             channel.park(message.delivery_tag, name)
-        else:
-            super().on_unknown_task(body, message, exc)
-            tell_end(self.app, message.headers, "FAILURE", 0)
+            return
+        named = headers if "task" in headers else body
+        name, task_id = named.get("task"), named.get("id")
+        logger.error("no task type %r here; its message is rejected", name)
+        self._drop(message, NotRegistered(name))
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+        tell_end(self.app, headers, "FAILURE", 0)
+
+    def add_task_queue(self, queue: Any, *args: Any, **options: Any) -> None:
+        """Consume one queue more, as remote control asks for; what it asks for that is none is logged."""
+        try:
+            super().add_task_queue(queue, *args, **options)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            logger.error("queue %r cannot be consumed: %r", queue, error)
+
+    def cancel_task_queue(self, queue: Any) -> None:
+        """Consume one queue less, in the same way."""
+        try:
+            super().cancel_task_queue(queue)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            logger.error("queue %r cannot be left: %r", queue, error)
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
         """Run a task that its rate limit lets through; put any other off until its turn, so that it holds no slot."""
@@ -210,16 +222,24 @@ class Consumer(_Stock):
             return
         logger.error("a message cannot be used and goes to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
-            settlement = settle_unreadable(self.app, message, problem) if is_told else Settlement()
-            bury = partial(message.channel.bury, message.delivery_tag, "unreadable", problem)
-            if settlement.elsewhere:
-                later = backend_of(self.app, message.headers["task"]).later
-                later.put(Ended(settlement, partial(bury, settlement), lambda _: bury()))
-            else:
-                bury(settlement)
+            told_already = None if is_told else Settlement()
+            message.channel.bury(message.delivery_tag, "unreadable", problem, told_already)
         elif not message.acknowledged:
-            message.reject_log_error(logger, self.connection_errors)
+            self._drop(message, InvalidTaskError(problem) if is_told else None)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    def _drop(self, message: Any, error: Exception | None) -> None:
+        """Reject a message of another broker, once its task has failed with ``error``, if with any."""
+        reject = partial(message.reject_log_error, logger, self.connection_errors)
+        if error is None:
+            reject()
+            return
+        self.controller.teller.fail(message, error, lambda: self.call_soon(reject))
+
+    def _give_back_failed(self, message: Received, error: Exception) -> None:
+        """Give back a message at which this node failed; at one that brings this about again and again, as a crash."""
+        logger.error("a message cannot be taken now: %r; it is tried again", error)
+        message.channel.give_back(message.delivery_tag, "crashed", delay_seconds=FAILED_AGAIN_SECONDS)
 
 
 class _ShortWaits:
@@ -235,8 +255,33 @@ class _ShortWaits:
         return self._connection.drain_events(timeout=min(timeout, TURN_SECONDS))
 
 
-def _check_payload(message: Any) -> None:
-    payload = message.payload
+def _is_ours(message: Any) -> bool:
+    """Check the headers of a message; return whether it was claimed from the engine.
+
+    Raises:
+        ValueError: Something is wrong.
+    """
+    if not isinstance(message, Received):
+        check_foreign_headers(message.headers)
+        return False
+    if message.is_foreign:
+        _check_foreign(message)
+    else:
+        check_headers(message.headers)
+    return True
+
+
+def _check_foreign(message: Received) -> None:
+    """Check what this package makes sure of in the messages it writes.
+
+    Raises:
+        ValueError: Something is wrong.
+    """
+    headers = message.headers
+    check_foreign_headers(headers)
+    if not headers.get("id") or not headers.get("task"):
+        raise BadHeader("headers: no id, or no task")
+    payload: Any = message.payload
     if isinstance(payload, list | tuple) and len(payload) == 3:
         args, kwargs, embed = payload
         if isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and isinstance(embed, Mapping | None):
@@ -250,12 +295,3 @@ def _is_command(message: Any) -> bool:
         return not isinstance(message, Received)
     tag = (message.delivery_info or {}).get("consumer_tag")
     return tag in (getattr(message.channel, "no_ack_consumers", None) or ())
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"header {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(error, MessageRefused):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

@@ -20,6 +20,7 @@ from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.errors import EvictingBroker
 from taskapp.settings import get_settings
+from taskapp.worker import remote
 from taskapp.worker.about import About
 from taskapp.worker.buried import Teller
 from taskapp.worker.drain import Drain
@@ -116,7 +117,8 @@ def describe_worker(sender: Any, **_: Any) -> None:
     choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
     process.role.has_room = partial(_has_room, sender)
-    process.role.on_buried = Teller(app).tell
+    sender.teller = Teller(app)
+    process.role.on_buried = sender.teller.tell
     process.role.about = About(sender)
 
 
@@ -175,6 +177,7 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 
 def install(app: Any) -> None:
     """Connect all of this to the workers of ``app``."""
+    remote.install()
     app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes, LearnRevoked))
     signals.worker_init.connect(describe_worker, weak=False)
     signals.worker_init.connect(watch_worker, weak=False)

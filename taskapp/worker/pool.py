@@ -241,7 +241,12 @@ class TaskPool(_BasePool):
 
     def _begin(self, call: Call) -> None:
         self.calls[call.kind].add(call)
-        call.begin()
+        try:
+            call.begin()
+        except Exception as error:  # noqa: BLE001 - told of by the call
+            # Of a message that cannot be handed to a child, for example: it takes no slot.
+            self.leave(call)
+            call.refuse(error)
 
     def leave(self, call: Call) -> None:
         """Free the slot of ``call``."""

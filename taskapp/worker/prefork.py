@@ -31,10 +31,20 @@ class Pool(_AsynPool):
     def apply_async(
         self, *args: Any, soft_timeout: float | None = None, timeout: float | None = None, **options: Any
     ) -> Any:
-        """Start a job; a hard limit that comes before the soft one is kept, which billiard waits for first."""
+        """Start a job; a hard limit that comes before the soft one is kept, which billiard waits for first.
+
+        Raises:
+            Exception: It cannot be pickled; then it takes no place.
+        """
         if soft_timeout and timeout and timeout <= soft_timeout:
             soft_timeout = None
-        return super().apply_async(*args, soft_timeout=soft_timeout, timeout=timeout, **options)
+        known = len(self._cache)
+        try:
+            return super().apply_async(*args, soft_timeout=soft_timeout, timeout=timeout, **options)
+        except Exception:
+            if len(self._cache) > known:
+                self._cache.popitem()
+            raise
 
     def on_job_process_down(self, job: Any, pid_gone: int) -> None:
         """Find another child for a job whose child is gone, unless the job had begun there.

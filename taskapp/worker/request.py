@@ -23,6 +23,7 @@ from celery.worker import state as worker_state
 from celery.worker.state import task_ready
 from kombu.utils.objects import cached_property
 
+from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling, tick_of
 from taskapp.broker.totals import CountedRun
@@ -32,6 +33,7 @@ from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
 from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
+from taskapp.worker.guard import give_up, guarded
 from taskapp.worker.moments import moment_of
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
@@ -89,7 +91,10 @@ class Request(_Stock):
     def _payload(self) -> Any:
         if not isinstance(self._message, Received):
             return super()._payload
-        args, kwargs, embed = decode(self._app, self._body, self._content_type, self._content_encoding)
+        try:
+            args, kwargs, embed = decode(self._app, self._body, self._content_type, self._content_encoding)
+        except Exception:  # noqa: BLE001 - it fails where it runs; who asks here wants what there is
+            args, kwargs, embed = (), {}, read_follow_ups(self._body, self._content_type) or {}
         self._request_dict["args"], self._request_dict["kwargs"] = args, kwargs
         return args, kwargs, embed
 
@@ -109,11 +114,7 @@ class Request(_Stock):
         return super().info(safe)  # type: ignore[no-any-return]  # a dict
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Hand the task to ``pool``.
-
-        Raises:
-            TaskRevokedError: It was revoked, or has expired.
-        """
+        """Hand the task to ``pool``; one that was revoked, has expired or cannot be taken: ``TaskRevokedError``."""
         if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
         seconds, soft_seconds = self.time_limits
@@ -122,14 +123,19 @@ class Request(_Stock):
         if isinstance(pool, TaskPool):
             result = pool.run_request(self, arguments, soft_seconds, seconds)
         else:
-            result = pool.apply_async(
-                run, arguments, accept_callback=self.on_accepted, timeout_callback=self.on_timeout,
-                callback=self.on_success, error_callback=self.on_failure, soft_timeout=soft_seconds, timeout=seconds,
-                correlation_id=self.id,
-            )  # fmt: skip
+            try:
+                result = pool.apply_async(
+                    run, arguments, accept_callback=self.on_accepted, timeout_callback=self.on_timeout,
+                    callback=self.on_success, error_callback=self.on_failure, soft_timeout=soft_seconds,
+                    timeout=seconds, correlation_id=self.id,
+                )  # fmt: skip
+            except Exception as error:
+                give_up(self, error)
+                raise TaskRevokedError(self.id) from error  # Celery gives its place to another
         self._apply_result = ref(result) if result is not None else None
         return result
 
+    @guarded
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Take note that it starts, ``time_accepted`` on the monotonic clock, in the process ``pid``."""
         self.worker_pid = pid
@@ -157,6 +163,7 @@ class Request(_Stock):
 
     # --- the ends of a run ------------------------------------------------------------------------
 
+    @guarded
     def on_success(self, outcome: Any, **_: Any) -> None:
         """Handle what ``run`` brought back, a failure or a success."""
         if isinstance(outcome, ExceptionInfo):  # of a pool without child processes, when a task ends its process
@@ -181,6 +188,7 @@ class Request(_Stock):
         if wants_task_events(self._eventer):
             self.send_event("task-succeeded", result=value, runtime=runtime)
 
+    @guarded
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Handle a run that ended with an error; a task out of memory fails and the worker stays."""
         error = exc_info.exception
@@ -197,6 +205,7 @@ class Request(_Stock):
         with self._ending(ended_by=error):
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
+    @guarded
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's signature
         """Handle a run over its time limit; past the hard one it has failed for good."""
         if soft:

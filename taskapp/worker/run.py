@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from celery import current_app
+from celery.exceptions import Reject
 from celery.utils.nodenames import gethostname
 from kombu.serialization import loads, prepare_accept_content
 
+from taskapp.broker.headers import FOLLOW_UPS, check_follow_ups
+from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.settlement import Settlement, settling
+from taskapp.worker.refused import fail, refuse
 from taskapp.worker.runner import Awaiting, Runner
 from taskapp.worker.ticks import held_back, is_asked_for
 from taskapp.worker.unclaimed import carry_out
@@ -22,6 +27,7 @@ Ran = tuple[int, Any, float | None, Settlement | None]
 
 _decode_json = msgspec.json.Decoder().decode
 _runners: dict[str, Runner] = {}
+FOLLOWED_BY_NOTHING = dict.fromkeys(FOLLOW_UPS)
 
 
 def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
@@ -29,10 +35,19 @@ def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type:
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := held_back(runner, given)) is not None:
         return *dropped, None
-    args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
-        outcome = runner.run(task_id, args, kwargs, given)
+        try:
+            try:
+                args, kwargs = _arguments(runner, given, body, content_type, encoding)
+            except Exception as error:  # noqa: BLE001 - whatever they hold
+                outcome = refuse(runner, given, error, read_follow_ups(body, content_type))
+            else:
+                outcome = runner.run(task_id, args, kwargs, given)
+        except (Reject, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of a hook, for example
+            outcome = fail(runner, given, error, settlement)
     if settlement is None or _is_claimed(given):
         return *outcome, settlement
     return *carry_out(runner, outcome, settlement), None
@@ -45,10 +60,19 @@ async def run_async(
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
         return *dropped, None
-    args, kwargs = _arguments(runner, given, body, content_type, encoding)
     settlement = _settlement(runner, given)
     with settling(settlement):
-        outcome = await runner.run_async(task_id, args, kwargs, given, job)
+        try:
+            try:
+                args, kwargs = _arguments(runner, given, body, content_type, encoding)
+            except Exception as error:  # noqa: BLE001 - the same
+                outcome = refuse(runner, given, error, read_follow_ups(body, content_type))
+            else:
+                outcome = await runner.run_async(task_id, args, kwargs, given, job)
+        except (Reject, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            outcome = fail(runner, given, error, settlement)
     if settlement is None or _is_claimed(given):
         return *outcome, settlement
     return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None
@@ -87,7 +111,11 @@ os.register_at_fork(after_in_child=forget_runners)
 
 
 def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the args, kwargs and embedded signatures a message's body holds; without a type it is decoded already."""
+    """Return the args, kwargs and embedded signatures a message's body holds; without a type it is decoded already.
+
+    Raises:
+        Exception: It cannot be decoded, or is something else.
+    """
     if not content_type:
         args, kwargs, embed = body
     elif content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
@@ -96,7 +124,12 @@ def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, 
     else:
         accept = prepare_accept_content(app.conf.accept_content)
         args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
-    return args, kwargs, embed or {}
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+        raise ValueError("its body is not [args, kwargs, embed]")
+    if embed == FOLLOWED_BY_NOTHING:
+        return args, kwargs, embed
+    check_follow_ups(embed or {})
+    return args, kwargs, {name: embed[name] for name in FOLLOW_UPS if name in embed} if embed else {}
 
 
 def _raw(body: Any) -> bytes:

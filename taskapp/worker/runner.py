@@ -195,7 +195,7 @@ class Runner:
         started_at = monotonic()
         request: Request | None = None
         try:
-            request = self._request(args, kwargs, given)
+            request = self.request(args, kwargs, given)
             if self.deduplicates and self._has_succeeded(request):
                 return 0, None, None
             _task_stack.push(self.task)
@@ -225,11 +225,12 @@ class Runner:
             _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, error)
             seen = report_internal_error(self.task, error)
             if request is not None:
-                self._report(request, error, states.FAILURE)
+                self.report(request, error, states.FAILURE)
             return 1, seen, None
         return outcome
 
-    def _request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> Request:
+    def request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> Request:
+        """Return what ``self.request`` is in a run of the message with the headers ``given``."""
         if not isinstance(kwargs, Mapping):
             raise InvalidTaskError("Task keyword arguments is not a mapping")
         request = Request(given)
@@ -277,7 +278,7 @@ class Runner:
         except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
-            return self._report(request, error, states.FAILURE)
+            return self.report(request, error, states.FAILURE)
         text = repr(retval) if type(retval) in CHEAP else saferepr(retval, task.resultrepr_maxsize)
         seconds = monotonic() - started_at
         if self._on_success is not None:
@@ -299,10 +300,11 @@ class Runner:
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
             note_retry(request, error.exc, self.hostname)
-            return self._report(request, error, states.RETRY)
-        return self._report(request, as_failure(error), states.FAILURE)
+            return self.report(request, error, states.RETRY)
+        return self.report(request, as_failure(error), states.FAILURE)
 
-    def _report(self, request: Request, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
+    def report(self, request: Request, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
+        """Report that a run ended as ``state`` says, a failure or a retry; return that, the error and the outcome."""
         if state == states.FAILURE:
             # What was collected for a success; Celery's own backends do not see to it.
             with collecting(drop=True):

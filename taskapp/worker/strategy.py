@@ -15,6 +15,7 @@ from celery.worker import state as worker_state
 from celery.worker import strategy as stock
 from kombu.asynchronous.timer import to_timestamp
 
+from taskapp.broker.headers import check_foreign_headers
 from taskapp.broker.received import Received
 from taskapp.worker.request import wants_task_events
 from taskapp.worker.request_class import makes_itself, request_class
@@ -63,6 +64,9 @@ class Strategy:
         else:
             parts = _stock.proto1_to_proto2(message, body)
         body, headers, decoded, utc = parts
+        if decoded:
+            # Of protocol 1: they came in the body.
+            check_foreign_headers(headers)
         return self._request_class(
             message, on_ack=ack, on_reject=reject, app=self._app, hostname=self._consumer.hostname,
             eventer=self._eventer, task=self._task, connection_errors=self._consumer.connection_errors,

@@ -22,7 +22,7 @@ from tests.faults.processes import Pool
 from tests.faults.rows import Row, load_rows
 from tests.faults.table import HEADER, Played, line, write_json
 
-SMOKE_ROWS = (1, 9, 11, 12, 14, 20)
+SMOKE_ROWS = (1, 9, 11, 12, 14, 20, 26)
 
 
 def main() -> int:

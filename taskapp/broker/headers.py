@@ -1,0 +1,160 @@
+"""What each header of a task's message may hold: the one table of checks, whoever wrote the message.
+
+A node checks a message when it has claimed it, before anything acts on what it says. Headers that are not
+in the table are the user's own and may hold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+LONGEST_NAME = 255
+COUNT_MOST = 2**31 - 1
+LIMIT_MOST_SECONDS = 100 * 365 * 86_400.0
+
+Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+Text = str | None
+Count = Annotated[int, Meta(ge=0, le=COUNT_MOST)]
+Seconds = Annotated[float, Meta(ge=0, le=LIMIT_MOST_SECONDS)] | None
+Moment = Annotated[float, Meta(ge=0, le=1e11)] | None
+"""Unix seconds."""
+
+CHECKS: dict[str, Any] = {
+    "id": Name,
+    "task": Name,
+    "lang": Text,
+    "shadow": Text,
+    "eta": Text,
+    "expires": Text,
+    "group": Text,
+    "group_index": Count | None,
+    "retries": Count,
+    "timelimit": tuple[Seconds, Seconds] | None,
+    "root_id": Text,
+    "parent_id": Text,
+    "argsrepr": Text,
+    "kwargsrepr": Text,
+    "origin": Text,
+    "ignore_result": bool | int | None,
+    "replaced_task_nesting": Count,
+    "stamped_headers": list[str] | None,
+    "stamps": dict[str, Any] | None,
+    "compression": Text,
+    "reply_to": Text,
+    "correlation_id": Text,
+    "headers": dict[str, Any] | None,
+    "time_limit": Seconds,
+    "soft_time_limit": Seconds,
+    "taskset": Text,
+    "taskapp_schedule": Name | None,
+    "taskapp_copy": Text,
+    "taskapp_due_at": Moment,
+    "taskapp_sent_at": Moment,
+}
+"""What a header holds, if it is there."""
+
+NEVER_NULL = frozenset({"retries", "replaced_task_nesting"})
+"""Counts, which tasks reckon with."""
+
+HIDING = (
+    "_children", "_filter_x_death_headers", "_get_custom_headers", "_given", "_protected", "as_execution_options",
+    "as_given", "asked_max_retries", "children", "clear", "get", "update",
+)  # fmt: skip
+"""Names that would take the place of what ``self.request`` is asked for: no header has them."""
+
+FOLLOW_UPS: dict[str, Any] = {
+    "callbacks": list[dict[str, Any] | str] | None,
+    "errbacks": list[dict[str, Any] | str] | None,
+    "chain": list[dict[str, Any]] | None,
+    "chord": dict[str, Any] | None,
+}
+"""What a body says of the tasks that follow its own. The same names are no headers of their own."""
+
+
+def _struct(name: str, checks: Mapping[str, Any]) -> Any:
+    fields = [(header, check | UnsetType, UNSET) for header, check in checks.items()]
+    return msgspec.defstruct(name, fields, rename=dict(zip(checks, checks, strict=True)), gc=False)
+
+
+_WRONG = (msgspec.ValidationError, UnicodeEncodeError, RecursionError)
+_Nothing = Annotated[int, Meta(ge=1, le=0)]
+_ALL: dict[str, Any] = {**CHECKS, **FOLLOW_UPS, **dict.fromkeys(HIDING, _Nothing)}
+_convert = msgspec.convert
+_Headers = _struct("Headers", _ALL)
+_FollowUps = _struct("FollowUps", FOLLOW_UPS)
+
+
+class BadHeader(ValueError):
+    """A header holds what it cannot mean."""
+
+
+def check_headers(headers: Mapping[str, Any]) -> None:
+    """Check all headers of a message.
+
+    Raises:
+        BadHeader: Names the first that is wrong, and how.
+    """
+    try:
+        _convert(headers, _Headers)
+    except _WRONG as error:
+        raise BadHeader(_words(error, "header")) from error
+
+
+def check_foreign_headers(headers: dict[str, Any]) -> None:
+    """Check the headers of a message that was not written by us; errors as with ``check_headers``.
+
+    Counts that are null are taken away: others write them so. Texts are to be Unicode, which MessagePack makes sure of.
+    """
+    for header in NEVER_NULL & headers.keys():
+        if headers[header] is None:
+            del headers[header]
+    check_headers(headers)
+    _check_texts(headers)
+
+
+def _check_texts(headers: Mapping[str, Any]) -> None:
+    for header in headers.keys() & CHECKS:
+        text = headers[header]
+        try:
+            if isinstance(text, str) and not text.isascii():
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise BadHeader(f"header {header!r}: {error.reason}") from error
+
+
+def check_follow_ups(embed: Mapping[str, Any]) -> None:
+    """Check what a body says of the tasks that follow; errors as with ``check_headers``."""
+    try:
+        _convert(embed, _FollowUps)
+    except _WRONG as error:
+        raise BadHeader(_words(error, "follow-up")) from error
+
+
+def sound_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those headers that are right: what can be relied on where the message itself is of no use."""
+    return {header: value for header, value in headers.items() if _is_sound(header, value)}
+
+
+def _is_sound(header: Any, value: Any) -> bool:
+    if not isinstance(header, str):
+        return False
+    try:
+        _convert(value, _ALL.get(header, Any))
+        _check_texts({header: value})
+    except (*_WRONG, BadHeader):
+        return False
+    return True
+
+
+def _words(error: Exception, what: str) -> str:
+    problem, _, place = str(error).partition(" - at `")
+    if not place or place.startswith("key`"):
+        return f"{what}s: {problem}"
+    header = place.removeprefix("$.").removesuffix("`")
+    if header in HIDING:
+        return f"{what} {header!r}: the name would hide what a task asks its request; choose another"
+    return f"{what} {header!r}: {problem[:1].lower()}{problem[1:]}"

@@ -1,0 +1,46 @@
+"""What the pool tells a request never fails: nothing of a message, of a run or of its end may raise in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker.state import task_ready
+
+from taskapp.broker.received import Received
+
+logger = get_logger(__name__)
+
+
+def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a callback of a request such that an error in it ends this request alone: its task fails."""
+
+    @wraps(callback)
+    def call(request: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return callback(request, *args, **options)
+        except Exception as error:
+            message = request.message
+            if not isinstance(message, Received) and isinstance(error, request.connection_errors):
+                raise  # Celery connects anew
+            give_up(request, error)
+            return None
+
+    return call
+
+
+def give_up(request: Any, error: Exception) -> None:
+    """Let the task of ``request`` fail and its message go to the dead letters, if neither is settled."""
+    logger.error("task %s[%s] fails: %r", request.name, request.id, error, exc_info=error)
+    task_ready(request)
+    message = request.message
+    if isinstance(message, Received):
+        request.acknowledged = True
+        if message.delivery_tag in message.channel.process.node.held:
+            # Without a settlement: a letter whose task fails by what can be read of it.
+            detail = f"it cannot be begun, or its end not be recorded: {type(error).__name__}: {error}"
+            message.channel.bury(message.delivery_tag, "failed", detail)
+    elif not request.acknowledged:
+        request.reject(requeue=False)
