@@ -251,7 +251,7 @@ class Application(Lending):
         with holding() as held:
             result = submit()
         deadline_seconds = get_settings().submit_deadline_seconds
-        for producer, messages in held.producers.items():
+        for producer, messages in held.steps():
             try:
                 await pusher().push(producer, messages, deadline_seconds)
             except NotQueued as error:

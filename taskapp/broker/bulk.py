@@ -1,4 +1,4 @@
-"""Collecting what is submitted, to push it by the thousand."""
+"""Collecting what is submitted, to push it by the thousand, or by 4 MiB."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from taskapp.broker.delivery import PUSHED_AT_ONCE, Message, Producer
+from taskapp.broker.delivery import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Message, Producer, steps_of
 
 
 class Bulk:
@@ -15,27 +15,31 @@ class Bulk:
 
     def __init__(self) -> None:
         self.waiting: list[Message] = []
+        self.size = 0
+        """How many bytes wait."""
         self._producer: Producer | None = None
         self.on_pushed: list[Callable[[], Any]] = []
 
     def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
-        """Keep ``message``; push what was kept when there are a thousand already.
+        """Keep ``message``; push what was kept when that is enough for one step already.
 
         Args:
             message: What is to be pushed.
             producer: Pushes it, with those it is kept with.
             on_pushed: Called once it is queued.
         """
-        if producer is not self._producer or len(self.waiting) >= PUSHED_AT_ONCE:
+        is_full = len(self.waiting) >= PUSHED_AT_ONCE or self.size >= PUSHED_BYTES_AT_ONCE
+        if is_full or producer is not self._producer:
             self.flush()
             self._producer = producer
         self.waiting.append(message)
+        self.size += len(message.blob)
         if on_pushed is not None:
             self.on_pushed.append(on_pushed)
 
     def flush(self) -> None:
         """Push what was kept. Raises what the push raises; nothing is kept then either."""
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self.size = self.waiting, [], 0
         callbacks, self.on_pushed = self.on_pushed, []
         if waiting and self._producer is not None:
             self._producer.push(waiting)
@@ -53,11 +57,20 @@ class Held(Bulk):
     def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
         """Keep ``message``."""
         self.producers.setdefault(producer, []).append(message)
+        self.size += len(message.blob)
         if on_pushed is not None:
             self.on_pushed.append(on_pushed)
 
     def flush(self) -> None:
         """Push nothing."""
+
+    def steps(self) -> Iterator[tuple[Producer, list[Message]]]:
+        """Yield what is to be pushed together, by whom: all, or as much as a step takes if it is many bytes."""
+        for producer, messages in self.producers.items():
+            start = 0
+            for end in steps_of(messages) if self.size > PUSHED_BYTES_AT_ONCE else [len(messages)]:
+                yield producer, messages[start:end]
+                start = end
 
 
 _current: ContextVar[Bulk | None] = ContextVar("taskapp_bulk", default=None)

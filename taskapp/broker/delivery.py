@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from time import monotonic, sleep
@@ -19,6 +19,8 @@ from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
 from taskapp.redis import Link, NotSent, OutcomeUnknown
 
 PUSHED_AT_ONCE = 1_000
+PUSHED_BYTES_AT_ONCE = 4 << 20
+"""With so many bytes a step is full: Redis carries it out in some milliseconds."""
 PUBLISHED_AT_ONCE = 100
 """Events in one publication: who listens handles them in one go."""
 REMEMBERED_DOUBTS = 10_000
@@ -59,6 +61,18 @@ def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
         for announcer, announced in by_announcer.items()
         for start in range(0, len(announced), PUBLISHED_AT_ONCE)
     ]
+
+
+def steps_of(messages: Sequence[Message]) -> Iterator[int]:
+    """Yield where each step of a push of ``messages`` ends: after a thousand, or as soon as there are enough bytes."""
+    start, size = 0, 0
+    for position, message in enumerate(messages, 1):
+        size += len(message.blob)
+        if position - start >= PUSHED_AT_ONCE or size >= PUSHED_BYTES_AT_ONCE:
+            yield position
+            start, size = position, 0
+    if start < len(messages):
+        yield len(messages)
 
 
 def _arguments(messages: Sequence[Message]) -> list[Any]:
@@ -108,7 +122,7 @@ class Producer:
         self.clock = Clock()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
-        """Queue ``messages``: up to a thousand in one step, all of it or nothing of it.
+        """Queue ``messages``: up to a thousand, or 4 MiB, in one step, all of it or nothing of it.
 
         Args:
             messages: What is to be queued.
@@ -131,8 +145,10 @@ class Producer:
                 raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
             queued = self._queued_already(messages, deadline)
             wanted = [message for message in messages if message.id not in queued] if queued else messages
-            for start in range(0, len(wanted), PUSHED_AT_ONCE):
-                self._push(wanted[start : start + PUSHED_AT_ONCE], wanted[start:], deadline)
+            start = 0
+            for end in steps_of(wanted):
+                self._push(wanted[start:end], wanted[start:], deadline)
+                start = end
             # Not before: whoever breaks off here and tries once more must find what is known so far.
             if self._doubts:
                 for message in messages:

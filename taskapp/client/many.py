@@ -1,13 +1,16 @@
-"""Submitting many tasks of one type: batch by batch, and knowing what became of each."""
+"""Submitting many tasks of one type: batch by batch, and knowing what became of each.
+
+A batch ends with its number of tasks, or as soon as their messages are enough bytes for one step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from taskapp.broker.bulk import collecting
-from taskapp.broker.delivery import PUSHED_AT_ONCE
+from taskapp.broker.bulk import collecting, current
+from taskapp.broker.delivery import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE
 from taskapp.client.message import new_id
 from taskapp.errors import InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
 
@@ -31,10 +34,17 @@ class _Batch:
         """Whether what has begun is not queued yet."""
 
     def begin(self, name: str, submit: Submit, *, together: Callable[[], bool]) -> None:
-        """Submit one after the other."""
+        """Submit one after the other, until there is enough for one step: what is left is for the next batch."""
         for task_id, call in zip(self.ids, self.calls, strict=True):
             self.begun.append(submit(*_arguments(name, call), task_id))
             self.goes_out_together = together()
+            if (bulk := current()) is not None and bulk.size >= PUSHED_BYTES_AT_ONCE:
+                return
+
+    @property
+    def left(self) -> list[Call]:
+        """Those that were not begun."""
+        return self.calls[len(self.begun) :]
 
     def stopped(self, name: str, before: list[Any], error: TaskappError) -> SubmitInterrupted:
         """Return what to say of this batch, and of the results ``before`` it."""
@@ -48,7 +58,7 @@ class _Batch:
 
 
 def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
-    """Submit a task for each of ``calls``, a thousand in one step.
+    """Submit a task for each of ``calls``, a thousand, or 4 MiB, in one step.
 
     Args:
         name: Of the task type.
@@ -59,13 +69,15 @@ def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit
         SubmitInterrupted: Something stood in the way.
     """
     results: list[Any] = []
-    for batch in _batches(calls, PUSHED_AT_ONCE):
+    batches = _Batches(calls, PUSHED_AT_ONCE)
+    while batch := batches.next():
         try:
             with collecting() as bulk:
                 batch.begin(name, submitter(), together=lambda bulk=bulk: bool(bulk.waiting))  # type: ignore[misc]
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun
+        batches.put_back(batch.left)
     return results
 
 
@@ -73,19 +85,32 @@ async def asubmit_many(app: Any, name: str, calls: Iterable[Call], submitter: Ca
     """Do as ``submit_many``, without blocking the event loop for long."""
     results: list[Any] = []
     together = app.sender.goes_together
-    for batch in _batches(calls, PUT_TOGETHER_AT_ONCE):
+    batches = _Batches(calls, PUT_TOGETHER_AT_ONCE)
+    while batch := batches.next():
         try:
             await app.awaiting(name, lambda batch=batch: batch.begin(name, submitter(), together=together))
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun
+        batches.put_back(batch.left)
     return results
 
 
-def _batches(calls: Iterable[Call], at_once: int) -> Iterator[_Batch]:
-    remaining = iter(calls)
-    while batch := list(islice(remaining, at_once)):
-        yield _Batch(batch)
+class _Batches:
+    """Takes calls by the batch."""
+
+    def __init__(self, calls: Iterable[Call], at_once: int) -> None:
+        self._calls, self._at_once = iter(calls), at_once
+        self._first: list[Call] = []
+
+    def next(self) -> _Batch | None:
+        """Return the next batch, if there is one."""
+        calls = [*self._first, *islice(self._calls, self._at_once - len(self._first))]
+        return _Batch(calls) if calls else None
+
+    def put_back(self, calls: list[Call]) -> None:
+        """Take these first."""
+        self._first = calls
 
 
 def _arguments(name: str, call: Call) -> tuple[Any, Any]:

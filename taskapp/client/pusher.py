@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from taskapp.broker.delivery import PUSHED_AT_ONCE, Message, Producer
+from taskapp.broker.delivery import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Message, Producer
 from taskapp.errors import NotQueued, PushError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class _Parcel:
         self.producer, self.messages, self.deadline = producer, messages, deadline
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
+        self.size = sum(len(message.blob) for message in messages)
         self._ticket = [None]
 
     @property
@@ -97,13 +98,13 @@ class Pusher:
 
     def _take_more(self, taken: list[_Parcel]) -> None:
         """Add what else waits, as much as goes into one push."""
-        count = sum(len(parcel.messages) for parcel in taken)
-        while count < PUSHED_AT_ONCE:
+        count, size = sum(len(parcel.messages) for parcel in taken), sum(parcel.size for parcel in taken)
+        while count < PUSHED_AT_ONCE and size < PUSHED_BYTES_AT_ONCE:
             try:
                 taken.append(self._parcels.get_nowait())
             except Empty:
                 return
-            count += len(taken[-1].messages)
+            count, size = count + len(taken[-1].messages), size + taken[-1].size
 
     @staticmethod
     def _push(batch: list[_Parcel]) -> list[_Parcel]:

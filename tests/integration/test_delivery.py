@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -17,6 +19,7 @@ import trustme
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, chain, chord, group
 
+from taskapp.broker.delivery import Producer
 from taskapp.errors import SubmitInterrupted
 from tests.integration import shop
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port, leased_count, start_worker
@@ -82,6 +85,65 @@ def test_many_are_submitted_by_the_thousand_and_come_back_in_order(
 
     assert pushes <= 6
     assert [result.get(timeout=60) for result in results] == [n + 1 for n in range(2_500)]
+
+
+LARGE = "x" * 1_000_000
+SIZES_AT_ONCE = (5 << 20) + 100_000
+"""What a step may take: 4 MiB, and the message that made it full."""
+
+
+class Pushes:
+    """Watches how much is pushed in one step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        self.numbers: list[int] = []
+        push = Producer._push
+
+        def watched(producer: Producer, batch: Any, *rest: Any) -> None:
+            self.sizes.append(sum(len(message.blob) for message in batch))
+            self.numbers.append(len(batch))
+            push(producer, batch, *rest)
+
+        monkeypatch.setattr(Producer, "_push", watched)
+
+
+@pytest.mark.parametrize("way", ["submit_many", "asubmit_many", "group", "group in a coroutine"])
+def test_many_large_tasks_go_out_in_steps_of_few_bytes(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    pushes = Pushes(monkeypatch)
+    calls = [(LARGE, str(n)) for n in range(30)]
+    signature = group(shop.note.si(*call) for call in calls)
+
+    if way == "submit_many":
+        shop.note.submit_many(iter(calls))
+    elif way == "asubmit_many":
+        asyncio.run(shop.note.asubmit_many(iter(calls)))
+    elif way == "group":
+        signature.apply_async()
+    else:
+        asyncio.run(shop.note._application.awaiting("group", signature.apply_async))
+
+    assert redis_server.client.llen("default") == sum(pushes.numbers) == 30
+    assert max(pushes.sizes) <= SIZES_AT_ONCE
+    assert len(pushes.sizes) <= 8
+
+
+def test_of_many_large_tasks_each_step_is_queued_whole_or_not_at_all(redis_server: RedisServer) -> None:
+    used = redis_server.client.info("memory")["used_memory"]
+    redis_server.client.config_set("maxmemory", used + 12_000_000)
+    try:
+        with pytest.raises(SubmitInterrupted, match="Redis is full") as caught:
+            shop.note.submit_many((LARGE, str(n)) for n in range(40))
+    finally:
+        redis_server.client.config_set("maxmemory", "0")
+
+    queued = len(caught.value.queued)
+    assert redis_server.client.llen("default") == queued > 0
+    assert caught.value.unknown == {}
+    # What was taken from the generator is a thousand at most: all of it.
+    assert [int(call[1]) for call in caught.value.not_queued] == list(range(queued, 40))
 
 
 def test_submitting_many_says_what_is_queued_when_it_stops(redis_server: RedisServer) -> None:

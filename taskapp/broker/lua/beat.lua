@@ -44,7 +44,7 @@ end
 
 -- What was parked too long and no living node has goes to the dead letters. One node at a time goes through the task
 -- types, some in each of its heartbeats. What living nodes have is gathered when it is first asked for.
-local TYPES_AT_ONCE, NODES_AT_ONCE, LETTERS_AT_ONCE, UNTOLD_MOST, KEEP_SECONDS = 500, 50, 50, 1000, 600
+local TYPES_AT_ONCE, NODES_AT_ONCE, LETTERS_AT_ONCE, UNTOLD_MOST, KEEP_SECONDS = 500, 20, 50, 1000, 600
 local oldest = NOW - tonumber(ARGV[7])
 local looked, is_gathered = 0, false
 local room = math.min(LETTERS_AT_ONCE, UNTOLD_MOST - redis.call('ZCARD', key_untold()))
