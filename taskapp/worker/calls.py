@@ -11,13 +11,16 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
-from taskapp.worker.coroutines import Interruptible, SoftTimeLimitReached, Stopped
+from taskapp.worker.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
+from taskapp.worker.failures import as_failure
 from taskapp.worker.guard import give_up
 from taskapp.worker.run import run, run_async
 from taskapp.worker.threads import Job
 
 if TYPE_CHECKING:
     from taskapp.worker.pool import TaskPool
+
+NOT_YET: Any = object()
 
 
 logger = get_logger(__name__)
@@ -85,7 +88,8 @@ class Call:
         self._pool.leave(self)
         if isinstance(outcome, BaseException):
             # Outside the runner's guard: a Reject from a hook, or a defect.
-            outcome = 1, ExceptionInfo((type(outcome), outcome, outcome.__traceback__)), None, None
+            error = as_failure(outcome)
+            outcome = 1, ExceptionInfo((type(error), error, error.__traceback__)), None, None
         self._request.on_success(outcome)
 
     def terminate(self, signal: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -132,15 +136,26 @@ class OnLoop(Call):
     def start(self) -> None:
         """Let it run on the loop."""
         self._interruptible: Interruptible | None = None
-        self.task = self._pool.loop.create_task(self._run())
+        # Perhaps called in the context of another task, which has just ended.
+        self.task = self._pool.loop.create_task(self._run(), context=self._pool.context.copy())
+
+    def is_current(self) -> bool:
+        """Return whether the loop runs it now."""
+        return is_current(self.task)
 
     async def _run(self) -> None:
-        try:
-            outcome: Any = await run_async(self, *self.arguments)
-        except Stopped:
-            return
-        except BaseException as error:  # noqa: BLE001 - told apart in finish
-            outcome = error
+        run, outcome = run_async(self, *self.arguments), NOT_YET
+        while outcome is NOT_YET:
+            try:
+                outcome = await run
+            except Closed as closed:
+                run = closed.rest()
+            except Stopped:
+                return
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) and not self.is_current():
+                    raise  # the loop is gone
+                outcome = error
         self.finish(outcome)
 
     def awaitable(self, coroutine: Any) -> Any:

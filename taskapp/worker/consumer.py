@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from celery import signals
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
 from celery.worker.state import active_requests, reserved_requests, task_ready
@@ -68,7 +68,9 @@ class Consumer(_Stock):
                 if not isinstance(message, Received):
                     raise
                 self._give_back_failed(message, error)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
+            except (WorkerShutdown, WorkerTerminate):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
                 self._bury(message, f"{type(error).__name__}: {error}")
 
         return on_message
@@ -77,7 +79,9 @@ class Consumer(_Stock):
         """Consume, as Celery does; an error that ends this counts as a crash for what this node holds."""
         try:
             super().start()
-        except Exception:
+        except (WorkerShutdown, WorkerTerminate):
+            raise
+        except BaseException:
             process.crash()
             raise
 

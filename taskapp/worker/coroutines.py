@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Protocol
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import SoftTimeLimitExceeded
 
-from taskapp.worker.side_loop import is_green, is_on_a_loop, run_beside
+from taskapp.worker.side_loop import is_green, is_on_a_loop, log_exit, run_beside, wait_for
 
 
 class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
@@ -25,6 +26,34 @@ class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
 
 class Stopped(BaseException):
     """A run that was ended from outside: revoked, over its hard limit, or at the end of a drain."""
+
+
+class Awaiting(Protocol):
+    """What a run of a coroutine asks its pool."""
+
+    is_stopped: bool
+    """Whether a cancellation comes from the pool, which reports the run's end itself."""
+
+    def is_current(self) -> bool:
+        """Return whether the loop runs this very run now."""
+
+    def awaitable(self, coroutine: Any) -> Any:
+        """Return what to await."""
+
+
+class Closed(Exception):
+    """A task that awaits what has raised ``GeneratorExit``, such as a ``gather()`` of it, on its way out of itself.
+
+    Python takes it for the order to close every coroutine it is thrown into, and none of them may wait any more. The
+    outermost can.
+
+    Args:
+        rest: Begins the rest of the run.
+    """
+
+    def __init__(self, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        super().__init__()
+        self.rest = rest
 
 
 class Interruptible:
@@ -70,6 +99,12 @@ class Interruptible:
         return error
 
 
+def is_current(task: asyncio.Task[Any] | None) -> bool:
+    """Return whether ``task`` is what the loop of this thread runs now."""
+    loop = asyncio._get_running_loop()
+    return loop is not None and asyncio.current_task(loop) is task
+
+
 _loop_here: asyncio.AbstractEventLoop | None = None
 _unawaited: set[asyncio.Task[Any]] = set()
 loop_of_tasks: asyncio.AbstractEventLoop | None = None
@@ -87,7 +122,7 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(copy_context().run, asyncio.run, coroutine).result()
     if loop_of_tasks is not None and loop_of_tasks.is_running():
-        return asyncio.run_coroutine_threadsafe(coroutine, loop_of_tasks).result()
+        return wait_for(coroutine, loop_of_tasks)
     if threading.current_thread() is not threading.main_thread() or is_green():
         return run_beside(coroutine)
     return _run_here(coroutine)
@@ -109,6 +144,10 @@ def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
             if task.done():
                 raise
             interruptible.interrupt(SoftTimeLimitReached(*limit.args))
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done() or terminate_handler_fired():
+                raise
+            log_exit(error)
 
 
 def run_on_loop_of_tasks(coroutine: Coroutine[Any, Any, Any]) -> Any:

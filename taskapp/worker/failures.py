@@ -1,34 +1,49 @@
-"""What a task has failed with, whatever left its function."""
+"""What a task has failed with, whatever left its function or a hook."""
 
 from __future__ import annotations
 
 import os
 from asyncio import CancelledError
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import SoftTimeLimitExceeded
 
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
-from taskapp.worker.coroutines import SoftTimeLimitReached
+from taskapp.worker.coroutines import SoftTimeLimitReached, Stopped
 
 main_pid = os.getpid()
 """The process that imported this; in a child of a pool a SystemExit ends it, and its parent draws the conclusion."""
 
 
+def ends_the_run(error: BaseException) -> bool:
+    """Return whether ``error`` comes from who ends the run, or this child process, from outside."""
+    return isinstance(error, Stopped) or (isinstance(error, SystemExit) and bool(terminate_handler_fired()))
+
+
 def as_failure(error: BaseException) -> BaseException:
-    """Return what the task has failed with: an error that would end more than the task becomes one that does not."""
+    """Return what the task has failed with: an error that would end more than the task becomes one that does not.
+
+    Raises:
+        SystemExit: In a child process, which it ends.
+    """
     if (limit := _soft_limit_in(error)) is not None:
         failure: Exception = SoftTimeLimitExceeded(*limit.args)
     elif isinstance(error, MemoryError):
         failure = OutOfMemory(str(error))
-    elif isinstance(error, Exception):
-        return error
     elif isinstance(error, CancelledError):
         failure = CoroutineCancelled()
-    elif os.getpid() == main_pid:
-        failure = TaskExited(repr(error))
-    else:
+    elif isinstance(error, SystemExit) and os.getpid() != main_pid:
         raise error
+    else:
+        return as_error(error)
     return failure.with_traceback(error.__traceback__)
+
+
+def as_error(error: BaseException) -> BaseException:
+    """Return what a hook has raised, as an error that ends nothing but the hook; what ends the run stays as it is."""
+    if isinstance(error, Exception) or ends_the_run(error):
+        return error
+    return TaskExited(repr(error)).with_traceback(error.__traceback__)
 
 
 def _soft_limit_in(error: BaseException) -> BaseException | None:

@@ -10,6 +10,7 @@ from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
 from taskapp.broker.received import Received
+from taskapp.worker.failures import as_error
 
 logger = get_logger(__name__)
 
@@ -21,7 +22,10 @@ def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
     def call(request: Any, *args: Any, **options: Any) -> Any:
         try:
             return callback(request, *args, **options)
-        except Exception as error:
+        except BaseException as raised:
+            error = as_error(raised)
+            if not isinstance(error, Exception):
+                raise
             message = request.message
             if not isinstance(message, Received) and isinstance(error, request.connection_errors):
                 raise  # Celery connects anew

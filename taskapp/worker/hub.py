@@ -19,6 +19,8 @@ from kombu.asynchronous.hub import Hub, set_event_loop
 from kombu.utils.eventio import READ, poll
 
 from taskapp.settings import get_settings
+from taskapp.worker import forked
+from taskapp.worker.side_loop import log_exit
 
 _Hub: Any = Hub  # the package has no types
 
@@ -60,7 +62,11 @@ class LoopPoller:
             timer = loop.call_later(min(timeout, LONGEST_TURN_SECONDS), self.stop)
         else:
             loop.call_soon(self.stop)
-        loop.run_forever()
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Nothing of the worker's own raises through the loop, see ``_guarded``.
+            log_exit(error)
         if timer is not None:
             timer.cancel()
         return self._inner.poll(0)
@@ -82,6 +88,7 @@ class LoopHub(_Hub):
 
     def __init__(self, timer: Any = None) -> None:
         self.loop_of_tasks = new_event_loop()
+        forked.guard(self.loop_of_tasks)
         self._consolidating: Callable[[Any], Any] | None = None
         self._soon: dict[Callable[[], None], None] = {}
         self.on_free_slot: Callable[[], None] | None = None
@@ -131,7 +138,7 @@ class LoopHub(_Hub):
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - asyncio would only log it, Celery has to act on it
+        except BaseException as error:  # noqa: BLE001 - asyncio would only log it, Celery has to act on it
             self.call_soon(_raise, error)
 
     def free_slot(self) -> None:
@@ -164,5 +171,5 @@ class LoopHub(_Hub):
         set_event_loop(self)
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> None:
     raise error

@@ -28,6 +28,7 @@ from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.prefork import TaskPool as PreforkPool
+from taskapp.worker.receivers import guard_receivers
 from taskapp.worker.revoked import LearnRevoked
 from taskapp.worker.scribe import finish_writing
 from taskapp.worker.status import Reporter
@@ -88,6 +89,7 @@ class SayItConsumes(bootsteps.StartStopStep):
 
 def watch_worker(sender: Any, **_: Any) -> None:
     """Let this worker be seen by probes and end in time."""
+    guard_receivers()
     settings = get_settings()
     status = Status(sender.hostname)
     drain = sender.drain = Drain(sender, settings.drain_seconds)

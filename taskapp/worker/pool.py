@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextvars import copy_context
 from inspect import iscoroutinefunction
 from multiprocessing import cpu_count
 from time import monotonic
@@ -95,6 +96,8 @@ class TaskPool(_BasePool):
         hub: Any = get_event_loop()
         self._hub, self.loop = hub, hub.loop_of_tasks
         coroutines.loop_of_tasks = self.loop
+        self.context = copy_context()
+        """What every coroutine begins with; none sees what another has set."""
         role.slots = self
         self._watch = BlockedLoop(self.loop, lambda: hub.poller.turned_at, LONGEST_TURN_SECONDS, self._name_of)
         self._watch.start()

@@ -267,7 +267,7 @@ class Request(_Stock):
         try:
             with settling(settlement):
                 yield
-        except Exception as error:
+        except BaseException as error:
             # Nobody would hear of it any more: what could not be recorded is kept.
             self._fate = self._fate or Fate("", "failed", f"{type(error).__name__}: {error}", "FAILURE")
             raise

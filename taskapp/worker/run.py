@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -17,8 +18,9 @@ from kombu.serialization import loads, prepare_accept_content
 from taskapp.broker.headers import FOLLOW_UPS, check_follow_ups
 from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.settlement import Settlement, settling
+from taskapp.worker.coroutines import Awaiting, Closed
 from taskapp.worker.refused import fail, refuse
-from taskapp.worker.runner import Awaiting, Runner
+from taskapp.worker.runner import Outcome, Runner
 from taskapp.worker.ticks import held_back, is_asked_for
 from taskapp.worker.unclaimed import carry_out
 
@@ -30,8 +32,16 @@ _runners: dict[str, Runner] = {}
 FOLLOWED_BY_NOTHING = dict.fromkeys(FOLLOW_UPS)
 
 
-def run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
-    """Run a task on this thread."""
+def run(*message: Any) -> Ran:
+    """Run a task on this thread, in a context of its own: what it sets there no other task sees.
+
+    Args:
+        message: The name of the task type, the id of the task, its headers, its body, content type and encoding.
+    """
+    return copy_context().run(_run, *message)
+
+
+def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := held_back(runner, given)) is not None:
         return *dropped, None
@@ -61,14 +71,30 @@ async def run_async(
     if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
         return *dropped, None
     settlement = _settlement(runner, given)
+    return await _to_its_end(
+        _begin(job, runner, task_id, given, body, content_type, encoding), runner, given, settlement
+    )
+
+
+async def _begin(
+    job: Awaiting, runner: Runner, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
+) -> Outcome:
+    try:
+        args, kwargs = _arguments(runner, given, body, content_type, encoding)
+    except Exception as error:  # noqa: BLE001 - the same
+        return refuse(runner, given, error, read_follow_ups(body, content_type))
+    return await runner.run_async(task_id, args, kwargs, given, job)
+
+
+async def _to_its_end(
+    run: Coroutine[Any, Any, Outcome], runner: Runner, given: dict[str, Any], settlement: Settlement | None
+) -> Ran:
     with settling(settlement):
         try:
-            try:
-                args, kwargs = _arguments(runner, given, body, content_type, encoding)
-            except Exception as error:  # noqa: BLE001 - the same
-                outcome = refuse(runner, given, error, read_follow_ups(body, content_type))
-            else:
-                outcome = await runner.run_async(task_id, args, kwargs, given, job)
+            outcome = await run
+        except Closed as closed:
+            rest = closed.rest
+            raise Closed(lambda: _to_its_end(rest(), runner, given, settlement)) from closed
         except (Reject, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - the same

@@ -10,14 +10,14 @@ is promised here; a test runs both on the same tasks, and another notes when Cel
 
 from __future__ import annotations
 
-import logging
 import os
 from asyncio import CancelledError
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from time import monotonic
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import _state, group, signals, states
@@ -28,12 +28,10 @@ from celery.app.trace import (
     IGNORE_STATES,
     IGNORED,
     LOG_IGNORED,
-    LOG_SUCCESS,
     REJECTED,
     TraceInfo,
     get_task_name,
     report_internal_error,
-    task_has_custom,
     traceback_clear,
 )
 from celery.canvas import maybe_signature
@@ -43,21 +41,21 @@ from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
-from kombu.utils.encoding import safe_repr
 
 from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.broker.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.size import check_returned, fitting
-from taskapp.worker.coroutines import Stopped, run_to_end
-from taskapp.worker.failures import as_failure
+from taskapp.worker import forked
+from taskapp.worker.coroutines import Awaiting, Closed, Stopped, run_to_end
+from taskapp.worker.failures import as_error, as_failure, ends_the_run
 from taskapp.worker.progress import note_retry
+from taskapp.worker.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.task import Task
 
 # The stubs lack these.
 _task_stack: Any = _state._task_stack  # type: ignore[attr-defined]
 _signal_internal_error: Any = stock_trace._signal_internal_error  # type: ignore[attr-defined]
-is_result_ignored: Any = stock_task.get_actual_ignore_result  # type: ignore[attr-defined]
 _signature: Any = maybe_signature
 _AsyncResult: Any = AsyncResult
 
@@ -70,16 +68,6 @@ CHEAP = (int, float, bool, type(None))
 KNOWN_HEADERS = frozenset({
     *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression", SENT_AT_HEADER, SIGNATURE_HEADER,
 })  # fmt: skip
-
-
-class Awaiting(Protocol):
-    """What a run of a coroutine asks its pool."""
-
-    is_stopped: bool
-    """Whether a cancellation comes from the pool, which reports the run's end itself."""
-
-    def awaitable(self, coroutine: Any) -> Any:
-        """Return what to await."""
 
 
 class Request(Context):
@@ -124,9 +112,10 @@ class Runner:
         # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
         self.call: Callable[..., Any] = task if has_own_call else task.run
-        self._before_start = task.before_start if task_has_custom(task, "before_start") else None
-        self._on_success = task.on_success if task_has_custom(task, "on_success") else None
-        self._after_return = task.after_return if task_has_custom(task, "after_return") else None
+        self._reports = Reports(task)
+        self._has_before_start = self._reports.has("before_start")
+        self._has_on_success = self._reports.has("on_success")
+        self._has_after_return = self._reports.has("after_return")
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._tracks_started = bool(task.track_started)
         # One for all threads if it says so; else each thread has its own.
@@ -153,80 +142,110 @@ class Runner:
             celery.exceptions.Reject: A hook asked for it after the run.
         """
         steps = self._steps(task_id, args, kwargs, given)
+        forks = forked.forks
         try:
-            next(steps)
-            try:
-                retval = self.call(*args, **kwargs)
-                if type(retval) is CoroutineType:
-                    retval = run_to_end(retval)
-            except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
-                steps.throw(error)
-            else:
-                steps.send(retval)
+            step = next(steps)
+            while True:
+                try:
+                    value = self.call(*args, **kwargs) if step is None else step
+                    if type(value) is CoroutineType:
+                        value = run_to_end(value)
+                except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
+                    if forked.forks != forks:
+                        forked.leave(error)
+                    step = steps.throw(as_failure(error) if step is None else as_error(error))
+                else:
+                    if forked.forks != forks:
+                        forked.leave()
+                    step = steps.send(value)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        raise AssertionError("a run has one end")
 
-    async def run_async(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any], job: Awaiting) -> Outcome:
-        """Run one task whose function returns a coroutine.
+    async def run_async(
+        self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any], job: Awaiting,
+        closed: tuple[Steps, BaseException] | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Run one task whose function returns a coroutine; or the rest of a run that was ``closed``.
 
         Raises:
             Stopped: It was stopped from outside, by who reports it.
+            Closed: It goes on in another coroutine.
         """
-        steps = self._steps(task_id, args, kwargs, given)
+        steps = closed[0] if closed else self._steps(task_id, args, kwargs, given)
+        forks = forked.forks
         try:
-            next(steps)
-            try:
-                retval = await job.awaitable(self.call(*args, **kwargs))
-            except CancelledError as cancelled:
-                steps.throw(Stopped() if job.is_stopped else cancelled)
-            except BaseException as error:  # noqa: BLE001 - the same
-                steps.throw(error)
-            else:
-                steps.send(retval)
+            step = steps.throw(closed[1]) if closed else next(steps)
+            while True:
+                try:
+                    value = await (job.awaitable(self.call(*args, **kwargs)) if step is None else step)
+                except BaseException as error:
+                    if forked.forks != forks:
+                        forked.leave(error)
+                    if isinstance(error, GeneratorExit):
+                        if not job.is_current():
+                            raise  # nobody runs this coroutine any more: it is thrown away
+                        rest = (steps, as_failure(error))
+                        raise Closed(partial(self.run_async, task_id, args, kwargs, given, job, rest)) from error
+                    if isinstance(error, CancelledError) and job.is_stopped:
+                        error = Stopped()
+                    step = steps.throw(as_failure(error) if step is None else as_error(error))
+                else:
+                    if forked.forks != forks:
+                        forked.leave()
+                    step = steps.send(value)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        raise AssertionError("a run has one end")
 
     # --- one run ------------------------------------------------------------------------------------
 
-    def _steps(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Generator[None, Any, Outcome]:
-        """Go through one run; the driver calls the function where this yields."""
+    def _steps(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Steps:
+        """Go through one run; its driver does what this yields, see ``Steps``."""
         started_at = monotonic()
         request: Request | None = None
         try:
             request = self.request(args, kwargs, given)
             if self.deduplicates and self._has_succeeded(request):
                 return 0, None, None
-            _task_stack.push(self.task)
-            self.task.request_stack.push(request)
-            state = retval = None
-            try:
-                self._begin(request)
-                try:
-                    if self._before_start is not None:
-                        self._before_start(request.id, args, kwargs)
-                    retval = yield
-                except (GeneratorExit, Stopped):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - told apart in _failed
-                    state, retval, outcome = self._failed(request, error)
-                else:
-                    state = states.SUCCESS  # also if what follows fails
-                    state, retval, outcome = self._succeeded(request, retval, started_at)
-                if self._after_return is not None and state not in IGNORE_STATES:
-                    self._call_hook("after_return", request, state, retval, request.id, args, kwargs, None)
-            finally:
-                self._end(request, state, retval)
-        except (MemoryError, Reject):
+            return (yield from self._run(request, started_at))
+        except (MemoryError, Reject, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001 - outside the task's own code: a hook, or a defect
+        except BaseException as error:
+            if ends_the_run(error):
+                raise
+            # Outside the task's own code: a hook, or a defect.
+            failure = as_error(error)
             seen_by_signal = given if request is None else request.as_given()
-            _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, error)
-            seen = report_internal_error(self.task, error)
+            _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, failure)
+            seen = report_internal_error(self.task, failure)
             if request is not None:
-                self.report(request, error, states.FAILURE)
+                yield from self._report(request, failure, states.FAILURE)
             return 1, seen, None
+
+    def _run(self, request: Request, started_at: float) -> Steps:
+        _task_stack.push(self.task)
+        self.task.request_stack.push(request)
+        args, kwargs = request.args, request.kwargs
+        state = retval = None
+        try:
+            self._begin(request)
+            try:
+                if self._has_before_start:
+                    yield from self._reports.hook("before_start", request.id, args, kwargs)
+                retval = yield None
+            except GeneratorExit:
+                raise  # the run is thrown away; what a task raises comes under another name
+            except BaseException as error:
+                if ends_the_run(error):
+                    raise
+                state, retval, outcome = yield from self._failed(request, error)
+            else:
+                state = states.SUCCESS  # also if what follows fails
+                state, retval, outcome = yield from self._succeeded(request, retval, started_at)
+            if self._has_after_return and state not in IGNORE_STATES:
+                hook = self._reports.late_hook
+                yield from hook("after_return", request, state, retval, request.id, args, kwargs, None)
+        finally:
+            self._end(request, state, retval)
         return outcome
 
     def request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> Request:
@@ -264,7 +283,7 @@ class Runner:
 
     # --- what came of it ----------------------------------------------------------------------------
 
-    def _succeeded(self, request: Request, retval: Any, started_at: float) -> tuple[str, Any, Outcome]:
+    def _succeeded(self, request: Request, retval: Any, started_at: float) -> Steps:
         task, has_sent, is_ignored = self.task, False, is_result_ignored(self.task, request)
         try:
             if type(retval) not in CHEAP:
@@ -278,18 +297,18 @@ class Runner:
         except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
-            return self.report(request, error, states.FAILURE)
+            return (yield from self._report(request, error, states.FAILURE))
         text = repr(retval) if type(retval) in CHEAP else saferepr(retval, task.resultrepr_maxsize)
         seconds = monotonic() - started_at
-        if self._on_success is not None:
-            self._call_hook("on_success", request, retval, request.id, request.args, request.kwargs)
+        if self._has_on_success:
+            hook = self._reports.late_hook
+            yield from hook("on_success", request, retval, request.id, request.args, request.kwargs)
         if signals.task_success.receivers:
             signals.task_success.send(sender=task, result=retval, runtime=seconds)
-        if logger.isEnabledFor(logging.INFO):
-            self._log_success(request, text, seconds)
+        self._reports.log_success(request, text, seconds)
         return states.SUCCESS, retval, (0, text, seconds)
 
-    def _failed(self, request: Request, error: BaseException) -> tuple[str, Any, Outcome]:
+    def _failed(self, request: Request, error: BaseException) -> Steps:
         if isinstance(error, Reject | Ignore):
             state = REJECTED if isinstance(error, Reject) else IGNORED
             info, seen = TraceInfo(state, error), ExceptionInfo(internal=True)
@@ -300,30 +319,22 @@ class Runner:
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
             note_retry(request, error.exc, self.hostname)
-            return self.report(request, error, states.RETRY)
-        return self.report(request, as_failure(error), states.FAILURE)
+            return (yield from self._report(request, error, states.RETRY))
+        return (yield from self._report(request, error, states.FAILURE))
 
     def report(self, request: Request, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
         """Report that a run ended as ``state`` says, a failure or a retry; return that, the error and the outcome."""
+        return drive(self._report(request, error, state))  # type: ignore[no-any-return]  # it is what that returns
+
+    def _report(self, request: Request, error: BaseException, state: str) -> Steps:
         if state == states.FAILURE:
             # What was collected for a success; Celery's own backends do not see to it.
             with collecting(drop=True):
                 pass
         error = fitting(self.backend, error)
-        info = TraceInfo(state, error)
-        seen = info.handle_error_state(self.task, request, call_errbacks=state == states.FAILURE)
+        seen = yield from self._reports.error(request, error, state)
         traceback_clear(error)
         return state, error, (1, seen, None)
-
-    def _call_hook(self, name: str, request: Request, *args: Any) -> None:
-        """Call a hook after the outcome was stored: what it raises changes that no more."""
-        try:
-            getattr(self.task, name)(*args)
-        except (Reject, MemoryError):
-            raise
-        except Exception as error:
-            logger.exception("Task %s[%s] %s handler raised: %r", self._name(request), request.id, name, error)
-            traceback_clear(error)
 
     def _send_follow_ups(self, request: Request, retval: Any) -> None:
         """Send the links, then the next step of the chain."""
@@ -359,7 +370,8 @@ class Runner:
             return False
         if meta["status"] != states.SUCCESS:
             return False
-        context = {"id": request.id, "name": self._name(request), "description": "Task already completed successfully."}
+        name = str(get_task_name(request, self.task.name))
+        context = {"id": request.id, "name": name, "description": "Task already completed successfully."}
         logger.info(LOG_IGNORED, context, extra={"data": context})
         if not meta.get("children"):
             self._send_late(request, meta.get("result"))
@@ -375,14 +387,3 @@ class Runner:
         except Exception as error:
             logger.exception("Failed to dispatch chain/callbacks for deduplicated task %s", request.id)
             raise Reject(error, requeue=True) from error
-
-    def _log_success(self, request: Request, text: str, seconds: float) -> None:
-        context = {
-            "id": request.id, "name": self._name(request), "return_value": text, "runtime": seconds,
-            "args": request.get("argsrepr") or safe_repr(request.args),
-            "kwargs": request.get("kwargsrepr") or safe_repr(request.kwargs),
-        }  # fmt: skip
-        logger.info(LOG_SUCCESS, context, extra={"data": context})
-
-    def _name(self, request: Request) -> str:
-        return str(get_task_name(request, self.task.name))

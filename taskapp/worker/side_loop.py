@@ -6,11 +6,18 @@ One for the process, so that what a module opened on it (a client, a pool of con
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any
+
+from celery.utils.log import get_logger
+
+from taskapp.worker import forked
+
+logger = get_logger(__name__)
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -29,7 +36,44 @@ def is_on_a_loop() -> bool:
 
 def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the loop beside this thread or greenlet, which waits; return what it returns."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop_of_process()).result()
+    return wait_for(_to_its_end(coroutine), _loop_of_process())
+
+
+def wait_for(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
+    """Run a coroutine on the loop of another thread; return what it returns, raise what it raises."""
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+    except concurrent.futures.CancelledError as error:
+        raise asyncio.CancelledError from error  # which it was, before it went from one thread to the other
+
+
+async def _to_its_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await a coroutine; a child process that it forked ends with it, as nobody there waits for what it returns."""
+    forks, error = forked.forks, None
+    try:
+        return await coroutine
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        if forked.forks != forks:
+            forked.leave(error)
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            return loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            log_exit(error)
+
+
+def log_exit(error: BaseException) -> None:
+    """Log an exit that came out of a loop: asyncio lets it end the thread of the loop, which is no task's to end."""
+    logger.error(
+        "%r of a child task or a callback that a coroutine left on the event loop; it ends that alone", error,
+        exc_info=error, extra={"action": "exit_on_loop"},
+    )  # fmt: skip
 
 
 def _loop_of_process() -> asyncio.AbstractEventLoop:
@@ -38,7 +82,8 @@ def _loop_of_process() -> asyncio.AbstractEventLoop:
         if _loop is None:
             # asyncio's own, which lets other greenlets run while it waits; uvloop's would not.
             _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="taskapp-loop", daemon=True)
+            forked.guard(_loop)
+            _thread = threading.Thread(target=_turn, args=(_loop,), name="taskapp-loop", daemon=True)
             _thread.start()
         return _loop
 

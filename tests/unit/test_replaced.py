@@ -12,6 +12,7 @@ import pytest
 from celery import _state
 from celery.app import trace
 from celery.app.autoretry import add_autoretry_behaviour
+from celery.utils.dispatch import Signal
 from celery.utils.threads import LocalStack
 from celery.worker import control, request, strategy
 
@@ -21,7 +22,7 @@ follow_contexts()
 
 PINNED = {
     (trace.build_tracer, "taskapp/worker/runner.py:Runner"): "b2945aec38e1",
-    (trace.TraceInfo, "taskapp/worker/runner.py:Runner"): "a07fc09754c4",
+    (trace.TraceInfo, "taskapp/worker/reports.py:Reports"): "a07fc09754c4",
     (trace.trace_task_ret, "taskapp/worker/run.py:run"): "edf3530c917c",
     (trace.fast_trace_task, "taskapp/worker/run.py:run"): "52c76aab90e1",
     (strategy.default, "taskapp/worker/strategy.py:Strategy"): "7d90575ada5e",
@@ -33,6 +34,7 @@ PINNED = {
     (request.Request.on_retry, "taskapp/worker/request.py:Request.on_retry"): "ea63dbc5c2ce",
     (add_autoretry_behaviour, "taskapp/worker/body.py:checked"): "4a97591ccc3e",
     (control._revoke, "taskapp/worker/pool.py: how calls are ended"): "18694eabe82f",
+    (Signal.send, "taskapp/worker/receivers.py:GuardedSignal.send"): "6611d2ac9dec",
     (celery.Task.apply, "taskapp/worker/task.py:Task.__call__"): "0b622ed91df5",
     (celery.Task.retry, "taskapp/worker/task.py:Task.retry"): "82cd910b5966",
 }

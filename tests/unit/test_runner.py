@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,8 +154,6 @@ CASES = {
     "before_start rejects": Case(raising={"before_start": Reject("hook", requeue=True)}),
     "on_success fails": Case(raising={"on_success": ValueError("hook")}),
     "on_success rejects": Case(raising={"on_success": Reject("hook")}),
-    "on_failure fails": Case("failure", raising={"on_failure": ValueError("hook")}),
-    "on_retry fails": Case("retry", raising={"on_retry": ValueError("hook")}),
     "after_return fails": Case(raising={"after_return": ValueError("hook")}),
     "after_return fails after a failure": Case("failure", raising={"after_return": ValueError("hook")}),
     "after_return rejects": Case(raising={"after_return": Reject("hook")}),
@@ -239,6 +238,9 @@ class Job:
 
     is_stopped = False
 
+    def is_current(self) -> bool:
+        return True
+
     def awaitable(self, coroutine: Any) -> Any:
         return coroutine
 
@@ -307,6 +309,7 @@ def play(case: Case, run: Driver, *, is_async: bool = False) -> tuple[Any, Calls
     options = {"base": Watched, "name": "case", "bind": True, "shared": False, **case.options}
     task: Any = app.task(**options)(coroutine if is_async else function)
     app.finalize()
+    app.sender = SimpleNamespace(terms=SimpleNamespace(is_eager=False))
     task = app.tasks["case"]
     app.amqp._retry_publish = lambda publish, args, **how: record(
         "publish", type(publish.__self__).__name__, publish.__self__.task, args, **how
@@ -348,3 +351,64 @@ def test_a_message_whose_arguments_are_no_mapping_fails(run: Driver) -> None:
 
     assert ended[0] == 1
     assert [name for name, *_ in made] == ["task_internal_error"]
+
+
+@pytest.mark.parametrize("error", [ValueError("hook"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize(("end", "hook"), [("failure", "on_failure"), ("retry", "on_retry")])
+@pytest.mark.parametrize("run", [by_us, by_us_on_a_loop])
+def test_a_hook_of_a_failure_that_raises_costs_itself_alone(
+    run: Driver, end: str, hook: str, error: BaseException
+) -> None:
+    """With Celery its error is stored in the place of the task's own, and a task that runs again has failed."""
+    is_async = run is by_us_on_a_loop
+    ended, made = play(Case(end), run, is_async=is_async)
+
+    ended_so, made_so = play(Case(end, raising={hook: error}), run, is_async=is_async)
+
+    told = [call for call in made_so if call not in made]
+    assert ended_so == ended
+    assert [call for call in made_so if call not in told] == made
+    assert told == [("log", "ERROR", f"Task case[the-id] {hook} handler raised: {error!r}", True, [])]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("hook", ["on_success", "after_return"])
+@pytest.mark.parametrize("run", [by_us, by_us_on_a_loop])
+def test_a_hook_that_exits_after_a_success_changes_nothing(run: Driver, hook: str, error: BaseException) -> None:
+    is_async = run is by_us_on_a_loop
+
+    ended, made = play(Case(raising={hook: error}), run, is_async=is_async)
+
+    assert ended == [[0, "42", "seconds"]]
+    assert ("log", "ERROR", f"Task case[the-id] {hook} handler raised: {error!r}", True, []) in made
+
+
+def test_a_run_that_is_thrown_away_is_left_without_an_end() -> None:
+    """A coroutine nobody awaits any more is closed; the task has raised nothing."""
+    seen: list[str] = []
+
+    class Dropped(Job):
+        def is_current(self) -> bool:
+            return False
+
+    async def forever(self: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("closed")
+
+    app = Celery("dropped", broker="memory://", backend=f"{__name__}:Recorder", set_as_current=False)
+    task: Any = app.task(base=Watched, name="case", bind=True, shared=False)(forever)
+    app.finalize()
+    given = {"id": "the-id", "args": (), "kwargs": {}, "delivery_info": {}}
+    calls.clear()
+    running = Runner(app.tasks[task.name], app, "host").run_async("the-id", (), {}, given, Dropped())
+    asyncio.run(_begin(running))
+    running.close()
+
+    assert seen == ["closed"]
+    assert "mark_as_failure" not in [name for name, *_ in calls]
+
+
+async def _begin(running: Any) -> None:
+    running.send(None)

@@ -1,0 +1,221 @@
+"""Task types that raise what would end a process: in the function, in each hook, in each receiver, on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from celery import shared_task, signals
+
+from taskapp.celery import app
+
+client = redis.Redis.from_url(os.environ.get("TASKAPP_BROKER_URL", "redis://"), decode_responses=True)
+
+
+class Odd(BaseException):
+    """An error of a library of its own kind."""
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(4),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": lambda: GeneratorExit("closed"),
+    "CancelledError": asyncio.CancelledError,
+    "Odd": lambda: Odd("odd"),
+    "group": lambda: BaseExceptionGroup("several", [SystemExit(4), ValueError("other")]),
+}
+HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+RECEIVERS = ("task_received", "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry")
+
+
+def act(where: str, asked: Any) -> None:
+    """Raise what was asked for, if it was asked for here."""
+    place, error = asked
+    if place == where:
+        raise ERRORS[error]()
+
+
+class Exits(app.Task):
+    """Its hooks raise what the call's first argument says."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        act("before_start", args)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        act("on_success", args)
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        act("on_failure", args)
+
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        act("on_retry", args)
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        act("after_return", args)
+
+
+class ExitsAsync(app.Task):
+    """The same with coroutine functions for hooks."""
+
+    abstract = True
+
+    async def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        await asyncio.sleep(0.001)
+        act("before_start", args)
+
+    async def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        await asyncio.sleep(0.001)
+        act("on_success", args)
+
+    async def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        await asyncio.sleep(0.001)
+        act("on_failure", args)
+
+    async def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        await asyncio.sleep(0.001)
+        act("on_retry", args)
+
+    async def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        await asyncio.sleep(0.001)
+        act("after_return", args)
+
+
+def _body(task: Any, place: str, error: str) -> str:
+    client.rpush(f"ran:{task.request.id}", task.request.retries)
+    act("function", (place, error))
+    if place in ("on_failure", "task_failure"):
+        raise ValueError("its own")
+    if place in ("on_retry", "task_retry") and task.request.retries == 0:
+        raise task.retry(countdown=0.01, max_retries=3)
+    return "done"
+
+
+@app.task(base=Exits, bind=True, name="exits.def")
+def exits(self: Any, place: str, error: str) -> str:
+    return _body(self, place, error)
+
+
+@app.task(base=ExitsAsync, bind=True, name="exits.async_hooks")
+def exits_with_async_hooks(self: Any, place: str, error: str) -> str:
+    return _body(self, place, error)
+
+
+@app.task(base=ExitsAsync, bind=True, name="exits.async")
+async def exits_async(self: Any, place: str, error: str) -> str:
+    await asyncio.sleep(0.001)
+    return _body(self, place, error)
+
+
+@app.task(base=Exits, bind=True, name="exits.child", cpu_bound=True)
+def exits_in_child(self: Any, place: str, error: str) -> str:
+    return _body(self, place, error)
+
+
+def _receive(name: str) -> Callable[..., None]:
+    def receive(sender: Any = None, request: Any = None, **_: Any) -> None:
+        if name == "task_received":
+            arguments = request.args if request.name.startswith("exits.") else ("", "")
+        else:
+            arguments = sender.request.args if sender.name.startswith("exits.") else ("", "")
+        act(name, arguments)
+
+    return receive
+
+
+for _name in RECEIVERS:
+    getattr(signals, _name).connect(_receive(_name), weak=False)
+
+
+# --- what a coroutine leaves on the loop, and forks ----------------------------------------------------------
+
+
+async def _leave(error: str) -> None:
+    await asyncio.sleep(0.01)
+    raise ERRORS[error]()
+
+
+@shared_task(name="leaves.task")
+async def leave_a_task(error: str) -> str:
+    child = asyncio.create_task(_leave(error))
+    await asyncio.sleep(0.1)
+    return "done" if child.done() else "not yet"
+
+
+@shared_task(name="leaves.callback")
+async def leave_a_callback(error: str) -> str:
+    def call() -> None:
+        raise ERRORS[error]()
+
+    asyncio.get_running_loop().call_soon(call)
+    await asyncio.sleep(0.1)
+    return "done"
+
+
+@shared_task(name="leaves.gather")
+async def gather(error: str) -> str:
+    await asyncio.gather(_leave(error), asyncio.sleep(0.05))
+    return "done"
+
+
+@shared_task(name="leaves.group")
+async def group(error: str) -> str:
+    async with asyncio.TaskGroup() as children:
+        children.create_task(_leave(error))
+        children.create_task(asyncio.sleep(0.05))
+    return "done"
+
+
+@shared_task(name="neighbour", bind=True)
+async def neighbour(self: Any) -> str:
+    client.rpush(f"ran:{self.request.id}", 0)
+    await asyncio.sleep(1.0)
+    return "done"
+
+
+def _fork(task: Any) -> bool:
+    client.rpush(f"ran:{task.request.id}", 0)
+    pid = os.fork()
+    if pid == 0:
+        # The connection is the parent's, too.
+        client.connection_pool.reset()
+    else:
+        client.rpush("forked", pid)
+    return pid == 0
+
+
+def _end_of_child(how: str) -> str:
+    if how == "exits":
+        sys.exit(3)
+    if how == "raises":
+        raise RuntimeError("in the child")
+    return "child"
+
+
+@shared_task(name="forks.def", bind=True)
+def fork(self: Any, how: str) -> str:
+    return _end_of_child(how) if _fork(self) else "parent"
+
+
+@shared_task(name="forks.async", bind=True)
+async def fork_async(self: Any, how: str) -> str:
+    future = asyncio.get_running_loop().create_future()
+    if _fork(self):
+        if how == "waits":
+            await asyncio.sleep(0)
+            client.rpush("ran in a child", 1)
+        if how == "waits for ever":
+            await future
+        return _end_of_child(how)
+    await asyncio.sleep(0.1)
+    return "parent"
+
+
+@shared_task(name="forks.child", bind=True, cpu_bound=True)
+def fork_in_child(self: Any, how: str) -> str:
+    return _end_of_child(how) if _fork(self) else "parent"
