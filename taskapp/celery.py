@@ -23,6 +23,7 @@ from taskapp.application import Application
 from taskapp.broker.transport import is_over_redis
 from taskapp.devredis import own_server, resolve_broker_url
 from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
+from taskapp.private_files import make_private_directory
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
@@ -63,7 +64,7 @@ class Loader(AppLoader):
                 raise click.ClickException(str(error)) from error
             raise
         if commanded:
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_directory(settings.data_dir)
         return configuration(settings, broker_url)
 
     def find_broker(self) -> None:

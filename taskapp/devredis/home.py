@@ -19,6 +19,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from taskapp.errors import EmbeddedServerFailed
+from taskapp.private_files import make_private_directory, open_private
 
 Kind = Literal["redis", "valkey"]
 
@@ -81,7 +82,7 @@ def prepare(home: Path) -> None:
             f"the path {str(home)[:80]!r}… is more than a Redis server can take ({LONGEST_PATH_BYTES} bytes, "
             "none of them zero); set TASKAPP_DATA_DIR to a shorter one"
         )
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(home)
     if (owner := home.stat().st_uid) != os.geteuid():
         raise EmbeddedServerFailed(
             f"{str(home)!r} belongs to user {owner}, not to {os.geteuid()}; set TASKAPP_DATA_DIR to one of your own"
@@ -110,7 +111,8 @@ def locked(home: Path, deadline: float) -> Iterator[None]:
     """
     import fcntl  # absent on Windows, where taskapp can still submit to a broker elsewhere
 
-    with (home / "lock").open("ab") as lock:  # neither the shell nor the server inherits it
+    # Neither the shell nor the server inherits it.
+    with open(home / "lock", "ab", opener=open_private) as lock:
         while not _try_lock(lock):
             if time.monotonic() > deadline:
                 raise EmbeddedServerFailed(
@@ -150,8 +152,8 @@ def write_private(path: Path, content: bytes) -> None:
     """Replace ``path`` in one step, readable by us alone from the first moment."""
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600, exist_ok=False)
-    draft.write_bytes(content)
+    with open(draft, "xb", opener=open_private) as file:
+        file.write(content)
     draft.replace(path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from taskapp.errors import PathNotAllowed, PermanentError
+from taskapp.private_files import make_private_directory, open_private
 
 LEFTOVER_SUFFIX = ".taskapp-partial"
 """Ends the name of a file whose writing was cut short; safe to delete."""
@@ -67,13 +68,14 @@ def written_at_once(path: Path) -> Iterator[IO[str]]:
 
     Readers see the old file or the new one, whole. A kill in between leaves a file that ends in
     ``LEFTOVER_SUFFIX``, which a write to the same ``path`` removes an hour later. Folders that
-    are missing are made. Once the block has ended, the file survives a loss of power.
+    are missing are made; they and the file are for nobody but the user of this process. Once the
+    block has ended, the file survives a loss of power.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     _remove_leftovers(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{LEFTOVER_SUFFIX}")
     try:
-        with partial.open("x", encoding="utf-8", newline="\n") as file:
+        with open(partial, "x", encoding="utf-8", newline="\n", opener=open_private) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

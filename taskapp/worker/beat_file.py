@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shelve
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -19,9 +23,40 @@ ONE_ONLY = "only one beat may run: a second one would send every task again; a R
 logger = get_logger("celery.beat")
 
 
+class PrivateShelf(shelve.DbfilenameShelf[Any]):
+    """The file of schedules, for nobody but the user of this process; in place of the module ``shelve``."""
+
+    @classmethod
+    def open(cls, filename: str, *, writeback: bool = False) -> PrivateShelf:
+        """Open ``filename``, making it if there is none."""
+        with _privately():
+            return cls(filename, writeback=writeback)
+
+    def sync(self) -> None:
+        """Write what has changed."""
+        with _privately():
+            super().sync()
+
+    def close(self) -> None:
+        """Write what has changed, and close."""
+        with _privately():
+            super().close()
+
+
+@contextmanager
+def _privately() -> Iterator[None]:
+    # Not by a mode: one kind of dbm gives it to its files after it has made them, and makes them again and again.
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 class FileScheduler(_PersistentScheduler):
     """Celery's default scheduler, which says when it is to turn next and whether the broker took what it sent."""
 
+    persistence = PrivateShelf
     turn_due_at = 0.0
     """When it means to look at its schedule again, by the monotonic clock."""
     is_in_touch = True

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from taskapp.broker.heartbeat import native_thread
+from taskapp.private_files import make_private_directory, open_private
 from taskapp.worker.health import FILE_BYTES, SUFFIX, Status, directory, nodes
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ class StatusFile:
             os.pwrite(self._file, data, 0)
 
     def _create(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_directory(self.path.parent)
         new = self.path.with_suffix(".new")
         with suppress(FileNotFoundError):
             new.unlink()
-        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
             # Before it has its name, so that no probe finds it without its lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

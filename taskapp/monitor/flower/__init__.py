@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import flower.options  # noqa: F401 - defines the options
@@ -16,6 +17,8 @@ MAX_TASKS = 10_000
 
 def configure() -> None:
     """Set our defaults and add our tabs. Flower's command line, ``FLOWER_…`` variables and its file win."""
+    # What --persistent saves has arguments of tasks in it, and Flower opens its files with no mode.
+    os.umask(os.umask(0o077) | 0o077)
     options.address = "127.0.0.1"
     options.max_tasks = MAX_TASKS
     passes = itertools.count(1)

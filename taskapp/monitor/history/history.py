@@ -32,6 +32,7 @@ from taskapp.monitor.history.search import (
 )
 from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
 from taskapp.monitor.history.texts import page_with_text
+from taskapp.private_files import make_private_directory, make_private_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -66,9 +67,11 @@ class History:
 
     def create(self) -> None:
         """Lay out the tables where there are none; several may do so at once."""
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with mapped(self._engine):
+            if self._file is not None:
+                # SQLite gives its other files the mode of this one.
+                make_private_directory(self._file.parent)
+                make_private_file(self._file)
             try:
                 self._create()
             except SQLAlchemyError:
@@ -168,7 +171,8 @@ class History:
     @property
     def _file(self) -> Path | None:
         url = self._engine.url
-        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        is_path = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:")
+        return Path(str(url.database)) if is_path else None
 
 
 def _tasks(connection: Connection, selected: Select[Any]) -> list[Finished]:
