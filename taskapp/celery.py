@@ -27,6 +27,7 @@ from taskapp.private_files import make_private_directory
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
+from taskapp.urls import revealed
 from taskapp.worker import chords, lifecycle
 from taskapp.worker.registry import Registry
 
@@ -98,7 +99,7 @@ def announce(line: str) -> None:
 def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
     over_redis = is_over_redis(broker_url)
-    result_url = settings.result_url or (broker_url if over_redis else None)
+    result_url = revealed(settings.result_url) or (broker_url if over_redis else None)
     own = own_server(settings) if broker_url else None
     return {
         "broker_url": broker_url,

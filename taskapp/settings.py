@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taskapp.env_file import ENV_FILE_VARIABLE, find_env_file
 from taskapp.errors import InvalidSetting, TaskappError, UnknownSetting
 from taskapp.queues import DEFAULT_QUEUE, DEFAULT_QUEUES
+from taskapp.urls import SecretUrl, check_url
 
 PREFIX = "TASKAPP_"
 _KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
@@ -32,11 +33,11 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """Everything about a deployment that is not code. One instance a process: ``get_settings()``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    broker_url: str | None = None
+    broker_url: SecretUrl | None = None
     """Where messages are: ``redis://``, ``rediss://``, ``amqp://`` … Empty: a Redis server of our own."""
-    result_url: str | None = None
+    result_url: SecretUrl | None = None
     """Where results are. Empty: the broker, when that is a Redis."""
     embedded: Literal["auto", "tcp", "never"] = "auto"
     """Whether a Redis server of our own may be started when ``broker_url`` is empty: ``auto`` on a Unix socket that
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     """At how many MiB of its own a node drains and ends with exit code 75, to be started anew; 0: never."""
     history: bool = False
     """Whether every finished task is kept in SQL, see docs/history.md; a ``history_url`` says so, too."""
-    history_url: str | None = Field(default=None, repr=False)
+    history_url: SecretUrl | None = None
     """The SQL database of it, for who writes and reads it: ``postgresql://…``. Empty: SQLite below ``data_dir``."""
     history_days: float = Field(default=90.0, ge=0)
     """After how many days finished tasks are deleted there; 0: never."""
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
     """How the connection to the mail server is protected. A login is refused without protection."""
     smtp_username: str = ""
     """Login at the mail server; empty for none."""
-    smtp_password: str = Field(default="", repr=False)
+    smtp_password: SecretStr = SecretStr("")
     """Password for ``smtp_username``."""
     smtp_ca_file: Path | None = None
     """Certificate authorities to trust for the mail server. Empty: the system's."""
@@ -141,15 +142,15 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url", "result_url")
     @classmethod
-    def _is_url(cls, value: str | None) -> str | None:
-        if value is not None and "://" not in value:
-            raise ValueError("a URL is needed, such as redis://localhost:6379/0")
+    def _is_url(cls, value: SecretUrl | None) -> SecretUrl | None:
+        if value is not None:
+            check_url(value.get_secret_value())
         return value
 
     @field_validator("history_url")
     @classmethod
-    def _is_database(cls, value: str | None) -> str | None:
-        if value is not None and "://" not in value:
+    def _is_database(cls, value: SecretUrl | None) -> SecretUrl | None:
+        if value is not None and "://" not in value.get_secret_value():
             raise ValueError("a URL of SQLAlchemy is needed, such as postgresql://user:password@host/taskapp")
         return value
 
@@ -220,6 +221,14 @@ class Settings(BaseSettings):
         return {name.strip(): queue.strip() for name, _, queue in (route.partition("=") for route in self.routes)}
 
 
+def _is_secret(annotation: Any) -> bool:
+    kinds = (annotation, *get_args(annotation))
+    return any(isinstance(kind, type) and issubclass(kind, SecretStr) for kind in kinds)
+
+
+SECRET_FIELDS = frozenset(name for name, field in Settings.model_fields.items() if _is_secret(field.annotation))
+"""Fields whose values are shown nowhere."""
+
 SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.model_fields)
 """Every variable there is, in the order of the class."""
 
@@ -246,14 +255,14 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
     try:
         return Settings(**values)  # type: ignore[arg-type]  # pydantic turns the text into each field's type
     except ValidationError as error:
-        raise _first_problem(error, values) from error
+        raise _first_problem(error, values) from None  # of all values, pydantic's own error names some
 
 
 def _first_problem(error: ValidationError, values: Mapping[str, str]) -> TaskappError:
     problem = error.errors()[0]
     message = problem["msg"].removeprefix("Value error, ")
     field = str(problem["loc"][0]) if problem["loc"] else message.partition(":")[0]
-    shown = "***" if "password" in field else values.get(field, "")
+    shown = "***" if field in SECRET_FIELDS else values.get(field, "")
     return InvalidSetting(PREFIX + field.upper(), shown, message[:1].lower() + message[1:])
 
 

@@ -68,7 +68,8 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
 
 
 def _examine(settings: Settings, *, as_json: bool) -> None:
-    from taskapp.monitor.deployment import Finding, examine, masked
+    from taskapp.monitor.deployment import Finding, examine
+    from taskapp.urls import masked
 
     try:
         app, broker_url = _connected_app(settings)
@@ -108,7 +109,8 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
     from taskapp.broker.adoption import Place, StockWorkersAlive, adopt
     from taskapp.broker.stock import signs_of_life
     from taskapp.devredis import own_server
-    from taskapp.monitor.deployment import connect, masked, reachable, stock_nodes
+    from taskapp.monitor.deployment import connect, reachable, stock_nodes
+    from taskapp.urls import masked
 
     app, broker_url = _connected_app(settings)
     client = connect(broker_url, "TASKAPP_BROKER_URL", own_server(settings))

@@ -14,6 +14,7 @@ from taskapp.broker.transport import is_over_redis
 from taskapp.lending import Engine
 from taskapp.redis import OutcomeUnknown
 from taskapp.schedules.store import Schedules
+from taskapp.urls import revealed
 
 Lent = TypeVar("Lent")
 
@@ -64,6 +65,6 @@ def lent_by(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
 def _unreachable(error: Exception) -> click.ClickException:
     from taskapp.settings import get_settings
 
-    is_broker = is_over_redis(get_settings().broker_url or "redis://")
+    is_broker = is_over_redis(revealed(get_settings().broker_url) or "redis://")
     server, setting = ("broker", "TASKAPP_BROKER_URL") if is_broker else ("Redis of results", "TASKAPP_RESULT_URL")
     return click.ClickException(f"the {server} cannot be reached: {error}; check {setting}")

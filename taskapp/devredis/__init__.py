@@ -48,7 +48,7 @@ def resolve_broker_url(settings: Settings, *, may_start: bool, announce: Callabl
         EmbeddedServerFailed: One was started and did not come up, or does not fit its data.
     """
     if settings.broker_url:
-        return settings.broker_url
+        return settings.broker_url.get_secret_value()
     if server := running(settings.data_dir):
         return server.url
     if settings.embedded == "never":

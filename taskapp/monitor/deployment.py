@@ -25,6 +25,7 @@ from taskapp.monitor.deployment_checks import CHECKS, Facts, Outcome, Stall, Ver
 from taskapp.queues import PRIORITIES
 from taskapp.redis import Keys
 from taskapp.settings import Settings
+from taskapp.urls import masked, revealed
 
 PINGS = 20
 ANSWER_SECONDS = 5.0
@@ -36,8 +37,6 @@ STOCK_QUEUE = "celery"
 OWN_TASK = "taskapp.canary"
 """What every node of ours has registered."""
 PARAMETERS = ("appendfsync", "save", "timeout", "maxclients")
-USER = r"[\w.%-]*"
-"""What may stand before the colon of a login; anything else may be a piece of a password."""
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
@@ -62,15 +61,6 @@ class Finding(NamedTuple):
 
 
 # --- reaching a server ---------------------------------------------------------------------------
-
-
-def masked(url: str) -> str:
-    """Return ``url`` without its password and its query, which may hold one too."""
-    scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    user = login.partition(":")[0]
-    login = f"{user if re.fullmatch(USER, user) else ''}:***@" if at else ""
-    return f"{scheme}{separator}{login}{place.partition('?')[0]}"
 
 
 def plain(url: str) -> str:
@@ -229,7 +219,7 @@ def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
     else:
         client = None
         findings = _named("broker", _examine_other(app, broker_url))
-    result_url = settings.result_url
+    result_url = revealed(settings.result_url)
     if result_url and is_redis(result_url) and not (client and _is_same_server(client, result_url)):
         findings += _examine_server(result_url, "results", "TASKAPP_RESULT_URL")[0]
     return findings

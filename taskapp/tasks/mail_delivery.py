@@ -93,7 +93,7 @@ def _session(settings: Settings) -> Iterator[smtplib.SMTP]:
         if settings.smtp_security == "starttls":
             server.starttls(context=_trust(settings))
         if settings.smtp_username:
-            server.login(settings.smtp_username, settings.smtp_password)
+            server.login(settings.smtp_username, settings.smtp_password.get_secret_value())
         yield server
     finally:
         _leave(server)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from taskapp.broker.transport import is_over_redis
 from taskapp.errors.tracing import TracingUnavailable
+from taskapp.urls import revealed
 
 if TYPE_CHECKING:
     from taskapp.settings import Settings
@@ -50,7 +51,7 @@ def install(settings: Settings) -> None:
         from taskapp.tracing import provider, spans
     except ModuleNotFoundError as error:
         raise TracingUnavailable(error.name or "opentelemetry") from error
-    spans.connect(system_of(settings.broker_url))
+    spans.connect(system_of(revealed(settings.broker_url)))
     provider.finish_with_worker()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from pathlib import Path
 
@@ -19,11 +20,17 @@ def configure() -> None:
     """Set our defaults and add our tabs. Flower's command line, ``FLOWER_…`` variables and its file win."""
     # What --persistent saves has arguments of tasks in it, and Flower opens its files with no mode.
     os.umask(os.umask(0o077) | 0o077)
+    logging.getLogger("flower.command").addFilter(_shows_no_settings)
     options.address = "127.0.0.1"
     options.max_tasks = MAX_TASKS
     passes = itertools.count(1)
     options.add_parse_callback(lambda: _protect(is_first_pass=next(passes) == 1))
     frame.install()
+
+
+def _shows_no_settings(record: logging.LogRecord) -> bool:
+    """Drop Flower's line for --debug that has all settings in it: the secrets of cookies and of OAuth are among them."""
+    return not str(record.msg).startswith("Settings:")
 
 
 def _protect(*, is_first_pass: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryOff, HistoryPackageMissing
 from taskapp.settings import Settings
+from taskapp.urls import masked, revealed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -51,7 +52,7 @@ def open_history(settings: Settings) -> History:
         raise HistoryPackageMissing("sqlalchemy", "history")
     from taskapp.monitor.history.history import History
 
-    return History(settings.history_url or f"sqlite:///{settings.data_dir / SQLITE_FILE}")
+    return History(revealed(settings.history_url) or f"sqlite:///{settings.data_dir / SQLITE_FILE}")
 
 
 def engine_for(text: str) -> Engine:
@@ -64,7 +65,7 @@ def engine_for(text: str) -> Engine:
     try:
         engine = create_engine(url, connect_args=OPTIONS[name], pool_size=1, pool_pre_ping=True)
     except (ImportError, ArgumentError, TypeError) as error:
-        raise BadDatabaseURL(url.render_as_string(), str(error)) from error
+        raise BadDatabaseURL(masked(text), str(error)) from error
     if name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
@@ -84,14 +85,14 @@ def _with_driver(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise BadDatabaseURL(text.partition("://")[0] + "://…", "it cannot be read") from None
+        raise BadDatabaseURL(masked(text), "it cannot be read") from None
     if url.drivername == "postgres":
         url = url.set(drivername="postgresql")
     name = url.drivername.partition("+")[0]
     if name not in DRIVERS:
-        raise BadDatabaseURL(url.render_as_string(), f"{name!r} is no database that is known here")
+        raise BadDatabaseURL(masked(text), f"{name!r} is no database that is known here")
     if name == "sqlite" and url.database in (None, "", ":memory:"):
-        raise BadDatabaseURL(url.render_as_string(), "it is gone with the process")
+        raise BadDatabaseURL(masked(text), "it is gone with the process")
     if "+" in url.drivername:
         return url
     package, driver, extra = DRIVERS[name]
@@ -102,7 +103,7 @@ def _with_driver(text: str) -> URL:
 
 def shown(url: URL) -> str:
     """Return ``url`` as people write it, without the password."""
-    return url.set(drivername=url.get_backend_name()).render_as_string()
+    return masked(url.set(drivername=url.get_backend_name()).render_as_string())
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
