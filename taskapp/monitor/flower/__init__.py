@@ -29,7 +29,7 @@ def configure() -> None:
 
 
 def _shows_no_settings(record: logging.LogRecord) -> bool:
-    """Drop Flower's line for --debug that has all settings in it: the secrets of cookies and of OAuth are among them."""
+    """Drop Flower's line for --debug that has all settings in it, among them the secrets of cookies and OAuth."""
     return not str(record.msg).startswith("Settings:")
 
 
