@@ -81,8 +81,14 @@ def _check_rest(scheme: str, rest: str) -> None:
         _ = parts.port, parts.hostname
     except ValueError:
         raise ValueError(f"it cannot be read as a URL; {ENCODED}") from None
-    is_number = re.fullmatch(r"/?\d*/?", parts.path)
-    if parts.fragment or "@" in parts.query or (scheme in NUMBERED and not is_number):
+    if scheme in NUMBERED:
+        is_right = re.fullmatch(r"/?\d*/?", parts.path) is not None
+    elif scheme == "redis+socket":
+        is_right = not parts.netloc or (parts.netloc.endswith("@") and "@" not in parts.path)
+    else:
+        is_right = "@" not in parts.path
+    # An empty port is the beginning of a password.
+    if not is_right or parts.fragment or "@" in parts.query or parts.netloc.endswith(":"):
         raise ValueError(f"something stands where it does not belong; {ENCODED}")
     if any("password" in name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError(
