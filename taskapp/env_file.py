@@ -20,7 +20,8 @@ def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
     """Return the ``.env`` of the project ``start`` lies in, or ``None``.
 
     The project's root is the nearest folder upwards with a ``.env``, a ``pyproject.toml`` or a
-    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off.
+    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off. A file that is found, not
+    named, is passed over with a warning if another user may have written it: it could name code to run.
 
     Raises:
         InvalidSetting: ``TASKAPP_ENV_FILE`` names no file.
@@ -34,11 +35,24 @@ def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
             raise InvalidSetting(ENV_FILE_VARIABLE, named, "there is no such file")
         return Path(named) if named else None
     for directory in (start, *start.parents):
-        if (directory / ".env").is_file():
+        if (directory / ".env").is_file() and _is_trusted(directory / ".env"):
             return directory / ".env"
         if (directory / "pyproject.toml").exists() or (directory / ".git").exists():
             return None
     return None
+
+
+def _is_trusted(path: Path) -> bool:
+    from taskapp.private_files import why_not_trusted
+
+    reason = why_not_trusted(path)
+    if reason:
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "%s is passed over: %s; set %s to its path if you trust it", path, reason, ENV_FILE_VARIABLE
+        )
+    return not reason
 
 
 def data_dir(environ: Mapping[str, str]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from taskapp.devredis.home import write_private
+from taskapp.env_file import find_env_file
 from taskapp.monitor.history.history import History
-from taskapp.private_files import make_private_directory, make_private_file, open_private
+from taskapp.private_files import make_private_directory, make_private_file, open_private, why_not_trusted
 from taskapp.tasks.files import written_at_once
 from taskapp.worker.beat_file import PrivateShelf
 from taskapp.worker.status import StatusFile
@@ -99,3 +100,80 @@ def test_the_opener_makes_files_private(tmp_path: Path) -> None:
         file.write("x")
 
     assert modes(tmp_path) == {"f": 0o600}
+
+
+# --- whose files to believe --------------------------------------------------------------------
+
+OTHER = 65_534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.undo()  # modes are to be changed here
+    (tmp_path / "project").mkdir(mode=0o755)
+    (tmp_path / "project" / ".env").touch(mode=0o644)
+    return tmp_path / "project"
+
+
+def test_a_file_of_ours_in_a_folder_of_ours_is_trusted(project: Path) -> None:
+    assert why_not_trusted(project / ".env") == ""
+
+
+@pytest.mark.parametrize("what", ["", ".env"])
+def test_what_every_user_or_a_group_can_write_is_not_trusted(project: Path, what: str) -> None:
+    path, strange_group = project / what, 4_711
+    path.chmod(0o777)
+    assert why_not_trusted(project / ".env") == f"every user can write to {str(path)!r}"
+    path.chmod(0o1777)
+    assert why_not_trusted(project / ".env") == f"every user can write to {str(path)!r}"
+    if os.geteuid() == 0:
+        path.chmod(0o775)
+        assert why_not_trusted(project / ".env") == "", "the group of its user alone"
+        os.chown(path, -1, strange_group)
+        path.chmod(0o775)
+        assert why_not_trusted(project / ".env") == f"group {strange_group} can write to {str(path)!r}"
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["", ".env"])
+def test_what_belongs_to_another_user_is_not_trusted(project: Path, what: str) -> None:
+    os.chown(project / what, OTHER, -1)
+
+    assert why_not_trusted(project / ".env") == f"{str(project / what)!r} belongs to user {OTHER}"
+
+
+@needs_root
+@pytest.mark.parametrize("whose", ["link", "target", "folder"])
+def test_links_are_followed_and_looked_at(project: Path, tmp_path: Path, whose: str) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    target, link = tmp_path / "elsewhere" / "real", project / "link"
+    target.touch(mode=0o644)
+    link.symlink_to("../elsewhere/real")
+    assert why_not_trusted(link) == ""
+
+    given = {"link": link, "target": target, "folder": tmp_path / "elsewhere"}[whose]
+    os.chown(given, OTHER, -1, follow_symlinks=False)
+
+    assert f"belongs to user {OTHER}" in why_not_trusted(link)
+
+
+def test_links_in_a_circle_are_not_trusted(project: Path) -> None:
+    (project / "a").symlink_to("b")
+    (project / "b").symlink_to("a")
+
+    assert why_not_trusted(project / "a") != ""
+
+
+def test_an_env_file_that_others_can_write_is_passed_over_and_the_search_goes_on(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").touch(mode=0o644)
+    (project / ".env").chmod(0o666)
+
+    assert find_env_file(project, {}) == tmp_path / ".env"
+    assert caplog.messages == [
+        f"{project / '.env'} is passed over: every user can write to {str(project / '.env')!r}; "
+        "set TASKAPP_ENV_FILE to its path if you trust it"
+    ]
+    assert find_env_file(project, {"TASKAPP_ENV_FILE": str(project / ".env")}) == project / ".env"

@@ -7,10 +7,14 @@ import logging
 import os
 from pathlib import Path
 
-import flower.options  # noqa: F401 - defines the options
+import click
+from flower.options import DEFAULT_CONFIG_FILE  # its module defines the options, too
 from tornado.options import options
 
 from taskapp.monitor.flower import frame
+from taskapp.private_files import why_not_trusted
+
+logger = logging.getLogger(__name__)
 
 MAX_TASKS = 10_000
 """Tasks Flower keeps in memory; about 5 KiB each. Flower's own default is ten times that."""
@@ -34,7 +38,16 @@ def _shows_no_settings(record: logging.LogRecord) -> bool:
 
 
 def _protect(*, is_first_pass: bool) -> None:
-    """Make Flower read-only where nobody has to log in."""
+    """Run no code of other users, and make Flower read-only where nobody has to log in.
+
+    Raises:
+        click.ClickException: Another user may have written what Flower saved: reading it runs code.
+    """
+    if options.conf == DEFAULT_CONFIG_FILE and (reason := _why_not_trusted(options.conf)):
+        logger.warning("%s is passed over: %s; give its path with --conf=… if you trust it", options.conf, reason)
+        options.conf = os.devnull
+    if options.persistent:
+        _check_saved()
     # Flower parses its command line, then its file, then the command line again; a file that
     # exists may still bring the login.
     if is_first_pass and Path(options.conf).is_file():
@@ -42,3 +55,17 @@ def _protect(*, is_first_pass: bool) -> None:
     # ``auth_provider`` alone is no login: Flower asks nobody for it without ``auth``.
     if not (options.basic_auth or options.auth):
         options.read_only = True
+
+
+def _why_not_trusted(name: str) -> str:
+    path = Path(name).absolute()
+    return why_not_trusted(path) if path.is_file() else ""
+
+
+def _check_saved() -> None:
+    for suffix in ("", ".db", ".dat", ".dir", ".bak"):
+        if reason := _why_not_trusted(options.db + suffix):
+            raise click.ClickException(
+                f"--persistent would run code of {options.db + suffix!r}: {reason}; "
+                "remove it, or give a path in a folder of your own with --db=…"
+            )
