@@ -26,7 +26,7 @@ from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
-from taskapp.client.message import arguments_as_json, new_id
+from taskapp.client.message import arguments_as_json, new_id, with_texts_of_ids
 from taskapp.client.postings import CollectingProducer
 from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
@@ -169,6 +169,7 @@ class Application(Lending):
         if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self.tasks:
             raise UnknownTask(name, TASK_ROUTES)
         options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
+        options = with_texts_of_ids(name, options)
         options["task_id"] = options.get("task_id") or new_id()
         return self.trying(name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
 
@@ -227,7 +228,7 @@ class Application(Lending):
             UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
             BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
         """
-        all_options = {**task.usual_options(), **options}
+        all_options = with_texts_of_ids(task.name, {**task.usual_options(), **options})
         form: Form | None = self.trying(
             task.name, "", lambda: self.sender.form(task.name, (), {}, all_options), options
         )

@@ -19,6 +19,11 @@ from taskapp.client.terms import Terms
 from taskapp.settings import get_settings
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
+CHECKED = frozenset({
+    "headers", "time_limit", "soft_time_limit", "argsrepr", "kwargsrepr", "retries", "group_index",
+    "replaced_task_nesting", "stamped_headers", "origin",
+})  # fmt: skip
+"""Options by which a caller may write a header that no node can read."""
 TIMED = ("countdown", "eta", "expires")
 AUTH = "auth"
 """The serializer of Celery's that signs."""
@@ -48,6 +53,8 @@ class Form:
         self._sending, self._name, self._queue, self._options = sending, name, queue, options
         self._embed = message.embedded(options)
         self._headers = message.headers(name, options, sending.origin)
+        if not CHECKED.isdisjoint(options):
+            message.check(name, {**self._headers, **(options.get("headers") or {})})
         self._is_timed = any(key in options for key in TIMED)
         self._serializer = options.get("serializer") or sending.terms.serializer
         self._compression = options.get("compression") or sending.terms.compression

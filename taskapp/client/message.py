@@ -9,13 +9,16 @@ from datetime import datetime, timedelta, tzinfo
 from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # missing in the stubs
 from numbers import Real
 from typing import Any
+from uuid import UUID
 
 from celery.utils.saferepr import saferepr
 from kombu.compression import compress
 from kombu.exceptions import EncodeError
 from kombu.utils.functional import maybe_list
 from kombu.utils.json import JSONEncoder
+from msgspec import to_builtins
 
+from taskapp.broker.headers import BadHeader, check_headers
 from taskapp.errors import InvalidPayload, PayloadTooLarge
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from taskapp.settings import get_settings
@@ -45,6 +48,8 @@ REPR_MOST = 1_024
 REPR_LEVELS = 3
 PLAIN_REPR_MOST = 256
 """Arguments whose JSON is no longer than this are shown by ``repr``: it cannot be long either."""
+ID_OPTIONS = frozenset({"task_id", "root_id", "parent_id", "group_id", "correlation_id", "reply_to"})
+"""Options of ``apply_async`` that name something by an id."""
 EARLIEST_SECONDS = -(2**31)
 
 
@@ -150,6 +155,18 @@ def headers(name: str, options: Options, origin: str) -> dict[str, Any]:
     }
 
 
+def check(name: str, headers: Mapping[str, Any]) -> None:
+    """Check what ``options`` made of the headers of a task of type ``name``, before an id.
+
+    Raises:
+        InvalidPayload: No node could read one of them.
+    """
+    try:
+        check_headers({**to_builtins(headers, enc_hook=str, builtin_types=(bytes,)), "id": "not yet"})
+    except (BadHeader, TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(name, str(error)) from error
+
+
 def shown(args: Any, kwargs: Any, arguments: str, options: Options) -> tuple[str, str]:
     """Return what is shown of the arguments: what ``options`` say, or a short text of them."""
     argsrepr, kwargsrepr = options.get("argsrepr"), options.get("kwargsrepr")
@@ -227,6 +244,25 @@ def set_times(headers: dict[str, Any], options: Options, now: datetime) -> None:
     headers["expires"] = end and end.isoformat()
     if end is not None and end < now:
         logger.warning("task %s expired %s ago, before it was sent", headers["id"], now - end)
+
+
+def with_texts_of_ids(name: str, options: Options) -> Options:
+    """Return ``options`` with ids that were given as ``uuid.UUID`` as texts.
+
+    Raises:
+        InvalidPayload: One is something else.
+    """
+    given = {option: options[option] for option in ID_OPTIONS & options.keys() if options[option] is not None}
+    return {**options, **{option: text_of_id(name, option, value) for option, value in given.items()}}
+
+
+def text_of_id(name: str, option: str, value: Any) -> str:
+    """Return an id as messages and results have it; errors as with ``with_texts_of_ids``."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, UUID):
+        return str(value)
+    raise InvalidPayload(name, f"{option} is {value!r}; give a text or a uuid.UUID")
 
 
 def without_none(options: Options) -> Options:

@@ -9,6 +9,7 @@ from typing import Any
 from celery import result as stock
 from celery import states
 from celery.exceptions import TimeoutError as ResultTimeoutError
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 from vine import promise
 
@@ -36,7 +37,7 @@ class AsyncResult(_AsyncResult):
             raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
         if app is not None:
             self.app = app
-        self.id = id
+        self.id = id if isinstance(id, str) else bytes_to_str(id) if isinstance(id, bytes) else str(id)
         self.backend = backend or self.app.backend
         if parent is not None:
             self.parent = parent

@@ -44,7 +44,7 @@ class Chords(_Mixin):
 
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Begin a chord; Celery sends its header next."""
-        chord_id, header = header_result_args
+        chord_id, header = str(header_result_args[0]), header_result_args[1]
         about = self._written(chord_id, {"body": body, "header": self._shape(chord_id, header)})
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
         chord = Chord(chord_id, 0, about, finish, self.chord_expires or 0)
@@ -71,6 +71,7 @@ class Chords(_Mixin):
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts a chord waits for, before the last of its header is sent."""
+        group_id = str(group_id)
         run, size = current(), ChordSize(group_id, chord_size, self.chord_expires or 0)
         begun = [chord for chord in run.chords if chord.id == group_id] if run is not None else []
         if run is not None and begun:

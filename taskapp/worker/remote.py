@@ -9,6 +9,8 @@ from typing import Any
 
 from celery.worker import control as stock
 
+from taskapp.client.control import NAMING, texts_of_ids
+
 # The stubs lack half of it.
 _stock: Any = stock
 
@@ -22,6 +24,8 @@ def install() -> None:
     _check("time_limit", lambda soft=None, hard=None, **_: _problem_of_seconds(soft=soft, hard=hard))
     _check("pool_grow", lambda n=1, **_: _problem_of_slots(n))
     _check("pool_shrink", lambda n=1, **_: _problem_of_slots(n))
+    for name in ("revoke", "terminate", "query_task"):
+        _check(name, lambda **_: "")
     _check("rate_limit", lambda rate_limit=None, **_: _problem_of_rate(rate_limit))
 
 
@@ -32,6 +36,7 @@ def _check(name: str, problem_of: Callable[..., str]) -> None:
 
     @wraps(command)
     def checked(state: Any, *args: Any, **given: Any) -> Any:
+        given = {key: texts_of_ids(value) if key in NAMING else value for key, value in given.items()}
         problem = problem_of(**given)
         return _stock.nok(problem) if problem else command(state, *args, **given)
 

@@ -14,6 +14,7 @@ from celery.canvas import Signature
 from taskapp.broker.settlement import collecting, settling
 from taskapp.client.canvas import TaskSignature
 from taskapp.client.many import Call, Submit, asubmit_many, submit_many
+from taskapp.client.message import with_texts_of_ids
 from taskapp.client.results import EagerResult
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
@@ -295,5 +296,5 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         The result can be awaited, too.
         """
         with settling(None):
-            done: Any = super().apply(*args, **options)
+            done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))
         return EagerResult(done.id, done.result, done.state, done.traceback, name=done._name)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery, chain, group, signals
 from celery._state import _task_stack
 from celery.canvas import Signature
+from celery.exceptions import TaskRevokedError
 from kombu import Exchange, Queue
 
 from taskapp.broker.bulk import collecting
@@ -425,3 +430,61 @@ def contents(server: RedisServer) -> dict[str, list[Any]]:
     }
     client.flushall()
     return found
+
+
+# --- ids ------------------------------------------------------------------------------------------
+
+
+def test_an_id_given_as_a_uuid_is_its_text_in_every_way_of_submitting(app: Celery, redis_server: RedisServer) -> None:
+    ways: list[Callable[[uuid.UUID], Any]] = [
+        lambda one: shop.greet.apply_async(("x",), task_id=one, root_id=one, parent_id=one, correlation_id=one),
+        lambda one: app.send_task(shop.greet.name, ("x",), task_id=one),
+        lambda one: shop.greet.s("x").set(task_id=one).apply_async(),
+        lambda one: group([shop.greet.s("x").set(task_id=one)])().results[0],
+        lambda one: chain(shop.greet.s("x").set(task_id=one), shop.greet.s())().parent,
+        lambda one: asyncio.run(shop.greet.aapply_async(("x",), task_id=one)),
+        lambda one: app.AsyncResult(one),
+    ]
+    given = [uuid.uuid4() for _ in ways]
+    assert [way(one).id for way, one in zip(ways, given, strict=True)] == [str(one) for one in given]
+    shop.greet.submit_many([("x",)], group_id=given[0])
+    sent = [unseal(raw) for raw in redis_server_raw(redis_server).lrange("default", 0, -1)]
+    assert {envelope.id for envelope in sent} >= {str(one) for one in given[:-1]}
+    assert all(isinstance(unpack(envelope)["headers"]["root_id"], str) for envelope in sent)
+
+
+def redis_server_raw(server: RedisServer) -> redis.Redis:
+    return redis.Redis(port=server.port)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"task_id": 5}, "task_id is 5; give a text or a uuid.UUID"),
+        ({"root_id": []}, r"root_id is \[\]; give a text or a uuid.UUID"),
+        ({"headers": {"taskapp_schedule": []}}, "header 'taskapp_schedule': expected `str | null`, got `array`"),
+        ({"headers": {"get": 1}}, "header 'get': the name would hide"),
+        ({"time_limit": "soon"}, r"header 'timelimit\[0\]': expected `float | null`, got `str`"),
+        ({"retries": -1}, "header 'retries': expected `int` >= 0"),
+    ],
+)
+def test_what_no_node_could_read_is_refused_at_the_caller(
+    redis_server: RedisServer, options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidPayload, match=problem.replace("|", r"\|")):
+        shop.greet.apply_async(("x",), **options)
+    assert not redis_server.client.llen("default")
+
+
+def test_a_revoke_by_uuid_ends_the_task_that_runs(
+    app: Celery, worker: Callable[..., Any], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    worker(TASKAPP_INCLUDE="tests.integration.shop")
+    given = uuid.uuid4()
+    result = shop.hold_softly.apply_async((str(tmp_path / "never"),), task_id=given)
+    eventually(lambda: app.control.inspect().query_task(given) and result.state == "STARTED")
+
+    app.control.revoke(given, terminate=True)
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=10)
