@@ -15,6 +15,7 @@ from vine import promise
 
 from taskapp.results.awaiting import Watch
 from taskapp.results.backend import Results
+from taskapp.results.failures import may_be_raised
 
 # The stubs lack half of it.
 _AsyncResult: Any = stock.AsyncResult
@@ -41,6 +42,11 @@ class AsyncResult(_AsyncResult):
         self.backend = backend or self.app.backend
         if parent is not None:
             self.parent = parent
+
+    def _set_cache(self, d: Any) -> Any:
+        # Here for stores of any kind; Redis' own way there has seen to it before.
+        d["result"] = may_be_raised(d.get("result"))
+        return super()._set_cache(d)
 
     @cached_property
     def on_ready(self) -> Any:

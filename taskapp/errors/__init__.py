@@ -351,6 +351,16 @@ class CrashedTooOften(TaskappError):
         )
 
 
+class UnreadableFailure(TaskappError):
+    """A task failed, as its stored result says; the error that names cannot be raised here."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+
+    def __str__(self) -> str:
+        return f"the task failed with {self.args[0]!r}, which is no error that a result may raise: {self.args[1]}"
+
+
 class NotSettled(TaskappError):
     """What a task left at its end could not be carried out."""
 

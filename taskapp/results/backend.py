@@ -26,6 +26,7 @@ from taskapp.broker.unpacking import unpacked
 from taskapp.devredis.login import guarded
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
+from taskapp.results.failures import Failures
 from taskapp.results.later import Later
 from taskapp.results.size import ResultSize
 from taskapp.results.started import StartedWriter
@@ -48,7 +49,7 @@ BEGUN_MOST = 200_000
 logger = logging.getLogger(__name__)
 
 
-class Results(Chords):
+class Results(Failures, Chords):
     """Makes a Redis backend of Celery store in one fenced round trip, and subscribe only to wait.
 
     Keys, their content and the channels stay Celery's, so that stock clients and Flower read them.
