@@ -22,6 +22,7 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import pack, shifted, time_of, to_json
 from taskapp.broker.options import Options
 from taskapp.broker.own_server import OwnServerChannel
+from taskapp.broker.polled import PolledChannel
 from taskapp.broker.process import Process, process_for, role
 from taskapp.broker.qos import QoS
 from taskapp.broker.received import BoundedMessage, Received
@@ -31,8 +32,7 @@ from taskapp.broker.slots import AllAlike
 from taskapp.broker.unpacking import UNPACKED_BYTES_MOST
 from taskapp.redis import Keys
 
-# Mixed into two channels of kombu; a common base there would be one too many. The stubs know neither well.
-_Mixin: Any = object
+# The stubs know neither well.
 _RedisChannel: Any = redis.Channel
 _SentinelChannel: Any = redis.SentinelChannel
 
@@ -41,7 +41,7 @@ Command = tuple[Any, ...]
 logger = logging.getLogger(__name__)
 
 
-class EngineChannel(_Mixin):
+class EngineChannel(PolledChannel):
     """Makes a Redis channel of kombu push, claim and settle through the engine."""
 
     QoS = QoS

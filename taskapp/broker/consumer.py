@@ -19,6 +19,7 @@ from typing import Any
 from taskapp.broker.claims import Claim, Claimed
 from taskapp.broker.node import Node
 from taskapp.broker.pipe import Connect, Pipe
+from taskapp.broker.session import SILENT_SECONDS
 from taskapp.broker.slots import STUCK_SECONDS, Slots
 from taskapp.redis import Keys, NotSent
 
@@ -28,6 +29,10 @@ LOOK_SECONDS = 1
 """How long a wait lasts at most: messages pushed by others than us wake nobody."""
 SHORT_LOOK_SECONDS = 0.02
 """How long to wait after a claim that passed messages over for want of a slot: their wake-ups are others' to take."""
+OPENING_LOOK_SECONDS = 0.02
+"""How often to see whether a connection is open that is being made in the background."""
+LISTEN_SECONDS = 0.5
+"""How often to see whether a connection has fallen silent."""
 CLAIMED_AT_ONCE = 1_000
 ANSWER_SECONDS = 0.5
 """How long the end of consuming waits for the answer to a claim."""
@@ -89,7 +94,7 @@ class Consumer:
         self._filled: set[str] = set()
         self._claiming = False
         self._must_claim = False
-        self._look_at = 0.0
+        self._look_at = self._listen_at = 0.0
         self._handing_out = False
         self._alone: str | None = None
         self.stopped = False
@@ -111,7 +116,7 @@ class Consumer:
 
     def _leave(self, dropped: Sequence[str]) -> None:
         self._give_back([message for message in self._all_ahead() if message.queue in dropped])
-        if not self.node.ready():
+        if not self.node.is_ready():
             return
         if self._claiming:
             # Nobody may come back to read the answer.
@@ -121,15 +126,28 @@ class Consumer:
 
     def tick(self) -> None:
         """Do what can be done now. Call it whenever a slot may have become free, and at ``due_seconds``."""
-        if self.stopped or not self.queues or self._handing_out:
+        if self.stopped:
             return
-        if not self.node.ready():
+        now = self.node.turned_at = monotonic()
+        if not self.queues or self._handing_out:
+            return
+        if now >= self._listen_at:
+            self._listen_at = now + LISTEN_SECONDS
+            self._drop_deaf()
+        if not self.node.is_ready():
             return
         self.node.ends.batching_thread = get_ident()
         self._hand_out_ahead()
         self.node.ends.flush()
         self._claim_more()
         self._wait()
+
+    def _drop_deaf(self) -> None:
+        if self.node.is_deaf(self.node.pipe, SILENT_SECONDS):
+            self.node.drop()
+        if self.node.is_deaf(self.waiting, LOOK_SECONDS + SILENT_SECONDS):
+            self.waiting.close()
+            self._after_waiting_broke()
 
     @property
     def is_quiet(self) -> bool:
@@ -141,6 +159,10 @@ class Consumer:
 
     def due_seconds(self) -> float:
         """Return in how many seconds to ``tick`` although nothing has happened."""
+        if self.node.pipe.is_opening or self.waiting.is_opening:
+            return OPENING_LOOK_SECONDS
+        if not self.node.pipe.is_open:
+            return max(0.0, min(self.node.retry_at - monotonic(), LOOK_SECONDS))
         waiting_since = [ahead.since for ahead in self._ahead.values() if ahead.messages]
         if waiting_since:
             return max(0.0, min(waiting_since) + STUCK_SECONDS - monotonic())
@@ -172,7 +194,7 @@ class Consumer:
     def _claimed(self, claim: Claim | None, want: int, wanted: dict[str, int]) -> None:
         self._claiming = False
         if claim is None:
-            self._look_at = monotonic() + 0.1
+            self._look_at = max(monotonic() + 0.1, self.node.retry_at)
             return
         for message in claim.messages:
             kind = self._slots.kind(message.envelope.task)
@@ -283,7 +305,8 @@ class Consumer:
         if not self.waiting.is_open:
             self.waiting.unanswered.clear()
             try:
-                self.waiting.open()
+                if not self.waiting.open_soon():
+                    return
             except NotSent:
                 self._look_at = monotonic() + LOOK_SECONDS
                 return
@@ -300,9 +323,12 @@ class Consumer:
     def read_waiting(self) -> None:
         """Read the connection that waits."""
         if not self.waiting.read():
-            self.waiting.unanswered.clear()
-            self._look_at = 0.0
-            self._must_claim = True
+            self._after_waiting_broke()
+
+    def _after_waiting_broke(self) -> None:
+        self.waiting.unanswered.clear()
+        self._look_at = 0.0
+        self._must_claim = True
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -310,4 +336,5 @@ class Consumer:
         """Claim nothing more and give back at once what has not been handed out."""
         if not self.stopped:
             self.stopped = True
+            self.node.turned_at = float("inf")
             self.consume(())

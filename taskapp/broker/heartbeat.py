@@ -1,6 +1,7 @@
 """Keeps a node's lease alive, and reaps the leases of nodes that died, on a thread of its own.
 
-Neither a blocked event loop nor a long task may stop it; only the process's end does.
+Neither a long task nor an event loop that a task's code holds up may stop it. A loop that stands still for
+another reason does: nobody would ever read what Redis answers, and the node would keep its messages for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ AT_ONCE_SECONDS = 0.01
 """Between two beats of which the first left something to do: others are answered meanwhile."""
 
 
+BEAT, END = "beat", "end"
+STILL_LOOK_SECONDS = 0.5
+"""How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
+
+
 def named(flat: Sequence[bytes]) -> list[Buried]:
     """Return what a script said was buried: five parts of each."""
     texts = [part.decode(errors="replace") for part in flat]
@@ -47,13 +53,26 @@ class Heartbeat:
 
     def __init__(
         self, link: Link, options: Options, clock: Clock, on_buried: Callable[[Iterable[Buried]], None],
-        about: Callable[[], str] = str,
+        about: Callable[[], str] = str, stands_still: Callable[[], bool] = bool,
     ) -> None:  # fmt: skip
+        """Make one that does not beat yet.
+
+        Args:
+            link: A connection of its own.
+            options: How the engine delivers.
+            clock: Set right by what the server says.
+            on_buried: Told of messages that were buried here.
+            about: What the node says of itself, as JSON.
+            stands_still: Whether the loop that reads what the server answers has stopped; asked before each beat.
+        """
         self._about = about
+        self._stands_still = stands_still
+        self._still_since = 0.0
         self._link = link
         self._options = options
         self._clock = clock
-        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._orders: SimpleQueue[str] = SimpleQueue()
+        """``BEAT`` or ``END``."""
         self._pid = os.getpid()
         self._on_buried = on_buried
         self.epoch = ""
@@ -65,6 +84,8 @@ class Heartbeat:
         """When the last renewal was sent that succeeded."""
         self.is_answered = True
         """Whether the server answered the last time it was asked."""
+        self.answered_at = 0.0
+        """When the last beat was sent that was answered (monotonic)."""
 
     def start(self) -> None:
         """Begin."""
@@ -72,7 +93,11 @@ class Heartbeat:
 
     def stop(self) -> None:
         """End. Does not wait."""
-        self._stop.put(None)
+        self._orders.put(END)
+
+    def hurry(self) -> None:
+        """Beat now, to find out whether the server answers. Does not wait."""
+        self._orders.put(BEAT)
 
     def begin(self, epoch: str) -> None:
         """Go over to another epoch, one that is being opened at this moment; renew it once it is ``opened``."""
@@ -84,13 +109,18 @@ class Heartbeat:
         """Take note that the server knows ``epoch``."""
         self._opened = epoch
 
+    @property
+    def was_opened(self) -> bool:
+        """Whether the server has ever known ``epoch``."""
+        return bool(self.epoch) and self._opened == self.epoch
+
     def holds(self) -> bool:
         """Say whether the lease is certain to be alive: no other node may have its messages yet."""
         return not self.lost and monotonic() < self.renewed_at + self._options.lease_seconds
 
     def beat(self) -> float:
         """Beat once; return in how many seconds to beat again."""
-        options, epoch = self._options, self.epoch if self.epoch == self._opened else ""
+        options, epoch = self._options, self.epoch if self.was_opened and not self._is_still() else ""
         sent_at, sent_ms = monotonic(), steady_ms()
         interval = options.lease_seconds / 3
         about = self._about() if epoch else ""
@@ -99,6 +129,7 @@ class Heartbeat:
             options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * 2_000) + 500,
             about,
         )  # fmt: skip
+        self.answered_at = sent_at
         if epoch and epoch == self.epoch:
             if alive:
                 self.renewed_at = sent_at
@@ -110,7 +141,27 @@ class Heartbeat:
             self._on_buried(named(buried))
         # Whose lease ends first is looked at when it ends, not up to a beat later.
         until_end = (next_end - now) / 1_000 if next_end else interval
+        if self._still_since:
+            interval = min(interval, STILL_LOOK_SECONDS)
         return AT_ONCE_SECONDS if more else min(interval, max(until_end, 0.05) + 0.005)
+
+    def _is_still(self) -> bool:
+        """Return whether the lease is to end because nobody reads; log when that begins and ends."""
+        is_still = self._stands_still()
+        if is_still and not self._still_since:
+            self._still_since = monotonic()
+            logger.error(
+                "the loop that reads the broker stands still and runs no task: its lease is not renewed, others get "
+                "its messages in %.0f s unless it goes on", self.renewed_at + self._options.lease_seconds - monotonic(),
+                extra={"action": "lease_not_renewed"},
+            )  # fmt: skip
+        elif self._still_since and not is_still:
+            logger.warning(
+                "the loop that reads the broker goes on after %.1f s more", monotonic() - self._still_since,
+                extra={"action": "lease_renewed_again"},
+            )  # fmt: skip
+            self._still_since = 0.0
+        return is_still
 
     def _note_time(self, reading: Reading, sent_ms: float) -> None:
         corrected = self._clock.observe(reading, sent_ms, steady_ms())
@@ -124,8 +175,9 @@ class Heartbeat:
         wait_seconds, failures = 0.0, 0
         while True:
             try:
-                self._stop.get(timeout=wait_seconds) if wait_seconds else self._stop.get_nowait()
-                break
+                order = self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
+                if order == END:
+                    break
             except Empty:
                 pass
             if os.getpid() != self._pid:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import select
-import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -17,185 +15,37 @@ import hiredis
 from redis.exceptions import RedisError
 
 from taskapp.broker.claims import Claim, Claimed
-from taskapp.broker.clock import Clock, Reading, steady_ms
-from taskapp.broker.ends import Ends, log_stale
+from taskapp.broker.clock import Reading, steady_ms
+from taskapp.broker.ends import log_stale
 from taskapp.broker.envelope import unseal
-from taskapp.broker.heartbeat import Heartbeat, named
+from taskapp.broker.heartbeat import named
 from taskapp.broker.options import Options, Role
-from taskapp.broker.pipe import Call, Connect, Pipe
+from taskapp.broker.pipe import Connect
+from taskapp.broker.session import Session
 from taskapp.broker.settlement import Settlement
 from taskapp.broker.watch import Watch
-from taskapp.redis import Keys, Link, NotSent
+from taskapp.redis import Link
 
 logger = logging.getLogger(__name__)
 
 
-NEVER_AGAIN = ("open", "recover", "claim", "")
-"""Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
 MISSING_TYPES_MOST = 100
 GIVEN_BACK_AT_ONCE = 250
 """Messages in one step; each takes Redis some 10 us."""
 
 
-class Node:
+class Node(Session):
     """Claims, settles and gives back. Nothing here waits for Redis, and nothing raises for its absence."""
 
     def __init__(self, connect: Connect, options: Options, role: Role) -> None:
-        self._options = options
-        self._role = role
-        self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
-        """The connection to watch: when it is readable, call ``read``."""
-        self._connect = connect
-        self._opening = threading.Lock()
-        self._unsent: list[Call] = []
-        self._keeping = threading.Lock()
-        self._claims = 0
-        self._try_again_at = 0.0
-        self._missing_types: dict[str, None] = {}
-        self._known_types: frozenset[str] | None = None
-        self.clock = Clock()
-        self.epoch = ""
-        self.held: dict[str, float] = {}
-        """Tag to when it was claimed: all messages of this node that are not settled."""
         self.watch = Watch(self._look)
         self.while_held: Callable[[], bool] = bool
         """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
-        self.ends = Ends(self._tell, self.watch.begin, options, role)
-        """Claims that were finished and of which the engine was not told yet."""
-        self.heartbeat = Heartbeat(
-            Link(connect), options, self.clock, lambda buried: role.on_buried(buried), role.about_as_json
-        )
-        self.is_leaving = False
-        """Whether what is held goes back as it is, whatever becomes of its run."""
+        super().__init__(connect, options, role, self.watch.begin)
+        self._missing_types: dict[str, None] = {}
+        self._known_types: frozenset[str] | None = None
         self.has_crashed = False
         """Whether the lease is left to end by itself: who reaps it counts a crash."""
-
-    # --- the connection -----------------------------------------------------------------------
-
-    def read(self) -> None:
-        """Hand out the answers that have come."""
-        if not self.pipe.read():
-            self._after_loss()
-
-    def ready(self) -> bool:
-        """Connect, open an epoch, recover after a broken connection; say whether claims can be sent.
-
-        Call it often: what fails is tried again, with growing patience.
-        """
-        if self.pipe.is_open and not self.heartbeat.lost:
-            return True
-        if self.is_leaving or monotonic() < self._try_again_at:
-            return False
-        with self._opening:
-            try:
-                if not self.pipe.is_open:
-                    self._reconnect()
-                if self.heartbeat.lost or not self.epoch:
-                    self._begin_epoch()
-            except NotSent as error:
-                logger.warning("the broker cannot be reached: %s; trying again", error)
-                self._try_again_at = monotonic() + 0.5
-                return False
-        return True
-
-    def _begin_epoch(self) -> None:
-        first = not self.epoch
-        if not first:
-            logger.error(
-                "this node was silent for longer than its lease of %g s; others have its %d messages now",
-                self._options.lease_seconds, len(self.held),
-            )  # fmt: skip
-            self.held.clear()
-            self.ends.forget()
-        # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
-        self.epoch = uuid.uuid4().hex
-        self.heartbeat.begin(self.epoch)
-        types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
-        args = (
-            self._options.prefix,
-            self.clock.predicted_ms(),
-            self.epoch,
-            self._options.lease_ms,
-            self._role.about_as_json(),
-            *types,
-        )
-        epoch = self.epoch
-        self._send("open", args, lambda answer: self._opened(epoch, answer))
-        if first:
-            self.heartbeat.start()
-
-    def _opened(self, epoch: str, answer: Any) -> None:
-        if isinstance(answer, Exception):
-            logger.error("the broker refused a lease: %s", answer)
-            self.heartbeat.lost = self.heartbeat.lost or epoch == self.epoch
-            self._try_again_at = monotonic() + 0.5
-        else:
-            self.heartbeat.opened(epoch)
-
-    def _reconnect(self) -> None:
-        lost = [call for call in self.pipe.unanswered if call.name not in NEVER_AGAIN]
-        with self._keeping:
-            self._unsent = lost + self._unsent
-        for call in [call for call in self.pipe.unanswered if call.name == "claim"]:
-            call.on_answer(NotSent("the connection broke"))
-        self.pipe.unanswered.clear()
-        self.pipe.open()
-        if self.epoch:
-            self._recover(self.epoch, self._claims, b"0", set())
-
-    def _recover(self, epoch: str, claims: int, at: bytes, there: set[str]) -> None:
-        """Ask for the tags that the server holds for this node; they come in pages."""
-        args = (self._options.prefix, 0, epoch, claims, at)
-
-        def on_answer(answer: Any) -> None:
-            if isinstance(answer, Exception) or not answer[0]:
-                self._recovered(epoch, None)
-                return
-            there.update(tag.decode(errors="surrogateescape") for tag in answer[2:])
-            if answer[1] == b"0":
-                self._recovered(epoch, there)
-            else:
-                self._recover(epoch, claims, answer[1], there)
-
-        self.pipe.send("recover", args, on_answer)
-
-    def _after_loss(self) -> None:
-        for call in list(self.pipe.unanswered):
-            if call.name == "claim":
-                self.pipe.unanswered.remove(call)
-                call.on_answer(NotSent("the connection broke"))
-
-    def _recovered(self, epoch: str, there: set[str] | None) -> None:
-        with self._keeping:
-            calls, self._unsent = [call for call in self._unsent if call.name not in NEVER_AGAIN], []
-        if epoch != self.epoch:
-            return
-        if there is None:
-            # Whatever those calls were to change is with other nodes now.
-            self.heartbeat.lost = True
-            return
-        self.heartbeat.opened(self.epoch)
-        for call in calls:
-            # A call that was carried out before the connection broke finds nothing, and does nothing.
-            prefix, _, *rest = call.args
-            on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
-            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
-        mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
-        mentioned |= self.ends.tags()
-        # Claims whose answer was lost: nobody here knows these messages.
-        if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
-            logger.info("giving back %d messages whose claim was never answered", len(unknown))
-            self.give_back(sorted(unknown, key=_claimed_when))
-
-    def _send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
-        if not self.pipe.send(name, args, on_answer):
-            with self._keeping:
-                self._unsent.append(Call(name, args, on_answer))
-
-    def _ignore(self, answer: Any) -> None:
-        if isinstance(answer, Exception):
-            logger.error("the broker refused: %s", answer)
 
     # --- claiming -----------------------------------------------------------------------------
 
@@ -232,9 +82,10 @@ class Node:
                 if str(answer).startswith("LEASELOST"):
                     self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
                 else:
-                    logger.error("the broker refused a claim: %s", answer)
-                    self._try_again_at = monotonic() + 0.5
+                    self._trouble.begin("the broker refuses claims: %s", answer)
+                    self._wait()
             return None
+        self._trouble.end()
         now, wall, offset, next_due, passed_over, set_aside = answer[:6]
         corrected = self.clock.observe(Reading(now, wall, offset), sent_ms, steady_ms())
         if corrected is not None:
@@ -308,9 +159,6 @@ class Node:
         self.held.pop(tag, None)
         self.ends.insist("park", (tag, task), log_stale)
 
-    def _tell(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
-        self._send(name, (self._options.prefix, self.clock.predicted_ms(), self.epoch, *args), on_answer)
-
     def count(self, name: str) -> None:
         """Count what is not kept: ``expired``, ``revoked``."""
         self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
@@ -359,7 +207,10 @@ class Node:
             logger.warning("could not give messages back: %s; others take them when the lease ends", error)
         finally:
             link.close()
-            self.pipe.close()
+            if reads:
+                self.pipe.close()
+            else:
+                self.pipe.shut()
             self.epoch = ""
 
     def flush(self, deadline: float) -> None:
@@ -368,13 +219,3 @@ class Node:
         while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
             if select.select([self.pipe.socket], [], [], left)[0]:
                 self.read()
-
-
-def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return ``on_answer`` for a call that is repeated: what it finds gone may be its own doing."""
-    return lambda answer: on_answer(answer if isinstance(answer, Exception) else [[], *answer[1:]])
-
-
-def _claimed_when(tag: str) -> list[int]:
-    """Return the number of the claim and of the message in it."""
-    return [int(number) for number in tag.split(":", 1)[0].split(".")]

@@ -73,6 +73,8 @@ class Role:
     """Its slots, if they are of several kinds."""
     isolates: bool = True
     """Whether a task that kills its process kills nothing else (child processes)."""
+    is_in_task: Callable[[], bool] = field(default=always)
+    """Whether the loop that drives the node is in a task's code, so that it may stand still; called on any thread."""
     has_room: Callable[[], bool] = field(default=always)
     """Whether it may claim more: what has run and waits for its result to be stored is bounded."""
     about: Callable[[], Mapping[str, Any]] = field(default=no_types)

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.transport import redis
 from redis.exceptions import RedisError
 
 from taskapp.broker.consumer import Consumer
+from taskapp.broker.pipe import Pipe
+from taskapp.broker.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5
 PATIENCE_SECONDS = 1.0
 """How long a quiet loop may sleep: what broke meanwhile is mended then."""
 
 
+class _Watched(NamedTuple):
+    socket: Any
+    pipe: Pipe
+    read: Callable[[], None]
+
+
 class Poller(redis.MultiChannelPoller):
     """Drives consumers and nodes beside kombu's own connections, in Celery's loop or without one."""
+
+    _fd_to_chan: dict[int, tuple[Any, str]]  # kombu's: descriptor to channel and what it waits for
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +44,10 @@ class Poller(redis.MultiChannelPoller):
         self._timer: Any = None
         self._timer_at = float("inf")
         self._sockets: list[Any] = []
-        self._watched: dict[int, tuple[Any, Callable[[], None]]] = {}
+        self._watched: dict[int, _Watched] = {}
+        self._pid = os.getpid()
         self._kombu_again_at = 0.0
+        self._trouble = Trouble()
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Drive ``consumer`` from now on."""
@@ -51,9 +63,8 @@ class Poller(redis.MultiChannelPoller):
 
     def follow(self, loop: Any, transport: Any) -> None:
         """Let ``loop`` tell what is readable and when time has come."""
+        self._unwatch_all()
         self._loop, self._on_readable = loop, transport.on_readable
-        self._watched.clear()
-        self._sockets = []
         # A loop inside the loop: what is the engine's needs no turn of the outer one.
         self._inner = loop if hasattr(loop, "read_on_loop") else None
         if self._inner is not None:
@@ -73,8 +84,7 @@ class Poller(redis.MultiChannelPoller):
             if not self._consumers:
                 raise
             # Raised to Celery it would restart its whole consumer; commands can wait.
-            logger.warning("the connection for remote control is down: %s; trying again", error)
-            self._kombu_again_at = monotonic() + RETRY_SECONDS
+            self._connection_broke(error)
 
     def _set_timer(self) -> None:
         if self._loop is None or not self._consumers:
@@ -108,14 +118,14 @@ class Poller(redis.MultiChannelPoller):
         if sockets == self._sockets:
             return
         self._sockets = sockets
-        wanted: dict[int, tuple[Any, Callable[[], None]]] = {}
+        wanted: dict[int, _Watched] = {}
         for consumer in self._consumers:
             for pipe, read in ((consumer.node.pipe, consumer.node.read), (consumer.waiting, consumer.read_waiting)):
                 if (socket := pipe.socket) is not None:
-                    wanted[socket.fileno()] = socket, read
-        for fd, (socket, _) in list(self._watched.items()):
+                    wanted[socket.fileno()] = _Watched(socket, pipe, read)
+        for fd, watched in list(self._watched.items()):
             # The same number may by now be another connection.
-            if fd not in wanted or wanted[fd][0] is not socket:
+            if fd not in wanted or wanted[fd].socket is not watched.socket:
                 self._unwatch(fd)
                 del self._watched[fd]
         for fd in wanted.keys() - self._watched.keys():
@@ -125,7 +135,22 @@ class Poller(redis.MultiChannelPoller):
                 self._inner.read_on_loop(fd, partial(self.on_readable, fd))
             else:
                 self._loop.add_reader(fd, self._on_readable, fd)
+            wanted[fd].pipe.before_closing(self._let_go)
         self._watched = wanted
+
+    def _let_go(self, socket: Any) -> None:
+        """Watch ``socket`` no more: it is about to be closed."""
+        fd = socket.fileno()
+        if fd in self._watched and self._watched[fd].socket is socket:
+            self._unwatch(fd)
+            del self._watched[fd]
+        self._sockets = []
+
+    def _unwatch_all(self) -> None:
+        for fd in self._watched:
+            self._unwatch(fd)
+        self._watched.clear()
+        self._sockets = []
 
     def _unwatch(self, fd: int) -> None:
         if self._inner is not None:
@@ -138,13 +163,28 @@ class Poller(redis.MultiChannelPoller):
             except (KeyError, ValueError, OSError):
                 logger.debug("descriptor %d was closed before it was unregistered", fd)
 
+    def before_kombu_closes(self, socket: Any) -> None:
+        """Watch a socket of kombu's no more. kombu itself would do so when it is closed and its number is another's.
+
+        A forked child does nothing: it shares what the parent watches.
+        """
+        fd = socket.fileno()
+        if fd < 0 or os.getpid() != self._pid or fd in self._watched:
+            return
+        if self._loop is not None:
+            self._loop.remove(fd)
+        else:
+            with suppress(KeyError, ValueError, OSError):
+                self.poller.unregister(fd)
+        self._fd_to_chan.pop(fd, None)
+
     # --- what is readable -------------------------------------------------------------------------
 
     def on_readable(self, fileno: int) -> Any:
         """Let whoever owns ``fileno`` read."""
         watched = self._watched.get(fileno)
         if watched is not None:
-            watched[1]()
+            watched.read()
             # On the inner loop whoever frees a slot says so by itself.
             if self._inner is None or not all(consumer.is_quiet for consumer in self._consumers):
                 self._tick()
@@ -161,22 +201,29 @@ class Poller(redis.MultiChannelPoller):
     def _guarded(self, read: Callable[..., Any], *args: Any) -> Any:
         """Let kombu read; neither a broken connection nor what somebody publishes as a command ends a node."""
         try:
-            return read(*args)
+            answer = read(*args)
         except Empty:
             raise
         except (RedisError, OSError) as error:
-            self._connection_broke(error)
+            self._connection_broke(error, args[0])
         except Exception:
             if not self._consumers:
                 raise
             logger.exception("a message for remote control cannot be used; it is dropped")
+        else:
+            self._trouble.end()
+            return answer
         return None
 
-    def _connection_broke(self, error: Exception) -> None:
+    def _connection_broke(self, error: Exception, fileno: int = -1) -> None:
+        # kombu leaves a connection on which it failed to read as it is: readable, for ever.
+        channel, kind = self._fd_to_chan.get(fileno, (None, ""))
+        if channel is not None and (client := channel.client if kind == "BRPOP" else channel.subclient).connection:
+            client.connection.disconnect()
         if not self._consumers:
             raise error
-        logger.warning("the connection for remote control broke: %s; connecting again", error)
-        self._kombu_again_at = monotonic() + RETRY_SECONDS
+        self._trouble.begin("the connection for remote control is down: %s", error)
+        self._kombu_again_at = monotonic() + self._trouble.pause_seconds()
 
     # --- without a loop (gevent, plain consumers) ---------------------------------------------------
 

@@ -99,7 +99,7 @@ def watch_worker(sender: Any, **_: Any) -> None:
         if process.is_in_touch():
             status.broker_at = now
         # The loop's own thread runs the task: it need not turn.
-        status.in_task = type(sender.pool).__module__.endswith(".solo") and len(active_requests) > 0
+        status.in_task = _runs_tasks_on_loop(sender.pool) and len(active_requests) > 0
 
     def begin_to_drain() -> None:
         status.ends_at, status.phase = drain.ends_at, "draining"
@@ -118,6 +118,7 @@ def describe_worker(sender: Any, **_: Any) -> None:
     process.role.types = lambda: {name: slots.kind(name) if (slots := process.role.slots) else "" for name in app.tasks}
     choose_pool(sender)
     process.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
+    process.role.is_in_task = partial(_is_in_task, sender)
     process.role.has_room = partial(_has_room, sender)
     sender.teller = Teller(app)
     process.role.on_buried = sender.teller.tell
@@ -149,6 +150,17 @@ def freeze_what_stays(**_: Any) -> None:
     # And a node with 100,000 tasks in flight has millions of objects, which all wait while the last generation is seen
     # through.
     gc.set_threshold(10_000, 10, 100)
+
+
+def _is_in_task(worker: Any) -> bool:
+    """Return whether the loop's thread runs a task: its lease is renewed then, though the loop stands still."""
+    if isinstance(worker.pool, TaskPool):
+        return worker.pool.is_in_task()
+    return _runs_tasks_on_loop(worker.pool) and len(active_requests) > 0
+
+
+def _runs_tasks_on_loop(pool: Any) -> bool:
+    return type(pool).__module__.rpartition(".")[2] in ("solo", "gevent", "eventlet")
 
 
 def _has_room(worker: Any) -> bool:

@@ -13,6 +13,7 @@ own       what their own ``Strategy`` says       TASKAPP_ASYNC_SLOTS      nothin
 from __future__ import annotations
 
 import os
+from asyncio import current_task
 from collections import deque
 from contextvars import copy_context
 from inspect import iscoroutinefunction
@@ -158,6 +159,11 @@ class TaskPool(_BasePool):
     def problem(self) -> str:
         """Return what is wrong with the pool, or the empty string; threads are started when they are needed."""
         return self.children.problem() if self.children is not None else ""
+
+    def is_in_task(self) -> bool:
+        """Return whether the loop is in a task's code at this moment. Any thread may call it."""
+        loop = getattr(self, "loop", None)
+        return loop is not None and current_task(loop) is not None
 
     def kill_children(self) -> None:
         """Kill every child process and return when none runs. Any thread may call it."""

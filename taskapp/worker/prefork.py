@@ -10,18 +10,31 @@ from typing import Any
 
 from celery.concurrency import asynpool, prefork
 
+from taskapp.worker.inherited import let_go_of_sockets
+
 # The stubs know neither.
 _AsynPool: Any = asynpool.AsynPool
 _TaskPool: Any = prefork.TaskPool
-
+_Worker: Any = asynpool.Worker
 
 LOOK_AFTER_CHILDREN_SECONDS = 0.5
 KILLING_SECONDS = 1.0
 KILLING_LOOK_SECONDS = 0.005
 
 
+class Worker(_Worker):
+    """One child process, which begins without the sockets of its parent."""
+
+    def after_fork(self) -> None:
+        """Let go of the parent's sockets, before anything of the user's runs here."""
+        let_go_of_sockets()
+        super().after_fork()
+
+
 class Pool(_AsynPool):
     """Celery's pool of child processes."""
+
+    Worker = Worker
 
     @property
     def timers(self) -> dict[Any, float]:

@@ -99,6 +99,7 @@ class DrivenNode:
         """Wait until the server has carried out what was sent, then break the connection."""
         connection, reader, got = self.node.pipe.socket, hiredis.Reader(), 0
         while got < len(self.node.pipe.unanswered):
+            select.select([connection], [], [], 10)
             reader.feed(connection.recv(1 << 16))
             while reader.gets() is not False:
                 got += 1

@@ -30,6 +30,14 @@ def hold(self: Any, seconds: float) -> float:
         return seconds
 
 
+@shared_task(name="faults.compute", bind=True, cpu_bound=True)
+def compute(self: Any, seconds: float) -> float:
+    """Take ``seconds`` in a child process. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return seconds
+
+
 @shared_task(name="faults.where", bind=True)
 def where(self: Any, seconds: float) -> str:
     """Take ``seconds`` and return the life of the worker it ran on. A second run logs a second time."""
