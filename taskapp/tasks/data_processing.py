@@ -20,6 +20,11 @@ Column = Annotated[str, Field(min_length=1, max_length=256)]
 Scalar = str | int | float | bool | None
 
 MAX_ROWS = 100_000
+MAX_FILTERS = 100
+MAX_FILTER_VALUES = 100_000
+MAX_GROUP_COLUMNS = 100
+MAX_MEASURES = 200
+MAX_NULL_VALUES = 100
 
 
 class Filter(BaseModel):
@@ -87,20 +92,26 @@ class Aggregation(BaseModel):
     """By default what the file's name says."""
     delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n\x1f]$")] | None = None
     """Between the values of a CSV row; by default a tab in ``.tsv`` and a comma elsewhere."""
-    null_values: Annotated[list[str], Field(min_length=1)] = [""]
+    null_values: Annotated[list[str], Field(min_length=1, max_length=MAX_NULL_VALUES)] = [""]
     """Texts that mean a missing value, in CSV."""
-    filters: list[Filter] = []
-    """All must hold."""
-    group_by: list[Column] = []
+    filters: Annotated[list[Filter], Field(max_length=MAX_FILTERS)] = []
+    """All must hold. They may name ``MAX_FILTER_VALUES`` values in all."""
+    group_by: Annotated[list[Column], Field(max_length=MAX_GROUP_COLUMNS)] = []
     """Without any, one row for the whole file."""
-    measures: Annotated[list[Measure], Field(min_length=1)]
-    order_by: list[Order] = []
+    measures: Annotated[list[Measure], Field(min_length=1, max_length=MAX_MEASURES)]
+    order_by: Annotated[list[Order], Field(max_length=MAX_GROUP_COLUMNS + MAX_MEASURES)] = []
     """By default the order of the groups."""
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 10_000
     """The most groups there may be; more is an error, not a part of the answer."""
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Aggregation:
+        values = sum(len(each.value) for each in self.filters if isinstance(each.value, list))
+        if values > MAX_FILTER_VALUES:
+            raise ValueError(
+                f"the filters name {values:,} values, at most {MAX_FILTER_VALUES:,} are possible; "
+                "use ranges (ge and lt), or several tasks"
+            )
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("two columns of the result have the same name")
         for order in self.order_by:
@@ -135,7 +146,8 @@ def data_processing(aggregation: Aggregation) -> Aggregated:
     if not. Dates in CSV and JSON Lines are text; written the ISO way they compare and sort rightly.
 
     Running it again reads the file again and writes nothing. The process stays below 256 MB for
-    any size of file (``benchmarks/data_processing_memory.py``); groups that do not fit are an error.
+    any size of file (``benchmarks/data_processing_memory.py``); groups that do not fit, and files of more than 10,000
+    columns, are an error.
     A soft time limit ends the query at once.
 
     Raises:

@@ -21,6 +21,9 @@ THREADS = 1
 """Each thread has buffers and groups of its own; a node runs several tasks anyway. With one, the same
 file gives the same sums to the last digit."""
 
+MAX_OTHER_VALUES = 1_000
+"""Of one filter, where each is a parameter of its own."""
+
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ARITHMETIC = {"sum": "sum({})", "mean": "avg({})", "stddev": "stddev_samp({})", "median": "approx_quantile({}, 0.5)"}
 """These need numbers. Quantiles are the approximate ones: exact ones hold every value in memory."""
@@ -82,13 +85,19 @@ def _query(
         query, values = build_query(aggregation, _source(database, aggregation, path, kind))
         rows: list[tuple[Any, ...]] = database.execute(query, values).fetchall()
     except duckdb.OutOfMemoryException as error:
-        raise PermanentError(
-            f"{str(path)!r} has too many groups of {aggregation.group_by} for {MEMORY_LIMIT} of memory; "
-            "group by fewer columns, filter, or leave out quantiles and distinct"
-        ) from error
+        raise PermanentError(_too_large(aggregation, path)) from error
     except duckdb.Error as error:
         raise PermanentError(f"cannot read {str(path)!r}: {_reason(error)}") from error
     return rows
+
+
+def _too_large(aggregation: Aggregation, path: Path) -> str:
+    if aggregation.group_by:
+        return (
+            f"{str(path)!r} has too many groups of {aggregation.group_by} for {MEMORY_LIMIT} of memory; "
+            "group by fewer columns, filter, or leave out quantiles and distinct"
+        )
+    return f"a row of {str(path)!r} is too long for {MEMORY_LIMIT} of memory; write a file of the columns you need"
 
 
 def _source(database: duckdb.DuckDBPyConnection, aggregation: Aggregation, path: Path, kind: str) -> Source:
@@ -138,7 +147,17 @@ def _condition(condition: Filter, source: Source) -> tuple[str, list[Any]]:
         return f"{column} {COMPARISONS[condition.op]} ?", values
     if not values:
         return ("false" if condition.op == "in" else "true"), []
-    return f"{column} {'IN' if condition.op == 'in' else 'NOT IN'} ({', '.join('?' * len(values))})", values
+    operator = "IN" if condition.op == "in" else "NOT IN"
+    if source.kinds[condition.column] == "other":
+        # What such a value becomes, a date for example, is known to a comparison, not to a list.
+        if len(values) > MAX_OTHER_VALUES:
+            raise PermanentError(
+                f"a filter compares column {condition.column!r}, which holds neither text, numbers nor booleans, with "
+                f"{len(values):,} values; at most {MAX_OTHER_VALUES:,} are possible: use a range (ge and lt)"
+            )
+        return f"{column} {operator} ({', '.join('?' * len(values))})", values
+    # Bound as one value: each parameter is an expression of its own, 7 KB of memory that no limit counts.
+    return f"{column} {operator} (SELECT unnest(?))", [values]
 
 
 def _comparable(value: Any, column: str, kind: Kind) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ Kind = Literal["empty", "boolean", "integer", "number", "text", "other"]
 """``empty`` has no value at all; ``other`` are Parquet's dates, lists and their kin."""
 
 SAMPLE_ROWS = 20_000
+MAX_COLUMNS = 10_000
+MAX_FOOTER_BYTES = 8 * 1024 * 1024
+"""Of a Parquet file; read, it takes some ten times that."""
 BUFFER_BYTES = 4 * 1024 * 1024
 """Of a CSV reader, of which DuckDB makes several; its own default alone would take 256 MB."""
 
@@ -69,6 +73,7 @@ def csv_source(
     header = _csv_header(database, path, delimiter)
     if header is None:
         return _nothing(used)
+    _check_width(len(header), path)
     _check_known(used, header, path)
     for name in used:
         if header.count(name) > 1:
@@ -83,14 +88,14 @@ def jsonl_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) 
     """Read one JSON object a line; a key some lines lack is missing there."""
     if not database.execute(f"SELECT 1 FROM {_JSONL} LIMIT 1", [str(path)]).fetchall():  # noqa: S608 - a constant
         return _nothing(used)
-    for scope in (f"LIMIT {SAMPLE_ROWS}", ""):
-        keys = database.execute(
-            f"SELECT DISTINCT unnest(json_keys(json)) FROM (SELECT json FROM {_JSONL} {scope})",  # noqa: S608 - ours
-            [str(path)],
-        )
-        known = [row[0] for row in keys.fetchall()]
-        if set(used) <= set(known):
-            break
+    # Keys may be millions where they are data; so few are listed, and those in use are looked for by name.
+    sample = f"(SELECT json FROM {_JSONL} LIMIT {SAMPLE_ROWS})"  # noqa: S608 - a constant
+    keys = "SELECT DISTINCT key FROM (SELECT unnest(json_keys(json)) AS key FROM {rows})"
+    listed = database.execute(f"{keys.format(rows=sample)} LIMIT {MAX_COLUMNS}", [str(path)]).fetchall()
+    known = [row[0] for row in listed]
+    if not set(used) <= set(known):
+        named = f"{keys.format(rows=_JSONL)} WHERE key IN (SELECT unnest(?))"
+        known += [row[0] for row in database.execute(named, [str(path), list(used)]).fetchall()]
     _check_known(used, known, path)
     if not used:
         return Source(f"SELECT 1 FROM {_JSONL}", [str(path)], {})  # noqa: S608 - a constant
@@ -102,7 +107,9 @@ def jsonl_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) 
 
 def parquet_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) -> Source:
     """Read Parquet, with the types it declares."""
+    _check_footer(path)
     described = database.execute(f"DESCRIBE SELECT * FROM {_PARQUET}", [str(path)]).fetchall()  # noqa: S608 - a constant
+    _check_width(len(described), path)
     types = {row[0]: row[1] for row in described}
     _check_known(used, list(types), path)
     selected = [f"{quoted(name)} AS c{index}" for index, name in enumerate(used)]
@@ -137,6 +144,27 @@ def _csv_header(database: DuckDBPyConnection, path: Path, delimiter: str) -> lis
         return next(csv.reader([lines[0][0] or ""], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
         raise PermanentError(f"cannot read {str(path)!r}: line 1, the header: {error}") from error
+
+
+def _check_width(columns: int, path: Path) -> None:
+    if columns > MAX_COLUMNS:
+        raise PermanentError(
+            f"{str(path)!r} has {columns:,} columns, at most {MAX_COLUMNS:,} are possible; "
+            "write those you need to a file of their own"
+        )
+
+
+def _check_footer(path: Path) -> None:
+    """Refuse Parquet whose description of its columns alone would take too much memory."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(length - 8, 0))
+        size = int.from_bytes(file.read(4), "little")
+    if length > size > MAX_FOOTER_BYTES:
+        raise PermanentError(
+            f"{str(path)!r} has a footer of {size:,} bytes, at most {MAX_FOOTER_BYTES:,} are possible; "
+            "write it with fewer columns, or with larger row groups"
+        )
 
 
 def _check_known(used: Sequence[str], known: Sequence[str], path: Path) -> None:

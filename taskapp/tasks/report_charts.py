@@ -27,6 +27,10 @@ SERIES = (ACCENT, "#e08a1e", "#2a9d73", "#c94f7c", "#7b61d1", "#4aa3c7", "#a8862
 WIDTH_INCHES = 8.6
 FEWEST_BARS = 6
 MOST_MARKERS = 40
+MOST_VALUES = {"line": 100_000, "bar": 2_000, "stacked_bar": 2_000, "horizontal_bar": 1_000, "heatmap": 100_000}
+"""Names times series, by kind of chart. A bar is an element of its own, 10 KB in memory."""
+MOST_NAMES_DOWN = 60
+"""Names that have room beside a heatmap."""
 LINE_CHARACTERS = 92
 """How many characters fit under a chart."""
 _STYLE_LOCK = threading.Lock()
@@ -80,12 +84,26 @@ class _Grid:
         self.series = _in_order(row[1] for row in table.rows) if by_series else [table.columns[1]]
         if kind != "heatmap" and len(self.series) > len(SERIES):
             raise PermanentError(f"a {kind} chart shows at most {len(SERIES)} series, not {len(self.series)}")
+        _check_size(kind, len(self.names), len(self.series))
         self.values = [[math.nan] * len(self.names) for _ in self.series]
         columns = {name: index for index, name in enumerate(self.names)}
         lines = {name: index for index, name in enumerate(self.series)}
         for row in table.rows:
             line = lines[name_of(row[1])] if by_series else 0
             self.values[line][columns[name_of(row[0])]] = _number(row[table.names])
+
+
+def _check_size(kind: str, names: int, series: int) -> None:
+    """Refuse what takes a page more than it shows: of two columns of names, each pair is a value.
+
+    Raises:
+        PermanentError: There are more values than ``MOST_VALUES`` of this kind.
+    """
+    if names * series > MOST_VALUES[kind]:
+        raise PermanentError(
+            f"a {kind} chart shows at most {MOST_VALUES[kind]:,} values, not {names:,} x {series:,}; "
+            "group more coarsely, filter, or give a limit"
+        )
 
 
 def _line(axes: Axes, grid: _Grid, unit: str) -> None:
@@ -130,7 +148,8 @@ def _heatmap(axes: Axes, grid: _Grid, unit: str) -> None:
     cells = [[grid.values[x][y] for x in range(len(across))] for y in range(len(down))]
     image = axes.imshow(cells, aspect="auto", cmap="YlGnBu")
     _name_across(axes, across)
-    axes.set_yticks(range(len(down)), [_short(name, 24) for name in down])
+    step = math.ceil(len(down) / MOST_NAMES_DOWN)
+    axes.set_yticks(range(0, len(down), step), [_short(name, 24) for name in down[::step]])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02)

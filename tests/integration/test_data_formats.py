@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskapp.errors import PermanentError
-from taskapp.tasks import data_query
+from taskapp.tasks import data_query, data_source
 from taskapp.tasks.data_processing import Aggregation, aggregated
 
 COUNT = {"name": "n", "function": "count"}
@@ -40,6 +42,103 @@ def file_of(folder: Path, content: str | bytes, name: str = "some.csv") -> Path:
 
 def measure(function: str, column: str = "v", **fields: Any) -> dict[str, Any]:
     return {"name": f"{function} {column}", "function": function, "column": column, **fields}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("column", "wanted"),
+    [
+        ("whole", [1, 3]), ("whole", [1.0, 2.5]), ("whole", [2.5, -9]), ("part", [1, 2.5]), ("part", [2.5, 10**30]),
+        ("text", ["a", "ä'", ""]), ("text", ["zz"]), ("yes", [True]), ("yes", [True, False]),
+    ],
+)  # fmt: skip
+def test_lists_keep_what_plain_python_keeps(tmp_path: Path, suffix: str, column: str, wanted: list[Any]) -> None:
+    records = [
+        {"whole": 1, "part": 1.0, "text": "a", "yes": True}, {"whole": 2, "part": 2.5, "text": "ä'", "yes": False},
+        {"whole": 3, "part": -1.5, "text": "b", "yes": True}, {"whole": None, "part": None, "text": None, "yes": None},
+    ]  # fmt: skip
+    lines = file_of(tmp_path, "".join(json.dumps(record) + "\n" for record in records), "some.jsonl")
+    path = tmp_path / f"some.{suffix}"
+    if suffix != "jsonl":
+        duckdb.connect().execute(f"COPY (FROM read_json('{lines}')) TO '{path}' (FORMAT {suffix})")
+    held = [record[column] for record in records if record[column] is not None]
+
+    for op, expected in (("in", sum(v in wanted for v in held)), ("not_in", sum(v not in wanted for v in held))):
+        assert rows_of(path, filters=[{"column": column, "op": op, "value": wanted}]) == [[expected]]
+
+
+def peak_mib(path: Path, fields: dict[str, Any]) -> tuple[int, str]:
+    """Return the most memory that a process takes which runs this alone, and what is wrong with it, if so."""
+    code = (
+        "import json, re, sys; from pathlib import Path; from taskapp.tasks import data_query\n"
+        "from taskapp.tasks.data_processing import Aggregation\n"
+        "aggregation = Aggregation.model_validate_json(sys.stdin.read())\n"
+        "try: data_query.run(aggregation, Path(aggregation.path)); problem = ''\n"
+        "except Exception as error: problem = str(error)\n"
+        # Not getrusage: what it tells begins with the peak of the process that forked this one.
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+        "print(json.dumps([int(peak) >> 10, problem]))"
+    )
+    asked = json.dumps({"path": str(path), "measures": [COUNT], **fields})
+    environment = {**os.environ, "TASKAPP_ENV_FILE": "", "TASKAPP_DATA_DIR": str(path.parent)}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, input=asked, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    peak, problem = json.loads(done.stdout)
+    return peak, problem
+
+
+def test_a_hundred_thousand_values_stay_within_the_promised_memory(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "a\n1\n")
+
+    peak, problem = peak_mib(path, {"filters": [{"column": "a", "op": "in", "value": list(range(100_000))}]})
+
+    assert problem == ""
+    assert peak < 256
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_too_many_columns_are_refused_within_the_promised_memory(tmp_path: Path, suffix: str) -> None:
+    number = 11_000 if suffix == "parquet" else 200_000
+    path = tmp_path / f"wide.{suffix}"
+    names = [f"c{n}" for n in range(number)]
+    if suffix == "csv":
+        path.write_text(f"{','.join(names)}\n{','.join('1' * number)}\n")
+    elif suffix == "jsonl":
+        path.write_text(json.dumps(dict.fromkeys(names, 1)) + "\n")
+    else:
+        columns = ", ".join(f"1 AS {name}" for name in names)
+        duckdb.connect().execute(f"COPY (SELECT {columns}) TO '{path}' (FORMAT parquet)")
+
+    peak, problem = peak_mib(path, {"measures": [measure("count", "c1")]})
+
+    assert peak < 256
+    assert problem in (
+        f"{str(path)!r} has {number:,} columns, at most 10,000 are possible; "
+        "write those you need to a file of their own",
+        f"a row of {str(path)!r} is too long for 120MB of memory; write a file of the columns you need",
+    )
+
+
+def test_a_parquet_file_whose_description_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.parquet"
+    duckdb.connect().execute(f"COPY (SELECT 1 AS a) TO '{path}' (FORMAT parquet)")
+    monkeypatch.setattr(data_source, "MAX_FOOTER_BYTES", 10)
+
+    with pytest.raises(
+        PermanentError, match=r"has a footer of \d+ bytes, at most 10 are possible; write it with fewer"
+    ):
+        rows_of(path)
+
+
+def test_keys_that_are_data_hide_no_column(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({f"k{n}": 1}) + "\n" for n in range(30_000))
+    path = file_of(tmp_path, f'{lines}{{"late": 7}}\n', "some.jsonl")
+
+    assert rows_of(path, measure("sum", "late")) == [[7]]
+    with pytest.raises(PermanentError, match="has no column 'k30001'"):
+        rows_of(path, measure("sum", "k30001"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
-from taskapp.tasks.data_processing import Aggregation
+from taskapp.tasks.data_processing import MAX_FILTER_VALUES, Aggregation
 from taskapp.tasks.data_query import build_query
 from taskapp.tasks.data_source import Kind, Source
 
@@ -33,9 +33,9 @@ def test_neither_names_nor_values_become_sql() -> None:
     query, values = build_query(aggregation, Source("SELECT 1 FROM f(?)", ["the path"], {HOSTILE: "text"}))
 
     assert "DROP" not in query
-    assert values == ["the path", HOSTILE, "b"]
+    assert values == ["the path", [HOSTILE, "b"]]
     assert query == (
-        "SELECT c0, max(c0), count(*) FROM (SELECT 1 FROM f(?)) WHERE c0 IN (?, ?) "
+        "SELECT c0, max(c0), count(*) FROM (SELECT 1 FROM f(?)) WHERE c0 IN (SELECT unnest(?)) "
         "GROUP BY 1 ORDER BY 2 DESC NULLS LAST, 1 NULLS LAST LIMIT 10001"
     )
 
@@ -51,6 +51,27 @@ def test_a_filter_converts_nothing_silently(kind: Kind, value: object) -> None:
         build_query(aggregation, table(a=kind))
 
     assert str(refusal.value) == f"column 'a' holds {kind} values; a filter cannot compare them with {value!r}"
+
+
+@pytest.mark.parametrize("kind", ["text", "integer", "number", "empty"])
+def test_a_list_of_values_is_one_value_however_long(kind: Kind) -> None:
+    wanted: list[Any] = [str(n) if kind == "text" else n for n in range(MAX_FILTER_VALUES)]
+
+    query, values = build_query(asked(filters=[{"column": "a", "op": "in", "value": wanted}]), table(a=kind))
+
+    assert query.count("?") == len(values) == 2
+
+
+def test_a_list_of_dates_is_bounded() -> None:
+    filters = [{"column": "a", "op": "in", "value": ["2026-01-01"] * 1_001}]
+
+    with pytest.raises(PermanentError) as refusal:
+        build_query(asked(filters=filters), table(a="other"))
+
+    assert str(refusal.value) == (
+        "a filter compares column 'a', which holds neither text, numbers nor booleans, with 1,001 values; "
+        "at most 1,000 are possible: use a range (ge and lt)"
+    )
 
 
 def test_there_is_no_mean_of_text() -> None:
@@ -73,6 +94,14 @@ def test_there_is_no_mean_of_text() -> None:
         ({"filters": [{"column": "a", "op": "is_null", "value": 1}]}, "takes no value"),
         ({"filters": [{"column": "a", "op": "in", "value": "x"}]}, "needs a list"),
         ({"delimiter": '"'}, "delimiter"),
+        (
+            {"filters": [{"column": "a", "op": "in", "value": list(range(50_001))}] * 2},
+            "the filters name 100,002 values, at most 100,000 are possible; use ranges",
+        ),
+        ({"filters": [{"column": "a", "op": "eq", "value": 1}] * 101}, "at most 100 items"),
+        ({"group_by": [f"c{n}" for n in range(101)]}, "at most 100 items"),
+        ({"measures": [{"name": f"n{n}", "function": "count"} for n in range(201)]}, "at most 200 items"),
+        ({"null_values": ["x"] * 101}, "at most 100 items"),
         ({"null_values": []}, "null_values"),
         ({"limit": 100_001}, "limit"),
         ({"measures": []}, "measures"),

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
+from taskapp.tasks import report_charts
 from taskapp.tasks.report_generation import Leader, Report, Total
 from taskapp.tasks.report_page import page
 from taskapp.tasks.report_totals import tile_of, total_of
@@ -84,6 +85,35 @@ def test_many_names_are_thinned_so_that_they_can_be_read() -> None:
     (chart,) = charts(page(report(literal(rows, kind="line")), []))
 
     assert len([text for text in texts(chart) if text.startswith("a rather")]) <= 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "series", "most"),
+    [
+        ("heatmap", 400, 400, "100,000 values, not 400 x 400"),
+        ("heatmap", 20_000, 20_000, "100,000 values, not 20,000 x 20,000"),
+        ("line", 100_001, 1, "100,000 values, not 100,001 x 1"),
+        ("bar", 2_001, 1, "2,000 values, not 2,001 x 1"),
+        ("stacked_bar", 300, 7, "2,000 values, not 300 x 7"),
+        ("horizontal_bar", 1_001, 1, "1,000 values, not 1,001 x 1"),
+    ],
+)
+def test_a_chart_of_too_many_values_is_refused_before_it_is_made(
+    kind: str, names: int, series: int, most: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_charts, "Figure", None)
+    rows: list[list[Any]] = [[n, n % series, 1] if series > 1 else [n, 1] for n in range(names)]
+
+    with pytest.raises(PermanentError) as refusal:
+        page(report(literal(rows, names=2 if series > 1 else 1, kind=kind)), [])
+
+    assert str(refusal.value) == (f"a {kind} chart shows at most {most}; group more coarsely, filter, or give a limit")
+
+
+def test_many_names_beside_a_heatmap_are_thinned() -> None:
+    [chart] = charts(page(report(literal([[n, 0, n] for n in range(1_000)], names=2, kind="heatmap")), []))
+
+    assert len(texts(chart)) < 80
 
 
 def test_hostile_text_stays_text_everywhere() -> None:
