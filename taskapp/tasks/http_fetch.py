@@ -22,8 +22,10 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from taskapp.errors import PermanentError, TransientError
+from taskapp.tasks.http_gzip import Gunzip
 from taskapp.tasks.http_hosts import DEFAULT_PORTS, AllowedHost, canonical_host
 from taskapp.tasks.http_request import HttpRequest, HttpResponse
+from taskapp.tasks.http_target import target_of, with_params
 
 MAX_REDIRECTS = 5
 MAX_RETRY_AFTER_SECONDS = 3_600.0
@@ -83,7 +85,9 @@ async def _follow(
     async with httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=timeout_seconds) as client:
         for _ in range(MAX_REDIRECTS + 1):
             check_allowed(hop.url, allowed)
-            async with client.stream(hop.method, hop.url, headers=hop.headers, content=hop.content) as response:
+            async with client.stream(
+                hop.method, hop.url, headers=hop.headers, content=hop.content, extensions={"target": hop.target}
+            ) as response:
                 location = response.headers.get("location")
                 is_redirect = response.status_code in REDIRECT_STATUSES and location is not None
                 if request.expects(response.status_code) or not is_redirect:
@@ -136,6 +140,9 @@ class Hop:
 
     method: str
     url: httpx.URL
+    """Says who is asked."""
+    target: bytes
+    """What for: path and query as they were given."""
     headers: httpx.Headers
     content: bytes | None
 
@@ -153,10 +160,11 @@ class Hop:
         headers.update(request.headers)
         headers["Accept-Encoding"] = "gzip"
         try:
-            url = httpx.URL(request.url).copy_merge_params(request.params)
+            url = httpx.URL(request.url)
+            target = with_params(target_of(request.url, url), httpx.QueryParams(request.params))
         except (httpx.InvalidURL, UnicodeError) as error:
             raise PermanentError(f"{request.url!r} and its parameters make no URL: {error}") from error
-        return cls(request.method, url, headers, content)
+        return cls(request.method, url, target, headers, content)
 
     def redirected(self, status: int, location: str) -> Hop:
         """Return the request that follows a redirect, as browsers and RFC 9110 section 15.4 do it.
@@ -174,7 +182,7 @@ class Hop:
         becomes_get = self.method != "HEAD" and (status == 303 or (status in (301, 302) and self.method == "POST"))
         if becomes_get:
             hop = replace(hop._with_headers(set(hop.headers) - HEADERS_OF_A_BODY), method="GET", content=None)
-        return replace(hop, url=url)
+        return replace(hop, url=url, target=target_of(location, url, self.target))
 
     def _with_headers(self, names: Set[str]) -> Hop:
         return replace(self, headers=httpx.Headers([item for item in self.headers.items() if item[0] in names]))
@@ -204,7 +212,8 @@ async def _answer(response: httpx.Response, request: HttpRequest) -> HttpRespons
         raise PermanentError(f"{_shown(response)} answered more than {limit_bytes} bytes; raise max_response_bytes")
     text, json_body = _decoded(response, content)
     headers = {name: response.headers[name] for name in RESULT_HEADERS if name in response.headers}
-    url = str(response.url)
+    target = response.request.extensions["target"].decode("ascii")
+    url = f"{response.url.scheme}://{response.url.netloc.decode('ascii')}{target}"
     return HttpResponse(status=response.status_code, url=url, headers=headers, text=text, json_body=json_body)
 
 
@@ -214,15 +223,19 @@ async def _read(response: httpx.Response, limit_bytes: int) -> tuple[bytes, bool
     if encoding not in ("", "identity", "gzip"):
         raise PermanentError(f"{_shown(response)} answered in the encoding {encoding!r}; only gzip was offered")
     # Unpacked here, with a bound: httpx would unpack a bomb before anyone could measure it.
-    gunzip = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+    unpacked = Gunzip() if encoding == "gzip" else None
     content = bytearray()
     try:
         async for chunk in response.aiter_raw():
-            content += gunzip.decompress(chunk, limit_bytes + 1 - len(content)) if gunzip else chunk
+            content += unpacked.read(chunk, limit_bytes + 1 - len(content)) if unpacked else chunk
             if len(content) > limit_bytes:
                 return bytes(content[:limit_bytes]), False
+            if unpacked and unpacked.is_over:
+                break
     except zlib.error as error:
         raise PermanentError(f"{_shown(response)} answered in broken gzip: {error}") from error
+    if unpacked and unpacked.is_within_a_member:
+        raise TransientError(f"{_shown(response)} ended within its gzip")
     return bytes(content), True
 
 

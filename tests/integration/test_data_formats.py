@@ -112,7 +112,9 @@ def test_too_many_columns_are_refused_within_the_promised_memory(tmp_path: Path,
     peak, problem = peak_mib(path, {"measures": [measure("count", "c1")]})
 
     assert peak < 256
+    # A line of JSON that fits is read for the keys that are asked for alone.
     assert problem in (
+        "" if suffix == "jsonl" else None,
         f"{str(path)!r} has {number:,} columns, at most 10,000 are possible; "
         "write those you need to a file of their own",
         f"a row of {str(path)!r} is too long for 120MB of memory; write a file of the columns you need",

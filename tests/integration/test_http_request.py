@@ -187,6 +187,28 @@ def test_an_empty_answer_and_one_to_head_are_answers(web: WebServer) -> None:
 # --- refused, and later ----------------------------------------------------------------------
 
 
+def test_a_signed_url_goes_out_byte_for_byte_also_through_a_redirect(web: WebServer) -> None:
+    query = "?X-Sig=a%2Fb~c%20d+e&e=*!()',;:@&k&=v"
+    there = web.tell("/a%2Fb/%7Ec/../d", 200, b"ok")
+    web.tell("/first/../first", 307, Location=f"{there}{query}")
+
+    answer = call(f"{web.url}/first/../first{query}")
+
+    assert [request.path for request in web.requests] == [f"/first/../first{query}", f"/a%2Fb/%7Ec/../d{query}"]
+    assert (answer.text, answer.url) == ("ok", f"{there}{query}")
+
+
+def test_an_answer_that_goes_on_behind_its_gzip_is_taken_at_once(web: WebServer) -> None:
+    content = gzip.compress(b"hi") + gzip.compress(b" you") + b"x" * 5_000_000
+
+    assert call(web.tell("/", 200, content, Content_Encoding="gzip"), max_response_bytes=1_000).text == "hi you"
+
+
+def test_an_answer_that_ends_within_its_gzip_is_asked_for_again(web: WebServer) -> None:
+    with pytest.raises(TransientError, match="ended within its gzip"):
+        call(web.tell("/", 200, gzip.compress(b"hi" * 99)[:-4], Content_Encoding="gzip"))
+
+
 def test_a_refusal_fails_for_good_with_status_and_body_and_without_the_query(web: WebServer) -> None:
     url = web.tell("/orders", 404, b"no such order " + b"x" * 5_000_000)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 
 from taskapp.errors import InvalidSetting, PermanentError
 from taskapp.tasks.http_fetch import MAX_RETRY_AFTER_SECONDS, Hop, check_allowed, retry_after_seconds
+from taskapp.tasks.http_gzip import Gunzip
 from taskapp.tasks.http_hosts import AllowedHost, canonical_host
 from taskapp.tasks.http_request import HttpRequest, idempotency_key
+from taskapp.tasks.http_target import target_of
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 ALLOWED = [
@@ -212,7 +215,7 @@ def first_hop(**fields: object) -> Hop:
 
 
 def test_parameters_are_added_to_the_query_of_the_url() -> None:
-    assert str(first_hop(params={"y": [2, "ü&"]}).url) == "https://api.example.com/a?x=1&y=2&y=%C3%BC%26"
+    assert first_hop(params={"y": [2, "ü&"]}).target == b"/a?x=1&y=2&y=%C3%BC%26"
 
 
 def test_bodies_are_sent_with_their_type_unless_the_caller_set_one() -> None:
@@ -301,3 +304,83 @@ def test_no_retry_after_makes_a_task_wait_for_ever_or_fail(value: str) -> None:
     seconds = retry_after_seconds(value, NOW)
 
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+# --- targets: byte for byte ---------------------------------------------------------------------------
+
+SIGNED = "/a%2Fb/%7Ec/../d//e;v=1?X-Sig=a%2Fb~c%20d+e&e=*!()',;:@$&&k&=v&[1]={2}|^\\\"%zz%ff?/"
+
+
+@pytest.mark.parametrize(
+    ("rest", "target"),
+    [
+        (SIGNED, SIGNED), ("", "/"), ("?a=b", "/?a=b"), ("?", "/?"), ("/a?", "/a?"), ("/a?b#c?d", "/a?b"),
+        ("/ä?ö=ü", "/%C3%A4?%C3%B6=%C3%BC"), ("/../..", "/../.."),
+    ],
+)  # fmt: skip
+def test_the_target_is_that_of_the_url_byte_for_byte(rest: str, target: str) -> None:
+    hop = first_hop(url=f"https://API.example.com{rest}")
+
+    assert hop.target == target.encode()
+    assert hop.url.host == "api.example.com"
+
+
+@pytest.mark.parametrize(
+    ("rest", "target"), [("/a", "/a?y=2"), ("/a?x=~%7E", "/a?x=~%7E&y=2"), ("/a?", "/a?y=2"), ("/a?x&", "/a?x&y=2")]
+)
+def test_parameters_leave_the_query_that_is_there_as_it_is(rest: str, target: str) -> None:
+    assert first_hop(url=f"https://api.example.com{rest}", params={"y": 2}).target == target.encode()
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (f"https://other.example{SIGNED}", SIGNED), (f"//other.example{SIGNED}", SIGNED), (SIGNED, SIGNED),
+        ("?sig=%7e~*", "/deep//%7ea?sig=%7e~*"), ("b?sig=%7e~*#x", "/deep/b?sig=%7e~*"), ("../../b c", "/b%20c"),
+        ("", "/deep//%7ea?x=1"), ("#x", "/deep//%7ea?x=1"),
+    ],
+)  # fmt: skip
+def test_a_redirect_is_followed_byte_for_byte(location: str, target: str) -> None:
+    hop = first_hop(url="https://api.example.com/deep//%7ea?x=1").redirected(307, location)
+
+    assert hop.target == target.encode()
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#")))
+def test_whatever_a_url_holds_goes_out_as_it_is(rest: str) -> None:
+    assert target_of(f"https://api.example.com/{rest}", httpx.URL("https://api.example.com/")) == f"/{rest}".encode()
+
+
+# --- gzip, chunk by chunk ---------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    st.integers(1, 50),
+    st.sampled_from([b"", b"x", b"\x1f", b"\0" * 9]),
+)
+def test_gzip_is_unpacked_however_it_is_cut(members: list[bytes], size: int, behind: bytes) -> None:
+    packed = b"".join(map(gzip.compress, members)) + behind
+    unpacked = Gunzip()
+
+    content = b"".join(unpacked.read(packed[start : start + size], 10_000) for start in range(0, len(packed), size))
+
+    assert content == b"".join(members)
+    assert not unpacked.is_within_a_member
+    assert unpacked.is_over == (behind not in (b"", b"\x1f"))
+
+
+def test_what_stands_behind_a_gzip_is_neither_kept_nor_read() -> None:
+    unpacked = Gunzip()
+    assert unpacked.read(gzip.compress(b"hi") + b"x" * 100_000, 1_000) == b"hi"
+
+    assert unpacked.is_over
+    assert unpacked.read(b"x" * 100_000, 998) == b""
+    assert unpacked._held == b""
+
+
+def test_members_of_a_gzip_are_bounded() -> None:
+    unpacked = Gunzip()
+
+    assert unpacked.read(gzip.compress(b"") * 5_000 + gzip.compress(b"end"), 1_000) == b""
+    assert unpacked.is_over

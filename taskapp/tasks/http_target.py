@@ -1,0 +1,47 @@
+"""What of a URL goes out as the target of a request: byte for byte what was given, for signatures cover it.
+
+httpx writes URLs anew (``..``, percent-encoding), queries all the more. What it parsed says who is asked, not what for.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+_WHOLE = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*(?P<rest>[^#]*)", re.IGNORECASE)
+
+
+def target_of(given: str, url: httpx.URL, base: bytes = b"") -> bytes:
+    """Return path and query of ``given`` as they stand there.
+
+    Args:
+        given: A URL, or a reference relative to another. What no request line can hold (spaces, controls, other than
+            ASCII) is percent-encoded as UTF-8; the fragment is left out.
+        url: The same as httpx reads it, where ``given`` is relative joined with what it is relative to.
+        base: The target of what ``given`` is relative to.
+    """
+    if whole := _WHOLE.match(given):
+        rest = whole["rest"]
+        return _encoded(rest if rest.startswith("/") else f"/{rest}")
+    reference = given.partition("#")[0]
+    if reference.startswith("/"):
+        return _encoded(reference)
+    if not reference:
+        return base
+    name, mark, query = reference.partition("?")
+    path = (url.raw_path if name else base).partition(b"?")[0]
+    return path + _encoded(mark + query)
+
+
+def with_params(target: bytes, params: httpx.QueryParams) -> bytes:
+    """Return ``target`` with ``params`` behind its query, which stays as it is."""
+    if not params:
+        return target
+    joint = b"?" if b"?" not in target else b"" if target.endswith((b"?", b"&")) else b"&"
+    return target + joint + str(params).encode("ascii")
+
+
+def _encoded(text: str) -> bytes:
+    raw = text.encode(errors="replace")
+    return re.sub(rb"[^\x21-\x7e]", lambda byte: b"%%%02X" % byte[0][0], raw)
