@@ -26,7 +26,7 @@ from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
-from taskapp.client.message import arguments_as_json, new_id, with_texts_of_ids
+from taskapp.client.message import arguments_as_json, new_id, properties, with_texts_of_ids
 from taskapp.client.postings import CollectingProducer
 from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
@@ -179,6 +179,7 @@ class Application(Lending):
         if form is not None:
             return form.submit(args, kwargs, options["task_id"])
         arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
+        options = {**options, **properties(name, options)}
         headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
         with self.lend_producer(options.get("producer")) as producer:
             return super().send_task(name, args, kwargs, **{**options, "producer": producer, "headers": headers})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -254,25 +253,15 @@ class EngineChannel(PolledChannel):
         node = self.process.node
         try:
             message = Received(claimed, self)
-            headers = message.headers
-            if eta := headers.get("eta"):
-                early_seconds = self._early_seconds(eta) if message.is_foreign else 0
-                if early_seconds > 0:
-                    node.give_back([claimed.tag], delay_seconds=early_seconds)
-                    return None
-                message.as_sent["eta"] = eta
-                headers["eta"] = None  # it is due: nobody shall hold it in memory
-            if headers.get("expires"):
-                message.as_sent["expires"] = headers["expires"]
-                headers["expires"] = shifted(headers["expires"], -node.clock.ahead_of_here_seconds())
+            if message.is_foreign and (early_seconds := message.early_seconds(node.clock)) > 0:
+                node.give_back([claimed.tag], delay_seconds=early_seconds)
+                return None
+            message.take_times(node.clock)
         except Exception as error:  # noqa: BLE001 - whatever a message says of itself
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
             node.bury(claimed.tag, "unreadable", f"{type(error).__name__}: {error}")
             return None
         return message
-
-    def _early_seconds(self, eta: str) -> float:
-        return datetime.fromisoformat(eta).timestamp() - self.process.node.clock.now_ms() / 1_000
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Take one message of ``queue`` now, or ``None``."""

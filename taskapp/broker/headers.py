@@ -23,6 +23,23 @@ Seconds = Annotated[float, Meta(ge=0, le=LIMIT_MOST_SECONDS)] | None
 Moment = Annotated[float, Meta(ge=0, le=1e11)] | None
 """Unix seconds."""
 
+PROPERTIES: dict[str, Any] = {
+    "message_id": str,
+    "app_id": str,
+    "user_id": str,
+    "cluster_id": str,
+    "type": str,
+    "timestamp": int,
+    "expiration": Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z")],
+}
+"""Properties of AMQP that a task may be sent with; ``expiration`` in milliseconds, as text, as AMQP has it."""
+
+
+def _struct(name: str, checks: Mapping[str, Any], **options: Any) -> Any:
+    fields = [(header, check | UnsetType, UNSET) for header, check in checks.items()]
+    return msgspec.defstruct(name, fields, rename=dict(zip(checks, checks, strict=True)), gc=False, **options)
+
+
 CHECKS: dict[str, Any] = {
     "id": Name,
     "task": Name,
@@ -54,6 +71,7 @@ CHECKS: dict[str, Any] = {
     "taskapp_copy": Text,
     "taskapp_due_at": Moment,
     "taskapp_sent_at": Moment,
+    "taskapp_properties": _struct("Properties", PROPERTIES, forbid_unknown_fields=True),
 }
 """What a header holds, if it is there."""
 
@@ -73,11 +91,6 @@ FOLLOW_UPS: dict[str, Any] = {
     "chord": dict[str, Any] | None,
 }
 """What a body says of the tasks that follow its own. The same names are no headers of their own."""
-
-
-def _struct(name: str, checks: Mapping[str, Any]) -> Any:
-    fields = [(header, check | UnsetType, UNSET) for header, check in checks.items()]
-    return msgspec.defstruct(name, fields, rename=dict(zip(checks, checks, strict=True)), gc=False)
 
 
 _WRONG = (msgspec.ValidationError, UnicodeEncodeError, RecursionError)

@@ -19,7 +19,7 @@ import msgspec
 from kombu.utils.json import dumps, loads
 
 from taskapp.broker.envelope import LONGEST_NAME_BYTES, OURS, Envelope, seal, unseal
-from taskapp.broker.headers import check_follow_ups
+from taskapp.broker.headers import PROPERTIES, check_follow_ups, check_headers
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,47 @@ SIGNATURE_HEADER = "taskapp_signature"
 """In the headers of a signed task: who signed, and the signature, both in Base64 with a colon between."""
 
 
+PROPERTIES_HEADER = "taskapp_properties"
+"""In the headers of a task: those properties of AMQP it was sent with that have no place of their own."""
+
+
+def with_properties(headers: dict[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``headers`` with what of ``properties`` has no place of its own, unless they hold it already.
+
+    As in Celery, ``expires`` takes the place of ``expiration``.
+    """
+    carried = {name: properties[name] for name in PROPERTIES if properties.get(name) is not None}
+    if headers.get("expires"):
+        carried.pop("expiration", None)
+    return {**headers, PROPERTIES_HEADER: carried} if carried and PROPERTIES_HEADER not in headers else headers
+
+
+def carried_properties(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the properties that came in the headers of a task.
+
+    Raises:
+        BadHeader: They are none.
+    """
+    check_headers({PROPERTIES_HEADER: headers[PROPERTIES_HEADER]})
+    carried: Mapping[str, Any] = headers[PROPERTIES_HEADER]
+    return carried
+
+
+def claim_by(headers: Mapping[str, Any], eta: str | None, properties: Mapping[str, Any]) -> float | None:
+    """Return until when a task may be claimed by its ``expiration``, Unix seconds by the engine's clock.
+
+    It counts from when the task was submitted, or is due. ``None``: for ever.
+
+    Raises:
+        ValueError: It is no number, or ``eta`` no moment.
+    """
+    began_at = sent_at_of(headers)
+    if "expiration" not in properties or began_at is None:
+        return None
+    due_at = datetime.fromisoformat(eta).timestamp() if eta else began_at
+    return max(began_at, due_at) + int(properties["expiration"]) / 1_000
+
+
 def sent_at_of(headers: Mapping[str, Any]) -> float | None:
     """Return when a task was submitted; ``None``: its message does not say, or no moment."""
     sent_at = headers.get(SENT_AT_HEADER)
@@ -64,7 +105,8 @@ def pack(message: dict[str, Any], priority: int) -> tuple[str, bytes]:
     properties = message["properties"]
     delivery_info = properties["delivery_info"]
     return identity, pack_task(
-        (message["body"], message["content-type"], message["content-encoding"]), headers, priority,
+        (message["body"], message["content-type"], message["content-encoding"]),
+        with_properties(headers, properties), priority,
         properties.get("correlation_id"), properties.get("reply_to"),
         delivery_info.get("exchange", ""), delivery_info.get("routing_key", ""),
     )  # fmt: skip

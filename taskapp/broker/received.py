@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from kombu.transport.virtual.base import Message
 
 from taskapp.broker.claims import Claimed
+from taskapp.broker.clock import Clock
 from taskapp.broker.envelope import OURS
-from taskapp.broker.message_format import Unreadable, unpack
+from taskapp.broker.message_format import PROPERTIES_HEADER, Unreadable, carried_properties, claim_by, shifted, unpack
 from taskapp.broker.unpacking import CannotUnpack, unpacked
+
+LONG_AGO = "1970-01-01T00:00:00+00:00"
 
 _Message: Any = Message  # the package has no types
 
@@ -97,3 +101,34 @@ class Received(BoundedMessage):
         self._raw = None
         if self.headers.get("compression"):
             self._unpack(channel.unpacked_bytes_most)
+
+    def early_seconds(self, clock: Clock) -> float:
+        """Return for how long it is not due yet; errors are those of ``take_times``."""
+        eta = self.headers.get("eta")
+        return datetime.fromisoformat(eta).timestamp() - clock.now_ms() / 1_000 if eta else 0.0
+
+    def take_times(self, clock: Clock) -> None:
+        """Set its due time aside, and turn the time it expires into this machine's.
+
+        Raises:
+            ValueError, TypeError, AttributeError: A header is not what it should be.
+        """
+        headers = self.headers
+        if eta := headers.get("eta"):
+            self.as_sent["eta"] = eta
+            headers["eta"] = None  # it is due: nobody shall hold it in memory
+        if headers.get("expires"):
+            self.as_sent["expires"] = headers["expires"]
+            headers["expires"] = shifted(headers["expires"], -clock.ahead_of_here_seconds())
+        if PROPERTIES_HEADER in headers:
+            self._take_properties(eta, clock)
+
+    def _take_properties(self, eta: str | None, clock: Clock) -> None:
+        """Put properties that came in a header in their place; who is claimed later than they allow has expired."""
+        headers = self.headers
+        carried = carried_properties(headers)
+        self.properties.update(carried)
+        until = claim_by(headers, eta, carried)
+        if until is not None and until < clock.now_ms() / 1_000:
+            self.as_sent.setdefault("expires", headers.get("expires"))
+            headers["expires"] = LONG_AGO

@@ -10,7 +10,7 @@ from celery import signals
 from kombu import serialization
 
 from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of
+from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
 from taskapp.broker.process import Process
 from taskapp.client import message
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
@@ -61,7 +61,9 @@ class Form:
         self._signing = sending.app.signing if self._serializer == AUTH else None
         self._is_json = self._serializer == "json" and not self._compression
         self._result = options.get("result_cls") or sending.app.AsyncResult
-        self._stencil = Stencil(name, queue, self._headers) if self._is_json and not options.get("headers") else None
+        self._properties = message.properties(name, options)
+        is_plain = self._is_json and not self._properties and not options.get("headers")
+        self._stencil = Stencil(name, queue, self._headers) if is_plain else None
         self._event = usual_part(sending.origin, sending.pid, name, queue)
         self._limit_bytes = get_settings().max_payload_bytes
 
@@ -108,6 +110,8 @@ class Form:
             self._inherit(parent.request, own, properties)
         if headers:
             own.update(headers)
+        if self._properties:
+            properties.update(self._properties)
         if self._stencil is not None and not _before.receivers and not _after.receivers:
             self._post_plain(self._stencil, arguments, own, properties)
         else:
@@ -156,6 +160,7 @@ class Form:
         if _before.receivers:
             embed, arguments = self._announce(args, kwargs, headers, properties)
         headers.pop(SIGNATURE_HEADER, None)  # of the task that sends this one, passed on with its headers
+        headers = with_properties(headers, message.as_sent(properties))
         # Of the times as they were asked for: by this machine's clock, not yet by the engine's.
         event = self._event_of(headers) if sending.events is not None else b""
         due_ms = self._due_ms(headers)

@@ -18,8 +18,9 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.json import JSONEncoder
 from msgspec import to_builtins
 
-from taskapp.broker.headers import BadHeader, check_headers
+from taskapp.broker.headers import PROPERTIES, BadHeader, check_headers
 from taskapp.errors import InvalidPayload, PayloadTooLarge
+from taskapp.errors.tasks import BadMessageProperty
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from taskapp.settings import get_settings
 
@@ -51,6 +52,7 @@ PLAIN_REPR_MOST = 256
 ID_OPTIONS = frozenset({"task_id", "root_id", "parent_id", "group_id", "correlation_id", "reply_to"})
 """Options of ``apply_async`` that name something by an id."""
 EARLIEST_SECONDS = -(2**31)
+LONGEST_SECONDS = 10**12
 
 
 _spare: list[str] = []
@@ -126,6 +128,33 @@ def compressed(body: Any, compression: str | None, headers: Options) -> Any:
             raise PayloadTooLarge(headers["task"], len(body), limit_bytes, "TASKAPP_MAX_UNPACKED_BYTES")
         body, headers["compression"] = compress(body, compression)
     return body
+
+
+def properties(name: str, options: Options) -> dict[str, Any]:
+    """Return the properties of AMQP that ``options`` name, ``expiration`` in seconds.
+
+    Raises:
+        BadMessageProperty: One of them has no meaning.
+    """
+    stamped = options.get("stamped_headers") or ()
+    given = {key: options[key] for key in PROPERTIES if options.get(key) is not None and key not in stamped}
+    for key, value in given.items():
+        if PROPERTIES[key] is str:
+            given[key] = str(value)
+        elif not isinstance(value, Real) or not 0 <= float(value) < LONGEST_SECONDS:
+            what = "seconds until the task expires" if key == "expiration" else "Unix seconds"
+            raise BadMessageProperty(name, key, value, what)
+        elif key == "timestamp":
+            given[key] = int(float(value))
+    return given
+
+
+def as_sent(properties: Options) -> Options:
+    """Return ``properties`` with ``expiration`` as AMQP has it: milliseconds, as text."""
+    expiration = properties.get("expiration")
+    if expiration is None or isinstance(expiration, str):
+        return properties
+    return {**properties, "expiration": str(int(expiration * 1_000))}
 
 
 def headers(name: str, options: Options, origin: str) -> dict[str, Any]:

@@ -28,10 +28,10 @@ from celery.security.utils import get_digest_algorithm
 from kombu.serialization import dumps
 
 from taskapp.broker.channel import EngineChannel
-from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER
+from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
 from taskapp.broker.settlement import COPY_HEADER
 from taskapp.client.form import AUTH
-from taskapp.client.message import compressed
+from taskapp.client.message import as_sent, compressed
 from taskapp.errors.tasks import MessageRefused
 
 NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, COPY_HEADER})
@@ -123,8 +123,10 @@ class SigningProducer:
             )
         content_type, encoding, encoded = dumps(body, serializer=serializer)
         kept = {**headers}
-        if kept.get("expires") and isinstance(self._producer.channel, EngineChannel):
-            kept["expires"] = self._producer.channel.in_engine_time(kept["expires"])
+        if isinstance(self._producer.channel, EngineChannel):
+            if kept.get("expires"):
+                kept["expires"] = self._producer.channel.in_engine_time(kept["expires"])
+            kept = with_properties(kept, as_sent(options))
         packed = compressed(encoded, compression, kept)
         kept = self._signing.signed(kept, options, content_type, encoded)
         return self._producer.publish(

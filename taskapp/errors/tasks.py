@@ -63,3 +63,10 @@ class ResultTooLarge(PermanentError):
             f"{what} takes {size:,} bytes, more than the {most:,} of TASKAPP_MAX_RESULT_BYTES; "
             "store it elsewhere and return where it is, or raise the limit"
         )
+
+
+class BadMessageProperty(TaskappError):
+    """A property of a message, given as an option of a submit, that has no meaning."""
+
+    def __init__(self, name: str, option: str, value: object, what: str) -> None:
+        super().__init__(f"task {name!r} cannot be submitted with {option}={value!r}: it is a number, {what}")

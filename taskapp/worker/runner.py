@@ -42,7 +42,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 
-from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER
+from taskapp.broker.message_format import PROPERTIES_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.broker.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.size import check_returned, fitting
@@ -66,7 +66,8 @@ Outcome = tuple[int, Any, float | None]
 
 CHEAP = (int, float, bool, type(None))
 KNOWN_HEADERS = frozenset({
-    *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression", SENT_AT_HEADER, SIGNATURE_HEADER,
+    *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression",
+    SENT_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER,
 })  # fmt: skip
 
 

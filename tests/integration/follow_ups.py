@@ -62,3 +62,15 @@ def return_what_no_store_takes() -> object:
 def return_text(size: int) -> str:
     """Return a text of ``size`` characters."""
     return "x" * size
+
+
+@shared_task(bind=True)
+def properties(self) -> dict[str, object]:
+    return {name: value for name, value in self.request.properties.items() if not isinstance(value, dict)}
+
+
+@shared_task(bind=True, max_retries=1)
+def retry_once(self) -> tuple[int, dict[str, object] | None]:
+    if not self.request.retries:
+        raise self.retry(countdown=1.5)
+    return self.request.retries, self.request.headers

@@ -147,6 +147,18 @@ print(len(return_text.delay(1 << 20).get(timeout=40)))
     assert not followed.exists()
 
 
+def test_properties_of_a_message_reach_the_task(site: Site) -> None:
+    site.worker()
+
+    seen = site.ask("""
+given = {"message_id": "m-1", "app_id": "shop", "user_id": "guest", "type": "order", "timestamp": 17}
+seen = properties.apply_async(**given, expiration=30).get(timeout=20)
+print({name: seen.get(name) for name in given} == given, seen["expiration"])
+""")
+
+    assert seen == "True 30000"
+
+
 def test_what_runs_is_counted_in_the_redis_of_results(site: Site, result_url: str, tmp_path: Path) -> None:
     if not result_url.startswith("redis"):
         assert "'taskapp_broker_up', '', 1" in site.ask(SCRAPED)
