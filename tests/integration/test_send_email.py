@@ -178,7 +178,7 @@ def send(port: int, message: EmailMessage | None = None, **values: object) -> Ou
 def test_a_mail_arrives_whole_at_every_recipient(server: MailServer, tmp_path: Path) -> None:
     (tmp_path / "report.pdf").write_bytes(b"%PDF \x00\xff\n.\n..\n")
     message = mail(
-        to=["Jürgen, M <jo@bücher.example>"], cc="al@example.com", bcc="eve@example.com", subject="Grüße",
+        to=['"Jürgen, M" <jo@bücher.example>'], cc="al@example.com", bcc="eve@example.com", subject="Grüße",
         text=".\nGrüße\n..\n", attachments=[{"path": str(tmp_path / "report.pdf")}],
     )  # fmt: skip
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.headerregistry import AddressHeader
 from email.message import EmailMessage as ParsedMail
-from email.policy import SMTP, SMTPUTF8, compat32
-from email.utils import parseaddr
+from email.policy import SMTP, SMTPUTF8, compat32, default
+from email.utils import getaddresses, parseaddr
 from pathlib import Path
 from typing import cast
 
@@ -58,9 +58,11 @@ def mailboxes(message: ParsedMail, field: str) -> list[tuple[str, str]]:
         ("<jo@example.com>", "", "jo@example.com"),
         ("Jo Doe <jo@example.com>", "Jo Doe", "jo@example.com"),
         ("Dr. Jo Doe <jo@EXAMPLE.com>", "Dr. Jo Doe", "jo@example.com"),
-        ("Doe, Jo <jo@example.com>", "Doe, Jo", "jo@example.com"),
+        ('"Doe, Jo" <jo@example.com>', "Doe, Jo", "jo@example.com"),
+        ("O'Brien & Co. <jo@example.com>", "O'Brien & Co.", "jo@example.com"),
+        ("Jo (at work) <jo@example.com>", "Jo", "jo@example.com"),
         (r'"Doe, \"Jo\"" <jo@example.com>', 'Doe, "Jo"', "jo@example.com"),
-        ("a <b> c <jo@example.com>", "a <b> c", "jo@example.com"),
+        ('"a <b> c" <jo@example.com>', "a <b> c", "jo@example.com"),
         ("Jürgen <j@Bücher.example>", "Jürgen", "j@xn--bcher-kva.example"),
         ("山田 <山田@例え.jp>", "山田", "山田@xn--r8jz45g.jp"),
         ("jo+tag/x=y@mail.example.com", "", "jo+tag/x=y@mail.example.com"),
@@ -79,6 +81,12 @@ def test_an_address_is_read(text: str, name: str, spec: str) -> None:
         "", "jo", "@example.com", "jo@", "jo@@example.com", "jo@ example.com", "j o@example.com", ".jo@example.com",
         "jo.@example.com", "jo@-example.com", "jo@example..com", "jo@example.com.", "jo@example_com", "jo@[127.0.0.1]",
         "a@example.com, b@example.com", "Jo <jo@example.com", "Jo <jo@example.com> x", "jo@" + "a" * 64 + ".com",
+        "<a@b.example>, <eve@x.example>", "Jo <a@b.example>, Eve <eve@x.example>", "Doe, Jo <jo@example.com>",
+        "a@b.example <eve@x.example>", "team: a@b.example, eve@x.example;", "team: a@b.example;", "team:;",
+        "x; y <jo@example.com>", "Jo <<jo@example.com>", "<jo@example.com>,", "<jo@example.com>;", ",<jo@example.com>",
+        ",Jo <jo@example.com>", "<@b.example:jo@example.com>", "<@b.example,@c.example:jo@example.com>",
+        "jo@example.com (eve)", "<jo (x) @example.com>", '"jo x"@example.com', 'a"b <jo@example.com>',
+        "Jo:D <jo@example.com>", "a <b> c <jo@example.com>", "(" * 399, "<" * 399,
         "ü" * 33 + "@example.com", "jo@exa\u00admple .com", "j\u200bo@example.com",
     ],
 )  # fmt: skip
@@ -96,6 +104,24 @@ def test_what_is_no_address_is_refused_with_its_text(text: str) -> None:
 def test_no_line_can_be_added_through_an_address(pattern: str, separator: str) -> None:
     with pytest.raises(ValueError, match="holds the control character"):
         MailAddress.parse(pattern.format(separator))
+
+
+PARTS = ["a@b.example", "eve@x.example", "<", ">", ",", ";", ":", '"', "\\", "(", ")", " ", "Jo", "@", ".", "[", "]"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
+def test_whoever_reads_the_header_reads_the_one_address_that_the_server_gets(text: str) -> None:
+    try:
+        address = MailAddress.parse(text)
+    except ValueError:
+        return
+
+    message = email.message_from_string(f"To: {address.header}\n\n", policy=default)
+    assert [each.addr_spec for each in message["To"].addresses] == [address.spec]
+    assert getaddresses([address.header]) == [(address.name, address.spec)]
+    assert f"{address.local}@" in text
+    other = {"a@b.example", "eve@x.example"} - {address.spec}
+    assert not any(each in text for each in other) or '"' in text or "(" in text
 
 
 def test_an_encoded_word_is_refused_for_it_may_decode_to_a_line_break() -> None:
@@ -146,7 +172,7 @@ def test_a_payload_that_makes_no_mail_is_refused(fields: dict[str, object], prob
 
 def test_a_payload_survives_its_way_through_json() -> None:
     message = mail(
-        to="Jürgen, M <j@bücher.example>", html="<p>", dedup_id="order-7",
+        to='"Jürgen, M" <j@bücher.example>', html="<p>", dedup_id="order-7",
         attachments=[{"content_base64": "YQ==", "filename": "ä.txt"}],
         earlier=SentEmail(message_id="<m>", accepted=["a@b"], refused=[Refusal(recipient="b@c", code=550, answer="")]),
     )  # fmt: skip
