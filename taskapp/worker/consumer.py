@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from celery import signals
@@ -25,13 +24,13 @@ from taskapp.errors.tasks import MessageRefused
 from taskapp.worker.admission import Admission
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
+from taskapp.worker.rate_limits import RateLimits
 from taskapp.worker.ticks import tell_end
 
 logger = get_logger(__name__)
 
 EVENTS_AT_ONCE = 150
 LONGEST_PROBLEM = 500
-TURN_MARGIN_SECONDS = 0.01
 TURN_SECONDS = 0.2
 FAILED_AGAIN_SECONDS = 1.0
 """How long a message waits that failed at something outside of it, such as a server."""
@@ -142,18 +141,15 @@ class Consumer(_Stock):
             logger.error("queue %r cannot be left: %r", queue, error)
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
-        """Run a task that its rate limit lets through; put any other off until its turn, so that it holds no slot."""
-        channel = request.message.channel
-        if not isinstance(channel, EngineChannel):
+        """Run a task at its turn; until then it holds no slot, see ``rate_limits``."""
+        if not isinstance(request.message.channel, EngineChannel):
             super()._limit_task(request, bucket, tokens)
-        elif bucket.can_consume(tokens):
-            self._limit_move_to_pool(request)
-        else:
-            now = monotonic()
-            turns: dict[str, float] = self.__dict__.setdefault("_turns", {})
-            turn_at = max(turns.get(request.name, 0.0), now + bucket.expected_time(tokens) + TURN_MARGIN_SECONDS)
-            turns[request.name] = turn_at + tokens / bucket.fill_rate
-            channel.give_back(request.message.delivery_tag, delay_seconds=turn_at - now)
+            return
+        limits = self.__dict__.get("_rate_limits")
+        if limits is None:
+            call_later = self.hub.call_later if self.hub is not None else self.timer.call_after
+            limits = self._rate_limits = RateLimits(self._limit_move_to_pool, call_later)
+        limits.take(request, bucket.fill_rate / tokens)
 
     # --- the end ----------------------------------------------------------------------------------
 

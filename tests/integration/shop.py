@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from celery import shared_task
 from pydantic import BaseModel
@@ -137,3 +138,22 @@ async def relay(names: list[str]) -> list[str]:
     """Let others do the greeting, and wait for them where a thread would be lost."""
     results = [await greet.adelay(name) for name in names]
     return [await result.aget(timeout=20) for result in results]
+
+
+STAMPS_A_SECOND = 20
+Stamp = tuple[str, str, float, bool]
+"""Which task, on which node, when it ran, and whether nobody had run it before."""
+
+
+def _stamp(name: str, request: Any) -> Stamp:
+    return name, request.hostname, time.time(), not request.delivery_info["redelivered"]
+
+
+@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s")
+def stamp(self: Any) -> Stamp:
+    return _stamp("stamp", self.request)
+
+
+@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s")
+async def stamp_on_loop(self: Any) -> Stamp:
+    return _stamp("stamp_on_loop", self.request)

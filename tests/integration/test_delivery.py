@@ -425,6 +425,49 @@ def test_a_rate_limit_holds_no_slot(worker: StartWorker) -> None:
     assert shop.greet.delay("at once").get(timeout=5) == "hello at once"
 
 
+@pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "threads"), ("-P", "solo")], ids=lambda o: o[-1:])
+def test_rate_limited_tasks_take_their_turns_on_two_nodes_and_none_comes_back_as_one_that_ran(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, options: tuple[str, ...]
+) -> None:
+    for name in ("w1", "w2"):
+        worker("-c", "1", *options, name=name, TASKAPP_INCLUDE=SHOP)
+    results = [shop.stamp.delay() for _ in range(60)] + [shop.stamp_on_loop.delay() for _ in range(60)]
+    assert shop.greet.delay("at once").get(timeout=5) == "hello at once"
+
+    stamps = [result.get(timeout=30) for result in results]
+
+    for name in ("stamp", "stamp_on_loop"):
+        for node in {node for _, node, _, _ in stamps}:
+            times = sorted(at for task, on, at, _ in stamps if task == name and on == node)
+            assert len(times) - 1 <= shop.STAMPS_A_SECOND * (times[-1] - times[0]) + 2
+    assert all(is_first for _, _, _, is_first in stamps)
+    eventually(lambda: leased_count(redis_server) == 0)
+
+
+def test_a_rate_that_is_changed_holds_for_what_waits(app: Celery, worker: StartWorker) -> None:
+    worker(TASKAPP_INCLUDE=SHOP)
+    results = [shop.newsletter.delay() for _ in range(10)]
+    eventually(lambda: any(result.ready() for result in results))
+
+    app.control.rate_limit(shop.newsletter.name, "1000/s", reply=True)
+
+    for result in results:
+        result.get(timeout=30)
+
+
+def test_what_waits_for_its_turn_goes_back_when_its_node_ends(
+    app: Celery, worker: StartWorker, redis_server: RedisServer
+) -> None:
+    node = worker(TASKAPP_INCLUDE=SHOP)
+    results = [shop.stamp.delay() for _ in range(100)]
+    eventually(lambda: any(result.ready() for result in results))
+    assert node.terminate() == 0
+    assert leased_count(redis_server) == 0
+    worker(name="w2", TASKAPP_INCLUDE=SHOP)
+
+    assert all(result.get(timeout=30)[3] for result in results)
+
+
 def test_a_redis_that_evicts_is_refused_with_the_command_that_mends_it(
     worker: StartWorker, redis_server: RedisServer
 ) -> None:
