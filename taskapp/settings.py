@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     """Whether submits and runs are spans of OpenTelemetry, sent where ``OTEL_…`` variables say: docs/tracing.md."""
     file_dirs: CommaSeparated = ()
     """Directories whose files tasks may read and write, separated by commas. Empty: ``<data_dir>/files``."""
+    web_hosts: CommaSeparated = ()
+    """Names for which Flower and the exporter answer, beside addresses, ``localhost`` and where they listen:
+    ``flower.example.com``, ``*.example.com``; ``*``: every name, also one that a web page bound to this machine."""
     http_allowed_hosts: CommaSeparated = ()
     """Hosts ``http_request`` may call: ``api.example.com`` (its standard port), ``*.example.com``,
     ``127.0.0.1:8080``, ``host:*`` for every port, ``[::1]:8080``. Empty: none."""
@@ -128,7 +131,7 @@ class Settings(BaseSettings):
     mail_from: str = "taskapp@localhost"
     """Sender of mails that name none."""
 
-    @field_validator("include", "queues", "routes", "file_dirs", "http_allowed_hosts", mode="before")
+    @field_validator("include", "queues", "routes", "file_dirs", "web_hosts", "http_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -166,6 +169,14 @@ class Settings(BaseSettings):
             raise ValueError(f"it must hold {DEFAULT_QUEUE!r}, where tasks go that no route names")
         if len(set(value)) != len(value):
             raise ValueError("a queue is named twice")
+        return value
+
+    @field_validator("web_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", name):
+                raise ValueError(f"{name!r} is no name of a host; write it without scheme, port and path")
         return value
 
     @field_validator("routes")

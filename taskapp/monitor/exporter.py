@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import ResponseError
@@ -21,6 +21,7 @@ from taskapp.broker.transport import is_over_redis
 from taskapp.errors.schedules import NoSchedules
 from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
+from taskapp.monitor.hosts import Hosts, checked
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis import Link, all_answered
 from taskapp.settings import Settings
@@ -93,6 +94,7 @@ class Exporter:
     """Answers scrapes in threads, from ``start`` to ``stop``."""
 
     def __init__(self, app: Application, settings: Settings) -> None:
+        self._settings = settings
         self.registry = CollectorRegistry()
         self.registry.register(BrokerCollector(app, settings))
         self._server: WSGIServer | None = None
@@ -105,7 +107,9 @@ class Exporter:
         """
         # A second series for each counter, which nothing here reads.
         disable_created_metrics()
-        self._server, _ = start_http_server(port, addr=address, registry=self.registry)
+        # With nothing in it until it looks at hosts: it answers from the moment it is made.
+        self._server, _ = start_http_server(port, addr=address, registry=CollectorRegistry())
+        self._server.set_app(checked(make_wsgi_app(self.registry), Hosts(self._settings.web_hosts, address)))
         return int(self._server.server_port)
 
     def stop(self) -> None:

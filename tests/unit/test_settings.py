@@ -45,6 +45,11 @@ def test_defaults_need_no_variable() -> None:
             "setting TASKAPP_ROUTES cannot be 'shop.pay=hihg': "
             "routes: 'shop.pay=hihg' leads to no queue (queues: critical, high, default, low)",
         ),
+        (
+            {"TASKAPP_WEB_HOSTS": "a.example,https://b.example"},
+            "setting TASKAPP_WEB_HOSTS cannot be 'a.example,https://b.example': "
+            "'https://b.example' is no name of a host; write it without scheme, port and path",
+        ),
         ({"TASKAPP_EMBEDDED": "sometimes"}, "setting TASKAPP_EMBEDDED cannot be 'sometimes': "),
     ],
 )

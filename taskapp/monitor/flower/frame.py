@@ -12,6 +12,7 @@ from flower import urls
 from tornado.web import TemplateModule, url
 
 from taskapp.monitor.flower.broker import REPLACED
+from taskapp.monitor.flower.guard import guard
 from taskapp.monitor.flower.handlers import PACKAGE, STATIC, Assets, TabAction, TabData, TabPage
 from taskapp.monitor.flower.source import Source
 from taskapp.monitor.flower.tab import all_tabs
@@ -52,6 +53,7 @@ def install() -> None:
     urls.handlers[:] = [_replaced(each, source) for each in urls.handlers]
     # Flower's last one takes whatever is left.
     urls.handlers[-1:-1] = ours
+    guard(urls.handlers, urls.settings)
     urls.settings["ui_modules"] = {"Template": Template}
 
 
