@@ -263,9 +263,9 @@ class Consumer:
         return any(ahead.messages and not ahead.is_stuck() for ahead in self._ahead.values())
 
     def _is_suspect(self, message: Claimed) -> bool:
-        # It has killed, or was near when something did, twice: on a node where that is everybody's
-        # death it runs alone, so that it is clear who it was.
-        return message.envelope.crashes >= 2 and not self._isolates()
+        # It has killed, or was near when something did, twice (or as often as it can be without being buried):
+        # on a node where that is everybody's death it runs alone, so that it is clear who it was.
+        return message.envelope.crashes >= self.node.suspect_from and not self._isolates()
 
     def _held_alone(self) -> bool:
         if self._alone is not None and self._alone not in self.node.held:

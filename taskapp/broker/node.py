@@ -23,6 +23,7 @@ from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Connect
 from taskapp.broker.session import Session
 from taskapp.broker.settlement import Settlement
+from taskapp.broker.suspects import NOBODY, Suspects
 from taskapp.broker.watch import Watch
 from taskapp.redis import Link
 
@@ -44,6 +45,8 @@ class Node(Session):
         super().__init__(connect, options, role, self.watch.begin)
         self._missing_types: dict[str, None] = {}
         self._known_types: frozenset[str] | None = None
+        self.suspect_from = max(1, min(2, options.crash_limit - 1))
+        """With how many crashes a message runs alone."""
         self.has_crashed = False
         """Whether the lease is left to end by itself: who reaps it counts a crash."""
 
@@ -189,8 +192,14 @@ class Node(Session):
 
     # --- the end ------------------------------------------------------------------------------
 
-    def close(self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True) -> None:
-        """Give back what is held, end the epoch; wait up to ``within_seconds``. Without ``reads`` any thread may."""
+    def close(
+        self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True,
+        suspects: Suspects = NOBODY,
+    ) -> None:  # fmt: skip
+        """Give back what is held, end the epoch; wait up to ``within_seconds``. Without ``reads`` any thread may.
+
+        What of the ``suspects`` is still held counts as crashed.
+        """
         self.heartbeat.stop()
         if not self.epoch:
             return
@@ -200,6 +209,9 @@ class Node(Session):
             self.ends.flush(at_once=True)
             if reads and self.ready():
                 self.flush(deadline)
+            if (tags := [tag for tag in suspects.tags if tag in self.held]) and not self.has_crashed:
+                args = (suspects.kind, self._options.crash_limit, self._options.dead_letters_limit, 0, self._role.name)
+                self._given_back(link.run("requeue", self._options.prefix, 0, self.epoch, *args, *tags))
             while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):
                 if monotonic() > deadline:
                     break

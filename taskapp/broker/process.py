@@ -16,6 +16,7 @@ from taskapp.broker import bulk, settlement
 from taskapp.broker.delivery import Message, Producer
 from taskapp.broker.node import Node
 from taskapp.broker.options import Options, Role
+from taskapp.broker.suspects import NOBODY, Suspects
 from taskapp.redis import Link
 
 role = Role()
@@ -100,7 +101,7 @@ def crash() -> None:
         process.node.has_crashed = process.node.is_leaving = True
 
 
-def close_nodes(*, reads: bool = True) -> None:
+def close_nodes(*, reads: bool = True, suspects: Suspects = NOBODY) -> None:
     """Give back what this process still holds and end its leases; see ``Node.close``."""
     for process in list(_processes.values()):
-        process.node.close(reads=reads)
+        process.node.close(reads=reads, suspects=suspects)

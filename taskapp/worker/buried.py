@@ -6,6 +6,7 @@ from _queue import SimpleQueue  # the native one: gevent's would block its hub
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from celery.app.task import Context
@@ -31,6 +32,7 @@ logger = get_logger(__name__)
 
 PROTOCOL_1 = ("id", "task", "errbacks", "chord")
 """What of a task is told that has no headers but a body with names."""
+FINISHING_LOOK_SECONDS = 0.01
 UNREACHABLE = (RedisError, OSError, OperationalError, TaskappError)
 
 
@@ -72,6 +74,12 @@ class Teller:
         """Fail the task of a message that another broker is to drop, then call ``then`` on the same thread."""
         dead = dead_of(message)
         self._put(f"{dead.headers['task']}[{dead.headers['id']}]", partial(self._fail_elsewhere, dead, error, then))
+
+    def finish(self, within_seconds: float) -> None:
+        """Wait until the letters told of so far are done with, if that does not take longer."""
+        deadline = monotonic() + within_seconds
+        while self._waiting and monotonic() < deadline:
+            sleep(FINISHING_LOOK_SECONDS)
 
     def _put(self, name: str, tell: Callable[[], None]) -> None:
         self._queue.put((name, tell))

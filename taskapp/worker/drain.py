@@ -26,6 +26,9 @@ from celery.worker.state import active_requests
 
 from taskapp.broker import process
 from taskapp.broker.heartbeat import native_thread
+from taskapp.broker.suspects import NOBODY, Suspects
+from taskapp.worker.stop_signals import child_of_ours
+from taskapp.worker.suspects import running_in
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ IDLE_SECONDS = 2.0
 """How long Celery may take to end once nothing runs any more."""
 GIVING_BACK_SECONDS = 3.0
 """How long giving back may take; then the lease has to end by itself."""
+TELLING_SECONDS = 1.0
+"""How long a node that ends may take to fail the tasks it has buried at the end; others do it after a lease."""
 SAYING_SO_SECONDS = 0.3
 """How long ending an empty lease may take."""
 STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
@@ -54,6 +59,8 @@ class Drain:
         self._told_again: SimpleQueue[None] = SimpleQueue()
         self._pid = os.getpid()
         self._exit_code = 0
+        self.suspects: Suspects = NOBODY
+        """What ran when this node came to end by itself, if it does."""
         self.ends_at = 0.0
         """When giving back begins at the latest; 0: it is not draining."""
         self.on_begin: Callable[[], None] = lambda: None
@@ -72,6 +79,16 @@ class Drain:
         self.on_begin()
         native_thread(self._watch)
 
+    def blame(self, pid: int) -> None:
+        """Suspect what runs now in the process ``pid`` of this node: it is why the node ends, as it seems."""
+        if not self.ends_at and not self.suspects.tags:
+            self.suspects = running_in(pid)
+
+    def on_sender(self, sender: int | None) -> None:
+        """Suspect what runs in the process that sent the signal to stop, if it is one of this node."""
+        if sender is not None and (child := child_of_ours(sender)) is not None:
+            self.blame(child)
+
     def on_signal(self, exitcode: int = 0, **_: Any) -> None:
         """Take note of a first signal to stop; a second one, of whatever kind, is final."""
         self.begin(exitcode)
@@ -85,6 +102,11 @@ class Drain:
     # --- watching over the end ----------------------------------------------------------------
 
     def _watch(self) -> None:
+        if self.suspects.tags:
+            logger.warning(
+                "one of the %d tasks that run here seems to be why this node ends; those that do not end before it are "
+                "given back as after a crash", len(self.suspects.tags), extra={"action": "ends_by_itself"},
+            )  # fmt: skip
         idle_since = 0.0
         while (now := monotonic()) < self.ends_at:
             with contextlib.suppress(Empty):
@@ -127,7 +149,8 @@ class Drain:
         pool = self._worker.pool
         if (kill := getattr(pool, "kill_children", None)) is not None:
             kill()
-        process.close_nodes(reads=False)
+        process.close_nodes(reads=False, suspects=self.suspects)
+        self._worker.teller.finish(TELLING_SECONDS)
         if self._worker.pidlock:
             self._worker.pidlock.release()
         sys.stdout.flush()

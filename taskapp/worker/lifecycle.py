@@ -23,7 +23,7 @@ from taskapp.settings import get_settings
 from taskapp.worker import remote
 from taskapp.worker.about import About
 from taskapp.worker.buried import Teller
-from taskapp.worker.drain import Drain
+from taskapp.worker.drain import TELLING_SECONDS, Drain
 from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
@@ -32,6 +32,7 @@ from taskapp.worker.receivers import guard_receivers
 from taskapp.worker.revoked import LearnRevoked
 from taskapp.worker.scribe import finish_writing
 from taskapp.worker.status import Reporter
+from taskapp.worker.stop_signals import StopSignals
 from taskapp.worker.task_log import install_task_log
 from taskapp.worker.turn import Turn
 from taskapp.worker.worker import EXIT_CONFIGURATION
@@ -93,6 +94,7 @@ def watch_worker(sender: Any, **_: Any) -> None:
     settings = get_settings()
     status = Status(sender.hostname)
     drain = sender.drain = Drain(sender, settings.drain_seconds)
+    sender.stop_signals = StopSignals(drain.on_sender)
     sender.turn = Turn(sender, status, settings)
 
     def look(status: Status, now: float) -> None:
@@ -175,7 +177,8 @@ def give_all_back(sender: Any, **_: Any) -> None:
     later, drain = sender.app.backend.__dict__.get("later"), sender.drain
     if later is not None:
         later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
-    process.close_nodes()
+    process.close_nodes(suspects=drain.suspects)
+    sender.teller.finish(TELLING_SECONDS)
     finish_writing()
 
 
@@ -196,6 +199,7 @@ def install(app: Any) -> None:
     signals.worker_init.connect(describe_worker, weak=False)
     signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
+    signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from time import monotonic
 from typing import Any
@@ -54,7 +55,12 @@ class Turn:
         self._status.pool_problem = find_problem() if find_problem is not None else ""
         if not self._status.pool_problem:
             self._status.pool_at = now
-        if reason := self._enough():
+        if not self._worker.drain.ends_at:
+            self._worker.stop_signals.mend()
+        if reason := self._over_memory():
+            self._worker.drain.blame(os.getpid())
+            self._recycle(reason)
+        elif reason := self._hanging():
             self._recycle(reason)
 
     def _recycle(self, reason: str) -> None:
@@ -62,9 +68,12 @@ class Turn:
             logger.warning("%s: draining, to be started anew (exit code %d)", reason, EXIT_RECYCLED)
             state.should_stop = EXIT_RECYCLED
 
-    def _enough(self) -> str:
+    def _over_memory(self) -> str:
         if self._max_memory_mb and (used_mb := resident_mb()) > self._max_memory_mb:
             return f"this node takes {used_mb:.0f} MiB, its limit is {self._max_memory_mb}"
+        return ""
+
+    def _hanging(self) -> str:
         abandoned = getattr(getattr(self._worker.pool, "threads", None), "abandoned", 0)
         if abandoned > ABANDONED_THREADS_MOST:
             return f"{abandoned} threads of this node hang in tasks that were past their time limit"

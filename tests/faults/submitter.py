@@ -25,8 +25,8 @@ ABSOLUTE_TIMES = ("eta", "expires")
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     tasks = import_module(os.environ[APP_VARIABLE]).app.tasks
-    for module in ("tests.faults.fault_tasks", "tests.faults.async_tasks", "tests.faults.newer_tasks"):
-        import_module(module)
+    for module in ("fault_tasks", "async_tasks", "newer_tasks", "ending_tasks"):
+        import_module(f"tests.faults.{module}")
     with ThreadPoolExecutor(max_workers=8) as threads:
         print("ready", file=answers, flush=True)
         for line in sys.stdin:

@@ -1,0 +1,61 @@
+"""Task types that make their node end, for tests with a crash limit of one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+from celery import shared_task
+
+LONG_SECONDS = 60.0
+PAGE_BYTES = 4096
+
+
+def _take_memory() -> bytearray:
+    taken = bytearray(400 * 1024 * 1024)
+    for page in range(0, len(taken), PAGE_BYTES):
+        taken[page] = 1
+    return taken
+
+
+def _end(way: str) -> Any:
+    if way == "memory":
+        return _take_memory()
+    if way == "child":
+        return subprocess.run(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 1"], check=False)
+    return os.kill(os.getpid(), signal.Signals[way])
+
+
+@shared_task(name="ends")
+def end(way: str) -> None:
+    kept = _end(way)
+    time.sleep(LONG_SECONDS)
+    del kept
+
+
+@shared_task(name="ends.async")
+async def end_async(way: str) -> None:
+    kept = _end(way)
+    await asyncio.sleep(LONG_SECONDS)
+    del kept
+
+
+@shared_task(name="ends.parent", cpu_bound=True)
+def end_parent() -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(LONG_SECONDS)
+
+
+@shared_task(name="long", track_started=True)
+def long() -> None:
+    time.sleep(LONG_SECONDS)
+
+
+@shared_task(name="ends.soon")
+def end_and_return() -> str:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "done"

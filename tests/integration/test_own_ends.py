@@ -1,0 +1,91 @@
+"""A node that ends by the doing of its own tasks: what ran then counts as crashed, here with a limit of one crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from celery import Celery
+
+from taskapp.broker.dead_letters import DeadLetters
+from taskapp.errors import CrashedTooOften
+from tests.integration import ending
+from tests.support import Process, RedisServer, eventually, leased_count
+
+START = {
+    "TASKAPP_INCLUDE": ending.__name__, "TASKAPP_DRAIN_SECONDS": "0.5", "TASKAPP_CRASH_LIMIT": "1",
+    "TASKAPP_MAX_MEMORY_MB": "300", "TASKAPP_CHILD_PROCESSES": "1",
+}  # fmt: skip
+
+
+def ready(server: RedisServer) -> int:
+    return int(server.client.llen("default"))
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "options"),
+    [
+        ("ends", ("SIGTERM",), ()),
+        ("ends", ("SIGINT",), ()),
+        ("ends", ("SIGQUIT",), ()),
+        ("ends", ("child",), ()),
+        ("ends", ("memory",), ()),
+        ("ends.async", ("SIGTERM",), ()),
+        ("ends.parent", (), ()),
+        ("ends.parent", (), ("-P", "prefork")),
+        ("ends", ("SIGTERM",), ("-P", "threads")),
+        ("ends", ("SIGTERM",), ("-P", "solo")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_task_that_ends_its_node_alone_is_buried_and_told(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, task: str, args: tuple[str], options: tuple[str]
+) -> None:
+    node = worker(*options, **START)
+    result = app.signature(task, args, queue="default").apply_async()
+
+    node.wait(20)
+
+    assert [(letter.id, letter.reason, letter.crashes) for letter in letters.find()] == [(result.id, "crashed", 1)]
+    # By the node that ended: there is no other.
+    assert isinstance(result.get(timeout=5, propagate=False), CrashedTooOften)
+
+
+def test_a_sigterm_from_outside_never_counts(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, redis_server: RedisServer
+) -> None:
+    node = worker(**START)
+    result = app.signature("long", queue="default").apply_async()
+    eventually(lambda: result.state == "STARTED")
+
+    node.terminate()
+
+    assert letters.find() == []
+    assert (ready(redis_server), leased_count(redis_server)) == (1, 0)
+
+
+def test_of_several_nobody_is_buried(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, redis_server: RedisServer
+) -> None:
+    """Who it was cannot be said: they run alone later, as after a crash."""
+    node = worker("-c", "4", **{**START, "TASKAPP_CRASH_LIMIT": "3"})
+    beside = app.signature("long", queue="default").apply_async()
+    eventually(lambda: beside.state == "STARTED")
+    app.signature("ends", ("SIGTERM",), queue="default").apply_async()
+
+    node.wait(20)
+
+    assert letters.find() == []
+    assert (ready(redis_server), leased_count(redis_server)) == (2, 0)
+
+
+def test_a_task_that_ends_before_its_node_has_succeeded(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, redis_server: RedisServer
+) -> None:
+    node = worker(**START)
+    result = app.signature("ends.soon", queue="default").apply_async()
+
+    assert result.get(timeout=10) == "done"
+    assert node.wait(20) == 0
+    assert letters.find() == []
+    assert (ready(redis_server), leased_count(redis_server)) == (0, 0)
