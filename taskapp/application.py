@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep, time
 from types import MappingProxyType
@@ -52,6 +53,17 @@ PAUSE_SECONDS = 0.1
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def _may_wait_for_good() -> bool:
+    """Return whether what is sent here follows a run, and nothing but the run's slot waits for it."""
+    if settlement.current() is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 class Amqp(AMQP):
@@ -266,8 +278,12 @@ class Application(Lending):
         self, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS,
         began_at: float | None = None,
     ) -> Any:  # fmt: skip
-        """Return what ``send`` returns, called again while the broker cannot be reached, up to the deadline."""
-        deadline = (began_at or monotonic()) + get_settings().submit_deadline_seconds
+        """Return what ``send`` returns, called again while the broker cannot be reached, up to the deadline.
+
+        What follows a run has no deadline: the run has done its work, and its slot waits with it.
+        """
+        is_patient = _may_wait_for_good()
+        deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
         while True:
             began_at = monotonic()
             try:
@@ -279,6 +295,9 @@ class Application(Lending):
             except (OperationalError, RedisError, OSError) as error:
                 # The engine says by errors of its own what became of a push; here none was begun.
                 self._pause(name, task_id, error, began_at, deadline)
+                if is_patient:
+                    logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
+                    is_patient = False
 
     def _pause(self, name: str, task_id: str, error: Exception, began_at: float, deadline: float) -> None:
         """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""

@@ -54,6 +54,14 @@ def number(self: Any, value: int, seconds: float) -> int:
         return value
 
 
+@shared_task(name="faults.number_child", bind=True, cpu_bound=True)
+def number_child(self: Any, value: int, seconds: float) -> int:
+    """Take ``seconds`` in a child process and return ``value``. A second run logs a second time."""
+    with logged(self.request):
+        time.sleep(seconds)
+        return value
+
+
 @shared_task(name="faults.receive", bind=True)
 def receive(self: Any, results: Any) -> Any:
     """Return what came before it: the end of a chain, the body of a chord. A second run logs a second time."""

@@ -96,6 +96,10 @@ class Submitter:
         """Start to submit single steps, chains and chords in turn, at a rate."""
         self._order({"workflows": workflows, "options": workflows, "per_second": per_second, "at_once": False})
 
+    def begin_revoking(self, task_ids: list[str], *, over_seconds: float) -> None:
+        """Start to revoke ``task_ids`` in turn, evenly over a time; what cannot be revoked then is passed over."""
+        self._order({"revoke": task_ids, "per_second": len(task_ids) / over_seconds})
+
     def _order(self, order: dict[str, Any]) -> None:
         assert self._popen.stdin is not None
         self._popen.stdin.write(json.dumps(order) + "\n")

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, TextIO
@@ -35,6 +36,10 @@ def main() -> None:
 
 def answer(tasks: Any, order: dict[str, Any], threads: ThreadPoolExecutor, answers: TextIO) -> None:
     """Carry out one order and write the list of what came of it."""
+    if "revoke" in order:
+        revoke(tasks, order)
+        print("[]", file=answers, flush=True)
+        return
     options, begun_at = order["options"], time.monotonic()
     if order["at_once"]:
         records = list(threads.map(lambda n: attempt(tasks, order, options[n]), range(len(options))))
@@ -48,6 +53,15 @@ def answer(tasks: Any, order: dict[str, Any], threads: ThreadPoolExecutor, answe
             else:
                 records.append(attempt(tasks, order, given))
     print(json.dumps(records), file=answers, flush=True)
+
+
+def revoke(tasks: Any, order: dict[str, Any]) -> None:
+    """Revoke one task after another, at a rate; a server that is away is the row's own doing."""
+    begun_at, app = time.monotonic(), next(iter(tasks.values())).app
+    for position, task_id in enumerate(order["revoke"]):
+        wait_until(begun_at + position / order["per_second"])
+        with suppress(Exception):
+            app.control.revoke(task_id)
 
 
 def wait_until(moment: float) -> None:

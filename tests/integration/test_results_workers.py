@@ -37,9 +37,14 @@ def third_time(self):
 
 @app.task(name="jobs.pauses")
 def pauses(path):
+    pathlib.Path(path + ".begun").touch()
     while not pathlib.Path(path).exists():
         time.sleep(0.01)
+    pathlib.Path(path + ".ended").touch()
     return "done"
+
+@app.task(name="jobs.echo")
+def echo(value): return value
 
 @app.task(name="jobs.unencodable")
 def unencodable(): return object()
@@ -125,3 +130,24 @@ def test_the_result_of_a_run_that_froze_and_lost_its_claim_is_refused(app, start
 
     eventually(lambda: "what became of it here changes nothing" in frozen.output())
     assert app.AsyncResult(result.id).get(timeout=5) == "by the second run"
+
+
+@pytest.mark.parametrize("pool", ["default", "prefork", "threads"])
+def test_what_follows_a_run_is_sent_however_long_the_broker_is_away(
+    app, redis_server: RedisServer, start: Start, tmp_path: Path, pool
+):
+    options = () if pool == "default" else ("-P", pool)
+    worker = start(*options, TASKAPP_SUBMIT_DEADLINE_SECONDS="0.5")
+    result = chain(job(app, "pauses", str(tmp_path / "go")), job(app, "echo")).delay()
+    eventually((tmp_path / "go.begun").exists)
+    redis_server.freeze()
+    try:
+        (tmp_path / "go").touch()
+        if pool == "prefork":
+            # Its first message: a child has no connection yet. The others' parent has.
+            eventually(lambda: "waits to follow a run" in worker.output())
+        else:
+            eventually((tmp_path / "go.ended").exists)
+    finally:
+        redis_server.thaw()
+    assert result.get(timeout=20) == "done"
