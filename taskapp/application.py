@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
 from celery.exceptions import QueueNotFound
-from kombu.exceptions import OperationalError
+from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.utils.objects import cached_property
 from redis.exceptions import RedisError
 
 from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.message_format import SENT_AT_HEADER
-from taskapp.broker.transport import Connection, is_over_redis
+from taskapp.broker.rabbitmq import Unconfirmed, left_seconds, submitting
+from taskapp.broker.transport import Connection, is_over_rabbitmq, is_over_redis
 from taskapp.client import results
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
@@ -31,10 +32,12 @@ from taskapp.client.message import arguments_as_json, new_id, properties, with_t
 from taskapp.client.postings import CollectingProducer
 from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
+from taskapp.client.sent_event import SentEventDispatcher
 from taskapp.errors import (
     BrokerUnavailable,
     ConfigurationReplaced,
     NotQueued,
+    PublishOutcomeUnknown,
     UnknownQueue,
     UnknownTask,
 )
@@ -75,6 +78,10 @@ class Amqp(AMQP):
         """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
         with settlement.collecting():
             return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
+
+    @cached_property
+    def _event_dispatcher(self) -> SentEventDispatcher:
+        return SentEventDispatcher(super()._event_dispatcher)  # type: ignore[misc]  # missing in the stubs
 
     @cached_property
     def send_task_message(self) -> Any:
@@ -284,27 +291,36 @@ class Application(Lending):
         """
         is_patient = _may_wait_for_good()
         deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
-        while True:
-            began_at = monotonic()
-            try:
-                return send()
-            except NotQueued as error:
-                raise self._unavailable(name, task_id, error) from error
-            except QueueNotFound as error:
-                raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
-            except (OperationalError, RedisError, OSError) as error:
-                # The engine says by errors of its own what became of a push; here none was begun.
-                self._pause(name, task_id, error, began_at, deadline)
-                if is_patient:
-                    logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
-                    is_patient = False
+        with submitting(deadline) as submission:
+            while True:
+                began_at = monotonic()
+                try:
+                    return send()
+                except NotQueued as error:
+                    raise self._unavailable(name, task_id, error) from error
+                except QueueNotFound as error:
+                    raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
+                except Unconfirmed as error:
+                    raise PublishOutcomeUnknown(task_id, get_settings().submit_deadline_seconds, error) from error
+                except (OperationalError, RedisError, OSError, LimitExceeded) as error:
+                    # The engine says by errors of its own what became of a push; here none was begun.
+                    self._pause(name, task_id, error, began_at, deadline, in_doubt=submission.in_doubt)
+                    if is_patient:
+                        logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
+                        is_patient = False
 
-    def _pause(self, name: str, task_id: str, error: Exception, began_at: float, deadline: float) -> None:
+    def _pause(
+        self, name: str, task_id: str, error: Exception, began_at: float, deadline: float, *, in_doubt: bool = False
+    ) -> None:
         """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""
-        now = monotonic()
-        if not is_over_redis(self.conf.broker_url) or now + (now - began_at) + PAUSE_SECONDS >= deadline:
-            raise BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error) from error
-        sleep(PAUSE_SECONDS)
+        now, url, seconds = monotonic(), self.conf.broker_url, get_settings().submit_deadline_seconds
+        is_known = is_over_redis(url) or is_over_rabbitmq(url)
+        if is_known and now + (now - began_at) + PAUSE_SECONDS < deadline:
+            sleep(PAUSE_SECONDS)
+        elif in_doubt:
+            raise PublishOutcomeUnknown(task_id, seconds, error) from error
+        else:
+            raise BrokerUnavailable(name, task_id, seconds, error) from error
 
     @staticmethod
     def _unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
@@ -331,7 +347,13 @@ class Application(Lending):
         return self.subclass_with_self(results.GroupResult)
 
     def lend_producer(self, producer: Any = None) -> Any:
-        """Lend a producer for one message, without collecting."""
+        """Lend a producer for one message, without collecting.
+
+        Raises:
+            kombu.exceptions.LimitExceeded: All are lent, for as long as the submit around may take.
+        """
+        if producer is None and (seconds := left_seconds()) is not None:
+            return self.producer_pool.acquire(block=True, timeout=seconds)
         return super().producer_or_acquire(producer)
 
     @contextmanager

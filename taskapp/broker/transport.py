@@ -56,6 +56,11 @@ def is_over_redis(url: str | None) -> bool:
     return url is not None and url.partition("://")[0].partition("+")[0] in TRANSPORTS
 
 
+def is_over_rabbitmq(url: str | None) -> bool:
+    """Return whether ``url`` leads to RabbitMQ."""
+    return url is not None and url.partition("://")[0] in OF_RABBITMQ
+
+
 class _Ours(_Mixin):
     """A connection whose URLs mean our transports; they are shown as they were typed."""
 

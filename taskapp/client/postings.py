@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, NamedTuple
 
 from kombu.serialization import dumps
 
+from taskapp.broker.rabbitmq import submitting
 from taskapp.broker.settlement import Settlement
 
 PATIENCE = {"max_retries": 15, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0}
 """How often a posting is tried again, and after how many seconds: a broker may be gone for some ten."""
+
+
+POSTING_SECONDS = 120.0
+"""How long one of them may take, of a broker that is there and does not take it, for an alarm."""
 
 
 class Posting(NamedTuple):
@@ -52,7 +58,7 @@ def post(app: Any, postings: list[Posting]) -> None:
     """
     if not postings:
         return
-    with app.lend_producer() as producer:
-        while postings:
+    while postings:
+        with submitting(monotonic() + POSTING_SECONDS), app.lend_producer() as producer:
             producer.publish(postings[0].body, **postings[0].options)
             del postings[0]

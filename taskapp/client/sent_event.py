@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
-from time import time
+from time import monotonic, time
 from typing import Any, NamedTuple
 
+from amqp.exceptions import AMQPError
 from celery.utils.time import utcoffset
+from kombu.exceptions import OperationalError
 
 from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import to_json
+from taskapp.broker.rabbitmq import submitting
 
+logger = logging.getLogger(__name__)
+
+EVENT_SECONDS = 0.5
 QUARTER_HOUR_SECONDS = 900
 """Zones change at full quarters of an hour."""
 
@@ -97,3 +104,25 @@ def sent_event(usual: bytes, clock: int, retries: Any, headers: dict[str, Any]) 
 @lru_cache(maxsize=1)
 def _utcoffset(_quarter: int) -> int:
     return int(utcoffset())
+
+
+class SentEventDispatcher:
+    """Publishes events of tasks that another broker than the engine's has; one that is lost does not undo its task.
+
+    Args:
+        dispatcher: Celery's.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dispatcher, name)
+
+    def publish(self, type: str, fields: Any, producer: Any, **options: Any) -> None:
+        """Publish an event; drop it where the broker does not take it within ``EVENT_SECONDS``."""
+        try:
+            with submitting(monotonic() + EVENT_SECONDS):
+                self._dispatcher.publish(type, fields, producer, **{**options, "retry": False})
+        except (OperationalError, AMQPError, OSError) as error:
+            logger.warning("event %s of task %s is lost: %s", type, fields.get("uuid"), error)

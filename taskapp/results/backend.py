@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from celery import states
-from celery.backends import base, redis
+from celery.backends import redis
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
@@ -22,20 +22,18 @@ from redis.connection import Connection
 
 from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
-from taskapp.broker.unpacking import unpacked
 from taskapp.devredis.login import guarded
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
+from taskapp.results.decoding import BoundedDecoding
 from taskapp.results.failures import Failures
 from taskapp.results.later import Later
 from taskapp.results.size import ResultSize
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
-from taskapp.settings import get_settings
 
 _to_json = JSONEncoder().encode
-_PACKED: bytes = base.COMPRESSED_PAYLOAD_MAGIC  # type: ignore[attr-defined]  # missing in the stubs
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
@@ -49,7 +47,7 @@ BEGUN_MOST = 200_000
 logger = logging.getLogger(__name__)
 
 
-class Results(Failures, Chords):
+class Results(BoundedDecoding, Failures, Chords):
     """Makes a Redis backend of Celery store in one fenced round trip, and subscribe only to wait.
 
     Keys, their content and the channels stay Celery's, so that stock clients and Flower read them.
@@ -103,19 +101,6 @@ class Results(Failures, Chords):
             return _to_json(data)
         except Exception as error:
             raise EncodeError(error) from error
-
-    def decode(self, payload: Any) -> Any:
-        """Return what ``encode`` was given; a compressed result becomes no more than ``TASKAPP_MAX_UNPACKED_BYTES``.
-
-        Raises:
-            CannotUnpack: It would, or is damaged.
-            kombu.exceptions.ContentDisallowed: The format is not in ``result_accept_content``.
-            kombu.exceptions.DecodeError: It cannot be decoded.
-        """
-        if isinstance(payload, bytes) and payload.startswith(_PACKED):
-            method, _, body = payload[len(_PACKED) :].partition(b"\0")
-            payload = unpacked(body, method.decode(errors="replace"), get_settings().max_unpacked_bytes)
-        return super().decode(payload)
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import kombu
@@ -11,6 +14,7 @@ from tests.support import Process, clean_environment, eventually, free_port
 
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The one on PATH in Debian changes to another user, who may not write here."""
+CONTROL = SCRIPT.with_name("rabbitmqctl")
 
 
 def is_installed() -> bool:
@@ -45,6 +49,18 @@ class RabbitMQ:
 
     def _wait(self) -> None:
         eventually(self.answers, within_seconds=60.0, every_seconds=0.2)
+
+    def alarm(self, *, on: bool) -> None:
+        """Let it take no messages, as when its memory is full, or take them again."""
+        watermark = "0.00000001" if on else "0.4"
+        argv = [str(CONTROL), "-n", self._server.env["RABBITMQ_NODENAME"], "set_vm_memory_high_watermark", watermark]
+        subprocess.run(argv, env=self._server.env, capture_output=True, timeout=60, check=True)
+
+    def freeze(self) -> None:
+        os.killpg(self._server.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self._server.pid, signal.SIGCONT)
 
     @property
     def url(self) -> str:
