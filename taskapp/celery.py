@@ -29,6 +29,7 @@ from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
 from taskapp.urls import revealed
 from taskapp.worker import chords, lifecycle
+from taskapp.worker.masks import seen_error
 from taskapp.worker.registry import Registry
 
 TASK_TYPES = ("taskapp.tasks",)
@@ -54,7 +55,7 @@ class Loader(AppLoader):
             raise click.ClickException(str(ConfigurationReplaced("--config")))
         try:
             settings = get_settings()
-            tracing.install(settings)
+            tracing.install(settings, seen_error)
             broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
         except BrokerNotFound as error:
             if commanded:

@@ -22,7 +22,8 @@ Without ``TASKAPP_TRACING`` nothing of OpenTelemetry is imported.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from taskapp.broker.transport import is_over_redis
 from taskapp.errors.tracing import TracingUnavailable
@@ -30,6 +31,9 @@ from taskapp.urls import revealed
 
 if TYPE_CHECKING:
     from taskapp.settings import Settings
+
+SeenError = Callable[[Any, Any, Any, BaseException], tuple[str, str] | None]
+"""Called with the task, its positional and its named arguments, and its error."""
 
 SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "pyamqp": "rabbitmq"}
 
@@ -39,8 +43,12 @@ def is_on(settings: Settings) -> bool:
     return settings.tracing and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
 
 
-def install(settings: Settings) -> None:
+def install(settings: Settings, seen_error: SeenError) -> None:
     """Let this process make spans if ``settings`` ask for them. Once more does nothing more.
+
+    Args:
+        settings: Say whether, and name the broker.
+        seen_error: Returns message and traceback of a task's error as others may see them; ``None``: as they are.
 
     Raises:
         TracingUnavailable: They do, and OpenTelemetry is not installed.
@@ -51,7 +59,7 @@ def install(settings: Settings) -> None:
         from taskapp.tracing import provider, spans
     except ModuleNotFoundError as error:
         raise TracingUnavailable(error.name or "opentelemetry") from error
-    spans.connect(system_of(revealed(settings.broker_url)))
+    spans.connect(system_of(revealed(settings.broker_url)), seen_error)
     provider.finish_with_worker()
 
 

@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from taskapp.broker.message_format import sent_at_of
+from taskapp.tracing import SeenError
 from taskapp.tracing.provider import tracer
 
 STOPPED = "the run was stopped from outside: revoked, over its hard time limit, at the end of a drain; or a hook failed"
@@ -31,19 +32,21 @@ class Run(NamedTuple):
 
 
 _system = "redis"
+_seen_error: SeenError = lambda *_: None  # noqa: E731
 _run: ContextVar[Run | None] = ContextVar("taskapp_traced_run", default=None)
 _running: dict[str, Run] = {}
 """Runs of this process by the id of their task: a hard time limit is told on another thread."""
 
 
-def connect(system: str) -> None:
+def connect(system: str, seen_error: SeenError) -> None:
     """Begin to make spans.
 
     Args:
         system: What conventions call the broker.
+        seen_error: As for ``tracing.install``.
     """
-    global _system
-    _system = system
+    global _system, _seen_error
+    _system, _seen_error = system, seen_error
     signals.before_task_publish.connect(on_submit, weak=False)
     signals.task_prerun.connect(on_begin, weak=False)
     signals.task_postrun.connect(on_end, weak=False)
@@ -106,26 +109,26 @@ def on_end(task_id: str, state: str | None, **_: Any) -> None:
     run.span.end()
 
 
-def on_failure(sender: Any, task_id: str, exception: Any, **_: Any) -> None:
+def on_failure(sender: Any, task_id: str, exception: Any, args: Any = (), kwargs: Any = None, **_: Any) -> None:
     """Record what a run failed with; of one that was lost with its process, in a span that is only that."""
     run, request = _running.get(task_id), sender.request
     if run is not None:
-        _record(run.span, exception)
+        _record(run.span, exception, sender, args, kwargs)
     elif request.id == task_id:
         context = propagate.extract(_texts(request.headers), Context())
         attributes = _attributes(sender.name, task_id, _queue(request), request.retries)
         attributes.update({"messaging.operation.name": "run", "messaging.operation.type": "process"})
         span = tracer().start_span(f"run {sender.name}", context, SpanKind.CONSUMER, attributes)
-        _record(span, exception)
+        _record(span, exception, sender, args, kwargs)
         span.set_attribute("taskapp.state", "FAILURE")
         span.end()
 
 
-def on_retry(request: Any, reason: Any, **_: Any) -> None:
+def on_retry(sender: Any, request: Any, reason: Any, **_: Any) -> None:
     """Record what a run is repeated for; a task that only asks to be run again has no error."""
     run = _running.get(request.id)
     if run is not None and isinstance(reason.exc, BaseException):
-        _record(run.span, reason.exc)
+        _record(run.span, reason.exc, sender, request.args, request.kwargs)
 
 
 def ids() -> tuple[str, str] | None:
@@ -167,9 +170,19 @@ def _has_failed(span: Span) -> bool:
     return status is not None and status.status_code is StatusCode.ERROR
 
 
-def _record(span: Span, error: Any) -> None:
+def _record(span: Span, error: Any, task: Any, args: Any, kwargs: Any) -> None:
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
-    span.record_exception(error)
+    seen = _seen_error(task, args or (), kwargs or {}, error)
+    if seen is None:
+        span.record_exception(error)
+        message = str(error)
+    else:
+        # What the type of the task keeps to itself no collector is told.
+        kind, (message, trace) = type(error), seen
+        span.add_event("exception", {
+            "exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": message,
+            "exception.stacktrace": trace, "exception.escaped": "False",
+        })  # fmt: skip
     span.set_attribute("error.type", type(error).__qualname__)
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {message}"))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from threading import Lock
+from traceback import format_exception
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -113,6 +114,24 @@ def seen_fields(app: Any, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
 def hides(task: Any) -> bool:
     """Say whether something of tasks of this type is to be kept out of sight."""
     return bool(getattr(task, "sensitive", False) or getattr(task, "masks", ()))
+
+
+def seen_error(task: Any, args: Any, kwargs: Any, error: BaseException) -> tuple[str, str] | None:
+    """Return message and traceback of a run's ``error`` as they may be seen; ``None``: as they are.
+
+    Of a ``sensitive`` type neither may.
+    """
+    if not hides(task):
+        return None
+    try:
+        seen = HIDDEN if getattr(task, "sensitive", False) else masked(task, args, kwargs)
+        texts = str(error), "".join(format_exception(error))
+    except Exception:  # noqa: BLE001 - arguments nobody can read, an error without a text
+        return MASK, MASK
+    if seen.secrets is None:
+        return MASK, MASK
+    message, trace = map(seen.strike, texts)
+    return message, trace
 
 
 def _imports_all(app: Any) -> bool:

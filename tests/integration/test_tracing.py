@@ -134,6 +134,32 @@ def test_a_chord_whose_results_lie_elsewhere_is_one_trace(
     assert collector.edges(trace_id)["run taskapp.finish_chord", submit("total")] == 1
 
 
+@pytest.mark.parametrize("pool", ["", "prefork", "solo"])
+def test_no_span_tells_what_a_task_type_masks(
+    traced_worker: StartWorker, collector: Collector, act: Act, pool: str
+) -> None:
+    traced_worker(*(["-P", pool] if pool else []))
+
+    act("denied", "web")
+
+    # Six in the worker, one of them twice, and one in the web process.
+    def runs() -> Counter[str]:
+        return Counter(span.name for span in list(collector.spans) if span.name.startswith("run "))
+
+    expected = Counter({run(f"deny_{name}"): 1 for name in ("on_loop", "in_child", "silently")})
+    expected += Counter({run("deny_twice"): 2, run("deny_on_thread"): 3})
+    eventually(lambda: runs().total() >= expected.total() or None, within_seconds=20)
+    assert runs() == expected
+    failed = [span for span in collector.spans if span.name.startswith("run ")]
+    assert "4111" not in repr(collector.spans)
+    assert all(span.is_error and span.attributes["error.type"] == "ValueError" for span in failed)
+    assert {span.description for span in failed} == {"ValueError: no such card: ***", "ValueError: ***"}
+    for span in failed:
+        [(name, event)] = span.events
+        assert (name, event["exception.type"]) == ("exception", "builtins.ValueError")
+    assert any("in deny" in dict(span.events)["exception"]["exception.stacktrace"] for span in failed)
+
+
 def test_a_span_says_what_is_known_of_its_task(traced_worker: StartWorker, collector: Collector, act: Act) -> None:
     traced_worker()
 

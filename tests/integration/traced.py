@@ -54,6 +54,44 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
+def deny(card: str) -> None:
+    try:
+        raise KeyError(card)
+    except KeyError as error:
+        raise ValueError(f"no such card: {card}") from error
+
+
+@shared_task(masks=("card",))
+def deny_on_thread(card: str) -> None:
+    deny(card)
+
+
+@shared_task(masks=("card",))
+async def deny_on_loop(card: str) -> None:
+    deny(card)
+
+
+@shared_task(masks=("card",), cpu_bound=True)
+def deny_in_child(card: str) -> None:
+    deny(card)
+
+
+@shared_task(bind=True, masks=("card",), default_retry_delay=0, max_retries=1)
+def deny_twice(self: Any, card: str) -> None:
+    try:
+        deny(card)
+    except ValueError as error:
+        raise self.retry(exc=error)  # noqa: B904 - as people write it
+
+
+@shared_task(sensitive=True)
+def deny_silently(card: str) -> None:
+    deny(card)
+
+
+DENIED = [deny_on_thread, deny_on_loop, deny_in_child, deny_twice, deny_silently]
+
+
 @shared_task(time_limit=1)
 async def hang() -> None:
     await asyncio.sleep(60)
@@ -123,6 +161,12 @@ def by_name() -> None:
 
 def failing() -> None:
     fail.delay("as asked").get(timeout=30, propagate=False)
+
+
+def denied() -> None:
+    for result in [task.delay("4111-1111-2222") for task in DENIED] + [deny_on_thread.delay(card="4111-1111-2222")]:
+        result.get(timeout=30, propagate=False)
+    deny_on_thread.apply(("4111-1111-2222",))  # eagerly, in the web process
 
 
 def limited() -> None:

@@ -15,7 +15,7 @@ def test_tracing_without_opentelemetry_is_refused_with_the_remedy(monkeypatch: p
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
     with pytest.raises(TracingUnavailable) as refusal:
-        tracing.install(load_settings({"TASKAPP_TRACING": "1"}))
+        tracing.install(load_settings({"TASKAPP_TRACING": "1"}), lambda *_: None)
 
     assert str(refusal.value) == (
         "TASKAPP_TRACING is on and the package 'opentelemetry' is missing; "
