@@ -22,7 +22,7 @@ from taskapp.redis import Keys, Link
 ENDS = (100_000, 10_000, 10_000)
 """How much of both ends of a long ready list is looked at again, each time: a node that gives back all it has puts that
 there."""
-FIRST, BYTES = 4, 1 << 19
+FIRST, BYTES = 4, 1 << 20
 """How many messages the first step looks at; how many bytes a step looks at when their size is known."""
 ENTRIES = {"list": 1_000, "parked": 1_000, "hash": 500, "letters": 250, "types": 200}
 """How many entries a step looks at, by what lies there: a millisecond's work, so that nobody waits long for it."""

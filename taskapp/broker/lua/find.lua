@@ -12,7 +12,6 @@
 -- is still to be looked at further on, those that are taken leave on the right, and nothing is passed over.
 local key, kind, at, id, count = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[10])
 local FEW = 10 -- messages of one type
-local AT_ONCE, BYTES = 250, 524288 -- of a list, where large ones may lie behind small ones
 local byte, sub, find = string.byte, string.sub, string.find
 local in_letter, of_others = '"id":' .. cjson.encode(id), '"id":""'
 local skipped = (kind == 'parked' or kind == 'types') and 8 or 0 -- bytes before each message
@@ -73,14 +72,13 @@ local is_list = kind == 'list' or kind == 'parked'
 if redis.call('TYPE', key).ok ~= (is_list and 'list' or 'hash') then at = '' return answer() end
 local place, blob
 if is_list then
-  repeat
-    local first, some = tonumber(at), math.min(count - seen, AT_ONCE)
-    -- What is counted from the right ends there.
-    local until_ = first < 0 and math.min(first + some - 1, -1) or first + some - 1
-    local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
-    place, blob = look_at_list(items, first)
-    at = (until_ == -1 or #items == 0 or (first >= 0 and #items < some)) and '' or string.format('%.0f', until_ + 1)
-  until blob or at == '' or seen >= count or bytes >= BYTES
+  -- In one piece: Redis goes to the place in a long list node by node.
+  local first = tonumber(at)
+  -- What is counted from the right ends there.
+  local until_ = first < 0 and math.min(first + count - 1, -1) or first + count - 1
+  local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
+  place, blob = look_at_list(items, first)
+  at = (until_ == -1 or #items == 0 or (first >= 0 and #items < count)) and '' or string.format('%.0f', until_ + 1)
 else
   local page = redis.call('HSCAN', key, at, 'COUNT', count)
   place, blob = look_at_hash(page[2])
