@@ -14,6 +14,7 @@ from time import monotonic, sleep, time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from celery.app import backends
 from celery.app.amqp import AMQP
 from celery.exceptions import QueueNotFound
 from kombu.exceptions import LimitExceeded, OperationalError
@@ -43,6 +44,7 @@ from taskapp.errors import (
 )
 from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
+from taskapp.results.literal_dicts import as_literal, writing_literals
 from taskapp.settings import get_settings
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ PAUSE_SECONDS = 0.1
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+_backend_by_url: Any = backends.by_url  # the stubs know another answer
 
 
 def _may_wait_for_good() -> bool:
@@ -89,13 +93,15 @@ class Amqp(AMQP):
         app: Any = self.app
         send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
 
-        def send_or_collect(producer: Any, *args: Any, **options: Any) -> Any:
+        def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
             run = settlement.current()
+            if (options.get("serializer") or self.app.conf.task_serializer) in ("json", "application/json"):
+                message = message._replace(body=as_literal(message.body))
             if run is not None and not is_over_redis(self.app.conf.broker_url):
                 producer = CollectingProducer(producer, run)
             if (signing := app.signing) is not None:
                 producer = signing.producer(producer)
-            return send(producer, *args, **options)
+            return send(producer, name, message, *args, **options)
 
         return send_or_collect
 
@@ -380,4 +386,5 @@ class Application(Lending):
 
     def _get_backend(self) -> Any:
         self._find_broker()
-        return super()._get_backend()  # type: ignore[misc]  # untyped
+        given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
+        return writing_literals(given)(app=self, url=url)

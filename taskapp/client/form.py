@@ -16,6 +16,7 @@ from taskapp.client import message
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
 from taskapp.client.stencil import Stencil
 from taskapp.client.terms import Terms
+from taskapp.results.literal_dicts import as_literal
 from taskapp.settings import get_settings
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
@@ -191,6 +192,8 @@ class Form:
         if self._is_json:
             return (message.body(self._name, arguments, embed), "application/json", "utf-8"), headers
         whole = args, kwargs, message.linked(embed)
+        if self._serializer == "json":
+            whole = as_literal(whole)
         content_type, encoding, body = serialization.dumps(whole, self._serializer)
         packed = message.compressed(body, self._compression, headers)
         if self._signing is not None:

@@ -22,6 +22,7 @@ from taskapp.broker.headers import PROPERTIES, BadHeader, check_headers
 from taskapp.errors import InvalidPayload, PayloadTooLarge
 from taskapp.errors.tasks import BadMessageProperty
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from taskapp.results.literal_dicts import SIGN, as_literal
 from taskapp.settings import get_settings
 
 Options = dict[str, Any]
@@ -88,7 +89,8 @@ def arguments_as_json(name: str, args: Any, kwargs: Any, limit_bytes: int) -> st
 
 def _json(name: str, content: Any) -> str:
     try:
-        return _encode(content)
+        text = _encode(content)
+        return _encode(as_literal(content)) if SIGN in text else text
     except (TypeError, ValueError, RecursionError, EncodeError) as error:
         raise InvalidPayload(name, f"{error}; only what JSON can hold can be submitted") from error
 

@@ -28,6 +28,7 @@ from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
 from taskapp.results.failures import Failures
 from taskapp.results.later import Later
+from taskapp.results.literal_dicts import SIGN, as_literal
 from taskapp.results.size import ResultSize
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
@@ -96,9 +97,10 @@ class Results(BoundedDecoding, Failures, Chords):
             kombu.exceptions.EncodeError: It holds what the format cannot.
         """
         if not self._is_plain:
-            return super().encode(data)
+            return super().encode(as_literal(data) if self.serializer == "json" else data)
         try:
-            return _to_json(data)
+            text = _to_json(data)
+            return _to_json(as_literal(data)) if SIGN in text else text
         except Exception as error:
             raise EncodeError(error) from error
 

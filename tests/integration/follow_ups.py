@@ -59,6 +59,12 @@ def return_what_no_store_takes() -> object:
 
 
 @shared_task
+def return_it(value: object) -> object:
+    """Return what it got."""
+    return value
+
+
+@shared_task
 def return_text(size: int) -> str:
     """Return a text of ``size`` characters."""
     return "x" * size

@@ -159,6 +159,18 @@ print({name: seen.get(name) for name in given} == given, seen["expiration"])
     assert seen == "True 30000"
 
 
+def test_a_dict_that_looks_like_a_type_arrives_and_returns_as_a_dict(site: Site) -> None:
+    site.worker()
+
+    said = site.ask("""
+kind = {"__type__": "decimal", "__value__": "x"}
+print((return_it.s(kind) | return_it.s()).delay().get(timeout=40) == kind)
+print(chord([return_it.s(kind), return_it.s([kind])])(return_it.s()).get(timeout=40) == [kind, [kind]])
+""")
+
+    assert said.split() == ["True", "True"]
+
+
 def test_what_runs_is_counted_in_the_redis_of_results(site: Site, result_url: str, tmp_path: Path) -> None:
     if not result_url.startswith("redis"):
         assert "'taskapp_broker_up', '', 1" in site.ask(SCRAPED)

@@ -1,0 +1,86 @@
+"""Dicts that look like kombu's own way of writing a type: written so that they are read as what they are.
+
+kombu writes what JSON lacks as ``{"__type__": "datetime", "__value__": …}`` and reads every dict with exactly these
+keys as such, also one that a web user sent. Here such a dict is written as one of the type ``taskapp.dict``, with its
+items as pairs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from kombu.utils.json import register_type
+
+_KEYS = frozenset({"__type__", "__value__"})
+_TYPE = "taskapp.dict"
+SIGN = '"__type__"'
+"""What JSON holds that may need it."""
+
+
+class _Pairs:
+    """Stands for such a dict in kombu's table of types."""
+
+
+def _read(pairs: Any) -> Any:
+    return dict(pairs)
+
+
+register_type(_Pairs, _TYPE, repr, _read)
+
+
+def as_literal(content: Any) -> Any:
+    """Return ``content``, to be written as JSON, with such dicts as pairs; ``content`` itself if there is none.
+
+    What is nested too deep to be written stays as it is.
+    """
+    try:
+        return _as_literal(content)
+    except RecursionError:
+        return content
+
+
+def _as_literal(content: Any) -> Any:
+    if isinstance(content, dict):
+        items = {key: _as_literal(value) for key, value in content.items()}
+        if items.keys() == _KEYS:
+            return {"__type__": _TYPE, "__value__": list(items.items())}
+        return items if any(items[key] is not content[key] for key in items) else content
+    if type(content) is list or isinstance(content, tuple):
+        values = [_as_literal(value) for value in content]
+        return values if any(new is not old for new, old in zip(values, content, strict=True)) else content
+    return content
+
+
+# Mixed into backends of Celery; a common base there would be one too many.
+_Mixin: Any = object
+
+
+class _WritesLiteral(_Mixin):
+    """A backend of Celery that writes such dicts as pairs."""
+
+    _stock: type
+
+    def encode(self, data: Any) -> Any:
+        return super().encode(as_literal(data) if self.serializer == "json" else data)
+
+    def __reduce__(self, *args: Any, **options: Any) -> Any:
+        load, (_, *rest) = super().__reduce__(*args, **options)
+        return load, (self._stock, *rest)
+
+
+class _SendsLiteral(_WritesLiteral):
+    """The same, for results that are sent as messages."""
+
+    def _to_result(self, *args: Any, **options: Any) -> Any:
+        result = super()._to_result(*args, **options)
+        return as_literal(result) if self.serializer == "json" else result
+
+
+@cache
+def writing_literals(backend: type) -> type:
+    """Return ``backend``, a class of result backends, writing such dicts as pairs; our own do."""
+    if getattr(backend, "measures_results", False):
+        return backend
+    mixin = _SendsLiteral if hasattr(backend, "_to_result") else _WritesLiteral
+    return type(backend.__name__, (mixin, backend), {"_stock": backend, "__module__": backend.__module__})
