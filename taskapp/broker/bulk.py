@@ -1,4 +1,4 @@
-"""Collecting what is submitted, to push it by the thousand, or by 4 MiB."""
+"""Collecting what is submitted, to push it by the thousand, or by 1 MiB."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
 from taskapp.redis import Link, NotSent, OutcomeUnknown
 
 PUSHED_AT_ONCE = 1_000
-PUSHED_BYTES_AT_ONCE = 4 << 20
+PUSHED_BYTES_AT_ONCE = 1 << 20
 """With so many bytes a step is full: Redis carries it out in some milliseconds."""
 PUBLISHED_AT_ONCE = 100
 """Events in one publication: who listens handles them in one go."""
@@ -122,7 +122,7 @@ class Producer:
         self.clock = Clock()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
-        """Queue ``messages``: up to a thousand, or 4 MiB, in one step, all of it or nothing of it.
+        """Queue ``messages``: up to a thousand, or 1 MiB, in one step, all of it or nothing of it.
 
         Args:
             messages: What is to be queued.

@@ -58,7 +58,7 @@ class _Batch:
 
 
 def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
-    """Submit a task for each of ``calls``, a thousand, or 4 MiB, in one step.
+    """Submit a task for each of ``calls``, a thousand, or 1 MiB, in one step.
 
     Args:
         name: Of the task type.

@@ -209,7 +209,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return await self._application.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
 
     def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
-        """Submit one task for each of ``calls``, a thousand, or 4 MiB, in one step; return their results in order.
+        """Submit one task for each of ``calls``, a thousand, or 1 MiB, in one step; return their results in order.
 
         Args:
             calls: For each task its arguments: a list or tuple, or a dict of named ones. May be endless work in

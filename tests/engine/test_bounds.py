@@ -197,3 +197,19 @@ def test_a_lowered_limit_drops_letters_few_at_a_time(make_bench: Callable[..., B
             other.done()
 
     assert lowered.dead.count() == {("q1", "failed"): 10}
+
+
+def test_a_claim_of_large_messages_takes_some_of_them_and_passes_the_token_on(bench: Bench) -> None:
+    for number in range(300):
+        bench.push_bytes(seal(f"{number:03}", "shop.mail", 0, b"." * 10_000))
+    node = bench.node()
+    taken: list[str] = []
+
+    while len(taken) < 300:
+        bench.client.delete(bench.keys("wake", "q1"))
+        some = [message.envelope.id for message in node.take(1_000)]
+        taken += some
+        assert len(some) <= 100
+        assert bench.client.llen(bench.keys("wake", "q1")) == (len(taken) < 300)
+
+    assert taken == [f"{number:03}" for number in range(300)]

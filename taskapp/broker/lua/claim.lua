@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Take up to WANT messages over the queues, in strict order, under the lease of an epoch.
+-- Take up to WANT messages, or as many as are half a MiB, over the queues, in strict order, under the lease of an epoch.
 -- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many of them for each kind of slot
 -- ('async:90,thread:2'; '' for any), 8 how many queues, the queues, then task types to pass over.
 -- Answers: now, wall, offset, next due (0: none), '1' if messages were left for others, number set aside,
@@ -8,6 +8,7 @@ local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_count = tonumber(ARGV[8])
 local PASSED_OVER_MOST = 256 -- how deep to look past messages there is no slot for
 local PROMOTED_MOST = 200 -- of one queue
+local BYTES_MOST = 524288 -- then a claim is satisfied, whatever it wanted
 local TYPES_LISTED_MOST = 100 -- task types parked in one queue that are all looked at
 local leased = key_leased(epoch)
 
@@ -45,8 +46,9 @@ for _, queue in ipairs(queues) do
 end
 
 local out, lease, count, aside = {NOW, WALL, OFFSET, 0, 0, 0}, {}, 0, 0
-local parked_now = 0
+local parked_now, bytes = 0, 0
 local function take(queue, priority, blob, task)
+  bytes = bytes + #blob
   local tag = number .. '.' .. count .. ':' .. priority .. ':' .. queue
   count = count + 1
   tally('received', task, queue)
@@ -131,11 +133,11 @@ end
 
 if redis.call('EXISTS', unpack(keys)) > 0 then
   for k, key in ipairs(keys) do
-    if count >= want then break end
+    if count >= want or bytes >= BYTES_MOST then break end
     if redis.call('EXISTS', key) == 1 then
       local left = {}
-      while count < want and #left < PASSED_OVER_MOST do
-        local items = redis.pcall('RPOP', key, room and math.min(want - count, 100) or want - count)
+      while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
+        local items = redis.pcall('RPOP', key, math.min(want - count, 50))
         if type(items) == 'table' and items.err then
           set_aside(key, queue_of[k]); aside = aside + 1
           break
@@ -166,7 +168,7 @@ write_totals()
 if parked_now > 0 then out[5] = 1 end
 
 -- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
-if count >= want or out[5] == 1 then
+if count >= want or bytes >= BYTES_MOST or out[5] == 1 then
   local any_left = false
   for q, queue in ipairs(queues) do
     if redis.call('EXISTS', unpack(levels[q])) > 0 then wake(queue); any_left = true end
