@@ -27,7 +27,7 @@ from taskapp.private_files import make_private_directory
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
-from taskapp.urls import revealed
+from taskapp.urls import are_several_redis, revealed, servers_of
 from taskapp.worker import chords, lifecycle
 from taskapp.worker.masks import seen_error
 from taskapp.worker.registry import Registry
@@ -105,7 +105,7 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     return {
         "broker_url": broker_url,
         "result_backend": result_url,
-        **(_over_redis(settings, own) if over_redis else _over_rabbitmq(settings, broker_url)),
+        **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
         **_queues(settings),
         **_delivery(settings),
         **_results(settings, None if settings.result_url else own),
@@ -121,7 +121,7 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     }
 
 
-def _over_redis(settings: Settings, own: Path | None) -> dict[str, Any]:
+def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[str, Any]:
     attempt_seconds = _attempt_seconds(settings)
     return {
         "broker_transport_options": {
@@ -145,8 +145,8 @@ def _over_redis(settings: Settings, own: Path | None) -> dict[str, Any]:
             "socket_timeout": attempt_seconds,
             "socket_connect_timeout": attempt_seconds,
             "socket_keepalive": True,
-            # Who waits for a channel has a deadline, and tries again by itself.
-            "max_retries": 0,
+            # Who waits for a channel has a deadline, and tries again by itself. Of several servers each is tried once.
+            "max_retries": len(servers_of(broker_url)) - 1 if are_several_redis(broker_url) else 0,
         },
     }
 

@@ -20,7 +20,7 @@ from typing import Any
 import hiredis
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from taskapp.queues import ready_key
 
@@ -314,10 +314,32 @@ def all_answered(answers: list[Any]) -> list[Any]:
     return answers
 
 
+SHEBANG_PROBE = "#!lua flags=no-writes,allow-stale\nreturn 1"
+
+
 def is_modern(connection: Connection) -> bool:
-    """Say whether the server at ``connection`` knows flags in scripts (Redis 7, Valkey)."""
-    connection.send_command("INFO", "server", check_health=False)
-    info = connection.read_response()
-    text = info.decode() if isinstance(info, bytes) else str(info)
-    versions = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return int(versions.get("redis_version", "7").split(".")[0]) >= 7 or "valkey_version" in versions
+    """Return whether the server at ``connection`` knows flags in scripts (Redis 7, Valkey).
+
+    Asked in words that a user may use who may not ask ``INFO``.
+    """
+    try:
+        hello = _asked(connection, "HELLO")
+    except ResponseError:
+        return _knows_flags(connection)
+    fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
+    server, version = (bytes(fields.get(name, b"")) for name in (b"server", b"version"))
+    return server == b"valkey" or int(version.split(b".")[0] or 7) >= 7
+
+
+def _knows_flags(connection: Connection) -> bool:
+    try:
+        return bool(_asked(connection, "EVAL", SHEBANG_PROBE, 0))
+    except NoPermissionError:
+        return True
+    except ResponseError:
+        return False
+
+
+def _asked(connection: Connection, *command: Any) -> Any:
+    connection.send_command(*command, check_health=False)
+    return connection.read_response()

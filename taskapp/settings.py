@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from taskapp.env_file import ENV_FILE_VARIABLE, find_env_file
 from taskapp.errors import InvalidSetting, TaskappError, UnknownSetting
 from taskapp.queues import DEFAULT_QUEUE, DEFAULT_QUEUES
-from taskapp.urls import SecretUrl, check_url
+from taskapp.urls import SecretUrl, are_several_redis, check_url, revealed
 
 PREFIX = "TASKAPP_"
 _KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
@@ -200,6 +200,17 @@ class Settings(BaseSettings):
         if self.max_unpacked_bytes < self.max_payload_bytes:
             raise ValueError(
                 f"max_unpacked_bytes: it must not be less than TASKAPP_MAX_PAYLOAD_BYTES, {self.max_payload_bytes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _results_are_in_one_place(self) -> Settings:
+        result_url, broker_url = revealed(self.result_url), revealed(self.broker_url)
+        if are_several_redis(result_url):
+            raise ValueError("result_url: it names several Redis; results are kept on one")
+        if result_url is None and are_several_redis(broker_url):
+            raise ValueError(
+                "broker_url: it names several Redis, and results are kept on one: set TASKAPP_RESULT_URL to that one"
             )
         return self
 

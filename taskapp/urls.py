@@ -37,6 +37,16 @@ def revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
+def servers_of(url: str) -> list[str]:
+    """Return the URLs of several servers, of which the first that can be reached is used."""
+    return NEXT_URL.split(url)
+
+
+def are_several_redis(url: str | None) -> bool:
+    """Return whether ``url`` names several Redis to choose from; Sentinels are asked for one."""
+    return url is not None and url.startswith("redis") and len(servers_of(url)) > 1
+
+
 def masked(url: str) -> str:
     """Return ``url``, of one server or several, without passwords and without queries, which may hold one too."""
     return ";".join(map(_masked, NEXT_URL.split(url)))

@@ -30,6 +30,32 @@ COMMANDS = {
 """Every command and where it is."""
 
 
+WITHOUT_SERVER = ("demo", "up", "redis", "health")
+"""Those that only start other processes, or ask no server of the deployment."""
+
+
+def read_own_configuration() -> None:
+    """Import the user's modules where the app needs them to reach its server.
+
+    Celery has no setting for what Sentinels want of their own, such as a password: such modules put it
+    into ``app.conf``.
+    """
+    from taskapp.settings import get_settings
+
+    try:
+        settings = get_settings()
+        urls = [url.get_secret_value() for url in (settings.broker_url, settings.result_url) if url is not None]
+        if any(url.startswith("sentinel") for url in urls):
+            from taskapp.celery import app
+
+            for module in settings.include:
+                app.loader.import_module(module)
+    except TaskappError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a module of the user's; the command may do without
+        say_lines(f"taskapp: TASKAPP_INCLUDE cannot be imported: {type(error).__name__}: {error}", err=True)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
@@ -44,6 +70,15 @@ class LazyGroup(click.Group):
         except click.ClickException as error:
             error.message = sanitize_lines(error.message)  # type: ignore[misc]  # to keep its class and exit code
             raise
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed, and read the user's own configuration if it needs that."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in WITHOUT_SERVER:
+            read_own_configuration()
+        return name, command, rest
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, or say which one was probably meant."""

@@ -25,7 +25,7 @@ from taskapp.monitor.deployment_checks import CHECKS, Facts, Outcome, Stall, Ver
 from taskapp.queues import PRIORITIES
 from taskapp.redis import Keys
 from taskapp.settings import Settings
-from taskapp.urls import masked, revealed
+from taskapp.urls import masked, revealed, servers_of
 
 PINGS = 20
 ANSWER_SECONDS = 5.0
@@ -65,7 +65,8 @@ class Finding(NamedTuple):
 
 def plain(url: str) -> str:
     """Return ``url`` with redis-py's words in place of kombu's."""
-    url = url.replace("redis+socket://", "unix://", 1)
+    if url.startswith("redis+socket://"):
+        url = re.sub(r"(?<=[?&])virtual_host=/?", "db=", url.replace("redis+socket://", "unix://", 1))
     return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda match: match[1].lower(), url)
 
 
@@ -213,7 +214,11 @@ def _stalls(client: redis.Redis) -> Iterator[Stall]:
 def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
     """Return what was found about the broker, what waits there, the nodes, and where results are. Never raises."""
     if is_redis(broker_url):
-        findings, client = _examine_server(broker_url, "broker", "TASKAPP_BROKER_URL", own_server(settings))
+        findings: list[Finding] = []
+        client: redis.Redis | None = None
+        for url in servers_of(broker_url):
+            more, found = _examine_server(url, "broker", "TASKAPP_BROKER_URL", own_server(settings))
+            findings, client = findings + more, client or found
         if client is not None:
             findings += _named("broker", _examine_tasks(app, settings, client))
     else:

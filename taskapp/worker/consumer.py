@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import monotonic, sleep
 from typing import Any
 
 from celery import signals
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
-from celery.worker.state import active_requests, reserved_requests, task_ready
+from celery.worker.state import active_requests, maybe_shutdown, reserved_requests, task_ready
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -35,12 +36,32 @@ TURN_SECONDS = 0.2
 FAILED_AGAIN_SECONDS = 1.0
 """How long a message waits that failed at something outside of it, such as a server."""
 
+STABLE_SECONDS = 15.0
+"""A connection that lasted so long did not fail again."""
+LONGEST_PAUSE_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+
 # The stubs lack half of it.
 _Stock: Any = stock.Consumer
 
 
 class Consumer(_Stock):
     """One message never ends the worker: what cannot be used goes to the dead letters, as it came."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Connect again, as Celery does; when that keeps failing, with a pause before it that grows.
+
+        Celery connects without end, and at once: a server that takes connections and refuses what is asked
+        over them, for want of a permission for example, would be asked hundreds of times a second.
+        """
+        super().on_connection_error_after_connected(exc)
+        lasted_seconds = monotonic() - self.__dict__.get("_lost_at", float("-inf"))
+        again = self.__dict__.get("_lost_again", 0) + 1 if lasted_seconds < STABLE_SECONDS else 0
+        pause_ends_at = monotonic() + (min(0.5 * 2.0 ** min(again - 1, 10), LONGEST_PAUSE_SECONDS) if again else 0.0)
+        while monotonic() < pause_ends_at:
+            maybe_shutdown()
+            sleep(LOOK_SECONDS)
+        self._lost_again, self._lost_at = again, monotonic()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what takes a message: Celery's handler behind a guard."""

@@ -125,6 +125,8 @@ def test_a_server_that_tells_nothing_is_not_failed_for_it() -> None:
 def test_the_words_of_kombu_in_a_url_are_understood() -> None:
     assert plain("rediss://host/0?ssl_cert_reqs=CERT_NONE") == "rediss://host/0?ssl_cert_reqs=none"
     assert plain("redis+socket:///run/redis.sock") == "unix:///run/redis.sock"
+    assert plain("redis+socket:///run/redis.sock?virtual_host=3") == "unix:///run/redis.sock?db=3"
+    assert plain("redis+socket://:pw@/run/r.sock?a=1&virtual_host=/3") == "unix://:pw@/run/r.sock?a=1&db=3"
 
 
 @pytest.mark.parametrize("url", ["redis://:sec/ret@host:1/0", "redis://:secret@host:x/0", "redis://:secret@h/0?foo=1"])

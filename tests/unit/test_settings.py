@@ -147,3 +147,33 @@ def test_env_example_says_of_every_setting_what_it_means() -> None:
     }
 
     assert said == meanings()
+
+
+SEVERAL = "redis://one:6379/0;redis://two:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        (
+            {"TASKAPP_BROKER_URL": SEVERAL},
+            "broker_url: it names several Redis, and results are kept on one: set TASKAPP_RESULT_URL to that one",
+        ),
+        ({"TASKAPP_RESULT_URL": SEVERAL}, "result_url: it names several Redis; results are kept on one"),
+    ],
+)
+def test_results_are_not_kept_on_one_of_several_servers(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(InvalidSetting, match=re.escape(sentence)):
+        load_settings(environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"TASKAPP_BROKER_URL": SEVERAL, "TASKAPP_RESULT_URL": "redis://three:6379/0"},
+        {"TASKAPP_BROKER_URL": "amqp://one//;amqp://two//"},
+        {"TASKAPP_BROKER_URL": "sentinel://one:26379;sentinel://two:26379"},
+    ],
+)
+def test_a_broker_may_be_one_of_several_servers(environ: dict[str, str]) -> None:
+    assert load_settings(environ)
