@@ -31,7 +31,7 @@ SHORT_LOOK_SECONDS = 0.02
 """How long to wait after a claim that passed messages over for want of a slot: their wake-ups are others' to take."""
 OPENING_LOOK_SECONDS = 0.02
 """How often to see whether a connection is open that is being made in the background."""
-LISTEN_SECONDS = 0.5
+LISTEN_SECONDS = 0.25
 """How often to see whether a connection has fallen silent."""
 CLAIMED_AT_ONCE = 1_000
 ANSWER_SECONDS = 0.5

@@ -27,6 +27,9 @@ AT_ONCE_SECONDS = 0.01
 
 
 BEAT, END = "beat", "end"
+SILENCE_BEATS = 1.5
+"""After so many beats' time without one of any node it was the server that was away, or refused to write. Half a
+lease: a node that beat a third of one before that, and takes a sixth to come back, still finds its own alive."""
 STILL_LOOK_SECONDS = 0.5
 """How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
 
@@ -126,7 +129,7 @@ class Heartbeat:
         about = self._about() if epoch else ""
         now, wall, offset, alive, next_end, reaped, buried, more = self._link.run(
             "beat", options.prefix, self._clock.predicted_ms(), epoch, options.lease_ms, options.crash_limit,
-            options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * 2_000) + 500,
+            options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * SILENCE_BEATS * 1_000),
             about,
         )  # fmt: skip
         self.answered_at = sent_at

@@ -24,7 +24,7 @@ from taskapp.redis import Keys, Link, NotSent
 
 logger = logging.getLogger(__name__)
 
-SILENT_SECONDS = 1.0
+SILENT_SECONDS = 0.5
 """How long a call may be without an answer before it is asked whether the server answers others."""
 TURN_SECONDS = 1.0
 """The loop that drives a node comes by at least so often."""

@@ -206,6 +206,24 @@ def test_a_server_that_refuses_to_write_has_not_ended_a_lease(
     assert "had gone to another node" not in caplog.text
 
 
+@pytest.mark.parametrize(("silent_share", "is_reaped"), [(0.4, True), (0.55, False)])
+def test_a_server_that_wrote_nothing_for_half_a_lease_ends_none(
+    make_bench: Make, silent_share: float, is_reaped: bool
+) -> None:
+    """Its nodes had beaten a third of a lease before, and take a moment to beat again."""
+    bench = make_bench(lease_seconds=60.0)
+    bench.push("a")
+    node, other = bench.node(), bench.node(name="other")
+    node.take()
+    silent_ms = silent_share * bench.options.lease_ms
+    bench.client.hset(bench.keys("clock"), mapping={"tick": int(bench.now_ms() - silent_ms), "reap_after": 0})
+    bench.client.zadd(bench.keys("leases"), {node.epoch: bench.now_ms() - 1})
+
+    other.heartbeat.beat()
+
+    assert bool(bench.ready()) == is_reaped
+
+
 def test_a_connection_that_the_network_forgot_is_given_up_while_the_server_answers_others(bench: Bench) -> None:
     way = Breaks(bench.port, 1)
     node = TestNode(lambda: Connection(port=way.port, protocol=2, socket_timeout=1), bench.options, Role(name="far"))
