@@ -29,6 +29,7 @@ from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
 from taskapp.urls import are_several_redis, revealed, servers_of
 from taskapp.worker import chords, lifecycle
+from taskapp.worker.mapped import register_maps
 from taskapp.worker.masks import seen_error
 from taskapp.worker.registry import Registry
 
@@ -311,6 +312,7 @@ app.user_options["preload"].add(
 )
 lifecycle.install(app)
 chords.install(app)
+app.on_after_finalize.connect(lambda sender, **_: register_maps(sender), weak=False)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app
 logs.install()

@@ -92,7 +92,11 @@ def watch_worker(sender: Any, **_: Any) -> None:
     """Let this worker be seen by probes and end in time."""
     guard_receivers()
     settings = get_settings()
-    status = Status(sender.hostname)
+    reporter = getattr(sender, "reporter", None)
+    if reporter is None:  # not the program, but Celery's worker for tests
+        reporter = sender.reporter = Reporter(settings.data_dir, Status(sender.hostname))
+        reporter.start()
+    status = reporter.status
     drain = sender.drain = Drain(sender, settings.drain_seconds)
     sender.stop_signals = StopSignals(drain.on_sender)
     sender.turn = Turn(sender, status, settings)
@@ -107,8 +111,7 @@ def watch_worker(sender: Any, **_: Any) -> None:
         status.ends_at, status.phase = drain.ends_at, "draining"
 
     drain.on_begin = begin_to_drain
-    sender.reporter = Reporter(settings.data_dir, status, look)
-    sender.reporter.start()
+    reporter.look = look
     signals.worker_shutting_down.connect(drain.on_signal, weak=False)
     signals.worker_shutdown.connect(lambda **_: sender.reporter.stop(), weak=False)
 

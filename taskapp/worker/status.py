@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 WRITE_SECONDS = 1.0
 
+Look = Callable[[Status, float], None]
+
 
 class StatusFile:
     """One file, locked as long as this process lives, overwritten in place."""
@@ -70,16 +72,16 @@ class StatusFile:
 class Reporter:
     """Keeps the state of this process in its file."""
 
-    def __init__(self, data_dir: Path, status: Status, look: Callable[[Status, float], None]) -> None:
+    def __init__(self, data_dir: Path, status: Status, look: Look = lambda *_: None) -> None:
         """Make a reporter that has written nothing yet.
 
         Args:
             data_dir: Where the file goes, in a folder of all nodes.
             status: What to write; whoever knows something sets it there.
-            look: Called with ``status`` and the time before it is written, in another thread.
+            look: Called with ``status`` and the time before it is written, in another thread; may be set later.
         """
         self.status = status
-        self._look = look
+        self.look = look
         self._data_dir = data_dir
         self._file = StatusFile(data_dir, status.name)
         self._stop: SimpleQueue[None] = SimpleQueue()
@@ -100,7 +102,7 @@ class Reporter:
 
     def note(self, now: float) -> None:
         """Write what is known at ``now``."""
-        self._look(self.status, now)
+        self.look(self.status, now)
         self.status.written_at = now
         self._file.write(self.status.dump())
 

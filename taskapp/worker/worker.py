@@ -9,20 +9,38 @@ from typing import Any
 import click
 from celery.apps import worker as stock
 from celery.utils.imports import symbol_by_name
+from celery.utils.nodenames import default_nodename
 from celery.utils.text import str_to_list
 
 from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.settings import get_settings
+from taskapp.worker.health import Status
 from taskapp.worker.own_strategy import check_strategy
 from taskapp.worker.request_class import request_class
+from taskapp.worker.status import Reporter
 
 EXIT_CONFIGURATION = 78
 """sysexits.h: something was found in an unconfigured or misconfigured state."""
 
-_Stock: Any = stock.Worker  # the stubs lack half of it
+# The stubs lack half of it.
+_Stock: Any = stock.Worker
+_nodename: Any = default_nodename
+_on_ctrl_c: Any = stock.install_worker_int_handler  # type: ignore[attr-defined]
 
 
 class Worker(_Stock):
     """Celery's worker."""
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        # Before the task types are imported, which may take long: probes see a node that starts.
+        self.reporter = Reporter(get_settings().data_dir, Status(_nodename(hostname)))
+        self.reporter.start()
+        super().__init__(app, hostname, **options)
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Handle signals as Celery does; a first Ctrl-C drains like SIGTERM, and ends with 0, too."""
+        super().install_platform_tweaks(worker)
+        _on_ctrl_c(worker, exitcode=0)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose the queues to consume from.

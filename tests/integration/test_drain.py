@@ -54,6 +54,14 @@ def counts(server: RedisServer) -> tuple[int, int]:
     return server.client.llen("default"), leased_count(server)
 
 
+def test_ctrl_c_drains_like_sigterm_and_ends_with_zero(worker: StartWorker) -> None:
+    node = worker(TASKAPP_INCLUDE=SHOP)
+    assert shop.greet.delay("you").get(timeout=20) == "hello you"
+
+    assert seconds_to_end(node, signal.SIGINT) < IDLE_SECONDS
+    assert node.returncode == 0
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_an_idle_worker_is_gone_in_three_seconds(worker: StartWorker, pool: str) -> None:
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)

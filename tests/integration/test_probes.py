@@ -61,6 +61,24 @@ def stays_live(probe: Probe) -> None:
         time.sleep(0.2)
 
 
+def test_a_node_that_imports_its_task_types_for_long_is_live_and_not_ready(worker: StartWorker, tmp_path: Path) -> None:
+    imports, goes_on = tmp_path / "imports", tmp_path / "goes_on"
+    (tmp_path / "slow_types.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(imports)!r}).touch()\n"
+        f"while not pathlib.Path({str(goes_on)!r}).exists(): time.sleep(0.05)\n"
+    )
+    node = worker(wait=False, TASKAPP_INCLUDE="slow_types")
+    probe = Probe(node)
+    eventually(imports.exists)
+
+    assert probe("live") == ""
+    assert "it is starting" in probe("ready")
+
+    goes_on.touch()
+    eventually(lambda: probe.ready)
+    assert node.output().count("probes will say") == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
 def test_a_long_task_leaves_a_node_live_on_every_pool(

@@ -121,3 +121,12 @@ def test_small_groups_and_chords(way: Way, size: int) -> None:
 
     assert group(parts).apply_async().get(timeout=20) == [6] * size
     assert chord(parts)(way.s("total")).get(timeout=20) == 6 * size
+
+
+def test_map_starmap_and_chunks_call_a_task_for_each_item(way: Way) -> None:
+    double, add = (way.app.tasks[f"{name}.{way.form}"] for name in ("double", "add_typed"))
+
+    assert double.map([1, 2, 3]).apply_async(queue=way.queue).get(timeout=20) == [2, 4, 6]
+    assert add.starmap([(1, 2), (3, 4)]).apply_async(queue=way.queue).get(timeout=20) == [3, 7]
+    chunks = add.chunks([(number, number) for number in range(5)], 2)
+    assert chunks.apply_async(queue=way.queue).get(timeout=20) == [[0, 2], [4, 6], [8]]
