@@ -165,6 +165,18 @@ def test_what_would_be_misread_is_refused_with_the_remedy(url: str, why: str) ->
     assert refused.value.__cause__ is None
 
 
+def test_what_sentinels_want_is_not_shown_either() -> None:
+    app = Celery(set_as_current=False)
+    loaded = load_settings({"TASKAPP_BROKER_URL": "sentinel://:x@one:26379"})
+    app.conf.update(configuration(loaded, "sentinel://:x@one:26379"))
+    for options in (app.conf.broker_transport_options, app.conf.result_backend_transport_options):
+        options["sentinel_kwargs"] = {"password": CANARY, "username": "ada"}
+
+    seen = [app.conf.humanize(), app.conf.table(), app.bugreport(), app.connection(), app.connection().as_uri()]
+
+    assert CANARY not in "\n".join(map(str, seen))
+
+
 def test_settings_can_be_sent_to_another_process() -> None:
     loaded = load_settings({"TASKAPP_BROKER_URL": "redis://:secret@host/0"})
 
