@@ -88,9 +88,11 @@ class StopSignals:
 
     def _told(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
-        def handle(*args: Any) -> Any:
+        def handle(*args: Any) -> None:
             self._before(self._sender())
-            return handler(*args)
+            # Celery's says so on stdout, which may be gone; it has done its work all the same.
+            with suppress(OSError):
+                handler(*args)
 
         return handle
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from celery.utils.text import str_to_list
 
 from taskapp.errors import TaskappError, UnknownQueue
 from taskapp.settings import get_settings
+from taskapp.worker.first_process import run_below_first_process
 from taskapp.worker.health import Status
 from taskapp.worker.own_strategy import check_strategy
 from taskapp.worker.request_class import request_class
@@ -32,10 +33,16 @@ class Worker(_Stock):
     """Celery's worker."""
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        run_below_first_process()
         # Before the task types are imported, which may take long: probes see a node that starts.
         self.reporter = Reporter(get_settings().data_dir, Status(_nodename(hostname)))
         self.reporter.start()
         super().__init__(app, hostname, **options)
+
+    def emit_banner(self) -> None:
+        """Print what runs here; a closed pipe or a full disk under it is no reason not to run."""
+        with suppress(OSError):
+            super().emit_banner()
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Handle signals as Celery does; a first Ctrl-C drains like SIGTERM, and ends with 0, too."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -59,3 +60,18 @@ def long() -> None:
 def end_and_return() -> str:
     os.kill(os.getpid(), signal.SIGTERM)
     return "done"
+
+
+@shared_task(name="runs")
+def run(command: str) -> int:
+    return subprocess.run(["sh", "-c", command], check=False).returncode
+
+
+@shared_task(name="runs.child", cpu_bound=True)
+def run_in_child(command: str) -> int:
+    return subprocess.run(["sh", "-c", command], check=False).returncode
+
+
+@shared_task(name="exits.plainly")
+def exit_plainly() -> None:
+    sys.exit(3)
