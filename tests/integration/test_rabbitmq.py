@@ -241,3 +241,42 @@ def test_nothing_follows_a_run_whose_result_was_not_stored(
     eventually(lambda: "second" in lines.read_text())
     site.ask("add.delay(1, 1).get(timeout=20)")
     assert lines.read_text().split() == ["first", "first", "second"]
+
+
+FORGED = """
+import uuid
+from kombu import Connection
+
+def send(body=([], {}, None), **headers):
+    task_id = str(uuid.uuid4())
+    known = {"lang": "py", "task": add.name, "id": task_id, "root_id": task_id, "retries": 0}
+    with app.connection_for_write() as connection:
+        connection.Producer().publish(body, "default", headers={**known, **headers}, serializer="json")
+    return task_id
+
+def outcome(task_id):
+    error = app.AsyncResult(task_id).get(timeout=20, propagate=False)
+    return f"{type(error).__name__}: {error}"
+"""
+
+
+def test_headers_nobody_can_mean_end_no_node_and_their_tasks_fail_on_rabbitmq(site: Site) -> None:
+    node = site.worker()
+    told = site.ask(
+        FORGED + "odd = [dict(timelimit=[1, 'x']), dict(taskapp_schedule=[]), dict(get=1), dict(retries=-1),"
+        "dict(stamps=5), dict(group=[1]), dict(eta=5), dict(expires=[]), dict(shadow={})]\n"
+        "for task_id in [send(**headers) for headers in odd]: print(outcome(task_id))\n"
+        "print(outcome(send(task='nobody.has_it')))\n"
+        "print(outcome(send(body='no arguments')), outcome(send(body=[1, 2, 3])))\n"
+        "bad = {'__type__': 'uuid', '__value__': 'none'}\n"
+        "print(outcome(add.delay(bad, 1).id))\n"
+        "send(task=None), send(id=None), send(task=5), send(id=[])\n"
+        "print(add.delay(1, 2).get(timeout=20))\n"
+    ).splitlines()
+
+    assert all("InvalidTaskError: header" in line for line in told[:9]), told
+    assert "NotRegistered" in told[9]
+    assert "Error" in told[10]
+    assert "cannot be decoded" in told[11]
+    assert told[12] == "3"
+    assert node.returncode is None
