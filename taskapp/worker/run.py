@@ -15,7 +15,7 @@ from celery.exceptions import Reject
 from celery.utils.nodenames import gethostname
 from kombu.serialization import loads, prepare_accept_content
 
-from taskapp.broker.headers import FOLLOW_UPS, check_follow_ups
+from taskapp.broker.headers import FOLLOW_UPS, FollowUps, check_follow_ups
 from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.settlement import Settlement, settling
 from taskapp.worker.coroutines import Awaiting, Closed
@@ -27,9 +27,8 @@ from taskapp.worker.unclaimed import carry_out
 Ran = tuple[int, Any, float | None, Settlement | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
 
-_decode_json = msgspec.json.Decoder().decode
+_decode_json: Any = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], FollowUps | None]).decode
 _runners: dict[str, Runner] = {}
-FOLLOWED_BY_NOTHING = dict.fromkeys(FOLLOW_UPS)
 
 
 def run(*message: Any) -> Ran:
@@ -143,17 +142,18 @@ def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, 
         Exception: It cannot be decoded, or is something else.
     """
     if not content_type:
-        args, kwargs, embed = body
-    elif content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
+        return _checked(body)
+    if content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
         # What kombu's decoder does for types JSON lacks takes most of its time.
         args, kwargs, embed = _from_json(raw)
-    else:
-        accept = prepare_accept_content(app.conf.accept_content)
-        args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
+        return args, kwargs, embed or {}
+    return _checked(loads(body, content_type, encoding, accept=prepare_accept_content(app.conf.accept_content)))
+
+
+def _checked(content: Any) -> tuple[Any, Any, dict[str, Any]]:
+    args, kwargs, embed = content
     if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
         raise ValueError("its body is not [args, kwargs, embed]")
-    if embed == FOLLOWED_BY_NOTHING:
-        return args, kwargs, embed
     check_follow_ups(embed or {})
     return args, kwargs, {name: embed[name] for name in FOLLOW_UPS if name in embed} if embed else {}
 
@@ -166,7 +166,7 @@ def _from_json(raw: bytes) -> Any:
     try:
         return _decode_json(raw)
     except msgspec.DecodeError:
-        return json.loads(raw)  # what JSON does not know and Python writes all the same: NaN, lone surrogates
+        return _checked(json.loads(raw))  # what JSON does not know and Python writes all the same: NaN, lone surrogates
 
 
 def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
