@@ -68,3 +68,12 @@ def test_what_others_may_have_saved_is_not_loaded(flower, tmp_path, suffix):
     assert process.returncode == 1
     assert f"Error: --persistent would run code of 'flower{suffix}': every user can write to" in process.output()
     assert "Traceback" not in process.output()
+
+
+def test_a_secret_on_the_command_line_is_warned_of_and_not_repeated(flower, tmp_path):
+    process = flower("--basic_auth=ada:c4naryXq", "--cookie-secret=c4naryXq")
+
+    for name in ("basic_auth", "cookie_secret"):
+        warning = f"every user of this machine sees --{name} in the list of processes; set FLOWER_{name.upper()} in"
+        assert process.output().count(warning) == 1
+    assert "c4naryXq" not in process.output()

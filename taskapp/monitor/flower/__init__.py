@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,6 +17,9 @@ from taskapp.monitor.flower import frame
 from taskapp.private_files import why_not_trusted
 
 logger = logging.getLogger(__name__)
+
+SECRETS = frozenset({"basic_auth", "cookie_secret", "oauth2_secret"})
+"""Options of Flower that should not stand on a command line."""
 
 MAX_TASKS = 10_000
 """Tasks Flower keeps in memory; about 5 KiB each. Flower's own default is ten times that."""
@@ -48,6 +53,8 @@ def _protect(*, is_first_pass: bool) -> None:
         options.conf = os.devnull
     if options.persistent:
         _check_saved()
+    if is_first_pass:
+        _warn_of_secrets(sys.argv)
     # Flower parses its command line, then its file, then the command line again; a file that
     # exists may still bring the login.
     if is_first_pass and Path(options.conf).is_file():
@@ -55,6 +62,17 @@ def _protect(*, is_first_pass: bool) -> None:
     # ``auth_provider`` alone is no login: Flower asks nobody for it without ``auth``.
     if not (options.basic_auth or options.auth):
         options.read_only = True
+
+
+def _warn_of_secrets(arguments: Sequence[str]) -> None:
+    """Say which of Flower's ``arguments`` are secrets: all users of the machine see them."""
+    for argument in arguments:
+        name = argument.partition("=")[0].lstrip("-").replace("-", "_")
+        if argument.startswith("-") and name in SECRETS:
+            logger.warning(
+                "every user of this machine sees --%s in the list of processes; set FLOWER_%s in the environment", name,
+                name.upper(),
+            )  # fmt: skip
 
 
 def _why_not_trusted(name: str) -> str:

@@ -108,7 +108,9 @@ class TabAction(_Json):
     async def post(self, name: str) -> None:
         """Take ``{"keys": […]}`` or ``{"fits": {…}, "at": …, "cursor": …}``; answer what came of it."""
         if self.application.options.read_only:
-            raise HTTPError(403, "Flower is read-only here; start it with a login, such as --basic_auth=user:password")
+            raise HTTPError(
+                403, "Flower is read-only here; start it with a login, such as FLOWER_BASIC_AUTH=user:password"
+            )
         action = self.tab.actions.get(name)
         if action is None:
             raise HTTPError(404, "no such action")
