@@ -38,10 +38,10 @@ from taskapp.errors import (
     BrokerUnavailable,
     ConfigurationReplaced,
     NotQueued,
-    PublishOutcomeUnknown,
     UnknownQueue,
     UnknownTask,
 )
+from taskapp.errors.publishing import PublishOutcomeUnknown
 from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
 from taskapp.results.literal_dicts import as_literal, writing_literals

@@ -26,6 +26,7 @@ from amqp.exceptions import MessageNacked, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 
+from taskapp.broker.frames import frame_handler, readable_delivery
 from taskapp.broker.received import Unpacking
 from taskapp.broker.unpacking import UNPACKED_BYTES_MOST
 
@@ -101,6 +102,15 @@ class Channel(_Channel):
     """A channel to RabbitMQ."""
 
     Message = Message
+
+    def dispatch_method(self, method: Any, arguments: Any, content: Any) -> Any:
+        """Take what the broker says; see ``frames`` for what is no text."""
+        try:
+            return super().dispatch_method(method, arguments, content)
+        except UnicodeDecodeError:
+            if method != spec.Basic.Deliver:
+                raise
+        return super().dispatch_method(method, readable_delivery(arguments), content)
 
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
         """Wait for an answer of the broker, no longer than the submit around may take, or closing.
@@ -197,7 +207,7 @@ class Connection(_Connection):
         self.unpacked_bytes_most = unpacked_bytes_most
         self.is_blocked = False
         """Whether the broker has said that it does not read what is published here."""
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"frame_handler": frame_handler, **options})
         self.on_blocked, self.on_unblocked = self._note_blocked, self._note_unblocked
 
     def _note_blocked(self, _reason: str) -> None:

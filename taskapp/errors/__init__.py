@@ -25,7 +25,6 @@ __all__ = [
     "PathNotAllowed",
     "PayloadTooLarge",
     "PermanentError",
-    "PublishOutcomeUnknown",
     "PushError",
     "SubmitInterrupted",
     "SubmitOutcomeUnknown",
@@ -178,21 +177,6 @@ class SubmitOutcomeUnknown(PushError):
         if unknown:
             return SubmitOutcomeUnknown(unknown, not_queued, self.deadline_seconds, self.reason)
         return NotQueued(not_queued, self.deadline_seconds, self.reason) if not_queued else None
-
-
-class PublishOutcomeUnknown(SubmitOutcomeUnknown):
-    """The same of a broker that is not the engine's, which runs a task twice that is submitted twice."""
-
-    def __init__(self, task_id: str, deadline_seconds: float, reason: object) -> None:
-        PushError.__init__(
-            self, [task_id], f"the broker did not confirm it within {deadline_seconds:g} s: {_plain(reason)}; it may "
-            "or may not be queued: look for its result or in the queue before you submit it again, or it may run twice",
-        )  # fmt: skip
-        self.not_queued, self.deadline_seconds, self.reason = [], deadline_seconds, reason
-
-    def about(self, task_ids: Sequence[str]) -> PushError | None:
-        """Return what this says of these ids."""
-        return self if set(task_ids) & set(self.task_ids) else None
 
 
 class BrokerFull(PushError):
