@@ -94,6 +94,7 @@ class Amqp(AMQP):
         send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
 
         def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
+            _forget_itself(message.headers, message.sent_event)
             run = settlement.current()
             if (options.get("serializer") or self.app.conf.task_serializer) in ("json", "application/json"):
                 message = message._replace(body=as_literal(message.body))
@@ -104,6 +105,13 @@ class Amqp(AMQP):
             return send(producer, name, message, *args, **options)
 
         return send_or_collect
+
+
+def _forget_itself(*said: dict[str, Any] | None) -> None:
+    """Name no task as its own parent, as Celery does in a retry."""
+    for each in said:
+        if each and each.get("parent_id") == each.get("id", each.get("uuid")):
+            each["parent_id"] = None
 
 
 class Application(Lending):

@@ -150,6 +150,13 @@ class Settings(BaseSettings):
             check_url(value.get_secret_value())
         return value
 
+    @field_validator("result_url")
+    @classmethod
+    def _keeps_results(cls, value: SecretUrl | None) -> SecretUrl | None:
+        if value is not None and value.get_secret_value().startswith("rpc:"):
+            raise ValueError("rpc:// sends results to one client and keeps none; give a Redis or a database")
+        return value
+
     @field_validator("history_url")
     @classmethod
     def _is_database(cls, value: SecretUrl | None) -> SecretUrl | None:

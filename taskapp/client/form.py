@@ -137,7 +137,7 @@ class Form:
         """Let the task descend from the one that is running here."""
         if "root_id" not in self._options:
             own["root_id"] = request.root_id or request.id
-        if "parent_id" not in self._options:
+        if "parent_id" not in self._options and own["id"] != request.id:  # a retry has the parent of its first run
             own["parent_id"] = request.id
         if properties["priority"] is None and self._sending.terms.inherits_priority:
             properties["priority"] = request.delivery_info.get("priority")

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import result as stock
 from celery import states
+from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as ResultTimeoutError
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
@@ -16,6 +17,9 @@ from vine import promise
 from taskapp.results.awaiting import Watch
 from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
+
+POLL_SECONDS = 0.5
+"""How often a store is read that does not tell when a result is there; Celery's own pace."""
 
 # The stubs lack half of it.
 _AsyncResult: Any = stock.AsyncResult
@@ -53,6 +57,16 @@ class AsyncResult(_AsyncResult):
         """What is called when the result is there."""
         return promise(self._on_fulfilled, weak=True)
 
+    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """Return the result as Celery does; of a chord that failed, always the error of its header."""
+        try:
+            return super().get(timeout, propagate, *args, **options)
+        except ChordError:
+            # Celery looks at the header before and while it waits, which may both be too early.
+            if options.get("follow_parents", True) and self.parent:
+                self._maybe_reraise_parent_error()
+            raise
+
     async def aget(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
         """Return the result as ``get`` does, without blocking the event loop.
 
@@ -73,7 +87,12 @@ class AsyncResult(_AsyncResult):
         arrival.expect([self])
         if follow_parents and propagate:
             arrival.look_at(list(_parents(self)))
-        await arrival.wait(timeout)
+        try:
+            await arrival.wait(timeout)
+        except ChordError:
+            if follow_parents and self.parent:
+                await asyncio.to_thread(self._maybe_reraise_parent_error)
+            raise
         return _value(self, propagate=propagate)
 
 
@@ -138,7 +157,12 @@ class _Arrival:
                 self._note(result)
             else:
                 self._backend = self._backend or result.backend
-                self._pending.setdefault(self._backend.get_key_for_task(result.id), []).append(result)
+                self._pending.setdefault(self._key(result), []).append(result)
+
+    def _key(self, result: Any) -> bytes:
+        if isinstance(self._backend, Results):
+            return bytes(self._backend.get_key_for_task(result.id))
+        return str(result.id).encode()
 
     async def wait(self, timeout: float | None) -> None:
         """Return when it is over.
@@ -158,8 +182,7 @@ class _Arrival:
 
     async def _hear_all(self) -> None:
         if not isinstance(self._backend, Results):
-            # Their own ways of waiting block.
-            await asyncio.to_thread(self._read_all)
+            await self._poll()
             return
         awaiter = self._backend.awaiter
         watch = Watch(self._pending, self._hear, self._fail)
@@ -169,11 +192,17 @@ class _Arrival:
         finally:
             awaiter.forget(watch)
 
-    def _read_all(self) -> None:
-        for result in [result for results in self._pending.values() for result in results]:
-            if id(result) not in self._unawaited:
-                result.get(propagate=False, follow_parents=False, disable_sync_subtasks=False)
-                self._note(result)
+    async def _poll(self) -> None:
+        """Read another store than ours on a thread, again and again: its own way of waiting blocks."""
+        while True:
+            waiting = [result for results in self._pending.values() for result in results if result._cache is None]
+            await asyncio.to_thread(_read, waiting)
+            for result in waiting:
+                if result._cache is not None:
+                    self._note(result)
+            if self._over.done():
+                return
+            await asyncio.sleep(POLL_SECONDS)
 
     def _hear(self, key: bytes, payload: bytes) -> None:
         try:
@@ -197,6 +226,12 @@ class _Arrival:
     def _fail(self, error: Exception) -> None:
         if not self._over.done():
             self._over.set_exception(error)
+
+
+def _read(results: list[Any]) -> None:
+    """Let each of ``results`` know what is stored of it; blocks."""
+    for result in results:
+        result._get_task_meta()
 
 
 def _leaves(result: Any) -> Iterator[Any]:

@@ -7,14 +7,16 @@ the body, or fails it and sends its errbacks, and all of that is settled with it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from celery import states
+from celery import chord, group, states
+from celery.app.task import Context
+from celery.backends.base import _result_errbacks  # type: ignore[attr-defined]  # missing in the stubs
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, SecurityError
 from celery.result import GroupResult, allow_join_result, result_from_tuple
-from celery.utils.functional import _regen  # type: ignore[attr-defined]  # missing in the stubs
+from celery.utils.functional import _regen, maybe_list  # type: ignore[attr-defined]  # missing in the stubs
 from kombu.serialization import dumps, loads
 
 from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
@@ -171,7 +173,7 @@ class Chords(_Mixin):
             values = self._values(header, {part[1]: part for part in parts})
         except Exception as error:  # noqa: BLE001 - whatever a task of the header failed with
             logger.error("a chord fails: %s", error)
-            self.chord_error_from_stack(body, error if isinstance(error, ChordError) else ChordError(repr(error)))
+            self._fail_body(body, error if isinstance(error, ChordError) else ChordError(repr(error)))
             return
         try:
             body.apply_async((values,), parent_id=parts[-1][1] if parts else None)
@@ -179,7 +181,34 @@ class Chords(_Mixin):
             logger.error("the body of a chord cannot be sent: %s", error)
             if run := current():
                 run.drop()
-            self.chord_error_from_stack(body, ChordError(f"Callback error: {error!r}"))
+            self._fail_body(body, ChordError(f"Callback error: {error!r}"))
+
+    def _fail_body(self, body: Any, error: ChordError) -> None:
+        """Fail the body of a chord, while the error it fails for is being handled."""
+        errbacks = []
+        while isinstance(body, chord):
+            errbacks += maybe_list(body.options.get("link_error")) or []
+            body = maybe_signature(body.body, app=self.app)
+        for errback in errbacks:
+            body.link_error(errback)
+        if isinstance(body, group):
+            self._fail_group(body, error.__cause__ or error)
+            self._fail_chain(body.options.get("chain"), error)
+        else:
+            self.chord_error_from_stack(body, error)
+
+    def _fail_group(self, body: Any, error: BaseException) -> None:
+        """Fail each task of ``body`` as Celery does, but revoke none: a revocation would come before what is stored."""
+        frozen = body.freeze()
+        own = dict(_result_errbacks(task, self.app) for task in body.tasks)
+        shared = maybe_list(body.options.get("link_error")) or []
+        for result in _leaves(frozen):
+            errbacks = [*own.get(result.id, ())]
+            errbacks += [errback for errback in shared if errback not in errbacks]
+            request = Context({"id": result.id, "errbacks": errbacks, "delivery_info": {}, "task": body.task})
+            self._call_task_errbacks(request, error, None)
+            self.fail_from_current_stack(result.id, exc=error)
+        self.mark_as_failure(frozen.id, error)
 
     def _values(self, header: Any, parts: dict[str, Part]) -> list[Any]:
         if header is None:
@@ -199,6 +228,14 @@ class Chords(_Mixin):
 
     def _value(self, part: Part) -> Any:
         return self._unpack_chord_result(part[:4], lambda unpacked: unpacked)
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    if isinstance(result, GroupResult):
+        for member in result.results or ():
+            yield from _leaves(member)
+    else:
+        yield result
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from celery.app import events as stock_app
@@ -15,6 +16,9 @@ from taskapp.client.sent_event import event_message
 # The stubs lack half of both.
 _Events: Any = stock_app.Events
 _Dispatcher: Any = stock.EventDispatcher
+
+
+NO_ERROR = {"exception": None, "traceback": None}
 
 
 class Dispatcher(_Dispatcher):
@@ -36,6 +40,16 @@ def _json(event: Any) -> bytes:
     except UnicodeEncodeError:
         # Half of a pair of surrogates, in the text of an error for example: Python's own encoder escapes it.
         return json.dumps(event, default=str).encode()
+
+
+def wants_task_events(eventer: Any) -> bool:
+    """Say whether events of tasks go out, which remote control may change at any time."""
+    return eventer is not None and eventer.enabled and (not eventer.groups or "task" in eventer.groups)
+
+
+def after_retries(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what else an event of a success says: the errors that earlier runs were retried for are over."""
+    return NO_ERROR if headers.get("retries") else {}
 
 
 class Events(_Events):

@@ -31,6 +31,7 @@ from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
+from taskapp.worker.events import after_retries, wants_task_events
 from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
 from taskapp.worker.guard import give_up, guarded
@@ -186,7 +187,7 @@ class Request(_Stock):
                 self.acknowledge()
             self._count_acknowledged()
         if wants_task_events(self._eventer):
-            self.send_event("task-succeeded", result=value, runtime=runtime)
+            self.send_event("task-succeeded", result=value, runtime=runtime, **after_retries(self._request_dict))
 
     @guarded
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
@@ -388,11 +389,6 @@ class Request(_Stock):
 
     def _is_dead(self) -> bool:
         return self._state() == "FAILURE" and bool(getattr(self.task, "keeps_failures", True))
-
-
-def wants_task_events(eventer: Any) -> bool:
-    """Say whether events of tasks go out, which remote control may change at any time."""
-    return eventer is not None and eventer.enabled and (not eventer.groups or "task" in eventer.groups)
 
 
 @cache

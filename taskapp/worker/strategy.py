@@ -17,7 +17,7 @@ from kombu.asynchronous.timer import to_timestamp
 
 from taskapp.broker.headers import check_foreign_headers
 from taskapp.broker.received import Received
-from taskapp.worker.request import wants_task_events
+from taskapp.worker.events import wants_task_events
 from taskapp.worker.request_class import makes_itself, request_class
 
 # The stubs lack half of both.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from celery import current_app, shared_task
+from celery import chord, current_app, shared_task
 
 
 @shared_task
@@ -80,3 +80,21 @@ def retry_once(self) -> tuple[int, dict[str, object] | None]:
     if not self.request.retries:
         raise self.retry(countdown=1.5)
     return self.request.retries, self.request.headers
+
+
+@shared_task(bind=True, max_retries=2)
+def parents_of_retries(self) -> list[object]:
+    if self.request.retries < 2:
+        raise self.retry(countdown=0, exc=ValueError("once more"))
+    return [self.request.id, self.request.root_id, self.request.parent_id]
+
+
+@shared_task
+async def awaits_a_chord_that_fails() -> str:
+    await asyncio.sleep(0)
+    result = chord([fail.si("header"), add.si(1, 1)], total.s())()
+    try:
+        await result.aget(timeout=20)
+    except Exception as error:  # noqa: BLE001 - told
+        return repr(error)
+    return "no error"

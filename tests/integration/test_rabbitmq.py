@@ -147,6 +147,19 @@ print(len(return_text.delay(1 << 20).get(timeout=40)))
     assert not followed.exists()
 
 
+def test_a_retry_has_no_other_parent_than_its_first_run(site: Site) -> None:
+    site.worker()
+
+    said = site.ask("""
+result = parents_of_retries.delay()
+chained = (add.si(1, 1) | parents_of_retries.si()).delay()
+print(result.get(timeout=40) == [result.id, result.id, None])
+print(chained.get(timeout=40) == [chained.id, chained.parent.id, chained.parent.id])
+""")
+
+    assert said.split() == ["True", "True"]
+
+
 def test_properties_of_a_message_reach_the_task(site: Site) -> None:
     site.worker()
 

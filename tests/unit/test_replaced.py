@@ -12,6 +12,7 @@ import pytest
 from celery import _state
 from celery.app import trace
 from celery.app.autoretry import add_autoretry_behaviour
+from celery.backends.base import Backend
 from celery.utils.dispatch import Signal
 from celery.utils.threads import LocalStack
 from celery.worker import control, request, strategy
@@ -33,6 +34,7 @@ PINNED = {
     (request.Request.on_timeout, "taskapp/worker/request.py:Request.on_timeout"): "3d26ce896008",
     (request.Request.on_retry, "taskapp/worker/request.py:Request.on_retry"): "ea63dbc5c2ce",
     (add_autoretry_behaviour, "taskapp/worker/body.py:checked"): "4a97591ccc3e",
+    (Backend._handle_group_chord_error, "taskapp/results/chords.py:Chords._fail_group"): "751f439988b0",
     (control._revoke, "taskapp/worker/pool.py: how calls are ended"): "18694eabe82f",
     (Signal.send, "taskapp/worker/receivers.py:GuardedSignal.send"): "6611d2ac9dec",
     (celery.Task.apply, "taskapp/worker/task.py:Task.__call__"): "0b622ed91df5",

@@ -51,6 +51,7 @@ def test_defaults_need_no_variable() -> None:
             "'https://b.example' is no name of a host; write it without scheme, port and path",
         ),
         ({"TASKAPP_EMBEDDED": "sometimes"}, "setting TASKAPP_EMBEDDED cannot be 'sometimes': "),
+        ({"TASKAPP_RESULT_URL": "rpc://"}, "setting TASKAPP_RESULT_URL cannot be '***': rpc:// sends results to one"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], sentence: str) -> None:

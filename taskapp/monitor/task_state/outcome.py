@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from celery import states
 from celery.backends.base import DisabledBackend, KeyValueStoreBackend
+from celery.exceptions import SecurityError
 
 
 class Outcome(NamedTuple):
@@ -46,8 +47,12 @@ def read_outcome(app: Any, task_id: str) -> Outcome:
         return Outcome()
     if isinstance(backend, KeyValueStoreBackend):
         raw = backend.get(backend.get_key_for_task(task_id))
-        return _outcome(backend.decode_result(raw)) if raw else Outcome()
-    return _outcome(backend.get_task_meta(task_id, cache=False))
+        return _outcome(backend.decode(raw)) if raw else Outcome()
+    try:
+        return _outcome(backend.get_task_meta(task_id, cache=False))
+    except (ValueError, TypeError, LookupError, AttributeError, SecurityError) as error:
+        # A failure set by hand, of which Celery can make no exception.
+        return Outcome(state=states.FAILURE, error=str(error))
 
 
 def _outcome(meta: Any) -> Outcome:
