@@ -52,7 +52,7 @@ METRICS = (
     Metric("taskapp_task_run_seconds", "histogram", "Time of a successful run.", ("type",)),
     Metric(
         "taskapp_task_queue_wait_seconds", "histogram",
-        "Time from submit to the first start, for tasks without a due time of their own.", ("queue",),
+        "Time from when a task may run (submitted, or due) to its start.", ("queue",),
     ),
     Metric("taskapp_queue_depth", "gauge", "Messages ready, not counting delayed ones.", ("queue", "priority")),
     Metric(

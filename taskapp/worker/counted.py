@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from time import time
 from typing import Any
 
@@ -30,12 +31,25 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
         run_seconds = request.seen.run_seconds
         if run_seconds is None:
             run_seconds = time() - started_at
+    ready_at = _ready_at(request)
+    if ready_at is None:
+        return CountedRun(request._type, WHAT[state], run_seconds)
+    return CountedRun(request._type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
+
+
+def _ready_at(request: Any) -> float | None:
+    """Return since when the task could have run; ``None``: nobody knows, as of one whose node died."""
     headers = request._request_dict
     sent_at = sent_at_of(headers)
-    # How long it waited, if it starts for the first time and had no reason of its own to wait.
-    if sent_at is None or headers.get("eta") or headers.get("retries") or _was_delivered_before(headers):
-        return CountedRun(request._type, WHAT[state], run_seconds)
-    return CountedRun(request._type, WHAT[state], run_seconds, started_at + ahead_seconds - sent_at)
+    if sent_at is None or _was_delivered_before(headers):
+        return None
+    eta = headers.get("eta") or getattr(request._message, "as_sent", {}).get("eta")
+    if not eta:
+        return sent_at
+    try:
+        return max(sent_at, datetime.fromisoformat(eta).timestamp())
+    except (TypeError, ValueError):
+        return None
 
 
 def _was_delivered_before(headers: dict[str, Any]) -> bool:

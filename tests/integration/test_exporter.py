@@ -101,11 +101,25 @@ def test_the_counts_are_those_of_the_tasks_that_ran(
     assert serving.value("taskapp_tasks_failed_total", type=f"{SHOP}.hopeless", queue="low") == 3
     assert serving.value("taskapp_task_run_seconds_count", type="taskapp.add") == 50
     assert serving.value("taskapp_task_queue_wait_seconds_count", queue="default") == 50
-    assert serving.value("taskapp_task_queue_wait_seconds_count", queue="high") == 2
+    assert serving.value("taskapp_task_queue_wait_seconds_count", queue="high") == 4
     assert 0 < serving.value("taskapp_task_queue_wait_seconds_sum", queue="default") < 50 * 10
 
 
 @pytest.mark.usefixtures("app")
+def test_a_task_that_is_not_due_does_not_wait(worker: StartWorker, exporter: StartExporter) -> None:
+    from taskapp.tasks import add
+
+    worker(TASKAPP_INCLUDE=SHOP)
+    serving = exporter()
+
+    for _ in range(3):
+        add.apply_async((1, 1), countdown=4)
+    eventually(lambda: serving.value("taskapp_tasks_completed_total") == 3, within_seconds=40)
+
+    assert serving.value("taskapp_task_queue_wait_seconds_count", queue="default") == 3
+    assert serving.value("taskapp_task_queue_wait_seconds_sum", queue="default") < 3 * 4
+
+
 def test_a_publisher_in_another_time_zone_gives_the_same_wait(worker: StartWorker, exporter: StartExporter) -> None:
     worker()
     serving = exporter(TZ="America/New_York")
