@@ -52,6 +52,7 @@ from taskapp.worker.failures import as_error, as_failure, ends_the_run
 from taskapp.worker.progress import note_retry
 from taskapp.worker.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.task import Task
+from taskapp.worker.watched_calls import is_watched, run_shown, shown
 
 # The stubs lack these.
 _task_stack: Any = _state._task_stack  # type: ignore[attr-defined]
@@ -113,6 +114,7 @@ class Runner:
         # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
         self.call: Callable[..., Any] = task if has_own_call else task.run
+        self._is_watched = is_watched(task, Task.__call__)
         self._reports = Reports(task)
         self._has_before_start = self._reports.has("before_start")
         self._has_on_success = self._reports.has("on_success")
@@ -150,7 +152,8 @@ class Runner:
                 try:
                     value = self.call(*args, **kwargs) if step is None else step
                     if type(value) is CoroutineType:
-                        value = run_to_end(value)
+                        is_shown = self._is_watched and step is None
+                        value = run_shown(self.task, value, args, kwargs) if is_shown else run_to_end(value)
                 except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
                     if forked.forks != forks:
                         forked.leave(error)
@@ -187,15 +190,19 @@ class Runner:
                             raise  # nobody runs this coroutine any more: it is thrown away
                         rest = (steps, as_failure(error))
                         raise Closed(partial(self.run_async, task_id, args, kwargs, given, job, rest)) from error
-                    if isinstance(error, CancelledError) and job.is_stopped:
-                        error = Stopped()
-                    step = steps.throw(as_failure(error) if step is None else as_error(error))
+                    step = steps.throw(self._raised(error, job, args, kwargs) if step is None else as_error(error))
                 else:
                     if forked.forks != forks:
                         forked.leave()
                     step = steps.send(value)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+
+    def _raised(self, error: BaseException, job: Awaiting, args: Any, kwargs: Any) -> BaseException:
+        """Return what ``error`` of the task's own coroutine means."""
+        if isinstance(error, CancelledError) and job.is_stopped:
+            return Stopped()
+        return as_failure(shown(self.task, error, args, kwargs) if self._is_watched else error)
 
     # --- one run ------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from taskapp.worker.options import check_options
 from taskapp.worker.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.worker.payload import Payload
 from taskapp.worker.progress import say_progress
+from taskapp.worker.watched_calls import to_raise
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Those of ``apply_async`` that may be given by position."""
@@ -280,6 +281,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
+        if (error := to_raise.get()) is not None:
+            raise error
         if args and isinstance(args[0], Context) and iscoroutinefunction(self.run):
             # An errback of three arguments, which Celery calls as a function and never awaits.
             return run_on_loop_of_tasks(super().__call__(*args, **kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -412,3 +413,31 @@ def test_a_run_that_is_thrown_away_is_left_without_an_end() -> None:
 
 async def _begin(running: Any) -> None:
     running.send(None)
+
+
+@pytest.mark.parametrize(
+    ("run", "is_async"),
+    [(by_us, False), (by_us, True), (by_us_on_a_loop, True)],
+    ids=["def", "run to its end", "async"],
+)
+@pytest.mark.parametrize("end", ["success", "failure", "retry"])
+def test_who_watches_the_calls_of_a_task_sees_its_error_once(
+    run: Driver, is_async: bool, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Sentry's integration watches: something around ``__call__`` of the class."""
+    seen: list[str] = []
+    call = Task.__call__
+
+    @functools.wraps(call)
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            seen.append(repr(error))
+            raise
+
+    plainly = play(Case(end), run, is_async=is_async)
+    monkeypatch.setattr(Watched, "__call__", watch, raising=False)
+
+    assert play(Case(end), run, is_async=is_async) == plainly
+    assert [error for error in seen if "Retry" not in error] == (["ValueError('failed')"] if end == "failure" else [])
