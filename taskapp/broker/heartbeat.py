@@ -22,7 +22,7 @@ from taskapp.redis import Link
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE_SECONDS = 0.01
+AT_ONCE_SECONDS = 0.005
 """Between two beats of which the first left something to do: others are answered meanwhile."""
 
 

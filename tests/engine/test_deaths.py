@@ -152,7 +152,7 @@ def test_a_node_with_thousands_of_messages_is_reaped_whole_in_several_beats(benc
     while bench.client.exists(bench.keys("leased", node.epoch)):
         bench.reap()
         beats += 1
-        assert bench.client.llen(bench.keys.ready("q1")) >= min(count, 250 * beats)
+        assert bench.client.llen(bench.keys.ready("q1")) >= min(count, 100 * beats)
 
     assert len(bench.ready()) == count
     assert len({unseal(blob).id for blob in bench.ready()}) == count

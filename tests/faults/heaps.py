@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -55,7 +56,7 @@ class TimedLink(Link):
     """A connection that notes how long the server took for each script, by its own clock."""
 
     def __init__(self, port: int) -> None:
-        super().__init__(lambda: Connection(port=port, protocol=2, socket_timeout=60))
+        super().__init__(partial(Connection, port=port, protocol=2, socket_timeout=60))
         self.times_ms: dict[str, list[float]] = defaultdict(list)
         self._looking = redis.Redis(port=port)
 
@@ -97,8 +98,7 @@ class Heap:
         types = [word for number in range(TYPES_EACH) for word in (f"type.{number}", "thread")]
         about = json.dumps({"name": "node@host", "queues": [QUEUE], "slots": {"thread": 8}, "used": {}})
         for number in range(NODES):
-            self.link.run("open", "", 0, f"{number:032x}", 10 * LONG_MS, about, *types)
-        self.link.times_ms.clear()
+            Link.run(self.link, "open", "", 0, f"{number:032x}", 10 * LONG_MS, about, *types)
 
     def fill(self, place: str, *, since_ms: int = 0, epoch: str = "") -> None:
         """Put ``count`` into ``place``."""

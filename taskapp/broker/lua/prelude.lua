@@ -392,7 +392,7 @@ local function count_part(chord, slot, is_success, value, seconds, queue)
 end
 
 -- How many claims one call gives back; about 10 us each.
-local GIVEN_BACK_MOST = 250
+local GIVEN_BACK_MOST = 100
 
 -- Up to MOST of the messages an epoch holds, the last claimed first: given back in this order the first ends up in
 -- front. Of more than a thousand any: sorting them takes too long, and HSCAN from 0 would pass over the emptied part of

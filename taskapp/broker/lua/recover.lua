@@ -8,7 +8,7 @@ if ARGV[5] == '0' then
   redis.call('HSET', key_node(ARGV[3]), 'fence', ARGV[4])
   if redis.call('HLEN', leased) <= 1000 then return {1, '0', unpack(redis.call('HKEYS', leased))} end
 end
-local page = redis.call('HSCAN', leased, ARGV[5], 'COUNT', 1000)
+local page = redis.call('HSCAN', leased, ARGV[5], 'COUNT', 500)
 local out = {1, page[1]}
 for i = 1, #page[2], 2 do out[#out + 1] = page[2][i] end
 return out
