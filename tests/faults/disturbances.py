@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tests.faults.runs import Run
 
-SETTLING_SECONDS = 1.5
-"""How long after its end, with nothing in the way, a run may still be unsettled on a busy machine."""
+SETTLING_SECONDS = 3.5
+"""How long after its end a run may still be unsettled: a connection that was forgotten is noticed and made anew."""
 
 
 @dataclass
@@ -45,6 +45,13 @@ class Disturbances:
         """Return whether the task of ``run`` may begin again."""
         settled_at = self._settled_at(run)
         return any(one.hits(run, settled_at) for one in self.of_nodes)
+
+    def explain_late(self, run: Run) -> bool:
+        """Return whether ``run`` may begin though others have its task: its node was away with it in its hands."""
+        return any(
+            one.life == run.worker and one.pid is None and one.begun_at <= run.started_at <= one.ended_at
+            for one in self.of_nodes
+        )
 
     def _settled_at(self, run: Run) -> float:
         """Return by when the end of ``run`` must have reached the server, if nothing else befell its node."""

@@ -110,18 +110,25 @@ class History:
         if ACTS[name][1](self):
             self.counts[name] += 1
 
+    def _note(self, what: str) -> None:
+        """Write down what is done, for whoever looks into a history that failed."""
+        with (self.bench.directory / "history.log").open("a") as log:
+            log.write(f"{time.monotonic():.3f} {what}\n")
+
     # Each returns whether it was done.
 
     def break_connections(self) -> bool:
         what = self.random.choice(BREAKS)
         for node in self.random.choice((self.nodes, [self.random.choice(self.nodes)])):
             node.breaks.do(what)
+            self._note(f"{node.worker.name}: connections break, {what}")
         return True
 
     def kill(self) -> bool:
         node = self._free_node()
         if node is None:
             return False
+        self._note(f"{node.worker.name}: killed")
         killed_at = self.bench.kill(node.worker)
         self.done.of_nodes.append(Disturbance(node.worker.name, killed_at, killed_at))
         node.worker = self._start(node.setup, node.wire)
@@ -133,6 +140,7 @@ class History:
         if node is None or not children:
             return False
         pid, killed_at = self.random.choice(children), time.monotonic()
+        self._note(f"{node.worker.name}: child {pid} killed")
         psutil.Process(pid).kill()
         self.done.of_nodes.append(Disturbance(node.worker.name, killed_at, killed_at, pid))
         return True
@@ -141,6 +149,7 @@ class History:
         node = self._free_node()
         if node is None:
             return False
+        self._note(f"{node.worker.name}: told to end")
         old, begun_at = node.worker, node.worker.terminate()
         node.worker = self._start(node.setup, node.wire)
         self._after(EXIT_SECONDS, lambda: self._judge_exit(old, begun_at))
@@ -181,10 +190,12 @@ class History:
         node.is_taken, worker, begun_at = True, node.worker, time.monotonic()
         away = Disturbance(worker.name, begun_at, float("inf"))
         (self.done.out_of_touch if is_short else self.done.of_nodes).append(away)
+        self._note(f"{worker.name}: out of touch for {share * self.lease_seconds:.2f} s, {part.__qualname__}")
         part()
 
         def end() -> None:
             join()
+            self._note(f"{worker.name}: back")
             away.ended_at = time.monotonic() + REST_SECONDS
             self._after(REST_SECONDS, lambda: setattr(node, "is_taken", False))
 
@@ -225,10 +236,12 @@ class History:
         self._server_is_taken, begun_at = True, time.monotonic()
         position = len(self.done.of_server)
         self.done.of_server.append((begun_at, float("inf")))
+        self._note(f"the server is away for {seconds:.2f} s")
         take()
 
         def end() -> None:
             give_back()
+            self._note("the server is back")
             self.done.of_server[position] = (begun_at, time.monotonic() + REST_SECONDS)
             self._after(REST_SECONDS, lambda: setattr(self, "_server_is_taken", False))
 

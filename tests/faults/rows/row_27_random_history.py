@@ -70,7 +70,7 @@ class _Verdict:
             f"{task_id} (on {runs[0].worker})"
             for task_id, runs in self.runs.by_id.items()
             for first, second in itertools.pairwise(runs)
-            if first.retries == second.retries and not self.done.explain(first)
+            if first.retries == second.retries and not (self.done.explain(first) or self.done.explain_late(second))
         }
         self.judge.require_none(unexplained, "began again though nothing befell their first run")
         again = self.runs.repeated(self.runs.by_id)
@@ -133,7 +133,7 @@ class _Verdict:
         """The engine counted each end once."""
         with self.bench.redis.link() as link:
             totals = read_totals(link, "")
-        ran = self.runs.by_id.keys() - self._crashed(list(self.letters))
+        ran = self.runs.by_id
         ends = Counter(result.get("status") for task_id, result in self.results.items() if task_id in ran)
         for status, what in (("SUCCESS", "completed"), ("FAILURE", "failed")):
             counted = Counter[str]()
