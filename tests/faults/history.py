@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -141,7 +142,8 @@ class History:
             return False
         pid, killed_at = self.random.choice(children), time.monotonic()
         self._note(f"{node.worker.name}: child {pid} killed")
-        psutil.Process(pid).kill()
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
         self.done.of_nodes.append(Disturbance(node.worker.name, killed_at, killed_at, pid))
         return True
 
@@ -211,8 +213,8 @@ class History:
         return self._take_server(self.bench.redis.kill, self.bench.redis.start, self.random.uniform(0.2, 4.0))
 
     def freeze_server(self) -> bool:
-        process = psutil.Process(self.bench.redis.process.pid)
-        return self._take_server(process.suspend, process.resume, self.random.uniform(0.1, 2.0) * self.lease_seconds)
+        server, seconds = self.bench.redis, self.random.uniform(0.1, 2.0) * self.lease_seconds
+        return self._take_server(server.freeze, server.thaw, seconds)
 
     def refuse_writes(self) -> bool:
         refuse, allow = self.random.choice((
