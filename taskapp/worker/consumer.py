@@ -14,7 +14,7 @@ from celery.utils.log import get_logger
 from celery.worker import consumer as stock
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests, task_ready
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
@@ -47,6 +47,12 @@ _Stock: Any = stock.Consumer
 
 class Consumer(_Stock):
     """One message never ends the worker: what cannot be used goes to the dead letters, as it came."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A server that refuses what others do at the same moment, such as a replica that is being promoted, may take
+        # it a second later; Celery knows only of connections that break, and would end the node.
+        self.connection_errors: tuple[type[Exception], ...] = (*self.connection_errors, ResponseError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Connect again, as Celery does; when that keeps failing, with a pause before it that grows.

@@ -106,3 +106,25 @@ def test_commands_know_what_the_users_module_says_of_sentinels(
     )
     assert "No master found" not in done.stdout + done.stderr
     assert "cannot be reached" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("refuse", "allow"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+    ],
+    ids=["READONLY", "NOREPLICAS"],
+)
+def test_a_node_that_starts_while_redis_refuses_writes_works_once_it_takes_them(
+    app, worker, redis_server, refuse: tuple[str, ...], allow: tuple[str, ...]
+) -> None:
+    redis_server.client.execute_command(*refuse)
+    node = worker(wait=False, TASKAPP_INCLUDE="tests.integration.shop")
+    eventually(lambda: "refus" in node.output().lower() or "write" in node.output().lower(), 30)
+
+    redis_server.client.execute_command(*allow)
+
+    eventually(lambda: " ready." in node.output() or node.returncode is not None, 30)
+    assert node.returncode is None, node.output()
+    assert app.signature("tests.integration.shop.greet", ("you",)).delay().get(timeout=20)
