@@ -7,8 +7,9 @@ still holds the old one, the poller announces that one under the number of the n
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -83,6 +84,42 @@ def has_answer(connection: Any) -> bool:
     except OSError as error:
         raise RedisConnectionError(str(error)) from error
     return False
+
+
+class Opener:
+    """Opens connections of kombu's beside the loop that is going to watch them: a server may take seconds to greet."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def are_open(self, clients: Iterable[Any]) -> bool:
+        """Return whether all of redis-py's ``clients`` are connected; begin to connect those that are not.
+
+        Raises:
+            RedisError, OSError: The last attempt failed. The next call begins another.
+        """
+        if self._thread is not None:
+            if self._thread.is_alive():
+                return False
+            self._thread, error, self._error = None, self._error, None
+            if error is not None:
+                raise error
+        missing = [client for client in clients if client.connection is None or client.connection._sock is None]
+        if missing:
+            self._thread = threading.Thread(target=self._open, args=(missing,), name="taskapp-open", daemon=True)
+            self._thread.start()
+        return not missing
+
+    def _open(self, clients: Iterable[Any]) -> None:
+        try:
+            for client in clients:
+                if client.connection is None:
+                    client.connection = client.connection_pool.get_connection()
+                if client.connection._sock is None:
+                    client.connection.connect()
+        except (RedisError, OSError) as error:
+            self._error = error
 
 
 class PolledChannel(_Mixin):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from queue import Empty
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.consumer import Consumer
 from taskapp.broker.pipe import Pipe
+from taskapp.broker.polled import Opener
 from taskapp.broker.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Poller(redis.MultiChannelPoller):
     """Drives consumers and nodes beside kombu's own connections, in Celery's loop or without one."""
 
     _fd_to_chan: dict[int, tuple[Any, str]]  # kombu's: descriptor to channel and what it waits for
+    _channels: set[Any]  # kombu's, too
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,6 +50,8 @@ class Poller(redis.MultiChannelPoller):
         self._pid = os.getpid()
         self._kombu_again_at = 0.0
         self._trouble = Trouble()
+        self._opener = Opener()
+        self._has_listened = False
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Drive ``consumer`` from now on."""
@@ -79,12 +83,23 @@ class Poller(redis.MultiChannelPoller):
         if monotonic() < self._kombu_again_at:
             return
         try:
+            # The first time nothing runs yet that could be held up.
+            if self._has_listened and not self._opener.are_open(self._kombus_clients()):
+                return
             super().on_poll_start()
+            self._has_listened = self._loop is not None
         except (RedisError, OSError) as error:
             if not self._consumers:
                 raise
             # Raised to Celery it would restart its whole consumer; commands can wait.
             self._connection_broke(error)
+
+    def _kombus_clients(self) -> Iterator[Any]:
+        for channel in self._channels:
+            if channel.active_queues:
+                yield channel.client
+            if channel.active_fanout_queues:
+                yield channel.subclient
 
     def _set_timer(self) -> None:
         if self._loop is None or not self._consumers:
@@ -169,7 +184,7 @@ class Poller(redis.MultiChannelPoller):
         A forked child does nothing: it shares what the parent watches.
         """
         fd = socket.fileno()
-        if fd < 0 or os.getpid() != self._pid or fd in self._watched:
+        if fd not in self._fd_to_chan or os.getpid() != self._pid or fd in self._watched:
             return
         if self._loop is not None:
             self._loop.remove(fd)
