@@ -95,7 +95,7 @@ class Teller:
             except UNREACHABLE as unreachable:
                 self._letters = None
                 logger.warning("the failure of %s could not be stored: %s", name, unreachable)
-            except Exception:  # whatever is wrong with one task, others are waiting
+            except BaseException:  # whatever is wrong with one task, others are waiting, and no other thread comes
                 logger.exception("the failure of %s could not be stored", name)
 
     def _fail_buried(self, buried: Buried) -> None:

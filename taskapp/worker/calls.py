@@ -12,7 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from taskapp.worker.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
-from taskapp.worker.failures import as_failure
+from taskapp.worker.failures import as_failure, ends_the_run
 from taskapp.worker.guard import give_up
 from taskapp.worker.run import run, run_async
 from taskapp.worker.threads import Job
@@ -172,8 +172,8 @@ class OnLoop(Call):
 
     def end(self) -> None:
         """Cancel it."""
-        if self.has_started:
-            self.task.cancel()
+        if (task := getattr(self, "task", None)) is not None:  # none yet if it is revoked as it begins
+            task.cancel()
 
 
 class OnThread(Call):
@@ -218,14 +218,17 @@ class OnThread(Call):
 
 
 class Told:
-    """In the place of a request: who gave the pool a function to run is told by the callbacks of Celery's pools."""
+    """In the place of a request: who gave the pool a function to run is told by the callbacks of Celery's pools.
+
+    What one of these raises is logged: it is called on the loop, which others need.
+    """
 
     can_go_back = False
 
     def __init__(self, callback: Any, accept_callback: Any, error_callback: Any, timeout_callback: Any) -> None:
-        self.on_accepted = accept_callback or _ignore
-        self.on_timeout = timeout_callback or _ignore
-        self._callback, self._error_callback = callback or _ignore, error_callback or _log_error
+        self.on_accepted = _logged(accept_callback or _ignore)
+        self.on_timeout = _logged(timeout_callback or _ignore)
+        self._callback, self._error_callback = _logged(callback or _ignore), _logged(error_callback or _log_error)
 
     def on_success(self, outcome: Any) -> None:
         """Pass on what the function returned or raised."""
@@ -235,6 +238,18 @@ class Told:
 
 def _ignore(*_: Any, **__: Any) -> None:
     pass
+
+
+def _logged(callback: Any) -> Any:
+    def call(*args: Any, **options: Any) -> None:
+        try:
+            callback(*args, **options)
+        except BaseException as error:
+            if ends_the_run(error):
+                raise
+            logger.exception("a callback of a function that was given to the pool raised: %r", error)
+
+    return call
 
 
 def _log_error(seen: ExceptionInfo) -> None:
@@ -249,6 +264,11 @@ class OfOthers(OnThread):
     def _run(self) -> Any:
         target, args, kwargs = self.arguments
         return 0, target(*args, **kwargs), None, None
+
+    def refuse(self, error: Exception) -> None:
+        """Tell who gave the function that it cannot be begun."""
+        self.is_stopped = True
+        self._request.on_success((1, ExceptionInfo((type(error), error, error.__traceback__))))
 
 
 class InChild(Call):

@@ -89,7 +89,10 @@ class StopSignals:
     def _told(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
         def handle(*args: Any) -> None:
-            self._before(self._sender())
+            try:
+                self._before(self._sender())
+            except Exception:  # who sent it is worth knowing; that the node stops matters more
+                logger.exception("the sender of a signal to stop cannot be told")
             # Celery's says so on stdout, which may be gone; it has done its work all the same.
             with suppress(OSError):
                 handler(*args)

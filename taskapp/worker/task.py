@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from inspect import iscoroutine, iscoroutinefunction
+from inspect import iscoroutine
 from typing import Any
 
 import celery
@@ -20,6 +20,7 @@ from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.worker.body import checked
 from taskapp.worker.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.worker.current import ContextStack, follow_contexts
+from taskapp.worker.failures import as_error
 from taskapp.worker.options import check_options
 from taskapp.worker.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.worker.payload import Payload
@@ -283,15 +284,24 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
         if (error := to_raise.get()) is not None:
             raise error
-        if args and isinstance(args[0], Context) and iscoroutinefunction(self.run):
-            # An errback of three arguments, which Celery calls as a function and never awaits.
-            return run_on_loop_of_tasks(super().__call__(*args, **kwargs))
+        if args and isinstance(args[0], Context):
+            return self._tell(*args, **kwargs)
         request: Any = self.request_stack.top
         if request is None or not request.is_eager or request._protected:
             return super().__call__(*args, **kwargs)
         request._protected = True
         returned = self.run(*args, **kwargs)
         return run_to_end(returned) if iscoroutine(returned) else returned
+
+    def _tell(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as an errback of three arguments: Celery calls it as a function, and lets pass what is no ``Exception``."""
+        try:
+            returned = super().__call__(*args, **kwargs)
+            return run_on_loop_of_tasks(returned) if iscoroutine(returned) else returned
+        except BaseException as error:
+            if (kept := as_error(error)) is error:
+                raise
+            raise kept from error
 
     def apply(self, *args: Any, **options: Any) -> Any:
         """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.

@@ -132,6 +132,30 @@ for _name in RECEIVERS:
     getattr(signals, _name).connect(_receive(_name), weak=False)
 
 
+@shared_task(name="fails", bind=True)
+def fail(self: Any) -> None:
+    client.rpush(f"ran:{self.request.id}", 0)
+    raise ValueError("its own")
+
+
+@shared_task(name="fails.child", bind=True, cpu_bound=True)
+def fail_in_child(self: Any) -> None:
+    client.rpush(f"ran:{self.request.id}", 0)
+    raise ValueError("its own")
+
+
+@shared_task(name="errback.def")
+def tell(request: Any, exc: Any, traceback: Any, error: str) -> None:
+    client.rpush(f"told:{request.id}", repr(exc))
+    raise ERRORS[error]()
+
+
+@shared_task(name="errback.async")
+async def tell_async(request: Any, exc: Any, traceback: Any, error: str) -> None:
+    client.rpush(f"told:{request.id}", repr(exc))
+    raise ERRORS[error]()
+
+
 # --- what a coroutine leaves on the loop, and forks ----------------------------------------------------------
 
 

@@ -100,6 +100,23 @@ def test_what_is_raised_ends_neither_the_node_nor_the_run(way: tuple[str, str], 
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("errback", ["errback.def", "errback.async"])
+def test_an_errback_that_exits_costs_itself_alone(name: str, errback: str, start) -> None:
+    pool = start(name)
+    app, told = pool.app, pool.server.client
+
+    for failing in ("fails", "fails.child") if name == "own" else ("fails",):
+        for error in ERRORS:
+            wanted = app.signature(failing, queue=QUEUES[name])
+            result = wanted.apply_async(link_error=app.signature(errback, (error,)))
+            outcome = repr(result.get(timeout=SECONDS, propagate=False))
+            assert outcome == "ValueError('its own')", (failing, error)
+            eventually(lambda id=result.id: told.lrange(f"told:{id}", 0, -1) == ["ValueError('its own')"])
+            assert pool.runs(result.id) == ["0"], (failing, error)
+    assert pool.lives()
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_an_exit_on_the_loop_ends_neither_the_node_nor_what_runs_there(name: str, start) -> None:
     pool = start(name)
     beside = [pool.send("neighbour") for _ in range(2 if name == "own" else 1)]
