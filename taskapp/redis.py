@@ -314,6 +314,11 @@ def all_answered(answers: list[Any]) -> list[Any]:
     return answers
 
 
+REFUSALS = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
+"""How Redis begins its answer when it writes nothing for now: a full disk or memory, a failover. Not what was asked is
+wrong, and asking again helps."""
+
+
 SHEBANG_PROBE = "#!lua flags=no-writes,allow-stale\nreturn 1"
 
 

@@ -13,6 +13,7 @@ from taskapp.broker.heartbeat import named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call
 from taskapp.broker.totals import CountedRun, step_of
+from taskapp.redis import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,6 @@ STEPS_AT_ONCE = 10_000
 AGAIN_SECONDS = 0.5
 STRAGGLER_SECONDS = 0.01
 """How long a finished claim may wait for others at most."""
-REFUSES_ALL = ("MISCONF", "READONLY", "NOREPLICAS", "OOM")
-"""How Redis 6.2 begins its refusal of a write, inside a script, whatever is written."""
 
 Left = tuple[Sequence[Any], CountedRun | None]
 """What a run leaves: steps of the script ``settle``, and what is counted of it."""
@@ -146,7 +145,8 @@ class Ends:
         texts = [part.decode(errors="surrogateescape") for part in failed]
         for tag, problem in zip(texts[::2], texts[1::2], strict=True):
             logger.error("claim %s cannot be finished: %s", tag, problem)
-            refuses_all = problem.startswith(REFUSES_ALL)
+            # Redis 6.2 refuses inside of a script.
+            refuses_all = problem.startswith(REFUSALS)
             self._settle_again({tag: settled[tag] if refuses_all else (("B", "failed", problem[:2_000]), None)})
         if untold:
             self._role.on_buried(named(untold))

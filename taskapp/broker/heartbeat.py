@@ -100,7 +100,9 @@ class Heartbeat:
 
     def hurry(self) -> None:
         """Beat now, to find out whether the server answers. Does not wait."""
-        self._orders.put(BEAT)
+        # One is enough: while the server is away each takes seconds, and all of them would beat when it is back.
+        if self._orders.empty():
+            self._orders.put(BEAT)
 
     def begin(self, epoch: str) -> None:
         """Go over to another epoch, one that is being opened at this moment; renew it once it is ``opened``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -21,7 +21,7 @@ from taskapp.broker.envelope import unseal
 from taskapp.broker.heartbeat import named
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Connect
-from taskapp.broker.session import Session
+from taskapp.broker.session import Session, claimed_when
 from taskapp.broker.settlement import Settlement
 from taskapp.broker.suspects import NOBODY, Suspects
 from taskapp.broker.watch import Watch
@@ -146,9 +146,7 @@ class Node(Session):
             return
         options = self._options
         due = self.clock.now_ms() + int(delay_seconds * 1_000) if delay_seconds > 0 else 0
-        # What was claimed last goes back first, so that it ends up behind.
-        for start in reversed(range(0, len(tags), GIVEN_BACK_AT_ONCE)):
-            some = tags[start : start + GIVEN_BACK_AT_ONCE]
+        for some in _batches(tags):
             for tag in some:
                 self.held.pop(tag, None)
             args = (kind, options.crash_limit, options.dead_letters_limit, due, self._role.name, *some)
@@ -209,9 +207,8 @@ class Node(Session):
             self.ends.flush(at_once=True)
             if reads and self.ready():
                 self.flush(deadline)
-            if (tags := [tag for tag in suspects.tags if tag in self.held]) and not self.has_crashed:
-                args = (suspects.kind, self._options.crash_limit, self._options.dead_letters_limit, 0, self._role.name)
-                self._given_back(link.run("requeue", self._options.prefix, 0, self.epoch, *args, *tags))
+            if not self.has_crashed:
+                self._give_back_suspects(link, suspects, deadline)
             while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):
                 if monotonic() > deadline:
                     break
@@ -225,9 +222,22 @@ class Node(Session):
                 self.pipe.shut()
             self.epoch = ""
 
+    def _give_back_suspects(self, link: Link, suspects: Suspects, deadline: float) -> None:
+        args = (suspects.kind, self._options.crash_limit, self._options.dead_letters_limit, 0, self._role.name)
+        for tags in _batches(sorted((tag for tag in suspects.tags if tag in self.held), key=claimed_when)):
+            if monotonic() > deadline:
+                break
+            self._given_back(link.run("requeue", self._options.prefix, 0, self.epoch, *args, *tags))
+
     def flush(self, deadline: float) -> None:
         """Wait until everything sent is answered, or ``deadline`` (monotonic) has come."""
         self.ends.flush()
         while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
             if select.select([self.pipe.socket], [], [], left)[0]:
                 self.read()
+
+
+def _batches(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ``tags`` in batches, the last ones first: what goes back first ends up behind."""
+    for start in reversed(range(0, len(tags), GIVEN_BACK_AT_ONCE)):
+        yield tags[start : start + GIVEN_BACK_AT_ONCE]

@@ -242,7 +242,7 @@ class Session:
         # Claims whose answer was lost: nobody here knows these messages.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
             logger.info("giving back %d messages whose claim was never answered", len(unknown))
-            self.give_back(sorted(unknown, key=_claimed_when))
+            self.give_back(sorted(unknown, key=claimed_when))
 
     def _send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
         if not self.pipe.send(name, args, on_answer):
@@ -266,6 +266,6 @@ def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
     return lambda answer: on_answer(answer if isinstance(answer, Exception) else [[], *answer[1:]])
 
 
-def _claimed_when(tag: str) -> list[int]:
+def claimed_when(tag: str) -> list[int]:
     """Return the number of the claim and of the message in it."""
     return [int(number) for number in tag.split(":", 1)[0].split(".")]

@@ -13,14 +13,13 @@ from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
 from taskapp.broker.settlement import COPY_HEADER, Chord, ChordPart, EndOfTick, TickName, tick_of
-from taskapp.redis import Keys, Link
+from taskapp.redis import REFUSALS, Keys, Link
 from taskapp.results.outage import SERVER_GONE, Outage
 
 UNKNOWN_RUN = -1
 TICK_KEPT_SECONDS = 86_400
 """How long a tick's message that comes once more is known to be a repeat."""
 PASSING_PROBLEMS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
-PASSING_WORDS = ("MISCONF", "NOREPLICAS")
 """Refusals that end by themselves or when somebody mends the server: a failover, a full disk, a full memory."""
 
 
@@ -235,7 +234,7 @@ class Store:
 
 
 def _is_lasting(error: Exception) -> bool:
-    passes = isinstance(error, PASSING_PROBLEMS) or str(error).startswith(PASSING_WORDS)
+    passes = isinstance(error, PASSING_PROBLEMS) or str(error).startswith(REFUSALS)
     return isinstance(error, ResponseError) and not passes
 
 

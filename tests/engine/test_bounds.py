@@ -11,6 +11,7 @@ import pytest
 
 from taskapp.broker.envelope import seal, unseal
 from taskapp.broker.snapshot import read_snapshot
+from taskapp.broker.suspects import Suspects
 from tests.engine.bench import Bench
 
 MOST_COMMANDS = 6_000
@@ -180,6 +181,19 @@ def test_a_node_gives_back_in_steps_and_in_order(bench: Bench, given_back: int) 
     assert [unseal(blob).id for blob in bench.ready()] == [f"{n:05}" for n in range(given_back)]
 
 
+def test_a_node_that_ends_gives_back_its_suspects_in_steps_and_in_order(bench: Bench) -> None:
+    bench.push(*(f"{n:05}" for n in range(1_200)))
+    node = bench.node()
+    tags = [message.tag for message in node.take(1_000)]
+
+    with bounded(bench, scripts=20):
+        node.close(suspects=Suspects(frozenset(tags), "neighbour"))
+
+    assert bench.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 4
+    assert [unseal(blob).id for blob in bench.ready()] == [f"{n:05}" for n in range(1_200)]
+    assert {unseal(blob).crashes for blob in bench.ready()[:1_000]} == {1}
+
+
 def test_a_lowered_limit_drops_letters_few_at_a_time(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(dead_letters_limit=10_000)
     bench.push(*map(str, range(1_200)))
@@ -211,5 +225,23 @@ def test_a_claim_of_large_messages_takes_some_of_them_and_passes_the_token_on(be
         taken += some
         assert len(some) <= 100
         assert bench.client.llen(bench.keys("wake", "q1")) == (len(taken) < 300)
+
+    assert taken == [f"{number:03}" for number in range(300)]
+
+
+def test_a_claim_of_large_parked_messages_takes_some_of_them_and_says_that_there_are_more(bench: Bench) -> None:
+    for number in range(300):
+        blob = struct.pack(">d", 0.0) + seal(f"{number:03}", "shop.mail", 0, b"." * 10_000)
+        bench.client.lpush(bench.keys("parked_messages", "q1", "shop.mail"), blob)
+    bench.client.hset(bench.keys("parked", "q1"), "shop.mail", 0)
+    node = bench.node("shop.mail")
+    taken: list[str] = []
+
+    while len(taken) < 300:
+        claim = node.ask(1_000)
+        assert claim is not None
+        taken += [message.envelope.id for message in claim.messages]
+        assert len(claim.messages) <= 100
+        assert claim.passed_over == (len(taken) < 300)
 
     assert taken == [f"{number:03}" for number in range(300)]

@@ -9,6 +9,7 @@ local queue_count = tonumber(ARGV[8])
 local PASSED_OVER_MOST = 256 -- how deep to look past messages there is no slot for
 local PROMOTED_MOST = 200 -- of one queue
 local BYTES_MOST = 524288 -- then a claim is satisfied, whatever it wanted
+local POPPED_MOST = 50 -- at once: the last of them may go past BYTES_MOST
 local TYPES_LISTED_MOST = 100 -- task types parked in one queue that are all looked at
 local leased = key_leased(epoch)
 
@@ -101,16 +102,19 @@ for _, queue in ipairs(queues) do
   if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
     for _, task in ipairs(parked_types(queue)) do
       if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
-        local wanted = want - count
-        local most = math.min(wanted, room_for(task))
-        local items = most > 0 and redis.call('RPOP', key_parked_messages(queue, task), most)
-        for _, item in ipairs(items or {}) do
-          local blob = string.sub(item, 9)
-          local _, priority = header(blob)
-          fill(task)
-          take(queue, priority, blob, task)
+        local key = key_parked_messages(queue, task)
+        while count < want and bytes < BYTES_MOST do
+          local most = math.min(want - count, room_for(task), POPPED_MOST)
+          local items = most > 0 and redis.call('RPOP', key, most) or {}
+          if #items == 0 then break end
+          for _, item in ipairs(items) do
+            local blob = string.sub(item, 9)
+            local _, priority = header(blob)
+            fill(task)
+            take(queue, priority, blob, task)
+          end
         end
-        if most < wanted and redis.call('EXISTS', key_parked_messages(queue, task)) == 1 then out[5] = 1 end
+        if count < want and redis.call('EXISTS', key) == 1 then out[5] = 1 end
         forget_if_none_parked(queue, task)
       end
     end
@@ -137,7 +141,7 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
     if redis.call('EXISTS', key) == 1 then
       local left = {}
       while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
-        local items = redis.pcall('RPOP', key, math.min(want - count, 50))
+        local items = redis.pcall('RPOP', key, math.min(want - count, POPPED_MOST))
         if type(items) == 'table' and items.err then
           set_aside(key, queue_of[k]); aside = aside + 1
           break
