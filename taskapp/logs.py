@@ -18,7 +18,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from taskapp import tracing
 from taskapp.log_message import formattable
-from taskapp.sanitize import sanitize_lines
+from taskapp.sanitize import sanitize_json, sanitize_lines
 from taskapp.settings import get_settings
 
 TASK_FIELDS = ("task_id", "task_type", "queue", "attempt")
@@ -157,8 +157,7 @@ class JSONFormatter(JsonFormatter):
             text = super().jsonify_log_record(log_data)
         except Exception:  # noqa: BLE001 - keys that are no texts, circles, whatever the value's own code raises
             text = super().jsonify_log_record({str(name): _writable(value) for name, value in log_data.items()})
-        # The one control character that JSON lets through.
-        return text.replace("\x7f", "\\u007f")
+        return sanitize_json(text)
 
 
 def _writable(value: Any) -> Any:

@@ -25,5 +25,10 @@ def sanitize_lines(text: object) -> str:
     return f"\n{INDENT}".join(sanitize(line, keep="\t") for line in shown.split("\n"))
 
 
+def sanitize_json(text: str) -> str:
+    """Return ``text``, JSON in ASCII, without the one control character that JSON does not escape."""
+    return text.replace("\x7f", "\\u007f")
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskapp.sanitize import INDENT, sanitize, sanitize_lines
+from taskapp.sanitize import INDENT, sanitize, sanitize_json, sanitize_lines
 
 PIPED_WIDTH = 200
 """Columns of a table that goes to no terminal."""
@@ -41,8 +41,7 @@ def say_block(text: object) -> None:
 
 def say_json(value: Any) -> None:
     """Print ``value`` as one line of JSON in ASCII."""
-    # The one control character that JSON lets through.
-    click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+    click.echo(sanitize_json(json.dumps(value)))
 
 
 def say_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, unwrapped: Collection[str] = ()) -> None:

@@ -38,9 +38,7 @@ def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
     It comes from where the task's message is, from its result and from what it noted. Exit code 1 when nobody knows it.
     """
     with _reaching():
-        looked_at = Steps("looked at {} messages")
-        state = task_state(task_id, on_step=looked_at)
-        looked_at.end()
+        state = _state(task_id)
     if as_json:
         say_json(state.as_json())
     elif state.state is not State.UNKNOWN or state.timeline or state.progress or state.log_lines:
@@ -73,7 +71,7 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
             else:
                 say_lines(line.text, head=f"{_when(line.at)} {sanitize(line.level):<8} ")
             shown += 1
-        if not shown and task_state(task_id, on_step=Steps("looked at {} messages")).state is State.UNKNOWN:
+        if not shown and _state(task_id).state is State.UNKNOWN:
             raise NoSuchTask(task_id, get_settings().result_expires_seconds)
 
 
@@ -84,6 +82,14 @@ def _reaching() -> Iterator[None]:
     except (RedisError, OperationalError, ConnectionError) as error:
         message = f"the broker or the results cannot be reached: {error}; check TASKAPP_BROKER_URL"
         raise click.ClickException(message) from error
+
+
+def _state(task_id: str) -> TaskState:
+    looked_at = Steps("looked at {} messages")
+    try:
+        return task_state(task_id, on_step=looked_at)
+    finally:
+        looked_at.end()
 
 
 def _fields(state: TaskState) -> Iterator[tuple[str, str]]:

@@ -88,7 +88,7 @@ def running(data_dir: Path) -> Server | None:
 
 
 def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10) -> Server:
-    """Return the server of ours that runs on ``data_dir``, else start one ``over`` this; it is ready for commands.
+    """Return the server of ours that runs on ``data_dir``, else start one ``over`` a socket or TCP; it is ready.
 
     Callers at the same time, in whatever processes, get the same server.
 

@@ -38,7 +38,7 @@ class Hosts:
 
 
 def refusal(host: str) -> str:
-    """Return the sentence for whom is not answered."""
+    """Return the sentence shown to a client that asks by a name which is not known."""
     shown = host[:SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode()
     return f"this server does not answer for the host {shown!r}; if it should, add that name to {SETTING}\n"
 

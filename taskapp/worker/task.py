@@ -294,7 +294,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return run_to_end(returned) if iscoroutine(returned) else returned
 
     def _tell(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as an errback of three arguments: Celery calls it as a function, and lets pass what is no ``Exception``."""
+        """Run as an errback of three arguments: Celery calls it as a function, and catches ``Exception`` alone."""
         try:
             returned = super().__call__(*args, **kwargs)
             return run_on_loop_of_tasks(returned) if iscoroutine(returned) else returned
