@@ -87,6 +87,8 @@ class Heartbeat:
         """When the last renewal was sent that succeeded."""
         self.is_answered = True
         """Whether the server answered the last time it was asked."""
+        self._failures = 0
+        """How many beats in a row were not answered."""
         self.answered_at = 0.0
         """When the last beat was sent that was answered (monotonic)."""
 
@@ -177,7 +179,7 @@ class Heartbeat:
             )  # fmt: skip
 
     def _run(self) -> None:
-        wait_seconds, failures = 0.0, 0
+        wait_seconds = 0.0
         while True:
             try:
                 order = self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
@@ -187,17 +189,22 @@ class Heartbeat:
                 pass
             if os.getpid() != self._pid:
                 return
-            try:
-                wait_seconds = self.beat()
-                self.is_answered = True
-                if failures:
-                    logger.info("the broker answers again after %d heartbeats that failed", failures)
-                failures = 0
-            except RedisError as error:
-                self.is_answered = False
-                failures += 1
-                if failures == 1:
-                    logger.warning("a heartbeat did not reach the broker: %s", error)
-                # Often, so that a lease is renewed as soon as the server is back.
-                wait_seconds = min(0.1 * failures, self._options.lease_seconds / 6, 1.0)
+            wait_seconds = self.beat_or_wait()
         self._link.close()
+
+    def beat_or_wait(self) -> float:
+        """Beat once, or take note that the server does not answer; return in how many seconds to try again."""
+        try:
+            wait_seconds = self.beat()
+        except RedisError as error:
+            self.is_answered = False
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning("a heartbeat did not reach the broker: %s", error)
+            # Often, so that a lease is renewed as soon as the server is back.
+            return min(0.1 * self._failures, self._options.lease_seconds / 6, 1.0)
+        self.is_answered = True
+        if self._failures:
+            logger.info("the broker answers again after %d heartbeats that failed", self._failures)
+        self._failures = 0
+        return wait_seconds

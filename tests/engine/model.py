@@ -15,8 +15,8 @@ from taskapp.broker.totals import CountedRun
 UNIT_SECONDS = 60
 LEASE_UNITS = 3.5
 PARKED_UNITS = 6.5
-SILENT_UNITS = 2.5
-"""Two beats of a third of a lease, and half a second: between 2 and 3 units."""
+SILENT_UNITS = LEASE_UNITS / 2
+"""Between 1 and 2 units."""
 
 REAPED_AT_ONCE = 10
 CRASH_LIMIT = 2
