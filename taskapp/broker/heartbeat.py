@@ -178,15 +178,16 @@ class Heartbeat:
                 "correct", self._options.prefix, 0, reading.offset_ms, corrected, self._options.lease_ms
             )  # fmt: skip
 
+    def _next_order(self, wait_seconds: float) -> str:
+        """Return what to do next: ``BEAT``, unless something else is asked for within ``wait_seconds``."""
+        try:
+            return self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
+        except Empty:
+            return BEAT
+
     def _run(self) -> None:
         wait_seconds = 0.0
-        while True:
-            try:
-                order = self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
-                if order == END:
-                    break
-            except Empty:
-                pass
+        while self._next_order(wait_seconds) != END:
             if os.getpid() != self._pid:
                 return
             wait_seconds = self.beat_or_wait()
@@ -196,11 +197,13 @@ class Heartbeat:
         """Beat once, or take note that the server does not answer; return in how many seconds to try again."""
         try:
             wait_seconds = self.beat()
-        except RedisError as error:
-            self.is_answered = False
+        except Exception as error:  # nobody else renews the lease, and nobody starts this thread again
             self._failures += 1
+            is_away = isinstance(error, RedisError)
+            self.is_answered = self.is_answered and not is_away
             if self._failures == 1:
-                logger.warning("a heartbeat did not reach the broker: %s", error)
+                what = "a heartbeat did not reach the broker: %s" if is_away else "a heartbeat failed: %r"
+                logger.warning(what, error, exc_info=not is_away)
             # Often, so that a lease is renewed as soon as the server is back.
             return min(0.1 * self._failures, self._options.lease_seconds / 6, 1.0)
         self.is_answered = True

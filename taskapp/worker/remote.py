@@ -7,8 +7,10 @@ from functools import wraps
 from math import isfinite
 from typing import Any
 
+from celery.utils.saferepr import saferepr
 from celery.worker import control as stock
 
+from taskapp.broker.envelope import LONGEST_NAME_BYTES
 from taskapp.client.control import NAMING, texts_of_ids
 
 # The stubs lack half of it.
@@ -17,6 +19,7 @@ _stock: Any = stock
 LIMIT_MOST_SECONDS = 100 * 365 * 86_400
 SLOTS_MOST = 100_000
 RATE_MOST = 1e9
+SHOWN_MOST = 100
 
 
 def install() -> None:
@@ -26,6 +29,8 @@ def install() -> None:
     _check("pool_shrink", lambda n=1, **_: _problem_of_slots(n))
     for name in ("revoke", "terminate", "query_task"):
         _check(name, lambda **_: "")
+    for name in ("add_consumer", "cancel_consumer"):
+        _check(name, lambda queue=None, **_: _problem_of_queue(queue))
     _check("rate_limit", lambda rate_limit=None, **_: _problem_of_rate(rate_limit))
 
 
@@ -55,6 +60,11 @@ def _problem_of_seconds(**limits: Any) -> str:
 def _problem_of_slots(n: Any) -> str:
     is_fine = isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= SLOTS_MOST
     return "" if is_fine else f"n is {n!r}; give a number from 0 to {SLOTS_MOST}"
+
+
+def _problem_of_queue(queue: Any) -> str:
+    is_fine = isinstance(queue, str) and 0 < len(queue.encode(errors="replace")) <= LONGEST_NAME_BYTES
+    return "" if is_fine else f"queue is {saferepr(queue, SHOWN_MOST)}; give the name of one"
 
 
 def _problem_of_rate(rate: Any) -> str:

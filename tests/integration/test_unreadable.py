@@ -119,6 +119,10 @@ def test_commands_of_odd_form_end_no_node(app: Celery, worker: StartWorker, redi
     bodies = [
         {"method": "add_consumer", "arguments": {"queue": []}},
         {"method": "add_consumer", "arguments": {"queue": "q", "exchange_type": "forged"}},
+        *({"method": "add_consumer", "arguments": {"queue": each}} for each in (5, True, None, "", "q" * 70_000)),
+        {"method": "add_consumer", "arguments": {"queue": "p", "routing_key": 5}},
+        {"method": "add_consumer", "arguments": {"queue": "o", "exchange": 5}},
+        *({"method": "cancel_consumer", "arguments": {"queue": odd}} for odd in (5, True, None)),
         {"method": "cancel_consumer", "arguments": {"queue": {}}},
         {"method": "time_limit", "arguments": {"task_name": unreadable.echo.name, "soft": "x", "hard": [1]}},
         {"method": "rate_limit", "arguments": {"task_name": unreadable.echo.name, "rate_limit": -1}},
@@ -142,4 +146,6 @@ def test_commands_of_odd_form_end_no_node(app: Celery, worker: StartWorker, redi
         app.AsyncResult("none").get(timeout=0.1)
     (clock,) = app.control.inspect().clock().values()
     assert clock["clock"] < 2**60
+    ((refused,),) = [answer.values() for answer in app.control.broadcast("add_consumer", {"queue": 5}, reply=True)]
+    assert refused == {"error": "queue is 5; give the name of one"}
     assert node.returncode is None
