@@ -33,7 +33,7 @@ class SecretUrl(SecretStr):
 
 
 def revealed(secret: SecretStr | None) -> str | None:
-    """Return the text in ``secret``, for whom it opens."""
+    """Return the text in ``secret``, for the code that uses it."""
     return None if secret is None else secret.get_secret_value()
 
 

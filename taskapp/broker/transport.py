@@ -52,7 +52,7 @@ OF_RABBITMQ = {"amqp": rabbitmq.Transport, "pyamqp": rabbitmq.Transport, "amqps"
 
 
 def is_over_redis(url: str | None) -> bool:
-    """Say whether ``url`` leads to the engine."""
+    """Return whether ``url`` leads to the engine."""
     return url is not None and url.partition("://")[0].partition("+")[0] in TRANSPORTS
 
 

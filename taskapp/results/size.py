@@ -102,7 +102,7 @@ def _size_of(backend: Any) -> ResultSize:
 
 
 def _is_small(value: Any, most: int) -> bool:
-    """Say whether ``value`` is sure to be within the limit, at next to no cost."""
+    """Return whether ``value`` is sure to be within the limit, at next to no cost."""
     left, waiting = LEAVES_MOST, [value]
     while waiting:
         one = waiting.pop()

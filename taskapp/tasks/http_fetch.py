@@ -140,9 +140,9 @@ class Hop:
 
     method: str
     url: httpx.URL
-    """Says who is asked."""
+    """Names the host."""
     target: bytes
-    """What for: path and query as they were given."""
+    """Path and query as they were given."""
     headers: httpx.Headers
     content: bytes | None
 

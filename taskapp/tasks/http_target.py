@@ -1,6 +1,7 @@
-"""What of a URL goes out as the target of a request: byte for byte what was given, for signatures cover it.
+"""The target of a request: path and query byte for byte as given, because signatures cover them.
 
-httpx writes URLs anew (``..``, percent-encoding), queries all the more. What it parsed says who is asked, not what for.
+httpx rewrites URLs (``..``, percent-encoding), queries most of all. Its parsed URL names the host; the target comes
+from here.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def install(settings: Settings, seen_error: SeenError) -> None:
     """Let this process make spans if ``settings`` ask for them. Once more does nothing more.
 
     Args:
-        settings: Say whether, and name the broker.
+        settings: Turn tracing on, and name the broker.
         seen_error: Returns message and traceback of a task's error as others may see them; ``None``: as they are.
 
     Raises:

@@ -178,7 +178,7 @@ def _record(span: Span, error: Any, task: Any, args: Any, kwargs: Any) -> None:
         span.record_exception(error)
         message = str(error)
     else:
-        # What the type of the task keeps to itself no collector is told.
+        # Collectors get no more than other readers: see ``masks`` and ``sensitive``.
         kind, (message, trace) = type(error), seen
         span.add_event("exception", {
             "exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": message,

@@ -31,7 +31,7 @@ from taskapp.worker.finished import end_of_message
 logger = get_logger(__name__)
 
 PROTOCOL_1 = ("id", "task", "errbacks", "chord")
-"""What of a task is told that has no headers but a body with names."""
+"""Fields read from the body of a task that has no headers."""
 FINISHING_LOOK_SECONDS = 0.01
 UNREACHABLE = (RedisError, OSError, OperationalError, TaskappError)
 
@@ -152,7 +152,7 @@ def failure_of(app: Any, dead: Dead, error: Exception) -> Settlement:
         settlement = _settled(app, dead, error)
     except UNREACHABLE:
         raise
-    except Exception as refused:  # noqa: BLE001 - of follow-ups nobody can make sense of
+    except BaseException as refused:  # noqa: BLE001 - of follow-ups nobody can make sense of, or a receiver that exits
         logger.error("what follows task %s cannot be told of its failure: %r", dead.headers["id"], refused)
         settlement = _settled(app, dead._replace(embed=None), error)
     headers, task = dead.headers, dead.headers["task"]

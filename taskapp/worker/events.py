@@ -43,7 +43,7 @@ def _json(event: Any) -> bytes:
 
 
 def wants_task_events(eventer: Any) -> bool:
-    """Say whether events of tasks go out, which remote control may change at any time."""
+    """Return whether events of tasks go out, which remote control may change at any time."""
     return eventer is not None and eventer.enabled and (not eventer.groups or "task" in eventer.groups)
 
 

@@ -59,7 +59,7 @@ class Masked(NamedTuple):
         return MASK if is_quoted else text
 
     def _is_little(self, text: str) -> bool:
-        """Say whether quotations in ``text`` are found without holding up others."""
+        """Return whether quotations in ``text`` are found without holding up others."""
         secrets = self.secrets or ()
         return len(text) * len(secrets) <= COMPARED_MOST and len(text) + sum(map(len, secrets)) <= PIECES_MOST
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from taskapp.broker.settlement import Settlement
 from taskapp.worker import buried
-from taskapp.worker.buried import Teller
+from taskapp.worker.buried import Dead, Teller, failure_of
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
@@ -30,3 +31,26 @@ def test_a_teller_outlives_what_one_task_raises(monkeypatch: pytest.MonkeyPatch,
     teller.fail(message, ValueError("why"), second.set)
 
     assert second.wait(10)
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
+def test_what_follows_a_buried_task_cannot_keep_its_failure_from_being_stored(
+    monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]
+) -> None:
+    told: list[Any] = []
+
+    def settled(_app: Any, dead: Dead, _error: Exception) -> Settlement:
+        told.append(dead.embed)
+        if dead.embed is not None:
+            raise raised
+        return Settlement()
+
+    monkeypatch.setattr(buried, "_settled", settled)
+    monkeypatch.setattr(buried, "end_of_message", lambda *_, **__: None)
+    app: Any = SimpleNamespace()
+    dead = Dead({"id": "1", "task": "shop.mail"}, {"errbacks": []}, "default")
+
+    settlement = failure_of(app, dead, ValueError("why"))
+
+    assert told == [{"errbacks": []}, None]
+    assert settlement.run is not None
