@@ -239,5 +239,5 @@ def _is_lasting(error: Exception) -> bool:
 
 
 def _worker_ends_at_once() -> bool:
-    """Say whether this worker was told to stop without finishing its tasks (SIGQUIT, or SIGINT twice)."""
+    """Say whether this worker was told to end without finishing its tasks, as ``WorkerTerminate`` does."""
     return worker_state.should_terminate not in (None, False)

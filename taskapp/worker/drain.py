@@ -21,6 +21,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from billiard.common import REMAP_SIGTERM
 from celery import platforms
 from celery.worker.state import active_requests
 
@@ -42,6 +43,8 @@ TELLING_SECONDS = 1.0
 SAYING_SO_SECONDS = 0.3
 """How long ending an empty lease may take."""
 STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
+AT_ONCE = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
+"""Those of them that leave no time to what runs."""
 
 
 class Drain:
@@ -66,16 +69,17 @@ class Drain:
         self.on_begin: Callable[[], None] = lambda: None
         """Called once when draining begins; perhaps inside a signal handler, so it takes no lock."""
 
-    def begin(self, exit_code: int = 0) -> None:
+    def begin(self, exit_code: int = 0, *, at_once: bool = False) -> None:
         """Count the time from now on; only the first call does. Signal handlers may call it.
 
         Args:
             exit_code: What the process ends with if it is this thread that ends it.
+            at_once: Leave no time to what runs.
         """
         if self.ends_at or os.getpid() != self._pid:
             return
         self._exit_code = exit_code
-        self.ends_at = monotonic() + self._drain_seconds
+        self.ends_at = monotonic() + (0.0 if at_once else self._drain_seconds)
         self.on_begin()
         native_thread(self._watch)
 
@@ -89,9 +93,9 @@ class Drain:
         if sender is not None and (child := child_of_ours(sender)) is not None:
             self.blame(child)
 
-    def on_signal(self, exitcode: int = 0, **_: Any) -> None:
+    def on_signal(self, exitcode: int = 0, sig: str = "", **_: Any) -> None:
         """Take note of a first signal to stop; a second one, of whatever kind, is final."""
-        self.begin(exitcode)
+        self.begin(exitcode, at_once=sig in AT_ONCE)
         for name in STOPPING_SIGNALS:
             platforms.signals[name] = self._on_second_signal
 

@@ -131,7 +131,8 @@ def _calibrate() -> int | None:
     before = signal.signal(signal.SIGURG, lambda *_: None)
     try:
         _ask_for_sender(signal.SIGURG)
-        signal.pthread_kill(threading.get_ident(), signal.SIGURG)
+        # To this very thread; gevent has replaced what would name it.
+        signal.raise_signal(signal.SIGURG)
         wanted = _INFO.pack(signal.SIGURG, 0, SI_TKILL, 0, os.getpid(), os.getuid())
         offset = _stack.raw.rfind(wanted)
     finally:

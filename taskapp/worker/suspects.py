@@ -12,6 +12,7 @@ from celery.worker.state import active_requests
 
 from taskapp.broker.received import Received
 from taskapp.broker.suspects import Suspects
+from taskapp.worker.side_loop import is_green
 
 
 def running_in(pid: int) -> Suspects:
@@ -22,6 +23,8 @@ def running_in(pid: int) -> Suspects:
     tags: dict[int | None, list[str]] = {}
     for request in tuple(active_requests):
         if isinstance(request.message, Received) and not request.acknowledged:
-            tags.setdefault(request.worker_pid, []).append(request.message.delivery_tag)
+            # gevent's pool names the greenlet.
+            where = os.getpid() if is_green() else request.worker_pid
+            tags.setdefault(where, []).append(request.message.delivery_tag)
     suspects = frozenset(tags.get(pid) or tags.get(os.getpid()) or ())
     return Suspects(suspects, "crashed" if len(suspects) == 1 else "neighbour")

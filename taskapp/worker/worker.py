@@ -14,6 +14,7 @@ from celery.utils.text import str_to_list
 
 from taskapp.errors import TaskappError, UnknownQueue
 from taskapp.settings import get_settings
+from taskapp.worker.drain import AT_ONCE
 from taskapp.worker.first_process import run_below_first_process
 from taskapp.worker.health import Status
 from taskapp.worker.own_strategy import check_strategy
@@ -27,6 +28,7 @@ EXIT_CONFIGURATION = 78
 _Stock: Any = stock.Worker
 _nodename: Any = default_nodename
 _on_ctrl_c: Any = stock.install_worker_int_handler  # type: ignore[attr-defined]
+_on_signal: Any = stock._shutdown_handler  # type: ignore[attr-defined]
 
 
 class Worker(_Stock):
@@ -45,9 +47,15 @@ class Worker(_Stock):
             super().emit_banner()
 
     def install_platform_tweaks(self, worker: Any) -> None:
-        """Handle signals as Celery does; a first Ctrl-C drains like SIGTERM, and ends with 0, too."""
+        """Handle signals as Celery does; a first Ctrl-C drains like SIGTERM, and ends with 0, too.
+
+        Signals that end a node at once only begin its drain, which is over then. Celery would cancel what runs: most
+        pools cannot, and tasks would fail by it that have to run again.
+        """
         super().install_platform_tweaks(worker)
         _on_ctrl_c(worker, exitcode=0)
+        for name in AT_ONCE:
+            _on_signal(worker, sig=name)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose the queues to consume from.

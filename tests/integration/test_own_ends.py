@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +37,9 @@ def ready(server: RedisServer) -> int:
         ("ends.parent", (), ("-P", "prefork")),
         ("ends", ("SIGTERM",), ("-P", "threads")),
         ("ends", ("SIGTERM",), ("-P", "solo")),
+        ("ends", ("SIGTERM",), ("-P", "gevent")),
+        ("ends", ("SIGQUIT",), ("-P", "solo")),
+        ("ends", ("SIGQUIT",), ("-P", "threads")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
@@ -61,6 +66,24 @@ def test_a_sigterm_from_outside_never_counts(
     node.terminate()
 
     assert letters.find() == []
+    assert (ready(redis_server), leased_count(redis_server)) == (1, 0)
+
+
+@pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
+def test_a_sigquit_from_outside_gives_back_what_runs(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, redis_server: RedisServer, pool: str
+) -> None:
+    """At once: there would be a minute for it."""
+    options = () if pool == "default" else ("-P", pool)
+    node = worker(*options, **{**START, "TASKAPP_DRAIN_SECONDS": "60"})
+    result = app.signature("long", queue="default").apply_async()
+    eventually(lambda: result.state == "STARTED")
+
+    os.kill(node.pid, signal.SIGQUIT)
+
+    assert node.wait(20) == 0
+    assert letters.find() == []
+    assert result.state == "STARTED"
     assert (ready(redis_server), leased_count(redis_server)) == (1, 0)
 
 

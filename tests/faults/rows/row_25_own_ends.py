@@ -44,7 +44,7 @@ def _plays(bench: Bench) -> list[tuple[str, Pool, str]]:
     pools: tuple[Pool, ...] = ("default", "threads", "solo")
     every = [
         *((task, "default", way) for task in ("faults.end", "faults.end_async") for way in WAYS),
-        *(("faults.end", pool, way) for pool in pools[1:] for way in WAYS if way != "SIGQUIT"),
+        *(("faults.end", pool, way) for pool in pools[1:] for way in WAYS),
         *more[2:],
     ]  # fmt: skip
     return bench.sized(some, some + more, every)
