@@ -90,6 +90,14 @@ class Process:
                 self.kill()
 
 
+def answers(client: redis.Redis) -> bool:
+    """Return whether a Redis answers ``client``."""
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 class RedisServer:
     """A real server on a port of its own; ``start`` after ``kill`` or ``stop`` keeps port and data."""
 
@@ -114,11 +122,8 @@ class RedisServer:
         eventually(self.answers)
 
     def answers(self) -> bool:
-        try:
-            with redis.Redis(port=self.port, socket_timeout=1) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
+        with redis.Redis(port=self.port, socket_timeout=1) as client:
+            return answers(client)
 
     def kill(self) -> None:
         self.process.kill()

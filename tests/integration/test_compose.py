@@ -10,7 +10,7 @@ import pytest
 import redis
 import yaml
 
-from tests.support import Process, eventually, free_port
+from tests.support import Process, answers, eventually, free_port
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 PASSWORD = "0123456789abcdef"
@@ -37,10 +37,3 @@ def test_redis_has_its_password_and_no_list_of_processes_shows_it(tmp_path: Path
 
     assert settings == ["yes", "everysec", "noeviction"]
     assert PASSWORD not in " ".join(argv) + shown + (tmp_path / "shown").read_text()
-
-
-def answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False

@@ -12,7 +12,7 @@ import pytest
 import redis
 import trustme
 
-from tests.support import Process, clean_environment, eventually, free_port, start_flower
+from tests.support import Process, answers, clean_environment, eventually, free_port, start_flower
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,6 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
     client.lpush("low\x06\x169", "z")
     yield port, directory / "ca.pem"
     process.close()
-
-
-def answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 @pytest.mark.parametrize("options", ["ssl_cert_reqs=required&ssl_ca_certs={authority}", "ssl_cert_reqs=none"])

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import redis
 
-from tests.support import Process, clean_environment, eventually, free_port
+from tests.support import Process, answers, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -45,13 +45,6 @@ def guarded_redis(tmp_path: Path) -> Iterator[int]:
     eventually(lambda: answers(client))
     yield port
     process.close()
-
-
-def answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 def environment_of(port: int, directory: Path) -> dict[str, str]:

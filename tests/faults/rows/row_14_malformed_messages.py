@@ -15,6 +15,7 @@ from taskapp.queues import ready_key
 from tests.faults.harness import Bench
 from tests.faults.malformed import MIB, Malformed, kinds
 from tests.faults.outcome import Outcome
+from tests.faults.pools import play_in_pools
 from tests.faults.processes import Pool, Worker
 from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.support import eventually
@@ -33,18 +34,7 @@ def play(bench: Bench) -> Outcome:
     """Put all kinds in front of good tasks, in the way of each pool."""
     if bench.engine == "stock":
         return _play_stock(bench)
-    pools = dict(list(POOLS.items())[: bench.sized(2, 4, 4)])
-    variables = {"TASKAPP_PARKED_SECONDS": str(PARKED_SECONDS)}
-    workers = {
-        queue: bench.start_worker(queue, "-Q", queue, pool=pool, ready=False, variables=variables)
-        for queue, pool in pools.items()
-    }
-    producer = bench.start_submitter()
-    bench.await_ready(*workers.values())
-    sent: list[Submission] = []
-    for queue, worker in workers.items():
-        sent += _play_queue(bench, producer, queue, worker)
-    return bench.outcome(sent)
+    return play_in_pools(bench, POOLS, _play_queue, parked_seconds=PARKED_SECONDS)
 
 
 def _play_queue(bench: Bench, producer: Submitter, queue: str, worker: Worker) -> list[Submission]:

@@ -14,6 +14,7 @@ from taskapp.broker.envelope import unseal
 from tests.faults.forged import Forged, forged
 from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
+from tests.faults.pools import play_in_pools
 from tests.faults.processes import Pool, Worker
 from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.faults.remains import messages_left
@@ -32,18 +33,7 @@ PAGE = 500
 
 def play(bench: Bench) -> Outcome:
     """Put all of them between good tasks, in the way of each pool."""
-    pools = dict(list(POOLS.items())[: bench.sized(2, 4, 4)])
-    variables = {"TASKAPP_PARKED_SECONDS": "1"}
-    workers = {
-        queue: bench.start_worker(queue, "-Q", queue, pool=pool, ready=False, variables=variables)
-        for queue, pool in pools.items()
-    }
-    producer = bench.start_submitter()
-    bench.await_ready(*workers.values())
-    sent: list[Submission] = []
-    for queue, worker in workers.items():
-        sent += _play_queue(bench, producer, queue, worker)
-    return bench.outcome(sent)
+    return play_in_pools(bench, POOLS, _play_queue, parked_seconds=1.0)
 
 
 def _play_queue(bench: Bench, producer: Submitter, queue: str, worker: Worker) -> list[Submission]:
