@@ -45,8 +45,8 @@ linux = pytest.mark.skipif(
 )
 
 
-def play(code: str) -> str:
-    program = textwrap.dedent(PROGRAM) + textwrap.dedent(code)
+def play(code: str, before: str = "") -> str:
+    program = before + textwrap.dedent(PROGRAM) + textwrap.dedent(code)
     environment = {**os.environ, "TASKAPP_ENV_FILE": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment)
     assert done.returncode == 0, done.stderr
@@ -60,6 +60,17 @@ def test_a_signal_to_itself_is_known_as_its_own(where: str, number: str) -> None
     send = f"lambda: os.kill(me, signal.{number})"
 
     assert play(f"({send})() if {where == 'here'} else on_thread({send}); print(last() == (me, me, None))") == "True"
+
+
+@linux
+def test_under_gevent_where_threads_have_the_names_of_greenlets_the_sender_is_known() -> None:
+    pytest.importorskip("gevent")
+    told = play(
+        "os.kill(me, signal.SIGTERM); print(last() == (me, me, None))",
+        before="from gevent import monkey\nmonkey.patch_all()\n",
+    )
+
+    assert told == "True"
 
 
 @linux
