@@ -83,6 +83,16 @@ class LoopPoller:
         self._inner.close()
 
 
+class _Readers(dict[int, Any]):
+    """What the hub watches, which is never nothing: there are coroutines.
+
+    Without any of its own, as while the broker is away, kombu's hub sleeps in the place of its poller.
+    """
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class LoopHub(_Hub):
     """kombu's hub around one asyncio loop, which lives as long as the hub."""
 
@@ -94,6 +104,7 @@ class LoopHub(_Hub):
         self.on_free_slot: Callable[[], None] | None = None
         """Called soon after a slot was freed, once for all that were freed together."""
         super().__init__(timer)
+        self.readers = _Readers()
 
     @property
     def consolidate_callback(self) -> Callable[[Any], Any]:

@@ -24,6 +24,7 @@ from taskapp.worker import remote
 from taskapp.worker.about import About
 from taskapp.worker.buried import Teller
 from taskapp.worker.drain import TELLING_SECONDS, Drain
+from taskapp.worker.green_remote import KeepRemoteControl
 from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
 from taskapp.worker.pool import TaskPool
@@ -198,7 +199,7 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 def install(app: Any) -> None:
     """Connect all of this to the workers of ``app``."""
     remote.install()
-    app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes, LearnRevoked))
+    app.steps["consumer"].update((RefuseEvictingBroker, SayItConsumes, LearnRevoked, KeepRemoteControl))
     signals.worker_init.connect(describe_worker, weak=False)
     signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
