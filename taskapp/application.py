@@ -96,7 +96,7 @@ class Amqp(AMQP):
         def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
             _forget_itself(message.headers, message.sent_event)
             run = settlement.current()
-            if (options.get("serializer") or self.app.conf.task_serializer) in ("json", "application/json"):
+            if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
                 message = message._replace(body=as_literal(message.body))
             if run is not None and not is_over_redis(self.app.conf.broker_url):
                 producer = CollectingProducer(producer, run)
@@ -166,7 +166,14 @@ class Application(Lending):
         self.signing = Signing(
             Path(key or conf.security_key), key_password or conf.security_key_password,
             Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
+            serializer,
         )  # fmt: skip
+
+    def writes_json(self, serializer: str) -> bool:
+        """Return whether ``serializer`` writes JSON, signed or not."""
+        return serializer in ("json", "application/json") or (
+            serializer == "auth" and self.signing is not None and self.signing.writes_json
+        )
 
     def config_from_object(self, obj: Any, *_: Any, **__: Any) -> Any:
         """Refuse to replace the configuration.

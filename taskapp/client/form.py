@@ -192,7 +192,7 @@ class Form:
         if self._is_json:
             return (message.body(self._name, arguments, embed), "application/json", "utf-8"), headers
         whole = args, kwargs, message.linked(embed)
-        if self._serializer == "json":
+        if self._serializer == "json" or (self._signing is not None and self._signing.writes_json):
             whole = as_literal(whole)
         content_type, encoding, body = serialization.dumps(whole, self._serializer)
         packed = message.compressed(body, self._compression, headers)

@@ -45,7 +45,9 @@ _CONTEXT = b"taskapp task 1\n"
 class Signing:
     """Signs with one key, and checks with the certificates of a store."""
 
-    def __init__(self, key: Path, password: str | None, certificate: Path, store: str, digest: str) -> None:
+    def __init__(
+        self, key: Path, password: str | None, certificate: Path, store: str, digest: str, serializer: str = "json"
+    ) -> None:
         """Read the files.
 
         Args:
@@ -54,6 +56,7 @@ class Signing:
             certificate: Of the key, PEM.
             store: A directory of certificates, or a pattern of files; who has one of them is trusted.
             digest: The name of a hash, such as ``sha256``.
+            serializer: What writes a body before it is signed.
 
         Raises:
             OSError: A file cannot be read.
@@ -63,6 +66,8 @@ class Signing:
         self._signer = base64.b64encode(Certificate(certificate.read_text()).get_id().encode()).decode()
         self._store = FSCertStore(store)
         self._digest: Any = get_digest_algorithm(digest)
+        self.writes_json = serializer in ("json", "application/json")
+        """Whether signed bodies hold JSON."""
 
     def signed(
         self, headers: Mapping[str, Any], properties: Mapping[str, Any], content_type: str, body: str | bytes

@@ -202,10 +202,13 @@ running = [
     chain(group(note.s(4), note.s(5)), total.s()).delay(), note.apply_async(("packed",), compression="bzip2"),
     note.apply_async(("by name",), task_id="named", headers={"who": "me", "when": [1, None, 2.5]}),
     *note.submit_many([("many",)]), note.apply_async(("stamped",), stamped_headers=["x"], x="y"),
+    note.delay({"__type__": "datetime", "__value__": "2020-01-01"}),
+    chain(note.si("c"), note.si({"__type__": "uuid", "__value__": "x"})).delay(),
 ]
 print([result.get(timeout=40) for result in running])
 """
-RESULTS = ["plain", "later", 1, "b", 3, 9, "packed", "by name", "many", "stamped"]
+LIKE_TYPES = [{"__type__": "datetime", "__value__": "2020-01-01"}, {"__type__": "uuid", "__value__": "x"}]
+RESULTS = ["plain", "later", 1, "b", 3, 9, "packed", "by name", "many", "stamped", *LIKE_TYPES]
 
 
 @pytest.mark.parametrize("events", ["json", "auth"])
