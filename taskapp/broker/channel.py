@@ -39,6 +39,9 @@ Command = tuple[Any, ...]
 
 logger = logging.getLogger(__name__)
 
+TELL_SECONDS = 2.0
+"""How often a long purge says how far it is."""
+
 
 class EngineChannel(PolledChannel):
     """Makes a Redis channel of kombu push, claim and settle through the engine."""
@@ -323,10 +326,14 @@ class EngineChannel(PolledChannel):
         return sum(length for length in lengths if isinstance(length, int))
 
     def _purge(self, queue: str) -> int:
-        gone, at = 0, b""
+        gone, at, told_at = 0, b"", monotonic()
         while at != b"0":
             some, at = self.process.producer.link.run("empty", self.global_keyprefix, 0, queue, at or b"0")
             gone += int(some)
+            if (now := monotonic()) >= told_at + TELL_SECONDS:
+                told_at = now
+                # A warning: `celery purge` shows nothing less.
+                logger.warning("purging queue %s: %s messages are gone so far", queue, f"{gone:,}")
         return gone
 
     def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:

@@ -16,6 +16,8 @@ from taskapp.redis import Keys, Link
 
 REASONS = ("crashed", "failed", "rejected", "unknown task", "unreadable")
 PAGE = 500
+PURGED_AT_ONCE = 250
+"""A millisecond's work."""
 
 
 class DeadLetter(NamedTuple):
@@ -120,8 +122,8 @@ class DeadLetters:
         """Throw letters away for good; return how many there were."""
         wanted = list(numbers)
         return sum(
-            self._link.run("purge", self._prefix, 0, queue, *wanted[start : start + PAGE])
-            for start in range(0, len(wanted), PAGE)
+            self._link.run("purge", self._prefix, 0, queue, *wanted[start : start + PURGED_AT_ONCE])
+            for start in range(0, len(wanted), PURGED_AT_ONCE)
         )
 
     def settle(self, queue: str, number: int, settlement: Settlement) -> bool:

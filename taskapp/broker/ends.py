@@ -18,7 +18,7 @@ from taskapp.redis import REFUSALS
 logger = logging.getLogger(__name__)
 
 SETTLED_AT_ONCE = 100
-STEPS_AT_ONCE = 10_000
+STEPS_AT_ONCE = 5_000
 """Arguments of a settle that is not put off any more."""
 AGAIN_SECONDS = 0.5
 STRAGGLER_SECONDS = 0.01

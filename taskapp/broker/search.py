@@ -24,8 +24,8 @@ ENDS = (100_000, 10_000, 10_000)
 there."""
 FIRST, BYTES = 4, 1 << 20
 """How many messages the first step looks at; how many bytes a step looks at when their size is known."""
-ENTRIES = {"list": 1_000, "parked": 1_000, "hash": 500, "letters": 250, "types": 200}
-"""How many entries a step looks at, by what lies there: a millisecond's work, so that nobody waits long for it."""
+ENTRIES = {"list": 1_000, "parked": 1_000, "hash": 500, "letters": 500, "types": 300}
+"""How many entries a step looks at, by what lies there: a millisecond's work or two, for which nobody waits long."""
 
 Part = tuple[int, int | None]
 """Of a list: from where, below 0 from the right, until where; ``None``: its end. Of a list that is shorter than what is

@@ -45,7 +45,7 @@ class QueueSnapshot:
     next_due_seconds: float | None
     """In how long the first delayed one is due, less than 0: since how long it has been; ``None``: none is delayed."""
     parked: dict[str, Parked]
-    """By task type; of more than 250 some of them."""
+    """By task type; of more than 100 some of them."""
     dead: dict[str, int]
     """Dead letters by reason."""
     unlisted_types: int = 0

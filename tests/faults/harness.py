@@ -74,6 +74,7 @@ class Bench:
         self._redis: FaultyRedis | None = None
         self.results: FaultyRedis | None = None
         """The server of the results, where a row gave them one of their own."""
+        self._servers: list[FaultyRedis] = []
 
     def __enter__(self) -> Bench:
         return self
@@ -83,9 +84,8 @@ class Bench:
             submitter.kill()
         for worker in self.workers:
             worker.process.kill()
-        for server in (self._redis, self.results):
-            if server is not None:
-                server.kill()
+        for server in self._servers:
+            server.kill()
         # Children that left their group; they run in the row's own folder.
         for left in processes_of(self.directory):
             with suppress(psutil.Error):
@@ -112,18 +112,20 @@ class Bench:
 
     def start_redis(self, **variables: str) -> FaultyRedis:
         """Start the row's server with ``variables`` in its environment."""
-        self._redis = self._start_server("redis", variables)
+        self._redis = self.start_server("redis", variables)
         return self._redis
 
     def start_results(self) -> FaultyRedis:
         """Start a server for the results alone; workers and producers started later use it."""
-        self.results = self._start_server("results", {})
+        self.results = self.start_server("results", {})
         return self.results
 
-    def _start_server(self, name: str, variables: Mapping[str, str]) -> FaultyRedis:
+    def start_server(self, name: str, variables: Mapping[str, str]) -> FaultyRedis:
+        """Start another server, called ``name``, with ``variables`` in its environment."""
         home = self.directory / name
         home.mkdir()
-        return FaultyRedis(self.binary, home, variables)
+        self._servers.append(FaultyRedis(self.binary, home, variables))
+        return self._servers[-1]
 
     @property
     def kinds(self) -> tuple[str, ...]:

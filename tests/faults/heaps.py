@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,14 +15,20 @@ import redis
 from redis.connection import Connection
 
 from taskapp.broker.envelope import seal
+from taskapp.broker.search import ENTRIES
 from taskapp.redis import Keys, Link
 
 AT_ONCE = 5_000
 NODES, TYPES_EACH = 1_000, 50
 QUEUE, KEYS = "default", Keys("")
 LONG_MS = 4_000_000
+EPOCH, OTHER_EPOCH = (f"{number:032x}" for number in (1, 2))
 ID = "%036d"
 BODY = b"." * 200
+SUCCESS = '{"status": "SUCCESS", "result": 1}'
+
+TYPES = [word for number in range(TYPES_EACH) for word in (f"type.{number}", "thread")]
+ABOUT_NODE = json.dumps({"name": "node@host", "queues": [QUEUE], "slots": {"thread": 8}, "used": {}})
 
 FILL = """
 local first, count, before, behind, now = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -53,61 +60,116 @@ PLACES = {
 
 
 class TimedLink(Link):
-    """A connection that notes how long the server took for each script, by its own clock."""
+    """A connection that notes how long the server was busy with each script.
+
+    The shorter of two times: by the server's clock, which runs on while a busy machine lets the server wait, and of its
+    processor, which also counts reading the command and sending the answer.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(partial(Connection, port=port, protocol=2, socket_timeout=60))
         self.times_ms: dict[str, list[float]] = defaultdict(list)
-        self._looking = redis.Redis(port=port)
+        self.timed_steps = 1
+        """Of the steps of a search one of so many is timed."""
+        self.companion: TimedLink | None = None
+        """Does a step of its own search after each one that was timed here."""
+        self._steps = 0
+        self._known_steps: dict[str, deque[tuple[Any, ...]]] = defaultdict(deque)
+        self._looking = Link(self.connect)
 
     def run(self, name: str, *args: Any) -> Any:
         """Run a script."""
-        return self.timed(name, name, *args)
+        return self._step(*args) if name == "find" else self.timed(name, name, *args)
+
+    def _step(self, *args: Any) -> Any:
+        self._steps += 1
+        if self._steps % self.timed_steps:
+            return super().run("find", *args)
+        kind, most = args[3], args[-1]
+        label = f"find in {kind}"
+        answer = self.timed(label, "find", *args)
+        # The first steps of a search are small, and looking where nothing is costs nothing.
+        if most < ENTRIES[kind] or answer[1] < most / 2:
+            self.times_ms[label].pop()
+        elif self.companion is not None:
+            self.companion.repeat_step(label)
+        else:
+            self._known_steps[label].append(args)
+        return answer
+
+    def repeat_step(self, label: str) -> None:
+        """Do a step of its last search again, the next in turn."""
+        if steps := self._known_steps[label]:
+            self.timed(label, "find", *steps[0])
+            steps.rotate()
 
     def timed(self, label: str, name: str, *args: Any) -> Any:
         """Run a script, and note its time under ``label``."""
-        before = self._spent_ms()
+        before, busy_before = self._spent_ms("commandstats", "cpu")
         answer = super().run(name, *args)
-        self.times_ms[label].append(self._spent_ms() - before)
+        busy_after, after = self._spent_ms("cpu", "commandstats")
+        self.times_ms[label].append(min(after - before, busy_after - busy_before))
         return answer
 
     def medians(self) -> dict[str, float]:
         """Return the median time of each script so far, ms, and forget them."""
-        found = {name: statistics.median(times) for name, times in self.times_ms.items()}
+        found = {name: statistics.median(times) for name, times in self.times_ms.items() if times}
         self.times_ms.clear()
+        self._known_steps.clear()
         return found
 
-    def _spent_ms(self) -> float:
-        stats: Any = self._looking.info("commandstats")
-        return sum(float(stats.get(f"cmdstat_{name}", {}).get("usec", 0)) for name in ("eval", "evalsha")) / 1_000
+    def _spent_ms(self, *sections: str) -> list[float]:
+        texts = self._looking.pipeline([("INFO", section) for section in sections])
+        return [SPENT[section](text.decode()) for section, text in zip(sections, texts, strict=True)]
+
+
+def _in_scripts_ms(stats: str) -> float:
+    return sum(int(us) for us in re.findall(r"^cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)", stats, re.M)) / 1_000
+
+
+def _busy_ms(cpu: str) -> float:
+    seconds = re.findall(r"^used_cpu_(?:sys|user)_main_thread:([\d.]+)", cpu, re.M)
+    return sum(map(float, seconds)) * 1_000 if seconds else time.monotonic() * 1_000
+
+
+SPENT = {"commandstats": _in_scripts_ms, "cpu": _busy_ms}
 
 
 class Heap:
     """One server with 1,000 nodes, and ``count`` of what ``fill`` is told."""
 
     def __init__(self, port: int, count: int) -> None:
-        self.count = count
+        self.port, self.count = port, count
         self.client = redis.Redis(port=port, socket_timeout=60)
         self.link = TimedLink(port)
-        self.epoch, self.other = (f"{number:032x}" for number in (1, 2))
-        self._claims = 0
+        self.epoch = EPOCH
+        self._claims = self._opened = 0
 
     def begin(self) -> None:
         """Empty the server and open the nodes."""
+        self.client.config_set("appendonly", "no")
         self.client.flushall(asynchronous=True)
-        types = [word for number in range(TYPES_EACH) for word in (f"type.{number}", "thread")]
-        about = json.dumps({"name": "node@host", "queues": [QUEUE], "slots": {"thread": 8}, "used": {}})
+        self.epoch, self._claims, self._opened = EPOCH, 0, NODES
         for number in range(NODES):
-            Link.run(self.link, "open", "", 0, f"{number:032x}", 10 * LONG_MS, about, *types)
+            Link.run(self.link, "open", "", 0, f"{number:032x}", 10 * LONG_MS, ABOUT_NODE, *TYPES)
 
-    def fill(self, place: str, *, since_ms: int = 0, epoch: str = "") -> None:
+    def open(self) -> None:
+        """Open another node."""
+        self._opened += 1
+        self.link.run("open", "", 0, f"{self._opened:032x}", 10 * LONG_MS, ABOUT_NODE, *TYPES)
+
+    def close(self) -> None:
+        """Close the node that was opened last."""
+        self.link.timed("close of a node", "close", "", 0, f"{self._opened:032x}")
+
+    def fill(self, place: str, *, since_ms: int = 0) -> None:
         """Put ``count`` into ``place``."""
         empty = seal(ID % 0, "shop.none", 0, BODY)
         before, behind = empty[:7], empty[7 + len(ID % 0) :]
         keys = [
             QUEUE, KEYS("delayed", QUEUE), KEYS("delayed_messages", QUEUE), KEYS("parked", QUEUE),
             KEYS("dead", QUEUE, "failed"), KEYS("dead_raw", QUEUE), KEYS("dead_about", QUEUE),
-            KEYS("leased", epoch or self.epoch),
+            KEYS("leased", self.epoch),
         ]  # fmt: skip
         now_ms = int(time.time() * 1_000)
         script = FILL.replace("PUT", PLACES[place])
@@ -122,7 +184,7 @@ class Heap:
     def claim(self, want: int = 10) -> list[str]:
         """Claim, and return the tags."""
         self._claims += 1
-        answer = self.link.run("claim", "", 0, self.epoch, self._claims, want, 0, "", 1, QUEUE)
+        answer = self.link.timed(f"claim of {want}", "claim", "", 0, self.epoch, self._claims, want, 0, "", 1, QUEUE)
         return [tag.decode() for tag in answer[6::2]]
 
     def push(self, count: int = 1, due_ms: int = 0) -> None:
@@ -135,21 +197,32 @@ class Heap:
 
     def settle(self, tags: list[str], *step: Any) -> None:
         """Finish claims."""
-        self.link.run("settle", "", 0, self.epoch, 10_000_000, "node", *[x for tag in tags for x in ("T", tag, *step)])
+        steps = [word for tag in tags for word in ("T", tag, *step)]
+        self.link.timed(f"settle of {len(tags)}", "settle", "", 0, self.epoch, 10_000_000, "node", *steps)
 
-    def beat(self) -> None:
+    def give_back(self, tags: list[str]) -> None:
+        """Give claims back that have not begun."""
+        self.link.run("requeue", "", 0, self.epoch, "unstarted", 3, 10_000_000, 0, "node", *tags)
+
+    def park(self, tags: list[str]) -> None:
+        """Set claims aside for a node that has their type."""
+        self.link.run("park", "", 0, self.epoch, *[word for tag in tags for word in (tag, "shop.parked")])
+
+    def beat(self, label: str = "beat") -> None:
         """Beat once, with a lease that lasts."""
         lease_ms = silent_ms = 10 * LONG_MS
         limits = (3, 10_000_000, 3_600_000)
-        self.link.run("beat", "", 0, self.epoch, lease_ms, *limits, silent_ms, "{}")
+        self.link.timed(label, "beat", "", 0, self.epoch, lease_ms, *limits, silent_ms, "{}")
 
-    def end_lease(self, epoch: str) -> None:
-        """Let a lease end now."""
-        self.client.zadd(KEYS("leases"), {epoch: 1}, xx=True)
+    def end_lease(self) -> None:
+        """Let the lease of its node end now, and go on as another."""
+        self.client.zadd(KEYS("leases"), {self.epoch: 1}, xx=True)
+        self.epoch = OTHER_EPOCH
 
 
-def repeat(times: int, *steps: Callable[[], Any]) -> None:
-    """Do each of ``steps`` so many times."""
+def repeat(times: int, *steps: Callable[[], Any]) -> Iterator[None]:
+    """Do each of ``steps`` so many times, one at a time."""
     for _ in range(times):
         for step in steps:
             step()
+            yield

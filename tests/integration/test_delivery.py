@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import trustme
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, chain, chord, group
 
+from taskapp.broker import channel
 from taskapp.broker.delivery import Producer
 from taskapp.errors import SubmitInterrupted
 from tests.integration import shop
@@ -328,6 +330,25 @@ def test_bytes_nobody_can_read_are_kept_as_they_came_and_purged_by_filter(
     assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "unreadable", "--yes").startswith("threw 1")
     assert dead_letters(redis_server) == []
     assert "no dead letter 'default/99'" in taskapp(redis_server, "dead", "show", "default/99", code=1)
+
+
+def test_a_long_purge_says_how_far_it_is(
+    app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = redis_server.client.pipeline(transaction=False)
+    for number in range(2_000):
+        pipeline.hset("taskapp:{default}:parked", f"shop.v{number}", 0)
+        pipeline.rpush(f"taskapp:{{default}}:parked:shop.v{number}", bytes(8) + b"a message")
+    pipeline.execute()
+    monkeypatch.setattr(channel, "TELL_SECONDS", 0.0)
+
+    assert app.control.purge() == 2_000
+
+    told = [int(number.replace(",", "")) for number in re.findall(r"purging queue default: ([\d,]+) mess", caplog.text)]
+    assert len(told) > 3
+    assert told == sorted(told)
+    assert told[-1] == 2_000
+    assert redis_server.client.keys("*parked*") == []
 
 
 # --- workers ----------------------------------------------------------------------------------------

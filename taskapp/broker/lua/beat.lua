@@ -26,7 +26,7 @@ local function reap(dead_epoch)
   -- One message alone in a dead node is the one that killed it, or nobody is. The last of many is not alone.
   local alone = redis.call('HLEN', leased) == 1 and redis.call('HEXISTS', node, 'crowd') == 0
   local kind = alone and 'crashed' or 'neighbour'
-  for _, item in ipairs(held_by(leased, GIVEN_BACK_MOST - reaped)) do
+  for _, item in ipairs(held_by(dead_epoch, GIVEN_BACK_MOST - reaped)) do
     give_back(item.queue, item.priority, item.blob, kind, dead_epoch, crash_limit, dead_limit)
     redis.call('HDEL', leased, item.tag)
     reaped = reaped + 1

@@ -3,6 +3,7 @@
 -- on with the parked task types, of which a call takes some.
 -- Answers {how many were thrown away, where to go on ('0': this was the end)}.
 -- Keeps: what is large leaves its key at once, and its memory behind everybody's back.
+local TYPES_AT_ONCE = 100
 local queue, at, gone = ARGV[3], ARGV[4], 0
 if at == '0' then
   for priority = 0, 9 do
@@ -14,11 +15,15 @@ if at == '0' then
   gone = gone + redis.call('ZCARD', key_delayed(queue))
   redis.call('UNLINK', key_delayed(queue), key_delayed_messages(queue), key_wake(queue))
 end
-local page = redis.call('HSCAN', key_parked(queue), at, 'COUNT', 250)
+local page = redis.call('HSCAN', key_parked(queue), at, 'COUNT', TYPES_AT_ONCE)
+local types, lists = {}, {}
 for i = 1, #page[2], 2 do
-  local task = page[2][i]
-  gone = gone + redis.call('LLEN', key_parked_messages(queue, task))
-  redis.call('UNLINK', key_parked_messages(queue, task))
-  redis.call('HDEL', key_parked(queue), task)
+  local list = key_parked_messages(queue, page[2][i])
+  gone = gone + redis.call('LLEN', list)
+  types[#types + 1], lists[#lists + 1] = page[2][i], list
+end
+if #types > 0 then
+  redis.call('UNLINK', unpack(lists))
+  redis.call('HDEL', key_parked(queue), unpack(types))
 end
 return {gone, page[1]}

@@ -5,7 +5,7 @@
 -- them}, {number dead, by reason …}}, {epoch, end of its lease (ms), number held, about as JSON, …}, of up to 500
 -- nodes, {counted, number, …}}; what is not known is ''.
 local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
-local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 250, 500
+local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 100, 500
 
 -- The headers of a message of ours: they lie behind its body, which may be large.
 local function headers_of(blob)

@@ -10,6 +10,7 @@
 -- Keeps: a batch is written once; what is kept of a task, and of how many tasks lines are kept, is bounded. A full Redis
 -- refuses all of it.
 local RETRIES_MOST, LOGS_MOST, LOG_BYTES_MOST = 100, 10000, 131072
+local FORGOTTEN_MOST = 500 -- names of logs that have expired
 local seconds, lines_most = tonumber(ARGV[5]), tonumber(ARGV[6])
 if redis.call('GET', key_scribe(ARGV[3])) == ARGV[4] then return 0 end
 redis.call('SET', key_scribe(ARGV[3]), ARGV[4], 'EX', 3600)
@@ -47,7 +48,10 @@ for id in pairs(logged) do
   redis.call('ZADD', key_task_logs(), WALL, id)
 end
 if next(logged) then
-  if seconds > 0 then redis.call('ZREMRANGEBYSCORE', key_task_logs(), '-inf', WALL - seconds * 1000) end
+  if seconds > 0 then
+    local gone = redis.call('ZRANGEBYSCORE', key_task_logs(), '-inf', WALL - seconds * 1000, 'LIMIT', 0, FORGOTTEN_MOST)
+    if #gone > 0 then redis.call('ZREM', key_task_logs(), unpack(gone)) end
+  end
   local surplus = redis.call('ZCARD', key_task_logs()) - LOGS_MOST
   if surplus > 0 then
     local oldest = redis.call('ZPOPMIN', key_task_logs(), surplus)

@@ -394,26 +394,34 @@ end
 -- How many claims one call gives back; about 10 us each.
 local GIVEN_BACK_MOST = 100
 
--- Up to MOST of the messages an epoch holds, the last claimed first: given back in this order the first ends up in
--- front. Of more than a thousand any: sorting them takes too long, and HSCAN from 0 would pass over the emptied part of
--- a large hash again and again, and find nothing there.
-local function held_by(leased, most)
-  local tags, items = nil, {}
+-- About MOST of the messages an epoch holds, the last claimed first: given back in this order the first ends up in front.
+-- Of more than a thousand any: sorting them takes too long. Those come page by page, and the node keeps the place: from 0
+-- each call would pass over the emptied part of the hash again.
+local function held_by(epoch, most)
+  local leased, tags = key_leased(epoch), nil
   if redis.call('HLEN', leased) <= 1000 then
     tags = redis.call('HKEYS', leased)
   else
-    tags = redis.call('HRANDFIELD', leased, most)
+    local page = redis.call('HSCAN', leased, redis.call('HGET', key_node(epoch), 'at') or '0', 'COUNT', most)
+    redis.call('HSET', key_node(epoch), 'at', page[1])
+    tags = {}
+    for i = 1, #page[2], 2 do tags[#tags + 1] = page[2][i] end
+    most = #tags
   end
+  local ages, tag_of, items = {}, {}, {}
   for _, tag in ipairs(tags) do
-    local queue, priority, claim, index = parse_tag(tag)
-    items[#items + 1] = {tag = tag, queue = queue, priority = priority, claim = claim, index = index}
+    -- Numbers sort five times as fast as what needs a function to compare.
+    local claim, index = string.match(tag, '^(%d+)%.(%d+)')
+    local age = claim * 65536 + index
+    if not tag_of[age] then ages[#ages + 1] = age end
+    tag_of[age] = tag
   end
-  table.sort(items, function(a, b)
-    if a.claim ~= b.claim then return a.claim > b.claim end
-    return a.index > b.index
-  end)
-  for i = #items, most + 1, -1 do items[i] = nil end
-  for _, item in ipairs(items) do item.blob = redis.call('HGET', leased, item.tag) end
+  table.sort(ages)
+  for i = #ages, math.max(#ages - most, 0) + 1, -1 do
+    local tag = tag_of[ages[i]]
+    local queue, priority = parse_tag(tag)
+    items[#items + 1] = {tag = tag, queue = queue, priority = priority, blob = redis.call('HGET', leased, tag)}
+  end
   return items
 end
 
