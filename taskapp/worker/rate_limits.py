@@ -68,8 +68,9 @@ class Turns:
             self._next_at = at + self._period
             return Place(is_kept=True, seconds=at - now)
         early_seconds = self._ahead_seconds / 2
-        if has_had_turn:
-            # Its turn went to another: it is to be there for one of those that come next.
+        if has_had_turn and bisect_right(self._returns, now + early_seconds) < self.rate * self._ahead_seconds:
+            # Its turn went to another: it is to be there for one of those that come next. So are as many as there are
+            # turns ahead; more would come in vain, again and again.
             return self._later(now, now + early_seconds)
         line_at = max(self._line_at, at)
         if line_at > now + HORIZON_SECONDS:

@@ -136,7 +136,7 @@ def test_failing_tasks_that_name_a_schedule_in_their_headers_do_not_pause_it(
     forged = [
         app.send_task(f"{TIMED}.{task}", headers=headers | more, task_id=identity)
         for task in ("try_again", "hang", "hang_in_child", "nobody_has_it")
-        for identity, more in ((None, {}), (f"{task}-late", {"taskapp_due_at": "now"}))
+        for identity, more in ((None, {}), (f"{task}-late", {"taskapp_due_at": due_at + 0.5}))
     ]
     forged.append(app.send_task(f"{TIMED}.try_again", headers=headers, task_id=to_come))
 

@@ -281,8 +281,10 @@ def test_headers_nobody_can_mean_end_no_node_and_their_tasks_fail_on_rabbitmq(si
         "for task_id in [send(**headers) for headers in odd]: print(outcome(task_id))\n"
         "print(outcome(send(task='nobody.has_it')))\n"
         "print(outcome(send(body='no arguments')), outcome(send(body=[1, 2, 3])))\n"
-        "bad = {'__type__': 'uuid', '__value__': 'none'}\n"
-        "print(outcome(add.delay(bad, 1).id))\n"
+        "class NoUuid: pass\n"
+        "from kombu.utils.json import register_type\n"
+        "register_type(NoUuid, 'uuid', lambda _: 'none', str)\n"
+        "print(outcome(add.delay(NoUuid(), 1).id))\n"
         "send(task=None), send(id=None), send(task=5), send(id=[])\n"
         "print(add.delay(1, 2).get(timeout=20))\n"
     ).splitlines()

@@ -15,11 +15,12 @@ import pytest
 import redis
 from celery import Celery, group, states
 from celery.app.task import Context
-from celery.exceptions import BackendStoreError, TimeoutError
+from celery.exceptions import TimeoutError
 from celery.result import GroupResult, ResultSet
 from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
+from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.outage import ResultServerGone
 from tests.conftest import server_binary
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port
@@ -134,7 +135,7 @@ def test_an_error_comes_back_as_itself(ours):
 
 
 def test_a_result_of_many_megabytes_arrives_whole(redis_server, ours, later):
-    huge = "ä" * 10_000_000
+    huge = "ä" * 2_500_000  # six bytes each, as JSON
     waiting = later(ours.AsyncResult("a").get, timeout=30)
     eventually(lambda: waits(redis_server))
 
@@ -146,9 +147,8 @@ def test_a_result_of_many_megabytes_arrives_whole(redis_server, ours, later):
 def test_a_result_that_cannot_be_encoded_or_held_is_refused_and_the_next_one_stored(ours):
     with pytest.raises(EncodeError):
         ours.backend.store_result("a", object(), states.SUCCESS)
-    ours.backend._MAX_STR_VALUE_SIZE = 1_000
-    with pytest.raises(BackendStoreError, match="too large"):
-        ours.backend.store_result("a", "x" * 1_000, states.SUCCESS)
+    with pytest.raises(ResultTooLarge, match="TASKAPP_MAX_RESULT_BYTES"):
+        ours.backend.store_result("a", "x" * 17_000_000, states.SUCCESS)
 
     ours.backend.store_result("b", "fits", states.SUCCESS)
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from celery import Celery, chord
 from celery.exceptions import TimeoutError as ResultTimeoutError
+from kombu.utils import json as kombu_json
 
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.envelope import seal
@@ -20,8 +21,14 @@ from tests.support import Process, RedisServer, eventually, leased_count
 
 StartWorker = Callable[..., Process]
 TASKS = "tests.integration.unreadable"
-NO_UUID = {"__type__": "uuid", "__value__": "none"}
-"""An argument that looks like one of the types JSON lacks, and is none."""
+
+
+class NoUuid:
+    """An argument that a node takes for one of the types JSON lacks, and cannot read."""
+
+
+kombu_json.register_type(NoUuid, "uuid", lambda _: "none", lambda value: uuid.UUID(**value))
+NO_UUID = NoUuid()
 POOLS = [(), ("-P", "prefork"), ("-P", "threads"), ("-P", "solo")]
 
 

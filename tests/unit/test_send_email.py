@@ -121,7 +121,8 @@ def test_whoever_reads_the_header_reads_the_one_address_that_the_server_gets(tex
     assert getaddresses([address.header]) == [(address.name, address.spec)]
     assert f"{address.local}@" in text
     other = {"a@b.example", "eve@x.example"} - {address.spec}
-    assert not any(each in text for each in other) or '"' in text or "(" in text
+    rest = text.replace(address.spec, "", 1)
+    assert not any(each in rest for each in other) or '"' in text or "(" in text
 
 
 def test_an_encoded_word_is_refused_for_it_may_decode_to_a_line_break() -> None:

@@ -111,7 +111,7 @@ def test_a_hard_time_limit_is_a_failure(running: Deployment) -> None:
 
 def test_a_message_of_a_known_task_that_cannot_be_read_dies(running: Deployment) -> None:
     task_id = running.python(
-        "sent = app.send_task('ends.returns', (1,), headers={'timelimit': 'soon'})\nprint(json.dumps(sent.id))"
+        "sent = forged('ends.returns', (1,), headers={'timelimit': 'soon'})\nprint(json.dumps(sent.id))"
     )[0]
 
     end = running.end_of(task_id)

@@ -25,7 +25,7 @@ SECRETS = ("correct-horse-battery-staple", "correct-horse'\\battery-staple-\N{LO
         ("secret.delay({0!r}, fails=True)", ("***", "***", "", "ValueError")),
         ("login.delay('fails', {0!r})", None),
         ("app.send_task('ends.login', ('ann',), {{'password': {0!r}, 'unknown': 2}})", None),
-        ("app.send_task('ends.login', ('ann', {0!r}), headers={{'timelimit': 'soon'}})", None),
+        ("forged('ends.login', ('ann', {0!r}), headers={{'timelimit': 'soon'}})", None),
     ],
 )
 def test_a_secret_stands_nowhere_in_what_is_told(
