@@ -23,12 +23,19 @@ KILLING_LOOK_SECONDS = 0.005
 
 
 class Worker(_Worker):
-    """One child process, which begins without the sockets of its parent."""
+    """One child process, which begins without the sockets of its parent and ends with it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parent_pid = os.getpid()
 
     def after_fork(self) -> None:
         """Let go of the parent's sockets, before anything of the user's runs here."""
         let_go_of_sockets()
         super().after_fork()
+        # The kernel kills it when its parent ends, as Celery has just asked; not if the parent has ended before that.
+        if os.getppid() != self.parent_pid:
+            os._exit(0)
 
 
 class Pool(_AsynPool):
