@@ -87,14 +87,16 @@ def has_answer(connection: Any) -> bool:
 
 
 class Opener:
-    """Opens connections of kombu's beside the loop that is going to watch them: a server may take seconds to greet."""
+    """Opens connections of kombu's again, beside the loop that watches them: a server may take seconds to greet."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def are_open(self, clients: Iterable[Any]) -> bool:
-        """Return whether all of redis-py's ``clients`` are connected; begin to connect those that are not.
+        """Return whether none of redis-py's ``clients`` has lost its connection; begin to connect those that have.
+
+        One that was never connected is kombu's to connect: a node that is ready listens.
 
         Raises:
             RedisError, OSError: The last attempt failed. The next call begins another.
@@ -105,19 +107,16 @@ class Opener:
             self._thread, error, self._error = None, self._error, None
             if error is not None:
                 raise error
-        missing = [client for client in clients if client.connection is None or client.connection._sock is None]
-        if missing:
-            self._thread = threading.Thread(target=self._open, args=(missing,), name="taskapp-open", daemon=True)
+        lost = [one.connection for one in clients if one.connection is not None and one.connection._sock is None]
+        if lost:
+            self._thread = threading.Thread(target=self._open, args=(lost,), name="taskapp-open", daemon=True)
             self._thread.start()
-        return not missing
+        return not lost
 
-    def _open(self, clients: Iterable[Any]) -> None:
+    def _open(self, connections: Iterable[Any]) -> None:
         try:
-            for client in clients:
-                if client.connection is None:
-                    client.connection = client.connection_pool.get_connection()
-                if client.connection._sock is None:
-                    client.connection.connect()
+            for connection in connections:
+                connection.connect()
         except (RedisError, OSError) as error:
             self._error = error
 

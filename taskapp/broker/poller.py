@@ -51,7 +51,6 @@ class Poller(redis.MultiChannelPoller):
         self._kombu_again_at = 0.0
         self._trouble = Trouble()
         self._opener = Opener()
-        self._has_listened = False
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Drive ``consumer`` from now on."""
@@ -83,11 +82,9 @@ class Poller(redis.MultiChannelPoller):
         if monotonic() < self._kombu_again_at:
             return
         try:
-            # The first time nothing runs yet that could be held up.
-            if self._has_listened and not self._opener.are_open(self._kombus_clients()):
+            if self._loop is not None and not self._opener.are_open(self._kombus_clients()):
                 return
             super().on_poll_start()
-            self._has_listened = self._loop is not None
         except (RedisError, OSError) as error:
             if not self._consumers:
                 raise

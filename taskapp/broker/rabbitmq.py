@@ -140,6 +140,8 @@ class Channel(_Channel):
             amqp.exceptions.MessageNacked: It refused the message.
             OSError, amqp.exceptions.AMQPError: The connection broke, or the broker closed the channel.
         """
+        if self.connection is None:
+            raise RecoverableConnectionError("the channel was closed with its connection")
         seconds = confirm_timeout or timeout or left_seconds()
         deadline = monotonic() + seconds if seconds else None
         if not self._confirm_selected:
