@@ -108,9 +108,10 @@ def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(redis_server: RedisSe
 
 
 def test_a_command_that_becomes_too_large_is_dropped(
-    redis_server: RedisServer, client: redis.Redis, tmp_path: Path
+    redis_server: RedisServer, client: redis.Redis, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     node = start_worker(tmp_path, redis_server.url)
+    request.addfinalizer(node.close)
     packed = compression.compress(BOMB, "gzip")[0]
     with kombu.Connection("memory://") as connection:
         body, encoding = connection.channel().encode_body(packed, "base64")
@@ -127,7 +128,6 @@ def test_a_command_that_becomes_too_large_is_dropped(
     assert heard == 1
     eventually(lambda: "command cannot be used" in node.output())
     assert node.returncode is None
-    node.close()
 
 
 @pytest.mark.parametrize("method", METHODS)
