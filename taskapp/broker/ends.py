@@ -24,6 +24,11 @@ AGAIN_SECONDS = 0.5
 STRAGGLER_SECONDS = 0.01
 """How long a finished claim may wait for others at most."""
 
+
+class LeaseGone(Exception):
+    """The answer to ends that were never sent: the lease ended while the connection was broken."""
+
+
 Left = tuple[Sequence[Any], CountedRun | None]
 """What a run leaves: steps of the script ``settle``, and what is counted of it."""
 Tell = Callable[[str, tuple[Any, ...], Callable[[Any], None]], None]
@@ -64,10 +69,12 @@ class Ends:
             refused = {arg for call in self._refused for arg in call.args if isinstance(arg, str)}
             return refused.union(self._settled)
 
-    def forget(self) -> None:
-        """Forget all that waits: the claims are others' now."""
+    def forget(self) -> int:
+        """Forget all that waits: the claims are others' now. Return how many had finished here."""
         with self._sending:
-            self._settled, self._refused, self._steps = {}, [], 0
+            finished, self._settled, self._refused, self._steps = self._settled, {}, [], 0
+        log_stale(finished)
+        return len(finished)
 
     def add(self, tag: str, steps: Sequence[Any], run: CountedRun | None = None) -> None:
         """Settle a claim with ``steps``, see ``Settlement.steps``, and count its ``run``: soon, with others."""
@@ -135,6 +142,9 @@ class Ends:
         self._tell(name, args, on_answer)
 
     def _after_settling(self, settled: Mapping[str, Left], answer: Any) -> None:
+        if isinstance(answer, LeaseGone):
+            log_stale(settled)
+            return
         if isinstance(answer, Exception):
             # Of a server that writes nothing for now: a full disk, a replica.
             logger.error("the broker does not settle %d claims: %s; trying again", len(settled), answer)
@@ -161,8 +171,8 @@ class Ends:
         self._keep_watch()
 
 
-def log_stale(tags: Iterable[bytes]) -> None:
+def log_stale(tags: Iterable[bytes | str]) -> None:
     """Say in the log whose claims were lost before their end was told."""
     for tag in tags:
-        name = tag.decode(errors="surrogateescape")
+        name = tag.decode(errors="surrogateescape") if isinstance(tag, bytes) else tag
         logger.warning("claim %s had gone to another node; what became of it here changes nothing", name)

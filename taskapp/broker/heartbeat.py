@@ -30,6 +30,9 @@ BEAT, END = "beat", "end"
 SILENCE_BEATS = 1.5
 """After so many beats' time without one of any node it was the server that was away, or refused to write. Half a
 lease: a node that beat a third of one before that, and takes a sixth to come back, still finds its own alive."""
+LATE_SECONDS = 0.5
+"""Who wakes up so late was stopped, with the whole process as a rule: the loop gets a chance to turn before it is
+judged."""
 STILL_LOOK_SECONDS = 0.5
 """How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
 
@@ -71,6 +74,7 @@ class Heartbeat:
         self._about = about
         self._stands_still = stands_still
         self._still_since = 0.0
+        self._woke_late = False
         self._link = link
         self._options = options
         self._clock = clock
@@ -154,12 +158,15 @@ class Heartbeat:
 
     def _is_still(self) -> bool:
         """Return whether the lease is to end because nobody reads; log when that begins and ends."""
+        if self._woke_late:
+            return bool(self._still_since)
         is_still = self._stands_still()
         if is_still and not self._still_since:
             self._still_since = monotonic()
             logger.error(
                 "the loop that reads the broker stands still and runs no task: its lease is not renewed, others get "
-                "its messages in %.0f s unless it goes on", self.renewed_at + self._options.lease_seconds - monotonic(),
+                "its messages in %.0f s unless it goes on",
+                max(0.0, self.renewed_at + self._options.lease_seconds - monotonic()),
                 extra={"action": "lease_not_renewed"},
             )  # fmt: skip
         elif self._still_since and not is_still:
@@ -186,11 +193,14 @@ class Heartbeat:
             return BEAT
 
     def _run(self) -> None:
-        wait_seconds = 0.0
+        wait_seconds, due = 0.0, monotonic()
         while self._next_order(wait_seconds) != END:
             if os.getpid() != self._pid:
                 return
+            # Not twice in a row: on a machine that is always late the loop would never be judged.
+            self._woke_late = monotonic() > due + LATE_SECONDS and not self._woke_late
             wait_seconds = self.beat_or_wait()
+            due = monotonic() + wait_seconds
         self._link.close()
 
     def beat_or_wait(self) -> float:

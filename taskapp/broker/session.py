@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from taskapp.broker.clock import Clock
-from taskapp.broker.ends import Ends
+from taskapp.broker.ends import Ends, LeaseGone
 from taskapp.broker.heartbeat import Heartbeat
 from taskapp.broker.options import Options, Role
 from taskapp.broker.pipe import Call, Connect, Pipe
@@ -139,13 +139,13 @@ class Session:
 
     def _begin_epoch(self) -> None:
         first = not self.epoch
+        finished = self.ends.forget()
         if self.heartbeat.was_opened:
             logger.error(
                 "this node was silent for longer than its lease of %g s; others have its %d messages now",
-                self._options.lease_seconds, len(self.held),
+                self._options.lease_seconds, len(self.held) + finished,
             )  # fmt: skip
         self.held.clear()
-        self.ends.forget()
         self._must_recover = False
         # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
         self.epoch = uuid.uuid4().hex
@@ -230,6 +230,9 @@ class Session:
         if there is None:
             # Whatever those calls were to change is with other nodes now.
             self.heartbeat.lost = True
+            for call in calls:
+                if call.name == "settle":
+                    call.on_answer(LeaseGone())
             return
         self.heartbeat.opened(self.epoch)
         for call in calls:
