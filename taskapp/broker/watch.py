@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.01
 RESTS_AFTER_SECONDS = 1.0
@@ -37,9 +40,13 @@ class Watch:
         while os.getpid() == self._pid:
             self._is_wanted.wait()
             sleep(LOOK_SECONDS)
-            if self._look():
-                seen_at = monotonic()
-            elif monotonic() > seen_at + RESTS_AFTER_SECONDS:
-                self._is_wanted.clear()
+            try:
                 if self._look():
-                    self._is_wanted.set()
+                    seen_at = monotonic()
+                elif monotonic() > seen_at + RESTS_AFTER_SECONDS:
+                    self._is_wanted.clear()
+                    if self._look():
+                        self._is_wanted.set()
+            except Exception:  # nobody starts this thread again
+                logger.exception("looking after the loop failed; trying again")
+                sleep(RESTS_AFTER_SECONDS)

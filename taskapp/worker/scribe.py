@@ -25,6 +25,7 @@ from taskapp.broker.notes import Notes, Step
 from taskapp.broker.process import role
 from taskapp.broker.settlement import EndOfTask
 from taskapp.broker.totals import CountedRun, as_text
+from taskapp.errors import BrokerNotFound
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.settings import get_settings
 
@@ -141,8 +142,14 @@ class Scribe:
     # --- on the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        notes = self._find_notes()
+        try:
+            notes = self._find_notes()
+        except Exception:  # nobody starts this thread again
+            logger.exception("notes on tasks are not kept: what they are written to cannot be opened")
+            self._give_up()
+            return
         if notes is None:
+            self._warn_of_no_redis()
             self._give_up()
             return
         while True:
@@ -159,17 +166,20 @@ class Scribe:
         while True:
             try:
                 return self._open_notes()
-            except (RedisError, OSError, OperationalError) as error:
+            except (RedisError, OSError, OperationalError, BrokerNotFound) as error:
                 logger.debug("notes on tasks have to wait: %s", error)
                 sleep(AGAIN_SECONDS)
 
-    def _give_up(self) -> None:
+    def _warn_of_no_redis(self) -> None:
         if self._ends:
             logger.warning("finished tasks are not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL")
         if self._progress:
             logger.warning(
                 "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
             )
+
+    def _give_up(self) -> None:
+        """Drop what there is to write, and whatever comes."""
         self._has_nowhere_to_write = True
         self._taken()
         self._has_work.clear()
@@ -208,6 +218,8 @@ class Scribe:
                     continue
                 # A full Redis, for example: what tasks say is not worth stopping for.
                 logger.warning("%d notes on tasks were refused: %s", len(batch), error)
+            except Exception:  # whatever is wrong with these, others follow, and nobody starts this thread again
+                logger.exception("%d notes on tasks could not be written", len(batch))
 
     def _write(self, notes: Notes, batch: Sequence[Step]) -> None:
         """Write ``batch``, once; wait for a server that is away."""

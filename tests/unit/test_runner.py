@@ -19,6 +19,7 @@ from celery.exceptions import BackendGetMetaError, Ignore, Reject, SoftTimeLimit
 from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 
+from taskapp.worker import scribe
 from taskapp.worker.runner import Runner
 from taskapp.worker.task import Task
 
@@ -274,6 +275,12 @@ class Log(logging.Handler):
         calls.append(
             ("log", message.levelname, text, message.exc_info is not None, sorted(vars(message).get("data", ())))
         )
+
+
+@pytest.fixture(autouse=True)
+def _no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what runs say of themselves from a thread that would look for a server after the test."""
+    monkeypatch.setattr(scribe, "_scribe", SimpleNamespace(retry=lambda *_: None))
 
 
 @pytest.fixture(autouse=True)

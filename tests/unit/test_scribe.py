@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from taskapp.broker.process import role
 from taskapp.broker.totals import CountedRun
+from taskapp.errors import BrokerNotFound, InvalidSetting
 from taskapp.redis import NotSent, OutcomeUnknown
 from taskapp.worker.scribe import LINES_MOST, Scribe
 from tests.support import eventually
@@ -165,6 +166,49 @@ def test_without_a_server_nothing_is_kept_and_progress_is_warned_of_once(caplog:
         "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
     ]
     assert (scribe._progress, scribe._lines, list(scribe._retries)) == ({}, {}, [])
+
+
+def test_a_server_that_is_found_later_gets_what_was_said_before() -> None:
+    notes, answers = Notes(), [BrokerNotFound("none yet"), OSError("away")]
+
+    def open_notes() -> Notes:
+        if answers:
+            raise answers.pop()
+        return notes
+
+    scribe = Scribe(open_notes, 200)  # type: ignore[arg-type,return-value]
+    scribe.progress("a", b"x")
+
+    assert eventually(notes.all) == [("P", "a", b"x")]
+
+
+def test_what_can_never_be_opened_is_said_once_and_nothing_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    def open_notes() -> None:
+        raise InvalidSetting("TASKAPP_REDIS_URL", "nonsense", "no URL")
+
+    scribe = Scribe(open_notes, 200)
+    scribe.progress("a", b"x")
+    eventually(lambda: caplog.records)
+    assert scribe.flush(10)
+    scribe.progress("b", b"x")
+
+    assert scribe.flush(1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "notes on tasks are not kept: what they are written to cannot be opened"
+    ]
+
+
+def test_whatever_is_wrong_with_some_notes_those_that_follow_are_written(caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes()
+    notes.problems = [TypeError("a fault of ours")]
+    scribe = Scribe(lambda: notes, 200)  # type: ignore[arg-type,return-value]
+    scribe.progress("a", b"x")
+    assert scribe.flush(10)
+    scribe.progress("b", b"x")
+    assert scribe.flush(10)
+
+    assert notes.all() == [("P", "b", b"x")]
+    assert "1 notes on tasks could not be written" in caplog.text
 
 
 def test_what_is_refused_is_left_and_the_rest_is_written(caplog: pytest.LogCaptureFixture) -> None:
