@@ -9,17 +9,27 @@ from time import monotonic
 
 import pytest
 
+from taskapp.broker import consumer
 from taskapp.broker.consumer import LOOK_SECONDS
 from tests.engine.bench import Bench, Shift
 from tests.support import eventually
 
-AT_ONCE_SECONDS = 0.5
-"""Far above what a busy machine needs (1 ms), and below what a lost wake-up costs on average."""
+AT_ONCE_SECONDS = 5.0
+"""Above what the busiest machine needs (1 ms on a quiet one), and far below what a lost wake-up costs."""
+LOST_SECONDS = 20
+"""What a lost wake-up costs here: how long a consumer waits before it looks by itself."""
 Hire = Callable[..., Shift]
 
 
 @pytest.fixture
-def hire(bench: Bench) -> Iterator[Hire]:
+def hire(hire_looking: Hire, monkeypatch: pytest.MonkeyPatch) -> Hire:
+    """Start a consumer that looks by itself so seldom that only a wake-up brings it a message in time."""
+    monkeypatch.setattr(consumer, "LOOK_SECONDS", LOST_SECONDS)
+    return hire_looking
+
+
+@pytest.fixture
+def hire_looking(bench: Bench) -> Iterator[Hire]:
     """Start a consumer on a thread of its own: ``hire(["q1"], slots=2, seconds=0.002)``."""
     over, shifts = Event(), []
 
@@ -73,9 +83,7 @@ def test_no_wake_up_is_lost_between_three_consumers(bench: Bench, hire: Hire) ->
         ]
         late.append(lateness(bench, shifts, messages))
 
-    late.sort()
-    assert late[-1] < AT_ONCE_SECONDS, f"somebody was woken {late[-1] * 1e3:.0f} ms late"
-    assert late[len(late) // 2] < 0.1
+    assert max(late) < AT_ONCE_SECONDS, f"somebody was woken {max(late) * 1e3:.0f} ms late"
     assert len({name for shift in shifts for name in shift.started}) == sum(len(shift.started) for shift in shifts)
 
 
@@ -127,7 +135,6 @@ def test_a_delayed_message_starts_when_it_is_due_and_never_before(bench: Bench, 
 
     late_ms = sorted(at * 1_000 - here_ms - (due[name] - there_ms) for name, at in started(shifts).items())
     assert late_ms[0] > -2, "a message started before it was due"
-    assert late_ms[len(late_ms) // 2] < 50
     assert late_ms[-1] < AT_ONCE_SECONDS * 1_000
 
 
@@ -155,8 +162,10 @@ def test_moving_a_delayed_message_to_an_earlier_time_wakes_a_consumer(bench: Ben
     assert shift.started["later"] - at < AT_ONCE_SECONDS
 
 
-def test_messages_that_others_push_without_a_wake_up_are_found_within_a_second(bench: Bench, hire: Hire) -> None:
-    shift = hire()
+def test_messages_that_others_push_without_a_wake_up_are_found_within_a_second(
+    bench: Bench, hire_looking: Hire
+) -> None:
+    shift = hire_looking()
     wait_for_idleness(bench, 1)
 
     at = monotonic()
@@ -182,8 +191,8 @@ def test_what_a_dead_node_held_wakes_a_waiting_consumer_when_it_is_reaped(bench:
     assert shift.started["held"] - at < AT_ONCE_SECONDS
 
 
-def test_an_idle_consumer_asks_the_server_twice_a_second_at_most(bench: Bench, hire: Hire) -> None:
-    hire()
+def test_an_idle_consumer_asks_the_server_twice_a_second_at_most(bench: Bench, hire_looking: Hire) -> None:
+    hire_looking()
     wait_for_idleness(bench, 1)
     bench.client.config_resetstat()
     at = monotonic()
@@ -195,8 +204,8 @@ def test_an_idle_consumer_asks_the_server_twice_a_second_at_most(bench: Bench, h
     assert asked["cmdstat_brpop"]["calls"] <= 6
 
 
-def test_a_consumer_finds_its_way_back_after_the_server_went_away(bench: Bench, hire: Hire, server) -> None:
-    shift = hire()
+def test_a_consumer_finds_its_way_back_after_the_server_went_away(bench: Bench, hire_looking: Hire, server) -> None:
+    shift = hire_looking()
     wait_for_idleness(bench, 1)
     server.kill()
     server.start()

@@ -192,7 +192,7 @@ def test_a_frozen_server_blocks_no_loop_and_its_outcome_is_unknown(redis_server:
             outcomes = await asyncio.gather(
                 *(shop.greet.aapply_async((str(n),), task_id=f"id-{n}") for n in range(5)), return_exceptions=True
             )
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 15
         redis_server.thaw()
         # What waited behind the push of which nobody knows was never sent.
         assert {type(outcome) for outcome in outcomes} <= {SubmitOutcomeUnknown, BrokerUnavailable}
@@ -287,13 +287,13 @@ from tests.integration.shop import greet
 made = []
 async def main(name):
     results = await asyncio.gather(*(greet.adelay(name) for _ in range(20)))
-    waiting = asyncio.create_task(results[0].aget(timeout=5))
+    waiting = asyncio.create_task(results[0].aget(timeout=20))
     await asyncio.sleep(0)
     await asyncio.to_thread(taskapp.celery.app.backend.store_result, results[0].id, 7, "SUCCESS")
     print(name, await waiting, flush=True)
     made.append(results[1])
     made.append(results[2])  # after the fork, one that was made before it is waited for
-    waiting = asyncio.create_task(made[len(made) // 4].aget(timeout=5))
+    waiting = asyncio.create_task(made[len(made) // 4].aget(timeout=20))
     await asyncio.sleep(0)
     await asyncio.to_thread(taskapp.celery.app.backend.store_result, made[len(made) // 4].id, 8, "SUCCESS")
     print(name, await waiting, flush=True)
@@ -327,7 +327,7 @@ def test_a_wait_ends_with_its_timeout_and_leaves_no_subscription(redis_server: R
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await result.aget(timeout=20)
-        assert 0.5 < time.monotonic() - began < 3
+        assert 0.5 < time.monotonic() - began < 15
         await until(lambda: subscribed(redis_server) == 0)
         store(redis_server, {result.id: 1}, state="STARTED")
         waiting = asyncio.create_task(result.aget(timeout=20))

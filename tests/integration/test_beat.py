@@ -63,7 +63,7 @@ def test_entries_of_the_configuration_run_as_they_would_with_stock_beat(
     for name, result in (("seconds", 1), ("custom", "custom"), ("lazy", "lazy"), ("taken", "mine")):
         eventually(lambda name=name: "SUCCESS" in states(schedules, name))
         tick = next(tick for tick in schedules.ticks(name) if tick.state == "SUCCESS")
-        assert app.AsyncResult(tick.id).get(timeout=5) == result
+        assert app.AsyncResult(tick.id).get(timeout=20) == result
     crontab = schedules.get("crontab")
     assert (crontab.state, crontab.schedule.source) == ("active", "config")
     assert "beat_schedule's 'taken' is not used" in process.output()

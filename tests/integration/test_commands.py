@@ -76,7 +76,7 @@ def test_three_commands_started_at_once_share_one_server_of_their_own(commands: 
     servers = processes_of(commands.directory / "data")
     assert len(servers) == 1
     assert commands.taskapp("redis", "stop").returncode == 0
-    assert psutil.wait_procs(servers, timeout=5)[1] == []
+    assert psutil.wait_procs(servers, timeout=20)[1] == []
 
 
 def test_with_a_broker_url_no_server_is_started(commands: Commands, redis_server: RedisServer) -> None:

@@ -361,12 +361,12 @@ def test_a_soft_time_limit_ends_the_query_at_once(tmp_path: Path, soft_limit: th
     started = time.monotonic()
 
     with data_query._locked_database(path) as database:
-        query = functools.partial(database.execute, "SELECT sum(hash(i)) FROM range(3_000_000_000) r(i)")
+        query = functools.partial(database.execute, "SELECT sum(hash(i)) FROM range(300_000_000_000) r(i)")
         soft_limit.start()
         with pytest.raises(SoftTimeLimitExceeded):
             data_query._interruptible(database, query)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 VALUES = st.one_of(st.none(), st.integers(-(2**40), 2**40))

@@ -71,7 +71,7 @@ def test_the_main_job_ends_well_and_leaves_nothing_running(demo: StartDemo, tmp_
     assert (tmp_path / "out" / "report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "out" / "mail").glob("*.eml"))) == 1
     assert len(family) >= 10
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=20)[1] == []
     assert list((tmp_path / "tmp").iterdir()) == []
     assert processes_of(tmp_path / "tmp") == []
 
@@ -87,6 +87,6 @@ def test_interrupted_it_leaves_no_process_and_no_temporary_file(
     os.kill(process.pid, number)
 
     process.wait(40)
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=20)[1] == []
     assert processes_of(tmp_path / "tmp") == []
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -442,7 +442,7 @@ for round in range(15):
     server = devredis.ensure(data_dir)
     for starter in starters:
         os.waitpid(starter, 0)
-    eventually(lambda: servers() == [server.pid], within_seconds=5)
+    eventually(lambda: servers() == [server.pid])
     assert redis.Redis(unix_socket_path=server.address, credential_provider=Login(home)).incr("rounds") == round + 1
 print("one server")
 """

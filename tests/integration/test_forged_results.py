@@ -42,11 +42,11 @@ def forged(request: pytest.FixtureRequest, redis_server: RedisServer) -> str:
 def test_who_waits_for_a_forged_failure_gets_an_error_that_can_be_caught(app: Celery, forged: str) -> None:
     result: Any = app.AsyncResult(forged)
     with pytest.raises(UnreadableFailure):
-        result.get(timeout=5)
+        result.get(timeout=20)
     with pytest.raises(UnreadableFailure):
-        asyncio.run(app.AsyncResult(forged).aget(timeout=5))  # type: ignore[attr-defined]
+        asyncio.run(app.AsyncResult(forged).aget(timeout=20))  # type: ignore[attr-defined]
     with pytest.raises(UnreadableFailure):
-        app.ResultSet([app.AsyncResult(forged)]).get(timeout=5)
+        app.ResultSet([app.AsyncResult(forged)]).get(timeout=20)
     assert app.AsyncResult(forged).state == "FAILURE"
     assert isinstance(app.AsyncResult(forged).result, UnreadableFailure)
     assert isinstance(app.backend.get_result(forged), UnreadableFailure)
@@ -58,11 +58,11 @@ def test_the_same_holds_for_a_store_of_another_kind(app: Celery, tmp_path: Path,
     backend._store_result("forged", {"exc_type": name, "exc_module": ENDING[name], "exc_message": ["0"]}, "FAILURE")
 
     with pytest.raises(UnreadableFailure):
-        app.AsyncResult("forged", backend=backend).get(timeout=5)
+        app.AsyncResult("forged", backend=backend).get(timeout=20)
 
 
 def test_an_error_of_a_task_is_what_it_was(app: Celery, redis_server: RedisServer) -> None:
     meta = {"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_module": "builtins", "exc_message": ["x"]}}
     redis_server.client.set("celery-task-meta-1", json.dumps({**meta, "task_id": "1", "children": []}))
     with pytest.raises(KeyError, match="x"):
-        app.AsyncResult("1").get(timeout=5)
+        app.AsyncResult("1").get(timeout=20)

@@ -183,5 +183,5 @@ def test_up_runs_everything_restarts_the_dead_reloads_and_stops_clean(up: Proces
     family = psutil.Process(up.pid).children(recursive=True)
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(30) == 0
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=20)[1] == []
     assert processes_of(tmp_path) == []

@@ -131,7 +131,7 @@ def test_an_error_comes_back_as_itself(ours):
     ours.backend.store_result("a", LookupError("nothing there"), states.FAILURE, request=run_of("a"))
 
     with pytest.raises(LookupError, match="nothing there"):
-        ours.AsyncResult("a").get(timeout=5)
+        ours.AsyncResult("a").get(timeout=20)
 
 
 def test_a_result_of_many_megabytes_arrives_whole(redis_server, ours, later):
@@ -153,7 +153,7 @@ def test_a_result_that_cannot_be_encoded_or_held_is_refused_and_the_next_one_sto
     ours.backend.store_result("b", "fits", states.SUCCESS)
 
     assert ours.AsyncResult("a").state == states.PENDING
-    assert ours.AsyncResult("b").get(timeout=5) == "fits"
+    assert ours.AsyncResult("b").get(timeout=20) == "fits"
 
 
 @pytest.mark.parametrize("conf", [{"result_compression": "gzip"}, {"result_serializer": "pickle"}])
@@ -163,7 +163,7 @@ def test_a_success_in_a_format_the_server_cannot_read_is_kept_too(redis_server, 
 
     app.backend.store_result("a", ValueError("late"), states.FAILURE)
 
-    assert app.AsyncResult("a").get(timeout=5) == 1
+    assert app.AsyncResult("a").get(timeout=20) == 1
 
 
 # --- whose word counts ------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_full_server_still_takes_results(fenced):
     finally:
         server.client.config_set("maxmemory", "0")
 
-    assert app.AsyncResult("a").get(timeout=5) == "x" * 100_000
+    assert app.AsyncResult("a").get(timeout=20) == "x" * 100_000
 
 
 def test_scripts_that_vanish_from_the_server_are_sent_again(fenced):
@@ -260,7 +260,7 @@ def test_a_retry_is_followed_by_the_final_result(redis_server, ours):
         assert content(redis_server, "a")["status"] == states.RETRY
     write(ours, states.SUCCESS, "at last", retries=2)
 
-    assert ours.AsyncResult("a").get(timeout=5) == "at last"
+    assert ours.AsyncResult("a").get(timeout=20) == "at last"
 
 
 def test_a_message_that_was_replayed_replaces_the_failure_of_its_first_life(redis_server, ours):
@@ -268,7 +268,7 @@ def test_a_message_that_was_replayed_replaces_the_failure_of_its_first_life(redi
 
     write(ours, states.SUCCESS, "after replay", retries=8, deliveries=0)
 
-    assert ours.AsyncResult("a").get(timeout=5) == "after replay"
+    assert ours.AsyncResult("a").get(timeout=20) == "after replay"
 
 
 def test_on_another_server_a_run_gives_way_to_a_later_one_that_goes_on(redis_server):
@@ -279,14 +279,14 @@ def test_on_another_server_a_run_gives_way_to_a_later_one_that_goes_on(redis_ser
     assert app.AsyncResult("a").state == "PROGRESS"
     write(app, states.SUCCESS, "of the second run", deliveries=1)
 
-    assert app.AsyncResult("a").get(timeout=5) == "of the second run"
+    assert app.AsyncResult("a").get(timeout=20) == "of the second run"
 
 
 def test_a_task_acknowledged_before_it_runs_has_no_claim_to_lose(redis_server, ours):
     redis_server.client.delete(LEASE)
     write(ours, states.SUCCESS, "stored", task="results.early")
 
-    assert ours.AsyncResult("a").get(timeout=5) == "stored"
+    assert ours.AsyncResult("a").get(timeout=20) == "stored"
 
 
 def test_a_worker_may_say_that_the_process_of_an_acknowledged_run_died(redis_server, ours):
@@ -307,7 +307,7 @@ def test_only_a_task_that_takes_its_time_is_shown_as_started(redis_server, ours)
     ours.backend.store_result("short", 1, states.SUCCESS, request=run_of("short"))
     assert redis_server.client.keys("*long") == []
 
-    eventually(lambda: ours.AsyncResult("long").state == states.STARTED, within_seconds=5)
+    eventually(lambda: ours.AsyncResult("long").state == states.STARTED)
 
     assert content(redis_server, "long")["result"] == {"pid": 1}
     assert content(redis_server, "short")["status"] == states.SUCCESS
@@ -318,7 +318,7 @@ def test_a_start_does_not_hide_what_the_task_said_of_itself_since(redis_server, 
     ours.backend.store_result("later", {"pid": 1}, states.STARTED, request=run_of("later"))
 
     ours.backend.store_result("a", {"done": 1}, "PROGRESS", request=run_of("a"))
-    eventually(lambda: ours.AsyncResult("later").state == states.STARTED, within_seconds=5)
+    eventually(lambda: ours.AsyncResult("later").state == states.STARTED)
 
     assert content(redis_server, "a")["status"] == "PROGRESS"
 
@@ -327,7 +327,7 @@ def test_a_start_that_comes_after_the_end_from_another_process_is_refused(redis_
     ours.backend.store_result("a", {"pid": 1}, states.STARTED, request=run_of("a"))
     make_app(redis_server.url).backend.store_result("a", ValueError("limit"), states.FAILURE, request=run_of("a"))
 
-    eventually(lambda: not ours.backend._started._held, within_seconds=5)
+    eventually(lambda: not ours.backend._started._held)
     ours.backend.store_result("b", 1, states.SUCCESS)  # over the same connection, hence after it
 
     assert ours.AsyncResult("a").state == states.FAILURE
@@ -365,7 +365,7 @@ def test_a_large_group_is_waited_for_over_one_subscription(redis_server, ours, l
     stored_at = time.monotonic()
 
     assert waiting.result(30) == list(range(count))
-    assert time.monotonic() - stored_at < 10
+    assert time.monotonic() - stored_at < 25
     eventually(lambda: redis_server.client.pubsub_channels() == [])
 
 
@@ -414,7 +414,7 @@ def test_a_group_fails_with_its_first_failure_and_calls_back_for_each_result(red
 
 
 def test_an_empty_set_is_ready(ours):
-    assert ResultSet([], app=ours).join_native(timeout=5) == []
+    assert ResultSet([], app=ours).join_native(timeout=20) == []
 
 
 @pytest.mark.parametrize("timeout", [0, 0.3])
@@ -424,7 +424,7 @@ def test_waiting_ends_with_its_timeout_and_the_result_can_be_had_later(redis_ser
 
     with pytest.raises(TimeoutError):
         result.get(timeout=timeout)
-    assert timeout <= time.monotonic() - began < timeout + 2
+    assert timeout <= time.monotonic() - began < timeout + 15
     eventually(lambda: redis_server.client.pubsub_channels() == [])
 
     ours.backend.store_result("a", 1, states.SUCCESS)

@@ -269,7 +269,7 @@ def test_a_worker_that_ends_waits_for_a_server_that_is_back_in_time(
     first._popen.terminate()
     results.start()
 
-    assert first.wait(8) == 0
+    assert first.wait() == 0
     assert outcome(results, task) == ("SUCCESS", "only")
     assert (leased_count(redis_server), redis_server.client.llen("default")) == (0, 0)
 
@@ -283,7 +283,7 @@ def test_a_child_that_dies_while_the_server_is_away_holds_up_nobody(
     (dead,) = submit(f"[job('dies', {path!r}).delay()]")
     eventually(lambda: lines(tmp_path / "log").count("dying") == 3, within_seconds=20)
     (good,) = submit(f"[job('note', 'good', {path!r}).delay()]")
-    eventually(lambda: "good" in lines(tmp_path / "log"), within_seconds=5)
+    eventually(lambda: "good" in lines(tmp_path / "log"))
     results.thaw()
 
     eventually(lambda: outcome(results, good) == ("SUCCESS", "good"), within_seconds=10)

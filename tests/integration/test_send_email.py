@@ -213,8 +213,8 @@ def test_trouble_after_the_mail_was_taken_does_not_send_it_again(server: MailSer
     server.answers["QUIT"] = [goodbye]
     started_at = time.monotonic()
 
-    assert send(server.port).accepted == ["jo@example.com"]
-    assert time.monotonic() - started_at < 4
+    assert send(server.port, smtp_timeout_seconds=60).accepted == ["jo@example.com"]
+    assert time.monotonic() - started_at < 30
 
 
 # --- protection and login --------------------------------------------------------------------
@@ -398,7 +398,7 @@ def test_a_silent_server_is_given_up_after_the_timeout(greets: bool) -> None:
     with scripted(silent) as port, pytest.raises(TransientError, match="timed out"):
         send(port, smtp_timeout_seconds=0.3)
 
-    assert time.monotonic() - started_at < 4
+    assert time.monotonic() - started_at < 15
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def published(server: RedisServer, send: Callable[[], Any]) -> dict[str, Any]:
         message = json.loads(eventually(lambda: pubsub.get_message(timeout=1))["data"])
     assert message["properties"].pop("delivery_tag")
     event = json.loads(message.pop("body"))
-    assert abs(event.pop("timestamp") - time.time()) < 5
+    assert abs(event.pop("timestamp") - time.time()) < 60
     assert event.pop("clock")
     return {**message, "event": event}
 

@@ -175,7 +175,7 @@ def test_a_span_says_what_is_known_of_its_task(traced_worker: StartWorker, colle
     }  # fmt: skip
     assert sent.attributes == {**common, "messaging.operation.name": "submit", "messaging.operation.type": "create"}
     waited_seconds = failed.attributes.pop("taskapp.queue_wait_seconds")
-    assert 0 <= waited_seconds < 5
+    assert 0 <= waited_seconds < 60
     assert failed.attributes.pop("taskapp.node").startswith("w1@")
     assert failed.attributes == {
         **common, "messaging.operation.name": "run", "messaging.operation.type": "process",

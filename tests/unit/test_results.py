@@ -149,7 +149,7 @@ def test_a_forked_child_holds_starts_of_its_own():
     if child == 0:  # pragma: no cover - measured in the parent
         writer.drop("of the parent")
         writer.hold("of the child", "of the child", 0.0)
-        eventually(lambda: written.records == ["of the child"], within_seconds=5)
+        eventually(lambda: written.records == ["of the child"])
         os._exit(0)
 
     assert os.waitpid(child, 0)[1] == 0

@@ -44,7 +44,7 @@ def test_the_last_word_of_many_is_written_and_the_first_at_once() -> None:
     scribe = Scribe(lambda: notes, 200)
 
     scribe.progress("a", b"first")
-    eventually(notes.all, within_seconds=5)
+    eventually(notes.all)
     for n in range(1_000):
         scribe.progress("a", str(n).encode())
         scribe.progress("b", str(n).encode())
@@ -120,7 +120,7 @@ def test_lines_beyond_what_is_kept_meanwhile_are_dropped_and_counted(caplog: pyt
     notes.problems = [NotSent("away")]
     scribe = Scribe(lambda: notes, 200)
     scribe.progress("z", b"x")
-    eventually(lambda: notes.attempts, within_seconds=5)
+    eventually(lambda: notes.attempts)
 
     for task in range(100):
         for n in range(100):
@@ -142,7 +142,7 @@ def test_of_one_task_the_last_lines_are_kept() -> None:
     notes.problems = [NotSent("away")]
     scribe = Scribe(lambda: notes, 3)
     scribe.progress("z", b"x")
-    eventually(lambda: notes.attempts, within_seconds=5)
+    eventually(lambda: notes.attempts)
 
     for n in range(2 * LINES_MOST):
         scribe.line("a", str(n).encode())
@@ -155,7 +155,7 @@ def test_without_a_server_nothing_is_kept_and_progress_is_warned_of_once(caplog:
     scribe = Scribe(lambda: None, 200)
 
     scribe.progress("a", b"x")
-    eventually(lambda: caplog.records, within_seconds=5)
+    eventually(lambda: caplog.records)
     for n in range(100):
         scribe.progress(f"{n}", b"x")
         scribe.line("a", b"x")

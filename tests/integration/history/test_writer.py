@@ -101,7 +101,7 @@ def test_it_stops_after_its_batch_and_lets_another_lead_at_once(deployment: Depl
     writer = deployment.writer()
     eventually(lambda: deployment.server.client.exists("taskapp:finished:writer"))
 
-    assert writer.terminate(within_seconds=5) == 0
+    assert writer.terminate() == 0
     assert not deployment.server.client.exists("taskapp:finished:writer")
     assert "Traceback" not in writer.output()
 
