@@ -18,7 +18,7 @@ import os
 import sys
 from _queue import Empty, SimpleQueue  # the native one: gevent's would block its hub
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from billiard.common import REMAP_SIGTERM
@@ -42,6 +42,8 @@ TELLING_SECONDS = 1.0
 """How long a node that ends may take to fail the tasks it has buried at the end; others do it after a lease."""
 SAYING_SO_SECONDS = 0.3
 """How long ending an empty lease may take."""
+LATE_NEWS_SECONDS = 0.5
+"""How long a node that a child of its pool has ended waits, at the least, to hear what that child has begun."""
 STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
 AT_ONCE = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
 """Those of them that leave no time to what runs."""
@@ -62,8 +64,9 @@ class Drain:
         self._told_again: SimpleQueue[None] = SimpleQueue()
         self._pid = os.getpid()
         self._exit_code = 0
-        self.suspects: Suspects = NOBODY
-        """What ran when this node came to end by itself, if it does."""
+        self._suspects: Suspects = NOBODY
+        self._blamed: tuple[int | None, float] | None = None
+        """In which child of the pool it is, or ``None`` for this process, why this node ends; and since when (Unix)."""
         self.ends_at = 0.0
         """When giving back begins at the latest; 0: it is not draining."""
         self.on_begin: Callable[[], None] = lambda: None
@@ -83,15 +86,28 @@ class Drain:
         self.on_begin()
         native_thread(self._watch)
 
-    def blame(self, pid: int) -> None:
-        """Suspect what runs now in the process ``pid`` of this node: it is why the node ends, as it seems."""
-        if not self.ends_at and not self.suspects.tags:
-            self.suspects = running_in(pid)
+    def blame(self, child: int | None = None) -> None:
+        """Suspect what runs now in a child process of the pool, or in this process: it is why the node ends."""
+        if not self.ends_at and not self._suspects.tags:
+            self._blamed = child, time()
+            self.find_suspects()
+
+    def find_suspects(self) -> Suspects:
+        """Return what ran when this node came to end by itself, if it does. Any thread may ask.
+
+        A signal is quicker than what children and threads say of the tasks they begin: asked later, it may be more.
+        """
+        if self._blamed is not None:
+            tags = self._suspects.tags | running_in(*self._blamed)
+            # Whoever ran alone then is the one, whatever has ended since.
+            self._suspects = Suspects(tags, "crashed" if len(tags) == 1 else "neighbour")
+        return self._suspects
 
     def on_sender(self, sender: int | None) -> None:
         """Suspect what runs in the process that sent the signal to stop, if it is one of this node."""
         if sender is not None and (child := child_of_ours(sender)) is not None:
-            self.blame(child)
+            children: tuple[int, ...] = getattr(self._worker.pool, "child_pids", tuple)()
+            self.blame(child if child in children else None)
 
     def on_signal(self, exitcode: int = 0, sig: str = "", **_: Any) -> None:
         """Take note of a first signal to stop; a second one, of whatever kind, is final."""
@@ -106,13 +122,15 @@ class Drain:
     # --- watching over the end ----------------------------------------------------------------
 
     def _watch(self) -> None:
-        if self.suspects.tags:
-            logger.warning(
-                "one of the %d tasks that run here seems to be why this node ends; those that do not end before it are "
-                "given back as after a crash", len(self.suspects.tags), extra={"action": "ends_by_itself"},
-            )  # fmt: skip
-        idle_since = 0.0
-        while (now := monotonic()) < self.ends_at:
+        idle_since, news_until = 0.0, monotonic() + LATE_NEWS_SECONDS
+        suspected = 0
+        while (now := monotonic()) < self.ends_at or (now < news_until and self._awaits_news()):
+            if (found := len(self.find_suspects().tags)) > suspected:
+                suspected = found
+                logger.warning(
+                    "one of the %d tasks that run here seems to be why this node ends; those that do not end before it "
+                    "are given back as after a crash", found, extra={"action": "ends_by_itself"},
+                )  # fmt: skip
             with contextlib.suppress(Empty):
                 self._told_again.get(timeout=LOOK_SECONDS)
                 break
@@ -124,6 +142,10 @@ class Drain:
                 break
             self._wake_loop()
         self._end()
+
+    def _awaits_news(self) -> bool:
+        """Return whether it was a child whose task is not known yet."""
+        return self._blamed is not None and self._blamed[0] is not None and not self._suspects.tags
 
     def _wake_loop(self) -> None:
         """Let a loop that sleeps see that there is nothing left to wait for."""
@@ -150,10 +172,11 @@ class Drain:
 
     def _give_back(self) -> None:
         process.leave()
+        suspects = self.find_suspects()
         pool = self._worker.pool
         if (kill := getattr(pool, "kill_children", None)) is not None:
             kill()
-        process.close_nodes(reads=False, suspects=self.suspects)
+        process.close_nodes(reads=False, suspects=suspects)
         self._worker.teller.finish(TELLING_SECONDS)
         if self._worker.pidlock:
             self._worker.pidlock.release()

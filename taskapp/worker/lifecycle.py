@@ -181,7 +181,7 @@ def give_all_back(sender: Any, **_: Any) -> None:
     later, drain = sender.app.backend.__dict__.get("later"), sender.drain
     if later is not None:
         later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
-    process.close_nodes(suspects=drain.suspects)
+    process.close_nodes(suspects=drain.find_suspects())
     sender.teller.finish(TELLING_SECONDS)
     finish_writing()
 

@@ -165,6 +165,10 @@ class TaskPool(_BasePool):
         loop = getattr(self, "loop", None)
         return loop is not None and current_task(loop) is not None
 
+    def child_pids(self) -> tuple[int, ...]:
+        """Return the process ids of the children. Any thread may ask."""
+        return self.children.child_pids() if self.children is not None else ()
+
     def kill_children(self) -> None:
         """Kill every child process and return when none runs. Any thread may call it."""
         if self.children is not None:

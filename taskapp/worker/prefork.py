@@ -92,9 +92,13 @@ class TaskPool(_TaskPool):
             return ""
         return "none of its child processes lives"
 
+    def child_pids(self) -> tuple[int, ...]:
+        """Return the process ids of the children. Any thread may ask."""
+        return tuple(child.pid for child in self._pool._pool) if self._pool is not None else ()
+
     def kill_children(self) -> None:
         """Kill every child and return when none runs, or after a second. Any thread may call it."""
-        children = [child.pid for child in self._pool._pool] if self._pool is not None else []
+        children = self.child_pids()
         for pid in children:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

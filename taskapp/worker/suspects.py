@@ -7,24 +7,39 @@ later alone. What ends before the node does has shown that it can.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from typing import Any
 
 from celery.worker.state import active_requests
 
 from taskapp.broker.received import Received
-from taskapp.broker.suspects import Suspects
 from taskapp.worker.side_loop import is_green
 
+LOOKS = 10
 
-def running_in(pid: int) -> Suspects:
-    """Return the tasks that run in the process ``pid`` of this node's pool; none: in this process.
 
-    Whoever ran alone at this moment is the one, whatever ends until the node does.
+def running_in(child: int | None, at: float) -> frozenset[str]:
+    """Return the tags of the tasks that have run in one process of this node since before ``at``, and still do.
+
+    Any thread may ask.
+
+    Args:
+        child: The id of a child process of the pool; ``None``: this process.
+        at: A Unix time.
     """
-    tags: dict[int | None, list[str]] = {}
-    for request in tuple(active_requests):
-        if isinstance(request.message, Received) and not request.acknowledged:
+    where = os.getpid() if child is None else child
+    found = set()
+    for request in _active():
+        if isinstance(request.message, Received) and not request.acknowledged and request.time_start <= at:
             # gevent's pool names the greenlet.
-            where = os.getpid() if is_green() else request.worker_pid
-            tags.setdefault(where, []).append(request.message.delivery_tag)
-    suspects = frozenset(tags.get(pid) or tags.get(os.getpid()) or ())
-    return Suspects(suspects, "crashed" if len(suspects) == 1 else "neighbour")
+            ran_in = os.getpid() if is_green() else request.worker_pid
+            if ran_in == where:
+                found.add(request.message.delivery_tag)
+    return frozenset(found)
+
+
+def _active() -> tuple[Any, ...]:
+    for _ in range(LOOKS):
+        with suppress(RuntimeError):  # it changed on the loop's thread meanwhile
+            return tuple(active_requests)
+    return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from time import monotonic
 from typing import Any
@@ -58,7 +57,7 @@ class Turn:
         if not self._worker.drain.ends_at:
             self._worker.stop_signals.mend()
         if reason := self._over_memory():
-            self._worker.drain.blame(os.getpid())
+            self._worker.drain.blame()
             self._recycle(reason)
         elif reason := self._hanging():
             self._recycle(reason)

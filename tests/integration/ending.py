@@ -46,8 +46,8 @@ async def end_async(way: str) -> None:
 
 
 @shared_task(name="ends.parent", cpu_bound=True)
-def end_parent() -> None:
-    os.kill(os.getppid(), signal.SIGTERM)
+def end_parent(way: str = "SIGTERM") -> None:
+    os.kill(os.getppid(), signal.Signals[way])
     time.sleep(LONG_SECONDS)
 
 

@@ -37,9 +37,15 @@ def note(line: str, path: str) -> None:
         file.write(line + "\n")
 
 
+def is_held(path: str | Path) -> bool:
+    """Return whether a task keeps its slot until ``path`` exists."""
+    return Path(f"{path}.held").exists()
+
+
 @shared_task
 def hold(path: str) -> None:
     """Keep a slot until ``path`` exists."""
+    Path(f"{path}.held").touch()
     while not Path(path).exists():
         time.sleep(0.01)
 
@@ -47,6 +53,7 @@ def hold(path: str) -> None:
 @shared_task
 async def hold_softly(path: str) -> None:
     """Keep a slot on the event loop until ``path`` exists."""
+    Path(f"{path}.held").touch()
     while not Path(path).exists():
         await asyncio.sleep(0.01)
 
@@ -54,6 +61,7 @@ async def hold_softly(path: str) -> None:
 @shared_task(cpu_bound=True)
 def hold_child(path: str) -> None:
     """Keep a child process until ``path`` exists."""
+    Path(f"{path}.held").touch()
     while not Path(path).exists():
         time.sleep(0.01)
 

@@ -103,7 +103,8 @@ def test_what_runs_may_end_before_the_deadline(
     gate = tmp_path / "gate"
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
     held = holds(pool).delay(str(gate))
-    eventually(lambda: leased_count(redis_server) == 1)
+    # Leased is not begun: on SIGTERM it would go back.
+    eventually(lambda: shop.is_held(gate))
     os.kill(node.pid, signal.SIGTERM)
     eventually(lambda: "shutdown" in node.output())
     gate.touch()
@@ -121,7 +122,7 @@ def test_what_has_not_ended_at_the_deadline_goes_to_another_node_at_once(
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2")
     children = psutil.Process(node.pid).children()
     held = holds(pool).delay(str(gate))
-    eventually(lambda: leased_count(redis_server) == 1)
+    eventually(lambda: shop.is_held(gate))
 
     took = seconds_to_end(node, signal.SIGTERM)
 
@@ -141,7 +142,7 @@ def test_a_second_signal_is_final(
 ) -> None:
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
     holds(pool).delay(str(tmp_path / "gate"))
-    eventually(lambda: leased_count(redis_server) == 1)
+    eventually(lambda: shop.is_held(tmp_path / "gate"))
 
     assert seconds_to_end(node, signal.SIGTERM, second) < BUSY_MACHINE_SECONDS
     assert node.returncode == 0
@@ -155,7 +156,7 @@ def test_without_redis_a_drain_ends_at_its_deadline_all_the_same(
 ) -> None:
     node = worker("-P", "threads", TASKAPP_INCLUDE=SHOP, TASKAPP_DRAIN_SECONDS="2", TASKAPP_LEASE_SECONDS="3")
     shop.hold.delay(str(tmp_path / "gate"))
-    eventually(lambda: leased_count(redis_server) == 1)
+    eventually(lambda: shop.is_held(tmp_path / "gate"))
     getattr(redis_server, fault)()
 
     assert seconds_to_end(node, signal.SIGTERM) < 2 + GIVING_BACK_SECONDS + 1

@@ -11,7 +11,7 @@ from celery import Celery
 
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.errors import CrashedTooOften
-from tests.integration import ending
+from tests.integration import ending, slow_turns
 from tests.support import Process, RedisServer, eventually, leased_count
 
 START = {
@@ -57,6 +57,20 @@ def test_a_task_that_ends_its_node_alone_is_buried_and_told(
         worker("-P", "gevent", **START)
     # By the node that ended: there is no other.
     assert isinstance(result.get(timeout=20, propagate=False), CrashedTooOften)
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGQUIT"])
+@pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=" ".join)
+def test_a_child_that_ends_its_node_before_that_has_heard_of_its_task_is_buried(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, options: tuple[str], way: str
+) -> None:
+    """The signal is quicker than what children say through their pipes."""
+    node = worker(*options, **{**START, "TASKAPP_INCLUDE": f"{ending.__name__},{slow_turns.__name__}"})
+    result = app.signature("ends.parent", (way,), queue="default").apply_async()
+
+    node.wait(20)
+
+    assert [(letter.id, letter.reason, letter.crashes) for letter in letters.find()] == [(result.id, "crashed", 1)]
 
 
 def test_a_sigterm_from_outside_never_counts(
