@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from time import time
 from typing import Any
 
 from celery.app import events as stock_app
 from celery.events import dispatcher as stock
+from celery.utils.time import utcoffset
 
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.message_format import to_json
@@ -21,8 +23,43 @@ _Dispatcher: Any = stock.EventDispatcher
 NO_ERROR = {"exception": None, "traceback": None}
 
 
+TASK = "task"
+OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
+"""What ``send`` takes beside the fields of an event."""
+OFFSET_SECONDS = 1.0
+"""How long an offset to UTC is taken for the current one."""
+
+
 class Dispatcher(_Dispatcher):
     """Sends events: those of one turn of the loop at once."""
+
+    _offset_hours = 0.0
+    _offset_read_at = float("-inf")
+
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:
+        """Send an event. Those of tasks, three of each run, are put together here: Celery takes twice the time."""
+        is_of_task = type.startswith("task-") and TASK in self.buffer_group
+        if not is_of_task or args or not fields.keys().isdisjoint(OPTIONS):
+            return super().send(type, *args, **fields)
+        if not self.enabled or (self.groups and TASK not in self.groups):
+            return None
+        now = time()
+        fields.setdefault("timestamp", now)
+        fields.update(
+            type=type, hostname=self.hostname, utcoffset=self._offset(now), pid=self.pid, clock=self.clock.forward()
+        )
+        events = self._group_buffer[TASK]
+        events.append(fields)
+        if len(events) >= self.buffer_limit:
+            self.flush()
+        elif self.on_send_buffered:
+            self.on_send_buffered()
+        return None
+
+    def _offset(self, now: float) -> float:
+        if abs(now - self._offset_read_at) > OFFSET_SECONDS:
+            self._offset_hours, self._offset_read_at = utcoffset(), now
+        return self._offset_hours
 
     def _publish(self, event: Any, producer: Any, routing_key: str, *args: Any, **options: Any) -> None:
         channel = producer.channel if producer is not None else None

@@ -69,20 +69,17 @@ async def run_async(
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
         return *dropped, None
-    settlement = _settlement(runner, given)
-    return await _to_its_end(
-        _begin(job, runner, task_id, given, body, content_type, encoding), runner, given, settlement
-    )
-
-
-async def _begin(
-    job: Awaiting, runner: Runner, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
-) -> Outcome:
     try:
         args, kwargs = _arguments(runner, given, body, content_type, encoding)
     except Exception as error:  # noqa: BLE001 - the same
-        return refuse(runner, given, error, read_follow_ups(body, content_type))
-    return await runner.run_async(task_id, args, kwargs, given, job)
+        run = _refuse(runner, given, error, read_follow_ups(body, content_type))
+    else:
+        run = runner.run_async(task_id, args, kwargs, given, job)
+    return await _to_its_end(run, runner, given, _settlement(runner, given))
+
+
+async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Any) -> Outcome:
+    return refuse(runner, given, error, follow_ups)
 
 
 async def _to_its_end(
