@@ -103,11 +103,12 @@ class Drain:
             self._suspects = Suspects(tags, "crashed" if len(tags) == 1 else "neighbour")
         return self._suspects
 
-    def on_sender(self, sender: int | None) -> None:
-        """Suspect what runs in the process that sent the signal to stop, if it is one of this node."""
-        if sender is not None and (child := child_of_ours(sender)) is not None:
+    def on_sender(self, sender: int | None) -> bool:
+        """Suspect what runs in the process that sent the signal to stop, if it is one of this node; heed the signal."""
+        if sender and (child := child_of_ours(sender)) is not None:
             children: tuple[int, ...] = getattr(self._worker.pool, "child_pids", tuple)()
             self.blame(child if child in children else None)
+        return True
 
     def on_signal(self, exitcode: int = 0, sig: str = "", **_: Any) -> None:
         """Take note of a first signal to stop; a second one, of whatever kind, is final."""

@@ -11,6 +11,7 @@ from typing import Any
 from celery.concurrency import asynpool, prefork
 
 from taskapp.worker.inherited import let_go_of_sockets
+from taskapp.worker.stop_signals import leave_the_end_to
 
 # The stubs know neither.
 _AsynPool: Any = asynpool.AsynPool
@@ -30,9 +31,10 @@ class Worker(_Worker):
         self.parent_pid = os.getpid()
 
     def after_fork(self) -> None:
-        """Let go of the parent's sockets, before anything of the user's runs here."""
+        """Let go of the parent's sockets, before anything of the user's runs here, and hear only the parent."""
         let_go_of_sockets()
         super().after_fork()
+        leave_the_end_to(self.parent_pid)
         # The kernel kills it when its parent ends, as Celery has just asked; not if the parent has ended before that.
         if os.getppid() != self.parent_pid:
             os._exit(0)

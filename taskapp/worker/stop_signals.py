@@ -1,4 +1,4 @@
-"""Who sent a node the signal to stop, and that it still hears the next one whatever a task sets.
+"""Who sent a node, or a child of its pool, the signal to stop; and that a node hears the next one whatever a task sets.
 
 Python's handlers do not learn the sender. The kernel tells: with ``SA_SIGINFO`` it writes the sender onto the
 stack of the handler, and here that is a stack of our own (``sigaltstack``), which is read afterwards. Python's
@@ -22,6 +22,8 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from taskapp.worker import first_process
+
 logger = get_logger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
@@ -29,9 +31,11 @@ KEPT = (*STOPPING, signal.SIGCHLD)
 """Signals whose handlers tasks may not change for good."""
 STACK_BYTES = 256 * 1024
 SA_SIGINFO, SA_ONSTACK = 0x4, 0x08000000
-SI_TKILL = -6
+SI_QUEUE, SI_TKILL = -1, -6
 _INFO = struct.Struct("=iiiiii")
 """The head of Linux' ``siginfo_t`` on 64 bits: signal, errno, code, padding, sender's process id, sender's user id."""
+_VALUE = struct.Struct("=i")
+"""What follows it in a signal that was queued with a number."""
 FARTHEST_ANCESTOR = 64
 
 
@@ -50,12 +54,13 @@ class StopSignals:
     """The handlers of one process for signals to stop; used by its main thread.
 
     Args:
-        before: Called when such a signal has come, before the handler that was there, with who sent it: a process id;
-            ``None``: nobody knows.
+        is_heard: Called when such a signal has come, with who sent it: a process id; 0: the kernel, or a process
+            outside of this namespace of processes; ``None``: nobody knows. Returns whether the handler that was there
+            is called.
     """
 
-    def __init__(self, before: Callable[[int | None], Any]) -> None:
-        self._before = before
+    def __init__(self, is_heard: Callable[[int | None], bool]) -> None:
+        self._is_heard = is_heard
         self._handlers: dict[signal.Signals, Any] = {}
         self._pid = 0
         self._offset: int | None = None
@@ -90,8 +95,9 @@ class StopSignals:
         @wraps(handler)
         def handle(*args: Any) -> None:
             try:
-                self._before(self._sender())
-            except Exception:  # who sent it is worth knowing; that the node stops matters more
+                if not self._is_heard(self._sender()):
+                    return
+            except Exception:  # who sent it is worth knowing; that the process stops matters more
                 logger.exception("the sender of a signal to stop cannot be told")
             # Celery's says so on stdout, which may be gone; it has done its work all the same.
             with suppress(OSError):
@@ -102,13 +108,28 @@ class StopSignals:
     def _sender(self) -> int | None:
         if self._offset is None or self._pid != os.getpid():
             return None
-        number, error, _, _, pid, _ = _INFO.unpack_from(_stack, self._offset)
+        number, error, code, _, pid, _ = _INFO.unpack_from(_stack, self._offset)
+        if code == SI_QUEUE and pid == os.getppid() and first_process.is_passed_on:
+            (pid,) = _VALUE.unpack_from(_stack, self._offset + _INFO.size)
         ctypes.memset(ctypes.addressof(_stack) + self._offset, 0, _INFO.size)
-        return pid if number in STOPPING and error == 0 and pid > 0 else None
+        return pid if number in STOPPING and error == 0 and pid >= 0 else None
 
     def _ask_for_senders(self) -> None:
         for number in STOPPING:
             _ask_for_sender(number)
+
+
+def leave_the_end_to(parent: int) -> None:
+    """Let no signal to stop end this child of a pool but one of its ``parent``, of itself or of what it has started.
+
+    Who tells a whole group of processes to stop means the node, which decides how long its children may run on. Where
+    the sender cannot be known, every signal ends the child.
+    """
+    StopSignals(lambda sender: sender is None or sender == parent or _is_ours(sender)).watch()
+
+
+def _is_ours(sender: int) -> bool:
+    return sender > 0 and child_of_ours(sender) is not None
 
 
 _stack = ctypes.create_string_buffer(STACK_BYTES)

@@ -51,6 +51,18 @@ def end_parent(way: str = "SIGTERM") -> None:
     time.sleep(LONG_SECONDS)
 
 
+@shared_task(name="ends.first")
+def end_first_process() -> None:
+    os.kill(1, signal.SIGTERM)
+    time.sleep(LONG_SECONDS)
+
+
+@shared_task(name="ends.first.child", cpu_bound=True)
+def end_first_process_from_child() -> None:
+    os.kill(1, signal.SIGTERM)
+    time.sleep(LONG_SECONDS)
+
+
 @shared_task(name="long", track_started=True)
 def long() -> None:
     time.sleep(LONG_SECONDS)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
 HOLDS = {"default": shop.hold_softly, "threads of default": shop.hold, "children of default": shop.hold_child}
 SLOW_POOLS = ["threads of default", "children of default", "prefork", "threads", "solo", "gevent"]
+CHILDREN, NO_CHILDREN = ["children of default", "prefork"], ["default", "threads", "solo"]
 POOLS = ["default", *(pytest.param(pool, marks=pytest.mark.slow) for pool in SLOW_POOLS)]
 IDLE_SECONDS = 3.0
 GIVING_BACK_SECONDS = 3.0
@@ -106,6 +107,25 @@ def test_what_runs_may_end_before_the_deadline(
     # Leased is not begun: on SIGTERM it would go back.
     eventually(lambda: shop.is_held(gate))
     os.kill(node.pid, signal.SIGTERM)
+    eventually(lambda: "shutdown" in node.output())
+    gate.touch()
+
+    assert node.wait(IDLE_SECONDS + BUSY_MACHINE_SECONDS) == 0
+    assert held.get(timeout=5) is None
+    assert counts(redis_server) == (0, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("pool", [*CHILDREN, *(pytest.param(pool, marks=pytest.mark.slow) for pool in NO_CHILDREN)])
+def test_what_runs_may_end_before_the_deadline_when_the_whole_group_is_told(
+    worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str, number: signal.Signals
+) -> None:
+    """By systemd, unless it is told otherwise; by a terminal; by a shell that passes on to all."""
+    gate = tmp_path / "gate"
+    node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
+    held = holds(pool).delay(str(gate))
+    eventually(lambda: shop.is_held(gate))
+    os.killpg(node.pid, number)
     eventually(lambda: "shutdown" in node.output())
     gate.touch()
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from celery import Celery
 
+from taskapp.broker.dead_letters import DeadLetters
 from tests.integration import ending
 from tests.support import Process, RedisServer, clean_environment, eventually
 
@@ -29,7 +30,7 @@ def may_unshare() -> bool:
 def environment(tmp_path: Path, redis_server: RedisServer) -> dict[str, str]:
     return clean_environment(
         TASKAPP_BROKER_URL=redis_server.url, TASKAPP_DATA_DIR=str(tmp_path / "data"), TASKAPP_INCLUDE=ending.__name__,
-        TASKAPP_DRAIN_SECONDS="2", PYTHONPATH=str(Path.cwd()), TASKAPP_CHILD_PROCESSES="1",
+        TASKAPP_DRAIN_SECONDS="2", TASKAPP_CRASH_LIMIT="1", PYTHONPATH=str(Path.cwd()), TASKAPP_CHILD_PROCESSES="1",
     )  # fmt: skip
 
 
@@ -69,6 +70,31 @@ def test_as_first_process_it_drains_and_ends_with_the_workers_code(
     first_of(first).send_signal(number)
 
     assert first.wait(20) == 0
+
+
+@pytest.mark.parametrize("task", ["ends.first", "ends.first.child"])
+def test_a_task_that_ends_the_first_process_is_a_suspect(
+    first: Process, app: Celery, letters: DeadLetters, task: str
+) -> None:
+    result = app.signature(task, queue="default").apply_async()
+
+    assert first.wait(20) == 0
+    assert [(letter.id, letter.reason, letter.crashes) for letter in letters.find()] == [(result.id, "crashed", 1)]
+
+
+@pytest.mark.parametrize("command", ["kill -TERM 1", "/bin/kill -TERM 1"])
+def test_a_signal_to_the_first_process_by_another_in_its_container_never_counts(
+    first: Process, app: Celery, letters: DeadLetters, redis_server: RedisServer, command: str
+) -> None:
+    result = app.signature("long", queue="default").apply_async()
+    eventually(lambda: result.state == "STARTED")
+    inside = ["nsenter", "--target", str(first_of(first).pid), "--pid", "--mount"]
+
+    subprocess.run([*inside, "sh", "-c", command], check=True)
+
+    assert first.wait(20) == 0
+    assert letters.find() == []
+    assert redis_server.client.llen("default") == 1
 
 
 def test_an_exit_in_a_task_below_the_first_process_fails_the_task_alone(first: Process, app: Celery) -> None:

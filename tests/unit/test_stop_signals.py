@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import os, signal, subprocess, sys, threading, time
 from taskapp.worker.stop_signals import StopSignals, child_of_ours
 
 heard = []
-signals = StopSignals(lambda sender: told.append((sender, sender and child_of_ours(sender))))
+signals = StopSignals(lambda sender: told.append((sender, sender and child_of_ours(sender))) or True)
 told = []
 
 def handle(*_):
@@ -114,3 +115,51 @@ def test_a_handler_that_a_task_has_changed_is_put_back_and_still_tells_the_sende
 
 def test_without_the_kernels_word_the_sender_is_unknown() -> None:
     assert play("signals._offset = None; os.kill(me, 15); print(last())") == "(None, None, None)"
+
+
+CHILD = """
+import os, signal, subprocess, sys, time
+from taskapp.worker.stop_signals import leave_the_end_to
+
+def end(*_):
+    print("ended", flush=True)
+    os._exit(0)
+
+for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, end)
+leave_the_end_to(os.getppid())
+"""
+STRANGER = "import os; os.kill({child}, {number}); os.kill({child}, 10)"
+
+
+@linux
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGQUIT", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("send", "is_heard"),
+    [
+        ("os.kill(os.getpid(), number)", True),
+        ("subprocess.run(['sh', '-c', f'kill -{int(number)} {os.getpid()}; sleep 0.2'])", True),
+        ("signal.pause()  # the parent", True),
+        ("signal.pause()  # a stranger", False),
+    ],
+)
+def test_a_child_of_a_pool_hears_its_parent_and_itself_alone(send: str, is_heard: bool, number: str) -> None:
+    code = f"""
+number = signal.{number}
+signal.signal(signal.SIGUSR1, lambda *_: None)
+print("ready", flush=True)
+{send}
+print("runs on", flush=True)
+"""
+    environment = {**os.environ, "TASKAPP_ENV_FILE": ""}
+    child = subprocess.Popen([sys.executable, "-c", CHILD + code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    if "the parent" in send:
+        child.send_signal(signal.Signals[number])
+    elif "pause" in send:
+        stranger = STRANGER.format(child=child.pid, number=int(signal.Signals[number]))
+        subprocess.run([sys.executable, "-c", stranger], check=True)
+
+    assert child.stdout.readline() == ("ended\n" if is_heard else "runs on\n")
+    child.communicate(timeout=10)
