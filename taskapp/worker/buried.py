@@ -25,6 +25,7 @@ from taskapp.broker.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.broker.totals import CountedRun
 from taskapp.client.postings import post
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
+from taskapp.redis import Link
 from taskapp.results.chords import Chords
 from taskapp.worker.finished import end_of_message
 
@@ -101,9 +102,9 @@ class Teller:
     def _fail_buried(self, buried: Buried) -> None:
         try:
             if self._letters is None:
-                # Kept: they use a connection that this process holds anyway.
+                # A connection of this thread's own: gevent lets no thread read what another has opened.
                 with self._app.engine() as engine:
-                    self._letters = engine.dead_letters
+                    self._letters = DeadLetters(Link(engine.link.connect), engine.prefix)
             fail_buried(self._app, buried, self._letters)
         finally:
             self._waiting.pop(buried, None)

@@ -52,9 +52,6 @@ def test_a_task_that_ends_its_node_alone_is_buried_and_told(
     node.wait(20)
 
     assert [(letter.id, letter.reason, letter.crashes) for letter in letters.find()] == [(result.id, "crashed", 1)]
-    if "gevent" in options:
-        # A greenlet may not come to its turn any more as the node ends; its successor tells then.
-        worker("-P", "gevent", **START)
     # By the node that ended: there is no other.
     assert isinstance(result.get(timeout=20, propagate=False), CrashedTooOften)
 
