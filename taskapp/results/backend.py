@@ -17,7 +17,6 @@ from celery import states
 from celery.backends import redis
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import JSONEncoder
 from redis.connection import Connection
 
 from taskapp.broker.message_format import sent_at_of
@@ -26,6 +25,7 @@ from taskapp.devredis.login import guarded
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
+from taskapp.results.encoding import to_json
 from taskapp.results.failures import Failures
 from taskapp.results.later import Later
 from taskapp.results.literal_dicts import SIGN, as_literal
@@ -33,8 +33,6 @@ from taskapp.results.size import ResultSize
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
 from taskapp.results.waiting import ResultConsumer
-
-_to_json = JSONEncoder().encode
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
@@ -99,8 +97,8 @@ class Results(BoundedDecoding, Failures, Chords):
         if not self._is_plain:
             return super().encode(as_literal(data) if self.serializer == "json" else data)
         try:
-            text = _to_json(data)
-            return _to_json(as_literal(data)) if SIGN in text else text
+            text = to_json(data)
+            return to_json(as_literal(data)) if SIGN in text else text
         except Exception as error:
             raise EncodeError(error) from error
 

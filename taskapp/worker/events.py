@@ -38,8 +38,8 @@ class Dispatcher(_Dispatcher):
 
     def send(self, type: str, *args: Any, **fields: Any) -> Any:
         """Send an event. Those of tasks, three of each run, are put together here: Celery takes twice the time."""
-        is_of_task = type.startswith("task-") and TASK in self.buffer_group
-        if not is_of_task or args or not fields.keys().isdisjoint(OPTIONS):
+        is_of_task = type[:5] == "task-" and TASK in self.buffer_group
+        if not is_of_task or args or not OPTIONS.isdisjoint(fields):
             return super().send(type, *args, **fields)
         if not self.enabled or (self.groups and TASK not in self.groups):
             return None

@@ -31,7 +31,7 @@ from taskapp.errors import OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
 from taskapp.worker.counted import counted
-from taskapp.worker.events import after_retries, wants_task_events
+from taskapp.worker.events import after_retries
 from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
 from taskapp.worker.guard import give_up, guarded
@@ -147,8 +147,7 @@ class Request(_Stock):
         state.all_total_count[0] += 1
         if not self._task.acks_late:
             self.acknowledge()
-        if wants_task_events(self._eventer):
-            self.send_event("task-started")
+        self.send_event("task-started")
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
 
@@ -186,8 +185,7 @@ class Request(_Stock):
             if is_due:
                 self.acknowledge()
             self._count_acknowledged()
-        if wants_task_events(self._eventer):
-            self.send_event("task-succeeded", result=value, runtime=runtime, **after_retries(self._request_dict))
+        self.send_event("task-succeeded", result=value, runtime=runtime, **after_retries(self._request_dict))
 
     @guarded
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature

@@ -14,7 +14,6 @@ import os
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 from time import monotonic
 from types import CoroutineType
 from typing import Any
@@ -23,7 +22,6 @@ from billiard.einfo import ExceptionInfo
 from celery import _state, group, signals, states
 from celery.app import task as stock_task
 from celery.app import trace as stock_trace
-from celery.app.task import Context
 from celery.app.trace import (
     IGNORE_STATES,
     IGNORED,
@@ -34,19 +32,21 @@ from celery.app.trace import (
     report_internal_error,
     traceback_clear,
 )
+from celery.backends.base import Backend
 from celery.canvas import maybe_signature
 from celery.exceptions import BackendGetMetaError, Ignore, InvalidTaskError, Reject, Retry
+from celery.loaders.base import BaseLoader
 from celery.result import AsyncResult
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 
-from taskapp.broker.message_format import PROPERTIES_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.broker.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker import forked
+from taskapp.worker.context import Request
 from taskapp.worker.coroutines import Awaiting, Closed, Stopped, run_to_end
 from taskapp.worker.failures import as_error, as_failure, ends_the_run
 from taskapp.worker.progress import note_retry
@@ -66,41 +66,12 @@ Outcome = tuple[int, Any, float | None]
 """1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
 
 CHEAP = (int, float, bool, type(None))
-KNOWN_HEADERS = frozenset({
-    *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression",
-    SENT_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER,
-})  # fmt: skip
+STOCK_HOOKS = frozenset({BaseLoader.on_task_init, BaseLoader.on_process_cleanup, Backend.process_cleanup})
+"""They do nothing, and are not called for each run."""
 
 
-class Request(Context):
-    """What ``self.request`` is: the message's headers themselves, not a copy; there may be 100,000 at a time."""
-
-    __slots__ = ("_given",)
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        self._given = len(given)  # what the run adds comes behind
-        self.__dict__ = given
-        limits = given.get("timelimit")
-        if isinstance(limits, list | tuple) and len(limits) >= 2:
-            self.time_limit, self.soft_time_limit = limits[0], limits[1]
-
-    def as_given(self) -> dict[str, Any]:
-        """Return what the message said, without what the run added."""
-        return dict(islice(tuple(self.__dict__.items()), self._given))
-
-    @property
-    def headers(self) -> dict[str, Any] | None:  # an attribute in Celery
-        """Headers that are not Celery's own, or ``None``."""
-        known = self.__dict__
-        if known.get("headers") is None:
-            known["headers"] = {
-                key: value for key, value in self.as_given().items() if key not in KNOWN_HEADERS
-            } or None
-        return known["headers"]  # type: ignore[no-any-return]  # whatever was given
-
-    @headers.setter
-    def headers(self, value: Any) -> None:
-        self.__dict__["headers"] = value
+def _is_stock(hook: Any) -> bool:
+    return getattr(hook, "__func__", None) in STOCK_HOOKS
 
 
 class Runner:
@@ -123,6 +94,8 @@ class Runner:
         self._tracks_started = bool(task.track_started)
         # One for all threads if it says so; else each thread has its own.
         self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
+        self._has_task_init = not _is_stock(app.loader.on_task_init)
+        self._has_cleanup = not (_is_stock(app.loader.on_process_cleanup) and _is_stock(self.backend.process_cleanup))
         self._started = {"pid": os.getpid(), "hostname": hostname}
         self.deduplicates = bool(
             (app.conf.task_acks_late or task.acks_late)
@@ -258,7 +231,7 @@ class Runner:
 
     def request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> Request:
         """Return what ``self.request`` is in a run of the message with the headers ``given``."""
-        if not isinstance(kwargs, Mapping):
+        if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
             raise InvalidTaskError("Task keyword arguments is not a mapping")
         request = Request(given)
         request.args, request.kwargs, request.called_directly = args, kwargs, False
@@ -268,7 +241,8 @@ class Runner:
         task, args, kwargs = self.task, request.args, request.kwargs
         if signals.task_prerun.receivers:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
-        self._loader.on_task_init(request.id, task)
+        if self._has_task_init:
+            self._loader.on_task_init(request.id, task)
         if self._tracks_started and not is_result_ignored(task, request):
             self.backend.store_result(request.id, self._started, states.STARTED, request=request)
 
@@ -283,11 +257,15 @@ class Runner:
         finally:
             _task_stack.pop()
             task.request_stack.pop()
-            try:
-                self.backend.process_cleanup()
-                self._loader.on_process_cleanup()
-            except Exception as error:
-                logger.exception("Process cleanup failed: %r", error)
+            if self._has_cleanup:
+                self._clean_up()
+
+    def _clean_up(self) -> None:
+        try:
+            self.backend.process_cleanup()
+            self._loader.on_process_cleanup()
+        except Exception as error:
+            logger.exception("Process cleanup failed: %r", error)
 
     # --- what came of it ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from taskapp.broker.headers import (
     sound_headers,
 )
 from taskapp.client.message import headers as headers_of_a_task
-from taskapp.worker.runner import Request
+from taskapp.worker.context import Request
 
 OVERWRITTEN = {"args", "kwargs", "properties", "delivery_info", "hostname", "called_directly", "is_eager"}
 """What a node puts there itself, whatever a message says."""

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from kombu.exceptions import EncodeError
+from kombu.utils.json import JSONEncoder
 
+from taskapp.results import RedisBackend
+from taskapp.results.encoding import to_json
 from taskapp.results.outage import Outage, ResultServerGone
 from taskapp.results.started import StartedWriter
 from taskapp.results.store import Fence, fence_of
@@ -154,3 +161,31 @@ def test_a_forked_child_holds_starts_of_its_own():
 
     assert os.waitpid(child, 0)[1] == 0
     assert written.records == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        1.5,
+        float("nan"),
+        10**30,
+        "é\ud800\x00",
+        {3: (1, [2])},
+        datetime.now(UTC),
+        uuid.uuid4(),
+        Decimal("0.1"),
+        b"\xff",
+    ],
+)
+def test_results_are_written_as_kombu_writes_them(value: Any) -> None:
+    assert to_json({"result": value}) == JSONEncoder().encode({"result": value})
+
+
+def test_a_result_that_holds_itself_is_refused_and_the_next_is_written() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+
+    with pytest.raises(EncodeError):
+        RedisBackend(app=Celery("results", set_as_current=False), url="redis://nowhere.invalid").encode(itself)
+    assert to_json([1]) == "[1]"
