@@ -70,6 +70,7 @@ CHECKS: dict[str, Any] = {
     "taskapp_schedule": Name | None,
     "taskapp_copy": Text,
     "taskapp_due_at": Moment,
+    "taskapp_ready_at": Moment,
     "taskapp_sent_at": Moment,
     "taskapp_properties": _struct("Properties", PROPERTIES, forbid_unknown_fields=True),
 }

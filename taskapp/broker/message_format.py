@@ -41,6 +41,10 @@ SKEW_SECONDS = 0.5
 SENT_AT_HEADER = "taskapp_sent_at"
 """In the headers of a task: when it was submitted, Unix seconds by the engine's clock."""
 
+READY_AT_HEADER = "taskapp_ready_at"
+"""In the headers of a task that could not run when it was submitted or due: since when it can, Unix seconds by the
+engine's clock. Scripts write it, see ``with_ready_at`` in ``prelude.lua``."""
+
 SIGNATURE_HEADER = "taskapp_signature"
 """In the headers of a signed task: who signed, and the signature, both in Base64 with a colon between."""
 
@@ -88,8 +92,35 @@ def claim_by(headers: Mapping[str, Any], eta: str | None, properties: Mapping[st
 
 def sent_at_of(headers: Mapping[str, Any]) -> float | None:
     """Return when a task was submitted; ``None``: its message does not say, or no moment."""
-    sent_at = headers.get(SENT_AT_HEADER)
-    return sent_at if type(sent_at) is float and isfinite(sent_at) else None
+    return _moment(headers.get(SENT_AT_HEADER))
+
+
+def ready_at_of(headers: Mapping[str, Any]) -> float | None:
+    """Return since when a task may run, Unix seconds: the moment from which it waits for a slot.
+
+    When it was submitted, or is due; when it was replayed, given back by a node or found a node with its type, if that
+    was later. ``None``: its message does not say.
+    """
+    if (ready_at := headers.get(READY_AT_HEADER)) is not None:
+        return _moment(ready_at)
+    delivery = headers.get("delivery_info")
+    if delivery is not None and delivery.get("redelivered"):
+        return None  # by a broker that is not the engine's
+    sent_at = sent_at_of(headers)
+    eta = headers.get("eta")
+    return sent_at if sent_at is None or not eta else due_at_of(eta, sent_at)
+
+
+def due_at_of(eta: Any, sent_at: float | None) -> float | None:
+    """Return when a task with this ``eta`` is due, not before it was submitted; ``None``: that is no moment."""
+    try:
+        return max(datetime.fromisoformat(eta).timestamp(), sent_at or 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _moment(value: Any) -> float | None:
+    return value if type(value) is float and isfinite(value) else None
 
 
 class Unreadable(ValueError):

@@ -12,7 +12,17 @@ from kombu.transport.virtual.base import Message
 from taskapp.broker.claims import Claimed
 from taskapp.broker.clock import Clock
 from taskapp.broker.envelope import OURS
-from taskapp.broker.message_format import PROPERTIES_HEADER, Unreadable, carried_properties, claim_by, shifted, unpack
+from taskapp.broker.message_format import (
+    PROPERTIES_HEADER,
+    READY_AT_HEADER,
+    Unreadable,
+    carried_properties,
+    claim_by,
+    due_at_of,
+    sent_at_of,
+    shifted,
+    unpack,
+)
 from taskapp.broker.unpacking import CannotUnpack, unpacked
 
 LONG_AGO = "1970-01-01T00:00:00+00:00"
@@ -117,6 +127,8 @@ class Received(BoundedMessage):
         if eta := headers.get("eta"):
             self.as_sent["eta"] = eta
             headers["eta"] = None  # it is due: nobody shall hold it in memory
+            if READY_AT_HEADER not in headers and not self.properties["deliveries"]:
+                headers[READY_AT_HEADER] = due_at_of(eta, sent_at_of(headers))
         if headers.get("expires"):
             self.as_sent["expires"] = headers["expires"]
             headers["expires"] = shifted(headers["expires"], -clock.ahead_of_here_seconds())

@@ -28,14 +28,15 @@ from celery.security.utils import get_digest_algorithm
 from kombu.serialization import dumps
 
 from taskapp.broker.channel import EngineChannel
-from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
+from taskapp.broker.message_format import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
 from taskapp.broker.settlement import COPY_HEADER
 from taskapp.client.form import AUTH
 from taskapp.client.message import as_sent, compressed
 from taskapp.errors.tasks import MessageRefused
 
-NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, COPY_HEADER})
-"""The last two are set anew when a tick that waited for its broker is published."""
+NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER})
+"""When a task may run is the engine's to say; when it was sent and which copy it is are set anew when a tick that
+waited for its broker is published."""
 SET_BY_BROKERS = "x-"
 """How the headers begin that RabbitMQ adds."""
 _CONTEXT = b"taskapp task 1\n"

@@ -50,14 +50,11 @@ RUNS = {
 METRICS = (
     *(Metric(f"taskapp_tasks_{what}_total", "counter", text, TASK) for what, text in RUNS.items()),
     Metric("taskapp_task_run_seconds", "histogram", "Time of a successful run.", ("type",)),
-    Metric(
-        "taskapp_task_queue_wait_seconds", "histogram",
-        "Time from when a task may run (submitted, or due) to its start.", ("queue",),
-    ),
+    Metric("taskapp_task_queue_wait_seconds", "histogram", "Time from when a task may run to its start.", ("queue",)),
     Metric("taskapp_queue_depth", "gauge", "Messages ready, not counting delayed ones.", ("queue", "priority")),
     Metric(
         "taskapp_queue_oldest_seconds", "gauge",
-        "For how long the ready message that is next has waited since it was submitted or due; 0 if there is none.",
+        "How long the next ready message has waited; 0 if there is none.",
         ("queue", "priority"),
     ),
     Metric("taskapp_queue_delayed", "gauge", "Messages that wait for their time.", ("queue",)),

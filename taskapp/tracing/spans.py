@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from datetime import datetime
 from time import time
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from taskapp.broker.message_format import sent_at_of
+from taskapp.broker.message_format import ready_at_of
 from taskapp.tracing import SeenError
 from taskapp.tracing.provider import tracer
 
@@ -152,12 +151,9 @@ def _queue(request: Any) -> str:
 
 
 def _waited_seconds(request: Any) -> float | None:
-    """Return how long a task has been ready; ``None``: nobody knows, or an earlier run of it was lost."""
-    sent_at = sent_at_of(vars(request))
-    if sent_at is None or (request.delivery_info or {}).get("redelivered"):
-        return None
-    ready_at = max(sent_at, datetime.fromisoformat(request.eta).timestamp()) if request.eta else sent_at
-    return round(max(time() - ready_at, 0.0), 6)
+    """Return how long a task has been ready; ``None``: nobody knows."""
+    ready_at = ready_at_of(vars(request))
+    return None if ready_at is None else round(max(time() - ready_at, 0.0), 6)
 
 
 def _texts(headers: Mapping[str, Any] | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
 from celery import signals
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskapp.broker import process
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.headers import BadHeader, check_foreign_headers, check_headers
+from taskapp.broker.message_format import READY_AT_HEADER
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement
 from taskapp.errors.tasks import MessageRefused
@@ -173,12 +174,24 @@ class Consumer(_Stock):
         """Run a task at its turn; until then it holds no slot, see ``rate_limits``."""
         if not isinstance(request.message.channel, EngineChannel):
             super()._limit_task(request, bucket, tokens)
+            _note_held(request, bucket)
             return
         limits = self.__dict__.get("_rate_limits")
         if limits is None:
             call_later = self.hub.call_later if self.hub is not None else self.timer.call_after
             limits = self._rate_limits = RateLimits(self._limit_move_to_pool, call_later)
         limits.take(request, bucket.fill_rate / tokens)
+
+    def _limit_post_eta(self, request: Any, bucket: Any, tokens: int) -> None:
+        """Do the same with a task of another broker that has become due."""
+        super()._limit_post_eta(request, bucket, tokens)
+        _note_held(request, bucket)
+
+    def _limit_move_to_pool(self, request: Any) -> None:
+        """Run a task whose turn has come; one that was held for it could not run before."""
+        if READY_AT_HEADER in request.request_dict and not isinstance(request.message.channel, EngineChannel):
+            request.request_dict[READY_AT_HEADER] = time()
+        super()._limit_move_to_pool(request)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -269,6 +282,12 @@ class Consumer(_Stock):
         """Give back a message at which this node failed; at one that brings this about again and again, as a crash."""
         logger.error("a message cannot be taken now: %r; it is tried again", error)
         message.channel.give_back(message.delivery_tag, "crashed", delay_seconds=FAILED_AGAIN_SECONDS)
+
+
+def _note_held(request: Any, bucket: Any) -> None:
+    """Note whether Celery holds ``request``, which was added to ``bucket`` last, for its turn."""
+    if bucket.contents and bucket.contents[-1][0] is request:
+        request.request_dict[READY_AT_HEADER] = None
 
 
 class _ShortWaits:

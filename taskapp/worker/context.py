@@ -7,11 +7,11 @@ from typing import Any
 
 from celery.app.task import Context
 
-from taskapp.broker.message_format import PROPERTIES_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
+from taskapp.broker.message_format import PROPERTIES_HEADER, READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
 
 KNOWN_HEADERS = frozenset({
     *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression",
-    SENT_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER,
+    SENT_AT_HEADER, READY_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER,
 })  # fmt: skip
 
 

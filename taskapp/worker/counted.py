@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from time import time
 from typing import Any
 
-from taskapp.broker.message_format import sent_at_of
+from taskapp.broker.message_format import ready_at_of
 from taskapp.broker.totals import CountedRun
 
 WHAT = {
@@ -31,27 +30,7 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
         run_seconds = request.seen.run_seconds
         if run_seconds is None:
             run_seconds = time() - started_at
-    ready_at = _ready_at(request)
+    ready_at = ready_at_of(request._request_dict)
     if ready_at is None:
         return CountedRun(request._type, WHAT[state], run_seconds)
     return CountedRun(request._type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
-
-
-def _ready_at(request: Any) -> float | None:
-    """Return since when the task could have run; ``None``: nobody knows, as of one whose node died."""
-    headers = request._request_dict
-    sent_at = sent_at_of(headers)
-    if sent_at is None or _was_delivered_before(headers):
-        return None
-    eta = headers.get("eta") or getattr(request._message, "as_sent", {}).get("eta")
-    if not eta:
-        return sent_at
-    try:
-        return max(sent_at, datetime.fromisoformat(eta).timestamp())
-    except (TypeError, ValueError):
-        return None
-
-
-def _was_delivered_before(headers: dict[str, Any]) -> bool:
-    delivery = headers.get("delivery_info")
-    return delivery is not None and bool(delivery.get("redelivered"))

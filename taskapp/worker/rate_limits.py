@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from celery.worker.state import task_ready, task_reserved
 
+from taskapp.broker.message_format import READY_AT_HEADER
+
 AHEAD_SECONDS = 1.0
 """How long before its turn a message is kept; it also bounds what a change of the rate comes too late for."""
 AHEAD_MOST = 100
@@ -132,6 +134,7 @@ class RateLimits:
         message = request.message
         if message.delivery_tag in message.channel.process.node.held:
             message.channel.qos.append(message, message.delivery_tag)
+            message.headers[READY_AT_HEADER] = message.channel.process.node.clock.now_ms() / 1_000
             self._run(request)
         else:
             # It was given back meanwhile, or its lease has ended.

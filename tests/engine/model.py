@@ -39,6 +39,10 @@ class Message:
     body: bytes
     deliveries: int = 0
     crashes: int = 0
+    ready_at: float | None = None
+    """Since when it can run, if that is later than its headers said when it was pushed."""
+    either: float | None = None
+    """The other moment it may be: milliseconds decide, which the model does not count."""
 
     @property
     def view(self) -> tuple[str, str, int, int, bytes]:
@@ -90,6 +94,7 @@ class Engine:
     dead: dict[str, dict[int, Letter]] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)
     types: dict[str, frozenset[str]] = field(default_factory=dict)
+    opened: dict[str, float] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
     """The types that a node has had, ever: only these have totals of their own."""
     fences: dict[str, int] = field(default_factory=dict)
@@ -136,7 +141,9 @@ class Engine:
     def reschedule(self, queue: str, identity: str, due: float) -> bool:
         if identity not in self.delayed[queue]:
             return False
-        self.delayed[queue][identity] = due, self.delayed[queue][identity][1]
+        message = self.delayed[queue][identity][1]
+        message.ready_at = due
+        self.delayed[queue][identity] = due, message
         return True
 
     def empty(self, queue: str) -> int:
@@ -153,7 +160,7 @@ class Engine:
 
     def open(self, epoch: str, types: frozenset[str]) -> None:
         self.leases[epoch] = self.now + LEASE_UNITS
-        self.leased[epoch], self.types[epoch] = {}, types
+        self.leased[epoch], self.types[epoch], self.opened[epoch] = {}, types, self.now
         self.announced |= types
 
     def claim(
@@ -195,10 +202,18 @@ class Engine:
             for task, items in list(self.parked[queue].items()):
                 if task in self.types[epoch] and task not in passed_over:
                     while items and len(taken) < want:
-                        taken.append((queue, items.pop(0)[1]))
+                        taken.append((queue, self._unparked(*items.pop(0), self.opened[epoch])))
                 if not items:
                     del self.parked[queue][task]
         return taken
+
+    def _unparked(self, since: float, message: Message, opened: float) -> Message:
+        """Return a parked message for a node that was ``opened`` then."""
+        if since < opened:
+            message.ready_at = opened
+        elif since == opened:
+            message.either = opened
+        return message
 
     def _take_ready(
         self, want: int, queues: Sequence[str], passed_over: set[str], *, from_below: bool
@@ -258,6 +273,7 @@ class Engine:
             chord.parts[slot] = outcome
         if len(chord.parts) >= chord.size:
             chord.is_sent = True
+            chord.finish.ready_at = self.now
             self.pushed += 1
             self.ready[queue, chord.finish.priority].insert(0, chord.finish)
 
@@ -297,8 +313,11 @@ class Engine:
         if kind == "crashed" and message.crashes >= CRASH_LIMIT:
             self._bury_by_itself(queue, message, "crashed", node)
         elif due > self.now:
+            message.ready_at = due
             self.delayed[queue][message.id or epoch + tag] = due, message
         else:
+            if kind != "unstarted":
+                message.ready_at = self.now
             self.ready[queue, message.priority].insert(0, message)
 
     def _park(self, queue: str, task: str, message: Message) -> None:
@@ -330,7 +349,7 @@ class Engine:
             self.gone["dropped"] += 1
 
     def _forget(self, epoch: str) -> None:
-        for kept in (self.leases, self.types, self.leased, self.fences):
+        for kept in (self.leases, self.types, self.opened, self.leased, self.fences):
             kept.pop(epoch, None)
 
     # --- dead letters -----------------------------------------------------------------------------
@@ -341,6 +360,7 @@ class Engine:
             return False
         self.untold.pop((queue, number), None)
         letter.message.deliveries = letter.message.crashes = 0
+        letter.message.ready_at = self.now
         self.ready[to_queue, letter.message.priority].append(letter.message)
         self.counts["replayed"] += 1
         return True
@@ -428,6 +448,11 @@ class Engine:
             },
             "chords": {name: (chord.is_sent, chord.parts) for name, chord in self.chords.items()},
             "untold": set(self.untold),
+            "ready_at": {
+                message.body: message.ready_at
+                for message in self.everywhere()
+                if message.task and message.ready_at is not None
+            },
             "counts": +self.counts,
             "totals": +self.totals,
             "recent": +self.recent,

@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from taskapp.broker.dead_letters import REASONS
 from taskapp.broker.envelope import OURS, unseal
+from taskapp.broker.message_format import READY_AT_HEADER, pack_task
 from taskapp.broker.totals import BAR
 from taskapp.redis import Keys, Link
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS
@@ -20,12 +23,6 @@ FOUND = [("ready", queue, priority) for queue in QUEUES for priority in PRIORITI
 BY_QUEUE = ("delayed", "delayed_messages", "parked", "dead_about", "dead_raw", "wake")
 
 
-def view(blob: bytes) -> tuple[str, str, int, int, bytes]:
-    """Return what of a message the model knows."""
-    envelope = unseal(blob)
-    return envelope.id, envelope.task, envelope.deliveries, envelope.crashes, envelope.body
-
-
 class Observer:
     """Reads everything under one prefix; fails on a key that belongs to nothing."""
 
@@ -33,6 +30,7 @@ class Observer:
         self.link, self.keys, self.base_ms, self.tasks = link, Keys(prefix), base_ms, tasks
         self.tokens: dict[str, int] = {}
         """How many wake tokens each queue has."""
+        self._ready_at: dict[bytes, float] = {}
 
     def units(self, milliseconds: float | bytes) -> float:
         """Return a time of the engine in the model's units."""
@@ -47,6 +45,7 @@ class Observer:
         nodes = {epoch: values.get(self.keys("node", epoch), {}) for epoch in epochs}
         self.tokens = {queue: len(values.get(self.keys("wake", queue), ())) for queue in QUEUES}
         self._check_names(names, epochs)
+        self._ready_at = {}
         counts = values.get(self.keys("counts"), {})
         untold = [letter.decode().split(":", 2) for letter in values.get(self.keys("untold"), {})]
         return {
@@ -66,7 +65,21 @@ class Observer:
             "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
             "totals": _totals(values.get(self.keys("totals"), {})),
             "recent": sum((_totals(values[name]) for name in names if self._is_minute(name)), Counter()),
+            "ready_at": self._ready_at,
         }
+
+    def _view(self, blob: bytes) -> tuple[str, str, int, int, bytes]:
+        """Return what of a message the model knows, its body as it was pushed; note since when it can run."""
+        envelope = unseal(blob)
+        body = envelope.body
+        if envelope.version == OURS:
+            *content, headers, correlation_id, reply_to, exchange, key = msgspec.msgpack.decode(body)
+            if (ready_at := headers.pop(READY_AT_HEADER, None)) is not None:
+                whole = pack_task(tuple(content), headers, 0, correlation_id, reply_to, exchange, key)
+                body = unseal(whole).body
+                # To the half of a unit: what passes within a step decides nothing.
+                self._ready_at[body] = round(2 * self.units(ready_at * 1_000)) / 2
+        return envelope.id, envelope.task, envelope.deliveries, envelope.crashes, body
 
     def _read(self, names: list[str]) -> dict[str, Any]:
         """Return the values of keys, in Python's own types."""
@@ -126,13 +139,13 @@ class Observer:
 
     def _ready(self, values: dict[str, Any]) -> dict[tuple[str, int], list[Any]]:
         lists = {(queue, priority): values.get(self.keys.ready(queue, priority)) for _, queue, priority in FOUND}
-        return {key: [view(blob) for blob in reversed(blobs)] for key, blobs in lists.items() if blobs}
+        return {key: [self._view(blob) for blob in reversed(blobs)] for key, blobs in lists.items() if blobs}
 
     def _delayed(self, queue: str, values: dict[str, Any]) -> list[Any]:
         scores = values.get(self.keys("delayed", queue), {})
         blobs = values.get(self.keys("delayed_messages", queue), {})
         assert scores.keys() == blobs.keys(), f"delayed in {queue!r}: {scores.keys() ^ blobs.keys()} is only half there"
-        found = [(self.units(due), name.decode(), view(blobs[name])) for name, due in scores.items()]
+        found = [(self.units(due), name.decode(), self._view(blobs[name])) for name, due in scores.items()]
         return sorted(found, key=lambda each: each[:2])
 
     def _parked(self, values: dict[str, Any]) -> dict[tuple[str, str], list[Any]]:
@@ -143,12 +156,12 @@ class Observer:
                 items = values.get(self.keys("parked_messages", queue, task), [])
                 assert bool(items) == (task.encode() in index), f"parked {task!r} of {queue!r} is not in the index"
                 if items:
-                    found[queue, task] = [view(item[PARKED_HEADER_BYTES:]) for item in reversed(items)]
+                    found[queue, task] = [self._view(item[PARKED_HEADER_BYTES:]) for item in reversed(items)]
         return found
 
     def _leased(self, epoch: str, values: dict[str, Any]) -> dict[str, Any]:
         held = values.get(self.keys("leased", epoch), {})
-        return {tag.decode(): view(blob) for tag, blob in held.items()}
+        return {tag.decode(): self._view(blob) for tag, blob in held.items()}
 
     def _dead(self, queue: str, values: dict[str, Any]) -> Iterable[tuple[tuple[str, int], Any]]:
         raws = values.get(self.keys("dead_raw", queue), {})
@@ -163,7 +176,7 @@ class Observer:
                 assert (envelope.deliveries, envelope.crashes) == (about["deliveries"], about["crashes"])
             else:
                 assert envelope.version == 0, "the bytes are not as they came"
-            seen = about["id"], about["task"], about["deliveries"], about["crashes"], envelope.body
+            seen = about["id"], about["task"], about["deliveries"], about["crashes"], self._view(raw)[-1]
             yield (queue, int(name)), (about["reason"], about["node"], about["priority"], seen)
 
 

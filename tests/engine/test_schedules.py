@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from taskapp.broker.delivery import Message
-from taskapp.broker.envelope import seal
+from taskapp.broker.envelope import seal, unseal
+from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, ready_at_of, unpack
 from taskapp.broker.options import Options
 from taskapp.broker.settlement import EndOfTick, Settlement
 from taskapp.errors import BrokerUnavailable
@@ -485,6 +486,30 @@ def test_one_tick_waits_for_the_run_before_it_and_is_queued_in_the_step_that_end
 
     assert site.schedules.get("job").unfinished == waiting
     assert len(site.ticks()) == 1
+
+
+@pytest.mark.parametrize("how", ["due", "after the run before it", "by hand"])
+def test_a_tick_has_waited_since_it_was_queued(how: str, site: Site) -> None:
+    """Its message is made before that: up to two seconds, or as long as the run before it takes."""
+
+    def made_long_ago(schedule: Schedule, due_ms: int, identity: str) -> list[Message]:
+        headers = {"id": identity, "task": TASK, SENT_AT_HEADER: time() - 1_200}
+        blob = pack_task(("[]", "application/json", "utf-8"), headers, 0, None, None, "", "q1")
+        return [Message("q1", 0, 0, identity, blob)]
+
+    site.schedules = Schedules(Link(site.bench.connect), site.bench.options.prefix, made_long_ago)
+    leader = site.beat(made_by=made_long_ago)
+    if how == "by hand":
+        site.add(when=Interval(3_600))
+        site.schedules.run_now("job")
+    else:
+        site.add(overlap="queue")
+        turn(leader, until=lambda: site.schedules.get("job").skipped >= 1)
+    if how == "after the run before it":
+        ended(site, site.schedules.get("job").unfinished)
+
+    [blob] = site.bench.ready()
+    assert abs((ready_at_of(unpack(unseal(blob))["headers"]) or 0.0) - time()) < 600
 
 
 def test_a_tick_cancels_the_run_before_it(site: Site) -> None:

@@ -143,6 +143,14 @@ class DeliveryMachine(RuleBasedStateMachine):
     def start_a_node(self, types: frozenset[str]) -> None:
         self._start(types)
 
+    @precondition(lambda self: len(self.world.nodes) < MOST_NODES and any(self.world.model.parked.values()))
+    @rule(units=st.integers(0, 2), want=st.integers(1, 7))
+    def start_a_node_for_what_is_parked(self, units: int, want: int) -> None:
+        if units:
+            self.let_time_pass(units)
+        self._start(frozenset(TASKS))
+        self.world.nodes[-1].claim(want, QUEUES, "none")
+
     @precondition(some_node)
     @rule(pick=picks, want=st.integers(0, 7), wanted=orders, fault=faults)
     def claim(self, pick: int, want: int, wanted: tuple[str, ...], fault: Fault) -> None:

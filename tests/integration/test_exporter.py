@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis.connection import Connection
 
 from taskapp.application import Application
+from taskapp.broker.dead_letters import DeadLetters
+from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.queues import PRIORITIES, ready_key
+from taskapp.redis import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
 from tests.integration import shop
@@ -118,6 +122,42 @@ def test_a_task_that_is_not_due_does_not_wait(worker: StartWorker, exporter: Sta
 
     assert serving.value("taskapp_task_queue_wait_seconds_count", queue="default") == 3
     assert serving.value("taskapp_task_queue_wait_seconds_sum", queue="default") < 3 * 4
+
+
+@pytest.mark.usefixtures("app")
+def test_a_task_that_cannot_run_does_not_wait(
+    worker: StartWorker, exporter: StartExporter, redis_server: RedisServer
+) -> None:
+    worker(name="w1")
+    serving = exporter()
+    long_ago = {SENT_AT_HEADER: time.time() - 1_200}
+
+    # Nobody has its type for a while.
+    shop.greet.apply_async(("parked",), queue="high", headers=long_ago)
+    eventually(lambda: serving.value("taskapp_queue_parked", queue="high") == 1)
+    worker(name="w2", TASKAPP_INCLUDE=SHOP)
+    assert waited_seconds(serving, "high", 1) < 600
+
+    # It was a dead letter.
+    shop.charge.apply_async((-5,), queue="low", headers=long_ago)
+    first_seconds = waited_seconds(serving, "low", 1)
+    assert first_seconds > 1_100
+    letters = DeadLetters(Link(lambda: Connection(port=redis_server.port, protocol=2)), "")
+    [letter] = eventually(letters.find)
+    assert letters.replay("low", letter.number)
+    assert waited_seconds(serving, "low", 2) - first_seconds < 600
+
+    # Its rate is limited.
+    sent_at = time.time()
+    results = [shop.stamp.delay() for _ in range(3 * shop.STAMPS_A_SECOND)]
+    all_seconds = sum(result.get(timeout=40)[2] - sent_at for result in results)
+    assert waited_seconds(serving, "default", len(results)) < all_seconds / 2
+
+
+def waited_seconds(serving: Exporter, queue: str, tasks: int) -> float:
+    """Return how long the tasks of a queue waited in all, once so many were counted."""
+    eventually(lambda: serving.value("taskapp_task_queue_wait_seconds_count", queue=queue) == tasks, within_seconds=40)
+    return serving.value("taskapp_task_queue_wait_seconds_sum", queue=queue) or 0.0
 
 
 def test_a_publisher_in_another_time_zone_gives_the_same_wait(worker: StartWorker, exporter: StartExporter) -> None:

@@ -187,6 +187,18 @@ def test_a_span_says_what_is_known_of_its_task(traced_worker: StartWorker, colle
     assert "raise ValueError(text)" in told["exception.stacktrace"]
 
 
+@pytest.mark.parametrize("pool", ["", "prefork"])
+def test_a_span_says_how_long_a_task_could_have_run(
+    traced_worker: StartWorker, collector: Collector, act: Act, pool: str
+) -> None:
+    traced_worker(*(["-P", pool] if pool else []))
+
+    act("due", "web")
+
+    ran = one(eventually(lambda: collector.named(run("double"))))
+    assert 0 <= ran.attributes["taskapp.queue_wait_seconds"] < 600
+
+
 def test_a_run_over_its_hard_limit_has_a_span_that_says_so(
     traced_worker: StartWorker, collector: Collector, act: Act
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from time import sleep
+from datetime import UTC, datetime
+from time import sleep, time
 from typing import Any
 
 from celery import chain, chord, shared_task
@@ -161,6 +162,13 @@ def by_name() -> None:
 
 def failing() -> None:
     fail.delay("as asked").get(timeout=30, propagate=False)
+
+
+def due() -> None:
+    """Submit what becomes due at once; as its headers say, it was submitted long before."""
+    now = time()
+    eta = datetime.fromtimestamp(now, UTC)
+    double.apply_async((1,), eta=eta, headers={"taskapp_sent_at": now - 1_200})
 
 
 def denied() -> None:

@@ -97,6 +97,15 @@ local function parked_types(queue)
   return found
 end
 
+-- A message that was parked before this node was there could not run until then; one that was parked by another node
+-- meanwhile, which lacks its type, could.
+local opened
+local function unparked(item)
+  opened = opened or tonumber(redis.call('HGET', key_node(epoch), 'opened') or 0)
+  local blob = string.sub(item, 9)
+  return struct.unpack('>d', item) < opened and with_ready_at(blob, opened) or blob
+end
+
 -- parked messages of types this node has
 for _, queue in ipairs(queues) do
   if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
@@ -108,7 +117,7 @@ for _, queue in ipairs(queues) do
           local items = most > 0 and redis.call('RPOP', key, most) or {}
           if #items == 0 then break end
           for _, item in ipairs(items) do
-            local blob = string.sub(item, 9)
+            local blob = unparked(item)
             local _, priority = header(blob)
             fill(task)
             take(queue, priority, blob, task)

@@ -1,29 +1,16 @@
 -- Look at all there is, at one instant: 3 rank of the first node to look at (0), 4 how many reasons of dead letters, the
 -- reasons, then queues. Changes nothing.
--- Answers {now (ms), wall clock (ms), per queue: {{depth, oldest's time submitted, its eta}, … of priorities 0 to 9},
+-- Answers {now (ms), wall clock (ms), per queue: {{depth, since when the oldest may run, its eta}, … of priorities 0 to 9},
 -- {number delayed, first due (ms)}, {number of task types parked, task type, number parked, since (ms), … of some of
 -- them}, {number dead, by reason …}}, {epoch, end of its lease (ms), number held, about as JSON, …}, of up to 500
 -- nodes, {counted, number, …}}; what is not known is ''.
 local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
 local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 100, 500
 
--- The headers of a message of ours: they lie behind its body, which may be large.
 local function headers_of(blob)
-  local version, _, _, _, id, task = header(blob)
-  if version ~= 1 then return {} end
-  local at = 9 + #id + #task
-  local kind = string.byte(blob, at + 1) or 0
-  local sizes = {[0xd9] = '>B', [0xda] = '>H', [0xdb] = '>I4', [0xc4] = '>B', [0xc5] = '>H', [0xc6] = '>I4'}
-  local size, start
-  if kind >= 0xa0 and kind <= 0xbf then
-    size, start = kind - 0xa0, at + 2
-  elseif sizes[kind] then
-    size, start = struct.unpack(sizes[kind], blob, at + 2)
-  else
-    return {}
-  end
-  if #blob - start - size > HEADERS_MOST then return {} end
-  local content_type, encoding, headers = cmsgpack.unpack(string.sub(blob, start + size))
+  local at = headers_place(blob)
+  if not at or #blob - at > HEADERS_MOST then return {} end
+  local headers = cmsgpack.unpack(string.sub(blob, at))
   return type(headers) == 'table' and headers or {}
 end
 
@@ -32,6 +19,7 @@ local function oldest_of(key)
   local ok, headers = pcall(headers_of, blob or '')
   if not ok then headers = {} end
   local sent_at, eta = headers.taskapp_sent_at, headers.eta
+  if type(headers.taskapp_ready_at) == 'number' then sent_at, eta = headers.taskapp_ready_at, nil end
   return type(sent_at) == 'number' and string.format('%.3f', sent_at) or '', type(eta) == 'string' and eta or ''
 end
 

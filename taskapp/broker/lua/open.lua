@@ -3,6 +3,7 @@
 -- task type of the node its name and the kind of slot it takes (none: it takes any). They have counts of their own.
 redis.call('ZADD', key_leases(), NOW + tonumber(ARGV[4]), ARGV[3])
 if ARGV[5] ~= '' then redis.call('HSET', key_nodes(), ARGV[3], ARGV[5]) end
+if ARGV[6] then redis.call('HSET', key_node(ARGV[3]), 'opened', NOW) end
 for i = 6, #ARGV, 2 do
   redis.call('HSET', key_node(ARGV[3]), 't:' .. ARGV[i], ARGV[i + 1])
   announce(ARGV[i])

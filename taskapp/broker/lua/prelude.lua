@@ -46,17 +46,72 @@ local function header(blob)
   return 0, 0, 0, 0, '', ''
 end
 
-local function with_counts(blob, version, priority, deliveries, crashes)
-  deliveries, crashes = math.min(deliveries, 65535), math.min(crashes, 65535)
-  if version == 0 then return struct.pack('>BBHHBB', 2, priority, deliveries, crashes, 0, 0) .. blob end
-  return string.sub(blob, 1, 2) .. struct.pack('>HH', deliveries, crashes) .. string.sub(blob, 7)
-end
-
 local function as_it_came(blob)
   if string.byte(blob, 1) == 2 and string.byte(blob, 7) == 0 and string.byte(blob, 8) == 0 then
     return string.sub(blob, 9)
   end
   return blob
+end
+
+-- Where the headers of a message of ours begin: behind its body, which may be large, its content type and encoding.
+local function headers_place(blob)
+  local version, _, _, _, id, task = header(blob)
+  local at = 10 + #id + #task
+  if version ~= 1 or string.byte(blob, at - 1) ~= 0x98 then return end
+  local sizes = {[0xd9] = '>B', [0xda] = '>H', [0xdb] = '>I4', [0xc4] = '>B', [0xc5] = '>H', [0xc6] = '>I4'}
+  for _ = 1, 3 do
+    local kind = string.byte(blob, at) or 0
+    if kind >= 0xa0 and kind <= 0xbf then
+      at = at + 1 + kind - 0xa0
+    elseif kind == 0xc0 then
+      at = at + 1
+    elseif sizes[kind] then
+      local size, start = struct.unpack(sizes[kind], blob, at + 1)
+      at = start + size
+    else
+      return
+    end
+  end
+  return at
+end
+
+-- A task may run when it was submitted, or is due. Where that was not so (it was dead, parked, held by a node that died,
+-- or its time was changed) its first header says since when: its name and a double, in MessagePack. Answers what is to
+-- stand in front of the other headers, where that begins and where they do; nil if it is no message of ours.
+local READY_AT = '\176taskapp_ready_at\203'
+local function ready_header(blob, ms)
+  local ok, at = pcall(headers_place, blob)
+  local kind = ok and at and string.byte(blob, at)
+  local count, first
+  if kind and kind >= 0x80 and kind <= 0x8f then
+    count, first = kind - 0x80, at + 1
+  elseif kind == 0xde and #blob > at + 2 then
+    count, first = struct.unpack('>H', blob, at + 1)
+  end
+  if not count or count == 65535 then return end
+  local rest = first
+  if string.sub(blob, first, first + #READY_AT - 1) == READY_AT then
+    rest = first + #READY_AT + 8
+  else
+    count = count + 1
+  end
+  local head = count < 16 and string.char(0x80 + count) or struct.pack('>BH', 0xde, count)
+  return head .. READY_AT .. struct.pack('>d', ms / 1000), at, rest
+end
+
+local function with_ready_at(blob, ms)
+  local head, at, rest = ready_header(blob, ms)
+  return head and string.sub(blob, 1, at - 1) .. head .. string.sub(blob, rest) or blob
+end
+
+-- The message with other counts and, if READY_MS says it, since when it may run: in one step, for it may be large.
+local function with_counts(blob, version, priority, deliveries, crashes, ready_ms)
+  deliveries, crashes = math.min(deliveries, 65535), math.min(crashes, 65535)
+  if version == 0 then return struct.pack('>BBHHBB', 2, priority, deliveries, crashes, 0, 0) .. blob end
+  local counts, head, at, rest = struct.pack('>HH', deliveries, crashes), nil, nil, nil
+  if ready_ms then head, at, rest = ready_header(blob, ready_ms) end
+  if not head then return string.sub(blob, 1, 2) .. counts .. string.sub(blob, 7) end
+  return string.sub(blob, 1, 2) .. counts .. string.sub(blob, 7, at - 1) .. head .. string.sub(blob, rest)
 end
 
 local function wake(queue)
@@ -235,13 +290,19 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
     -- Never enough to be buried: who dies in a crowd has not been shown to be the one who kills.
     crashes = math.max(crashes, math.min(crashes + 1, crash_limit - 1))
   end
-  if kind ~= 'unstarted' then blob = with_counts(blob, version, priority, deliveries, crashes) end
   if kind == 'crashed' and crashes >= crash_limit then
+    blob = with_counts(blob, version, priority, deliveries, crashes)
     bury_untold(queue, priority, blob, 'crashed', node, 'its process died ' .. crashes .. ' times while running it',
       dead_limit)
     return
   end
-  if due and due > NOW then
+  local is_early = due and due > NOW
+  if kind ~= 'unstarted' then
+    blob = with_counts(blob, version, priority, deliveries, crashes, is_early and due or NOW)
+  elseif is_early then
+    blob = with_ready_at(blob, due) -- else it has been waiting all the time
+  end
+  if is_early then
     delay(queue, priority, id ~= '' and id or tag, blob, due)
   else
     put_in_front(queue, priority, blob)
@@ -322,7 +383,7 @@ local function queue_waiting_tick(name, id)
       open_tick(name, id, string.format('%.0f', tick.due))
     end
   end
-  put_behind(waiting[1], tonumber(waiting[2]), waiting[3])
+  put_behind(waiting[1], tonumber(waiting[2]), with_ready_at(waiting[3], NOW))
   wake(waiting[1])
   redis.call('HSET', key, 'unfinished', id, 'unfinished_at', NOW)
   redis.call('HINCRBY', key, 'runs', 1)
@@ -386,7 +447,7 @@ local function count_part(chord, slot, is_success, value, seconds, queue)
   if not finish or finish == '' then return 1 end
   redis.call('HSET', key_chord(chord), 'sent', 1)
   local _, priority = header(finish)
-  put_in_front(queue, priority, finish)
+  put_in_front(queue, priority, with_ready_at(finish, NOW))
   wake(queue)
   return 0
 end

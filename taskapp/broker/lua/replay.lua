@@ -6,7 +6,7 @@ if not raw then return 0 end
 local about = cjson.decode(redis.call('HGET', key_dead_about(queue), number))
 local blob = ARGV[6] ~= '' and ARGV[6] or raw
 local version, priority = header(blob)
-if version == 0 then priority = about.priority else blob = with_counts(blob, version, priority, 0, 0) end
+if version == 0 then priority = about.priority else blob = with_counts(blob, version, priority, 0, 0, NOW) end
 put_behind(ARGV[5], priority, blob)
 wake(ARGV[5])
 redis.call('ZREM', key_dead(queue, about.reason), number)
