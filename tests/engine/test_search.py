@@ -165,6 +165,75 @@ def test_a_node_that_holds_thousands_is_looked_through(bench: Bench, search: Sea
     assert {search.find(f"{n:05}").place for n in range(0, 5_000, 500)} == {Place.LEASED}
 
 
+def test_a_search_among_many_small_messages_takes_few_round_trips(bench: Bench, search: Search) -> None:
+    for start in range(0, 30_000, 5_000):
+        bench.push(*(f"{n:05}" for n in range(start, start + 5_000)))
+    bench.client.config_resetstat()
+
+    assert search.find("nobody") is None
+
+    # Once from end to end, and three times at the ends, where messages come back to.
+    assert bench.client.info("commandstats")["cmdstat_lrange"]["calls"] <= 80
+
+
+def test_of_delayed_messages_only_those_of_others_are_read(bench: Bench, search: Search) -> None:
+    due_ms = bench.now_ms() + FAR_MS
+    for start in range(0, 6_000, 1_000):
+        bench.push(*(f"{n:05}" for n in range(start, start + 1_000)), due_ms=due_ms)
+    bench.client.config_resetstat()
+
+    assert search.find("nobody") is None
+
+    stats = bench.client.info("commandstats")
+    assert "cmdstat_hscan" not in stats
+    assert stats["cmdstat_zscan"]["calls"] <= 15
+
+
+def test_dead_letters_are_gone_through_once(bench: Bench) -> None:
+    bench.push(*(f"{n:05}" for n in range(3_000)))
+    node = bench.node()
+    for _ in range(3):
+        for message in node.take(1_000):
+            node.bury(message.tag, "failed", "no")
+        node.done()
+    steps: list[int] = []
+
+    assert Search(bench.link, "", ("q1",), steps.append).find("nobody") is None
+
+    assert 3_000 <= steps[-1] <= 3_300
+
+
+def test_a_letter_buried_behind_the_search_is_found(bench: Bench, search: Search) -> None:
+    bench.push("another", "wanted")
+    node = bench.node()
+    tags = {message.envelope.id: message.tag for message in node.take(2)}
+    node.bury(tags["another"], "failed", "no")
+    node.done()
+
+    class Burying:
+        """Buries what is wanted as soon as the dead letters have been gone through, and hides it till then."""
+
+        def __init__(self) -> None:
+            self.is_buried = False
+
+        def run(self, name: str, *args: object) -> object:
+            if args[3] == "hash" and not self.is_buried:
+                return [b"", 0, 0, []]
+            answer = bench.link.run(name, *args)
+            if args[3] == "letters":
+                node.bury(tags["wanted"], "failed", "no")
+                node.done()
+                self.is_buried = True
+            return answer
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(bench.link, name)
+
+    search._link = Burying()
+
+    assert search.find("wanted").letter.id == "wanted"
+
+
 # --- while it moves -----------------------------------------------------------------------------------
 
 

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Look through a part of a list or a hash for the message of one task; changes nothing.
 -- 3 key, 4 what lies there: 'list', messages; 'parked', the same with 8 bytes of time before each; 'hash', messages by
--- tag; 'letters', what is known of dead letters by number, their bytes in the hash 9; 'types', task types of which
--- something is parked in queue 9. 5 where to go on ('0' at first; in a list counted from the left, below 0 from the
--- right), 6 id, 7 and 8 how the id stands in the JSON of other programs, 10 how many entries to look at at
--- most.
+-- tag; 'claims', delayed messages that lie under a tag, for want of an id, in the hash 9; 'letters', what is known of
+-- dead letters by number, their bytes in the hash 9; 'numbers', the same, by number from 5 on; 'types', task types of
+-- which something is parked in queue 9. 5 where to go on ('0' at first; in a list counted from the left, below 0 from
+-- the right), 6 id, 7 and 8 how the id stands in the JSON of other programs, 10 how many entries to look at at most.
 -- Answers {where to go on ('' at its end), how many were looked at, their bytes, task types of which so much is parked
 -- that it was not looked at}, and behind it, if the message was among these, its place and its bytes (of a letter: what
 -- is known of it).
@@ -50,13 +50,17 @@ local function look_at_list(items, first)
   end
 end
 
+local is_about_letters = kind == 'letters' or kind == 'numbers'
 local function look_at_hash(fields)
   seen = seen + #fields / 2
   for i = 1, #fields, 2 do
     local field, value = fields[i], fields[i + 1]
     bytes = bytes + #value
-    if kind == 'letters' and is_letter(field, value) or kind == 'hash' and is_its(value, 0) then return field, value end
-    if kind == 'types' then
+    if is_about_letters then
+      if is_letter(field, value) then return field, value end
+    elseif kind ~= 'types' then
+      if is_its(value, 0) then return field, value end
+    else
       local parked = key_parked_messages(ARGV[9], field)
       if redis.call('LLEN', parked) > FEW then
         long[#long + 1] = field
@@ -68,10 +72,11 @@ local function look_at_hash(fields)
   end
 end
 
-local is_list = kind == 'list' or kind == 'parked'
-if redis.call('TYPE', key).ok ~= (is_list and 'list' or 'hash') then at = '' return answer() end
+local TYPES = {list = 'list', parked = 'list', claims = 'zset'}
+local of_type = TYPES[kind] or 'hash'
+if redis.call('TYPE', key).ok ~= of_type then at = '' return answer() end
 local place, blob
-if is_list then
+if of_type == 'list' then
   -- In one piece: Redis goes to the place in a long list node by node.
   local first = tonumber(at)
   -- What is counted from the right ends there.
@@ -79,6 +84,29 @@ if is_list then
   local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
   place, blob = look_at_list(items, first)
   at = (until_ == -1 or #items == 0 or (first >= 0 and #items < count)) and '' or string.format('%.0f', until_ + 1)
+elseif kind == 'numbers' then
+  local first, numbers, fields = tonumber(at), {}, {}
+  for number = first, first + count - 1 do numbers[#numbers + 1] = string.format('%.0f', number) end
+  for i, about in ipairs(redis.call('HMGET', key, unpack(numbers))) do
+    if about then
+      fields[#fields + 1] = numbers[i]
+      fields[#fields + 1] = about
+    end
+  end
+  place, blob = look_at_hash(fields)
+  seen = count
+  at = string.format('%.0f', first + count)
+elseif kind == 'claims' then
+  -- Ids are passed over by the server, unseen; their messages are not touched.
+  local page, fields = redis.call('ZSCAN', key, at, 'COUNT', count, 'MATCH', '*.*:*:*'), {}
+  for i = 1, #page[2], 2 do
+    fields[#fields + 1] = page[2][i]
+    local message = redis.pcall('HGET', ARGV[9], page[2][i])
+    fields[#fields + 1] = type(message) == 'string' and message or ''
+  end
+  place, blob = look_at_hash(fields)
+  seen = math.max(seen, count)
+  at = page[1] == '0' and '' or page[1]
 else
   local page = redis.call('HSCAN', key, at, 'COUNT', count)
   place, blob = look_at_hash(page[2])

@@ -14,8 +14,9 @@ from taskapp.broker.dead_letters import PURGED_AT_ONCE, REASONS, DeadLetters
 from taskapp.broker.ends import SETTLED_AT_ONCE
 from taskapp.broker.node import GIVEN_BACK_AT_ONCE
 from taskapp.broker.search import Search
+from tests.faults.filling import QUEUE, SUCCESS
 from tests.faults.harness import Bench
-from tests.faults.heaps import LONG_MS, QUEUE, SUCCESS, Heap, repeat
+from tests.faults.heaps import LONG_MS, Heap, repeat
 from tests.faults.outcome import Outcome
 from tests.support import clean_environment
 
@@ -24,7 +25,7 @@ FEW = 10_000
 MEDIAN_MS, RATIO, NOISE_MS = 5.0, 1.5, 0.1
 SILENT_SECONDS = 5.0
 TIMES, TRIES = 21, 3
-STEPS_TIMED = 300
+STEPS_TIMED = 100
 """About how many steps of a search."""
 
 Use = Callable[[Heap], Iterator[None]]
@@ -77,7 +78,7 @@ def _search(few: Heap, many: Heap) -> None:
             raise _LookedAtAll
 
     Search(few.link, "", (QUEUE,)).find("nobody")
-    many.link.timed_steps, many.link.companion = max(1, many.count // 250 // STEPS_TIMED), few.link
+    many.link.timed_steps, many.link.companion = max(1, many.count // 500 // STEPS_TIMED), few.link
     with suppress(_LookedAtAll):
         Search(many.link, "", (QUEUE,), on_step=note).find("nobody")
 
