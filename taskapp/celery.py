@@ -27,7 +27,7 @@ from taskapp.private_files import make_private_directory
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.sanitize import sanitize
 from taskapp.settings import Settings, get_settings
-from taskapp.urls import are_several_redis, revealed, servers_of
+from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
 from taskapp.worker import chords, lifecycle
 from taskapp.worker.mapped import register_maps
 from taskapp.worker.masks import seen_error
@@ -101,7 +101,7 @@ def announce(line: str) -> None:
 def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     """Return Celery's whole configuration for ``settings``."""
     over_redis = is_over_redis(broker_url)
-    result_url = revealed(settings.result_url) or (broker_url if over_redis else None)
+    result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
     own = own_server(settings) if broker_url else None
     return {
         "broker_url": broker_url,
@@ -283,9 +283,16 @@ def in_django_project() -> bool:
 
 
 def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Give Flower our defaults: its command has no other place where an app can take part."""
+    """Give Flower our defaults: its command has no other place where an app can take part. Show errors as sentences."""
+    context.with_resource(symbol_by_name("taskapp.cli.celery_commands:errors_in_one_line")(context))
     if context.info_name == "flower":
         symbol_by_name("taskapp.monitor.flower:configure")()
+
+
+def _before_run(context: click.Context, _option: click.Parameter, _value: object) -> None:
+    """Check the names that were typed: Click calls this last, when all options have been read."""
+    if not context.resilient_parsing:
+        symbol_by_name("taskapp.cli.celery_commands:check_names")(context)
 
 
 def _start_over_in_child() -> None:
@@ -307,9 +314,10 @@ app = Application(
     task_cls="taskapp.worker.django_task:Task" if in_django_project() else "taskapp.worker.task:Task",
     tasks=Registry(),
 )
-app.user_options["preload"].add(
-    click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command)
-)
+app.user_options["preload"] |= {
+    click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command),
+    click.Option(["--taskapp-run"], hidden=True, is_flag=True, expose_value=False, callback=_before_run),
+}
 lifecycle.install(app)
 chords.install(app)
 app.on_after_finalize.connect(lambda sender, **_: register_maps(sender), weak=False)

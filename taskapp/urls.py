@@ -22,6 +22,7 @@ NUMBERED = frozenset({"redis", "rediss", "sentinel"})
 """Schemes whose path is the number of a database."""
 FILES = ("sqlite", "file")
 """How schemes end that have no login: an @ is part of a path."""
+CERTIFICATES, CERTIFICATE_CHECKS = "ssl_cert_reqs", ("required", "optional", "none")
 ENCODED = "percent-encode user and password (/ is %2F, @ is %40, # is %23, ? is %3F, ; is %3B)"
 
 
@@ -45,6 +46,13 @@ def servers_of(url: str) -> list[str]:
 def are_several_redis(url: str | None) -> bool:
     """Return whether ``url`` names several Redis to choose from; Sentinels are asked for one."""
     return url is not None and url.startswith("redis") and len(servers_of(url)) > 1
+
+
+def with_certificates(url: str | None) -> str | None:
+    """Return ``url``; a ``rediss`` one says that certificates are checked, which Celery wants to be told."""
+    if url is None or not url.startswith("rediss://") or CERTIFICATES in url.partition("?")[2]:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{CERTIFICATES}=required"
 
 
 def masked(url: str) -> str:
@@ -100,6 +108,9 @@ def _check_rest(scheme: str, rest: str) -> None:
     # An empty port is the beginning of a password.
     if not is_right or parts.fragment or "@" in parts.query or parts.netloc.endswith(":"):
         raise ValueError(f"something stands where it does not belong; {ENCODED}")
+    for name, value in parse_qsl(parts.query):
+        if name == CERTIFICATES and value.removeprefix("CERT_").lower() not in CERTIFICATE_CHECKS:
+            raise ValueError(f"{CERTIFICATES} is one of {', '.join(CERTIFICATE_CHECKS)}")
     if any("password" in name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError(
             "a password in the query shows in logs; write it before the host: redis://user:password@host/0"

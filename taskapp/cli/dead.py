@@ -14,7 +14,7 @@ import click
 
 from taskapp.broker.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
 from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
-from taskapp.cli.engine import engine
+from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
 from taskapp.settings import get_settings
@@ -50,8 +50,10 @@ def _filters(command: Command) -> Command:
 def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
     """List dead letters, the latest first."""
     with engine() as lent:
+        counts = lent.dead_letters.count()
+        require_queue(queue, [name for name, _ in counts])
         found = [_seen(letter) for letter in lent.dead_letters.find(queue, reason, task, limit)]
-        total = sum(lent.dead_letters.count().values())
+        total = sum(counts.values())
     if as_json:
         for letter in found:
             say_json(_as_json(letter))
@@ -159,6 +161,7 @@ def _chosen(
         raise click.UsageError("name letters (default/17), or say --all with --queue, --reason or --task")
     if names:
         return [(letter.queue, letter.number) for letter in (_get(letters, name) for name in names)]
+    require_queue(queue, [name for name, _ in letters.count()])
     return ((letter.queue, letter.number) for letter in letters.walk(queue, reason, task))
 
 

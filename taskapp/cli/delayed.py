@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from taskapp.cli.engine import engine
+from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.settings import get_settings
 
@@ -27,6 +27,7 @@ def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
     """List delayed tasks of each queue, the one due first first."""
     with engine() as lent:
         counts = lent.delayed.count()
+        require_queue(queue, counts)
         found = [
             one for name in counts if queue in (None, name) for one in lent.delayed.soonest(name, limit)
         ]  # fmt: skip

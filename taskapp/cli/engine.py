@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.broker.transport import is_over_redis
+from taskapp.errors import UnknownQueue
 from taskapp.lending import Engine
 from taskapp.redis import OutcomeUnknown
 from taskapp.schedules.store import Schedules
@@ -60,6 +61,23 @@ def lent_by(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
             raise click.ClickException(f"{why}; look whether it was done before doing it again") from error
         except RedisError as error:
             raise _unreachable(error) from error
+
+
+def require_queue(queue: str | None, others: Iterable[str]) -> None:
+    """Make sure that ``queue`` exists, or that something is left of it.
+
+    Args:
+        queue: What was typed; ``None``: nothing.
+        others: Queues that no setting names any more, of which something is left.
+
+    Raises:
+        UnknownQueue: There is no such queue.
+    """
+    from taskapp.settings import get_settings
+
+    known = get_settings().queues
+    if queue is not None and queue not in known and queue not in others:
+        raise UnknownQueue(queue, known)
 
 
 def _unreachable(error: Exception) -> click.ClickException:

@@ -148,6 +148,22 @@ def test_what_can_be_read_is_taken_as_it_is(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "results"),
+    [
+        ("rediss://host/0", "rediss://host/0?ssl_cert_reqs=required"),
+        ("rediss://host?ssl_ca_certs=/ca.pem", "rediss://host?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "rediss://host/0?ssl_cert_reqs=CERT_NONE"),
+        ("redis://host/0", "redis://host/0"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["TASKAPP_BROKER_URL", "TASKAPP_RESULT_URL"])
+def test_results_over_tls_check_certificates_unless_told_otherwise(setting: str, url: str, results: str) -> None:
+    settings = load_settings({"TASKAPP_BROKER_URL": "redis://other", setting: url})
+
+    assert configuration(settings, settings.broker_url.get_secret_value())["result_backend"] == results
+
+
+@pytest.mark.parametrize(
     ("url", "why"),
     [
         ("localhost", "a URL is needed, such as redis://localhost:6379/0"),
@@ -155,6 +171,7 @@ def test_what_can_be_read_is_taken_as_it_is(url: str) -> None:
         ("redis://:1/2@host/0", "something stands where it does not belong; percent-encode user and password"),
         ("redis://host/0#cret", "something stands where it does not belong"),
         ("redis://host/0?password=x", "a password in the query shows in logs; write it before the host"),
+        ("rediss://host/0?ssl_cert_reqs=yes", "ssl_cert_reqs is one of required, optional, none"),
     ],
 )
 def test_what_would_be_misread_is_refused_with_the_remedy(url: str, why: str) -> None:

@@ -1,0 +1,119 @@
+"""What taskapp adds to the commands of ``celery -A taskapp``: checks of names, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from amqp.exceptions import AMQPError
+from celery.exceptions import CeleryError
+from celery.utils.imports import load_extension_class_names, symbol_by_name
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from taskapp.cli.steps import Steps
+from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.errors.tasks import NoSuchTask
+from taskapp.sanitize import sanitize_lines
+from taskapp.settings import get_settings
+
+LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
+"""Commands of which a traceback tells more than a sentence, unless the error is one of ours."""
+NO_REPLY = "No nodes replied within time constraint"
+"""What Celery says when nobody answers, whoever was asked."""
+
+
+@contextmanager
+def errors_in_one_line(context: click.Context) -> Iterator[None]:
+    """Show an error of ``context``'s command as a sentence, without a traceback.
+
+    Raises:
+        click.ClickException: In place of it.
+    """
+    try:
+        yield
+    except click.ClickException as error:
+        asked = context.params.get("destination")
+        if error.message == NO_REPLY and asked:
+            raise _replace_message(error, _no_reply_of(asked, context.params.get("timeout"))) from error
+        raise
+    except TaskappError as error:
+        raise _shown(str(error)) from error
+    except (OperationalError, RedisError, AMQPError, OSError) as error:
+        if context.info_name in LONG_RUNNING:
+            raise
+        where = "check TASKAPP_BROKER_URL and TASKAPP_RESULT_URL"
+        raise _shown(f"a server cannot be reached: {error}; {where}") from error
+    except (KombuError, CeleryError) as error:
+        if context.info_name in LONG_RUNNING:
+            raise
+        raise _shown(f"{type(error).__name__}: {error}") from error
+
+
+def _shown(message: str) -> click.ClickException:
+    return click.ClickException(sanitize_lines(message))
+
+
+def _replace_message(error: click.ClickException, message: str) -> click.ClickException:
+    error.message = sanitize_lines(message)  # type: ignore[misc]  # to keep its class and exit code
+    return error
+
+
+def _no_reply_of(asked: str | Iterable[str], timeout: float | None) -> str:
+    names = asked if isinstance(asked, str) else ", ".join(asked)
+    within = f" within {timeout:g} s" if timeout else ""
+    return f"no reply from {names}{within}; 'celery -A taskapp status' names the nodes that answer"
+
+
+def check_names(context: click.Context) -> None:
+    """Make sure that what was typed for a command of Celery's exists.
+
+    Raises:
+        click.ClickException: It does not.
+    """
+    check = CHECKS.get(context.info_name or "")
+    if check is not None:
+        with errors_in_one_line(context):
+            check(context.obj.app, context.params)
+
+
+def _check_queues(app: Any, params: Mapping[str, Any]) -> None:
+    known = app.amqp.queues
+    queue = params.get("queue")
+    typed = [*(params.get("queues") or ()), *(params.get("exclude_queues") or ()), *([queue] if queue else ())]
+    for name in typed:
+        if name not in known:
+            raise UnknownQueue(name, known)
+
+
+def _check_scheduler(_app: Any, params: Mapping[str, Any]) -> None:
+    name = params.get("scheduler")
+    if not name:
+        return
+    names: Any = load_extension_class_names("celery.beat_schedulers")  # typed as something else
+    try:
+        symbol_by_name(name, aliases=dict(names))
+    except (ImportError, AttributeError, ValueError) as error:
+        remedy = "give it as package.module:Class, or leave it out for taskapp's own"
+        raise click.ClickException(f"no scheduler {name!r}: {error}; {remedy}") from error
+
+
+def _check_result(app: Any, params: Mapping[str, Any]) -> None:
+    from taskapp.monitor.task_state import State, task_state
+
+    task_id, steps = params["task_id"], Steps("looked at {} messages")
+    state = task_state(task_id, app, steps)
+    steps.end()
+    # A remark says why it may be there all the same.
+    if state.state is State.UNKNOWN and not state.remark:
+        raise NoSuchTask(task_id, get_settings().result_expires_seconds)
+
+
+CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
+    "purge": _check_queues,
+    "call": _check_queues,
+    "beat": _check_scheduler,
+    "result": _check_result,
+}
