@@ -92,7 +92,8 @@ def claim_by(headers: Mapping[str, Any], eta: str | None, properties: Mapping[st
 
 def sent_at_of(headers: Mapping[str, Any]) -> float | None:
     """Return when a task was submitted; ``None``: its message does not say, or no moment."""
-    return _moment(headers.get(SENT_AT_HEADER))
+    sent_at = headers.get(SENT_AT_HEADER)
+    return sent_at if type(sent_at) is float and isfinite(sent_at) else None
 
 
 def ready_at_of(headers: Mapping[str, Any]) -> float | None:
@@ -101,8 +102,9 @@ def ready_at_of(headers: Mapping[str, Any]) -> float | None:
     When it was submitted, or is due; when it was replayed, given back by a node or found a node with its type, if that
     was later. ``None``: its message does not say.
     """
-    if (ready_at := headers.get(READY_AT_HEADER)) is not None:
-        return _moment(ready_at)
+    ready_at = headers.get(READY_AT_HEADER)
+    if ready_at is not None:
+        return ready_at if type(ready_at) is float and isfinite(ready_at) else None
     delivery = headers.get("delivery_info")
     if delivery is not None and delivery.get("redelivered"):
         return None  # by a broker that is not the engine's
@@ -117,10 +119,6 @@ def due_at_of(eta: Any, sent_at: float | None) -> float | None:
         return max(datetime.fromisoformat(eta).timestamp(), sent_at or 0.0)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _moment(value: Any) -> float | None:
-    return value if type(value) is float and isfinite(value) else None
 
 
 class Unreadable(ValueError):
