@@ -21,8 +21,8 @@ demo: $(VENV)/.demo ## run the main job on real flights, end to end
 up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter, history
 	@$(BIN)/taskapp up $(ARGS)
 
-# Most tests wait for processes; three files at a time keep two cores half busy.
-TOGETHER := -n 3 --dist loadfile
+# Most tests wait for processes: four at a time keep two cores busy, and none is left alone with a long file.
+TOGETHER := -n 4 --dist worksteal
 test: $(VENV)/.dev ## unit tests and quick tests on real servers
 	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from redis import Connection  # noqa: E402 - after the environment is clean
 from taskapp.broker.dead_letters import DeadLetters  # noqa: E402
 from taskapp.redis import Link  # noqa: E402
 from taskapp.schedules.store import Schedules  # noqa: E402
-from tests.support import Process, RedisServer, start_flower, start_worker  # noqa: E402
+from tests.support import QUICKLY, Process, RedisServer, start_flower, start_worker  # noqa: E402
+
+QUICKLY["wanted"] = True
 
 
 def server_binary() -> str | None:
@@ -34,6 +37,29 @@ def server_binary() -> str | None:
             found_in_wheel.chmod(0o755)
             return str(found_in_wheel)
     return None
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """End what a test started and left running, and fail it: a node would take the messages of the next test.
+
+    What fixtures of modules and packages started runs before this one does.
+    """
+    before = list(Process.started)
+    yield
+    left = [
+        one
+        for one in Process.started
+        if one not in before and one.returncode is None and is_ours(one.argv) and not one.outlives_test
+    ]
+    for process in left:
+        process.close()
+    assert not left, f"left running: {[process.argv for process in left]}"
+
+
+def is_ours(argv: Sequence[str]) -> bool:
+    """Return whether a command runs Python: servers are shared, and no consumers."""
+    return argv[0] == sys.executable
 
 
 @pytest.fixture(scope="session")

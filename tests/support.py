@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryFile
+from typing import ClassVar, TypeVar
 
 import psutil
 import redis
+
+from tests.preloaded import Forked, Preloaded, fits
 
 Value = TypeVar("Value")
 
@@ -45,16 +48,25 @@ def clean_environment(**variables: str) -> dict[str, str]:
 class Process:
     """One real process with its output in a file. Ends with its whole process group."""
 
+    started: ClassVar[list[Process]] = []
+    """All that may be running."""
+    outlives_test = False
+    """Whether it serves the tests that follow, too, though one of them started it."""
+
     def __init__(self, argv: list[str], log: Path, env: dict[str, str], cwd: Path | None = None) -> None:
         self.argv, self.log, self.env, self.cwd = argv, log, env, cwd
         self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            self._popen = self._launch(output.fileno())
+        Process.started = [one for one in Process.started if one is not self and one.returncode is None] + [self]
+
+    def _launch(self, output: int) -> subprocess.Popen[bytes] | Forked:
+        return subprocess.Popen(
+            self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -90,6 +102,53 @@ class Process:
                 self.kill()
 
 
+QUICKLY = {"wanted": False}
+"""Whether nodes start as quickly as they can: forked, and without asking their neighbours for a second."""
+_preloaded: Preloaded | None = None
+
+
+class Node(Process):
+    """A node, or a command that runs on; forked where that makes no difference, see ``Preloaded``."""
+
+    def _launch(self, output: int) -> subprocess.Popen[bytes] | Forked:
+        if not QUICKLY["wanted"] or not fits(self.argv, self.env):
+            return super()._launch(output)
+        return preloaded().start(self.argv, self.env, self.cwd, output, output)
+
+
+def preloaded() -> Preloaded:
+    global _preloaded
+    _preloaded = _preloaded or Preloaded()
+    return _preloaded
+
+
+def run_python(
+    *arguments: str, env: dict[str, str], cwd: Path | None = None, timeout: float = 60, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m taskapp …`` or ``python -c …`` to its end, forked where that makes no difference."""
+    argv = [sys.executable, *arguments]
+    if not QUICKLY["wanted"] or not fits(argv, env):
+        return subprocess.run(
+            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=timeout, check=check,
+        )  # fmt: skip
+    with TemporaryFile() as out, TemporaryFile() as err:
+        running = preloaded().start(argv, env, cwd, out.fileno(), err.fileno())
+        try:
+            code = running.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    done = subprocess.CompletedProcess(argv, code, *texts)
+    if check:
+        done.check_returncode()
+    return done
+
+
 def answers(client: redis.Redis) -> bool:
     """Return whether a Redis answers ``client``."""
     try:
@@ -111,7 +170,8 @@ class RedisServer:
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, decode_responses=True)
+        # redis-py waits 5 s for an answer, which a busy machine may need.
+        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=30)
 
     def start(self) -> None:
         argv = [
@@ -174,8 +234,9 @@ def start_worker(
     argv = [
         sys.executable, "-m", "celery", "-A", "taskapp", "worker",
         "-n", f"{name}@%h", "--loglevel", "INFO", "-c", "2", *options,
+        *(["--without-mingle"] if QUICKLY["wanted"] else []),
     ]  # fmt: skip
-    worker = Process(argv, directory / f"{name}.log", variables, cwd=directory)
+    worker = Node(argv, directory / f"{name}.log", variables, cwd=directory)
     if wait:
         eventually(lambda: " ready." in worker.output() or worker.returncode is not None)
         assert worker.returncode is None, worker.output()
@@ -188,7 +249,7 @@ def start_flower(directory: Path, *options: str, **env: str) -> tuple[Process, s
     variables = clean_environment(TASKAPP_DATA_DIR=str(directory / "data"), **env)
     variables["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), str(directory), variables.get("PYTHONPATH", "")])
     argv = [sys.executable, "-m", "celery", "-A", "taskapp", "flower", f"--port={port}", *options]
-    flower = Process(argv, directory / f"flower-{port}.log", variables, directory)
+    flower = Node(argv, directory / f"flower-{port}.log", variables, directory)
     eventually(lambda: "Visit me" in flower.output() or flower.returncode is not None)
     assert flower.returncode is None, flower.output()
     return flower, f"http://127.0.0.1:{port}"

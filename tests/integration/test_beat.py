@@ -16,7 +16,7 @@ from celery import Celery
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import Interval, Once, tick_id
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Node, Process, RedisServer, clean_environment, eventually
 
 TIMED = "tests.integration.timed"
 StartBeat = Callable[..., Process]
@@ -35,7 +35,7 @@ def beat(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartBeat]:
             PYTHONPATH=os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]), **settings,
         )  # fmt: skip
         argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO", *options]
-        started.append(Process(argv, directory / "log", environment, directory))
+        started.append(Node(argv, directory / "log", environment, directory))
         return started[-1]
 
     yield start

@@ -22,7 +22,7 @@ from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import Interval, Once, tick_id
 from tests.integration import rabbitmq
 from tests.integration.rabbitmq import RabbitMQ
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,9 +68,7 @@ class Site:
         return self.python("-m", "taskapp", "schedules", *argv)
 
     def python(self, *argv: str) -> str:
-        command = [sys.executable, *argv]
-        environment = self._environment(self.directory)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = run_python(*argv, env=self._environment(self.directory))
         return done.stdout if done.returncode == 0 else done.stderr
 
     def _environment(self, directory: Path, **settings: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.message_format import pack_task, to_json
 from taskapp.broker.unpacking import CannotUnpack
 from tests.integration import rabbitmq
-from tests.support import RedisServer, eventually, start_worker
+from tests.support import Process, RedisServer, eventually, start_worker
 
 METHODS = sorted(compression.encoders())
 BOMB = b'["' + b"a" * 40_000_000
 HEADERS = {"id": "bomb", "task": "taskapp.add", "retries": 0, "root_id": "bomb", "parent_id": None}
 MOST_MORE = 200 << 20
+StartWorker = Callable[..., Process]
 
 
 def peak_of(pid: int) -> int:
@@ -42,9 +43,9 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.mark.parametrize("written", ["by taskapp", "by kombu"])
 def test_a_message_that_becomes_too_large_is_buried_and_its_task_fails(
-    written: str, redis_server: RedisServer, client: redis.Redis, letters: DeadLetters, tmp_path: Path, app: Application
+    written: str, client: redis.Redis, letters: DeadLetters, worker: StartWorker, app: Application
 ) -> None:
-    node = start_worker(tmp_path, redis_server.url)
+    node = worker()
 
     for method in METHODS:
         packed, headers = compression.compress(BOMB, method)[0], headers_of(method)
@@ -69,24 +70,21 @@ def test_a_message_that_becomes_too_large_is_buried_and_its_task_fails(
     assert node.returncode == 0
 
 
-def test_the_node_takes_no_more_memory_for_it(
-    redis_server: RedisServer, client: redis.Redis, letters: DeadLetters, tmp_path: Path
-) -> None:
-    node = start_worker(tmp_path, redis_server.url)
+def test_the_node_takes_no_more_memory_for_it(client: redis.Redis, letters: DeadLetters, worker: StartWorker) -> None:
+    node = worker()
     before = peak_of(node.pid)
     packed = compression.compress(b"a" * 600_000_000, "gzip")[0]
 
     client.lpush("default", pack_task((packed, "application/json", "utf-8"), headers_of("gzip"), 0, None, None, "", ""))
     eventually(letters.find, 60.0)
     peak = peak_of(node.pid)
-    node.close()
 
     assert peak - before < MOST_MORE
 
 
 @pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
 def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(redis_server: RedisServer, tmp_path: Path) -> None:
-    server = rabbitmq.RabbitMQ(tmp_path)
+    server, node = rabbitmq.RabbitMQ(tmp_path), None
     try:
         node = start_worker(tmp_path, server.url, TASKAPP_RESULT_URL=redis_server.url)
         with kombu.Connection(server.url) as connection:
@@ -102,16 +100,14 @@ def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(redis_server: RedisSe
         eventually(lambda: node.output().count("TASKAPP_MAX_UNPACKED_BYTES") > len(METHODS), 60.0)
 
         assert node.returncode is None
-        node.close()
     finally:
+        if node is not None:
+            node.close()
         server.close()
 
 
-def test_a_command_that_becomes_too_large_is_dropped(
-    redis_server: RedisServer, client: redis.Redis, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    node = start_worker(tmp_path, redis_server.url)
-    request.addfinalizer(node.close)
+def test_a_command_that_becomes_too_large_is_dropped(client: redis.Redis, worker: StartWorker) -> None:
+    node = worker()
     packed = compression.compress(BOMB, "gzip")[0]
     with kombu.Connection("memory://") as connection:
         body, encoding = connection.channel().encode_body(packed, "base64")
@@ -139,11 +135,9 @@ def test_a_result_that_becomes_too_large_is_not_read(method: str, client: redis.
         app.AsyncResult("huge").get(timeout=20)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_compressed_tasks_and_results_work(
-    method: str, redis_server: RedisServer, tmp_path: Path, app: Application
-) -> None:
-    node = start_worker(tmp_path, redis_server.url)
+def test_compressed_tasks_and_results_work(worker: StartWorker, app: Application) -> None:
+    worker()
 
-    assert app.send_task("taskapp.add", [1, 2], compression=method).get(timeout=20) == 3
-    node.close()
+    sent = [app.send_task("taskapp.add", [1, number], compression=method) for number, method in enumerate(METHODS)]
+
+    assert [result.get(timeout=20) for result in sent] == [1 + number for number in range(len(METHODS))]

@@ -24,7 +24,16 @@ from taskapp.broker import channel
 from taskapp.broker.delivery import Producer
 from taskapp.errors import SubmitInterrupted
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, leased_count, start_worker
+from tests.support import (
+    Process,
+    RedisServer,
+    clean_environment,
+    eventually,
+    free_port,
+    leased_count,
+    run_python,
+    start_worker,
+)
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
@@ -33,10 +42,7 @@ StartWorker = Callable[..., Process]
 
 def taskapp(server: RedisServer, *arguments: str, code: int = 0) -> str:
     """Run the ``taskapp`` command as a user would; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "taskapp", *arguments], env=clean_environment(TASKAPP_BROKER_URL=server.url),
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+    done = run_python("-m", "taskapp", *arguments, env=clean_environment(TASKAPP_BROKER_URL=server.url))
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -302,7 +308,7 @@ def test_what_kills_its_child_runs_as_often_as_the_limit_says_also_when_children
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     ran = tmp_path / "ran"
-    killers = shop.kill_the_process.submit_many([(str(ran),)] * 80)
+    killers = shop.kill_the_process.submit_many([(str(ran),)] * 24)
     pool = worker("-P", "prefork", "-c", "4", TASKAPP_INCLUDE=SHOP, TASKAPP_CRASH_LIMIT="3")
 
     eventually(lambda: redis_server.client.zcard("taskapp:{default}:dead:crashed") == len(killers), 150)

@@ -85,7 +85,8 @@ def short_data_dir() -> Iterator[Path]:
 
 def client(server: devredis.Server) -> redis.Redis:
     url = server.url.replace("redis+socket://", "unix://")
-    return redis.Redis.from_url(url, credential_provider=Login(server.directory), decode_responses=True)
+    login = Login(server.directory)
+    return redis.Redis.from_url(url, credential_provider=login, decode_responses=True, socket_timeout=30)
 
 
 def password_of(server: devredis.Server) -> str:

@@ -20,7 +20,7 @@ from celery import Celery
 from taskapp.broker.adoption import Place, adopt
 from taskapp.queues import DEFAULT_QUEUES, PRIORITIES
 from taskapp.redis import Keys
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, processes_of
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port, processes_of, run_python
 
 TASKS = '''
 import os, time
@@ -88,10 +88,7 @@ class Shop:
             PYTHONPATH=os.pathsep.join([str(Path.cwd()), str(self.directory)]),
             **{"TASKAPP_BROKER_URL": self.url, **self.environment, **variables},
         )
-        argv = [sys.executable, "-m", "taskapp", "doctor", *arguments]
-        return subprocess.run(
-            argv, env=environment, cwd=self.directory, capture_output=True, text=True, timeout=60, check=False
-        )
+        return run_python("-m", "taskapp", "doctor", *arguments, env=environment, cwd=self.directory)
 
     def runs(self, what: str) -> dict[str, list[float]]:
         """When tasks began, or ended, by id."""

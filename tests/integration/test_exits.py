@@ -70,6 +70,7 @@ def start(
                 "-Q", QUEUES[name], name=name, TASKAPP_INCLUDE=exiting.__name__, TASKAPP_CHILD_PROCESSES="1",
                 TASKAPP_LEASE_SECONDS="3",
             )  # fmt: skip
+            started[name].outlives_test = True
         _web_process.set_current()
         return Pool(name, started[name], session_server, _web_process)
 

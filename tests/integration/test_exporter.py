@@ -23,13 +23,13 @@ from taskapp.redis import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port
 
 SHOP = "tests.integration.shop"
 StartWorker = Callable[..., Process]
 
 
-class Exporter(Process):
+class Exporter(Node):
     """``taskapp exporter`` on a free port."""
 
     def __init__(self, directory: Path, broker_url: str, **env: str) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration import rabbitmq
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 pytestmark = pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
 
@@ -66,8 +64,7 @@ class Site:
         """Run ``code`` as a client would; return what it prints."""
         env = clean_environment(TASKAPP_BROKER_URL=self._broker_url, TASKAPP_DATA_DIR=str(self._directory), **self._env)
         env["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), env.get("PYTHONPATH", "")])
-        argv = [sys.executable, "-c", PROLOGUE + code]
-        done = subprocess.run(argv, env=env, cwd=Path.cwd(), capture_output=True, text=True, timeout=60, check=False)
+        done = run_python("-c", PROLOGUE + code, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -37,13 +37,18 @@ JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 BODY = b"[[1, 2], {}, {}]"
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
+    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def site(tmp_path: Path, redis_server: RedisServer) -> Iterator[Site]:
-    server = rabbitmq.RabbitMQ(tmp_path)
+def site(tmp_path: Path, server: rabbitmq.RabbitMQ, redis_server: RedisServer) -> Iterator[Site]:
     site = Site(tmp_path, server.url, redis_server.url)
     yield site
     site.close()
-    server.close()
 
 
 def headers(**other: Any) -> dict[str, Any]:

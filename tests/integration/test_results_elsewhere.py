@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Process, RedisServer, clean_environment, eventually, leased_count
+from tests.support import Process, RedisServer, clean_environment, eventually, leased_count, run_python
 
 JOBS = """
 import os, pathlib, time
@@ -108,9 +107,7 @@ def submit(redis_server: RedisServer, results: RedisServer, tmp_path: Path) -> S
     def run(expression: str) -> list[str]:
         urls = {"TASKAPP_BROKER_URL": redis_server.url, "TASKAPP_RESULT_URL": results.url}
         environment = clean_environment(**urls, TASKAPP_DATA_DIR=str(tmp_path / "data"), PYTHONPATH=":".join(sys.path))
-        argv = [sys.executable, "-c", SUBMIT, expression]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=30)
-        return done.stdout.split()
+        return run_python("-c", SUBMIT, expression, env=environment, check=True).stdout.split()
 
     return run
 

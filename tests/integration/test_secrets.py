@@ -14,7 +14,7 @@ import psutil
 import pytest
 import redis
 
-from tests.support import Process, answers, clean_environment, eventually, free_port
+from tests.support import Process, answers, clean_environment, eventually, free_port, run_python
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -58,8 +58,7 @@ def environment_of(port: int, directory: Path) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
-    argv = [sys.executable, "-m", *arguments]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = run_python("-m", *arguments, env=environment)
     return done.stdout + done.stderr
 
 

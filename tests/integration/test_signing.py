@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +19,7 @@ from taskapp.broker.envelope import seal, unseal
 from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, unpack
 from taskapp.broker.settlement import COPY_HEADER
 from tests.integration import rabbitmq
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 PROLOGUE = """
 from celery import chain, chord, group
@@ -75,8 +73,7 @@ class Site:
             TASKAPP_BROKER_URL=self.broker_url, TASKAPP_DATA_DIR=str(self.directory / "data"), **self._env
         )
         env["PYTHONPATH"] = str(Path.cwd())
-        argv = [sys.executable, "-c", PROLOGUE + code]
-        done = subprocess.run(argv, env=env, cwd=Path.cwd(), capture_output=True, text=True, timeout=60, check=False)
+        done = run_python("-c", PROLOGUE + code, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -16,7 +16,7 @@ from celery import Celery, chain
 
 from taskapp.monitor.task_state import State, TaskState, task_state
 from tests.integration import shop, watched
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python
 
 pytestmark = pytest.mark.usefixtures("app")
 WATCHED = "tests.integration.watched"
@@ -26,8 +26,7 @@ StartWorker = Callable[..., Process]
 def taskapp(server: RedisServer, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the ``taskapp`` command as a user would."""
     environment = clean_environment(**{"TASKAPP_BROKER_URL": server.url, **variables})
-    argv = [sys.executable, "-m", "taskapp", *arguments]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    return run_python("-m", "taskapp", *arguments, env=environment)
 
 
 def shown(server: RedisServer, task_id: str) -> dict:

@@ -148,7 +148,7 @@ def test_no_span_tells_what_a_task_type_masks(
 
     expected = Counter({run(f"deny_{name}"): 1 for name in ("on_loop", "in_child", "silently")})
     expected += Counter({run("deny_twice"): 2, run("deny_on_thread"): 3})
-    eventually(lambda: runs().total() >= expected.total() or None, within_seconds=20)
+    eventually(lambda: runs().total() >= expected.total() or None, within_seconds=60)
     assert runs() == expected
     failed = [span for span in collector.spans if span.name.startswith("run ")]
     assert "4111" not in repr(collector.spans)
@@ -225,7 +225,7 @@ def test_a_thousand_tasks_in_one_step_are_a_thousand_runs_of_the_trace(
         ("web", submit("add_on_loop")): 1_000,
         (submit("add_on_loop"), run("add_on_loop")): 1_000,
     }
-    eventually(lambda: collector.edges(trace_id) == expected)
+    eventually(lambda: collector.edges(trace_id) == expected, within_seconds=60)
 
 
 def test_submits_of_coroutines_keep_to_their_own_requests(
@@ -272,16 +272,16 @@ def test_each_tick_of_a_schedule_begins_a_trace(
     beat = Process(
         [sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "beat.log", variables, tmp_path
     )
+    whole = {("", "submit taskapp.canary"): 1, ("submit taskapp.canary", "run taskapp.canary"): 1}
     try:
         runs = eventually(lambda: len(found := collector.named("run taskapp.canary")) >= 2 and found)
+        # Beat and node send their spans by themselves: that of the submit may be the later one.
+        for span in runs:
+            eventually(lambda span=span: collector.edges(span.trace_id) == whole)
     finally:
         beat.close()
 
     assert len({span.trace_id for span in runs}) == len(runs)
-    for span in runs:
-        assert collector.edges(span.trace_id) == {
-            ("", "submit taskapp.canary"): 1, ("submit taskapp.canary", "run taskapp.canary"): 1,
-        }  # fmt: skip
 
 
 def test_log_lines_for_machines_name_the_trace(traced_worker: StartWorker, collector: Collector, act: Act) -> None:

@@ -19,7 +19,7 @@ from taskapp.broker.settlement import EndOfTask
 from taskapp.errors.history import HistoryAway, HistoryEmpty
 from taskapp.monitor.history import History
 from taskapp.redis import Link
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, run_python
 
 JOBS = "tests.integration.history.jobs"
 Start = Callable[..., Process]
@@ -51,24 +51,17 @@ class Deployment:
     def writer(self, name: str = "writer", **more: str) -> Process:
         argv = [sys.executable, "-m", "taskapp", "history", "run"]
         variables = {**self.variables(), **more}
-        self._started.append(Process(argv, self.directory / f"{name}.log", variables, cwd=self.directory))
+        self._started.append(Node(argv, self.directory / f"{name}.log", variables, cwd=self.directory))
         return self._started[-1]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``taskapp history …`` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "taskapp", "history", *arguments],
-            env=self.variables(), cwd=self.directory, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_python("-m", "taskapp", "history", *arguments, env=self.variables(), cwd=self.directory)
 
     def python(self, text: str, **more: str) -> list[Any]:
         """Run Python with the jobs at hand; it prints JSON, one value a line."""
         head = f"import json\nfrom {JOBS} import *\n"
-        done = subprocess.run(
-            [sys.executable, "-c", head + text],
-            env={**self.variables(), **more}, cwd=self.directory, capture_output=True, text=True, timeout=60,
-            check=True,
-        )  # fmt: skip
+        done = run_python("-c", head + text, env={**self.variables(), **more}, cwd=self.directory, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def submit(self, expression: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from taskapp.monitor.task_state import State
 from taskapp.worker.masks import HIDDEN
 from tests.integration.history.conftest import JOBS, Deployment
-from tests.support import eventually, start_flower
+from tests.support import eventually, run_python, start_flower
 
 SECRET = "correct-horse-battery-staple"
 DEEP = "{'deep': {'token': [7, 'correct-horse-battery-staple'], 'x': 1}}"
@@ -23,10 +22,7 @@ NO_SUCH = "no.such.module"
 
 
 def taskapp(deployment: Deployment, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "taskapp", *arguments], env={**deployment.variables(), **more},
-        cwd=deployment.directory, capture_output=True, text=True, errors="replace", timeout=60, check=False,
-    )  # fmt: skip
+    return run_python("-m", "taskapp", *arguments, env={**deployment.variables(), **more}, cwd=deployment.directory)
 
 
 def becomes(deployment: Deployment, task_id: str, state: State) -> dict[str, Any]:
