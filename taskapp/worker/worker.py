@@ -47,13 +47,16 @@ class Worker(_Stock):
             super().emit_banner()
 
     def install_platform_tweaks(self, worker: Any) -> None:
-        """Handle signals as Celery does; a first Ctrl-C drains like SIGTERM, and ends with 0, too.
+        """Handle signals as Celery does; a first Ctrl-C or a closed terminal drains like SIGTERM, and ends with 0, too.
 
         Signals that end a node at once only begin its drain, which is over then. Celery would cancel what runs: most
         pools cannot, and tasks would fail by it that have to run again.
         """
         super().install_platform_tweaks(worker)
         _on_ctrl_c(worker, exitcode=0)
+        if self._isatty:
+            # Closing its terminal would end it as a crash does. Elsewhere SIGHUP starts it anew.
+            _on_signal(worker, sig="SIGHUP")
         for name in AT_ONCE:
             _on_signal(worker, sig=name)
 

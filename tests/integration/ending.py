@@ -68,6 +68,11 @@ def long() -> None:
     time.sleep(LONG_SECONDS)
 
 
+@shared_task(name="long.child", track_started=True, cpu_bound=True)
+def long_in_child() -> None:
+    time.sleep(LONG_SECONDS)
+
+
 @shared_task(name="ends.soon")
 def end_and_return() -> str:
     os.kill(os.getpid(), signal.SIGTERM)
