@@ -8,11 +8,14 @@ when what it hangs in returns.
 from __future__ import annotations
 
 import ctypes
+import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -150,7 +153,26 @@ class Threads:
         threading.Thread(target=self._work, name=f"{self._name}-{self._number}", daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        taken: list[Job | None] = []
+        # One step for the interpreter: a job that was taken is in the list, whatever is raised as the step returns.
+        taking = map(taken.append, iter(self._jobs.get, self))
+        while True:
+            try:
+                self._serve(taken, taking)
+            except BaseException as error:  # noqa: BLE001 - for nobody
+                # Raised by others, such as a time limit of their own that comes too late, for a job that has ended.
+                logger.warning("%r was raised in a thread that ran no task; it goes on", error)
+            else:
+                return
+
+    def _serve(self, taken: list[Job | None], taking: Iterator[None]) -> None:
+        """Run jobs until this thread is to end. What is ``taken`` when an exception comes is run the next time."""
+        while True:
+            if not taken:
+                next(taking)
+            job = taken.pop()
+            if job is None:
+                break
             while job is not None:
                 job.run()
                 job = None

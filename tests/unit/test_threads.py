@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from time import monotonic
+
+import pytest
 
 from taskapp.worker.threads import Job, Threads
 from tests.support import eventually
@@ -103,4 +106,24 @@ def test_a_thread_goes_on_with_the_job_that_follows():
     pool.submit(Job(lambda: threads.append(threading.get_ident()), outcomes.append))
     eventually(lambda: len(outcomes) == 6)
     assert len(set(threads)) == 1
+    pool.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError, Stop])
+def test_what_is_raised_in_a_waiting_thread_costs_neither_thread_nor_job(error: type[BaseException]):
+    pool, outcomes, threads = Threads(2), [], []
+    over = threading.Barrier(3)
+    for _ in range(2):
+        pool.submit(Job(lambda: (threads.append(threading.get_ident()), over.wait(10)), outcomes.append))
+    over.wait(10)
+    eventually(lambda: len(outcomes) == 2)
+    for late in range(3):
+        for thread in threads:
+            # Until it is seen, a thread that waits has it pending.
+            assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error)) == 1
+        for number in range(4):
+            pool.submit(Job(lambda number=number, late=late: (late, number), outcomes.append))
+        eventually(lambda late=late: len(outcomes) == 2 + 4 * (late + 1))
+    assert sorted(outcomes[2:]) == [(late, number) for late in range(3) for number in range(4)]
+    assert {thread.ident for thread in threading.enumerate()} >= set(threads)
     pool.close()
