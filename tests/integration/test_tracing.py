@@ -92,6 +92,15 @@ CANVAS = Counter({
 })  # fmt: skip
 
 
+def wait_for_canvas(collector: Collector, trace_id: str) -> None:
+    """Wait for as many spans as the canvas has; fail with those that are missing, and those that are there instead."""
+    try:
+        eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total(), within_seconds=60)
+    except AssertionError:
+        found = collector.edges(trace_id)
+        pytest.fail(f"missing: {CANVAS - found}; instead: {found - CANVAS}")
+
+
 @pytest.mark.parametrize("pool", ["", "prefork", "threads"])
 def test_a_chain_a_chord_a_retry_and_coroutines_are_one_trace(
     traced_worker: StartWorker, collector: Collector, act: Act, pool: str
@@ -100,7 +109,7 @@ def test_a_chain_a_chord_a_retry_and_coroutines_are_one_trace(
 
     trace_id = act("canvas", "web")
 
-    eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total(), within_seconds=60)
+    wait_for_canvas(collector, trace_id)
     assert collector.edges(trace_id) == CANVAS
     assert {span.trace_id for span in collector.spans} == {trace_id}
     assert {span.service for span in collector.spans} == {"web", "taskapp"}
@@ -119,7 +128,7 @@ def test_a_chord_whose_results_lie_elsewhere_is_one_trace(
     try:
         traced_worker(TASKAPP_RESULT_URL=results.url)
         trace_id = act("canvas", "web", TASKAPP_RESULT_URL=results.url)
-        eventually(lambda: collector.edges(trace_id).total() >= CANVAS.total(), within_seconds=60)
+        wait_for_canvas(collector, trace_id)
     finally:
         results.close()
 
