@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import gc
+import io
 import json
 import os
 import runpy
@@ -150,8 +151,11 @@ def become(asked: dict[str, Any]) -> None:
     sys.argv = asked["argv"][1:]
     folders = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = ["" if asked["argv"][0] == "-c" else asked["cwd"], *(folder for folder in folders if folder)]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(write_through=True)
+    if asked["env"].get("PYTHONUNBUFFERED"):
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            errors = getattr(sys, name).errors
+            raw = io.FileIO(number, "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True))
 
 
 def run(how: str, what: str) -> None:
