@@ -9,9 +9,11 @@ from time import monotonic, sleep, time
 from typing import Any
 
 from celery import signals
+from celery.app import trace as stock_trace
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
+from celery.worker.consumer import consumer as stock_module
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests, task_ready
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
@@ -42,8 +44,9 @@ STABLE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 
-# The stubs lack half of it.
+# The stubs lack half of them.
 _Stock: Any = stock.Consumer
+_stock_module: Any = stock_module
 
 
 class Consumer(_Stock):
@@ -69,6 +72,17 @@ class Consumer(_Stock):
             maybe_shutdown()
             sleep(LOOK_SECONDS)
         self._lost_again, self._lost_at = again, monotonic()
+
+    def update_strategies(self) -> None:
+        """Make what takes and traces the messages of each task type.
+
+        Who replaces ``build_tracer``, as Sentry does, does so where tasks are imported: later than Celery's consumer
+        takes it by name.
+        """
+        super().update_strategies()
+        if (build := stock_trace.build_tracer) is not _stock_module.build_tracer:
+            for name, task in self.app.tasks.items():
+                task.__trace__ = build(name, task, self.app.loader, self.hostname, app=self.app)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what takes a message: Celery's handler behind a guard."""
