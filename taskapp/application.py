@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from time import monotonic, sleep, time
@@ -42,6 +43,7 @@ from taskapp.errors import (
     UnknownTask,
 )
 from taskapp.errors.publishing import PublishOutcomeUnknown
+from taskapp.errors.signing import SigningPackageMissing
 from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
 from taskapp.results.literal_dicts import as_literal, writing_literals
@@ -156,8 +158,11 @@ class Application(Lending):
 
         Raises:
             celery.exceptions.ImproperlyConfigured: A ``security_…`` setting is missing, ``task_serializer`` is not
-                ``auth`` or ``accept_content`` not ``["auth"]``, or there is no ``cryptography``.
+                ``auth`` or ``accept_content`` not ``["auth"]``.
+            SigningPackageMissing: There is no ``cryptography``.
         """
+        if find_spec("cryptography") is None:
+            raise SigningPackageMissing
         digest = digest or self.conf.security_digest
         super().setup_security(allowed_serializers, key, key_password, cert, store, digest, serializer)
         from taskapp.client.signing import Signing  # only here: it needs ``cryptography``

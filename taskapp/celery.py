@@ -290,9 +290,9 @@ def _before_command(context: click.Context, _option: click.Parameter, _value: ob
 
 
 def _before_run(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Check the names that were typed: Click calls this last, when all options have been read."""
+    """Import the user's modules and check what was typed: Click calls this last, when all options have been read."""
     if not context.resilient_parsing:
-        symbol_by_name("taskapp.cli.celery_commands:check_names")(context)
+        symbol_by_name("taskapp.cli.celery_commands:prepare")(context)
 
 
 def _start_over_in_child() -> None:

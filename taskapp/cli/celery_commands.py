@@ -1,4 +1,4 @@
-"""What taskapp adds to the commands of ``celery -A taskapp``: checks of names, and errors in one line."""
+"""What taskapp adds to the commands of ``celery -A taskapp``: the user's modules, checks, errors in one line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import click
 from amqp.exceptions import AMQPError
 from celery.exceptions import CeleryError
 from celery.utils.imports import load_extension_class_names, symbol_by_name
+from click.core import ParameterSource
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
+from taskapp.cli.included import import_included
 from taskapp.cli.steps import Steps
 from taskapp.errors import TaskappError, UnknownQueue
 from taskapp.errors.tasks import NoSuchTask
@@ -21,6 +23,8 @@ from taskapp.settings import get_settings
 
 LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
 """Commands of which a traceback tells more than a sentence, unless the error is one of ours."""
+IMPORTING = frozenset({"call", "control", "events", "graph", "inspect", "result", "status"})
+"""Commands that send to nodes or read what they sent, and of themselves import no module of tasks."""
 NO_REPLY = "No nodes replied within time constraint"
 """What Celery says when nobody answers, whoever was asked."""
 
@@ -67,12 +71,18 @@ def _no_reply_of(asked: str | Iterable[str], timeout: float | None) -> str:
     return f"no reply from {names}{within}; 'celery -A taskapp status' names the nodes that answer"
 
 
-def check_names(context: click.Context) -> None:
-    """Make sure that what was typed for a command of Celery's exists.
+def prepare(context: click.Context) -> None:
+    """Import what a command of Celery's needs to be understood by nodes, and make sure that what was typed exists.
 
     Raises:
         click.ClickException: It does not.
     """
+    if context.info_name in IMPORTING:
+        with errors_in_one_line(context):
+            import_included(context.obj.app)
+    if context.info_name == "call" and context.get_parameter_source("serializer") is ParameterSource.DEFAULT:
+        # Celery's default is json, whatever the app is set up to send, and nodes of one that signs refuse that.
+        context.params["serializer"] = context.obj.app.conf.task_serializer
     check = CHECKS.get(context.info_name or "")
     if check is not None:
         with errors_in_one_line(context):

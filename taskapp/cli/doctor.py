@@ -60,7 +60,9 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
 
     broker_url = resolve_broker_url(settings, may_start=False, announce=say)
     from taskapp.celery import app
+    from taskapp.cli.included import import_included
 
+    import_included(app)
     return app, broker_url
 
 

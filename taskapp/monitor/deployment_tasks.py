@@ -11,6 +11,11 @@ MANY_WAITING = 10_000
 NAMED = 5
 """Nodes that are named."""
 
+NOBODY_ANSWERS = (
+    "look at the log of one: if its app signs (`app.setup_security()`), it drops what is not signed by somebody it "
+    "trusts, so set TASKAPP_INCLUDE here as for nodes; with `-P solo` a long task keeps a node from answering"
+)
+
 
 class Leases(NamedTuple):
     """Which nodes the broker takes for alive."""
@@ -34,6 +39,8 @@ def nodes(answering: Sequence[str], leases: Leases | None) -> Outcome:
         return warn(f"{found}; {lost}", f"{start}; it takes them over")
     if not leases.alive and not answering:
         return warn("none", start)
+    if leases.alive and not answering:
+        return warn(found, NOBODY_ANSWERS)
     if leases.alive > len(answering):
         return warn(found, "look at the log of the silent one; with `-P solo` a long task keeps it from answering")
     if leases.alive < len(answering):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,13 +70,19 @@ class Site:
 
     def ask(self, code: str) -> str:
         """Run ``code`` as a client would; return what it prints."""
-        env = clean_environment(
-            TASKAPP_BROKER_URL=self.broker_url, TASKAPP_DATA_DIR=str(self.directory / "data"), **self._env
-        )
-        env["PYTHONPATH"] = str(Path.cwd())
-        done = run_python("-c", PROLOGUE + code, env=env)
+        done = self._run_python("-c", PROLOGUE + code)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def command(self, line: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as it is typed."""
+        return self._run_python("-m", *line.split(), **env)
+
+    def _run_python(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        settings = {"TASKAPP_BROKER_URL": self.broker_url, "TASKAPP_DATA_DIR": str(self.directory / "data")}
+        environment = clean_environment(COLUMNS="400", **{**settings, **self._env, **env})
+        environment["PYTHONPATH"] = str(Path.cwd())
+        return run_python(*arguments, env=environment)
 
     @property
     def ran(self) -> list[str]:
@@ -314,3 +321,60 @@ def test_a_command_that_is_not_signed_is_dropped(rabbit_site: Site) -> None:
     assert rabbit_site.ask('print(note.delay("after").get(timeout=20))') == "after"
     assert node.returncode is None
     assert "onnection" not in node.output().partition("command cannot be used")[2]
+
+
+COMMANDS = ("status -t 5", "inspect -t 5 ping", "control -t 5 rate_limit signed.note 10/m", "graph workers")
+
+
+def test_nodes_that_sign_hear_what_is_typed(site: Site) -> None:
+    site.node()
+    eventually(lambda: site.ask("print(len(app.control.ping(timeout=2)))") == "1", 30.0)
+    for line in COMMANDS:
+        done = site.command(f"celery -A taskapp {line}")
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    called = site.command('celery -A taskapp call signed.note --args ["called"]')
+    assert called.returncode == 0, called.stderr
+    assert eventually(lambda: site.ran) == ["called"]
+    assert "1 answer: " in site.command("taskapp doctor").stdout
+
+
+def test_nodes_that_sign_hear_what_is_typed_over_rabbitmq(rabbit_site: Site) -> None:
+    site = rabbit_site
+    site.node()
+    eventually(lambda: site.ask("print(len(app.control.ping(timeout=2)))") == "1", 30.0)
+
+    assert site.command("celery -A taskapp inspect -t 5 ping").returncode == 0
+    assert site.command('celery -A taskapp call signed.note --args ["called"]').returncode == 0
+    assert eventually(lambda: site.ran) == ["called"]
+
+
+def test_who_does_not_sign_is_told_why_nobody_answers(site: Site) -> None:
+    node = site.node()
+    eventually(lambda: site.ask("print(len(app.control.ping(timeout=2)))") == "1", 30.0)
+
+    said = site.command("taskapp doctor", TASKAPP_INCLUDE="").stdout
+    missing = site.command("celery -A taskapp inspect ping", TASKAPP_INCLUDE="tests.nosuch")
+
+    assert "1 alive by their leases, 0 answer" in said
+    assert "if its app signs (`app.setup_security()`)" in said
+    assert "TASKAPP_INCLUDE cannot be imported: ModuleNotFoundError: No module named 'tests.nosuch'" in missing.stderr
+    assert missing.returncode != 0
+    assert node.returncode is None
+
+
+def test_without_cryptography_the_package_is_named(site: Site) -> None:
+    without = """
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "cryptography" else find_spec(name, package)
+sys.argv = ["celery", "-A", "taskapp", {command}]
+from celery.__main__ import main
+main()
+"""
+    for command in ('"worker"', '"inspect", "ping"'):
+        done = site._run_python("-c", without.format(command=command))
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1] == (
+            "Error: app.setup_security() needs the package cryptography; install it with pip install 'taskapp[auth]'"
+        )
+        assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from taskapp.cli.included import import_included
 from taskapp.cli.output import say
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.messages import messages_of
@@ -19,17 +20,9 @@ def check(app: Any, schedule: Schedule) -> None:
     Raises:
         TaskappError: As with ``try_out``.
     """
-    know_task_types(app)
+    import_included(app)
     try_out(app, schedule)
     warn_of_unknown(app, [schedule.task])
-
-
-def know_task_types(app: Any) -> None:
-    """Import the modules of ``TASKAPP_INCLUDE``, as far as they are here."""
-    try:
-        app.loader.import_default_modules()
-    except ImportError as error:
-        say(f"not every task type is known here: {error}; see TASKAPP_INCLUDE", err=True)
 
 
 def try_out(app: Any, schedule: Schedule) -> None:

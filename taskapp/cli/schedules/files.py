@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 
 from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
+from taskapp.cli.included import import_included
 from taskapp.cli.output import say, say_json
-from taskapp.cli.schedules.check import know_task_types, try_out, warn_of_unknown
+from taskapp.cli.schedules.check import try_out, warn_of_unknown
 from taskapp.cli.schedules.view import counted
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule, ScheduleExists
@@ -105,7 +106,7 @@ def _line(number: int, text: str) -> Line:
 
 def _problems(lines: list[Line], store: Schedules, *, replace: bool) -> list[Problem]:
     """Return what is wrong with each that cannot be used."""
-    know_task_types(app)
+    import_included(app)
     taken = set() if replace else store.existing([line.schedule.name for line in lines])
     seen, configured = set[str](), store.configured()
     problems = []
