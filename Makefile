@@ -18,7 +18,7 @@ help: ## show the targets
 demo: $(VENV)/.demo ## run the main job on real flights, end to end
 	@$(ISOLATED) $(BIN)/taskapp demo $(ARGS)
 
-up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter, history
+up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
 	@$(BIN)/taskapp up $(ARGS)
 
 # Most tests wait for processes: four at a time keep two cores busy, and none is left alone with a long file.

@@ -26,6 +26,7 @@ from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
 from taskapp.private_files import make_private_directory
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.sanitize import sanitize
+from taskapp.schemes import check_schemes
 from taskapp.settings import Settings, get_settings
 from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
 from taskapp.worker import chords, lifecycle
@@ -56,6 +57,7 @@ class Loader(AppLoader):
             raise click.ClickException(str(ConfigurationReplaced("--config")))
         try:
             settings = get_settings()
+            check_schemes(settings)
             tracing.install(settings, seen_error)
             broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
         except BrokerNotFound as error:

@@ -29,9 +29,11 @@ def exporter(*, port: int, address: str) -> None:
     from taskapp.celery import app
     from taskapp.logs import formatter
     from taskapp.monitor.exporter import Exporter
+    from taskapp.schemes import check_schemes
     from taskapp.settings import get_settings
 
     settings = get_settings()
+    check_schemes(settings)
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

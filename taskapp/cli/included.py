@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from taskapp.cli.output import say_lines
 from taskapp.errors import TaskappError
 
@@ -13,10 +15,11 @@ def import_included(app: Any) -> None:
 
     Raises:
         TaskappError: A module raised one, such as ``SigningPackageMissing``.
+        click.ClickException: A setting cannot be used.
     """
     try:
         app.loader.import_default_modules()
-    except TaskappError:
+    except (TaskappError, click.ClickException):
         raise
     except Exception as error:  # noqa: BLE001 - of a module of the user's: whatever it raises
         why = f"{type(error).__name__}: {error}"

@@ -16,6 +16,7 @@ from taskapp import devredis
 from taskapp.cli.output import say
 from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
 from taskapp.sanitize import sanitize
+from taskapp.schemes import check_schemes
 from taskapp.settings import Settings, get_settings
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
@@ -42,6 +43,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
     """
     stop_on_signals()
     settings = get_settings()
+    check_schemes(settings)
     workers = [
         celery_program(f"node-{n}", "worker", "-n", f"node-{n}@%h", "-c", str(concurrency), "-l", "INFO")
         for n in range(1, nodes + 1)

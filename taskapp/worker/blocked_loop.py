@@ -15,6 +15,9 @@ from celery.utils.log import get_logger
 logger = get_logger(__name__)
 
 LOOK_SECONDS = 0.25
+LATE_SECONDS = 0.5
+"""Who wakes up so late was stopped, with the whole process as a rule: the loop gets a chance to turn before it is
+judged."""
 PATIENCE_SECONDS = 1.0
 """How late the loop may be before it is reported."""
 
@@ -51,9 +54,12 @@ class BlockedLoop:
         self._over.set()
 
     def _run(self) -> None:
+        due, woke_late = monotonic() + LOOK_SECONDS, False
         while not self._over.wait(LOOK_SECONDS):
             since = self._turned_at()
-            if monotonic() - since > self._late_seconds:
+            # Not twice in a row: on a machine that is always late the loop would never be judged.
+            woke_late = monotonic() > due + LATE_SECONDS and not woke_late
+            if not woke_late and monotonic() - since > self._late_seconds:
                 who = self._report(since)
                 while self._turned_at() == since and not self._over.wait(LOOK_SECONDS):
                     pass
@@ -61,6 +67,7 @@ class BlockedLoop:
                     "the event loop goes on after %.1f s (%s)", self._turned_at() - since, who,
                     extra={"action": "loop_goes_on"},
                 )  # fmt: skip
+            due = monotonic() + LOOK_SECONDS
 
     def _report(self, since: float) -> str:
         running = asyncio.tasks._current_tasks.get(self._loop)  # type: ignore[attr-defined]  # no other way from outside
@@ -68,7 +75,7 @@ class BlockedLoop:
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
         logger.warning(
-            "the event loop has been blocked for %.1f s by %s; let it await, or make it a def or cpu_bound=True:\n%s",
-            monotonic() - since, who, stack, extra={"action": "loop_blocked"},
+            "the event loop has been blocked for %.1f s by %s; let it await, or make it a def or cpu_bound=True%s",
+            monotonic() - since, who, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
         )  # fmt: skip
         return who

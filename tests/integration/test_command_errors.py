@@ -69,6 +69,31 @@ def test_a_url_that_cannot_be_read_is_refused(command: str, setting: str, url: s
     assert_said(run(command, tmp_path, **variables), f"setting {setting} cannot be '***': {why}")
 
 
+@pytest.mark.parametrize("setting", ["TASKAPP_BROKER_URL", "TASKAPP_RESULT_URL"])
+@pytest.mark.parametrize(
+    "command", ["celery worker", "celery inspect ping", "taskapp dead list", "taskapp exporter", "taskapp up"]
+)
+def test_a_scheme_that_nothing_speaks_is_refused(command: str, setting: str, tmp_path: Path) -> None:
+    done = run(command, tmp_path, **{"TASKAPP_BROKER_URL": "redis://127.0.0.1:1/0", setting: "http://x"})
+
+    assert_said(done, f"setting {setting} cannot be '***': no ")
+    assert "has the scheme http://; there are: " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["history status", "history run", "history search", "history show x", "up"])
+def test_history_without_sqlalchemy_names_the_extra(command: str, tmp_path: Path) -> None:
+    start = f"import sys; sys.modules['sqlalchemy'] = None; sys.argv = ['taskapp', *{command.split()}]; "
+    environment = clean_environment(
+        TASKAPP_DATA_DIR=str(tmp_path), TASKAPP_HISTORY="true", TASKAPP_BROKER_URL="redis://127.0.0.1:1/0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start + "from taskapp.cli.main import main; main()"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert_said(done, "taskapp: history needs the package sqlalchemy; install it with pip install 'taskapp[history]'")
+
+
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 @pytest.mark.parametrize(
     ("command", "sentence"),

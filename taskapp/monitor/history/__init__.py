@@ -3,7 +3,17 @@
     nodes ──► stream in Redis (broker/finished.py) ──► Writer ──► table ──► History.search, .get
 
 ``open_history(settings)`` gives a ``History``; see docs/history.md.
+
+Raises:
+    HistoryPackageMissing: On import: SQLAlchemy is not installed.
 """
+
+from importlib.util import find_spec
+
+from taskapp.errors.history import HistoryPackageMissing
+
+if find_spec("sqlalchemy") is None:
+    raise HistoryPackageMissing("sqlalchemy", "history")
 
 from taskapp.monitor.history.database import open_history
 from taskapp.monitor.history.history import History

@@ -43,13 +43,11 @@ def open_history(settings: Settings) -> History:
 
     Raises:
         HistoryOff: They name none.
-        HistoryPackageMissing: SQLAlchemy, or what speaks to this database, is not installed.
+        HistoryPackageMissing: What speaks to this database is not installed.
         BadDatabaseURL: The URL is none, or not of a database that is known here.
     """
     if not settings.keeps_history:
         raise HistoryOff
-    if importlib.util.find_spec("sqlalchemy") is None:
-        raise HistoryPackageMissing("sqlalchemy", "history")
     from taskapp.monitor.history.history import History
 
     return History(revealed(settings.history_url) or f"sqlite:///{settings.data_dir / SQLITE_FILE}")
