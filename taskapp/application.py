@@ -28,6 +28,7 @@ from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.rabbitmq import Unconfirmed, left_seconds, submitting
 from taskapp.broker.transport import Connection, is_over_rabbitmq, is_over_redis
 from taskapp.client import results
+from taskapp.client.asked import check_content, check_links, times_of
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
 from taskapp.client.message import arguments_as_json, new_id, properties, with_texts_of_ids
@@ -224,6 +225,12 @@ class Application(Lending):
         if form is not None:
             return form.submit(args, kwargs, options["task_id"])
         arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
+        check_content(
+            name, options.get("serializer") or self.conf.task_serializer,
+            options.get("compression") or self.conf.task_compression,
+        )  # fmt: skip
+        check_links(name, options)
+        times_of(name, options, self.now())
         options = {**options, **properties(name, options)}
         headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
         with self.lend_producer(options.get("producer")) as producer:

@@ -44,6 +44,7 @@ class Loader(AppLoader):
         "redis": "taskapp.results:RedisBackend",
         "rediss": "taskapp.results:RedisBackend",
         "sentinel": "taskapp.results:SentinelBackend",
+        "disabled": "taskapp.results.absent:NoResults",
     }
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's

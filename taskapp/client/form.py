@@ -13,6 +13,7 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
 from taskapp.broker.process import Process
 from taskapp.client import message
+from taskapp.client.asked import check_content, check_links
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
 from taskapp.client.stencil import Stencil
 from taskapp.client.terms import Terms
@@ -52,6 +53,7 @@ class Form:
 
     def __init__(self, sending: Sending, name: str, queue: str, options: message.Options) -> None:
         self._sending, self._name, self._queue, self._options = sending, name, queue, options
+        check_links(name, options)
         self._embed = message.embedded(options)
         self._headers = message.headers(name, options, sending.origin)
         if not CHECKED.isdisjoint(options):
@@ -59,6 +61,7 @@ class Form:
         self._is_timed = any(key in options for key in TIMED)
         self._serializer = options.get("serializer") or sending.terms.serializer
         self._compression = options.get("compression") or sending.terms.compression
+        check_content(name, self._serializer, self._compression)
         self._signing = sending.app.signing if self._serializer == AUTH else None
         self._is_json = self._serializer == "json" and not self._compression
         self._result = options.get("result_cls") or sending.app.AsyncResult
@@ -130,7 +133,7 @@ class Form:
             SENT_AT_HEADER: self._sending.process.producer.clock.now_ms() / 1_000,
         }  # fmt: skip
         if self._is_timed:
-            message.set_times(own, options, self._sending.app.now())
+            message.set_times(self._name, own, options, self._sending.app.now())
         return own
 
     def _inherit(self, request: Any, own: dict[str, Any], properties: dict[str, Any]) -> None:

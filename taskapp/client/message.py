@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime
 from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # missing in the stubs
 from numbers import Real
 from typing import Any
@@ -19,8 +19,9 @@ from kombu.utils.json import JSONEncoder
 from msgspec import to_builtins
 
 from taskapp.broker.headers import PROPERTIES, BadHeader, check_headers
+from taskapp.client.asked import times_of
 from taskapp.errors import InvalidPayload, PayloadTooLarge
-from taskapp.errors.tasks import BadMessageProperty
+from taskapp.errors.tasks import BadHeaders, BadMessageProperty, BadOption
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from taskapp.results.literal_dicts import SIGN, as_literal
 from taskapp.settings import get_settings
@@ -52,7 +53,6 @@ PLAIN_REPR_MOST = 256
 """Arguments whose JSON is no longer than this are shown by ``repr``: it cannot be long either."""
 ID_OPTIONS = frozenset({"task_id", "root_id", "parent_id", "group_id", "correlation_id", "reply_to"})
 """Options of ``apply_async`` that name something by an id."""
-EARLIEST_SECONDS = -(2**31)
 LONGEST_SECONDS = 10**12
 
 
@@ -190,12 +190,12 @@ def check(name: str, headers: Mapping[str, Any]) -> None:
     """Check what ``options`` made of the headers of a task of type ``name``, before an id.
 
     Raises:
-        InvalidPayload: No node could read one of them.
+        BadHeaders: No node could read one of them.
     """
     try:
         check_headers({**to_builtins(headers, enc_hook=str, builtin_types=(bytes,)), "id": "not yet"})
     except (BadHeader, TypeError, ValueError, RecursionError) as error:
-        raise InvalidPayload(name, str(error)) from error
+        raise BadHeaders(name, str(error)) from error
 
 
 def shown(args: Any, kwargs: Any, arguments: str, options: Options) -> tuple[str, str]:
@@ -221,33 +221,6 @@ def _text(value: Any, *, is_short: bool) -> str:
     return saferepr(value, REPR_MOST, maxlevels=REPR_LEVELS)
 
 
-def due_at(countdown: float | None, eta: Any, now: datetime) -> datetime | None:
-    """Return when a task is due, aware; ``None``: at once."""
-    if countdown:
-        return now + timedelta(seconds=_in_range(countdown, "countdown"))
-    return _moment(eta, now.tzinfo) if eta else None
-
-
-def expires_at(expires: Any, now: datetime) -> datetime | None:
-    """Return when a task is not to be run any more, aware; ``None``: never."""
-    if expires is None:
-        return None
-    if isinstance(expires, Real):
-        return now + timedelta(seconds=_in_range(float(expires), "expires"))
-    return _moment(expires, now.tzinfo)
-
-
-def _moment(value: Any, zone: tzinfo | None) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
-
-
-def _in_range(seconds: float, what: str) -> float:
-    if seconds < EARLIEST_SECONDS:
-        raise ValueError(f"{what} is out of range: {seconds!r}")
-    return seconds
-
-
 def check_arguments(args: Any, kwargs: Any) -> None:
     """Refuse what cannot be passed on.
 
@@ -268,9 +241,9 @@ def priority_of(priority: Any) -> int:
         return LOWEST_PRIORITY
 
 
-def set_times(headers: dict[str, Any], options: Options, now: datetime) -> None:
-    """Put into ``headers`` when a task is due and when it expires, as ``options`` ask for it."""
-    due, end = due_at(options.get("countdown"), options.get("eta"), now), expires_at(options.get("expires"), now)
+def set_times(name: str, headers: dict[str, Any], options: Options, now: datetime) -> None:
+    """Put into ``headers`` when a task is due and when it expires, as ``options`` ask for it; errors: ``times_of``."""
+    due, end = times_of(name, options, now)
     headers["eta"] = due and due.isoformat()
     headers["expires"] = end and end.isoformat()
     if end is not None and end < now:
@@ -281,7 +254,7 @@ def with_texts_of_ids(name: str, options: Options) -> Options:
     """Return ``options`` with ids that were given as ``uuid.UUID`` as texts.
 
     Raises:
-        InvalidPayload: One is something else.
+        BadOption: One is something else.
     """
     given = {option: options[option] for option in ID_OPTIONS & options.keys() if options[option] is not None}
     return {**options, **{option: text_of_id(name, option, value) for option, value in given.items()}}
@@ -293,7 +266,7 @@ def text_of_id(name: str, option: str, value: Any) -> str:
         return value
     if isinstance(value, UUID):
         return str(value)
-    raise InvalidPayload(name, f"{option} is {value!r}; give a text or a uuid.UUID")
+    raise BadOption(name, option, value, "give a text or a uuid.UUID")
 
 
 def without_none(options: Options) -> Options:

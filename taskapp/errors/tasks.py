@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from taskapp.errors import PermanentError, TaskappError
+from taskapp.errors import InvalidPayload, PermanentError, TaskappError
 
 
 class NoSuchTask(TaskappError):
@@ -70,3 +70,32 @@ class BadMessageProperty(TaskappError):
 
     def __init__(self, name: str, option: str, value: object, what: str) -> None:
         super().__init__(f"task {name!r} cannot be submitted with {option}={value!r}: it is a number, {what}")
+
+
+class BadOption(InvalidPayload, ValueError):
+    """An option of a submit that has no meaning."""
+
+    def __init__(self, name: str, option: str, value: object, remedy: str) -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
+        super().__init__(name, f"{option} is {shown}; {remedy}")
+
+    def __str__(self) -> str:
+        return f"task {self.task_name!r} cannot be submitted: {self.problems}"
+
+
+class BadHeaders(InvalidPayload):
+    """Options of a submit of which no node could read what they make of a header."""
+
+    def __str__(self) -> str:
+        return f"task {self.task_name!r} cannot be submitted: {self.problems}"
+
+
+class NoResultsKept(TaskappError, NotImplementedError):
+    """A result, asked for where none is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no results are kept: the broker is no Redis and TASKAPP_RESULT_URL is not set; set it to a Redis or a "
+            "database, for nodes and here"
+        )

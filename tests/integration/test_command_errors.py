@@ -15,7 +15,10 @@ NO_TASK = "no task with the id 'nosuch' waits, runs or has a result"
 UNKNOWN = (
     ("celery call taskapp.add --queue nosuch", f"no queue named 'nosuch' {QUEUES}"),
     ("celery call taskapp.ad", "no task named 'taskapp.ad'; did you mean 'taskapp.add'?"),
-    ("celery call taskapp.add --args [1,2] --serializer nosuch", "No encoder installed for nosuch"),
+    (
+        "celery call taskapp.add --args [1,2] --serializer nosuch",
+        "serializer is 'nosuch'; give one that",
+    ),
     ("celery purge -f -Q nosuch", f"no queue named 'nosuch' {QUEUES}"),
     ("celery purge -f -Q default,critica", f"no queue named 'critica'; did you mean 'critical'? {QUEUES}"),
     ("celery purge -f -X nosuch", f"no queue named 'nosuch' {QUEUES}"),

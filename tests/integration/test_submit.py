@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from taskapp.client.message import new_id
 from taskapp.client.sender import Sender
 from taskapp.errors import InvalidPayload, PayloadTooLarge, UnknownQueue, UnknownTask
 from tests.integration import shop
-from tests.support import RedisServer, eventually
+from tests.support import RedisServer, clean_environment, eventually, run_python
 
 pytestmark = pytest.mark.usefixtures("app")
 
@@ -457,6 +458,24 @@ def redis_server_raw(server: RedisServer) -> redis.Redis:
     return redis.Redis(port=server.port)
 
 
+BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"serializer": "nosuch"}, "serializer is 'nosuch'; give one that is installed here: "),
+    ({"compression": "foo"}, "compression is 'foo'; give one that is installed here: .*gzip"),
+    ({"countdown": nan}, "countdown is nan; give seconds that a calendar has"),
+    ({"countdown": inf}, "countdown is inf; give seconds that a calendar has"),
+    ({"countdown": 1e16}, "countdown is 1e[+]16; give seconds"),
+    ({"countdown": -1e12}, "countdown is -1000000000000.0; give seconds"),
+    ({"countdown": "5"}, "countdown is '5'; give a number of seconds"),
+    ({"eta": "soon"}, "eta is 'soon'; give a datetime that a calendar has"),
+    ({"eta": [1]}, r"eta is \[1\]; give a datetime"),
+    ({"expires": nan}, "expires is nan; give seconds or a datetime"),
+    ({"expires": "later"}, "expires is 'later'; give seconds or a datetime"),
+    ({"link": "x"}, "link is 'x'; give a signature, such as add.s"),
+    ({"link_error": [5]}, "link_error is 5; give a signature, such as add.s"),
+    ({"task_id": 17}, "task_id is 17; give a text or a uuid.UUID"),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -466,14 +485,49 @@ def redis_server_raw(server: RedisServer) -> redis.Redis:
         ({"headers": {"get": 1}}, "header 'get': the name would hide"),
         ({"time_limit": "soon"}, r"header 'timelimit\[0\]': expected `float | null`, got `str`"),
         ({"retries": -1}, "header 'retries': expected `int` >= 0"),
+        *BAD_OPTIONS,
     ],
 )
 def test_what_no_node_could_read_is_refused_at_the_caller(
     redis_server: RedisServer, options: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(InvalidPayload, match=problem.replace("|", r"\|")):
+    with pytest.raises(
+        InvalidPayload, match=f"^task {shop.greet.name!r} cannot be submitted: {problem}".replace("|", r"\|")
+    ):
         shop.greet.apply_async(("x",), **options)
     assert not redis_server.client.llen("default")
+
+
+@pytest.mark.parametrize(("options", "problem"), BAD_OPTIONS)
+def test_over_another_broker_what_has_no_meaning_is_refused_too(options: dict[str, Any], problem: str) -> None:
+    code = f"""
+import datetime
+from math import inf, nan
+import taskapp.celery
+from taskapp.tasks.add import add
+try:
+    add.apply_async((1, 2), **{options!r})
+except ValueError as error:
+    print(error)
+"""
+    done = run_python("-c", code, env=clean_environment(TASKAPP_BROKER_URL="memory://"))
+
+    assert re.match(f"task 'taskapp.add' cannot be submitted: {problem}", done.stdout), done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["result.get(timeout=1)", "result.state", "result.ready()", "result.result", "chord([add.s(1, 2)])(add.s(3))"],
+)
+def test_without_a_place_for_results_the_setting_is_named(code: str) -> None:
+    start = (
+        "from celery import chord; import taskapp.celery; from taskapp.tasks.add import add; result = add.delay(1, 2)"
+    )
+    done = run_python("-c", f"{start}; {code}", env=clean_environment(TASKAPP_BROKER_URL="memory://"))
+
+    assert done.stderr.splitlines()[-1].startswith(
+        "taskapp.errors.tasks.NoResultsKept: no results are kept: the broker is no Redis and TASKAPP_RESULT_URL is not"
+    ), done.stderr
 
 
 def test_a_revoke_by_uuid_ends_the_task_that_runs(
