@@ -129,7 +129,10 @@ class Consumer:
         if self.stopped:
             return
         now = self.node.turned_at = monotonic()
-        if not self.queues or self._handing_out:
+        if self._handing_out:
+            return
+        if not self.queues:
+            self._tell_ends()
             return
         if now >= self._listen_at:
             self._listen_at = now + LISTEN_SECONDS
@@ -141,6 +144,11 @@ class Consumer:
         self.node.ends.flush()
         self._claim_more()
         self._wait()
+
+    def _tell_ends(self) -> None:
+        """Tell what has ended on a node that takes nothing: it drains, or was told to leave its queues."""
+        if self.node.ends.are_waiting and self.node.is_ready():
+            self.node.ends.flush()
 
     def _drop_deaf(self) -> None:
         if self.node.is_deaf(self.node.pipe, SILENT_SECONDS):

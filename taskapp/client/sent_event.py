@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from time import monotonic, time
 from typing import Any, NamedTuple
@@ -115,6 +116,9 @@ class SentEventDispatcher:
 
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
+        # Each event has a producer of its own. A child that forks while another thread publishes, perhaps for seconds,
+        # would find the lock taken for ever.
+        dispatcher.mutex = nullcontext()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dispatcher, name)

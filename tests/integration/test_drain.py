@@ -28,6 +28,7 @@ SLOW_POOLS = ["threads of default", "children of default", "prefork", "threads",
 CHILDREN, NO_CHILDREN = ["children of default", "prefork"], ["default", "threads", "solo"]
 POOLS = ["default", *(pytest.param(pool, marks=pytest.mark.slow) for pool in SLOW_POOLS)]
 IDLE_SECONDS = 3.0
+OTHER_POOLS = [pytest.param(pool, marks=pytest.mark.slow) for pool in ("prefork", "threads", "gevent")]
 GIVING_BACK_SECONDS = 3.0
 BUSY_MACHINE_SECONDS = 2.0
 StartWorker = Callable[..., Process]
@@ -113,6 +114,32 @@ def test_what_runs_may_end_before_the_deadline(
     assert node.wait(IDLE_SECONDS + BUSY_MACHINE_SECONDS) == 0
     assert held.get(timeout=5) is None
     assert counts(redis_server) == (0, 0)
+
+
+@pytest.mark.parametrize("pool", ["default", "threads of default", "children of default", *OTHER_POOLS])
+@pytest.mark.parametrize("how", ["it drains", "it has left its queues"])
+def test_an_end_is_told_at_once_by_a_node_that_takes_no_more(
+    worker: StartWorker, app: Any, tmp_path: Path, pool: str, how: str
+) -> None:
+    """Else who waits for it waits for the longest task of the node, which repeats it all when it is killed."""
+    first, last = tmp_path / "first", tmp_path / "last"
+    node = worker(*on(pool), "-c", "2", TASKAPP_INCLUDE=SHOP)
+    ends_first, ends_last = holds(pool).delay(str(first)), holds(pool).delay(str(last))
+    eventually(lambda: shop.is_held(first) and shop.is_held(last))
+    if how == "it drains":
+        os.kill(node.pid, signal.SIGTERM)
+        eventually(lambda: "shutdown" in node.output())
+    else:
+        for queue in app.conf.task_queues:
+            command = {"arguments": {"queue": queue.name}, "reply": True, "timeout": 20, "limit": 1}
+            assert app.control.broadcast("cancel_consumer", **command)
+    first.touch()
+
+    assert ends_first.get(timeout=15) is None
+    assert node.returncode is None
+    assert not ends_last.ready()
+    last.touch()
+    assert ends_last.get(timeout=15) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
