@@ -110,6 +110,7 @@ PARTS = ["a@b.example", "eve@x.example", "<", ">", ",", ";", ":", '"', "\\", "("
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
+@example("a@b.exampleJo")  # a domain is written in small letters
 def test_whoever_reads_the_header_reads_the_one_address_that_the_server_gets(text: str) -> None:
     try:
         address = MailAddress.parse(text)
@@ -121,7 +122,7 @@ def test_whoever_reads_the_header_reads_the_one_address_that_the_server_gets(tex
     assert getaddresses([address.header]) == [(address.name, address.spec)]
     assert f"{address.local}@" in text
     other = {"a@b.example", "eve@x.example"} - {address.spec}
-    rest = text.replace(address.spec, "", 1)
+    rest = text.casefold().replace(address.spec.casefold(), "", 1)
     assert not any(each in rest for each in other) or '"' in text or "(" in text
 
 
