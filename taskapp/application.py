@@ -174,6 +174,7 @@ class Application(Lending):
             Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
             serializer,
         )  # fmt: skip
+        self.signing.register()
 
     def writes_json(self, serializer: str) -> bool:
         """Return whether ``serializer`` writes JSON, signed or not."""

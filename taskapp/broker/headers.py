@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 LONGEST_NAME = 255
+SHOWN_MOST = 120
 COUNT_MOST = 2**31 - 1
 LIMIT_MOST_SECONDS = 100 * 365 * 86_400.0
 
@@ -149,6 +150,26 @@ def check_follow_ups(embed: Mapping[str, Any]) -> None:
         _convert(embed, _FollowUps)
     except _WRONG as error:
         raise BadHeader(_words(error, "follow-up")) from error
+
+
+def check_signature(signature: Any) -> None:
+    """Check what stands for one task that follows, when it is to be sent.
+
+    Raises:
+        BadHeader: No task can be made of it.
+    """
+    known: Mapping[Any, Any] = signature if isinstance(signature, Mapping) else {}
+    get = known.get
+    if not isinstance(get("task"), str):
+        problem = "the name of its task is no text"
+    elif not isinstance(get("options"), Mapping):
+        problem = "its options are no mapping"
+    elif not get("immutable") and not (isinstance(get("args"), list | tuple) and isinstance(get("kwargs"), Mapping)):
+        problem = "its args are no list, or its kwargs no mapping"
+    else:
+        return
+    shown = repr(signature)[:SHOWN_MOST] if type(signature) in (dict, str) else type(signature).__name__
+    raise BadHeader(f"follow-up {shown} is no signature of a task: {problem}")
 
 
 def sound_headers(headers: Mapping[str, Any]) -> dict[str, Any]:

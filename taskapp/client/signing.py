@@ -24,8 +24,10 @@ from typing import Any
 from celery.exceptions import SecurityError
 from celery.security.certificate import Certificate, FSCertStore
 from celery.security.key import PrivateKey
+from celery.security.serialization import SecureSerializer
 from celery.security.utils import get_digest_algorithm
-from kombu.serialization import dumps
+from cryptography.exceptions import InvalidSignature
+from kombu.serialization import dumps, register
 
 from taskapp.broker.channel import EngineChannel
 from taskapp.broker.message_format import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
@@ -64,11 +66,18 @@ class Signing:
             celery.exceptions.SecurityError: It holds no RSA key or certificate, or one that has expired.
         """
         self._key = PrivateKey(key.read_text(), password)
-        self._signer = base64.b64encode(Certificate(certificate.read_text()).get_id().encode()).decode()
-        self._store = FSCertStore(store)
+        self._certificate = Certificate(certificate.read_text())
+        self._signer = base64.b64encode(self._certificate.get_id().encode()).decode()
+        self._store = _Store(store)
+        self._digest_name, self._serializer = digest, serializer
         self._digest: Any = get_digest_algorithm(digest)
         self.writes_json = serializer in ("json", "application/json")
         """Whether signed bodies hold JSON."""
+
+    def register(self) -> None:
+        """Register Celery's serializer anew, with a store that tells what is wrong with a signature."""
+        auth: Any = SecureSerializer(self._key, self._certificate, self._store, self._digest_name, self._serializer)
+        register(AUTH, auth.serialize, auth.deserialize, content_type="application/data", content_encoding="utf-8")
 
     def signed(
         self, headers: Mapping[str, Any], properties: Mapping[str, Any], content_type: str, body: str | bytes
@@ -103,6 +112,34 @@ class Signing:
     def producer(self, producer: Any) -> SigningProducer:
         """Return what signs each task that is published by ``producer``, one of kombu."""
         return SigningProducer(self, producer)
+
+
+class _Store(FSCertStore):
+    """The certificates of who is trusted."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _Trusted(super().__getitem__(name))
+
+
+class _Trusted:
+    """A certificate of Celery's whose check means what it says: Celery catches a module there, not its errors."""
+
+    def __init__(self, certificate: Any) -> None:
+        self._certificate = certificate
+
+    def verify(self, data: bytes, signature: bytes, digest: Any) -> None:
+        """Check that the certificate's key has signed ``data``.
+
+        Raises:
+            SecurityError: It has not, or the certificate has expired.
+        """
+        try:
+            self._certificate.verify(data, signature, digest)
+        except (InvalidSignature, TypeError) as error:
+            if not isinstance(error, InvalidSignature) and not isinstance(error.__context__, InvalidSignature):
+                raise
+            who = self._certificate.get_id()
+            raise SecurityError(f"it was changed, or not signed with the key of {who!r}") from error
 
 
 class SigningProducer:

@@ -147,7 +147,7 @@ def run_demo(console: Console, output: Path, *, keep: bool) -> int:
         checks = _work(view, workshop, truth)
         _tell(view, workshop, checks)
         if keep:
-            _stay(view, supervisor)
+            _stay(view, workshop, supervisor)
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -263,11 +263,12 @@ def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:
     view.say(f"logs    {workshop.logs}")
     scrape = httpx.get(f"http://127.0.0.1:{workshop.exporter_port}/metrics", trust_env=False)
     workshop.metrics.write_bytes(scrape.content)
-    view.say(f"metrics {workshop.metrics}, now at http://127.0.0.1:{workshop.exporter_port}/metrics")
+    view.say(f"metrics {workshop.metrics}")
+
+
+def _stay(view: View, workshop: Workshop, supervisor: Supervisor) -> None:
+    view.say(f"metrics now at http://127.0.0.1:{workshop.exporter_port}/metrics")
     view.say(f"Flower  http://127.0.0.1:{workshop.flower_port}")
-
-
-def _stay(view: View, supervisor: Supervisor) -> None:
     view.say("everything keeps running; Ctrl-C stops it")
     try:
         while True:

@@ -13,9 +13,10 @@ import msgspec
 from celery import current_app
 from celery.exceptions import Reject
 from celery.utils.nodenames import gethostname
+from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
 
-from taskapp.broker.headers import FOLLOW_UPS, FollowUps, check_follow_ups
+from taskapp.broker.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.settlement import Settlement, settling
 from taskapp.worker.coroutines import Awaiting, Closed
@@ -168,6 +169,12 @@ def _from_json(raw: bytes) -> Any:
 
 def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
     """Decode the body into ``given``; return args and kwargs."""
-    args, kwargs, embed = decode(runner.app, body, content_type, encoding)
+    try:
+        args, kwargs, embed = decode(runner.app, body, content_type, encoding)
+    except BadHeader:
+        raise
+    except Exception as error:
+        # In an error that can be stored: of JSON's own nothing but a name would be left.
+        raise DecodeError(f"its body cannot be decoded: {error}") from error
     given.update(embed, args=args, kwargs=kwargs, hostname=runner.hostname, is_eager=False)
     return args, kwargs

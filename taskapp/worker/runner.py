@@ -42,6 +42,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 
+from taskapp.broker.headers import check_signature
 from taskapp.broker.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.size import check_returned, fitting
@@ -72,6 +73,16 @@ STOCK_HOOKS = frozenset({BaseLoader.on_task_init, BaseLoader.on_process_cleanup,
 
 def _is_stock(hook: Any) -> bool:
     return getattr(hook, "__func__", None) in STOCK_HOOKS
+
+
+def _follow_up(signature: Any, app: Any) -> Any:
+    """Return the signature of a task that follows.
+
+    Raises:
+        BadHeader: It is none.
+    """
+    check_signature(signature)
+    return _signature(signature, app=app)
 
 
 class Runner:
@@ -324,7 +335,7 @@ class Runner:
 
     def _send_follow_ups(self, request: Request, retval: Any) -> None:
         """Send the links, then the next step of the chain."""
-        callbacks = [_signature(callback, app=self.app) for callback in request.callbacks or ()]
+        callbacks = [_follow_up(callback, self.app) for callback in request.callbacks or ()]
         groups = [callback for callback in callbacks if isinstance(callback, group)]
         single = [callback for callback in callbacks if not isinstance(callback, group)]
         if len(callbacks) > 1 and single:
@@ -333,7 +344,7 @@ class Runner:
         for callback in (*groups, *single):
             self._send(callback, request, retval)
         if request.chain:
-            self._send(_signature(request.chain[-1], app=self.app), request, retval, chain=request.chain[:-1])
+            self._send(_follow_up(request.chain[-1], self.app), request, retval, chain=request.chain[:-1])
 
     def _send(self, signature: Any, request: Request, retval: Any, **options: Any) -> None:
         delivery: Any = request.delivery_info

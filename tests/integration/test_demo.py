@@ -60,6 +60,7 @@ def test_the_main_job_ends_well_and_leaves_nothing_running(demo: StartDemo, tmp_
     output = process.output()
     assert process.returncode == 0, output
     assert "✘" not in output
+    assert "http://" not in output.partition("What was checked")[2]
     page = (tmp_path / "out" / "metrics.prom").read_bytes()
     assert b'taskapp_tasks_completed_total{queue="critical",type="taskapp.canary"}' in page
     if shutil.which("promtool"):

@@ -193,6 +193,8 @@ def test_a_signed_task_with_anything_swapped_is_buried_and_does_not_run(
     assert node.returncode is None
     assert len(found) == len(made) > 45
     refused = [letter for letter in found if "signature" in letter.error or "content type" in letter.error]
+    assert not any("BaseException" in letter.error for letter in found)
+    assert sum("it was changed, or not signed with the key of 'signed " in letter.error for letter in found) > 30
     # What is no gzip is found out before anybody asks who signed it, as is a type nobody has.
     assert len(found) - len(refused) <= 4, [letter.error for letter in found if letter not in refused]
     # Nobody vouches for the id a forged one bears: its result is not touched.
@@ -257,6 +259,7 @@ def test_over_rabbitmq_a_signed_task_with_anything_swapped_is_rejected(rabbit_si
     node = rabbit_site.node()
 
     eventually(lambda: node.output().count("goes to the dead letters") >= count + 4, 30.0)
+    assert "BaseException" not in node.output()
 
     assert eventually(lambda: rabbit_site.ran) == ["once"]
     assert node.returncode is None

@@ -38,9 +38,14 @@ def named(options: tuple[str, ...]) -> str:
 
 def push(server: RedisServer, task: str, /, *, body: Any = ((), {}, None), **headers: Any) -> str:
     """Put a task into the queue as our own producer would; return its id."""
+    return push_raw(server, task, json.dumps(body), **headers)
+
+
+def push_raw(server: RedisServer, task: str, body: str, /, **headers: Any) -> str:
+    """Put a task with this text as its body into the queue; return its id."""
     task_id = str(uuid.uuid4())
     all_headers = {"lang": "py", "task": task, "id": task_id, "retries": 0, **headers}
-    parts = (json.dumps(body), "application/json", "utf-8", all_headers, task_id, "", "", "default")
+    parts = (body, "application/json", "utf-8", all_headers, task_id, "", "", "default")
     server.client.lpush("default", seal(task_id, task, 0, msgspec.msgpack.encode(parts)))
     return task_id
 
@@ -97,6 +102,23 @@ def test_arguments_that_cannot_be_decoded_fail_the_task_its_chord_and_tell_its_e
     assert "DecodeError" in failure(app, body.id)
     assert "accept_content" in failure(app, yaml.id)
     eventually(lambda: told.exists() and set(told.read_text().split()) == {result.id for result in results})
+
+
+def test_what_is_wrong_with_a_body_is_said_in_words(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, letters: DeadLetters
+) -> None:
+    worker(TASKAPP_INCLUDE=TASKS)
+    name = unreadable.echo.name
+    links: list[Any] = [{"task": 5}, {"task": name}, {"task": name, "options": {}}, "x"]
+
+    broken = [push_raw(redis_server, name, body) for body in ("{", "[[1], {}", '"x"')]
+    linked = [push(redis_server, name, body=((1,), {}, {"callbacks": [link]})) for link in links]
+    chained = push(redis_server, name, body=((1,), {}, {"chain": [{"task": None}]}))
+
+    for task_id in broken:
+        assert failure(app, task_id).startswith("DecodeError: its body cannot be decoded: ")
+    for task_id in (*linked, chained):
+        assert "is no signature of a task: " in failure(app, task_id)
 
 
 @pytest.mark.parametrize("task", [unreadable.break_loop, unreadable.break_loop_of_thread], ids=lambda task: task.name)
