@@ -28,7 +28,7 @@ from taskapp.broker.message_format import SENT_AT_HEADER
 from taskapp.broker.rabbitmq import Unconfirmed, left_seconds, submitting
 from taskapp.broker.transport import Connection, is_over_rabbitmq, is_over_redis
 from taskapp.client import results
-from taskapp.client.asked import check_content, check_links, times_of
+from taskapp.client.asked import check_content, check_links, check_priority, times_of
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
 from taskapp.client.message import arguments_as_json, new_id, properties, with_texts_of_ids
@@ -97,6 +97,7 @@ class Amqp(AMQP):
         send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
 
         def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
+            check_priority(name, options.get("priority"))
             _forget_itself(message.headers, message.sent_event)
             run = settlement.current()
             if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):

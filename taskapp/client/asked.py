@@ -12,6 +12,7 @@ from kombu import compression, serialization
 from kombu.utils.functional import maybe_list
 
 from taskapp.errors.tasks import BadOption
+from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
 Options = Mapping[str, Any]
 
@@ -48,6 +49,19 @@ def check_links(name: str, options: Options) -> None:
         for one in maybe_list(options.get(option)) or ():
             if not isinstance(one, Mapping):
                 raise BadOption(name, option, one, "give a signature, such as add.s(1), or a list of them")
+
+
+def check_priority(name: str, priority: Any) -> None:
+    """Make sure that a task of type ``name`` can have this priority; ``None``: the default.
+
+    Raises:
+        BadOption: It is no integer from 0 to 9.
+    """
+    if priority is None:
+        return
+    if type(priority) is bool or not isinstance(priority, int) or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        remedy = f"give an integer from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, where {HIGHEST_PRIORITY} goes first"
+        raise BadOption(name, "priority", priority, remedy)
 
 
 def times_of(name: str, options: Options, now: datetime) -> tuple[datetime | None, datetime | None]:

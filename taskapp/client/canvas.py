@@ -6,6 +6,7 @@ from typing import Any
 
 from celery.canvas import Signature
 
+from taskapp.client.asked import check_priority
 from taskapp.client.message import new_id
 
 # The stubs lack half of it.
@@ -33,6 +34,15 @@ class TaskSignature(_Signature):
         copy["kwargs"], copy["options"] = dict(self["kwargs"]), {}
         copy._app, copy._type = self._app, self._type
         return copy
+
+    def set(self, immutable: bool | None = None, **options: Any) -> Any:  # noqa: FBT001 - Celery's signature
+        """Set options, as Celery does; a step of a chain is not sent from here, so what is wrong is refused now.
+
+        Raises:
+            BadOption: The priority is no integer from 0 to 9.
+        """
+        check_priority(self["task"], options.get("priority"))
+        return super().set(immutable, **options)
 
     def freeze(
         self, _id: str | None = None, group_id: str | None = None, chord: Any = None, root_id: str | None = None,

@@ -13,7 +13,7 @@ from taskapp.broker.delivery import Message
 from taskapp.broker.message_format import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
 from taskapp.broker.process import Process
 from taskapp.client import message
-from taskapp.client.asked import check_content, check_links
+from taskapp.client.asked import check_content, check_links, check_priority
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
 from taskapp.client.stencil import Stencil
 from taskapp.client.terms import Terms
@@ -66,6 +66,7 @@ class Form:
         self._is_json = self._serializer == "json" and not self._compression
         self._result = options.get("result_cls") or sending.app.AsyncResult
         self._properties = message.properties(name, options)
+        check_priority(name, options.get("priority"))
         is_plain = self._is_json and not self._properties and not options.get("headers")
         self._stencil = Stencil(name, queue, self._headers) if is_plain else None
         self._event = usual_part(sending.origin, sending.pid, name, queue)

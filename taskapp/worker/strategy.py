@@ -17,6 +17,7 @@ from kombu.asynchronous.timer import to_timestamp
 
 from taskapp.broker.headers import check_foreign_headers
 from taskapp.broker.received import Received
+from taskapp.client.message import priority_of
 from taskapp.worker.events import wants_task_events
 from taskapp.worker.request_class import makes_itself, request_class
 
@@ -67,11 +68,15 @@ class Strategy:
         if decoded:
             # Of protocol 1: they came in the body.
             check_foreign_headers(headers)
-        return self._request_class(
+        request = self._request_class(
             message, on_ack=ack, on_reject=reject, app=self._app, hostname=self._consumer.hostname,
             eventer=self._eventer, task=self._task, connection_errors=self._consumer.connection_errors,
             body=body, headers=headers, decoded=decoded, utc=utc,
         )  # fmt: skip
+        if (priority := request.delivery_info.get("priority")) is not None:
+            # RabbitMQ takes any byte from others; its retry, and what inherits it, could not be submitted with that.
+            request.delivery_info["priority"] = priority_of(priority)
+        return request
 
     def _log(self, request: Any) -> None:
         context = {

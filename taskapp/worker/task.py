@@ -12,6 +12,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.broker.settlement import collecting, settling
+from taskapp.client.asked import check_priority
 from taskapp.client.canvas import TaskSignature
 from taskapp.client.many import Call, Submit, asubmit_many, submit_many
 from taskapp.client.message import with_texts_of_ids
@@ -109,6 +110,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
         Raises:
             InvalidPayload: A named argument does not fit.
+            BadOption: The priority is no integer from 0 to 9.
         """
         if self.payload():
             kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
@@ -118,7 +120,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
             elif kwargs:
                 starkwargs["kwargs"] = named
         starkwargs.setdefault("app", self.app)
-        return TaskSignature(self, args, *starargs, **starkwargs)
+        made = TaskSignature(self, args, *starargs, **starkwargs)
+        if made["options"]:
+            check_priority(self.name, made["options"].get("priority"))
+        return made
 
     subtask = signature
 
@@ -308,6 +313,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
         The result can be awaited, too.
         """
+        check_priority(self.name, options.get("priority"))
         with settling(None):
             done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))
         return EagerResult(done.id, done.result, done.state, done.traceback, name=done._name)

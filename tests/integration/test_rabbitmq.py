@@ -169,6 +169,45 @@ print({name: seen.get(name) for name in given} == given, seen["expiration"])
     assert seen == "True 30000"
 
 
+def test_what_is_no_priority_is_refused(site: Site) -> None:
+    said = site.ask("""
+def refused(submit):
+    try:
+        submit()
+    except Exception as error:
+        return str(error).partition("submitted: ")[2]
+for bad in "high", 11, -3, True, 1.0:
+    print({
+        refused(lambda: add.apply_async((1, 2), priority=bad)),
+        refused(lambda: app.send_task(add.name, (1, 2), priority=bad)),
+        refused(lambda: add.s(1, 2).set(priority=bad).delay()),
+        refused(lambda: chord([add.s(1, 1).set(priority=bad)])(total.s())),
+    } == {f"priority is {bad!r}; give an integer from 0 to 9, where 9 goes first"})
+app.conf.task_routes = ({add.name: {"queue": "low", "priority": 10}},)
+app.amqp.flush_routes()
+app.amqp.router = app.amqp.Router()
+print(refused(lambda: add.delay(1, 2)))
+""")
+
+    assert said.splitlines() == ["True"] * 5 + ["priority is 10; give an integer from 0 to 9, where 9 goes first"]
+
+
+def test_a_task_of_others_with_a_higher_priority_is_retried(site: Site) -> None:
+    site.worker()
+
+    said = site.ask("""
+message = app.amqp.create_task_message("of-others", retry_once.name, [], {})
+with app.producer_or_acquire() as producer:
+    producer.publish(
+        message.body, headers=message.headers, exchange="default", routing_key="default", priority=200,
+        serializer="json", correlation_id="of-others",
+    )
+print(app.AsyncResult("of-others").get(timeout=40)[0])
+""")
+
+    assert said == "1"
+
+
 def test_a_dict_that_looks_like_a_type_arrives_and_returns_as_a_dict(site: Site) -> None:
     site.worker()
 

@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "an expiry": {"expires": TOMORROW},
     "an expiry in the past": {"expires": -5},
     "a queue and a priority": {"queue": "low", "priority": 7},
-    "too high a priority": {"priority": 99},
+    "the highest priority": {"priority": 9},
     "links": {"link": shop.greet.s(), "link_error": [shop.greet.si("oh"), shop.greet.si("no")]},
     "limits": {"time_limit": 10, "soft_time_limit": 5, "retries": 2},
     "family": {"root_id": "root", "parent_id": "parent", "group_id": "group", "group_index": 3},
