@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     starvation_guard: int = Field(default=16, ge=0)
     """One claim in so many looks from the lowest queue and priority up; 0: never, low ones may wait for ever."""
     crash_limit: int = Field(default=3, ge=1)
-    """After how many dead processes the task that killed them goes to the dead letters."""
+    """After how many dead processes the task that killed them fails; over RabbitMQ each node counts dead children."""
     dead_letters_limit: int = Field(default=10_000, ge=1)
     """How many dead letters are kept, for each queue and reason; the oldest go first."""
     parked_seconds: float = Field(default=3_600.0, gt=0)

@@ -338,7 +338,7 @@ class CoroutineCancelled(TaskappError):
 
 
 class CrashedTooOften(TaskappError):
-    """A task whose process died too often; its message is among the dead letters."""
+    """A task whose process died too often; its message is among the dead letters, if its broker keeps any."""
 
     def __init__(self, task_name: str, task_id: str) -> None:
         self.task_name = task_name
@@ -347,7 +347,7 @@ class CrashedTooOften(TaskappError):
     def __str__(self) -> str:
         return (
             f"{self.args[0]!r} (id {self.args[1]}) killed the process that ran it too often; "
-            "its message is kept, see 'taskapp dead list'"
+            "its message is kept, see 'taskapp dead list' (over RabbitMQ: in its queue's dead-letter exchange, if any)"
         )
 
 
@@ -370,7 +370,7 @@ class NotSettled(TaskappError):
     def __str__(self) -> str:
         return (
             f"the end of {self.args[0]!r} could not be carried out: {self.args[1]!r}; "
-            "its message is kept, see 'taskapp dead list'"
+            "its message is kept, see 'taskapp dead list' (over RabbitMQ: in its queue's dead-letter exchange, if any)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from time import time
 from typing import Any
 
@@ -34,3 +35,9 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
     if ready_at is None:
         return CountedRun(request._type, WHAT[state], run_seconds)
     return CountedRun(request._type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
+
+
+@cache
+def keeps_successes(app: Any) -> bool:
+    """Return whether Celery counts which tasks succeeded, to run none of them again."""
+    return bool(app.conf.worker_deduplicate_successful_tasks)

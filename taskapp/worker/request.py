@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from time import monotonic, time
 from typing import Any, Self
 from weakref import ref
@@ -27,10 +27,11 @@ from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling, tick_of
 from taskapp.broker.totals import CountedRun
-from taskapp.errors import OutOfMemory
+from taskapp.errors import CrashedTooOften, OutOfMemory
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
-from taskapp.worker.counted import counted
+from taskapp.worker.counted import counted, keeps_successes
+from taskapp.worker.crashes import crashed_too_often, crashes, fail_for_crashes
 from taskapp.worker.events import after_retries
 from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
@@ -176,7 +177,7 @@ class Request(_Stock):
             return
         self.seen = Seen(value, runtime)
         # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
-        task_ready(self, successful=_keeps_successes(self._app))
+        task_ready(self, successful=keeps_successes(self._app))
         is_due = self._task.acks_late and not self.acknowledged
         if is_due and self._is_claimed():
             self.acknowledged = True
@@ -188,21 +189,22 @@ class Request(_Stock):
         self.send_event("task-succeeded", result=value, runtime=runtime, **after_retries(self._request_dict))
 
     @guarded
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Handle a run that ended with an error; a task out of memory fails and the worker stays."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
         if isinstance(error, MemoryError):
-            # Celery would end the whole worker here.
-            error = exc_info.exception = OutOfMemory(str(error))
+            error = exc_info.exception = OutOfMemory(str(error))  # Celery would end the whole worker here
         if isinstance(error, SystemExit | KeyboardInterrupt):
             error = WorkerLostError(str(error))
         if isinstance(error, TimeLimitExceeded) and not return_ok:
-            return None  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
+            return  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
         self.seen = Seen(error=error, traceback=exc_info.traceback)
         with self._ending(ended_by=error):
-            return super().on_failure(exc_info, send_failed_event, return_ok)
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            if isinstance(self._ended_by, CrashedTooOften):
+                fail_for_crashes(self, self._ended_by, super().on_failure)
 
     @guarded
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's signature
@@ -357,6 +359,8 @@ class Request(_Stock):
     def _end_unclaimed(self, state: str, finish: Callable[[], Any]) -> None:
         """Let the schedule hear of the end of a tick that came by another broker, then ``finish`` its message."""
         self.acknowledged = True
+        if state != "STARTED":
+            crashes.forget(self.id)
         is_end = state != "STARTED" and not self._is_retried and not isinstance(self._ended_by, Repeat)
         tell_end(self._app, self._request_dict if is_end else {}, state, self._took_ms(), finish)
 
@@ -365,9 +369,10 @@ class Request(_Stock):
         if self.acknowledged:
             return
         if not self._is_claimed():
-            self._is_counted = self._is_counted or requeue  # it did not end, it goes back
-            state = "STARTED" if requeue else "REJECTED"
-            self._end_unclaimed(state, partial(self._on_reject, logger, self._connection_errors, requeue))
+            if requeue and (error := crashed_too_often(self, self._ended_by)) is not None:
+                self._ended_by = error  # ``on_failure``, which called this, goes on with it
+                return
+            self.drop("STARTED" if requeue else "REJECTED")
             self.send_event("task-rejected", requeue=requeue)
             return
         if requeue:
@@ -376,6 +381,12 @@ class Request(_Stock):
             fate = Fate(reason="rejected", detail="the task, or its message, was rejected", state="REJECTED")
         self._decide(fate)
         self.send_event("task-rejected", requeue=requeue)
+
+    def drop(self, state: str) -> None:
+        """Reject the message of another broker; one whose task is to run again, ``STARTED``, returns to its queue."""
+        requeue = state == "STARTED"
+        self._is_counted = self._is_counted or requeue  # it did not end, it goes back
+        self._end_unclaimed(state, partial(self._on_reject, logger, self._connection_errors, requeue))
 
     def _state(self) -> str:
         error = self._ended_by
@@ -387,8 +398,3 @@ class Request(_Stock):
 
     def _is_dead(self) -> bool:
         return self._state() == "FAILURE" and bool(getattr(self.task, "keeps_failures", True))
-
-
-@cache
-def _keeps_successes(app: Any) -> bool:
-    return bool(app.conf.worker_deduplicate_successful_tasks)
