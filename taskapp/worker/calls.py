@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from taskapp.worker.pool import TaskPool
 
 NOT_YET: Any = object()
+NO_CHILD_SECONDS = 1.0
+"""How long a message waits whose task found no child process."""
 
 
 logger = get_logger(__name__)
@@ -279,13 +281,29 @@ class InChild(Call):
     def begin(self) -> None:
         """Hand it to the children, who tell Celery when it starts."""
         told = self._request
+        try:
+            self._pool.start_children()
+        except OSError as error:
+            if not told.can_go_back:
+                raise
+            self._give_back(error)
+            return
         self.has_started = True
-        self._pool.start_children()
         self._job = self._pool.children.apply_async(
             run, self.arguments, callback=self._done, error_callback=self._failed,
             accept_callback=told.on_accepted, timeout_callback=told.on_timeout,
             soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.id,
         )  # fmt: skip
+
+    def _give_back(self, error: OSError) -> None:
+        """Put its message back: descriptors, memory or processes are short here, and may not be elsewhere or later."""
+        told = self._request
+        logger.error(
+            "no child process can be started: %s; task %s[%s] goes back to its queue", error, told.name, told.id
+        )
+        self.is_stopped = True
+        self._pool.leave(self)
+        told.give_back(NO_CHILD_SECONDS)
 
     def _done(self, outcome: Any) -> None:
         self._pool.leave(self)

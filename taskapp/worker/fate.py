@@ -10,6 +10,8 @@ class Fate(NamedTuple):
 
     back: str = ""
     """Given back as this kind of run, see ``Node.give_back``."""
+    back_seconds: float = 0.0
+    """In how many seconds it is ready again."""
     reason: str = ""
     """Buried for this reason; else it is settled."""
     detail: str = ""

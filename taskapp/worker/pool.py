@@ -18,9 +18,11 @@ from collections import deque
 from contextvars import copy_context
 from inspect import iscoroutinefunction
 from multiprocessing import cpu_count
+from signal import SIGKILL
 from time import monotonic
 from typing import Any
 
+from billiard import active_children
 from celery.concurrency.base import BasePool
 from celery.utils.log import get_logger
 from kombu.asynchronous import get_event_loop
@@ -136,10 +138,21 @@ class TaskPool(_BasePool):
         return call
 
     def start_children(self) -> None:
-        """Start the child processes, with the first task that needs one."""
-        if not self.children.active:
+        """Start the child processes, with the first task that needs one.
+
+        Raises:
+            OSError: The system lacks what they take; those it started have been killed.
+        """
+        if self.children.active:
+            return
+        before = active_children()
+        try:
             self.children.start()
-            self.children.register_with_event_loop(self._hub)
+        except OSError:
+            for child in set(active_children()).difference(before):
+                os.kill(int(child.pid or 0), SIGKILL)
+            raise
+        self.children.register_with_event_loop(self._hub)
 
     def on_stop(self) -> None:
         """Let what runs end; the loop goes on turning meanwhile."""

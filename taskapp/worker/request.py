@@ -157,10 +157,10 @@ class Request(_Stock):
         """Whether the message may be put back as long as the task has not begun."""
         return bool(self._task.acks_late) and self._is_claimed()
 
-    def give_back(self) -> None:
-        """Put the message back: the task has not begun, and would not soon."""
+    def give_back(self, back_seconds: float = 0.0) -> None:
+        """Put the message back, ready again in ``back_seconds``: the task has not begun, and would not soon."""
         task_ready(self)
-        self._decide(Fate(back="unstarted"))
+        self._decide(Fate(back="unstarted", back_seconds=back_seconds))
 
     # --- the ends of a run ------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class Request(_Stock):
                 yield
         except BaseException as error:
             # Nobody would hear of it any more: what could not be recorded is kept.
-            self._fate = self._fate or Fate("", "failed", f"{type(error).__name__}: {error}", "FAILURE")
+            self._fate = self._fate or Fate(reason="failed", detail=f"{type(error).__name__}: {error}", state="FAILURE")
             raise
         finally:
             self._is_ending, self._ended_by = False, outer
@@ -281,7 +281,7 @@ class Request(_Stock):
     def _carry_out(self, fate: Fate, settlement: Settlement | None = None) -> None:
         channel, tag = self.message.channel, self.message.delivery_tag
         if fate.back:
-            channel.give_back(tag, fate.back)
+            channel.give_back(tag, fate.back, fate.back_seconds)
             return
         settlement = settlement or Settlement()
         settlement.run = settlement.run or self._counted(fate)

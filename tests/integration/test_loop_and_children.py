@@ -16,6 +16,7 @@ LEASE_SECONDS = "3"
 JOBS = """
     import os, time
     from pathlib import Path
+    from billiard.pool import Pool
     from celery import shared_task, signals
 
     @shared_task(cpu_bound=True)
@@ -31,6 +32,16 @@ JOBS = """
     @shared_task
     def harmless():
         pass
+
+    create = Pool._create_worker_process
+
+    def create_or_fail(pool, number, *args, **kwargs):
+        # As where the descriptors end between one child and the next.
+        if number and Path(os.environ.get("SHORT", "no such file")).exists():
+            raise OSError(24, "none left")
+        return create(pool, number, *args, **kwargs)
+
+    Pool._create_worker_process = create_or_fail
 
     @signals.task_received.connect
     def hold_up_the_loop(request, **_):
@@ -101,3 +112,21 @@ def test_a_node_whose_loop_stands_still_outside_of_a_task_loses_its_lease(
         for worker in (first, second):
             if worker is not None:
                 worker.kill()
+
+
+def test_a_task_goes_back_while_no_child_process_can_be_started(
+    app: Celery, redis_server: RedisServer, tmp_path: Path, jobs: str
+) -> None:
+    short = tmp_path / "short"
+    short.touch()
+    node = start_worker(tmp_path, redis_server.url, TASKAPP_INCLUDE=jobs, TASKAPP_CHILD_PROCESSES="2", SHORT=str(short))
+    try:
+        result = app.send_task(f"{jobs}.pid_of_child")
+        eventually(lambda: node.output().count("no child process can be started: [Errno 24] none left") >= 2)
+        eventually(lambda: psutil.Process(node.pid).children() == [])
+        short.unlink()
+
+        assert result.get(timeout=20) in [child.pid for child in psutil.Process(node.pid).children()]
+        assert node.returncode is None
+    finally:
+        node.close()

@@ -17,6 +17,7 @@ from tests.support import eventually
 
 FAULT = "kill -9 one prefork child"
 AGAIN_WITHIN_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 0.8
 CONCURRENCY = 4
 TASK_SECONDS = 0.5
 NOT_RETRYABLE = ("faults.hold_once", "faults.hold_fragile")
@@ -34,10 +35,12 @@ def play(bench: Bench) -> Outcome:
     worker = bench.start_worker("children", pool="prefork", concurrency=CONCURRENCY)
     producer = bench.start_submitter()
     kills = bench.sized(2, 8, 60)
-    sent = producer.submit("faults.hold", int(2.5 * kills) + CONCURRENCY, TASK_SECONDS)
+    # Enough for every pause to be a long one: a kill needs a task that runs.
+    a_pause = LONGEST_PAUSE_SECONDS * CONCURRENCY / TASK_SECONDS
+    sent = producer.submit("faults.hold", int(a_pause * kills) + CONCURRENCY, TASK_SECONDS)
     killed: list[Killed] = []
     while len(killed) < kills:
-        play_for(bench.random.uniform(0.1, 0.8))
+        play_for(bench.random.uniform(0.1, LONGEST_PAUSE_SECONDS))
         killed.append(_kill_running(bench, sent, {one.task_id for one in killed}))
     bench.runs.await_ended(acknowledged(sent), bench.patience_seconds)
     again = _judge_again(bench, sent, killed)
