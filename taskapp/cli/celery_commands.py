@@ -116,6 +116,8 @@ def _check_result(app: Any, params: Mapping[str, Any]) -> None:
     task_id, steps = params["task_id"], Steps("looked at {} messages")
     state = task_state(task_id, app, steps)
     steps.end()
+    if state.unreadable:
+        raise click.ClickException(f"the result of the task {task_id!r} cannot be read: {state.unreadable}")
     # A remark says why it may be there all the same.
     if state.state is State.UNKNOWN and not state.remark:
         raise NoSuchTask(task_id, get_settings().result_expires_seconds)

@@ -41,14 +41,14 @@ def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
         state = _state(task_id)
     if as_json:
         say_json(state.as_json())
-    elif state.state is not State.UNKNOWN or state.timeline or state.progress or state.log_lines:
+    elif state.state is not State.UNKNOWN or state.unreadable or state.timeline or state.progress or state.log_lines:
         styled = click.style(str(state.state), fg=COLOURS.get(state.state), bold=True)
         say(_next(state), head=f"{'state':<10} {styled}")
         for field, value in _fields(state):
             say(value, head=f"{field:<10} ")
         if with_traceback and state.traceback:
             say_block(state.traceback)
-    if state.state is State.UNKNOWN:
+    if state.state is State.UNKNOWN and not state.unreadable:
         raise NoSuchTask(task_id, get_settings().result_expires_seconds)
 
 
@@ -97,6 +97,7 @@ def _fields(state: TaskState) -> Iterator[tuple[str, str]]:
     priority = "" if state.priority is None else f", priority {state.priority}"
     texts: list[tuple[str, Any]] = [
         ("remark", state.remark),
+        ("result", state.unreadable and f"cannot be read: {state.unreadable}"),
         ("task", state.task),
         ("id", state.id),
         ("queue", state.queue and state.queue + priority),

@@ -206,7 +206,7 @@ class _Arrival:
 
     def _hear(self, key: bytes, payload: bytes) -> None:
         try:
-            meta = self._backend.decode_result(payload)
+            meta = self._backend.read_result(key, payload)
             if meta["status"] in states.READY_STATES:
                 for result in self._pending.pop(key, ()):
                     result._maybe_set_cache(meta)

@@ -22,6 +22,7 @@ from redis.connection import Connection
 from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.devredis.login import guarded
+from taskapp.errors import UnreadableResult
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
@@ -302,7 +303,10 @@ class Results(BoundedDecoding, Failures, Chords):
         """Say whether a success is there that the script cannot see, compressed or in a binary format."""
         if self._is_plain:
             return False
-        return bool(self._get_task_meta_for(task_id)["status"] == states.SUCCESS)
+        try:
+            return bool(self._get_task_meta_for(task_id)["status"] == states.SUCCESS)
+        except UnreadableResult:
+            return False
 
     def _keeps_claim(self, request: Any) -> bool:
         """Say whether the claim of the run that ``request`` describes is there to look at until its result is stored.

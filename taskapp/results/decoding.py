@@ -1,33 +1,120 @@
-"""Reading results: what is compressed becomes no larger than a result may be."""
+"""Reading results: what is compressed becomes no larger than a result may be, and what is no result is said so."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from celery.backends import base
+from celery.result import ResultBase
+from kombu.exceptions import DecodeError
+from redis.exceptions import ResponseError
 
-from taskapp.broker.unpacking import unpacked
+from taskapp.broker.unpacking import CannotUnpack, unpacked
+from taskapp.errors import UnreadableResult
 from taskapp.settings import get_settings
 
 # Mixed into two backends of Celery; a common base there would be one too many.
 _Mixin: Any = object
 _PACKED: bytes = base.COMPRESSED_PAYLOAD_MAGIC  # type: ignore[attr-defined]  # missing in the stubs
+WHY_MOST = 300
+"""Characters of what is wrong with a result."""
 
 
 class BoundedDecoding(_Mixin):
-    """Makes a result backend of Celery unpack results up to a limit."""
+    """Makes a result backend of Celery unpack results up to a limit, and name what is no result."""
+
+    def get(self, key: Any) -> Any:
+        """Return what is stored under ``key``, ``None``: nothing.
+
+        Raises:
+            UnreadableResult: A value of another type than results have is stored there.
+        """
+        try:
+            return super().get(key)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            raise UnreadableResult("it is no string of Redis but a value of another type", _text(key)) from error
 
     def decode(self, payload: Any) -> Any:
         """Return what ``encode`` was given; a compressed result becomes no more than ``TASKAPP_MAX_UNPACKED_BYTES``.
 
         Raises:
-            CannotUnpack: It would, or is damaged.
+            UnreadableResult: It would become larger, is damaged, or holds what cannot be made here.
             kombu.exceptions.ContentDisallowed: The format is not in ``result_accept_content``.
-            kombu.exceptions.DecodeError: It cannot be decoded.
         """
-        if isinstance(payload, bytes) and payload.startswith(_PACKED):
-            settings = get_settings()
-            most_bytes = max(settings.max_unpacked_bytes, settings.max_result_bytes)
-            method, _, body = payload[len(_PACKED) :].partition(b"\0")
-            payload = unpacked(body, method.decode(errors="replace"), most_bytes)
-        return super().decode(payload)
+        try:
+            if isinstance(payload, bytes) and payload.startswith(_PACKED):
+                settings = get_settings()
+                most_bytes = max(settings.max_unpacked_bytes, settings.max_result_bytes)
+                method, _, body = payload[len(_PACKED) :].partition(b"\0")
+                payload = unpacked(body, method.decode(errors="replace"), most_bytes)
+            return super().decode(payload)
+        except (CannotUnpack, DecodeError) as error:
+            raise UnreadableResult(why_undecodable(error)) from error
+
+    def meta_from_decoded(self, meta: Any) -> Any:
+        """Return ``meta``, what was decoded, with the error of a failure made.
+
+        Raises:
+            UnreadableResult: It is not what Celery stores of a task.
+        """
+        if not isinstance(meta, dict) or not isinstance(meta.get("status"), str) or "result" not in meta:
+            raise UnreadableResult("it is no object with a status and a result")
+        children = meta.get("children")
+        if children and not _are_children(children):
+            raise UnreadableResult("its children are no list of ids and their groups")
+        return super().meta_from_decoded(meta)
+
+    def read_result(self, key: bytes | str, payload: Any) -> Any:
+        """Return what the ``payload`` stored under ``key`` says of a task.
+
+        Raises:
+            UnreadableResult: It is no result; names ``key``.
+        """
+        try:
+            return self.decode_result(payload)
+        except UnreadableResult as error:
+            raise UnreadableResult(error.why, _text(key)) from error.__cause__
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        try:
+            return super()._get_task_meta_for(task_id)
+        except UnreadableResult as error:
+            raise UnreadableResult(error.why, _text(self.get_key_for_task(task_id))) from error.__cause__
+
+
+def why_undecodable(error: BaseException) -> str:
+    """Say in words what is wrong with what could not be decoded, without quoting it."""
+    origin = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    if isinstance(origin, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(origin, UnicodeDecodeError):
+        return f"it is no text in UTF-8, by its byte {origin.start}"
+    if isinstance(origin, json.JSONDecodeError):
+        return f"it is no JSON: {origin}"
+    if isinstance(origin, CannotUnpack):
+        return str(origin)
+    said = str(origin.args[0]) if origin.args else ""
+    return f"it holds a value that cannot be made: {type(origin).__name__}: {said}".removesuffix(": ")[:WHY_MOST]
+
+
+def _are_children(children: Any) -> bool:
+    """Say whether ``children`` are what Celery makes results of: ``((id, parent), children or None)`` each."""
+    return isinstance(children, list | tuple) and all(
+        isinstance(child, ResultBase) or (isinstance(child, list | tuple) and len(child) == 2 and _is_child(*child))
+        for child in children
+    )
+
+
+def _is_child(named: Any, children: Any) -> bool:
+    if isinstance(named, list | tuple):
+        if len(named) != 2 or (named[1] and not _are_children([named[1]])):
+            return False
+        named = named[0]
+    return isinstance(named, str | int) and (children is None or _are_children(children))
+
+
+def _text(key: Any) -> str:
+    return key.decode(errors="replace") if isinstance(key, bytes) else str(key)

@@ -156,7 +156,7 @@ class _Wait:
     def _resolve(self, key: bytes, payload: bytes) -> list[Any]:
         if key not in self._pending:
             return []
-        meta = self._backend.decode_result(payload)
+        meta = self._backend.read_result(key, payload)
         if self._on_message is not None:
             self._on_message(meta)
         if meta["status"] not in states.READY_STATES:

@@ -44,6 +44,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from taskapp.broker.headers import check_signature
 from taskapp.broker.settlement import collecting
+from taskapp.errors import UnreadableResult
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker import forked
@@ -363,7 +364,7 @@ class Runner:
         result = _AsyncResult(request.id, app=self.app)
         try:
             meta = result._get_task_meta()
-        except BackendGetMetaError:
+        except (BackendGetMetaError, UnreadableResult):
             return False
         if meta["status"] != states.SUCCESS:
             return False

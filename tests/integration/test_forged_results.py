@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 from celery.backends.database import DatabaseBackend
 
-from taskapp.errors import UnreadableFailure
-from tests.support import RedisServer
+from taskapp.errors import UnreadableFailure, UnreadableResult
+from taskapp.monitor.task_state import State, task_state
+from tests.support import RedisServer, clean_environment
 
 ENDING = {
     "SystemExit": "builtins", "KeyboardInterrupt": "builtins", "GeneratorExit": "builtins",
@@ -66,3 +70,90 @@ def test_an_error_of_a_task_is_what_it_was(app: Celery, redis_server: RedisServe
     redis_server.client.set("celery-task-meta-1", json.dumps({**meta, "task_id": "1", "children": []}))
     with pytest.raises(KeyError, match="x"):
         app.AsyncResult("1").get(timeout=20)
+
+
+def run(server: RedisServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], env=clean_environment(TASKAPP_BROKER_URL=server.url), capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def success(rest: bytes) -> bytes:
+    return b'{"status": "SUCCESS", "task_id": "x", ' + rest + b"}"
+
+
+NO_RESULTS = {
+    "broken": (b"{", "it is no JSON"), "packed by another": (b"\x1f\x8b\x08\x00aaa", "it is no text in UTF-8"),
+    "no text": (success(b'"result": "\xff"'), "it is no text in UTF-8"),
+    "packed and damaged": (COMPRESSED_PAYLOAD_MAGIC + b"application/x-gzip\0abc", "it cannot be unpacked"),
+    "packed by nobody": (COMPRESSED_PAYLOAD_MAGIC + b"no-such\0abc", "nobody here knows the compression"),
+    "nothing": (b"null", "it is no object"),
+    "a list": (b"[]", "it is no object"), "a number": (b"5", "it is no object"),
+    "a status that is none": (b'{"status": 5, "result": 1}', "it is no object"),
+    "no result": (b'{"status": "SUCCESS"}', "it is no object"),
+    "a value of no type": (success(b'"result": {"__type__": "nosuch", "__value__": 1}'), "cannot be made"),
+    "a value of the wrong type": (
+        success(b'"result": {"__type__": "uuid", "__value__": {"hex": "z"}}'), "cannot be made"
+    ),
+    "too deep": (success(b'"result": ' + b"[" * 50_000 + b"]" * 50_000), "nested too deeply"),
+    "a number too long": (success(b'"result": ' + b"9" * 5_000), "cannot be made"),
+    **{f"children {children!r}": (success(b'"result": 1, "children": ' + children), "its children")
+       for children in (b"5", b"[5]", b"[[1]]", b'[[["a", 5], null]]', b"[[null, null]]", b'[["a", [[{}, null]]]]')},
+    "a list of Redis": (None, "no string of Redis"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored", "why"), NO_RESULTS.values(), ids=NO_RESULTS)
+def test_what_is_stored_and_is_no_result_is_said_in_words(
+    app: Celery, redis_server: RedisServer, stored: bytes | None, why: str
+) -> None:
+    key = "celery-task-meta-odd"
+    if stored is None:
+        redis_server.client.lpush(key, "x")
+    else:
+        redis_server.client.set(key, stored)
+
+    seen = task_state("odd", app)
+
+    assert (seen.state, seen.celery_state) == (State.UNKNOWN, "PENDING")
+    assert why in seen.unreadable
+    said = f"stored under '{key}' cannot be read: .*{why}"
+    with pytest.raises(UnreadableResult, match=said):
+        assert app.AsyncResult("odd").state
+    if stored is not None:  # Redis reads several at once, and nothing of those that are no texts
+        with pytest.raises(UnreadableResult, match=said):
+            app.AsyncResult("odd").get(timeout=20)
+        with pytest.raises(UnreadableResult, match=said):
+            asyncio.run(app.AsyncResult("odd").aget(timeout=20))  # type: ignore[attr-defined]
+
+
+def test_a_task_whose_result_cannot_be_read_is_shown_all_the_same(app: Celery, redis_server: RedisServer) -> None:
+    redis_server.client.set("celery-task-meta-odd", "{")
+    alone = run(redis_server, "taskapp", "task", "show", "odd")
+    printed = run(redis_server, "celery", "-A", "taskapp", "result", "odd")
+    app.send_task("shop.greet", ("you",), queue="low", task_id="odd")
+    waits = run(redis_server, "taskapp", "task", "show", "odd")
+
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout.startswith("state      unknown\nresult     cannot be read: it is no JSON")
+    assert waits.returncode == 0
+    assert "state      queued" in waits.stdout
+    assert "result     cannot be read: it is no JSON" in waits.stdout
+    assert printed.returncode == 1
+    assert "the result of the task 'odd' cannot be read: it is no JSON" in printed.stderr
+    assert "Traceback" not in printed.stderr
+
+
+@pytest.mark.parametrize(
+    "field", ["run", "retries", "worker", "queue", "name", "args", "date_done", "started_at", "sent_at"]
+)
+@pytest.mark.parametrize("value", ["x", -1, [], {}, 1e300])
+def test_a_result_with_an_odd_field_is_shown(app: Celery, redis_server: RedisServer, field: str, value: Any) -> None:
+    meta = {"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_message": ["x"]}, field: value}
+    redis_server.client.set("celery-task-meta-odd", json.dumps(meta))
+
+    seen = task_state("odd", app)
+
+    assert (seen.state, seen.unreadable) == (State.FAILED, "")
+    assert seen.error.startswith("KeyError")

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from celery import states
 from celery.backends.base import DisabledBackend, KeyValueStoreBackend
 from celery.exceptions import SecurityError
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from taskapp.errors import UnreadableResult
+from taskapp.results.decoding import why_undecodable
 
 
 class Outcome(NamedTuple):
@@ -29,6 +33,8 @@ class Outcome(NamedTuple):
     finished_at: float | None = None
     started_at: float | None = None
     submitted_at: float | None = None
+    unreadable: str = ""
+    """Why what is stored cannot be read."""
 
     @property
     def attempts(self) -> int:
@@ -45,11 +51,17 @@ def read_outcome(app: Any, task_id: str) -> Outcome:
     backend = app.backend
     if isinstance(backend, DisabledBackend):
         return Outcome()
-    if isinstance(backend, KeyValueStoreBackend):
-        raw = backend.get(backend.get_key_for_task(task_id))
-        return _outcome(backend.decode(raw)) if raw else Outcome()
     try:
+        if isinstance(backend, KeyValueStoreBackend):
+            raw = backend.get(backend.get_key_for_task(task_id))
+            return _outcome(backend.decode(raw)) if raw else Outcome()
         return _outcome(backend.get_task_meta(task_id, cache=False))
+    except UnreadableResult as error:
+        return Outcome(unreadable=error.why)
+    except DecodeError as error:
+        return Outcome(unreadable=why_undecodable(error))
+    except ContentDisallowed as error:
+        return Outcome(unreadable=f"{error} (result_accept_content)")
     except (ValueError, TypeError, LookupError, AttributeError, SecurityError) as error:
         # A failure set by hand, of which Celery can make no exception.
         return Outcome(state=states.FAILURE, error=str(error))
@@ -62,13 +74,13 @@ def _outcome(meta: Any) -> Outcome:
     started: dict[str, Any] = result if state == states.STARTED and isinstance(result, dict) else {}
     return Outcome(
         state=state,
-        run=int(meta.get("run") or 0),
+        run=_count(meta.get("run")),
         error=_error(result) if state in states.EXCEPTION_STATES else "",
         traceback=str(meta.get("traceback") or ""),
         task=str(meta.get("name") or ""),
         queue=str(meta.get("queue") or ""),
         node=str(meta.get("worker") or started.get("hostname") or ""),
-        retries=int(meta.get("retries") or 0),
+        retries=_count(meta.get("retries")),
         args=meta.get("args"),
         kwargs=meta.get("kwargs"),
         finished_at=_seconds(meta.get("date_done")) if state in states.READY_STATES else None,
@@ -83,6 +95,10 @@ def _error(result: Any) -> str:
         parts = message if isinstance(message, list | tuple) else [message]
         return f"{result['exc_type']}: {', '.join(str(part) for part in parts)}".removesuffix(": ")
     return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result or "")
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 def _seconds(moment: Any) -> float | None:

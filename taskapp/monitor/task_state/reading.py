@@ -132,6 +132,7 @@ def judge(known: Known) -> TaskState:
         progress=noted.progress,
         timeline=tuple(sorted(_timeline(known, state), key=lambda moment: moment.at)),
         log_lines=noted.lines,
+        unreadable=outcome.unreadable,
         remark=_remark(known, state),
     )
 

@@ -30,7 +30,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     """It was revoked or cancelled, or has expired: it does not run any more."""
     UNKNOWN = "unknown"
-    """There is neither a message nor a result: never submitted, or finished and no longer kept."""
+    """There is no message, and no result that can be read: never submitted, or finished and no longer kept."""
 
     @property
     def is_final(self) -> bool:
@@ -84,6 +84,8 @@ class TaskState:
     """The earliest first."""
     log_lines: int = 0
     """How many log lines are kept."""
+    unreadable: str = ""
+    """Why what is stored as its result cannot be read."""
     remark: str = ""
     """What one should know to read this rightly; for people."""
 
