@@ -27,7 +27,9 @@ from taskapp.worker import first_process
 logger = get_logger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-KEPT = (*STOPPING, signal.SIGCHLD)
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python ignores, so that a call fails instead; by the system's default they end the process."""
+KEPT = (*STOPPING, signal.SIGCHLD, *IGNORED)
 """Signals whose handlers tasks may not change for good."""
 STACK_BYTES = 256 * 1024
 SA_SIGINFO, SA_ONSTACK = 0x4, 0x08000000
@@ -74,6 +76,10 @@ class StopSignals:
         for number in STOPPING:
             if callable(handler := signal.getsignal(number)):
                 signal.signal(number, self._told(handler))
+        for number in IGNORED:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, signal.SIG_IGN)
+                logger.warning("a module has set %s to its default; it is ignored again", number.name)
         self._handlers = {number: signal.getsignal(number) for number in KEPT}
         if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") and sys.maxsize > 2**32:
             self._offset = _calibrate()

@@ -113,6 +113,20 @@ def test_a_handler_that_a_task_has_changed_is_put_back_and_still_tells_the_sende
     assert told == "True True"
 
 
+@pytest.mark.parametrize("when", ["in a task", "before the start"])
+def test_a_broken_connection_and_a_full_quota_end_nothing_whatever_a_program_sets(when: str) -> None:
+    told = play(f"""
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signals.{"mend" if when == "in a task" else "watch"}()
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            os.kill(me, number)
+        print("runs on")
+    """)
+
+    assert told == "runs on"
+
+
 def test_without_the_kernels_word_the_sender_is_unknown() -> None:
     assert play("signals._offset = None; os.kill(me, 15); print(last())") == "(None, None, None)"
 
