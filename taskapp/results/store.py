@@ -240,4 +240,4 @@ def _is_lasting(error: Exception) -> bool:
 
 def _worker_ends_at_once() -> bool:
     """Say whether this worker was told to end without finishing its tasks, as ``WorkerTerminate`` does."""
-    return worker_state.should_terminate not in (None, False)
+    return worker_state.should_terminate is not None and worker_state.should_terminate is not False  # 0 ends it, too

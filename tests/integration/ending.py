@@ -27,7 +27,7 @@ def _end(way: str) -> Any:
     if way == "memory":
         return _take_memory()
     if way == "child":
-        return subprocess.run(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 1"], check=False)
+        return subprocess.run(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], check=False)
     return os.kill(os.getpid(), signal.Signals[way])
 
 
