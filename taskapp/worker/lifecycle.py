@@ -24,6 +24,7 @@ from taskapp.worker import remote
 from taskapp.worker.about import About
 from taskapp.worker.buried import Teller
 from taskapp.worker.drain import TELLING_SECONDS, Drain
+from taskapp.worker.green_exits import confine
 from taskapp.worker.green_remote import KeepRemoteControl
 from taskapp.worker.health import Status
 from taskapp.worker.hub import LoopHub
@@ -203,6 +204,7 @@ def install(app: Any) -> None:
     signals.worker_init.connect(describe_worker, weak=False)
     signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
+    signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)
