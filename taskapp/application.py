@@ -367,6 +367,11 @@ class Application(Lending):
         return self.subclass_with_self("taskapp.worker.worker:Worker")  # type: ignore[arg-type]  # a name will do
 
     @cached_property
+    def Beat(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of beats."""
+        return self.subclass_with_self("taskapp.worker.beat_program:Beat")  # type: ignore[arg-type]  # the same
+
+    @cached_property
     def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
         """The class of a task's result."""
         return self.subclass_with_self(results.AsyncResult)

@@ -27,6 +27,8 @@ VALUE_MOST = 1_024
 """Characters of a value that JSON cannot hold."""
 
 
+POOL_LOGGER = "multiprocessing"
+"""Where billiard logs."""
 LINE_FIELDS = {"asctime": "time", "levelname": "level", "name": "logger"}
 """Attributes of records and their names in JSON."""
 
@@ -183,7 +185,8 @@ def install() -> None:
 
 
 def _format_handlers(logger: logging.Logger, **_: Any) -> None:
-    for handler in logger.handlers:
+    # The pool of processes has a logger of its own with handlers of its own, of which Celery sends no signal.
+    for handler in {*logger.handlers, *logging.getLogger(POOL_LOGGER).handlers}:
         handler.setFormatter(formatter(get_settings().log_format))
         handler.addFilter(TaskFields())
         if tracing.is_on(get_settings()):

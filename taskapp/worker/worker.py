@@ -42,7 +42,12 @@ class Worker(_Stock):
         super().__init__(app, hostname, **options)
 
     def emit_banner(self) -> None:
-        """Print what runs here; a closed pipe or a full disk under it is no reason not to run."""
+        """Print what runs here, unless machines read the log.
+
+        A closed pipe or a full disk under it is no reason not to run.
+        """
+        if get_settings().log_format == "json":
+            return
         with suppress(OSError):
             super().emit_banner()
 

@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from celery import Celery
 
@@ -159,14 +161,50 @@ def test_a_permanent_error_runs_once_even_when_everything_is_retried(worker: Sta
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
+def objects_of(process: Process) -> list[dict[str, Any]]:
+    """What a log consists of, from where it is set up on: warnings about root come earlier."""
+    lines = process.output().splitlines()
+    return [json.loads(line) for line in lines[next(n for n, line in enumerate(lines) if line[:1] == "{") :]]
+
+
 def test_json_logs_name_task_and_id(worker: StartWorker) -> None:
     node = worker(TASKAPP_INCLUDE=SHOP, TASKAPP_LOG_FORMAT="json")
     result = shop.pay.delay({"id": 1})
     result.get(timeout=20)
 
-    records = [json.loads(line) for line in node.output().splitlines() if line.startswith("{")]
+    records = objects_of(node)
     paying = next(record for record in records if record["message"] == "paying")
     assert (paying["task_id"], paying["task_type"], paying["attempt"]) == (result.id, shop.pay.name, 1)
+
+
+def test_beat_writes_json_alone_too(redis_server: RedisServer, tmp_path: Path) -> None:
+    environment = clean_environment(
+        TASKAPP_BROKER_URL=redis_server.url, TASKAPP_LOG_FORMAT="json", TASKAPP_DATA_DIR=str(tmp_path)
+    )
+    argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO"]
+    beat = Process(argv, tmp_path / "beat.log", environment)
+    try:
+        eventually(lambda: "beat: Starting" in beat.output() or None)
+    finally:
+        beat.close()
+
+    assert all(record["message"] for record in objects_of(beat))
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_the_death_of_a_child_process_is_a_line_like_any_other(worker: StartWorker, log_format: str) -> None:
+    node = worker("-P", "prefork", "-c", "1", TASKAPP_INCLUDE=SHOP, TASKAPP_LOG_FORMAT=log_format)
+    shop.pay.delay({"id": 1}).get(timeout=20)
+    psutil.Process(node.pid).children()[0].kill()
+    eventually(lambda: "exited with 'signal 9 (SIGKILL)'" in node.output() or None)
+
+    lines = [line for line in node.output().splitlines() if "exited with 'signal 9" in line]
+    if log_format == "text":
+        assert all(re.match(r"\d{4}-\d\d-\d\d \S+ ERROR   MainProcess Process 'Fork", line) for line in lines)
+    else:
+        records = objects_of(node)
+        died = next(record for record in records if "exited with" in record["message"])
+        assert (died["level"], died["logger"]) == ("ERROR", "multiprocessing")
 
 
 @pytest.mark.parametrize("how", ["dead", "frozen"])
