@@ -73,6 +73,28 @@ def test_one_state_follows_from_message_result_and_notes(
     assert (seen.state, seen.celery_state) == (state, celery_state)
 
 
+@pytest.mark.parametrize(
+    ("headers", "outcome", "noted", "submitted"),
+    [
+        ({"taskapp_sent_at": 5.0}, NO_RESULT, NOTHING, 5.0),
+        ({"taskapp_sent_at": 5.0, "retries": 0}, Outcome(submitted_at=4.0), NOTHING, 5.0),
+        ({}, Outcome(state="SUCCESS", run=2, submitted_at=4.0), NOTHING, 4.0),
+        ({"taskapp_sent_at": 5.0, "retries": 1}, NO_RESULT, NOTHING, None),
+        ({"taskapp_sent_at": 5.0, "replaced_task_nesting": 1}, NO_RESULT, NOTHING, None),
+        ({"taskapp_sent_at": 5.0}, NO_RESULT, Noted(retries=(RetryNote(4.0, 0, "no", "n@h"),)), None),
+        ({}, Outcome(state="SUCCESS", retries=1, submitted_at=4.0), NOTHING, None),
+        ({}, Outcome(state="SUCCESS", run=1_001, submitted_at=4.0), NOTHING, None),
+    ],
+)
+def test_submitted_is_when_the_caller_submitted_it_or_is_left_out(
+    headers: dict[str, Any], outcome: Outcome, noted: Noted, submitted: float | None
+) -> None:
+    seen = judged(of(Place.READY) if headers else NOWHERE, outcome, noted, headers=headers)
+
+    moments = [moment.at for moment in seen.timeline if moment.what == "submitted"]
+    assert moments == ([] if submitted is None else [submitted])
+
+
 def test_a_run_is_known_to_have_begun_only_by_its_own_sign_of_life() -> None:
     earlier = Outcome(state="STARTED", run=1, node="old@h", started_at=10.0)
     its_own = Outcome(state="STARTED", run=1_002, node="n@h", started_at=20.0)

@@ -20,6 +20,8 @@ from taskapp.worker.masks import Masked, sight
 SHOWN_MOST = 1_024
 STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
 FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
+RUNS_OF_MESSAGE = 1_000
+"""A result with this number of a run or a higher one is not of the message that was submitted first."""
 NEVER_RAN = ("unknown task", "unreadable")
 
 
@@ -228,9 +230,8 @@ def _error(known: Known, state: State) -> str:
 
 
 def _timeline(known: Known, state: State) -> Iterator[Moment]:
-    found, headers, outcome, noted = known.found, known.headers, known.outcome, known.noted
-    sent_at = sent_at_of(headers)
-    if (submitted_at := outcome.submitted_at if sent_at is None else sent_at) is not None:
+    found, outcome, noted = known.found, known.outcome, known.noted
+    if (submitted_at := _submitted_at(known)) is not None:
         yield Moment(submitted_at, "submitted")
     if (due_at := _due_at(known)) is not None:
         yield Moment(due_at, "due")
@@ -249,6 +250,16 @@ def _timeline(known: Known, state: State) -> Iterator[Moment]:
         yield Moment(found.at, "parked")
     if found is not None and found.letter is not None:
         yield Moment(found.at, "buried", found.letter.reason)
+
+
+def _submitted_at(known: Known) -> float | None:
+    """Return when the task was submitted; ``None`` where that is not kept, as of one that was sent again by its run."""
+    headers, outcome = known.headers, known.outcome
+    if known.noted.retries or _retries(known) or headers.get("replaced_task_nesting"):
+        return None
+    if (sent_at := sent_at_of(headers)) is not None:
+        return sent_at
+    return None if outcome.retries or outcome.run >= RUNS_OF_MESSAGE else outcome.submitted_at
 
 
 def _due_at(known: Known) -> float | None:
