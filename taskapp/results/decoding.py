@@ -102,18 +102,27 @@ def why_undecodable(error: BaseException) -> str:
 
 def _are_children(children: Any) -> bool:
     """Say whether ``children`` are what Celery makes results of: ``((id, parent), children or None)`` each."""
-    return isinstance(children, list | tuple) and all(
-        isinstance(child, ResultBase) or (isinstance(child, list | tuple) and len(child) == 2 and _is_child(*child))
-        for child in children
-    )
-
-
-def _is_child(named: Any, children: Any) -> bool:
-    if isinstance(named, list | tuple):
-        if len(named) != 2 or (named[1] and not _are_children([named[1]])):
+    # Parents lie as deep in each other as a chain is long.
+    waiting = [children]
+    while waiting:
+        nodes = waiting.pop()
+        if not isinstance(nodes, list | tuple):
             return False
-        named = named[0]
-    return isinstance(named, str | int) and (children is None or _are_children(children))
+        for node in nodes:
+            if isinstance(node, ResultBase):
+                continue
+            if not _is_pair(node):
+                return False
+            named, below = node
+            name, parent = named if _is_pair(named) else (named, None)
+            if not isinstance(name, str | int):
+                return False
+            waiting += ([] if below is None else [below]) + ([[parent]] if parent else [])
+    return True
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
 
 
 def _text(key: Any) -> str:

@@ -128,6 +128,20 @@ def test_what_is_stored_and_is_no_result_is_said_in_words(
             asyncio.run(app.AsyncResult("odd").aget(timeout=20))  # type: ignore[attr-defined]
 
 
+def test_a_child_at_the_end_of_a_long_chain_and_groups_are_read(app: Celery, redis_server: RedisServer) -> None:
+    last: Any = None
+    for step in range(400):
+        last = [[str(step), last], None]
+    inner = [["group", None], [[["a", None], None], ["b", None]]]
+    meta = {"status": "SUCCESS", "result": 1, "children": [last, inner], "task_id": "x"}
+    redis_server.client.set("celery-task-meta-x", json.dumps(meta))
+
+    result: Any = app.AsyncResult("x")
+    assert result.get(timeout=20) == 1
+    assert [child.id for child in result.children] == ["399", "group"]
+    assert task_state("x", app).state is State.SUCCEEDED
+
+
 def test_a_task_whose_result_cannot_be_read_is_shown_all_the_same(app: Celery, redis_server: RedisServer) -> None:
     redis_server.client.set("celery-task-meta-odd", "{")
     alone = run(redis_server, "taskapp", "task", "show", "odd")
