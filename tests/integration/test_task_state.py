@@ -143,6 +143,7 @@ def test_a_retry_says_when_it_runs_next_and_why_each_run_before_it_failed(worker
     retried = [moment.detail for moment in task_state(quick.id).timeline if moment.what == "retried"]
     assert retried == [f"attempt {n + 1}: ConnectionError: refused {n}" for n in range(3)]
     assert dead.attempts == 4
+    assert "submitted" not in happened(task_state(quick.id)) + happened(state)
 
 
 def test_a_revoked_task_is_cancelled_before_and_after_a_node_took_it(app: Celery, worker: StartWorker) -> None:
