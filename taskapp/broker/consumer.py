@@ -131,8 +131,7 @@ class Consumer:
         now = self.node.turned_at = monotonic()
         if self._handing_out:
             return
-        if not self.queues:
-            self._tell_ends()
+        if not self.queues and not self.node.epoch:
             return
         if now >= self._listen_at:
             self._listen_at = now + LISTEN_SECONDS
@@ -142,13 +141,9 @@ class Consumer:
         self.node.ends.batching_thread = get_ident()
         self._hand_out_ahead()
         self.node.ends.flush()
-        self._claim_more()
-        self._wait()
-
-    def _tell_ends(self) -> None:
-        """Tell what has ended on a node that takes nothing: it drains, or was told to leave its queues."""
-        if self.node.ends.are_waiting and self.node.is_ready():
-            self.node.ends.flush()
+        if self.queues:  # else it drains, or was told to leave them: what it runs ends all the same
+            self._claim_more()
+            self._wait()
 
     def _drop_deaf(self) -> None:
         if self.node.is_deaf(self.node.pipe, SILENT_SECONDS):

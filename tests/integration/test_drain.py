@@ -18,8 +18,9 @@ import pytest
 from celery import Task
 
 from taskapp.worker.prefork import TaskPool
+from tests.faults.breaks import Breaks
 from tests.integration import shop
-from tests.support import Process, RedisServer, eventually, leased_count
+from tests.support import Process, RedisServer, eventually, leased_count, start_worker
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
@@ -140,6 +141,32 @@ def test_an_end_is_told_at_once_by_a_node_that_takes_no_more(
     assert not ends_last.ready()
     last.touch()
     assert ends_last.get(timeout=15) is None
+
+
+def test_an_end_is_told_by_a_node_that_drains_over_a_connection_that_the_network_has_forgotten(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    first, last = tmp_path / "first", tmp_path / "last"
+    way = Breaks(redis_server.port, 1)
+    node = start_worker(
+        tmp_path, redis_server.url.replace(f":{redis_server.port}/", f":{way.port}/"), TASKAPP_INCLUDE=SHOP
+    )
+    try:
+        ends_first, ends_last = shop.hold_softly.delay(str(first)), shop.hold_softly.delay(str(last))
+        eventually(lambda: shop.is_held(first) and shop.is_held(last))
+        os.kill(node.pid, signal.SIGTERM)
+        eventually(lambda: "shutdown" in node.output())
+        way.do("forget_all")
+        eventually(lambda: all(end.is_forgotten for end in list(way.ends)))
+        first.touch()
+
+        assert ends_first.get(timeout=20) is None
+        assert node.returncode is None
+        last.touch()
+        assert ends_last.get(timeout=20) is None
+    finally:
+        node.close()
+        way.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
