@@ -20,6 +20,7 @@ from celery.utils.functional import _regen, maybe_list  # type: ignore[attr-defi
 from kombu.serialization import dumps, loads
 
 from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
+from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
 
 # Mixed into two backends of Celery; a common base there would be one too many.
@@ -172,8 +173,8 @@ class Chords(_Mixin):
         try:
             values = self._values(header, {part[1]: part for part in parts})
         except Exception as error:  # noqa: BLE001 - whatever a task of the header failed with
-            logger.error("a chord fails: %s", error)
-            self._fail_body(body, error if isinstance(error, ChordError) else ChordError(repr(error)))
+            logger.error("a chord fails: %s", text_of(error))
+            self._fail_body(body, error if isinstance(error, ChordError) else ChordError(shown(error)))
             return
         try:
             body.apply_async((values,), parent_id=parts[-1][1] if parts else None)
@@ -181,7 +182,7 @@ class Chords(_Mixin):
             logger.error("the body of a chord cannot be sent: %s", error)
             if run := current():
                 run.drop()
-            self._fail_body(body, ChordError(f"Callback error: {error!r}"))
+            self._fail_body(body, ChordError(f"Callback error: {shown(error)}"))
 
     def _fail_body(self, body: Any, error: ChordError) -> None:
         """Fail the body of a chord, while the error it fails for is being handled."""

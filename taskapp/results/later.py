@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from taskapp.broker.settlement import Settlement
+from taskapp.errors.wording import shown
 from taskapp.results.outage import SERVER_GONE
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Later:
         except SERVER_GONE:
             raise
         except Exception as error:  # noqa: BLE001 - the same
-            logger.error("what a run left cannot be stored: %r", error)
+            logger.error("what a run left cannot be stored: %s", shown(error))
             ended.refuse(error)
         else:
             ended.settle()

@@ -25,6 +25,7 @@ from taskapp.broker.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.broker.totals import CountedRun
 from taskapp.client.postings import post
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
+from taskapp.errors.wording import in_words, shown
 from taskapp.redis import Link
 from taskapp.results.chords import Chords
 from taskapp.worker.finished import end_of_message
@@ -154,14 +155,14 @@ def failure_of(app: Any, dead: Dead, error: Exception) -> Settlement:
     except UNREACHABLE:
         raise
     except BaseException as refused:  # noqa: BLE001 - of follow-ups nobody can make sense of, or a receiver that exits
-        logger.error("what follows task %s cannot be told of its failure: %r", dead.headers["id"], refused)
+        logger.error("what follows task %s cannot be told of its failure: %s", dead.headers["id"], shown(refused))
         settlement = _settled(app, dead._replace(embed=None), error)
     headers, task = dead.headers, dead.headers["task"]
     tick = tick_of(headers)
     settlement.tick = EndOfTick(*tick, "FAILURE", 0) if tick is not None else None
     settlement.run = CountedRun(task, "failed")
     settlement.end = end_of_message(
-        app, headers, dead.queue, f"{type(error).__name__}: {error}",
+        app, headers, dead.queue, in_words(error),
         priority=dead.priority, deliveries=dead.deliveries,
     )  # fmt: skip
     return settlement

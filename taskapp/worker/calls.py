@@ -11,9 +11,11 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
+from taskapp.errors.wording import in_words
 from taskapp.worker.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
-from taskapp.worker.failures import as_failure, ends_the_run
+from taskapp.worker.failures import as_error, as_failure, ends_the_run
 from taskapp.worker.guard import give_up
+from taskapp.worker.refused import untold
 from taskapp.worker.run import run, run_async
 from taskapp.worker.threads import Job
 
@@ -89,9 +91,8 @@ class Call:
             return
         self._pool.leave(self)
         if isinstance(outcome, BaseException):
-            # Outside the runner's guard: a Reject from a hook, or a defect.
-            error = as_failure(outcome)
-            outcome = 1, ExceptionInfo((type(error), error, error.__traceback__)), None, None
+            # Outside the runner's guard: raised too late by a limit, or a defect.
+            outcome = untold(as_failure(outcome))
         self._request.on_success(outcome)
 
     def terminate(self, signal: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -155,7 +156,7 @@ class OnLoop(Call):
             except Stopped:
                 return
             except BaseException as error:
-                if isinstance(error, GeneratorExit) and not self.is_current():
+                if issubclass(type(error), GeneratorExit) and not self.is_current():
                     raise  # the loop is gone
                 outcome = error
         self.finish(outcome)
@@ -246,16 +247,19 @@ def _logged(callback: Any) -> Any:
     def call(*args: Any, **options: Any) -> None:
         try:
             callback(*args, **options)
-        except BaseException as error:
+        except BaseException as raised:
+            error = as_error(raised)
             if ends_the_run(error):
                 raise
-            logger.exception("a callback of a function that was given to the pool raised: %r", error)
+            what = "a callback of a function that was given to the pool raised: %s"
+            logger.error(what, in_words(error), exc_info=error)
 
     return call
 
 
 def _log_error(seen: ExceptionInfo) -> None:
-    logger.error("a function that was given to the pool raised: %r", seen.exception, exc_info=seen.exc_info)
+    error: Any = getattr(seen.exception, "exc", seen.exception)
+    logger.error("a function that was given to the pool raised: %s", in_words(error), exc_info=error)
 
 
 class OfOthers(OnThread):

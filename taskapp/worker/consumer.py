@@ -25,6 +25,7 @@ from taskapp.broker.message_format import READY_AT_HEADER
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import Settlement
 from taskapp.errors.tasks import MessageRefused
+from taskapp.errors.wording import in_words, text_of
 from taskapp.worker.admission import Admission
 from taskapp.worker.drain import runs_something
 from taskapp.worker.hub import LoopHub
@@ -114,7 +115,7 @@ class Consumer(_Stock):
             except (WorkerShutdown, WorkerTerminate):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
-                self._bury(message, f"{type(error).__name__}: {error}")
+                self._bury(message, in_words(error))
 
         return on_message
 
@@ -143,7 +144,7 @@ class Consumer(_Stock):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded."""
-        self._bury(message, f"its body cannot be decoded: {exc}", is_told=self.app.signing is None)
+        self._bury(message, f"its body cannot be decoded: {text_of(exc)}", is_told=self.app.signing is None)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury what is no task."""
@@ -151,7 +152,7 @@ class Consumer(_Stock):
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
         """Bury a task whose headers are wrong."""
-        self._bury(message, f"{type(exc).__name__}: {exc}")
+        self._bury(message, in_words(exc))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Set a task of a type this node lacks aside, for a node that has it; other brokers drop it."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from asyncio import CancelledError
+from typing import Any
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # the same
+from billiard.exceptions import WorkerLostError
 from celery.exceptions import SoftTimeLimitExceeded
 
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
+from taskapp.errors.wording import shown, sound, text_of
 from taskapp.worker.coroutines import SoftTimeLimitReached, Stopped
 
 main_pid = os.getpid()
@@ -26,10 +30,11 @@ def as_failure(error: BaseException) -> BaseException:
     Raises:
         SystemExit: In a child process, which it ends.
     """
+    error = sound(error)
     if (limit := _soft_limit_in(error)) is not None:
         failure: Exception = SoftTimeLimitExceeded(*limit.args)
     elif isinstance(error, MemoryError):
-        failure = OutOfMemory(str(error))
+        failure = OutOfMemory(text_of(error))
     elif isinstance(error, CancelledError):
         failure = CoroutineCancelled()
     elif isinstance(error, SystemExit) and os.getpid() != main_pid:
@@ -41,9 +46,24 @@ def as_failure(error: BaseException) -> BaseException:
 
 def as_error(error: BaseException) -> BaseException:
     """Return what a hook has raised, as an error that ends nothing but the hook; what ends the run stays as it is."""
+    error = sound(error)
     if isinstance(error, Exception) or ends_the_run(error):
         return error
-    return TaskExited(repr(error)).with_traceback(error.__traceback__)
+    exited = TaskExited(shown(error)).with_traceback(error.__traceback__)
+    exited.__cause__ = error
+    return exited
+
+
+def failure_in(seen: Any) -> Any:
+    """Return the error in an ``ExceptionInfo``: one at which Celery would end the whole worker becomes another."""
+    error = seen.exception
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    if isinstance(error, MemoryError):
+        error = seen.exception = OutOfMemory(text_of(error))
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        error = WorkerLostError(text_of(error))
+    return error
 
 
 def _soft_limit_in(error: BaseException) -> BaseException | None:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from taskapp.errors.wording import sound
+
 forks = 0
 """How many forks lie between this process and the first one. Who finds more than before is a child of itself."""
 
@@ -48,7 +50,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
 
     It goes no way back: the loop, the threads and the connections it would meet there are its parent's.
     """
-    code = 0
+    code, error = 0, None if error is None else sound(error)
     if isinstance(error, SystemExit):
         code = _exit_code(error.code)
     elif error is not None:

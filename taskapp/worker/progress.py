@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from taskapp.errors.wording import in_words
 from taskapp.worker.scribe import scribe
 
 NOTE_MOST = 500
@@ -45,7 +46,7 @@ def note_retry(request: Any, error: BaseException | None, node: str) -> None:
     """Note that the run of ``request`` asked for another, because of ``error``."""
     if not is_of_a_worker(request):
         return
-    text = f"{type(error).__name__}: {error}"[:ERROR_MOST] if error is not None else ""
+    text = in_words(error)[:ERROR_MOST] if error is not None else ""
     said = {"at": time(), "attempt": attempt_of(request), "error": text, "node": node}
     scribe().retry(request.id, _encode(said))
 

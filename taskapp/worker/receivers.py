@@ -8,7 +8,8 @@ from celery import signals
 from celery.utils.dispatch import Signal
 from celery.utils.log import get_logger
 
-from taskapp.worker.failures import ends_the_run
+from taskapp.errors.wording import in_words, shown
+from taskapp.worker.failures import as_error, ends_the_run
 
 logger = get_logger(__name__)
 
@@ -24,10 +25,11 @@ class GuardedSignal(_Signal):
         for receiver in self._live_receivers(sender) if self.receivers else ():
             try:
                 responses.append((receiver, receiver(signal=self, sender=sender, **named)))
-            except BaseException as error:
+            except BaseException as raised:
+                error = as_error(raised)
                 if ends_the_run(error):
                     raise
-                logger.exception("Signal handler %r raised: %r", receiver, error)
+                logger.error("Signal handler %s raised: %s", shown(receiver), in_words(error), exc_info=error)
                 responses.append((receiver, error))
         return responses
 

@@ -21,6 +21,7 @@ from celery.utils.serialization import get_pickleable_etype, get_pickleable_exce
 from kombu.utils.encoding import safe_repr
 
 from taskapp.errors import TaskExited
+from taskapp.errors.wording import shown, text_of
 from taskapp.worker.coroutines import run_to_end
 from taskapp.worker.failures import as_error
 
@@ -45,11 +46,10 @@ def drive(steps: Generator[Any, Any, Any]) -> Any:
         step = next(steps)
         while True:
             try:
-                value = run_to_end(step)
+                value, raised = run_to_end(step), None
             except BaseException as error:  # noqa: BLE001 - of the hook that called for it
-                step = steps.throw(as_error(error))
-            else:
-                step = steps.send(value)
+                raised = as_error(error)
+            step = steps.send(value) if raised is None else steps.throw(raised)
     except StopIteration as end:
         return end.value
 
@@ -79,7 +79,7 @@ class Reports:
         except BaseException as error:
             if (kept := as_error(error)) is error:
                 raise
-            raise kept from error
+            raise kept from kept.__cause__  # not from one that nobody can read
         if type(returned) is CoroutineType:
             yield returned
 
@@ -93,12 +93,12 @@ class Reports:
             return
         try:
             yield from self.hook(name, *args)
-        except (Reject, MemoryError):
+        except Reject:
             raise
         except Exception as error:
-            shown = error.args[0] if isinstance(error, TaskExited) else repr(error)
+            said = error.args[0] if isinstance(error, TaskExited) else shown(error)
             logger.error(
-                "Task %s[%s] %s handler raised: %s", self._name(request), request.id, name, shown, exc_info=error
+                "Task %s[%s] %s handler raised: %s", self._name(request), request.id, name, said, exc_info=error
             )  # fmt: skip
             traceback_clear(error)
 
@@ -119,7 +119,7 @@ class Reports:
         hook = self.late_hook
         yield from hook("on_retry", request, reason.exc, request.id, request.args, request.kwargs, einfo)
         signals.task_retry.send(sender=task, request=request, reason=reason, einfo=einfo)
-        context = {"id": request.id, "name": self._name(request), "exc": str(reason)}
+        context = {"id": request.id, "name": self._name(request), "exc": text_of(reason)}
         logger.info(LOG_RETRY, context, extra={"data": context})
         traceback_clear(einfo.exception)
         return einfo

@@ -27,15 +27,17 @@ from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.received import Received
 from taskapp.broker.settlement import SCHEDULE_HEADER, EndOfTick, Settlement, collecting, settling, tick_of
 from taskapp.broker.totals import CountedRun
-from taskapp.errors import CrashedTooOften, OutOfMemory
+from taskapp.errors import CrashedTooOften
+from taskapp.errors.wording import in_words
 from taskapp.results.backend import Results
 from taskapp.results.later import Ended
 from taskapp.worker.counted import counted, keeps_successes
 from taskapp.worker.crashes import crashed_too_often, crashes, fail_for_crashes
 from taskapp.worker.events import after_retries
+from taskapp.worker.failures import failure_in
 from taskapp.worker.fate import FINISHED, Fate
 from taskapp.worker.finished import NOTHING, Seen, end_of_request
-from taskapp.worker.guard import give_up, guarded
+from taskapp.worker.guard import UNTOLD, fail_untold, give_up, guarded
 from taskapp.worker.moments import moment_of
 from taskapp.worker.pool import TaskPool
 from taskapp.worker.run import decode, run
@@ -171,6 +173,9 @@ class Request(_Stock):
             self.on_failure(outcome)
             return
         failed, value, runtime, settlement = outcome
+        if failed == UNTOLD:
+            fail_untold(self, failure_in(value))
+            return
         if failed:
             with self._ending(settlement):
                 super().on_success((failed, value, runtime))
@@ -191,13 +196,7 @@ class Request(_Stock):
     @guarded
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Handle a run that ended with an error; a task out of memory fails and the worker stays."""
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
-        if isinstance(error, MemoryError):
-            error = exc_info.exception = OutOfMemory(str(error))  # Celery would end the whole worker here
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            error = WorkerLostError(str(error))
+        error = failure_in(exc_info)
         if isinstance(error, TimeLimitExceeded) and not return_ok:
             return  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
         self.seen = Seen(error=error, traceback=exc_info.traceback)
@@ -270,7 +269,7 @@ class Request(_Stock):
                 yield
         except BaseException as error:
             # Nobody would hear of it any more: what could not be recorded is kept.
-            self._fate = self._fate or Fate(reason="failed", detail=f"{type(error).__name__}: {error}", state="FAILURE")
+            self._fate = self._fate or Fate(reason="failed", detail=in_words(error), state="FAILURE")
             raise
         finally:
             self._is_ending, self._ended_by = False, outer
@@ -331,7 +330,7 @@ class Request(_Stock):
 
     def _refused(self, fate: Fate, error: Exception) -> None:
         """Keep a message whose end could not be recorded."""
-        detail = fate.detail or f"its result was refused: {type(error).__name__}: {error}"
+        detail = fate.detail or f"its result was refused: {in_words(error)}"
         self._carry_out(Fate(reason=fate.reason or "failed", detail=detail, state="FAILURE"))
 
     def _decide(self, fate: Fate) -> None:
@@ -352,7 +351,7 @@ class Request(_Stock):
             self._end_unclaimed(self._state(), partial(self._on_ack, logger, self._connection_errors))
         elif self._is_dead():
             error = self._ended_by
-            self._decide(Fate(reason="failed", detail=f"{type(error).__name__}: {error}", state="FAILURE"))
+            self._decide(Fate(reason="failed", detail=in_words(error), state="FAILURE"))
         else:
             self._decide(Fate(state=self._state()))
 

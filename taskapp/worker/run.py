@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 from celery import current_app
-from celery.exceptions import Reject
 from celery.utils.nodenames import gethostname
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
@@ -19,14 +18,19 @@ from kombu.serialization import loads, prepare_accept_content
 from taskapp.broker.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.broker.message_format import read_follow_ups
 from taskapp.broker.settlement import Settlement, settling
+from taskapp.errors.wording import sound
 from taskapp.worker.coroutines import Awaiting, Closed
-from taskapp.worker.refused import fail, refuse
+from taskapp.worker.failures import as_failure, ends_the_run
+from taskapp.worker.refused import broken_off, refuse, untold
 from taskapp.worker.runner import Outcome, Runner
 from taskapp.worker.ticks import held_back, is_asked_for
 from taskapp.worker.unclaimed import carry_out
 
 Ran = tuple[int, Any, float | None, Settlement | None]
-"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it."""
+"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it.
+
+``UNTOLD`` in place of 1: nothing is stored of it.
+"""
 
 _decode_json: Any = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], FollowUps | None]).decode
 _runners: dict[str, Runner] = {}
@@ -38,14 +42,21 @@ def run(*message: Any) -> Ran:
     Args:
         message: The name of the task type, the id of the task, its headers, its body, content type and encoding.
     """
-    return copy_context().run(_run, *message)
+    try:
+        return copy_context().run(_run, *message)
+    except BaseException as error:
+        if ends_the_run(sound(error)):
+            raise
+        raised = error
+    # Threads and greenlets of Celery's pools lose what comes out of here, and hold the slot for ever.
+    return untold(as_failure(raised))
 
 
 def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := held_back(runner, given)) is not None:
         return *dropped, None
-    settlement = _settlement(runner, given)
+    settlement, raised = _settlement(runner, given), None
     with settling(settlement):
         try:
             try:
@@ -54,10 +65,10 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
                 outcome = refuse(runner, given, error, read_follow_ups(body, content_type))
             else:
                 outcome = runner.run(task_id, args, kwargs, given)
-        except (Reject, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - of a hook, for example
-            outcome = fail(runner, given, error, settlement)
+        except BaseException as error:  # noqa: BLE001 - of a hook, for example
+            raised = error
+        if raised is not None:
+            outcome = broken_off(runner, given, raised, settlement)
     if settlement is None or _is_claimed(given):
         return *outcome, settlement
     return *carry_out(runner, outcome, settlement), None
@@ -76,7 +87,7 @@ async def run_async(
         run = _refuse(runner, given, error, read_follow_ups(body, content_type))
     else:
         run = runner.run_async(task_id, args, kwargs, given, job)
-    return await _to_its_end(run, runner, given, _settlement(runner, given))
+    return await _to_its_end(job, run, runner, given, _settlement(runner, given))
 
 
 async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Any) -> Outcome:
@@ -84,18 +95,22 @@ async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follo
 
 
 async def _to_its_end(
-    run: Coroutine[Any, Any, Outcome], runner: Runner, given: dict[str, Any], settlement: Settlement | None
-) -> Ran:
+    job: Awaiting, run: Coroutine[Any, Any, Outcome], runner: Runner, given: dict[str, Any],
+    settlement: Settlement | None,
+) -> Ran:  # fmt: skip
+    raised = None
     with settling(settlement):
         try:
             outcome = await run
         except Closed as closed:
             rest = closed.rest
-            raise Closed(lambda: _to_its_end(rest(), runner, given, settlement)) from closed
-        except (Reject, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
-            outcome = fail(runner, given, error, settlement)
+            raise Closed(lambda: _to_its_end(job, rest(), runner, given, settlement)) from closed
+        except BaseException as error:
+            if issubclass(type(error), GeneratorExit) and not job.is_current():
+                raise  # nobody runs this coroutine any more
+            raised = error
+        if raised is not None:
+            outcome = broken_off(runner, given, raised, settlement)
     if settlement is None or _is_claimed(given):
         return *outcome, settlement
     return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None

@@ -46,6 +46,8 @@ from taskapp.broker.headers import check_signature
 from taskapp.broker.settlement import collecting
 from taskapp.errors import UnreadableResult
 from taskapp.errors.tasks import ResultTooLarge
+from taskapp.errors.wording import shown as shown_text
+from taskapp.errors.wording import sound
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker import forked
 from taskapp.worker.context import Request
@@ -142,11 +144,13 @@ class Runner:
                 except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
                     if forked.forks != forks:
                         forked.leave(error)
-                    step = steps.throw(as_failure(error) if step is None else as_error(error))
+                    raised = as_failure(error) if step is None else as_error(error)
                 else:
                     if forked.forks != forks:
                         forked.leave()
                     step = steps.send(value)
+                    continue
+                step = steps.throw(raised)  # out here: what is raised in there is not to come from the task's error
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
@@ -170,21 +174,24 @@ class Runner:
                 except BaseException as error:
                     if forked.forks != forks:
                         forked.leave(error)
-                    if isinstance(error, GeneratorExit):
+                    if issubclass(type(error), GeneratorExit):
                         if not job.is_current():
                             raise  # nobody runs this coroutine any more: it is thrown away
                         rest = (steps, as_failure(error))
                         raise Closed(partial(self.run_async, task_id, args, kwargs, given, job, rest)) from error
-                    step = steps.throw(self._raised(error, job, args, kwargs) if step is None else as_error(error))
+                    raised = self._raised(error, job, args, kwargs) if step is None else as_error(error)
                 else:
                     if forked.forks != forks:
                         forked.leave()
                     step = steps.send(value)
+                    continue
+                step = steps.throw(raised)  # out here, for the same reason
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
     def _raised(self, error: BaseException, job: Awaiting, args: Any, kwargs: Any) -> BaseException:
         """Return what ``error`` of the task's own coroutine means."""
+        error = sound(error)
         if isinstance(error, CancelledError) and job.is_stopped:
             return Stopped()
         return as_failure(shown(self.task, error, args, kwargs) if self._is_watched else error)
@@ -277,7 +284,7 @@ class Runner:
             self.backend.process_cleanup()
             self._loader.on_process_cleanup()
         except Exception as error:
-            logger.exception("Process cleanup failed: %r", error)
+            logger.exception("Process cleanup failed: %s", shown_text(error))
 
     # --- what came of it ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from taskapp.errors.wording import shown, sound
 from taskapp.worker import forked
 
 logger = get_logger(__name__)
@@ -71,8 +72,8 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 def log_exit(error: BaseException) -> None:
     """Log an exit that came out of a loop: asyncio lets it end the thread of the loop, which is no task's to end."""
     logger.error(
-        "%r of a child task or a callback that a coroutine left on the event loop; it ends that alone", error,
-        exc_info=error, extra={"action": "exit_on_loop"},
+        "%s of a child task or a callback that a coroutine left on the event loop; it ends that alone", shown(error),
+        exc_info=sound(error), extra={"action": "exit_on_loop"},
     )  # fmt: skip
 
 

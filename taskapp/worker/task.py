@@ -306,7 +306,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         except BaseException as error:
             if (kept := as_error(error)) is error:
                 raise
-            raise kept from error
+            raise kept from kept.__cause__  # not from one that nobody can read
 
     def apply(self, *args: Any, **options: Any) -> Any:
         """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.

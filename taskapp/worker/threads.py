@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
+from taskapp.errors.wording import shown
+
 logger = logging.getLogger(__name__)
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -161,7 +163,7 @@ class Threads:
                 self._serve(taken, taking)
             except BaseException as error:  # noqa: BLE001 - for nobody
                 # Raised by others, such as a time limit of their own that comes too late, for a job that has ended.
-                logger.warning("%r was raised in a thread that ran no task; it goes on", error)
+                logger.warning("%s was raised in a thread that ran no task; it goes on", shown(error))
             else:
                 return
 

@@ -28,6 +28,80 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "Odd": lambda: Odd("odd"),
     "group": lambda: BaseExceptionGroup("several", [SystemExit(4), ValueError("other")]),
 }
+
+
+class StrExits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class StrCloses(StrExits):
+    def __str__(self) -> str:
+        raise GeneratorExit
+
+    __repr__ = __str__
+
+
+class ReprRaisesItself(BaseException):
+    def __repr__(self) -> str:
+        raise self
+
+
+class ExitRaisesItself(SystemExit):
+    def __str__(self) -> str:
+        raise self
+
+    __repr__ = __str__
+
+
+class MemoryWithoutText(MemoryError):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class NoTraceback(Exception):
+    __traceback__ = property(lambda self: 1 / 0)
+
+
+class NoClass(Exception):
+    __class__ = property(lambda self: 1 / 0)
+
+
+class AttributesExit(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+
+class ReprMisses(Exception):
+    def __repr__(self) -> str:
+        return self.missing
+
+
+class NotPicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise GeneratorExit
+
+
+def _from_broken() -> Exception:
+    error = ValueError("from a broken one")
+    error.__cause__ = NoTraceback()
+    return error
+
+
+BROKEN: dict[str, Callable[[], BaseException]] = {
+    one.__name__: one for one in (
+        StrExits, StrCloses, ReprRaisesItself, ExitRaisesItself, MemoryWithoutText, NoTraceback, NoClass,
+        AttributesExit, ReprMisses, NotPicklable, MemoryError,
+    )
+} | {
+    "from a broken one": _from_broken,
+    "group of broken ones": lambda: BaseExceptionGroup("several", [NoTraceback(), SystemExit(3)]),
+}  # fmt: skip
+"""Errors that cannot be read, or that Celery's pools let nobody see."""
 HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 RECEIVERS = ("task_received", "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry")
 
@@ -36,7 +110,7 @@ def act(where: str, asked: Any) -> None:
     """Raise what was asked for, if it was asked for here."""
     place, error = asked
     if place == where:
-        raise ERRORS[error]()
+        raise (ERRORS | BROKEN)[error]()
 
 
 class Exits(app.Task):

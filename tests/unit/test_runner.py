@@ -159,7 +159,6 @@ CASES = {
     "after_return fails": Case(raising={"after_return": ValueError("hook")}),
     "after_return fails after a failure": Case("failure", raising={"after_return": ValueError("hook")}),
     "after_return rejects": Case(raising={"after_return": Reject("hook")}),
-    "out of memory in a hook": Case(raising={"on_success": MemoryError("hook")}),
     "a receiver fails": Case(raising={"task_prerun": ValueError("receiver"), "task_postrun": ValueError("receiver")}),
     "the backend fails": Case(raising={"mark_as_done": OSError("gone")}),
     "the broker fails in the backend": Case(raising={"mark_as_done": OperationalError("gone")}),
@@ -361,7 +360,9 @@ def test_a_message_whose_arguments_are_no_mapping_fails(run: Driver) -> None:
     assert [name for name, *_ in made] == ["task_internal_error"]
 
 
-@pytest.mark.parametrize("error", [ValueError("hook"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("hook"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), MemoryError("hook")], ids=repr
+)
 @pytest.mark.parametrize(("end", "hook"), [("failure", "on_failure"), ("retry", "on_retry")])
 @pytest.mark.parametrize("run", [by_us, by_us_on_a_loop])
 def test_a_hook_of_a_failure_that_raises_costs_itself_alone(
@@ -379,10 +380,12 @@ def test_a_hook_of_a_failure_that_raises_costs_itself_alone(
     assert told == [("log", "ERROR", f"Task case[the-id] {hook} handler raised: {error!r}", True, [])]
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), MemoryError("hook")], ids=repr)
 @pytest.mark.parametrize("hook", ["on_success", "after_return"])
 @pytest.mark.parametrize("run", [by_us, by_us_on_a_loop])
-def test_a_hook_that_exits_after_a_success_changes_nothing(run: Driver, hook: str, error: BaseException) -> None:
+def test_a_hook_that_exits_or_finds_no_memory_after_a_success_changes_nothing(
+    run: Driver, hook: str, error: BaseException
+) -> None:
     is_async = run is by_us_on_a_loop
 
     ended, made = play(Case(raising={hook: error}), run, is_async=is_async)

@@ -1,0 +1,65 @@
+"""Errors in words: whatever their own code raises, they are told."""
+
+from __future__ import annotations
+
+import logging
+from traceback import format_exception
+
+import pytest
+from celery.exceptions import Reject, Retry
+
+from taskapp.errors import OutOfMemory
+from taskapp.errors.wording import BrokenError, in_words, name_of, shown, sound
+from taskapp.worker.failures import as_error, as_failure
+from tests.integration.exiting import BROKEN
+
+READABLE = [ValueError("x"), SystemExit(3), KeyboardInterrupt(), Reject("no"), Retry("again"), KeyError("k")]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("change", [sound, as_error, as_failure])
+def test_what_is_left_of_a_broken_error_can_be_read_by_all(name: str, change, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise BROKEN[name]()
+    except BaseException as error:  # noqa: BLE001 - whatever it is
+        raised = error
+    assert in_words(raised)
+    assert shown(raised)
+
+    kept = change(raised)
+
+    assert "".join(format_exception(type(kept), kept, kept.__traceback__))
+    assert isinstance(kept, kept.__class__)
+    told = in_words(kept) + "".join(format_exception(kept))
+    assert name_of(raised).rpartition(".")[2] in told or isinstance(kept, OutOfMemory)
+    logging.getLogger(__name__).error("%s", in_words(kept), exc_info=kept)
+    assert caplog.records
+
+
+@pytest.mark.parametrize("error", READABLE, ids=repr)
+def test_an_error_that_can_be_read_stays_itself(error: BaseException) -> None:
+    error.__cause__ = cause = ValueError("cause")
+
+    assert sound(error) is error
+    assert error.__cause__ is cause
+
+
+def test_an_error_is_cut_off_from_one_that_cannot_be_read() -> None:
+    error = BROKEN["from a broken one"]()
+
+    assert sound(error) is error
+    assert error.__cause__ is None
+
+
+def test_in_the_place_of_a_broken_error_stands_its_name_and_where_it_came_from() -> None:
+    try:
+        raise BROKEN["NoTraceback"]()
+    except Exception as error:  # noqa: BLE001 - any
+        kept = sound(error)
+
+    assert isinstance(kept, BrokenError)
+    assert str(kept) == (
+        "tests.integration.exiting.NoTraceback was raised, and reading that error raised ZeroDivisionError; "
+        "correct its class"
+    )
+    assert "".join(format_exception(kept)).count(__file__) == 1
