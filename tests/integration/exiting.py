@@ -317,3 +317,25 @@ async def fork_async(self: Any, how: str) -> str:
 @shared_task(name="forks.child", bind=True, cpu_bound=True)
 def fork_in_child(self: Any, how: str) -> str:
     return _end_of_child(how) if _fork(self) else "parent"
+
+
+class Unencodable:
+    """A result whose encoding raises what would end more than the run."""
+
+    def __json__(self) -> Any:
+        raise GeneratorExit
+
+
+@shared_task(name="returns.unencodable")
+def return_unencodable() -> Any:
+    return Unencodable()
+
+
+@shared_task(name="returns.unencodable.early", acks_late=False)
+def return_unencodable_early() -> Any:
+    return Unencodable()
+
+
+@shared_task(name="ends.early", acks_late=False)
+def end_early() -> str:
+    return "done"

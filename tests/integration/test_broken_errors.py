@@ -83,3 +83,30 @@ def test_an_error_that_cannot_be_read_is_told_and_ends_nothing(
         assert ran == {"before_start": 0, "on_retry": 2, "task_retry": 2}.get(place, 1), error
     assert node.returncode is None
     eventually(lambda: leased_count(session_server) == 0)
+
+
+@pytest.mark.parametrize("name", ["returns.unencodable", "returns.unencodable.early"])
+@pytest.mark.parametrize("pool", ["own", *(pytest.param(pool, marks=pytest.mark.slow) for pool in OTHER_POOLS)])
+def test_a_result_whose_encoding_exits_is_told(pool: str, name: str, start, session_server: RedisServer) -> None:
+    node, app = start(pool)
+    result = app.signature(name, queue="default").apply_async()
+
+    result.get(timeout=SECONDS, propagate=False)
+
+    assert result.state == "FAILURE"
+    assert node.returncode is None
+    eventually(lambda: leased_count(session_server) == 0)
+
+
+@pytest.mark.parametrize(
+    "pool", ["threads", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("own", "gevent"))]
+)
+def test_a_result_that_cannot_be_stored_leaves_no_task_active(pool: str, start, session_server: RedisServer) -> None:
+    """They were acknowledged as they began; no message ends them."""
+    _, app = start(pool)
+    for number in range(3):
+        session_server.client.rpush(f"celery-task-meta-unstorable{number}", "no result")
+        app.signature("ends.early", queue="default").apply_async(task_id=f"unstorable{number}")
+
+    assert app.signature("ends.early", queue="default").apply_async().get(timeout=SECONDS) == "done"
+    eventually(lambda: [*app.control.inspect(timeout=1).active().values()] == [[]])
