@@ -23,7 +23,10 @@ from taskapp.redis import Link  # noqa: E402
 from taskapp.schedules.store import Schedules  # noqa: E402
 from tests.support import QUICKLY, Process, RedisServer, start_flower, start_worker  # noqa: E402
 
-QUICKLY["wanted"] = True
+
+def pytest_configure() -> None:
+    """Fork nodes from one process: under pytest alone, ``make faults`` imports this module, too."""
+    QUICKLY["wanted"] = True
 
 
 def server_binary() -> str | None:

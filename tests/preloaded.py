@@ -72,8 +72,9 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            readable, _, _ = select.select([self._ended], [], [], timeout)
-            if not readable:
+            waiting = select.poll()  # ``select`` takes no descriptor above 1,023
+            waiting.register(self._ended, select.POLLIN)
+            if not waiting.poll(None if timeout is None else timeout * 1_000):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             told = self._ended.recv(16)
             self._ended.close()
