@@ -37,11 +37,11 @@ WAYS: dict[str, Callable[[], Any]] = {
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
     "SIGQUIT": lambda: os.kill(os.getpid(), signal.SIGQUIT),
-    "SIGTERM of a child": lambda: _by_child("kill -TERM $PPID; sleep 2"),
-    "SIGTERM of a grandchild": lambda: _by_child(f"sh -c 'kill -TERM {os.getpid()}; sleep 2'"),
+    "SIGTERM of a child": lambda: _by_child("sleep 0.3; kill -TERM $PPID; sleep 2"),
+    "SIGTERM of a grandchild": lambda: _by_child(f"sh -c 'sleep 0.3; kill -TERM {os.getpid()}; sleep 2'"),
 }
-"""How a task ends the node whose process it runs in. Whose sender is gone before it is looked up counts for nobody, see
-docs/security.md: these stay."""
+"""How a task ends the node whose process it runs in. What cannot be looked up counts for nobody, see
+docs/security.md: these senders stay, and do not begin before the thread that forked is done."""
 FROM_A_CHILD: dict[str, Callable[[], Any]] = {
     "SIGTERM of a pool's child": lambda: os.kill(os.getppid(), signal.SIGTERM)
 }

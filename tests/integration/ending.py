@@ -27,7 +27,8 @@ def _end(way: str) -> Any:
     if way == "memory":
         return _take_memory()
     if way == "child":
-        return subprocess.run(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], check=False)
+        # Not at once: the thread that has just forked may take the signal, and nobody learns the sender then.
+        return subprocess.run(["sh", "-c", f"sleep 0.3; kill -TERM {os.getpid()}; sleep 5"], check=False)
     return os.kill(os.getpid(), signal.Signals[way])
 
 
