@@ -26,8 +26,9 @@ TOGETHER := -n 4 --dist worksteal
 test: $(VENV)/.dev ## unit tests and quick tests on real servers
 	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 
+# File by file: the alerts share one deployment, on which every fault is played once.
 test-all: $(VENV)/.dev ## every test
-	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+	@$(ISOLATED) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")
