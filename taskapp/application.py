@@ -8,30 +8,29 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
-from time import monotonic, sleep, time
-from types import MappingProxyType
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from celery.app import backends
 from celery.app.amqp import AMQP
-from celery.exceptions import QueueNotFound
-from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 from redis.exceptions import RedisError
 
 from taskapp.broker import settlement
 from taskapp.broker.bulk import collecting, holding
 from taskapp.broker.message_format import SENT_AT_HEADER
-from taskapp.broker.rabbitmq import Unconfirmed, left_seconds, submitting
-from taskapp.broker.transport import Connection, is_over_rabbitmq, is_over_redis
+from taskapp.broker.rabbitmq import left_seconds
+from taskapp.broker.transport import Connection, is_over_redis
 from taskapp.client import results
 from taskapp.client.asked import check_content, check_links, check_priority, times_of
 from taskapp.client.control import Clock
 from taskapp.client.form import Form
 from taskapp.client.message import arguments_as_json, new_id, properties, with_texts_of_ids
+from taskapp.client.patience import patiently, pause_or_raise, unavailable
 from taskapp.client.postings import CollectingProducer
 from taskapp.client.pusher import pusher
 from taskapp.client.sender import Sender
@@ -40,10 +39,8 @@ from taskapp.errors import (
     BrokerUnavailable,
     ConfigurationReplaced,
     NotQueued,
-    UnknownQueue,
     UnknownTask,
 )
-from taskapp.errors.publishing import PublishOutcomeUnknown
 from taskapp.errors.signing import SigningPackageMissing
 from taskapp.lending import Lending
 from taskapp.queues import TASK_ROUTES
@@ -57,23 +54,10 @@ logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "taskapp."
 CONFIG_FROM_OBJECT = "app.config_from_object()"
-PAUSE_SECONDS = 0.1
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
-NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 _backend_by_url: Any = backends.by_url  # the stubs know another answer
-
-
-def _may_wait_for_good() -> bool:
-    """Return whether what is sent here follows a run, and nothing but the run's slot waits for it."""
-    if settlement.current() is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return True
-    return False
 
 
 class Amqp(AMQP):
@@ -219,7 +203,7 @@ class Application(Lending):
         options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
         options = with_texts_of_ids(name, options)
         options["task_id"] = options.get("task_id") or new_id()
-        return self.trying(name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
+        return patiently(self, name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
 
     def _send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         args, kwargs = args or (), kwargs or {}
@@ -243,15 +227,17 @@ class Application(Lending):
         task_id = new_id()
         form = self.sender.ready_form(task.name)
         if form is None:
-            return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
+            return patiently(self, task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
         began_at = monotonic()
         try:
             return form.submit(args, kwargs, task_id)
         except NotQueued as error:
-            raise self._unavailable(task.name, task_id, error) from error
+            raise unavailable(task.name, task_id, error) from error
         except (OperationalError, RedisError, OSError) as error:
-            self._pause(task.name, task_id, error, began_at, began_at + get_settings().submit_deadline_seconds)
-            return self.trying(task.name, task_id, lambda: self._submit(task, args, kwargs, task_id), began_at=began_at)
+            deadline = began_at + get_settings().submit_deadline_seconds
+            pause_or_raise(self, task.name, task_id, error, began_at, deadline)
+            again = partial(self._submit, task, args, kwargs, task_id)
+            return patiently(self, task.name, task_id, again, began_at=began_at)
 
     def submit_member(self, task: Any, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> bool:
         """Send a task of a group, of our ``Task``, with these headers; say whether it could be sent so.
@@ -260,14 +246,14 @@ class Application(Lending):
         """
         form = self.sender.ready_form(task.name)
         if form is None:
-            self.trying(task.name, headers["id"], lambda: self.sender.usual_form(task, args, kwargs))
+            patiently(self, task.name, headers["id"], lambda: self.sender.usual_form(task, args, kwargs))
             form = self.sender.ready_form(task.name)
         if form is None:
             return False
         try:
             form.send(args, kwargs, headers["id"], headers)
         except NotQueued as error:
-            raise self._unavailable(task.name, headers["id"], error) from error
+            raise unavailable(task.name, headers["id"], error) from error
         return True
 
     def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
@@ -284,8 +270,8 @@ class Application(Lending):
             BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
         """
         all_options = with_texts_of_ids(task.name, {**task.usual_options(), **options})
-        form: Form | None = self.trying(
-            task.name, "", lambda: self.sender.form(task.name, (), {}, all_options), options
+        form: Form | None = patiently(
+            self, task.name, "", lambda: self.sender.form(task.name, (), {}, all_options), options
         )
         return form
 
@@ -301,7 +287,7 @@ class Application(Lending):
         if sender.terms.is_eager:
             return submit()
         if not sender.is_open:
-            await asyncio.to_thread(self.trying, name, "", sender.open)
+            await asyncio.to_thread(patiently, self, name, "", sender.open)
         if not sender.terms.is_plain:
             return await asyncio.to_thread(submit)
         with holding() as held:
@@ -315,51 +301,6 @@ class Application(Lending):
         for call in held.on_pushed:
             call()
         return result
-
-    def trying(
-        self, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS,
-        began_at: float | None = None,
-    ) -> Any:  # fmt: skip
-        """Return what ``send`` returns, called again while the broker cannot be reached, up to the deadline.
-
-        What follows a run has no deadline: the run has done its work, and its slot waits with it.
-        """
-        is_patient = _may_wait_for_good()
-        deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
-        with submitting(deadline) as submission:
-            while True:
-                began_at = monotonic()
-                try:
-                    return send()
-                except NotQueued as error:
-                    raise self._unavailable(name, task_id, error) from error
-                except QueueNotFound as error:
-                    raise UnknownQueue(str(options.get("queue")), self.amqp.queues) from error
-                except Unconfirmed as error:
-                    raise PublishOutcomeUnknown(task_id, get_settings().submit_deadline_seconds, error) from error
-                except (OperationalError, RedisError, OSError, LimitExceeded) as error:
-                    # The engine says by errors of its own what became of a push; here none was begun.
-                    self._pause(name, task_id, error, began_at, deadline, in_doubt=submission.in_doubt)
-                    if is_patient:
-                        logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
-                        is_patient = False
-
-    def _pause(
-        self, name: str, task_id: str, error: Exception, began_at: float, deadline: float, *, in_doubt: bool = False
-    ) -> None:
-        """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""
-        now, url, seconds = monotonic(), self.conf.broker_url, get_settings().submit_deadline_seconds
-        is_known = is_over_redis(url) or is_over_rabbitmq(url)
-        if is_known and now + (now - began_at) + PAUSE_SECONDS < deadline:
-            sleep(PAUSE_SECONDS)
-        elif in_doubt:
-            raise PublishOutcomeUnknown(task_id, seconds, error) from error
-        else:
-            raise BrokerUnavailable(name, task_id, seconds, error) from error
-
-    @staticmethod
-    def _unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
-        return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from taskapp.broker.clock import Clock, Reading, steady_ms
 from taskapp.broker.options import Buried, Options
+from taskapp.broker.wakeups import Wakeups
 from taskapp.redis import Link
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,6 @@ BEAT, END = "beat", "end"
 SILENCE_BEATS = 1.5
 """After so many beats' time without one of any node it was the server that was away, or refused to write. Half a
 lease: a node that beat a third of one before that, and takes a sixth to come back, still finds its own alive."""
-LATE_SECONDS = 0.5
-"""Who wakes up so late was stopped, with the whole process as a rule: the loop gets a chance to turn before it is
-judged."""
 STILL_LOOK_SECONDS = 0.5
 """How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
 
@@ -193,14 +191,13 @@ class Heartbeat:
             return BEAT
 
     def _run(self) -> None:
-        wait_seconds, due = 0.0, monotonic()
+        wait_seconds, wakeups = 0.0, Wakeups()
         while self._next_order(wait_seconds) != END:
             if os.getpid() != self._pid:
                 return
-            # Not twice in a row: on a machine that is always late the loop would never be judged.
-            self._woke_late = monotonic() > due + LATE_SECONDS and not self._woke_late
+            self._woke_late = wakeups.is_late()
             wait_seconds = self.beat_or_wait()
-            due = monotonic() + wait_seconds
+            wakeups.expect(wait_seconds)
         self._link.close()
 
     def beat_or_wait(self) -> float:

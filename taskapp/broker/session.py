@@ -261,7 +261,7 @@ class Session:
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
         """Put claimed messages back, see ``Node``."""
-        raise NotImplementedError
+        raise NotImplementedError  # ``Node`` does: a session alone claims nothing
 
 
 def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:

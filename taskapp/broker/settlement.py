@@ -6,6 +6,7 @@ claim still holds, or nothing of it.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Self
@@ -212,6 +213,17 @@ _collecting: ContextVar[Settlement | None] = ContextVar("taskapp_collecting", de
 def current() -> Settlement | None:
     """Return the settlement that collects what is sent here and now; ``None``: it is to be sent at once."""
     return _collecting.get()
+
+
+def is_only_awaited_by_its_slot() -> bool:
+    """Return whether what is sent here follows a run, and nothing but the run's slot waits for it."""
+    if current() is None:
+        return False
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 class settling:  # noqa: N801 - used like contextlib's functions, at a third of their cost

@@ -26,7 +26,7 @@ LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
 IMPORTING = frozenset({"call", "control", "events", "graph", "inspect", "result", "status"})
 """Commands that send to nodes or read what they sent, and of themselves import no module of tasks."""
 NO_REPLY = "No nodes replied within time constraint"
-"""What Celery says when nobody answers, whoever was asked."""
+"""Celery's message when no node replies, whether or not the node exists."""
 
 
 @contextmanager

@@ -361,21 +361,6 @@ class UnreadableFailure(TaskappError):
         return f"the task failed with {self.args[0]!r}, which is no error that a result may raise: {self.args[1]}"
 
 
-class UnreadableResult(TaskappError):
-    """What is stored as the result of a task is none, or holds what cannot be made here."""
-
-    def __init__(self, why: str, key: str = "") -> None:
-        super().__init__(why, key)
-        self.why = why
-
-    def __str__(self) -> str:
-        where = f" under {self.args[1]!r}" if self.args[1] else ""
-        return (
-            f"the result stored{where} cannot be read: {self.why}; "
-            "it is damaged, or another program wrote it: delete it, or submit the task again"
-        )
-
-
 class NotSettled(TaskappError):
     """What a task left at its end could not be carried out."""
 

@@ -99,3 +99,18 @@ class NoResultsKept(TaskappError, NotImplementedError):
             "no results are kept: the broker is no Redis and TASKAPP_RESULT_URL is not set; set it to a Redis or a "
             "database, for nodes and here"
         )
+
+
+class UnreadableResult(TaskappError):
+    """What is stored as the result of a task is none, or holds what cannot be made here."""
+
+    def __init__(self, why: str, key: str = "") -> None:
+        super().__init__(why, key)
+        self.why = why
+
+    def __str__(self) -> str:
+        where = f" under {self.args[1]!r}" if self.args[1] else ""
+        return (
+            f"the result stored{where} cannot be read: {self.why}; "
+            "it is damaged, or another program wrote it: delete it, or submit the task again"
+        )

@@ -22,7 +22,7 @@ from redis.connection import Connection
 from taskapp.broker.message_format import sent_at_of
 from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.devredis.login import guarded
-from taskapp.errors import UnreadableResult
+from taskapp.errors.tasks import UnreadableResult
 from taskapp.results.awaiting import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding

@@ -11,7 +11,7 @@ from kombu.exceptions import DecodeError
 from redis.exceptions import ResponseError
 
 from taskapp.broker.unpacking import CannotUnpack, unpacked
-from taskapp.errors import UnreadableResult
+from taskapp.errors.tasks import UnreadableResult
 from taskapp.settings import get_settings
 
 # Mixed into two backends of Celery; a common base there would be one too many.
@@ -101,7 +101,7 @@ def why_undecodable(error: BaseException) -> str:
 
 
 def _are_children(children: Any) -> bool:
-    """Say whether ``children`` are what Celery makes results of: ``((id, parent), children or None)`` each."""
+    """Return whether Celery can make results of ``children``: ``((id, parent), children or None)`` each."""
     # Parents lie as deep in each other as a chain is long.
     waiting = [children]
     while waiting:

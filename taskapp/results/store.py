@@ -239,5 +239,5 @@ def _is_lasting(error: Exception) -> bool:
 
 
 def _worker_ends_at_once() -> bool:
-    """Say whether this worker was told to end without finishing its tasks, as ``WorkerTerminate`` does."""
+    """Return whether this worker is to end without finishing its tasks, as ``WorkerTerminate`` asks."""
     return worker_state.should_terminate is not None and worker_state.should_terminate is not False  # 0 ends it, too

@@ -151,7 +151,7 @@ def _queue(request: Any) -> str:
 
 
 def _waited_seconds(request: Any) -> float | None:
-    """Return how long a task has been ready; ``None``: nobody knows."""
+    """Return how long a task has been ready, or ``None`` if unknown."""
     ready_at = ready_at_of(vars(request))
     return None if ready_at is None else round(max(time() - ready_at, 0.0), 6)
 

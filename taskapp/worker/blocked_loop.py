@@ -12,12 +12,11 @@ from time import monotonic
 
 from celery.utils.log import get_logger
 
+from taskapp.broker.wakeups import Wakeups
+
 logger = get_logger(__name__)
 
 LOOK_SECONDS = 0.25
-LATE_SECONDS = 0.5
-"""Who wakes up so late was stopped, with the whole process as a rule: the loop gets a chance to turn before it is
-judged."""
 PATIENCE_SECONDS = 1.0
 """How late the loop may be before it is reported."""
 
@@ -54,12 +53,11 @@ class BlockedLoop:
         self._over.set()
 
     def _run(self) -> None:
-        due, woke_late = monotonic() + LOOK_SECONDS, False
+        wakeups = Wakeups()
+        wakeups.expect(LOOK_SECONDS)
         while not self._over.wait(LOOK_SECONDS):
             since = self._turned_at()
-            # Not twice in a row: on a machine that is always late the loop would never be judged.
-            woke_late = monotonic() > due + LATE_SECONDS and not woke_late
-            if not woke_late and monotonic() - since > self._late_seconds:
+            if not wakeups.is_late() and monotonic() - since > self._late_seconds:
                 who = self._report(since)
                 while self._turned_at() == since and not self._over.wait(LOOK_SECONDS):
                     pass
@@ -67,7 +65,7 @@ class BlockedLoop:
                     "the event loop goes on after %.1f s (%s)", self._turned_at() - since, who,
                     extra={"action": "loop_goes_on"},
                 )  # fmt: skip
-            due = monotonic() + LOOK_SECONDS
+            wakeups.expect(LOOK_SECONDS)
 
     def _report(self, since: float) -> str:
         running = asyncio.tasks._current_tasks.get(self._loop)  # type: ignore[attr-defined]  # no other way from outside

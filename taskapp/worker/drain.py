@@ -99,7 +99,7 @@ class Drain:
         """
         if self._blamed is not None:
             tags = self._suspects.tags | running_in(*self._blamed)
-            # Whoever ran alone then is the one, whatever has ended since.
+            # A task that ran alone then is the culprit, even if others have ended since.
             self._suspects = Suspects(tags, "crashed" if len(tags) == 1 else "neighbour")
         return self._suspects
 

@@ -44,8 +44,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from taskapp.broker.headers import check_signature
 from taskapp.broker.settlement import collecting
-from taskapp.errors import UnreadableResult
-from taskapp.errors.tasks import ResultTooLarge
+from taskapp.errors.tasks import ResultTooLarge, UnreadableResult
 from taskapp.errors.wording import shown as shown_text
 from taskapp.errors.wording import sound
 from taskapp.results.size import check_returned, fitting

@@ -56,9 +56,8 @@ class StopSignals:
     """The handlers of one process for signals to stop; used by its main thread.
 
     Args:
-        is_heard: Called when such a signal has come, with who sent it: a process id; 0: the kernel, or a process
-            outside of this namespace of processes; ``None``: nobody knows. Returns whether the handler that was there
-            is called.
+        is_heard: Called with the sender of each such signal: its process id, 0 for the kernel or a process outside
+            this PID namespace, ``None`` if unknown. Returns whether to call the handler that was there.
     """
 
     def __init__(self, is_heard: Callable[[int | None], bool]) -> None:

@@ -15,7 +15,7 @@ from kombu import compression
 from taskapp.application import Application
 from taskapp.broker.dead_letters import DeadLetters
 from taskapp.broker.message_format import pack_task, to_json
-from taskapp.errors import UnreadableResult
+from taskapp.errors.tasks import UnreadableResult
 from tests.integration import rabbitmq
 from tests.support import Process, RedisServer, eventually, start_worker
 

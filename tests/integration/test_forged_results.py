@@ -15,7 +15,8 @@ from celery import Celery
 from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 from celery.backends.database import DatabaseBackend
 
-from taskapp.errors import UnreadableFailure, UnreadableResult
+from taskapp.errors import UnreadableFailure
+from taskapp.errors.tasks import UnreadableResult
 from taskapp.monitor.task_state import State, task_state
 from tests.support import RedisServer, clean_environment
 

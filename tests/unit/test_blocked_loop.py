@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from taskapp.broker import wakeups
 from taskapp.worker import blocked_loop
 from taskapp.worker.blocked_loop import LOOK_SECONDS, BlockedLoop
 
@@ -45,6 +46,7 @@ def test_a_loop_is_blocked_if_it_does_not_turn_while_others_do(
 ) -> None:  # fmt: skip
     time = Time(waits, turns)
     monkeypatch.setattr(blocked_loop, "monotonic", lambda: time.now)
+    monkeypatch.setattr(wakeups, "monotonic", lambda: time.now)
     loop = asyncio.new_event_loop()
     watch = BlockedLoop(loop, lambda: time.turned_at, 0.5, lambda _: "task x")
     monkeypatch.setattr(watch, "_over", time)

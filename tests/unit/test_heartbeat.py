@@ -60,7 +60,8 @@ def test_a_loop_is_not_judged_by_a_thread_that_was_stopped_with_it(monkeypatch: 
     heartbeat = Heartbeat(link, Options(lease_seconds=3.0), Clock(), lambda _: None, stands_still=lambda: True)
     heartbeat.begin("epoch")
     heartbeat.opened("epoch")
-    monkeypatch.setattr("taskapp.broker.heartbeat.monotonic", lambda: now[0])
+    for module in ("heartbeat", "wakeups"):
+        monkeypatch.setattr(f"taskapp.broker.{module}.monotonic", lambda: now[0])
     woken = iter([(5.0, BEAT), (5.0, BEAT), (0.0, BEAT), (0.0, END)])
 
     def wait(wait_seconds: float) -> str:

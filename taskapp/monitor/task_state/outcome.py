@@ -10,7 +10,7 @@ from celery.backends.base import DisabledBackend, KeyValueStoreBackend
 from celery.exceptions import SecurityError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from taskapp.errors import UnreadableResult
+from taskapp.errors.tasks import UnreadableResult
 from taskapp.results.decoding import why_undecodable
 
 

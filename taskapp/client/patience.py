@@ -1,0 +1,79 @@
+"""How long a submit waits for its broker, and what it says when that was in vain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from math import inf
+from time import monotonic, sleep
+from types import MappingProxyType
+from typing import Any
+
+from celery.exceptions import QueueNotFound
+from kombu.exceptions import LimitExceeded, OperationalError
+from redis.exceptions import RedisError
+
+from taskapp.broker.rabbitmq import Unconfirmed, submitting
+from taskapp.broker.settlement import is_only_awaited_by_its_slot
+from taskapp.broker.transport import is_over_rabbitmq, is_over_redis
+from taskapp.errors import BrokerUnavailable, NotQueued, UnknownQueue
+from taskapp.errors.publishing import PublishOutcomeUnknown
+from taskapp.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.1
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def patiently(
+    app: Any, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS,
+    began_at: float | None = None,
+) -> Any:  # fmt: skip
+    """Return what ``send`` returns, called again while the broker of ``app`` cannot be reached, up to the deadline.
+
+    What follows a run has no deadline: the run has done its work, and its slot waits with it.
+
+    Raises:
+        BrokerUnavailable: The deadline is over; nothing was queued.
+        PublishOutcomeUnknown: It is over, and the broker may have taken the message.
+        UnknownQueue: There is none of the name in ``options``.
+    """
+    is_patient = is_only_awaited_by_its_slot()
+    deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
+    with submitting(deadline) as submission:
+        while True:
+            began_at = monotonic()
+            try:
+                return send()
+            except NotQueued as error:
+                raise unavailable(name, task_id, error) from error
+            except QueueNotFound as error:
+                raise UnknownQueue(str(options.get("queue")), app.amqp.queues) from error
+            except Unconfirmed as error:
+                raise PublishOutcomeUnknown(task_id, get_settings().submit_deadline_seconds, error) from error
+            except (OperationalError, RedisError, OSError, LimitExceeded) as error:
+                # The engine says by errors of its own what became of a push; here none was begun.
+                pause_or_raise(app, name, task_id, error, began_at, deadline, in_doubt=submission.in_doubt)
+                if is_patient:
+                    logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
+                    is_patient = False
+
+
+def pause_or_raise(
+    app: Any, name: str, task_id: str, error: Exception, began_at: float, deadline: float, *, in_doubt: bool = False
+) -> None:
+    """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""
+    now, url, seconds = monotonic(), app.conf.broker_url, get_settings().submit_deadline_seconds
+    is_known = is_over_redis(url) or is_over_rabbitmq(url)
+    if is_known and now + (now - began_at) + PAUSE_SECONDS < deadline:
+        sleep(PAUSE_SECONDS)
+    elif in_doubt:
+        raise PublishOutcomeUnknown(task_id, seconds, error) from error
+    else:
+        raise BrokerUnavailable(name, task_id, seconds, error) from error
+
+
+def unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
+    """Return the error for who submitted a message that was not queued."""
+    return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)
