@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -65,13 +66,17 @@ def test_in_a_pipe_it_prints_one_screen(worker: Callable[..., Process], redis_se
     for _ in range(7):
         shop.greet.apply_async(("nobody takes this",), queue="high")
 
-    done = subprocess.run(
-        [*TOP, "--every", "0.5"], env=clean_environment(TASKAPP_BROKER_URL=redis_server.url), cwd=Path.cwd(),
-        capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+    def idle_screen() -> str:
+        """What is printed, once the node has said that it runs nothing: it does with each heartbeat."""
+        done = subprocess.run(
+            [*TOP, "--every", "0.5"], env=clean_environment(TASKAPP_BROKER_URL=redis_server.url), cwd=Path.cwd(),
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+        return done.stdout if re.search(r"@\S+ +running +0/", done.stdout) else ""
 
-    lines = {line.split()[0]: " ".join(line.split()) for line in done.stdout.splitlines() if line.strip()}
-    assert "1 node running 7 waiting" in " ".join(done.stdout.split())
+    screen = eventually(idle_screen)
+    lines = {line.split()[0]: " ".join(line.split()) for line in screen.splitlines() if line.strip()}
+    assert "1 node running 7 waiting" in " ".join(screen.split())
     assert lines["high"].startswith("high 7 ")
     assert lines["high"].endswith(" 0 · ·")
     assert lines["default"] == "default · · · · · 1 · ·"
