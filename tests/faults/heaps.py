@@ -108,10 +108,15 @@ SPENT = {"commandstats": _in_scripts_ms, "cpu": _busy_ms}
 
 
 class Heap:
-    """One server with 1,000 nodes, and ``count`` of what ``fill`` is told."""
+    """One server with 1,000 nodes, and ``count`` of what ``fill`` is told.
 
-    def __init__(self, port: int, count: int) -> None:
-        self.port, self.count = port, count
+    Args:
+        beside: How many more there are that no script looks at. They spread the others over as much memory as a server
+            of so many has, which a processor reaches more slowly whatever a script does.
+    """
+
+    def __init__(self, port: int, count: int, beside: int = 0) -> None:
+        self.port, self.count, self.beside = port, count, beside
         self.client = redis.Redis(port=port, socket_timeout=60)
         self.link = TimedLink(port)
         self.epoch = EPOCH
@@ -137,7 +142,7 @@ class Heap:
 
     def fill(self, place: str, *, since_ms: int = 0) -> None:
         """Put ``count`` into ``place``."""
-        fill(self.client, place, self.count, epoch=self.epoch, since_ms=since_ms)
+        fill(self.client, place, self.count, epoch=self.epoch, since_ms=since_ms, beside=self.beside)
 
     def claim(self, want: int = 10) -> list[str]:
         """Claim, and return the tags."""

@@ -34,7 +34,8 @@ Use = Callable[[Heap], Iterator[None]]
 def play(bench: Bench) -> Outcome:
     """Compare the times of all scripts beside few and beside very many; then let commands handle very many."""
     most = bench.sized(30_000, 200_000, 1_000_000)
-    few, many = (Heap(bench.start_server(f"{count}", {}).port, count) for count in (FEW, most))
+    few = Heap(bench.start_server("few", {}).port, FEW, beside=most - FEW)
+    many = Heap(bench.start_server("many", {}).port, most)
     slowest: tuple[float, str] = (0.0, "")
     for place, use in USES.items():
         problems: set[str] = set()
