@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.processes import Process
 from benchmarks.servers import RedisStore
-from taskapp.broker.totals import BAR, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS
+from taskapp.engine.counters import BAR, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS
 
 TYPES = 200
 QUEUES = ("critical", "high", "default", "low")

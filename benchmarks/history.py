@@ -18,7 +18,7 @@ from time import perf_counter, time
 from typing import NamedTuple
 from zlib import crc32
 
-from taskapp.broker.finished import Finished
+from taskapp.engine.completions import Finished
 from taskapp.monitor.history import History, Query
 from tests.integration.databases import DATABASES
 

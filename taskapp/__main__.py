@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line; probes are answered before anything large is imported."""
     if sys.argv[1:2] == ["health"]:
-        from taskapp.worker.health import main as answer
+        from taskapp.probes.health import main as answer
 
         sys.exit(answer(sys.argv[2:]))
     from taskapp.cli.main import main as run

@@ -19,8 +19,11 @@ from celery.utils.imports import symbol_by_name
 from kombu import Exchange, Queue
 
 from taskapp import logs, tracing
-from taskapp.application import Application
-from taskapp.broker.transport import is_over_redis
+from taskapp.app import chord_task
+from taskapp.app.application import Application
+from taskapp.app.maps import register_maps
+from taskapp.app.masks import seen_error
+from taskapp.app.registry import Registry
 from taskapp.devredis import own_server, resolve_broker_url
 from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
 from taskapp.private_files import make_private_directory
@@ -28,11 +31,9 @@ from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY
 from taskapp.sanitize import sanitize
 from taskapp.schemes import check_schemes
 from taskapp.settings import Settings, get_settings
+from taskapp.transport.transport import is_over_redis
 from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
-from taskapp.worker import chords, lifecycle
-from taskapp.worker.mapped import register_maps
-from taskapp.worker.masks import seen_error
-from taskapp.worker.registry import Registry
+from taskapp.worker import bootsteps
 
 TASK_TYPES = ("taskapp.tasks",)
 
@@ -214,8 +215,8 @@ def _delivery(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
         "worker_enable_prefetch_count_reduction": False,
-        "worker_consumer": "taskapp.worker.consumer:Consumer",
-        "worker_pool": "taskapp.worker.pool:TaskPool",
+        "worker_consumer": "taskapp.worker.consume.consumer:Consumer",
+        "worker_pool": "taskapp.worker.pool.pool:TaskPool",
         # Pickle runs code of whoever can write to the broker.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -311,18 +312,18 @@ def _start_over_in_child() -> None:
 app = Application(
     "taskapp",
     loader="taskapp.celery:Loader",  # a text: Celery's Django fixup looks for a word in it
-    amqp="taskapp.application:Amqp",
+    amqp="taskapp.app.application:Amqp",
     control="taskapp.client.control:Control",
-    events="taskapp.worker.events:Events",
-    task_cls="taskapp.worker.django_task:Task" if in_django_project() else "taskapp.worker.task:Task",
+    events="taskapp.worker.consume.events:Events",
+    task_cls="taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task",
     tasks=Registry(),
 )
 app.user_options["preload"] |= {
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command),
     click.Option(["--taskapp-run"], hidden=True, is_flag=True, expose_value=False, callback=_before_run),
 }
-lifecycle.install(app)
-chords.install(app)
+bootsteps.install(app)
+chord_task.install(app)
 app.on_after_finalize.connect(lambda sender, **_: register_maps(sender), weak=False)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app

@@ -18,8 +18,8 @@ os.environ["TASKAPP_ENV_FILE"] = ""
 
 from redis import Connection  # noqa: E402 - after the environment is clean
 
-from taskapp.broker.dead_letters import DeadLetters  # noqa: E402
-from taskapp.redis import Link  # noqa: E402
+from taskapp.engine.dead_letters import DeadLetters  # noqa: E402
+from taskapp.redis.link import Link  # noqa: E402
 from taskapp.schedules.store import Schedules  # noqa: E402
 from tests.support import QUICKLY, Process, RedisServer, start_flower, start_worker  # noqa: E402
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from taskapp.broker.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
-from taskapp.broker.message_format import Unreadable, edit_arguments, read_arguments
+from taskapp.app.masks import Masked, redact
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
+from taskapp.engine.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
 from taskapp.settings import get_settings
-from taskapp.worker.masks import Masked, sight
+from taskapp.transport.codec import Unreadable, edit_arguments, read_arguments
 
 Command = Callable[..., Any]
 
@@ -176,7 +176,7 @@ def _get(letters: DeadLetters, name: str) -> DeadLetter:
 def _sight(letter: DeadLetter) -> Masked | None:
     from taskapp.celery import app
 
-    return sight(app, letter.task, lambda: read_arguments(letter.raw))
+    return redact(app, letter.task, lambda: read_arguments(letter.raw))
 
 
 def _seen(letter: DeadLetter) -> DeadLetter:

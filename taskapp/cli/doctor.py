@@ -14,8 +14,8 @@ from taskapp.errors import BrokerNotFound, TaskappError
 if TYPE_CHECKING:
     from celery import Celery
 
-    from taskapp.broker.adoption import Adopted, Adoption
-    from taskapp.monitor.deployment import Finding
+    from taskapp.migrate.adopt import Adopted, Adoption
+    from taskapp.monitor.doctor import Finding
     from taskapp.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "error": "red"}
@@ -70,7 +70,7 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
 
 
 def _examine(settings: Settings, *, as_json: bool) -> None:
-    from taskapp.monitor.deployment import Finding, examine
+    from taskapp.monitor.doctor import Finding, examine
     from taskapp.urls import masked
 
     try:
@@ -108,10 +108,10 @@ def _print(verdict: str, name: str, found: str, remedy: str = "") -> None:
 def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities: bool, force: bool) -> None:
     from redis.exceptions import RedisError
 
-    from taskapp.broker.adoption import Place, StockWorkersAlive, adopt
-    from taskapp.broker.stock import signs_of_life
     from taskapp.devredis import own_server
-    from taskapp.monitor.deployment import connect, reachable, stock_nodes
+    from taskapp.migrate.adopt import Destination, StockWorkersAlive, adopt
+    from taskapp.migrate.stock_celery import signs_of_life
+    from taskapp.monitor.doctor import connect, reachable, stock_nodes
     from taskapp.urls import masked
 
     app, broker_url = _connected_app(settings)
@@ -121,7 +121,7 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
     if signs and not (force or dry_run):
         raise StockWorkersAlive(signs)
     try:
-        report = adopt(Place(client, settings.key_prefix, settings.queues, dry_run, merge_priorities))
+        report = adopt(Destination(client, settings.key_prefix, settings.queues, dry_run, merge_priorities))
     except RedisError as error:
         raise TaskappError(
             f"the Redis at {masked(broker_url)} stopped the adoption: {error}; "

@@ -10,11 +10,11 @@ import click
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
-from taskapp.broker.transport import is_over_redis
+from taskapp.app.resources import Engine
 from taskapp.errors import UnknownQueue
-from taskapp.lending import Engine
-from taskapp.redis import OutcomeUnknown
+from taskapp.redis.link import OutcomeUnknown
 from taskapp.schedules.store import Schedules
+from taskapp.transport.transport import is_over_redis
 from taskapp.urls import revealed
 
 Lent = TypeVar("Lent")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from taskapp.worker.health import main
+from taskapp.probes.health import main
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import asdict
 
-from taskapp.broker.finished import STATES, Finished
 from taskapp.cli.engine import lent_by
 from taskapp.cli.output import say, say_json, say_lines, say_table
+from taskapp.engine.completions import STATES, Finished
 from taskapp.errors.schedules import BadSchedule
-from taskapp.schedules.times.people import parse_duration, parse_instant
+from taskapp.schedules.times.parsing import parse_duration, parse_instant
 from taskapp.settings import get_settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Length(ParamType):
             self.fail(f"{value!r} is no length of time; write such as 90d, 12h or 30m", param, ctx)
 
 
-class Moment(ParamType):
+class TimeOption(ParamType):
     """A time, in Unix seconds: ISO 8601, in UTC where it names no zone, or so long ago."""
 
     name = "time"
@@ -101,8 +101,8 @@ def run() -> None:
 @click.option("--type", "task_type", help="Only of this task type.")
 @click.option("--state", "states", multiple=True, help=f"Only with this end: {', '.join(STATES)}. May be repeated.")
 @click.option("--queue", help="Only of this queue.")
-@click.option("--since", type=Moment(), help="Finished since then: 2h (ago), or 2026-12-01T09:00 (UTC).")
-@click.option("--until", type=Moment(), help="Finished before then.")
+@click.option("--since", type=TimeOption(), help="Finished since then: 2h (ago), or 2026-12-01T09:00 (UTC).")
+@click.option("--until", type=TimeOption(), help="Finished before then.")
 @click.option("--text", help="Only with this in the text of their arguments.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000), help="At most so many.")
 @click.option("--after", help="Go on where the page before ended.")

@@ -11,9 +11,9 @@ import click
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from taskapp.broker.notes import Line, Progress
 from taskapp.cli.output import say, say_block, say_json, say_lines
 from taskapp.cli.steps import Steps
+from taskapp.engine.task_notes import LogLine, Progress
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
 from taskapp.processes import stop_on_signals
@@ -134,5 +134,5 @@ def _when(at: float) -> str:
         return str(at)
 
 
-def _as_json(line: Line) -> dict[str, Any]:
+def _as_json(line: LogLine) -> dict[str, Any]:
     return {name: value for name, value in line._asdict().items() if name != "position"}

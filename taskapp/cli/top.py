@@ -56,9 +56,9 @@ def look() -> Look:
         click.ClickException: The broker cannot be reached.
         NoEngine: It is no Redis.
     """
-    from taskapp.broker.snapshot import read_snapshot
-    from taskapp.broker.totals import read_totals
     from taskapp.cli.engine import engine
+    from taskapp.engine.counters import read_totals
+    from taskapp.engine.snapshot import read_snapshot
     from taskapp.settings import get_settings
 
     with engine() as lent:

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery.canvas import Signature
 
-from taskapp.client.asked import check_priority
-from taskapp.client.message import new_id
+from taskapp.client.option_checks import check_priority
+from taskapp.client.protocol import new_id
 
 # The stubs lack half of it.
 _Signature: Any = Signature

@@ -21,7 +21,7 @@ NAMING = frozenset({"task_id", "ids"})
 _Control: Any = control.Control
 
 
-class Clock(LamportClock):
+class ControlClock(LamportClock):
     """The logical clock of an app, which no command sets to what is no time."""
 
     def adjust(self, other: Any) -> Any:

@@ -13,12 +13,12 @@ from celery.exceptions import QueueNotFound
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
-from taskapp.broker.rabbitmq import Unconfirmed, submitting
-from taskapp.broker.settlement import is_only_awaited_by_its_slot
-from taskapp.broker.transport import is_over_rabbitmq, is_over_redis
+from taskapp.engine.settlement import is_only_awaited_by_its_slot
 from taskapp.errors import BrokerUnavailable, NotQueued, UnknownQueue
 from taskapp.errors.publishing import PublishOutcomeUnknown
 from taskapp.settings import get_settings
+from taskapp.transport.rabbitmq import Unconfirmed, submitting
+from taskapp.transport.transport import is_over_rabbitmq, is_over_redis
 
 logger = logging.getLogger(__name__)
 

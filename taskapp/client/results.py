@@ -14,7 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 from vine import promise
 
-from taskapp.results.awaiting import Watch
+from taskapp.results.async_waiter import WatchedResult
 from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
 
@@ -185,7 +185,7 @@ class _Arrival:
             await self._poll()
             return
         awaiter = self._backend.awaiter
-        watch = Watch(self._pending, self._hear, self._fail)
+        watch = WatchedResult(self._pending, self._hear, self._fail)
         awaiter.watch(watch)
         try:
             await self._over

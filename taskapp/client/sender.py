@@ -12,12 +12,12 @@ from typing import Any
 
 from celery.utils.nodenames import anon_nodename
 
-from taskapp.broker.channel import EngineChannel
-from taskapp.broker.process import Process
-from taskapp.client.form import Form, Sending
-from taskapp.client.message import Options, without_none
+from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
-from taskapp.client.terms import Terms, read_terms
+from taskapp.client.submit_config import SubmitConfig, read_submit_config
+from taskapp.client.template import Sending, TaskTemplate
+from taskapp.engine.runtime import Runtime
+from taskapp.transport.channel import EngineChannel
 
 NEEDS_KOMBU = ("exchange", "routing_key", "connection", "router")
 """Options only kombu's producer understands."""
@@ -28,20 +28,20 @@ class Sender:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._known: tuple[Any, dict[str, Any], Terms] | None = None
+        self._known: tuple[Any, dict[str, Any], SubmitConfig] | None = None
         self._sending: Sending | None = None
         self._router: Any = None
         self._queues: dict[tuple[str, str | None], str] = {}
-        self._usual: dict[str, Form] = {}
+        self._usual: dict[str, TaskTemplate] = {}
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> SubmitConfig:
         """What the configuration says now."""
         conf = self._app.conf
         known = self._known
         # Whatever is set on a configuration lies in its ``changes``, whose values are compared by identity first.
         if known is None or known[0] is not conf or known[1] != conf.changes:
-            self._known = known = (conf, dict(conf.changes), read_terms(conf))
+            self._known = known = (conf, dict(conf.changes), read_submit_config(conf))
             self._sending = None
         return known[2]
 
@@ -70,15 +70,15 @@ class Sender:
             sending = self._sending = self._begin(terms)
         return sending
 
-    def _begin(self, terms: Terms) -> Sending:
+    def _begin(self, terms: SubmitConfig) -> Sending:
         with self._app.lend_producer() as producer:
             channel, exchange, origin = producer.channel, self._app.conf.event_exchange, anon_nodename()
             one, many = (channel.event_topic(exchange, key) for key in ("task.sent", "task.multi"))
             events = SentEvents(one, many, exchange, origin) if terms.sends_event else None
-            process: Process = channel.process
+            process: Runtime = channel.process
         return Sending(self._app, terms, process, events, origin, os.getpid())
 
-    def ready_form(self, name: str) -> Form | None:
+    def ready_form(self, name: str) -> TaskTemplate | None:
         """Return the form of a task of our ``Task`` for which no options are given, if it was made and still holds."""
         form = self._usual.get(name)
         # Asked first: it notices what was set since.
@@ -86,7 +86,7 @@ class Sender:
             return form
         return None
 
-    def usual_form(self, task: Any, args: Any, kwargs: Any) -> Form | None:
+    def usual_form(self, task: Any, args: Any, kwargs: Any) -> TaskTemplate | None:
         """Return the form of a task of our ``Task`` for which no options are given, see ``form``."""
         form = self.form(task.name, args, kwargs, task.usual_options())
         if form is not None and self.routes_by_name:
@@ -98,7 +98,7 @@ class Sender:
         """Whether nothing but its name decides where a task goes."""
         return all(getattr(one, "looks_at_name_only", False) for one in self._app.amqp.routes)
 
-    def form(self, name: str, args: Any, kwargs: Any, options: Options) -> Form | None:
+    def form(self, name: str, args: Any, kwargs: Any, options: Options) -> TaskTemplate | None:
         """Return what is the same for all tasks of type ``name`` with these options.
 
         ``None`` when such a task is not for this sender.
@@ -126,7 +126,7 @@ class Sender:
         queue = self._known_queue(name, wanted)
         if queue is None:
             queue, options = self._route(name, args, kwargs, wanted, options, task_type)
-        return Form(self.sending(), name, queue, options) if queue else None
+        return TaskTemplate(self.sending(), name, queue, options) if queue else None
 
     def _find_broker(self) -> None:
         if not self.terms.has_broker:

@@ -13,9 +13,9 @@ from amqp.exceptions import AMQPError
 from celery.utils.time import utcoffset
 from kombu.exceptions import OperationalError
 
-from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import to_json
-from taskapp.broker.rabbitmq import submitting
+from taskapp.engine.producer import Message
+from taskapp.transport.codec import to_json
+from taskapp.transport.rabbitmq import submitting
 
 logger = logging.getLogger(__name__)
 

@@ -29,12 +29,12 @@ from celery.security.utils import get_digest_algorithm
 from cryptography.exceptions import InvalidSignature
 from kombu.serialization import dumps, register
 
-from taskapp.broker.channel import EngineChannel
-from taskapp.broker.message_format import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
-from taskapp.broker.settlement import COPY_HEADER
-from taskapp.client.form import AUTH
-from taskapp.client.message import as_sent, compressed
+from taskapp.client.protocol import as_sent, compressed
+from taskapp.client.template import AUTH
+from taskapp.engine.settlement import COPY_HEADER
 from taskapp.errors.tasks import MessageRefused
+from taskapp.transport.channel import EngineChannel
+from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
 
 NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER})
 """When a task may run is the engine's to say; when it was sent and which copy it is are set anew when a tick that

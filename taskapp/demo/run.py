@@ -17,7 +17,7 @@ from rich.console import Console
 
 from taskapp import devredis
 from taskapp.demo.flights import Truth, archive_path, split_by_month
-from taskapp.demo.view import View, until
+from taskapp.demo.view import ProgressView, until
 from taskapp.env_file import ENV_FILE_VARIABLE
 from taskapp.errors import TaskappError
 from taskapp.processes import (
@@ -133,7 +133,7 @@ def run_demo(console: Console, output: Path, *, keep: bool) -> int:
         output: Where report, mail and logs stay.
         keep: Leave everything running until Ctrl-C, to look at it.
     """
-    view = View(console)
+    view = ProgressView(console)
     with ExitStack() as cleaning:
         temporary = Path(tempfile.mkdtemp(prefix="taskapp-demo-"))
         cleaning.callback(shutil.rmtree, temporary, ignore_errors=True)
@@ -173,7 +173,7 @@ def _use_only(variables: Mapping[str, str]) -> None:
     get_settings.cache_clear()
 
 
-def _split(view: View, workshop: Workshop) -> tuple[list[Path], Truth]:
+def _split(view: ProgressView, workshop: Workshop) -> tuple[list[Path], Truth]:
     started = time.monotonic()
     paths, truth = split_by_month(archive_path(), workshop.months)
     view.say(f"{truth.flights:,} flights of 2013 split into {len(paths)} files in {time.monotonic() - started:.1f} s")
@@ -181,7 +181,7 @@ def _split(view: View, workshop: Workshop) -> tuple[list[Path], Truth]:
 
 
 @contextmanager
-def _server(view: View) -> Iterator[None]:
+def _server(view: ProgressView) -> Iterator[None]:
     data_dir = get_settings().data_dir
     view.say(devredis.ensure(data_dir).describe())
     try:
@@ -202,7 +202,7 @@ class LogWriter:
             log.write(line + "\n")
 
 
-def _start(view: View, supervisor: Supervisor, workshop: Workshop) -> None:
+def _start(view: ProgressView, supervisor: Supervisor, workshop: Workshop) -> None:
     started = time.monotonic()
     supervisor.start()
     _wait_until_ready(supervisor, workshop)
@@ -228,7 +228,7 @@ def _wait_until_ready(supervisor: Supervisor, workshop: Workshop) -> None:
         time.sleep(0.05)
 
 
-def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
+def _work(view: ProgressView, workshop: Workshop, truth: Truth) -> list[Check]:
     # Imported here: the pipeline's task types read the settings that were just made.
     from taskapp.demo.check import checks_of
     from taskapp.demo.nodes import Nodes
@@ -256,7 +256,7 @@ def _work(view: View, workshop: Workshop, truth: Truth) -> list[Check]:
     return [*checks, *timed.checks()]
 
 
-def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:
+def _tell(view: ProgressView, workshop: Workshop, checks: list[Check]) -> None:
     view.table("What was checked", ["", "seen"], [[f"{check.mark} {check.name}", check.seen] for check in checks])
     view.say(f"report  {workshop.report}")
     view.say(f"mail    {next(iter(sorted(workshop.mail.glob('*.eml'))), 'none')}")
@@ -266,7 +266,7 @@ def _tell(view: View, workshop: Workshop, checks: list[Check]) -> None:
     view.say(f"metrics {workshop.metrics}")
 
 
-def _stay(view: View, workshop: Workshop, supervisor: Supervisor) -> None:
+def _stay(view: ProgressView, workshop: Workshop, supervisor: Supervisor) -> None:
     view.say(f"metrics now at http://127.0.0.1:{workshop.exporter_port}/metrics")
     view.say(f"Flower  http://127.0.0.1:{workshop.flower_port}")
     view.say("everything keeps running; Ctrl-C stops it")

@@ -11,7 +11,7 @@ from typing import TypeVar
 from taskapp.celery import app
 from taskapp.demo.check import Check
 from taskapp.schedules import Interval, Schedule
-from taskapp.schedules.known import Tick
+from taskapp.schedules.record import Tick
 from taskapp.schedules.store import Schedules
 from taskapp.tasks import add
 

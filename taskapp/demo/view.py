@@ -33,7 +33,7 @@ class Picture:
     """Tasks running and slots, by node."""
 
 
-class View:
+class ProgressView:
     """Draws pictures; ``say`` prints a line above or between them."""
 
     def __init__(self, console: Console) -> None:
@@ -78,7 +78,9 @@ class View:
         self.console.print(table)
 
 
-def until(condition: Callable[[], bool], view: View, picture: Callable[[], Picture], within_seconds: float) -> bool:
+def until(
+    condition: Callable[[], bool], view: ProgressView, picture: Callable[[], Picture], within_seconds: float
+) -> bool:
     """Draw until ``condition`` holds; say whether it did within the time."""
     deadline = time.monotonic() + within_seconds
     while not condition():

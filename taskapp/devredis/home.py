@@ -31,7 +31,7 @@ LONGEST_PATH_BYTES = 1_000
 LOG_TAIL_CHARACTERS = 1_000
 
 
-class Record(BaseModel):
+class ServerRecord(BaseModel):
     """What ``server.json`` holds."""
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +50,7 @@ class Record(BaseModel):
     """The server's own random name for its run; empty until it has answered."""
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> Record:
+    def _has_one_address(self) -> ServerRecord:
         if bool(self.port) == bool(self.socket):
             raise ValueError("a server listens on a port or on a socket")
         return self
@@ -135,15 +135,15 @@ def _try_lock(lock: IO[bytes]) -> bool:
     return True
 
 
-def read_record(home: Path) -> Record | None:
+def read_record(home: Path) -> ServerRecord | None:
     """Return what ``server.json`` says; None without one, with a damaged one, or with somebody else's."""
     with contextlib.suppress(OSError, ValueError):
         if (home / "server.json").stat().st_uid == os.geteuid():
-            return Record.model_validate_json((home / "server.json").read_bytes())
+            return ServerRecord.model_validate_json((home / "server.json").read_bytes())
     return None
 
 
-def write_record(home: Path, record: Record) -> None:
+def write_record(home: Path, record: ServerRecord) -> None:
     """Replace ``server.json``."""
     write_private(home / "server.json", record.model_dump_json().encode())
 
@@ -162,7 +162,7 @@ def has_data(home: Path) -> bool:
     return any(any(home.glob(written)) for written in ("appendonlydir/*", "appendonly.aof", "dump.rdb"))
 
 
-def last_words(home: Path, record: Record) -> str:
+def last_words(home: Path, record: ServerRecord) -> str:
     """Return a sentence about a server that ended at its start, with the end of its log."""
     try:
         tail = (home / "server.log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:].strip()

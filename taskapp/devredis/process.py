@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskapp.devredis.home import HOST, Record
+from taskapp.devredis.home import HOST, ServerRecord
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,7 +32,7 @@ SHELL_SECONDS = 10.0
 LAUNCH = '"$0" - "$1" "$2" <"$3" >"$4" 2>&1 & echo $!'
 
 
-def launch(program: Path, home: Path, record: Record) -> int:
+def launch(program: Path, home: Path, record: ServerRecord) -> int:
     """Start ``program`` at the address of ``record``, in a session of its own, with none of our files.
 
     Returns its process id.
@@ -58,7 +58,7 @@ def launch(program: Path, home: Path, record: Record) -> int:
     return int(shell.stdout)
 
 
-def configuration(home: Path, record: Record) -> bytes:
+def configuration(home: Path, record: ServerRecord) -> bytes:
     """Return the configuration file: for one user, a password, every write in the AOF within a second.
 
     The address is given on the command line.
@@ -85,7 +85,7 @@ def quoted(path: Path) -> bytes:
     return b'"' + escaped + b'"'
 
 
-def _connect(record: Record) -> Redis:
+def _connect(record: ServerRecord) -> Redis:
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -109,7 +109,7 @@ def _connect(record: Record) -> Redis:
     return client
 
 
-def ask(home: Path, record: Record | None) -> dict[str, Any] | None:
+def ask(home: Path, record: ServerRecord | None) -> dict[str, Any] | None:
     """Return INFO of the server of ``record``, None when nobody or somebody else is at its address.
 
     It is ours if it takes our password, works in ``home`` and, once that is known, is the same run. The password is
@@ -134,7 +134,7 @@ def identity(answer: dict[str, Any]) -> dict[str, Any]:
     return {"pid": int(answer["process_id"]), "run_id": str(answer["run_id"])}
 
 
-def shut_down(record: Record) -> bool:
+def shut_down(record: ServerRecord) -> bool:
     """Have the server write its data and end; False if it refuses."""
     from redis import RedisError
 
@@ -146,7 +146,7 @@ def shut_down(record: Record) -> bool:
     return True
 
 
-def find_process(home: Path, record: Record | None) -> int:
+def find_process(home: Path, record: ServerRecord | None) -> int:
     """Return the id of the server process at work in ``home``, 0 if there is none; a zombie is none.
 
     On Linux the process is known by where it works, whatever ``record`` says: its starter may have

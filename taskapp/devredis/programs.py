@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from taskapp.devredis.home import Kind, Record
+from taskapp.devredis.home import Kind, ServerRecord
 from taskapp.errors import BrokerNotFound, EmbeddedServerFailed
 
 OLDEST_VERSION = (6, 2)
@@ -25,7 +25,7 @@ VERSION_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Program:
+class RedisProgram:
     """A server program that runs here and is new enough."""
 
     path: Path
@@ -38,7 +38,7 @@ class Program:
         return self.kind == kind and _numbers(self.version)[0] >= _numbers(version)[0]
 
 
-def choose(home: Path, last: Record | None) -> Program:
+def choose(home: Path, last: ServerRecord | None) -> RedisProgram:
     """Return the program to start: the preferred one, or with ``last`` the first that may open its data.
 
     Raises:
@@ -73,7 +73,7 @@ def ways_out(passed_over: Iterable[str] = ()) -> str:
     )
 
 
-def _find_programs() -> tuple[list[Program], list[str]]:
+def _find_programs() -> tuple[list[RedisProgram], list[str]]:
     """Return the programs to start, the preferred first, and a sentence about each that cannot be used."""
     usable, passed_over = [], []
     for path, origin in _places():
@@ -94,14 +94,14 @@ def _places() -> Iterator[tuple[Path, str]]:
             yield from ((path, f"{package} wheel") for path in sorted(Path(folder).glob(inside)))
 
 
-def _inspect(path: Path, origin: str) -> Program:
+def _inspect(path: Path, origin: str) -> RedisProgram:
     if not os.access(path, os.X_OK):  # some installers drop the bit
         path.chmod(path.stat().st_mode | 0o111)
     shown = subprocess.run(
         [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_SECONDS, check=False
     )
     kind, version = parse_version(shown.stdout.decode(errors="replace"))
-    return Program(path, kind, version, origin)
+    return RedisProgram(path, kind, version, origin)
 
 
 def parse_version(shown: str) -> tuple[Kind, str]:

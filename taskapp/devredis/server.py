@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from taskapp.devredis.address import choose_socket, forget_socket
 from taskapp.devredis.home import (
-    Record,
+    ServerRecord,
     explained,
     has_data,
     home_of,
@@ -140,7 +140,7 @@ def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
         return True
 
 
-def _await_answer(home: Path, record: Record | None, deadline: float) -> dict[str, Any] | None:
+def _await_answer(home: Path, record: ServerRecord | None, deadline: float) -> dict[str, Any] | None:
     """Return what the server of ``home`` says once its data are loaded, None when there is no server.
 
     A process of ours that does not answer, because it hangs, loads or shuts down, is waited for:
@@ -163,7 +163,7 @@ def _await_answer(home: Path, record: Record | None, deadline: float) -> dict[st
         time.sleep(POLL_SECONDS)
 
 
-def _await_end(home: Path, record: Record | None, deadline: float) -> None:
+def _await_end(home: Path, record: ServerRecord | None, deadline: float) -> None:
     while (pid := find_process(home, record)) or ask(home, record):
         if time.monotonic() > deadline:
             raise EmbeddedServerFailed(
@@ -173,7 +173,7 @@ def _await_end(home: Path, record: Record | None, deadline: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _start(home: Path, last: Record | None, over: Over) -> Record:
+def _start(home: Path, last: ServerRecord | None, over: Over) -> ServerRecord:
     """Start a server on ``home`` and return its record, with its process id; it may not listen yet."""
     program = choose(home, last if has_data(home) else None)
     port, path = 0, ""
@@ -181,7 +181,7 @@ def _start(home: Path, last: Record | None, over: Over) -> Record:
         port = last.port if last and last.port and is_free(last.port) else free_port()
     else:
         path = str(choose_socket(home, last.socket if last else ""))
-    record = Record(
+    record = ServerRecord(
         port=port,
         socket=path,
         # A new one each time: clients that reconnect tell the old one to whoever has the old address by then.
@@ -197,7 +197,7 @@ def _start(home: Path, last: Record | None, over: Over) -> Record:
     return record
 
 
-def _server(data_dir: Path, record: Record, answer: dict[str, Any], *, started_here: bool) -> Server:
+def _server(data_dir: Path, record: ServerRecord, answer: dict[str, Any], *, started_here: bool) -> Server:
     return Server(
         url=record.url,
         pid=identity(answer)["pid"],

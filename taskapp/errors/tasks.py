@@ -40,7 +40,7 @@ class StrategyCannotRun(TaskappError):
         shown = strategy if isinstance(strategy, str) else getattr(strategy, "__qualname__", strategy)
         super().__init__(
             f"task {name!r} is {what}, which its own Strategy ({shown}) does not run; {instead}, "
-            "or derive its Strategy from taskapp.worker.strategy.Strategy"
+            "or derive its Strategy from taskapp.worker.consume.strategy.Strategy"
         )
 
 

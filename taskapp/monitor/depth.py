@@ -8,9 +8,9 @@ from typing import Any
 
 from celery import Celery
 
-from taskapp.application import Application
-from taskapp.broker.snapshot import read_snapshot
-from taskapp.broker.transport import is_over_redis
+from taskapp.app.application import Application
+from taskapp.engine.snapshot import read_snapshot
+from taskapp.transport.transport import is_over_redis
 
 
 def depths(app: Application, queues: Sequence[str]) -> dict[str, int]:

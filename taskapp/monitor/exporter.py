@@ -13,18 +13,18 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import ResponseError
 
-from taskapp.application import Application
-from taskapp.broker.finished import FinishedTasks
-from taskapp.broker.snapshot import read_snapshot
-from taskapp.broker.totals import read_totals
-from taskapp.broker.transport import is_over_redis
+from taskapp.app.application import Application
+from taskapp.engine.completions import FinishedTasks
+from taskapp.engine.counters import read_totals
+from taskapp.engine.snapshot import read_snapshot
 from taskapp.errors.schedules import NoSchedules
 from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.hosts import Hosts, checked
 from taskapp.queues import TASK_ROUTES
-from taskapp.redis import Link, all_answered
+from taskapp.redis.link import Link, all_answered
 from taskapp.settings import Settings
+from taskapp.transport.transport import is_over_redis
 
 logger = logging.getLogger(__name__)
 

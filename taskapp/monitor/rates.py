@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from taskapp.broker.snapshot import Snapshot
-from taskapp.broker.totals import BEYOND, Spread, Totals
+from taskapp.engine.counters import BEYOND, Spread, Totals
+from taskapp.engine.snapshot import Snapshot
 
 SLOW_SHARE = 0.95
 

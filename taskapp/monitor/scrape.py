@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from taskapp.broker.dead_letters import REASONS
-from taskapp.broker.finished import Waiting as Finished
-from taskapp.broker.snapshot import QueueSnapshot, Snapshot
-from taskapp.broker.totals import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
+from taskapp.engine.completions import Backlog
+from taskapp.engine.counters import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
+from taskapp.engine.dead_letters import REASONS
+from taskapp.engine.snapshot import QueueSnapshot, Snapshot
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
 from taskapp.schedules.overview import Overview
 
@@ -27,7 +27,7 @@ class Read(NamedTuple):
     snapshot: Snapshot | None = None
     totals: Totals | None = None
     schedules: Overview | None = None
-    finished: Finished | None = None
+    finished: Backlog | None = None
     """Tasks that wait to be written into the history."""
     info: Mapping[str, str] | None = None
     """Of Redis."""
@@ -154,7 +154,7 @@ def _of_schedules(seen: Overview) -> Iterator[Metric]:
     yield family("taskapp_beat_last_tick_timestamp_seconds", {(): seen.tick_at or 0.0})
 
 
-def _of_history(finished: Finished) -> Iterator[Metric]:
+def _of_history(finished: Backlog) -> Iterator[Metric]:
     yield family("taskapp_history_waiting", {(): finished.records})
     yield family("taskapp_history_oldest_seconds", {(): finished.oldest_seconds})
     yield family("taskapp_history_dropped_total", {(): finished.dropped})

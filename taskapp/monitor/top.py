@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from taskapp.broker.snapshot import NodeSnapshot, Snapshot
+from taskapp.engine.snapshot import NodeSnapshot, Snapshot
 from taskapp.monitor.rates import Look, QueueRates, TypeRates, queue_rates, type_rates
 from taskapp.sanitize import sanitize
 

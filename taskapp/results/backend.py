@@ -19,21 +19,21 @@ from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from redis.connection import Connection
 
-from taskapp.broker.message_format import sent_at_of
-from taskapp.broker.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.devredis.login import guarded
+from taskapp.engine.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.errors.tasks import UnreadableResult
-from taskapp.results.awaiting import Awaiter
+from taskapp.results.async_waiter import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
+from taskapp.results.deferred_store import DeferredStore
 from taskapp.results.encoding import to_json
 from taskapp.results.failures import Failures
-from taskapp.results.later import Later
 from taskapp.results.literal_dicts import SIGN, as_literal
 from taskapp.results.size import ResultSize
-from taskapp.results.started import StartedWriter
-from taskapp.results.store import ChordSize, EndOfRun, Outcome, Record, Store, fence_of
+from taskapp.results.started_delay import StartedWriter
+from taskapp.results.store import ChordSize, EndOfRun, Record, Store, StoreOutcome, fence_of
 from taskapp.results.waiting import ResultConsumer
+from taskapp.transport.codec import sent_at_of
 
 TRAVELS_BYTES = 1_000_000
 """A larger result is written by itself, before its run is settled, and by a child process itself."""
@@ -130,15 +130,15 @@ class Results(BoundedDecoding, Failures, Chords):
             run.results.append(Result(record.key, record.value, record.keep_seconds))
         elif run is not None and (is_small or not self._is_child):
             self._started.forget(record.task_id)
-            run.elsewhere.append(record)
+            run.external_writes.append(record)
         else:
             self._started.drop(record.task_id)
             self._write(record, retry_seconds=self.result_retry_seconds)
 
     @cached_property
-    def later(self) -> Later:
+    def later(self) -> DeferredStore:
         """Stores what ended runs have for this server, so that nobody else waits for it."""
-        return Later(self.store_elsewhere)
+        return DeferredStore(self.store_elsewhere)
 
     def store_elsewhere(self, settlement: Settlement, *, retry_seconds: float = math.inf) -> None:
         """Store what ``settlement`` has for this server, and note there what follows from that.
@@ -147,8 +147,8 @@ class Results(BoundedDecoding, Failures, Chords):
             ResultServerGone: The server was away for ``retry_seconds``.
             redis.ResponseError: The server refused it for good.
         """
-        while settlement.elsewhere:
-            step = settlement.elsewhere[0]
+        while settlement.external_writes:
+            step = settlement.external_writes[0]
             if isinstance(step, Record):
                 self._started.drop(step.task_id)
                 self._write(step, retry_seconds=retry_seconds)
@@ -161,7 +161,7 @@ class Results(BoundedDecoding, Failures, Chords):
             else:
                 with settling(settlement), collecting():
                     self._count(step, retry_seconds=retry_seconds)
-            del settlement.elsewhere[0]
+            del settlement.external_writes[0]
 
     def server(self) -> tuple[Callable[[], Connection], str]:
         """Return what opens connections to the server of results, beside those of its pool, and the prefix there."""
@@ -292,7 +292,7 @@ class Results(BoundedDecoding, Failures, Chords):
         if self._hides_success(record.task_id):
             return
         outcome = self.store.write(record, retry_seconds=retry_seconds)
-        if outcome < Outcome.KEPT and record.is_final:
+        if outcome < StoreOutcome.KEPT and record.is_final:
             logger.warning(
                 "the result of task %s was not stored: this run lost its claim on the task, "
                 "and the run that has it now decides the outcome",

@@ -19,7 +19,7 @@ from celery.result import GroupResult, allow_join_result, result_from_tuple
 from celery.utils.functional import _regen, maybe_list  # type: ignore[attr-defined]  # missing in the stubs
 from kombu.serialization import dumps, loads
 
-from taskapp.broker.settlement import Chord, ChordPart, Settlement, collecting, current, settling
+from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
 
@@ -56,7 +56,7 @@ class Chords(_Mixin):
         elif self._lies_beside_messages:
             run.chords.append(chord)
         else:
-            run.elsewhere.append(chord)
+            run.external_writes.append(chord)
 
     def _written(self, chord_id: str, about: dict[str, Any]) -> bytes:
         """Return what is kept of a chord until its parts are there; signed where tasks are: its body becomes one."""
@@ -80,7 +80,7 @@ class Chords(_Mixin):
         if run is not None and begun:
             run.chords[run.chords.index(begun[-1])] = begun[-1]._replace(size=chord_size)
         elif run is not None and not self._lies_beside_messages:
-            run.elsewhere.append(size)
+            run.external_writes.append(size)
         else:
             self.store.set_chord_size(*size, retry_seconds=self._patience_seconds())
 
@@ -131,7 +131,7 @@ class Chords(_Mixin):
         trace = {header: given[header] for header in TRACE_HEADERS if header in given}
         counted_there = CountedPart(counted, queue, trace or None)
         if run is not None:
-            run.elsewhere.append(counted_there)
+            run.external_writes.append(counted_there)
         else:
             self._count(counted_there, retry_seconds=self.result_retry_seconds)
 

@@ -10,9 +10,9 @@ from celery.result import ResultBase
 from kombu.exceptions import DecodeError
 from redis.exceptions import ResponseError
 
-from taskapp.broker.unpacking import CannotUnpack, unpacked
 from taskapp.errors.tasks import UnreadableResult
 from taskapp.settings import get_settings
+from taskapp.transport.unpacking import CannotUnpack, unpacked
 
 # Mixed into two backends of Celery; a common base there would be one too many.
 _Mixin: Any = object

@@ -12,9 +12,10 @@ from celery.worker import state as worker_state
 from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-from taskapp.broker.settlement import COPY_HEADER, Chord, ChordPart, EndOfTick, TickName, tick_of
-from taskapp.redis import REFUSALS, Keys, Link
-from taskapp.results.outage import SERVER_GONE, Outage
+from taskapp.engine.settlement import COPY_HEADER, Chord, ChordPart, EndOfTick, TickName, tick_of
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import REFUSALS, Link
+from taskapp.redis.outage import SERVER_GONE, Outage
 
 UNKNOWN_RUN = -1
 TICK_KEPT_SECONDS = 86_400
@@ -23,7 +24,7 @@ PASSING_PROBLEMS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDow
 """Refusals that end by themselves or when somebody mends the server: a failover, a full disk, a full memory."""
 
 
-class Outcome(IntEnum):
+class StoreOutcome(IntEnum):
     """What became of a result that was to be written; the numbers are those of ``store.lua``."""
 
     STORED = 1
@@ -132,12 +133,12 @@ class Store:
         self._pid = os.getpid()
         # The same connection opened anew: each one made counts against the pool's limit.
         make: Any = cache(lambda: self._pool().make_connection())
-        self._link = Link(make, __package__)
+        self._link = Link(make)
         # The scripts for chords and ticks are the engine's; opened only by who needs them.
         beside: Any = cache(lambda: self._pool().make_connection())
-        self._beside = Link(beside, "taskapp.broker")
+        self._beside = Link(beside)
 
-    def write(self, record: Record, *, retry_seconds: float) -> Outcome:
+    def write(self, record: Record, *, retry_seconds: float) -> StoreOutcome:
         """Write ``record`` in one round trip and return what became of it.
 
         Repeated while the server is away or refuses for a passing reason, up to ``retry_seconds``:
@@ -148,7 +149,7 @@ class Store:
             redis.ResponseError: It refused.
         """
         doing = f"storing the result of task {record.task_id}"
-        return Outcome(self._insist(doing, lambda: self._run(record), retry_seconds))
+        return StoreOutcome(self._insist(doing, lambda: self._run(record), retry_seconds))
 
     def _insist(self, doing: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
         if self._pid != os.getpid():
@@ -170,7 +171,7 @@ class Store:
 
     def _run(self, record: Record) -> int:
         _, key, value, keep_seconds, is_final, fence = record
-        return int(self._link.run("store", self._prefix, key, value, keep_seconds, int(is_final), *fence))
+        return int(self._link.run("results/store", self._prefix, key, value, keep_seconds, int(is_final), *fence))
 
     # --- ticks that came by another broker; errors and patience as with ``write`` -------------------
 

@@ -13,8 +13,8 @@ from redis import ConnectionError as RedisConnectionError
 from redis import TimeoutError as RedisTimeoutError
 from vine import barrier
 
-from taskapp.results.outage import SERVER_GONE, Outage
-from taskapp.results.subscriptions import Listener, Subscriptions
+from taskapp.redis.outage import SERVER_GONE, Outage
+from taskapp.redis.subscriptions import Listener, Subscriptions
 
 TICK_SECONDS = 1.0
 """How often ``on_interval`` is called at least, and a wait looks at the clock."""

@@ -4,7 +4,7 @@
 type, its arguments, its times, what happens when a due time was missed or the last run is unfinished.
 ``register`` looks at
 the schedules in Redis and ``store`` changes them, while beats run. ``leader`` is the one beat that
-queues what is due. ``taskapp.worker.beat`` puts it into ``celery beat``.
+queues what is due. ``taskapp.beat.scheduler`` puts it into ``celery beat``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 
 from taskapp.errors.schedules import BadSchedule
-from taskapp.redis import Keys, Link
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
 from taskapp.schedules.schedule import days_from
 
 Days = tuple[tuple[date, date], ...]

@@ -24,16 +24,17 @@ from typing import Any, TypeVar
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from taskapp.broker.clock import steady_ms
-from taskapp.broker.delivery import publications
-from taskapp.broker.pipe import Pipe
+from taskapp.engine.clock import steady_ms
+from taskapp.engine.producer import publications
 from taskapp.errors import BrokerUnavailable, TaskappError
 from taskapp.errors.schedules import BrokerAway
-from taskapp.redis import Keys, Link
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
+from taskapp.redis.pipe import Pipe
 from taskapp.schedules.calendars import Calendars, Days
-from taskapp.schedules.known import known_from
 from taskapp.schedules.outbox import Broker, Outbox
-from taskapp.schedules.ready import Ready, readied, sending
+from taskapp.schedules.prepared_tick import Ready, readied, sending
+from taskapp.schedules.record import known_from
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import RUNS_KEPT, Make
 from taskapp.schedules.wall_clock import WallClock
@@ -61,7 +62,7 @@ Made = TypeVar("Made")
 logger = logging.getLogger(__name__)
 
 
-class Leader:
+class ScheduleLeader:
     """Contends for the lead; leads.
 
     Args:
@@ -142,7 +143,7 @@ class Leader:
         """Let another beat lead at once."""
         try:
             if self.token:
-                self._link.run("resign", self._prefix, 0, self.token)
+                self._link.run("schedules/resign", self._prefix, 0, self.token)
         except (RedisError, OSError) as error:
             logger.warning("another beat leads in %.0f s: %s", self._lease_seconds, error)
         finally:
@@ -161,7 +162,8 @@ class Leader:
     def _lead(self) -> float:
         """Lead, or go on; return in how many seconds to ask again."""
         asked_at, sent_ms = monotonic(), steady_ms()
-        token, left_ms, wall_ms = self._link.run("lead", self._prefix, 0, self._name, self.token, self._lease_ms)
+        answer = self._link.run("schedules/lead", self._prefix, 0, self._name, self.token, self._lease_ms)
+        token, left_ms, wall_ms = answer
         self._note_time(wall_ms, sent_ms)
         was, self.token = self.token, token.decode()
         if not self.token:
@@ -198,7 +200,7 @@ class Leader:
         # Whole, as due times are: what lies behind it is read next time.
         until_ms = int(self._clock.now_ms()) + LOOK_AHEAD_MS
         wall_ms, changes, *found = self._link.run(
-            "due", self._prefix, 0, f"({self._seen_until_ms}", until_ms, self._page
+            "schedules/due", self._prefix, 0, f"({self._seen_until_ms}", until_ms, self._page
         )
         self._note_time(wall_ms, asked_ms)
         if changes != self._changes:
@@ -270,7 +272,7 @@ class Leader:
 
     def _set_aside(self, name: str, revision: str, error: str) -> None:
         """Take a schedule that cannot be sent out of the way."""
-        self._link.run("pause", self._prefix, 0, name, "broken", error[:1_000], revision)
+        self._link.run("schedules/pause", self._prefix, 0, name, "broken", error[:1_000], revision)
 
     def _keep(self, ready: Ready | None) -> None:
         if ready is not None:
@@ -326,7 +328,7 @@ class Leader:
         if self._outbox is not None:
             self._outbox.may_hold_some = True
         answer = self._link.run(
-            "tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
+            "schedules/tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
             *chain.from_iterable(news), *chain.from_iterable(each.args for each in now),
         )  # fmt: skip
         if answer == [0]:

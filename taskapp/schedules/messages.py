@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from taskapp.broker.bulk import holding
-from taskapp.broker.delivery import Message
-from taskapp.broker.settlement import DUE_HEADER, SCHEDULE_HEADER
-from taskapp.broker.transport import is_over_redis
+from taskapp.engine.batch import holding
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import DUE_HEADER, SCHEDULE_HEADER
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.outbox import Unconnected, entries_of
 from taskapp.schedules.schedule import Schedule
+from taskapp.transport.transport import is_over_redis
 
 
 def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> list[Message]:

@@ -19,14 +19,15 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 
-from taskapp.broker.delivery import Message
-from taskapp.broker.message_format import SENT_AT_HEADER
-from taskapp.broker.settlement import COPY_HEADER, Settlement, TickName, collecting, settling, tick_of
-from taskapp.client.message import new_id
-from taskapp.client.postings import Posting
+from taskapp.client.deferred_publish import Posting
+from taskapp.client.protocol import new_id
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import COPY_HEADER, Settlement, TickName, collecting, settling, tick_of
 from taskapp.errors.schedules import BrokerAway, RefusedByBroker
 from taskapp.queues import OUTBOX
-from taskapp.redis import Keys, Link
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
+from taskapp.transport.codec import SENT_AT_HEADER
 
 PUBLISHED_AT_ONCE = 100
 CONFIRM_SECONDS = 1.5
@@ -101,7 +102,8 @@ class Outbox:
         schedule, identity, due_ms = tick or ("", "", 0)
         problem = f"{type(error).__name__}: {error}"[:1_000]
         logger.error("a tick of schedule %r cannot be published and goes to the dead letters: %s", schedule, problem)
-        self._link.run("refuse_tick", self._prefix, 0, OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity, due_ms)
+        refused = (OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity, due_ms)
+        self._link.run("schedules/refuse_tick", self._prefix, 0, *refused)
 
 
 def _tick_in(entry: bytes) -> TickName | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskapp.redis import Keys, Link, all_answered
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link, all_answered
 
 
 class Overview(NamedTuple):

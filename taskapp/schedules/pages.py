@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from taskapp.schedules.known import Known
-from taskapp.schedules.register import Register
+from taskapp.schedules.reader import Register
+from taskapp.schedules.record import ScheduleRecord
 
 STATES = ("active", "paused", "broken", "ended")
 LISTED_MOST = 1_000
 """Up to so many in a state are taken from the list of their names; more are found soon among all."""
 
 
-class Page(NamedTuple):
+class SchedulePage(NamedTuple):
     """Some schedules, by name."""
 
-    schedules: list[Known]
+    schedules: list[ScheduleRecord]
     cursor: str
     """The name behind which the next page begins; empty: this is the last."""
 
 
 def page(
     register: Register, prefix: str = "", state: str = "", after: str = "", limit: int = 50, within_seconds: float = 1.0
-) -> Page:
+) -> SchedulePage:
     """Return schedules whose names begin with ``prefix``.
 
     Args:
@@ -38,18 +38,18 @@ def page(
 
     Errors are those of ``Register.all``.
     """
-    deadline, found = monotonic() + within_seconds, list[Known]()
+    deadline, found = monotonic() + within_seconds, list[ScheduleRecord]()
     for known in _candidates(register, prefix, state, after, limit):
         if state in ("", known.state):
             if len(found) == limit:
-                return Page(found, found[-1].schedule.name)
+                return SchedulePage(found, found[-1].schedule.name)
             found.append(known)
         elif monotonic() > deadline:
-            return Page(found, known.schedule.name)
-    return Page(found, "")
+            return SchedulePage(found, known.schedule.name)
+    return SchedulePage(found, "")
 
 
-def _candidates(register: Register, prefix: str, state: str, after: str, limit: int) -> Iterator[Known]:
+def _candidates(register: Register, prefix: str, state: str, after: str, limit: int) -> Iterator[ScheduleRecord]:
     if not state:
         yield from register.all(prefix, after, limit + 1)
     elif state not in ("paused", "broken") or register.overview().states[state] > LISTED_MOST:

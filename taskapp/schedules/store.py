@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from taskapp.broker.delivery import Message, publications
+from taskapp.engine.producer import Message, publications
 from taskapp.errors.schedules import BadSchedule, ConfiguredSchedule, ScheduleChanged, ScheduleExists
-from taskapp.redis import Link
-from taskapp.schedules.known import Known, known_from
-from taskapp.schedules.register import Register
+from taskapp.redis.link import Link
+from taskapp.schedules.reader import Register
+from taskapp.schedules.record import ScheduleRecord, known_from
 from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import tick_id
 
@@ -107,7 +107,7 @@ class Schedules(Register):
         """
         if not is_configured:
             self._refuse_if_configured(name)
-        if not self.link.run("unschedule", self.prefix, 0, name) and not is_configured:
+        if not self.link.run("schedules/unschedule", self.prefix, 0, name) and not is_configured:
             raise self.unknown(name)
 
     def pause(self, name: str, why: str = "paused by hand") -> None:
@@ -116,7 +116,7 @@ class Schedules(Register):
         Raises:
             UnknownSchedule: There is none of that name.
         """
-        if not self.link.run("pause", self.prefix, 0, name, "paused", why, ""):
+        if not self.link.run("schedules/pause", self.prefix, 0, name, "paused", why, ""):
             raise self.unknown(name)
 
     def resume(self, name: str) -> float | None:
@@ -128,7 +128,7 @@ class Schedules(Register):
         """
         known = self.get(name)
         due_ms, at_ms = self._due(known.schedule)
-        if not self.link.run("resume", self.prefix, 0, name, known.revision, due_ms, at_ms):
+        if not self.link.run("schedules/resume", self.prefix, 0, name, known.revision, due_ms, at_ms):
             raise ScheduleChanged(name)
         return due_ms / 1_000 if isinstance(due_ms, int) else None
 
@@ -197,7 +197,7 @@ class Schedules(Register):
     def _write(self, schedule: Schedule, mode: str, due: Due, revision: str = "", paused: str = "") -> str:
         """Write a schedule; return why not, if so."""
         answer = self.link.run(
-            "schedule", self.prefix, 0, schedule.name, mode, revision, json.dumps(schedule.as_dict()), *due,
+            "schedules/schedule", self.prefix, 0, schedule.name, mode, revision, json.dumps(schedule.as_dict()), *due,
             schedule.source if schedule.source == "config" else "", schedule.pause_after_failures, paused,
         )  # fmt: skip
         return "" if answer[0] else str(answer[1].decode())
@@ -217,7 +217,7 @@ class Schedules(Register):
         due_ms = round(due_at * 1_000)
         return due_ms, schedule.to_send_ms(timing, due_ms)
 
-    def _send(self, known: Known, ticks: Sequence[tuple[int, str]], overlap: str) -> list[str]:
+    def _send(self, known: ScheduleRecord, ticks: Sequence[tuple[int, str]], overlap: str) -> list[str]:
         schedule = known.schedule
         made = [(due_ms, identity, self._make(schedule, due_ms, identity)) for due_ms, identity in ticks]
         news = publications([message for *_, messages in made for message in messages])
@@ -225,12 +225,12 @@ class Schedules(Register):
         args += (schedule.name, known.revision, "", "", 0, 0, overlap, 0, 0, len(made))
         for due_ms, identity, [message] in made:
             args += (due_ms, identity, message.queue, message.priority, message.blob)
-        if self.link.run("tick", self.prefix, 0, "", 0, RUNS_KEPT, *args)[1] != b"done":
+        if self.link.run("schedules/tick", self.prefix, 0, "", 0, RUNS_KEPT, *args)[1] != b"done":
             raise ScheduleChanged(schedule.name)
         return [identity for _, identity in ticks]
 
 
-def _keeps_times(known: Known, schedule: Schedule) -> bool:
+def _keeps_times(known: ScheduleRecord, schedule: Schedule) -> bool:
     # One that has ended may go on now: it has more runs.
     return known.due_at is not None and _times(schedule) == _times(known.schedule)
 

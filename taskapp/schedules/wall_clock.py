@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from taskapp.broker.clock import JUMP_MS, steady_ms
+from taskapp.engine.clock import JUMP_MS, steady_ms
 
 logger = logging.getLogger(__name__)
 

@@ -22,18 +22,15 @@ Without ``TASKAPP_TRACING`` nothing of OpenTelemetry is imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from taskapp.broker.transport import is_over_redis
 from taskapp.errors.tracing import TracingUnavailable
+from taskapp.transport.transport import is_over_redis
 from taskapp.urls import revealed
 
 if TYPE_CHECKING:
     from taskapp.settings import Settings
-
-SeenError = Callable[[Any, Any, Any, BaseException], tuple[str, str] | None]
-"""Called with the task, its positional and its named arguments, and its error."""
+    from taskapp.tracing.spans import SeenError
 
 SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "pyamqp": "rabbitmq"}
 

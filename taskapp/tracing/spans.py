@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import time
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from taskapp.broker.message_format import ready_at_of
-from taskapp.tracing import SeenError
 from taskapp.tracing.provider import tracer
+from taskapp.transport.codec import ready_at_of
 
 STOPPED = "the run was stopped from outside: revoked, over its hard time limit, at the end of a drain; or a hook failed"
 
@@ -33,6 +32,9 @@ class Run(NamedTuple):
 _system = "redis"
 _seen_error: SeenError = lambda *_: None  # noqa: E731
 _run: ContextVar[Run | None] = ContextVar("taskapp_traced_run", default=None)
+SeenError = Callable[[Any, Any, Any, BaseException], tuple[str, str] | None]
+"""Called with the task, its positional and its named arguments, and its error."""
+
 _running: dict[str, Run] = {}
 """Runs of this process by the id of their task: a hard time limit is told on another thread."""
 

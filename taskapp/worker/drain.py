@@ -23,13 +23,12 @@ from typing import Any
 
 from billiard.common import REMAP_SIGTERM
 from celery import platforms
-from celery.worker.state import active_requests
 
-from taskapp.broker import process
-from taskapp.broker.heartbeat import native_thread
-from taskapp.broker.suspects import NOBODY, Suspects
-from taskapp.worker.stop_signals import child_of_ours
-from taskapp.worker.suspects import running_in
+from taskapp.engine import runtime
+from taskapp.engine.heartbeat import native_thread
+from taskapp.engine.suspects import NOBODY, Suspects
+from taskapp.worker.process.running import running_in, runs_something
+from taskapp.worker.process.stop_signals import child_of_ours
 
 logger = logging.getLogger(__name__)
 
@@ -172,19 +171,14 @@ class Drain:
         os._exit(self._exit_code)
 
     def _give_back(self) -> None:
-        process.leave()
+        runtime.leave()
         suspects = self.find_suspects()
         pool = self._worker.pool
         if (kill := getattr(pool, "kill_children", None)) is not None:
             kill()
-        process.close_nodes(reads=False, suspects=suspects)
+        runtime.close_nodes(reads=False, suspects=suspects)
         self._worker.teller.finish(TELLING_SECONDS)
         if self._worker.pidlock:
             self._worker.pidlock.release()
         sys.stdout.flush()
         sys.stderr.flush()
-
-
-def runs_something() -> bool:
-    """Say whether this worker holds a message, or runs a task that was acknowledged early."""
-    return process.holds_messages() or len(active_requests) > 0

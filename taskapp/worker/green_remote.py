@@ -10,7 +10,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker.consumer.control import Control
 
-from taskapp.broker.trouble import Trouble
+from taskapp.redis.trouble import Trouble
 
 logger = get_logger(__name__)
 

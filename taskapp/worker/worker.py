@@ -12,14 +12,14 @@ from celery.utils.imports import symbol_by_name
 from celery.utils.nodenames import default_nodename
 from celery.utils.text import str_to_list
 
+from taskapp.app.own_strategy import check_strategy
 from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.probes.health import Status
+from taskapp.probes.status_file import Reporter
 from taskapp.settings import get_settings
+from taskapp.worker.consume.request_class import request_class
 from taskapp.worker.drain import AT_ONCE
-from taskapp.worker.first_process import run_below_first_process
-from taskapp.worker.health import Status
-from taskapp.worker.own_strategy import check_strategy
-from taskapp.worker.request_class import request_class
-from taskapp.worker.status import Reporter
+from taskapp.worker.process.first_process import run_below_first_process
 
 EXIT_CONFIGURATION = 78
 """sysexits.h: something was found in an unconfigured or misconfigured state."""

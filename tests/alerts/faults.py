@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from taskapp.redis import Keys
+from taskapp.redis.keys import Keys
 from tests.alerts.watched import Deployment
 
 Labels = dict[str, str]

@@ -9,18 +9,19 @@ from time import monotonic
 import redis
 from redis.connection import Connection
 
-from taskapp.broker.claims import Claim, Claimed
-from taskapp.broker.consumer import Consumer
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.delayed import DelayedMessages
-from taskapp.broker.delivery import Message, Producer
-from taskapp.broker.envelope import seal
-from taskapp.broker.heartbeat import Heartbeat
-from taskapp.broker.node import Node
-from taskapp.broker.options import Buried, Options, Role
-from taskapp.broker.settlement import Chord, ChordPart, Result, Settlement
-from taskapp.broker.slots import AllAlike
-from taskapp.redis import Keys, Link
+from taskapp.engine.claims import Claim, Claimed
+from taskapp.engine.dead_letters import DeadLetters
+from taskapp.engine.delayed import DelayedMessages
+from taskapp.engine.envelope import seal
+from taskapp.engine.fetcher import Fetcher
+from taskapp.engine.heartbeat import Heartbeat
+from taskapp.engine.node import Node
+from taskapp.engine.options import Buried, NodeProfile, Options
+from taskapp.engine.producer import Message, Producer
+from taskapp.engine.settlement import Chord, ChordPart, Result, Settlement
+from taskapp.engine.slots import SingleKindSlots
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
 from tests.support import RedisServer
 
 TASK = "shop.mail"
@@ -72,7 +73,7 @@ class Bench:
 
     def node(self, *types: str, name: str = "node") -> TestNode:
         """Start a node that beats only when it is told to."""
-        role = Role(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=self.told.extend)
+        role = NodeProfile(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=self.told.extend)
         node = TestNode(self.connect, self.options, role)
         self.nodes.append(node)
         return node
@@ -97,7 +98,7 @@ class TestNode(Node):
 
     __test__ = False
 
-    def __init__(self, connect: Callable[[], Connection], options: Options, role: Role) -> None:
+    def __init__(self, connect: Callable[[], Connection], options: Options, role: NodeProfile) -> None:
         super().__init__(connect, options, role)
         self.heartbeat.start = lambda: None
         assert self.ready()
@@ -156,10 +157,8 @@ class Shift:
         self._running: list[tuple[float, str]] = []
         self._seconds, self._slots = seconds, slots
         self.node = bench.node(*types)
-        self.consumer = Consumer(
-            self.node, bench.connect, bench.keys, AllAlike(lambda: self._slots - len(self._running)), self._begin,
-            lambda: True,
-        )  # fmt: skip
+        free = SingleKindSlots(lambda: self._slots - len(self._running))
+        self.consumer = Fetcher(self.node, bench.connect, bench.keys, free, self._begin, lambda: True)
         self.consumer.consume(queues)
 
     def _begin(self, message: Claimed) -> None:

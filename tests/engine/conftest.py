@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.broker.options import Options
+from taskapp.engine.options import Options
 from tests.conftest import server_binary
 from tests.engine.bench import Bench
 from tests.support import RedisServer

@@ -11,10 +11,10 @@ from typing import Any
 
 import hiredis
 
-from taskapp.broker.claims import Claim
-from taskapp.broker.node import Node
-from taskapp.broker.options import Role
-from taskapp.broker.settlement import Result, Settlement
+from taskapp.engine.claims import Claim
+from taskapp.engine.node import Node
+from taskapp.engine.options import NodeProfile
+from taskapp.engine.settlement import Result, Settlement
 from tests.engine.model import GUARD, QUEUES, UNIT_SECONDS, Effect, Engine, Leaves, Message
 from tests.engine.world import OPTIONS, PREFIX, Fault, Steered, World
 
@@ -25,10 +25,12 @@ class DrivenNode:
     def __init__(self, world: World, name: str, types: frozenset[str]) -> None:
         self.world, self.model, self.name, self.types = world, world.model, name, types
         self.node = Node(
-            world.connect, OPTIONS, Role(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=world.told.extend)
+            world.connect,
+            OPTIONS,
+            NodeProfile(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=world.told.extend),
         )
         for link in (self.node.pipe, self.node.heartbeat._link):
-            link._package = world.package
+            link._rooms = world.rooms
         self.node.clock = self.node.heartbeat._clock = Steered(world)
         self.node.heartbeat.start = lambda: None  # beats come when the machine says so
         self.node.ends.batching_thread, self.node._has_straggler = threading.get_ident(), True  # and so do settles

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from taskapp.broker.totals import CountedRun
+from taskapp.engine.counters import CountedRun
 
 UNIT_SECONDS = 60
 LEASE_UNITS = 3.5
@@ -109,7 +109,7 @@ class Engine:
     """How many messages are nowhere any more, by what ended them."""
     told: list[tuple[str, str, str, str, int]] = field(default_factory=list)
     """Id, task type, reason, queue and number of what the engine buried by itself: nodes must hear of it."""
-    untold: dict[tuple[str, int], float] = field(default_factory=dict)
+    unreported: dict[tuple[str, int], float] = field(default_factory=dict)
     """Queue and number of such letters whose task has not failed yet, and when somebody was told last."""
     pushed: int = 0
     last_beat: float | None = None
@@ -328,14 +328,14 @@ class Engine:
         self._tell(queue, self.last_number[queue], message, reason)
 
     def _tell(self, queue: str, number: int, message: Message, reason: str) -> None:
-        self.untold[queue, number] = self.now
+        self.unreported[queue, number] = self.now
         self.told.append((message.id, message.task, reason, queue, number))
 
     def settle_letter(self, queue: str, number: int, leaves: Leaves) -> bool:
-        is_untold = self.untold.pop((queue, number), None) is not None
-        if is_untold:
+        is_unreported = self.unreported.pop((queue, number), None) is not None
+        if is_unreported:
             self._leave(queue, leaves)
-        return is_untold
+        return is_unreported
 
     def _bury(self, queue: str, message: Message, reason: str, node: str) -> None:
         self.last_number[queue] += 1
@@ -358,7 +358,7 @@ class Engine:
         letter = self.dead[queue].pop(number, None)
         if letter is None:
             return False
-        self.untold.pop((queue, number), None)
+        self.unreported.pop((queue, number), None)
         letter.message.deliveries = letter.message.crashes = 0
         letter.message.ready_at = self.now
         self.ready[to_queue, letter.message.priority].append(letter.message)
@@ -387,15 +387,15 @@ class Engine:
                 self._reap(each)
             self._bury_forgotten()
         if alive and self.types[epoch]:
-            self._take_over_untold()
+            self._take_over_unreported()
         return alive
 
-    def _take_over_untold(self) -> None:
+    def _take_over_unreported(self) -> None:
         """Only a node that has task types can fail them."""
-        for queue, number in [each for each, at in self.untold.items() if at <= self.now - LEASE_UNITS]:
+        for queue, number in [each for each, at in self.unreported.items() if at <= self.now - LEASE_UNITS]:
             letter = self.dead[queue].get(number)
             if letter is None:
-                del self.untold[queue, number]
+                del self.unreported[queue, number]
             else:
                 self._tell(queue, number, letter.message, letter.reason)
 
@@ -447,7 +447,7 @@ class Engine:
                 for number, letter in letters.items()
             },
             "chords": {name: (chord.is_sent, chord.parts) for name, chord in self.chords.items()},
-            "untold": set(self.untold),
+            "unreported": set(self.unreported),
             "ready_at": {
                 message.body: message.ready_at
                 for message in self.everywhere()

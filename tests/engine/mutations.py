@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
+
+from taskapp.redis.scripts import ROOMS
 
 
 class Mutation(NamedTuple):
@@ -73,7 +74,7 @@ MUTATIONS = [
     Mutation("a plain consumer is told of letters", "beat", "'fence') then", "'fence') or alive == 1 then"),
     Mutation("a letter is told of at every beat", "beat", "'-inf', NOW - lease", "'-inf', NOW"),
     Mutation("a buried task fails twice", "settle", "if kind == 'U' then return", "if kind == 'U' then return 1,"),
-    Mutation("a replayed letter fails after all", "replay", "'ZREM', key_untold", "'ZSCORE', key_untold"),
+    Mutation("a replayed letter fails after all", "replay", "'ZREM', key_unreported", "'ZSCORE', key_unreported"),
     Mutation("a purged letter leaves its bytes", "purge", "redis.call('HDEL', key_dead_raw(queue), ARGV[i])", ""),
     Mutation("a delivery is not counted", "claim", "tally('received', task, queue)", ""),
     Mutation("a crash is not counted", "prelude", "tally('crashed', task, queue)", ""),
@@ -98,13 +99,13 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-def copy_scripts(folder: Path, mutation: Mutation) -> None:
-    """Copy the engine's scripts to a package of their own, with one line broken."""
-    (folder / "lua").mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    for script in (resources.files("taskapp.broker") / "lua").iterdir():
+def copy_scripts(rooms: Path, mutation: Mutation) -> None:
+    """Copy the engine's scripts to a folder of rooms, with one line broken."""
+    folder = rooms / "engine" / "lua"
+    folder.mkdir(parents=True)
+    for script in (ROOMS / "engine" / "lua").iterdir():
         text = script.read_text()
         if script.name == f"{mutation.script}.lua":
             assert mutation.right in text, f"{script.name} has changed: no {mutation.right!r} in it any more"
             text = text.replace(mutation.right, mutation.wrong, 1)
-        (folder / "lua" / script.name).write_text(text)
+        (folder / script.name).write_text(text)

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from taskapp.broker.dead_letters import REASONS
-from taskapp.broker.envelope import OURS, unseal
-from taskapp.broker.message_format import READY_AT_HEADER, pack_task
-from taskapp.broker.totals import BAR
-from taskapp.redis import Keys, Link
+from taskapp.engine.counters import BAR
+from taskapp.engine.dead_letters import REASONS
+from taskapp.engine.envelope import OURS, unseal
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
+from taskapp.transport.codec import READY_AT_HEADER, pack_task
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS
 
 PARKED_HEADER_BYTES = 8
@@ -47,7 +48,7 @@ class Observer:
         self._check_names(names, epochs)
         self._ready_at = {}
         counts = values.get(self.keys("counts"), {})
-        untold = [letter.decode().split(":", 2) for letter in values.get(self.keys("untold"), {})]
+        unreported = [letter.decode().split(":", 2) for letter in values.get(self.keys("unreported"), {})]
         return {
             "ready": self._ready(values),
             "delayed": {queue: found for queue in QUEUES if (found := self._delayed(queue, values))},
@@ -61,7 +62,7 @@ class Observer:
             "fences": {epoch: int(node[b"fence"]) for epoch, node in nodes.items() if b"fence" in node},
             "dead": {found[0]: found[1] for queue in QUEUES for found in self._dead(queue, values)},
             "chords": dict(self._chords(names, values)),
-            "untold": {(queue, int(number.removesuffix(".0"))) for number, _, queue in untold},
+            "unreported": {(queue, int(number.removesuffix(".0"))) for number, _, queue in unreported},
             "counts": {name.decode(): int(number) for name, number in counts.items() if int(number)},
             "totals": _totals(values.get(self.keys("totals"), {})),
             "recent": sum((_totals(values[name]) for name in names if self._is_minute(name)), Counter()),
@@ -113,7 +114,7 @@ class Observer:
     def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
         """Fail if a key belongs to nothing: what lies there would be lost."""
         known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
-        singles = ("leases", "clock", "counts", "queues", "untold", "totals", "total_types", "types")
+        singles = ("leases", "clock", "counts", "queues", "unreported", "totals", "total_types", "types")
         known |= {self.keys(name) for name in singles}
         known |= {name for name in names if self._is_minute(name)}
         known |= {self.keys(name, queue) for name in (*BY_QUEUE, "dead_number") for queue in QUEUES}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import taskapp
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.snapshot import read_snapshot
-from taskapp.broker.suspects import Suspects
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.snapshot import read_snapshot
+from taskapp.engine.suspects import Suspects
 from tests.engine.bench import Bench
 
 MOST_COMMANDS = 1_200
@@ -94,7 +94,7 @@ def sweep(bench: Bench, done: Callable[[], bool]) -> int:
     for beats in range(1, 10_000):
         with bounded(bench):
             bench.reap()
-        bench.client.delete(bench.keys("untold"))
+        bench.client.delete(bench.keys("unreported"))
         if done():
             return beats
     raise AssertionError("it does not come to its end")
@@ -144,7 +144,7 @@ def test_what_is_parked_waits_until_the_letters_before_were_told_of(bench: Bench
     for _ in range(50):
         bench.reap()
 
-    assert bench.client.zcard(bench.keys("untold")) == 1_000
+    assert bench.client.zcard(bench.keys("unreported")) == 1_000
     assert bench.client.hlen(bench.keys("parked", "q1")) == 2_000
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskapp.broker import clock as clock_module
-from taskapp.broker.clock import Clock, Reading
+from taskapp.engine import clock as clock_module
+from taskapp.engine.clock import Clock, Reading
 from tests.engine.bench import Bench, names
 from tests.support import eventually
 

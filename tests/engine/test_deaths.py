@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from taskapp.broker.delivery import Message
-from taskapp.broker.envelope import unseal
-from taskapp.broker.settlement import Chord, ChordPart, Result
+from taskapp.engine.envelope import unseal
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import Chord, ChordPart, Result
 from taskapp.errors import NotSettled
 from tests.engine.bench import Bench, leaving, names
 from tests.support import RedisServer, eventually
@@ -239,7 +239,7 @@ def test_who_was_to_fail_a_buried_task_and_died_is_replaced_after_a_lease(make_b
 
     worker.heartbeat.beat()
     assert len(bench.told) == 1
-    bench.client.zadd(bench.keys("untold"), {"1.0:0:q1": bench.now_ms() - 10_000})
+    bench.client.zadd(bench.keys("unreported"), {"1.0:0:q1": bench.now_ms() - 10_000})
     plain.heartbeat.beat()
     assert len(bench.told) == 1
     worker.heartbeat.beat()
@@ -248,7 +248,7 @@ def test_who_was_to_fail_a_buried_task_and_died_is_replaced_after_a_lease(make_b
     assert bench.dead.settle("q1", 1, leaving(Result("result-a", b"failed", 60)))
     assert not bench.dead.settle("q1", 1, leaving(Result("result-a", b"failed again", 60)))
     assert bench.client.get("result-a") == b"failed"
-    assert not bench.client.exists(bench.keys("untold"))
+    assert not bench.client.exists(bench.keys("unreported"))
 
 
 def test_a_buried_task_that_was_replayed_does_not_fail_any_more(make_bench: Make) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from taskapp.broker.envelope import LONGEST_NAME_BYTES, OURS, seal, unseal
+from taskapp.engine.envelope import LONGEST_NAME_BYTES, OURS, seal, unseal
 from tests.engine.bench import Bench
 
 names = st.text(max_size=60)

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as NoConnection
 
-from taskapp.broker.clock import Clock, Reading
-from taskapp.broker.heartbeat import Heartbeat
-from taskapp.broker.options import Options
-from taskapp.redis import Keys, Link
+from taskapp.engine.clock import Clock, Reading
+from taskapp.engine.heartbeat import Heartbeat
+from taskapp.engine.options import Options
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
 from tests.engine.world import World
 from tests.support import RedisServer
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from taskapp.broker import node
-from taskapp.redis import Link
+from taskapp.engine import node
+from taskapp.redis.link import Link
 from tests.engine.mutations import MUTATIONS, Mutation, copy_scripts
 from tests.engine.test_state_machine import run_machine
 from tests.support import RedisServer
@@ -34,18 +33,15 @@ def quiet() -> Iterator[None]:
 def test_the_state_machine_finds_out_when(
     mutation: Mutation, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:
-    package = f"mutant_{MUTATIONS.index(mutation)}"
-    copy_scripts(tmp_path / package, mutation)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(node, "Link", partial(Link, package=package))
+    copy_scripts(tmp_path, mutation)
+    monkeypatch.setattr(node, "Link", partial(Link, rooms=tmp_path))
     with pytest.raises(Exception):  # noqa: B017 - whatever shows the difference first
-        run_machine(server, EXAMPLES, package, shrink=False)
-    sys.modules.pop(package, None)
+        run_machine(server, EXAMPLES, tmp_path, shrink=False)
 
 
 def test_the_state_machine_is_content_with_a_copy_that_breaks_nothing(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_scripts(tmp_path / "mutant_of_nothing", Mutation("nothing", "claim", "local", "local"))
-    monkeypatch.syspath_prepend(tmp_path)
-    run_machine(server, 20, "mutant_of_nothing")
+    copy_scripts(tmp_path, Mutation("nothing", "claim", "local", "local"))
+    monkeypatch.setattr(node, "Link", partial(Link, rooms=tmp_path))
+    run_machine(server, 20, tmp_path)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.options import Options
-from taskapp.broker.settlement import Result
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.options import Options
+from taskapp.engine.settlement import Result
 from taskapp.errors import BrokerFull
 from tests.engine.bench import Bench, leaving, names
 from tests.support import RedisServer, eventually

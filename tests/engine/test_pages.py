@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from taskapp.broker.dead_letters import REASONS, DeadLetters
-from taskapp.broker.dead_pages import CHUNK, DeadPages, Listed, Wanted
-from taskapp.redis import Link
-from taskapp.schedules.pages import Page, page
+from taskapp.engine.dead_letters import REASONS, DeadLetters
+from taskapp.engine.dead_pages import CHUNK, DeadPages, Listed, Wanted
+from taskapp.redis.link import Link
+from taskapp.schedules.pages import SchedulePage, page
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
@@ -139,7 +139,7 @@ def store(link: Link) -> Schedules:
     return store
 
 
-def names_of(turn: Callable[[str], Page]) -> list[str]:
+def names_of(turn: Callable[[str], SchedulePage]) -> list[str]:
     found, cursor = list[str](), ""
     while True:
         one = turn(cursor)
@@ -171,7 +171,7 @@ def test_pages_of_schedules_are_all_that_fit_by_name(
 def test_a_search_among_schedules_ends_in_time_and_goes_on_where_it_was(store: Schedules) -> None:
     turns = []
 
-    def turn(after: str) -> Page:
+    def turn(after: str) -> SchedulePage:
         turns.append(page(store, state="ended", after=after, within_seconds=0.0))
         return turns[-1]
 

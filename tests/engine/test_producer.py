@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from redis.connection import Connection
 
-from taskapp.broker.delivery import PUSHED_AT_ONCE, Message, Producer
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.options import Options
-from taskapp.broker.process import Process, process_for
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.options import Options
+from taskapp.engine.producer import PUSHED_AT_ONCE, Message, Producer
+from taskapp.engine.runtime import Runtime, runtime_for
 from taskapp.errors import NotQueued, SubmitOutcomeUnknown
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from tests.engine.proxy import Proxy
 from tests.support import RedisServer, clean_environment, eventually
 
@@ -181,9 +181,9 @@ def test_of_thousands_those_behind_a_break_are_named_as_not_queued(
 
 FORKING = """
 import os, sys, time
-from taskapp.broker import transport
-from taskapp.broker.delivery import Message
-from taskapp.broker.envelope import seal
+from taskapp.transport import transport
+from taskapp.engine.producer import Message
+from taskapp.engine.envelope import seal
 
 connection = transport.Connection(sys.argv[1])
 channel = connection.channel()
@@ -226,13 +226,13 @@ def test_a_forked_child_pushes_over_a_connection_of_its_own(server: RedisServer,
 def test_all_threads_share_one_producer_also_when_they_begin_at_once():
     barrier, found = threading.Barrier(16), []
 
-    def make() -> Process:
+    def make() -> Runtime:
         time.sleep(0.02)  # a second one that is made meanwhile would be found below
-        return Process(lambda: None, Options(), 1.0)  # type: ignore[arg-type]
+        return Runtime(lambda: None, Options(), 1.0)  # type: ignore[arg-type]
 
     def begin() -> None:
         barrier.wait()
-        found.append(process_for("one server", make))
+        found.append(runtime_for("one server", make))
 
     threads = [threading.Thread(target=begin) for _ in range(16)]
     for thread in threads:

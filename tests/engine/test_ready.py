@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taskapp.broker.delivery import Message
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.message_format import READY_AT_HEADER, SENT_AT_HEADER, pack_task, ready_at_of, unpack
-from taskapp.broker.settlement import ChordPart
-from taskapp.broker.snapshot import read_snapshot
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import ChordPart
+from taskapp.engine.snapshot import read_snapshot
+from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, pack_task, ready_at_of, unpack
 from tests.engine.bench import TASK, Bench, TestNode, leaving
 from tests.support import eventually
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from taskapp.broker.node import Node
-from taskapp.broker.options import Options, Role
-from taskapp.broker.pipe import Pipe
+from taskapp.engine.node import Node
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.redis.pipe import Pipe
 from tests.engine.bench import Bench, TestNode, names
 from tests.engine.watching import HOW, LOOPS
 from tests.faults.breaks import Breaks
@@ -114,7 +114,7 @@ def test_a_thread_that_finds_a_connection_broken_leaves_closing_it_to_its_owner(
 def test_nobody_waits_for_a_server_that_takes_connections_and_says_nothing(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
-        node = Node(lambda: Connection(port=port, protocol=2, socket_timeout=0.5), Options(), Role())
+        node = Node(lambda: Connection(port=port, protocol=2, socket_timeout=0.5), Options(), NodeProfile())
         began_at = monotonic()
         assert not node.is_ready()
         assert not node.is_ready()
@@ -226,7 +226,9 @@ def test_a_server_that_wrote_nothing_for_half_a_lease_ends_none(
 
 def test_a_connection_that_the_network_forgot_is_given_up_while_the_server_answers_others(bench: Bench) -> None:
     way = Breaks(bench.port, 1)
-    node = TestNode(lambda: Connection(port=way.port, protocol=2, socket_timeout=1), bench.options, Role(name="far"))
+    node = TestNode(
+        lambda: Connection(port=way.port, protocol=2, socket_timeout=1), bench.options, NodeProfile(name="far")
+    )
     bench.nodes.append(node)
     node.heartbeat.beat()
     way.do("forget_all")

@@ -8,9 +8,9 @@ from time import monotonic
 import pytest
 from redis.connection import Connection
 
-from taskapp.broker.node import Node
-from taskapp.broker.options import Options, Role
-from taskapp.redis import Link, is_modern
+from taskapp.engine.node import Node
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.redis.link import Link, is_modern
 from tests.engine.bench import Bench
 from tests.support import RedisServer
 
@@ -56,7 +56,7 @@ def test_scripts_run_for_a_user_without_info(narrow: RedisServer, rights: str) -
 def test_a_refused_lease_is_said_once_with_what_was_refused_and_asked_for_with_growing_pauses(
     bench: Bench, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = Node(lambda: connect(server, "-evalsha"), Options(), Role())
+    node = Node(lambda: connect(server, "-evalsha"), Options(), NodeProfile())
     node.heartbeat.start = lambda: None
     pauses = []
     for _ in range(4):

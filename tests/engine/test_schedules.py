@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from taskapp.broker.delivery import Message
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, ready_at_of, unpack
-from taskapp.broker.options import Options
-from taskapp.broker.settlement import EndOfTick, Settlement
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.options import Options
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import EndOfTick, Settlement
 from taskapp.errors import BrokerUnavailable
 from taskapp.errors.schedules import BadSchedule, ScheduleExists, UnknownSchedule
-from taskapp.redis import Link
-from taskapp.schedules.leader import Leader
+from taskapp.redis.link import Link
+from taskapp.schedules.leader import ScheduleLeader
 from taskapp.schedules.schedule import Schedule, schedule_from
 from taskapp.schedules.store import RUNS_KEPT, Make, Schedules
 from taskapp.schedules.times import Cron, Interval, Once, tick_id
+from taskapp.transport.codec import SENT_AT_HEADER, pack_task, ready_at_of, unpack
 from tests.engine.bench import Bench
 from tests.support import RedisServer, eventually
 
@@ -44,12 +44,12 @@ class Site:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.schedules = Schedules(Link(bench.connect), bench.options.prefix, make)
-        self.leaders: list[Leader] = []
+        self.leaders: list[ScheduleLeader] = []
         self.canceled: list[str] = []
 
-    def beat(self, name: str = "beat", made_by: Make = make) -> Leader:
+    def beat(self, name: str = "beat", made_by: Make = make) -> ScheduleLeader:
         prefix = self.bench.options.prefix
-        leader = Leader(
+        leader = ScheduleLeader(
             self.bench.connect, prefix, made_by, name, on_cancel=self.canceled.extend, lease_seconds=LEASE_SECONDS
         )
         self.leaders.append(leader)
@@ -78,7 +78,7 @@ def body_of(blob: bytes) -> bytes:
     return blob[name:]
 
 
-def turn(*leaders: Leader, seconds: float = 0.0, until: Callable[[], Any] = bool) -> None:
+def turn(*leaders: ScheduleLeader, seconds: float = 0.0, until: Callable[[], Any] = bool) -> None:
     """Let beats turn for a while, or until something is so."""
     end = monotonic() + (seconds or 60.0)
     while monotonic() < end and not until():
@@ -738,7 +738,7 @@ def test_the_numbers_of_each_state_are_those_of_the_schedules(site: Site) -> Non
     site.schedules.pause("a")
     site.schedules.pause("b")
     for name in ("b", "c"):
-        site.schedules.link.run("pause", site.schedules.prefix, 0, name, "broken", "no such queue", "")
+        site.schedules.link.run("schedules/pause", site.schedules.prefix, 0, name, "broken", "no such queue", "")
 
     assert states(site) == {"active": 1, "paused": 2, "broken": 2, "ended": 1}
     assert Counter(known.state for known in site.schedules.all()) == Counter(states(site))

@@ -7,11 +7,11 @@ import sys
 
 READING = """
 import sys
-import taskapp.broker
-from taskapp.redis import Script
+import taskapp.redis.scripts
+from taskapp.redis.scripts import Script
 before = set(sys.modules)
 for _ in range(2):
-    Script("taskapp.broker", "settle")
+    Script("settle")
 print(sorted(set(sys.modules) - before))
 """
 

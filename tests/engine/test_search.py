@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from taskapp.broker.options import Options
-from taskapp.broker.search import Place, Search
+from taskapp.engine.options import Options
+from taskapp.engine.search import Place, Search
 from tests.engine.bench import Bench
 from tests.support import RedisServer
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from taskapp.broker.claims import Claim
-from taskapp.broker.options import Role
-from taskapp.broker.slots import AllAlike, Pace
+from taskapp.engine.claims import Claim
+from taskapp.engine.options import NodeProfile
+from taskapp.engine.slots import PrefetchEstimator, SingleKindSlots
 from tests.engine.bench import Bench, TestNode
 
 KINDS = {"fetch": "async", "mail": "thread", "render": "process"}
@@ -16,7 +16,7 @@ KINDS = {"fetch": "async", "mail": "thread", "render": "process"}
 
 @pytest.fixture
 def node(bench: Bench) -> TestNode:
-    made = TestNode(bench.connect, bench.options, Role(name="mixed", types=lambda: KINDS))
+    made = TestNode(bench.connect, bench.options, NodeProfile(name="mixed", types=lambda: KINDS))
     bench.nodes.append(made)
     return made
 
@@ -114,7 +114,7 @@ def test_a_message_of_others_needs_no_kind(bench: Bench, node: TestNode) -> None
 
 
 def test_short_tasks_are_claimed_ahead_and_long_ones_are_not() -> None:
-    pace = Pace()
+    pace = PrefetchEstimator()
     assert pace.ahead() == 0
     for _ in range(100):
         pace.ran(0.0001)
@@ -125,7 +125,7 @@ def test_short_tasks_are_claimed_ahead_and_long_ones_are_not() -> None:
 
 def test_slots_that_are_alike_want_what_is_free_and_a_little_more() -> None:
     free = 2
-    slots = AllAlike(lambda: free)
+    slots = SingleKindSlots(lambda: free)
     assert slots.wanted("", 0) == 2
     for _ in range(100):
         slots.measured.ran(0.001)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from taskapp.broker.message_format import SENT_AT_HEADER, pack_task
-from taskapp.broker.notes import Notes, Step
-from taskapp.broker.options import Options, Role
-from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
-from taskapp.broker.totals import CountedRun, as_text, read_minutes, read_totals
+from taskapp.engine.counters import CountedRun, as_text, read_minutes, read_totals
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
+from taskapp.engine.task_notes import Notes, Step
 from taskapp.monitor.scrape import Read, families
+from taskapp.transport.codec import SENT_AT_HEADER, pack_task
 from tests.engine.bench import Bench, TestNode, leaving
 from tests.support import RedisServer, eventually
 
@@ -110,7 +110,7 @@ def test_what_is_delayed_parked_and_dead_is_counted(bench: Bench) -> None:
 def test_a_node_says_what_it_is_until_its_lease_is_gone(each_server: RedisServer) -> None:
     bench = Bench(each_server, Options(lease_seconds=5.0))
     about: dict[str, Any] = {"name": "celery@a", "state": "running", "slots": {"async": 9}, "used": {"async": 2}}
-    role = Role(name="celery@a", about=lambda: {**about, "queues": ["q1"], "load": 0.5, "started_at": 1.0})
+    role = NodeProfile(name="celery@a", about=lambda: {**about, "queues": ["q1"], "load": 0.5, "started_at": 1.0})
     node = TestNode(bench.connect, bench.options, role)
     bench.nodes.append(node)
     bench.push("a", "b")
@@ -146,7 +146,7 @@ def test_a_node_that_cannot_say_what_it_is_keeps_its_lease(bench: Bench) -> None
     def about() -> dict[str, Any]:
         raise RuntimeError("its pool is being made")
 
-    node = TestNode(bench.connect, bench.options, Role(about=about))
+    node = TestNode(bench.connect, bench.options, NodeProfile(about=about))
     bench.nodes.append(node)
     node.heartbeat.beat()
 
@@ -195,7 +195,7 @@ def test_task_types_beyond_the_bound_share_a_label(bench: Bench) -> None:
     steps += [("K", "q1", text) for text in runs]
     notes = Notes(bench.link, "", 60)
     for _ in range(2):  # the second time it was written before
-        notes.write("a scribe", 1, steps, 10)
+        notes.write("a writer", 1, steps, 10)
 
     tasks = read_totals(bench.link, "").tasks
     assert len(tasks) == 201
@@ -214,15 +214,15 @@ def test_names_no_node_has_announced_share_a_label_and_take_none_away(bench: Ben
     plain.ends.flush()
     plain.done()
     steps: list[Step] = [("K", "q1", as_text(CountedRun(name, "failed"))) for name in names]
-    Notes(bench.link, "", 60).write("a scribe", 1, steps, 10)
+    Notes(bench.link, "", 60).write("a writer", 1, steps, 10)
     assert {task for _, task, _ in read_totals(bench.link, "").tasks} == {"other"}
 
     bench.node("shop.mail")
-    Notes(bench.link, "", 60).write("a scribe", 2, [("T", "shop.pay", b"")], 10)
+    Notes(bench.link, "", 60).write("a writer", 2, [("T", "shop.pay", b"")], 10)
     bench.push("a")
     node = bench.node("shop.mail")
     node.take()
-    Notes(bench.link, "", 60).write("a scribe", 3, [("K", "q1", as_text(CountedRun("shop.pay", "failed")))], 10)
+    Notes(bench.link, "", 60).write("a writer", 3, [("K", "q1", as_text(CountedRun("shop.pay", "failed")))], 10)
 
     tasks = read_totals(bench.link, "").tasks
     assert tasks["received", "shop.mail", "q1"] == tasks["failed", "shop.pay", "q1"] == 1
@@ -268,7 +268,7 @@ def test_a_thousand_nodes_that_come_and_go_leave_nothing_behind(make_bench: Call
             "queues": ["q1"],
             "state": "running",
         }
-        role = Role(name=about["name"], about=lambda: about, types=lambda: {"shop.mail": ""})
+        role = NodeProfile(name=about["name"], about=lambda: about, types=lambda: {"shop.mail": ""})
         node = TestNode(bench.connect, bench.options, role)
         bench.push(str(number))
         [claimed] = node.take()

@@ -18,11 +18,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from taskapp.broker.dead_letters import REASONS
+from taskapp.engine.dead_letters import REASONS
+from taskapp.redis.scripts import ROOMS
 from tests.engine.driver import DrivenNode
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS, Leaves
 from tests.engine.mutations import MUTATIONS, Mutation, copy_scripts
-from tests.engine.world import ENGINE, PREFIX, TASKS, Fault, World
+from tests.engine.world import PREFIX, TASKS, Fault, World
 from tests.support import RedisServer
 
 EXAMPLES = int(os.environ.get("ENGINE_TEST_EXAMPLES", "120"))
@@ -60,11 +61,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     """Drives real nodes on a real server in any order and compares everything with the model."""
 
     server: RedisServer
-    package = ENGINE
+    rooms = ROOMS
 
     @initialize(types=types, queue=queues, tasks=tasks)
     def begin(self, types: frozenset[str], queue: str, tasks: list[str]) -> None:
-        self.world = World(self.server, self.package)
+        self.world = World(self.server, self.rooms)
         self.started = 0
         self._start(types)
         self._start(frozenset(TASKS))
@@ -351,9 +352,9 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert self.world.control.command("MGET", *self.world.results) == list(self.world.results.values())
 
 
-def run_machine(server: RedisServer, examples: int, package: str = ENGINE, *, shrink: bool = True) -> None:
+def run_machine(server: RedisServer, examples: int, rooms: Path = ROOMS, *, shrink: bool = True) -> None:
     """Run that many histories; fail with the shortest that breaks the engine."""
-    machine = type("Machine", (DeliveryMachine,), {"server": server, "package": package})
+    machine = type("Machine", (DeliveryMachine,), {"server": server, "rooms": rooms})
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     profile = settings(
         max_examples=examples,

@@ -9,8 +9,8 @@ from time import monotonic
 
 import pytest
 
-from taskapp.broker import consumer
-from taskapp.broker.consumer import LOOK_SECONDS
+from taskapp.engine import fetcher
+from taskapp.engine.fetcher import LOOK_SECONDS
 from tests.engine.bench import Bench, Shift
 from tests.support import eventually
 
@@ -24,7 +24,7 @@ Hire = Callable[..., Shift]
 @pytest.fixture
 def hire(hire_looking: Hire, monkeypatch: pytest.MonkeyPatch) -> Hire:
     """Start a consumer that looks by itself so seldom that only a wake-up brings it a message in time."""
-    monkeypatch.setattr(consumer, "LOOK_SECONDS", LOST_SECONDS)
+    monkeypatch.setattr(fetcher, "LOOK_SECONDS", LOST_SECONDS)
     return hire_looking
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from kombu.asynchronous.hub import Hub, set_event_loop
 
-from taskapp.broker.claims import Claimed
-from taskapp.broker.consumer import Consumer
-from taskapp.broker.transport import Connection as BrokerConnection
-from taskapp.worker.hub import LoopHub
+from taskapp.engine.claims import Claimed
+from taskapp.engine.fetcher import Fetcher
+from taskapp.transport.transport import Connection as BrokerConnection
+from taskapp.worker.pool.hub import LoopHub
 from tests.engine.bench import Bench
 
 PATIENCE_SECONDS = 30.0
@@ -75,7 +75,7 @@ def main(loop: str, port: str, rounds: str, seed: str) -> int:
     return 0
 
 
-def _break_young_ones(poller: Any, consumer: Consumer) -> dict[str, Any]:
+def _break_young_ones(poller: Any, consumer: Fetcher) -> dict[str, Any]:
     """Break the connection after ``["old"]`` as soon as the loop watches it, before it has polled."""
     wanted: dict[str, Any] = {}
     watch, pipe = poller._watch, consumer.node.pipe
@@ -99,7 +99,7 @@ def _child_that_holds_everything() -> int:
     return child
 
 
-def _break(how: str, consumer: Consumer, bench: Bench) -> None:
+def _break(how: str, consumer: Fetcher, bench: Bench) -> None:
     node, waiting = consumer.node, consumer.waiting
     if how == "young":
         bench.client.client_kill_filter(_id=_id_of(bench, node.pipe))

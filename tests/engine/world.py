@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis.connection import Connection
 
-from taskapp.broker.clock import Clock, Reading
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.delayed import DelayedMessages
-from taskapp.broker.delivery import Message as Pushed
-from taskapp.broker.delivery import Producer
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.heartbeat import Heartbeat
-from taskapp.broker.message_format import pack_task
-from taskapp.broker.options import Buried, Options
-from taskapp.broker.settlement import ChordPart, Settlement
-from taskapp.redis import Keys, Link, is_modern, script
+from taskapp.engine.clock import Clock, Reading
+from taskapp.engine.dead_letters import DeadLetters
+from taskapp.engine.delayed import DelayedMessages
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.heartbeat import Heartbeat
+from taskapp.engine.options import Buried, Options
+from taskapp.engine.producer import Message as Pushed
+from taskapp.engine.producer import Producer
+from taskapp.engine.settlement import ChordPart, Settlement
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link, is_modern
+from taskapp.redis.scripts import ROOMS, script
+from taskapp.transport.codec import pack_task
 from tests.engine.model import (
     CRASH_LIMIT,
     DEAD_LIMIT,
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from tests.engine.driver import DrivenNode
 
 PREFIX = "shop:"
-ENGINE = "taskapp.broker"
 TASKS = ("mail", "video", "shop.count")
 OPTIONS = Options(
     prefix=PREFIX,
@@ -74,8 +76,8 @@ class LosingSocket:
 class World:
     """A server, the model of it, and the engine's time."""
 
-    def __init__(self, server: RedisServer, package: str = ENGINE) -> None:
-        self.port, self.package = server.port, package
+    def __init__(self, server: RedisServer, rooms: Path = ROOMS) -> None:
+        self.port, self.rooms = server.port, rooms
         self.control = self.link()
         self.control.command("FLUSHALL")
         self.modern = is_modern(self.connect())
@@ -100,12 +102,12 @@ class World:
         return Connection(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=10)
 
     def link(self) -> Link:
-        return Link(self.connect, self.package)
+        return Link(self.connect, self.rooms)
 
     def load_scripts(self) -> None:
         """Let the server know every script, as one that has run for a while does."""
         for name in SCRIPTS:
-            self.control.command("SCRIPT", "LOAD", script(self.package, name).source(modern=self.modern).text)
+            self.control.command("SCRIPT", "LOAD", script(name, self.rooms).source(modern=self.modern).text)
 
     def close(self) -> None:
         for node in self.nodes:

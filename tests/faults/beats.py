@@ -8,8 +8,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from taskapp.schedules.known import Leader
-from taskapp.schedules.register import Register
+from taskapp.schedules.reader import Register
+from taskapp.schedules.record import LeaderInfo
 from tests.faults.harness import Bench
 from tests.faults.outcome import play_for
 from tests.faults.producers import ROOT
@@ -112,7 +112,7 @@ class Beats:
         else:
             self._await_tick("frozen for a moment", frozen_at, thawed_at)
 
-    def _await_takeover(self, fault: str, before: Leader, from_at: float) -> None:
+    def _await_takeover(self, fault: str, before: LeaderInfo, from_at: float) -> None:
         def ticked() -> float | None:
             leader = self._schedules.leader()
             is_new = leader.token != before.token and (leader.tick_at or 0.0) > from_at + 0.5

@@ -14,8 +14,8 @@ from typing import Any
 
 import redis
 
-from taskapp.broker.envelope import seal
-from taskapp.redis import Keys
+from taskapp.engine.envelope import seal
+from taskapp.redis.keys import Keys
 
 QUEUE, KEYS = "default", Keys("")
 QUEUE_OF_NOBODY, EPOCH_OF_NOBODY = "nobodys", "f" * 32

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from taskapp.broker.envelope import seal
-from taskapp.broker.headers import CHECKS, FOLLOW_UPS, HIDING, LONGEST_NAME
+from taskapp.engine.envelope import seal
+from taskapp.engine.headers import CHECKS, FOLLOW_UPS, HIDING, LONGEST_NAME
 
 TASK = "faults.quiet"
 HEADERS = (*CHECKS, *FOLLOW_UPS, *HIDING, "delivery_info", "properties", "hostname", "args", "kwargs", "traceparent")

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import psutil
 
-from taskapp.broker.dead_letters import DeadLetter, DeadLetters
+from taskapp.engine.dead_letters import DeadLetter, DeadLetters
 from tests.faults.execution_log import LOG_VARIABLE, WORKER_VARIABLE
 from tests.faults.outcome import Judge, Outcome, quantile
 from tests.faults.processes import FaultyRedis, Pool, Worker

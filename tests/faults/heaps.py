@@ -14,9 +14,9 @@ from typing import Any
 import redis
 from redis.connection import Connection
 
-from taskapp.broker.envelope import seal
-from taskapp.broker.search import ENTRIES
-from taskapp.redis import Link
+from taskapp.engine.envelope import seal
+from taskapp.engine.search import ENTRIES
+from taskapp.redis.link import Link
 from tests.faults.filling import BODY, KEYS, QUEUE, fill
 
 OUTSIDER, CACHE_BYTES = "of nobody", 64 << 20

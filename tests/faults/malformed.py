@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from taskapp.broker.envelope import seal
+from taskapp.engine.envelope import seal
 
 KIB = 1024
 MIB = KIB * KIB

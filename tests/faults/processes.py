@@ -15,7 +15,7 @@ from typing import Literal
 import psutil
 from redis.connection import Connection
 
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from tests.support import Process, RedisServer, clean_environment, eventually
 
 Pool = Literal["default", "prefork", "threads", "solo"]

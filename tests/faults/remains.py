@@ -8,7 +8,7 @@ from itertools import islice
 import redis
 
 from taskapp.queues import DEFAULT_QUEUES, PRIORITIES
-from taskapp.redis import Keys
+from taskapp.redis.keys import Keys
 
 BATCH = 1000
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from taskapp.redis import Link
-from taskapp.schedules.known import Tick
-from taskapp.schedules.register import Register
+from taskapp.redis.link import Link
+from taskapp.schedules.reader import Register
+from taskapp.schedules.record import Tick
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval, tick_id
 from tests.faults.beats import Takeover

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from taskapp.schedules.known import Tick
-from taskapp.schedules.register import Register
+from taskapp.schedules.reader import Register
+from taskapp.schedules.record import Tick
 from taskapp.schedules.times import jitter_ms, tick_id
 from tests.faults.beats import Takeover
 from tests.faults.outcome import Judge

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from taskapp.app.task import Task
 from taskapp.celery import app
-from taskapp.worker.task import Task
 
 HERE = Path(os.environ["SIGNED_DIR"])
 RAN = HERE / "ran"

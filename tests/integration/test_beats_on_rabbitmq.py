@@ -16,7 +16,7 @@ from time import time
 import pytest
 from redis.connection import Connection
 
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import Interval, Once, tick_id

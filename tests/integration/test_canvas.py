@@ -11,7 +11,7 @@ import pytest
 from celery import Celery, chain, chord, group, states
 from celery.exceptions import ChordError
 
-from taskapp.broker.options import Options
+from taskapp.engine.options import Options
 from taskapp.errors import CrashedTooOften
 from tests.engine.bench import Bench
 from tests.support import Process, RedisServer, eventually
@@ -199,5 +199,5 @@ def test_who_was_to_fail_a_buried_task_of_a_chord_may_die_too(
     with pytest.raises(CrashedTooOften):
         app.AsyncResult(buried.id).get(timeout=1)
     eventually(lambda: lines(told) == [result.id])
-    assert not redis_server.client.exists(bench.keys("untold"))
+    assert not redis_server.client.exists(bench.keys("unreported"))
     bench.close()

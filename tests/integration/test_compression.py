@@ -12,10 +12,10 @@ import redis
 from celery.result import AsyncResult
 from kombu import compression
 
-from taskapp.application import Application
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.message_format import pack_task, to_json
+from taskapp.app.application import Application
+from taskapp.engine.dead_letters import DeadLetters
 from taskapp.errors.tasks import UnreadableResult
+from taskapp.transport.codec import pack_task, to_json
 from tests.integration import rabbitmq
 from tests.support import Process, RedisServer, eventually, start_worker
 

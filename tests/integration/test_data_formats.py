@@ -19,8 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskapp.errors import PermanentError
-from taskapp.tasks import data_query, data_source
-from taskapp.tasks.data_processing import Aggregation, aggregated
+from taskapp.tasks.data_processing import Aggregation, run, source
+from taskapp.tasks.data_processing.model import aggregated
 
 COUNT = {"name": "n", "function": "count"}
 
@@ -28,7 +28,7 @@ COUNT = {"name": "n", "function": "count"}
 def rows_of(path: Path, *measures: dict[str, Any], **options: Any) -> list[list[Any]]:
     """What the task would return, without its gate for paths."""
     aggregation = Aggregation.model_validate({"path": str(path), "measures": list(measures) or [COUNT], **options})
-    rows = data_query.run(aggregation, path)
+    rows = run.run(aggregation, path)
     result = aggregated(aggregation.columns, rows, seconds=0.0).model_dump()
     json.dumps(result, allow_nan=False)
     return result["rows"]
@@ -70,10 +70,10 @@ def test_lists_keep_what_plain_python_keeps(tmp_path: Path, suffix: str, column:
 def peak_mib(path: Path, fields: dict[str, Any]) -> tuple[int, str]:
     """Return the most memory that a process takes which runs this alone, and what is wrong with it, if so."""
     code = (
-        "import json, re, sys; from pathlib import Path; from taskapp.tasks import data_query\n"
+        "import json, re, sys; from pathlib import Path; from taskapp.tasks.data_processing import run\n"
         "from taskapp.tasks.data_processing import Aggregation\n"
         "aggregation = Aggregation.model_validate_json(sys.stdin.read())\n"
-        "try: data_query.run(aggregation, Path(aggregation.path)); problem = ''\n"
+        "try: run.run(aggregation, Path(aggregation.path)); problem = ''\n"
         "except Exception as error: problem = str(error)\n"
         # Not getrusage: what it tells begins with the peak of the process that forked this one.
         "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
@@ -126,7 +126,7 @@ def test_a_parquet_file_whose_description_is_too_large_is_refused(
 ) -> None:
     path = tmp_path / "some.parquet"
     duckdb.connect().execute(f"COPY (SELECT 1 AS a) TO '{path}' (FORMAT parquet)")
-    monkeypatch.setattr(data_source, "MAX_FOOTER_BYTES", 10)
+    monkeypatch.setattr(source, "MAX_FOOTER_BYTES", 10)
 
     with pytest.raises(
         PermanentError, match=r"has a footer of \d+ bytes, at most 10 are possible; write it with fewer"
@@ -325,7 +325,7 @@ def test_zstandard_and_times_with_zones(tmp_path: Path) -> None:
 def test_the_database_sees_the_one_file_and_no_network(tmp_path: Path) -> None:
     path, other = file_of(tmp_path, "a\n1\n"), file_of(tmp_path, "a\n1\n", "other.csv")
 
-    with data_query._locked_database(path) as database:
+    with run._locked_database(path) as database:
         for forbidden in (
             f"SELECT * FROM read_csv('{other}')",
             "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')",
@@ -360,11 +360,11 @@ def test_a_soft_time_limit_ends_the_query_at_once(tmp_path: Path, soft_limit: th
     path = file_of(tmp_path, "a\n1\n")
     started = time.monotonic()
 
-    with data_query._locked_database(path) as database:
+    with run._locked_database(path) as database:
         query = functools.partial(database.execute, "SELECT sum(hash(i)) FROM range(300_000_000_000) r(i)")
         soft_limit.start()
         with pytest.raises(SoftTimeLimitExceeded):
-            data_query._interruptible(database, query)
+            run._interruptible(database, query)
 
     assert time.monotonic() - started < 20
 

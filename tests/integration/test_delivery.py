@@ -20,9 +20,9 @@ import trustme
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, chain, chord, group
 
-from taskapp.broker import channel
-from taskapp.broker.delivery import Producer
+from taskapp.engine.producer import Producer
 from taskapp.errors import SubmitInterrupted
+from taskapp.transport import channel
 from tests.integration import shop
 from tests.support import (
     Process,
@@ -205,7 +205,7 @@ def test_a_full_redis_refuses_what_is_submitted_and_lets_nodes_make_room(
 def test_other_apps_in_the_process_keep_their_transport(app: Celery, redis_server: RedisServer) -> None:
     from kombu.transport import redis as kombus
 
-    from taskapp.broker.channel import EngineChannel
+    from taskapp.transport.channel import EngineChannel
 
     other = Celery("other", broker=redis_server.url, set_as_current=False)
     for _ in range(2):

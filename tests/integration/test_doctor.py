@@ -17,9 +17,9 @@ import pytest
 import redis
 from celery import Celery
 
-from taskapp.broker.adoption import Place, adopt
+from taskapp.migrate.adopt import Destination, adopt
 from taskapp.queues import DEFAULT_QUEUES, PRIORITIES
-from taskapp.redis import Keys
+from taskapp.redis.keys import Keys
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port, processes_of, run_python
 
 TASKS = '''
@@ -241,8 +241,8 @@ def test_messages_of_an_exchange_go_to_the_queues_bound_to_it(shop: Shop, client
 # --- never lost, never twice ---------------------------------------------------------------------
 
 
-def place(client: redis.Redis, **options: Any) -> Place:
-    return Place(client, options.pop("key_prefix", ""), DEFAULT_QUEUES, **options)
+def place(client: redis.Redis, **options: Any) -> Destination:
+    return Destination(client, options.pop("key_prefix", ""), DEFAULT_QUEUES, **options)
 
 
 def hold(

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from celery import Task
 
-from taskapp.worker.prefork import TaskPool
+from taskapp.worker.pool.prefork import PreforkPool
 from tests.faults.breaks import Breaks
 from tests.integration import shop
 from tests.support import Process, RedisServer, eventually, leased_count, start_worker
@@ -320,7 +320,7 @@ def test_a_node_whose_threads_hang_past_their_limits_ends_to_be_started_anew(
 
 def test_children_are_dead_when_killing_them_returns_and_their_status_is_left_to_celery() -> None:
     children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(3)]
-    pool: Any = object.__new__(TaskPool)
+    pool: Any = object.__new__(PreforkPool)
     pool._pool = SimpleNamespace(_pool=children)
 
     pool.kill_children()

@@ -15,13 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.connection import Connection
 
-from taskapp.application import Application
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.message_format import SENT_AT_HEADER
+from taskapp.app.application import Application
+from taskapp.engine.dead_letters import DeadLetters
 from taskapp.queues import PRIORITIES, ready_key
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
+from taskapp.transport.codec import SENT_AT_HEADER
 from tests.integration import shop
 from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from celery import Celery
 
-from taskapp.broker.dead_letters import DeadLetters
+from taskapp.engine.dead_letters import DeadLetters
 from tests.integration import ending
 from tests.support import Process, RedisServer, clean_environment, eventually
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from tornado.web import create_signed_value
 
-from taskapp.broker.dead_letters import DeadLetters
+from taskapp.engine.dead_letters import DeadLetters
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
@@ -458,8 +458,8 @@ def test_with_another_broker_each_tab_says_what_is_not_known(flower: Callable[..
 def test_one_file_adds_a_tab(flower: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "tabs_of_mine").mkdir()
     (tmp_path / "tabs_of_mine" / "workflows.py").write_text(
-        "from taskapp.monitor.flower.tab import Tab\n"
-        "from taskapp.monitor.flower.view import Note, View\n"
+        "from taskapp.monitor.flower.page.tab import Tab\n"
+        "from taskapp.monitor.flower.page.view import Note, View\n"
         "class Workflows(Tab):\n"
         "    name, title, about, order, elsewhere = 'workflows', 'Workflows', 'Chains.', 60, 'Not here.'\n"
         "    def view(self, app, asked):\n"

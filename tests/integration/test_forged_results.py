@@ -23,7 +23,7 @@ from tests.support import RedisServer, clean_environment
 ENDING = {
     "SystemExit": "builtins", "KeyboardInterrupt": "builtins", "GeneratorExit": "builtins",
     "BaseException": "builtins", "CancelledError": "asyncio.exceptions",
-    "Stopped": "taskapp.worker.coroutines",
+    "Stopped": "taskapp.execution.coroutines",
 }  # fmt: skip
 FAILURES: dict[str, Any] = {
     **{name: {"exc_type": name, "exc_module": module, "exc_message": ["0"]} for name, module in ENDING.items()},

@@ -17,11 +17,11 @@ import click
 import pytest
 
 import taskapp
-from taskapp.broker.finished import Finished
-from taskapp.broker.notes import Notes
-from taskapp.broker.options import Options, Role
-from taskapp.broker.settlement import Settlement
 from taskapp.cli.main import taskapp as command
+from taskapp.engine.completions import Finished
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.settlement import Settlement
+from taskapp.engine.task_notes import Notes
 from taskapp.monitor.history import History
 from taskapp.sanitize import sanitize, sanitize_lines
 from tests.engine.bench import Bench, TestNode
@@ -96,7 +96,7 @@ def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str
     for number in range(2):
         bench.push(HOSTILE + str(number), queue="default", task=HOSTILE)
     about = {"name": HOSTILE, "state": HOSTILE, "queues": [HOSTILE], "slots": {HOSTILE: 2}, "used": {HOSTILE: 1}}
-    node = TestNode(bench.connect, bench.options, Role(name=HOSTILE, about=lambda: about))
+    node = TestNode(bench.connect, bench.options, NodeProfile(name=HOSTILE, about=lambda: about))
     bench.nodes.append(node)
     for claimed in node.take(2, ["default"]):
         node.bury(claimed.tag, "failed", HOSTILE, Settlement())
@@ -129,8 +129,8 @@ def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str
         ("broken", HOSTILE, ""),
         (HOSTILE, "{}", ""),
     ):
-        bench.link.run("schedule", "", 0, name, "add", "", about_json, "", 0, "", 0, paused)
-    bench.link.run("pause", "", 0, "broken", "broken", HOSTILE, "")
+        bench.link.run("schedules/schedule", "", 0, name, "add", "", about_json, "", 0, "", 0, paused)
+    bench.link.run("schedules/pause", "", 0, "broken", "broken", HOSTILE, "")
     tick = {"due": 1_000, "id": HOSTILE, "sent": 2_000, "state": HOSTILE, "ended": 3_000, "took": 1}
     client.lpush("taskapp:schedule:job:runs", json.dumps(tick))
     client.hset("taskapp:schedules:calendars", HOSTILE, json.dumps(["2026-01-01"]))

@@ -24,10 +24,9 @@ import trustme
 
 from taskapp.demo.flaky_server import FlakyServer
 from taskapp.errors import PermanentError, TransientError
-from taskapp.tasks import http_fetch
-from taskapp.tasks.http_fetch import fetch
-from taskapp.tasks.http_hosts import AllowedHost
-from taskapp.tasks.http_request import HttpRequest, HttpResponse
+from taskapp.tasks.http_request import HttpRequest, HttpResponse, run
+from taskapp.tasks.http_request.hosts import AllowedHost
+from taskapp.tasks.http_request.run import fetch
 from tests.support import Process, clean_environment, eventually, free_port
 
 TASK_TYPE = "taskapp.tasks.http_request"
@@ -422,13 +421,13 @@ def test_authorities_of_the_system_are_trusted_and_https_does_not_fall_back_to_h
     server, authority = https
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    http_fetch._trust.cache_clear()
+    run._trust.cache_clear()
     try:
         assert call(server.tell("/", 200, b"safe")).text == "safe"
         with pytest.raises(PermanentError, match="redirects from https to http, which is not followed"):
             call(server.tell("/down", 302, Location=web.tell("/", 200)), allowed="127.0.0.1:*")
     finally:
-        http_fetch._trust.cache_clear()
+        run._trust.cache_clear()
 
     assert web.requests == []
 

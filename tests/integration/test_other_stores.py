@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from taskapp.client.message import new_id
+from taskapp.client.protocol import new_id
 from taskapp.monitor.task_state.outcome import read_outcome
 from tests.integration import follow_ups
 from tests.support import RedisServer, clean_environment, start_worker

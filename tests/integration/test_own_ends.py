@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from celery import Celery
 
-from taskapp.broker.dead_letters import DeadLetters
+from taskapp.engine.dead_letters import DeadLetters
 from taskapp.errors import CrashedTooOften
 from tests.integration import ending, slow_turns
 from tests.support import Process, RedisServer, eventually, leased_count

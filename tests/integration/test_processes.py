@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from taskapp.broker.finished import Finished
+from taskapp.engine.completions import Finished
 from taskapp.errors.history import HistoryAway, HistoryEmpty
 from taskapp.monitor.history import History, Query
 from taskapp.processes import Program, Supervisor, free_port

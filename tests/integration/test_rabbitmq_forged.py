@@ -10,7 +10,7 @@ from typing import Any
 import kombu
 import pytest
 
-from taskapp.broker.headers import CHECKS, FOLLOW_UPS
+from taskapp.engine.headers import CHECKS, FOLLOW_UPS
 from tests.integration import rabbitmq
 from tests.integration.test_rabbitmq import Site
 from tests.support import RedisServer, eventually

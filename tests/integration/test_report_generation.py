@@ -11,9 +11,9 @@ import pytest
 from taskapp.errors import PathNotAllowed, PermanentError
 from taskapp.settings import get_settings
 from taskapp.tasks import report_generation
-from taskapp.tasks.files import LEFTOVER_SUFFIX, written_at_once
 from taskapp.tasks.report_generation import Summary, Total
-from taskapp.tasks.report_totals import summarise, total_of
+from taskapp.tasks.report_generation.totals import summarise, total_of
+from taskapp.tasks.shared.files import LEFTOVER_SUFFIX, written_at_once
 
 HOSTILE = "</script><script>alert(1)</script> & $x_1$"
 FLIGHTS = {"name": "flights", "function": "sum", "column": "n"}

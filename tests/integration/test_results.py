@@ -21,7 +21,7 @@ from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
 from taskapp.errors.tasks import ResultTooLarge
-from taskapp.results.outage import ResultServerGone
+from taskapp.redis.outage import ResultServerGone
 from tests.conftest import server_binary
 from tests.support import Process, RedisServer, clean_environment, eventually, free_port
 

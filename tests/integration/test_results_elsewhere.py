@@ -16,9 +16,9 @@ from tests.support import Process, RedisServer, clean_environment, eventually, l
 JOBS = """
 import os, pathlib, time
 from taskapp.celery import app
-from taskapp.results import later
+from taskapp.results import deferred_store
 
-later.MOST_RUNS = int(os.environ.get("MOST_RUNS", later.MOST_RUNS))
+deferred_store.MOST_RUNS = int(os.environ.get("MOST_RUNS", deferred_store.MOST_RUNS))
 
 def write(path, line):
     with open(path, "a") as file: file.write(f"{line}\\n")

@@ -21,8 +21,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from taskapp.errors import InvalidSetting, PermanentError, TransientError
 from taskapp.settings import Settings, load_settings
-from taskapp.tasks.mail_delivery import Outcome, deliver
 from taskapp.tasks.send_email import EmailMessage, Refusal
+from taskapp.tasks.send_email.run import Delivery, deliver
 from tests.support import Process, clean_environment, eventually, free_port
 
 TASK_TYPE = "taskapp.tasks.send_email"
@@ -168,7 +168,7 @@ def mail(**fields: object) -> EmailMessage:
     return EmailMessage.model_validate({"to": "jo@example.com", "subject": "hi", "text": "hello", **fields})
 
 
-def send(port: int, message: EmailMessage | None = None, **values: object) -> Outcome:
+def send(port: int, message: EmailMessage | None = None, **values: object) -> Delivery:
     return deliver(message or mail(), "m1", settings(port, **values))
 
 
@@ -187,7 +187,7 @@ def test_a_mail_arrives_whole_at_every_recipient(server: MailServer, tmp_path: P
     [envelope] = server.envelopes
     read: Any = email.message_from_bytes(envelope.original_content, policy=SMTPUTF8)
     recipients = ["jo@xn--bcher-kva.example", "al@example.com", "eve@example.com"]
-    assert outcome == Outcome("<m1@example.com>", accepted=recipients)
+    assert outcome == Delivery("<m1@example.com>", accepted=recipients)
     assert (envelope.mail_from, envelope.rcpt_tos) == ("shop@example.com", recipients)
     assert (read["Subject"], read["Message-ID"], read["Bcc"]) == ("Grüße", "<m1@example.com>", None)
     assert read.get_body().get_content() == ".\r\nGrüße\r\n..\r\n"

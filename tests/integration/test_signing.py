@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from taskapp.broker.dead_letters import DeadLetter, DeadLetters
-from taskapp.broker.envelope import seal, unseal
-from taskapp.broker.message_format import SENT_AT_HEADER, pack_task, unpack
-from taskapp.broker.settlement import COPY_HEADER
+from taskapp.engine.dead_letters import DeadLetter, DeadLetters
+from taskapp.engine.envelope import seal, unseal
+from taskapp.engine.settlement import COPY_HEADER
+from taskapp.transport.codec import SENT_AT_HEADER, pack_task, unpack
 from tests.integration import rabbitmq
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 

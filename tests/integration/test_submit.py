@@ -24,12 +24,12 @@ from celery.canvas import Signature
 from celery.exceptions import TaskRevokedError
 from kombu import Exchange, Queue
 
-from taskapp.broker.bulk import collecting
-from taskapp.broker.envelope import unseal
-from taskapp.broker.message_format import SENT_AT_HEADER, unpack
-from taskapp.client.message import new_id
+from taskapp.client.protocol import new_id
 from taskapp.client.sender import Sender
+from taskapp.engine.batch import collecting
+from taskapp.engine.envelope import unseal
 from taskapp.errors import InvalidPayload, PayloadTooLarge, UnknownQueue, UnknownTask
+from taskapp.transport.codec import SENT_AT_HEADER, unpack
 from tests.integration import shop
 from tests.support import RedisServer, clean_environment, eventually, run_python
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from taskapp.broker.dead_letters import DeadLetters
+from taskapp.engine.dead_letters import DeadLetters
 from tests.integration import ending
 from tests.support import RedisServer, clean_environment, eventually, leased_count
 

@@ -14,8 +14,8 @@ from celery import Celery, chord
 from celery.exceptions import TimeoutError as ResultTimeoutError
 from kombu.utils import json as kombu_json
 
-from taskapp.broker.dead_letters import DeadLetters
-from taskapp.broker.envelope import seal
+from taskapp.engine.dead_letters import DeadLetters
+from taskapp.engine.envelope import seal
 from tests.integration import unreadable
 from tests.support import Process, RedisServer, eventually, leased_count
 

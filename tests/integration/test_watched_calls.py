@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.application import Application
+from taskapp.app.application import Application
 from tests.support import Process, eventually
 
 JOBS = """

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskapp.worker.beat import Scheduler
+from taskapp.beat.scheduler import Scheduler
 
 
 class Leader:

@@ -7,11 +7,11 @@ import pytest
 from celery.app import defaults
 from kombu import Connection as KombuConnection
 
-from taskapp.application import Application
-from taskapp.broker.transport import Connection, Transport
+from taskapp.app.application import Application
 from taskapp.celery import configuration
 from taskapp.errors import ConfigurationReplaced
 from taskapp.settings import load_settings
+from taskapp.transport.transport import Connection, Transport
 from tests.support import clean_environment
 
 

@@ -11,8 +11,8 @@ from celery.worker import state
 
 from taskapp.errors import CrashedTooOften
 from taskapp.settings import get_settings
-from taskapp.worker import crashes
-from taskapp.worker.crashes import Crashes, crashed_too_often
+from taskapp.worker.consume import crashes
+from taskapp.worker.consume.crashes import Crashes, crashed_too_often
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
-from taskapp.tasks.data_processing import MAX_FILTER_VALUES, Aggregation
-from taskapp.tasks.data_query import build_query
-from taskapp.tasks.data_source import Kind, Source
+from taskapp.tasks.data_processing.model import MAX_FILTER_VALUES, Aggregation
+from taskapp.tasks.data_processing.run import build_query
+from taskapp.tasks.data_processing.source import Kind, Source
 
 COUNT = {"name": "n", "function": "count"}
 HOSTILE = 'x"; DROP TABLE y; --'

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from taskapp.devredis import Server, resolve_broker_url
 from taskapp.devredis.address import check_peer, uid_of_xucred
-from taskapp.devredis.home import Record
+from taskapp.devredis.home import ServerRecord
 from taskapp.devredis.process import PORTS, configuration, quoted
-from taskapp.devredis.programs import Program, parse_version, ways_out
+from taskapp.devredis.programs import RedisProgram, parse_version, ways_out
 from taskapp.settings import load_settings
 
 SERVER = Server(
@@ -73,7 +73,7 @@ def test_a_program_that_is_too_old_or_something_else_is_refused(shown, problem):
     ],
 )
 def test_data_are_opened_by_their_kind_of_server_and_no_older_major_version(kind, version, may):
-    program = Program(Path("/usr/bin/redis-server"), "redis", "7.0.15", "PATH")
+    program = RedisProgram(Path("/usr/bin/redis-server"), "redis", "7.0.15", "PATH")
 
     assert program.can_open(kind, version) is may
 
@@ -85,8 +85,8 @@ def test_the_announcement_says_what_runs_where_and_how_to_stop_it():
     )
 
 
-def record(**address: object) -> Record:
-    return Record(password="s3cret", kind="redis", version="7.0.15", origin="PATH", **address)
+def record(**address: object) -> ServerRecord:
+    return ServerRecord(password="s3cret", kind="redis", version="7.0.15", origin="PATH", **address)
 
 
 def test_a_record_says_where_a_server_is_and_its_password_to_nobody_by_accident():

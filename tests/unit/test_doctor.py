@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from taskapp.broker.stock import at_lowest_priority, read_held, read_waiting
-from taskapp.monitor.deployment import ServerUnreachable, connect, plain
-from taskapp.monitor.deployment_checks import CHECKS, Facts, Outcome, Stall, is_local, judge
-from taskapp.monitor.deployment_tasks import Leases, held_by_stock_workers, in_other_queues, many_waiting, nodes
+from taskapp.migrate.stock_celery import at_lowest_priority, read_held, read_waiting
+from taskapp.monitor.doctor import ServerUnreachable, connect, plain
+from taskapp.monitor.doctor_checks import CHECKS, CheckOutcome, DeploymentFacts, Stall, is_local, judge
+from taskapp.monitor.doctor_tasks import Leases, held_by_stock_workers, in_other_queues, many_waiting, nodes
 
 NOW = 1_800_000_000.0
-HEALTHY = Facts(
+HEALTHY = DeploymentFacts(
     url="redis://:secret@127.0.0.1:6379/0",
     info={
         "redis_version": "7.0.15", "cluster_enabled": 0, "role": "master", "connected_slaves": 1, "aof_enabled": 1,
@@ -35,7 +35,7 @@ HEALTHY = Facts(
 FAR = "redis://:secret@redis.example.com:6379/0"
 
 
-def look(check: str, *, info: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+def look(check: str, *, info: dict[str, Any] | None = None, **changes: Any) -> CheckOutcome:
     """Judge a healthy server with these changes; a ``None`` in ``info`` takes the field away."""
     merged = {**HEALTHY.info, **(info or {})}
     known = {name: value for name, value in merged.items() if value is not None}

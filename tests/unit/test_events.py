@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from celery.events.dispatcher import EventDispatcher
 
-from taskapp.worker.events import Dispatcher
+from taskapp.worker.consume.events import Dispatcher
 
 FIELDS: dict[str, Any] = {"uuid": "an-id", "name": "jobs.add", "retries": 2}
 

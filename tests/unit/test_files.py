@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskapp.errors import PathNotAllowed, PermanentError
-from taskapp.tasks.files import LEFTOVER_AGE_SECONDS, LEFTOVER_SUFFIX, allowed_path, written_at_once
+from taskapp.tasks.shared.files import LEFTOVER_AGE_SECONDS, LEFTOVER_SUFFIX, allowed_path, written_at_once
 from tests.support import eventually
 
 
@@ -169,7 +169,7 @@ def test_many_may_write_the_same_file(root: Path) -> None:
 KILLED_WRITER = """
 import sys, time
 from pathlib import Path
-from taskapp.tasks.files import written_at_once
+from taskapp.tasks.shared.files import written_at_once
 with written_at_once(Path(sys.argv[1])) as file:
     file.write("half"), file.flush()
     time.sleep(600)

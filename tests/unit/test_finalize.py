@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskapp.application import Application
+from taskapp.app.application import Application
+from taskapp.app.task import Task
 from taskapp.errors.history import UnknownTaskOption
-from taskapp.worker.task import Task
 
 
 def test_it_says_why_each_time() -> None:

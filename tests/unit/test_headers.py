@@ -10,7 +10,8 @@ from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskapp.broker.headers import (
+from taskapp.client.protocol import headers as headers_of_a_task
+from taskapp.engine.headers import (
     CHECKS,
     FOLLOW_UPS,
     HIDING,
@@ -20,8 +21,7 @@ from taskapp.broker.headers import (
     check_headers,
     sound_headers,
 )
-from taskapp.client.message import headers as headers_of_a_task
-from taskapp.worker.context import Request
+from taskapp.worker.run.request_context import RunContext
 
 OVERWRITTEN = {"args", "kwargs", "properties", "delivery_info", "hostname", "called_directly", "is_eager"}
 """What a node puts there itself, whatever a message says."""
@@ -36,7 +36,7 @@ values = st.recursive(
 
 
 def test_whatever_a_run_asks_its_request_for_is_checked_or_cannot_come_from_a_message():
-    asked = {name for name in {*dir(Context), *dir(Request)} if not name.startswith("__")}
+    asked = {name for name in {*dir(Context), *dir(RunContext)} if not name.startswith("__")}
     assert asked - {*CHECKS, *FOLLOW_UPS, *HIDING} <= OVERWRITTEN | HARMLESS
 
 

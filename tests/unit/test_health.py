@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.worker import health
-from taskapp.worker.health import FILE_BYTES, Status, main, nodes, why_not_live, why_not_ready
-from taskapp.worker.status import Reporter, StatusFile
+from taskapp.probes import health
+from taskapp.probes.health import FILE_BYTES, Status, main, nodes, why_not_live, why_not_ready
+from taskapp.probes.status_file import Reporter, StatusFile
 from tests.support import clean_environment, eventually
 
 NOW = 10_000.0
@@ -89,8 +89,8 @@ def test_a_hostile_name_stays_inside_its_file_and_folder(tmp_path: Path) -> None
 WRITER = """
     import sys, time
     from pathlib import Path
-    from taskapp.worker.health import Status
-    from taskapp.worker.status import Reporter
+    from taskapp.probes.health import Status
+    from taskapp.probes.status_file import Reporter
     for name in sys.argv[2:]:
         status = Status(name)
         status.phase = "running"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from taskapp.broker.clock import Clock
-from taskapp.broker.heartbeat import BEAT, END, Heartbeat
-from taskapp.broker.options import Options
+from taskapp.engine.clock import Clock
+from taskapp.engine.heartbeat import BEAT, END, Heartbeat
+from taskapp.engine.options import Options
 
 
 def test_hurrying_again_before_the_next_beat_adds_none() -> None:
@@ -61,7 +61,7 @@ def test_a_loop_is_not_judged_by_a_thread_that_was_stopped_with_it(monkeypatch: 
     heartbeat.begin("epoch")
     heartbeat.opened("epoch")
     for module in ("heartbeat", "wakeups"):
-        monkeypatch.setattr(f"taskapp.broker.{module}.monotonic", lambda: now[0])
+        monkeypatch.setattr(f"taskapp.engine.{module}.monotonic", lambda: now[0])
     woken = iter([(5.0, BEAT), (5.0, BEAT), (0.0, BEAT), (0.0, END)])
 
     def wait(wait_seconds: float) -> str:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskapp.errors import InvalidSetting, PermanentError
-from taskapp.tasks.http_fetch import MAX_RETRY_AFTER_SECONDS, Hop, check_allowed, retry_after_seconds
-from taskapp.tasks.http_gzip import Gunzip
-from taskapp.tasks.http_hosts import AllowedHost, canonical_host
 from taskapp.tasks.http_request import HttpRequest, idempotency_key
-from taskapp.tasks.http_target import target_of
+from taskapp.tasks.http_request.gzip import Gunzip
+from taskapp.tasks.http_request.hosts import AllowedHost, canonical_host
+from taskapp.tasks.http_request.run import MAX_RETRY_AFTER_SECONDS, Hop, check_allowed, retry_after_seconds
+from taskapp.tasks.http_request.target import target_of
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 ALLOWED = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from taskapp.worker.hub import LoopHub
+from taskapp.worker.pool.hub import LoopHub
 
 TURNS_MOST = 20
 

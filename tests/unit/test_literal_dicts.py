@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu.serialization import dumps, loads
 
-from taskapp.client.message import arguments_as_json
+from taskapp.client.protocol import arguments_as_json
 from taskapp.results.literal_dicts import as_literal, writing_literals
 
 TYPES = st.sampled_from(["datetime", "decimal", "bytes", "uuid", "nosuch", "taskapp.dict", "", None, 7])

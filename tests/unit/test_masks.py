@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskapp.worker import masks
-from taskapp.worker.masks import HIDDEN, MASK, PIECE, Masked, masked
+from taskapp.app import masks
+from taskapp.app.masks import HIDDEN, MASK, PIECE, Masked, masked
 
 
 def login(user: str, password: str, form: Any = None) -> None:

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskapp.broker.headers import PROPERTIES
-from taskapp.broker.message_format import (
+from taskapp.client import protocol
+from taskapp.engine.headers import PROPERTIES
+from taskapp.transport.codec import (
     PROPERTIES_HEADER,
     SENT_AT_HEADER,
     carried_properties,
     claim_by,
     with_properties,
 )
-from taskapp.client import message
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.from_regex(r"\A\d+\Z"),
@@ -43,7 +43,7 @@ def test_what_a_message_says_is_taken_or_refused(header: Any) -> None:
 def test_what_is_submitted_is_taken(texts: dict[str, Any], expiration: float | None, timestamp: int | None) -> None:
     options = {**texts, "expiration": expiration, "timestamp": timestamp}
 
-    headers = with_properties({}, message.as_sent(message.properties("shop.pay", options)))
+    headers = with_properties({}, protocol.as_sent(protocol.properties("shop.pay", options)))
 
     if headers:
         carried = carried_properties(headers)
@@ -52,7 +52,7 @@ def test_what_is_submitted_is_taken(texts: dict[str, Any], expiration: float | N
 
 
 def test_a_stamp_is_no_property() -> None:
-    assert message.properties("shop.pay", {"stamped_headers": ["type"], "type": "gold", "app_id": "shop"}) == {
+    assert protocol.properties("shop.pay", {"stamped_headers": ["type"], "type": "gold", "app_id": "shop"}) == {
         "app_id": "shop"
     }
 

@@ -13,10 +13,10 @@ from kombu import Connection, Queue
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric as Family
 
-from taskapp.broker.dead_letters import REASONS
-from taskapp.broker.finished import Waiting as Finished
-from taskapp.broker.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
-from taskapp.broker.totals import Spread, Totals
+from taskapp.engine.completions import Backlog
+from taskapp.engine.counters import Spread, Totals
+from taskapp.engine.dead_letters import REASONS
+from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.exporter import BrokerCollector
 from taskapp.monitor.metrics import METRICS, OTHER
@@ -162,7 +162,7 @@ def test_beats_are_told_by_what_is_late() -> None:
 
 
 def test_what_waits_for_the_history_is_told() -> None:
-    page = Page(finished=Finished(7, 3, 2, 61.5))
+    page = Page(finished=Backlog(7, 3, 2, 61.5))
 
     names = ("waiting", "oldest_seconds", "dropped_total", "aside_total")
     assert [page.value(f"taskapp_history_{name}") for name in names] == [7, 61.5, 3, 2]

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
+from taskapp.app.payload import Payload
 from taskapp.errors import InvalidPayload
-from taskapp.worker.payload import Payload
 
 
 class Order(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from taskapp.broker.polled import Opener
+from taskapp.transport.polled import Opener
 from tests.support import eventually
 
 

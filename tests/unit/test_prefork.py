@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from taskapp.worker import prefork
+from taskapp.worker.pool import prefork
 
 WORKS_ON = 7
 

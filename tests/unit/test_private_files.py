@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from taskapp.beat.file_scheduler import PrivateShelf
 from taskapp.devredis.home import write_private
 from taskapp.env_file import find_env_file
 from taskapp.monitor.history.history import History
 from taskapp.private_files import make_private_directory, make_private_file, open_private, why_not_trusted
-from taskapp.tasks.files import written_at_once
-from taskapp.worker.beat_file import PrivateShelf
-from taskapp.worker.status import StatusFile
+from taskapp.probes.status_file import StatusFile
+from taskapp.tasks.shared.files import written_at_once
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskapp.worker.rate_limits import AHEAD_MOST, AHEAD_SECONDS, ASIDE_A_SECOND, Turns
+from taskapp.worker.consume.rate_limits import AHEAD_MOST, AHEAD_SECONDS, ASIDE_A_SECOND, Turns
 
 CLAIM_SECONDS = 0.0005
 LATE_SECONDS = 0.02

@@ -5,9 +5,9 @@ from __future__ import annotations
 import celery
 import pytest
 
-from taskapp.application import Application
-from taskapp.worker.registry import Registry
-from taskapp.worker.task import Task
+from taskapp.app.application import Application
+from taskapp.app.registry import Registry
+from taskapp.app.task import Task
 
 
 @pytest.fixture

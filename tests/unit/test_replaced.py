@@ -17,28 +17,33 @@ from celery.utils.dispatch import Signal
 from celery.utils.threads import LocalStack
 from celery.worker import control, request, strategy
 
-from taskapp.worker.current import ContextStack, follow_contexts
+from taskapp.execution.current_task import ContextStack, follow_contexts
+
+REQUEST = "taskapp/worker/consume/request.py:Request"
 
 follow_contexts()
 
 PINNED = {
-    (trace.build_tracer, "taskapp/worker/runner.py:Runner"): "b2945aec38e1",
-    (trace.TraceInfo, "taskapp/worker/reports.py:Reports"): "a07fc09754c4",
-    (trace.trace_task_ret, "taskapp/worker/run.py:run"): "edf3530c917c",
-    (trace.fast_trace_task, "taskapp/worker/run.py:run"): "52c76aab90e1",
-    (strategy.default, "taskapp/worker/strategy.py:Strategy"): "7d90575ada5e",
-    (request.create_request_cls, "taskapp/worker/request.py:Request"): "871f30fe1cfe",
-    (request.Request.execute_using_pool, "taskapp/worker/request.py:Request.execute_using_pool"): "7979562da58f",
-    (request.Request.on_success, "taskapp/worker/request.py:Request.on_success"): "8d11e320facd",
-    (request.Request.on_failure, "taskapp/worker/request.py:Request.on_failure"): "21736ec661cd",
-    (request.Request.on_timeout, "taskapp/worker/request.py:Request.on_timeout"): "3d26ce896008",
-    (request.Request.on_retry, "taskapp/worker/request.py:Request.on_retry"): "ea63dbc5c2ce",
-    (add_autoretry_behaviour, "taskapp/worker/body.py:checked"): "4a97591ccc3e",
+    (trace.build_tracer, "taskapp/worker/run/tracer.py:Runner"): "b2945aec38e1",
+    (trace.TraceInfo, "taskapp/worker/run/reports.py:Reports"): "a07fc09754c4",
+    (trace.trace_task_ret, "taskapp/worker/run/execute.py:run"): "edf3530c917c",
+    (trace.fast_trace_task, "taskapp/worker/run/execute.py:run"): "52c76aab90e1",
+    (strategy.default, "taskapp/worker/consume/strategy.py:Strategy"): "7d90575ada5e",
+    (request.create_request_cls, REQUEST): "871f30fe1cfe",
+    (
+        request.Request.execute_using_pool,
+        f"{REQUEST}.execute_using_pool",
+    ): "7979562da58f",
+    (request.Request.on_success, f"{REQUEST}.on_success"): "8d11e320facd",
+    (request.Request.on_failure, f"{REQUEST}.on_failure"): "21736ec661cd",
+    (request.Request.on_timeout, f"{REQUEST}.on_timeout"): "3d26ce896008",
+    (request.Request.on_retry, f"{REQUEST}.on_retry"): "ea63dbc5c2ce",
+    (add_autoretry_behaviour, "taskapp/app/wrapping.py:checked"): "4a97591ccc3e",
     (Backend._handle_group_chord_error, "taskapp/results/chords.py:Chords._fail_group"): "751f439988b0",
-    (control._revoke, "taskapp/worker/pool.py: how calls are ended"): "18694eabe82f",
-    (Signal.send, "taskapp/worker/receivers.py:GuardedSignal.send"): "6611d2ac9dec",
-    (celery.Task.apply, "taskapp/worker/task.py:Task.__call__"): "0b622ed91df5",
-    (celery.Task.retry, "taskapp/worker/task.py:Task.retry"): "82cd910b5966",
+    (control._revoke, "taskapp/worker/pool/pool.py: how calls are ended"): "18694eabe82f",
+    (Signal.send, "taskapp/worker/run/receivers.py:GuardedSignal.send"): "6611d2ac9dec",
+    (celery.Task.apply, "taskapp/app/task.py:Task.__call__"): "0b622ed91df5",
+    (celery.Task.retry, "taskapp/app/task.py:Task.retry"): "82cd910b5966",
 }
 """The first digits of the SHA-256 of what we replace or lean on in Celery, as it was when ours was written."""
 
@@ -54,7 +59,7 @@ def test_what_of_celery_we_stand_in_for_has_not_changed(theirs: Any, ours: str) 
 
 
 def test_celery_still_keeps_its_current_task_by_thread_in_one_object_that_is_imported_by_name() -> None:
-    """When this fails, look whether ``taskapp/worker/current.py:follow_contexts`` may go."""
+    """When this fails, look whether ``taskapp/execution/current_task.py:follow_contexts`` may go."""
     bound_by_name = [module for module in (_state, trace, celery.app.task) if hasattr(module, "_task_stack")]
 
     assert isinstance(_state._task_stack, ContextStack)

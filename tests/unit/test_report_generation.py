@@ -10,10 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
-from taskapp.tasks import report_charts
 from taskapp.tasks.report_generation import Leader, Report, Total
-from taskapp.tasks.report_page import page
-from taskapp.tasks.report_totals import tile_of, total_of
+from taskapp.tasks.report_generation.run import page
+from taskapp.tasks.report_generation.totals import tile_of, total_of
 
 HOSTILE = """</script ></script><img src=x onerror="alert('1')"> id="a" url(#b) #5b6577 $x_1$ ]]>"""
 
@@ -101,7 +100,7 @@ def test_many_names_are_thinned_so_that_they_can_be_read() -> None:
 def test_a_chart_of_too_many_values_is_refused_before_it_is_made(
     kind: str, names: int, series: int, most: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_charts, "Figure", None)
+    monkeypatch.setattr("taskapp.tasks.report_generation.charts.Figure", None)
     rows: list[list[Any]] = [[n, n % series, 1] if series > 1 else [n, 1] for n in range(names)]
 
     with pytest.raises(PermanentError) as refusal:

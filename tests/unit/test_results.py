@@ -13,10 +13,10 @@ from celery.app.task import Context
 from kombu.exceptions import EncodeError
 from kombu.utils.json import JSONEncoder
 
+from taskapp.redis.outage import Outage, ResultServerGone
 from taskapp.results import RedisBackend
 from taskapp.results.encoding import to_json
-from taskapp.results.outage import Outage, ResultServerGone
-from taskapp.results.started import StartedWriter
+from taskapp.results.started_delay import StartedWriter
 from taskapp.results.store import Fence, fence_of
 from tests.support import eventually
 
@@ -97,7 +97,7 @@ def test_giving_up_says_what_for_how_long_and_what_to_do():
 
 
 def test_patience_begins_anew_when_the_server_was_back(caplog):
-    caplog.set_level("INFO", "taskapp.results.outage")
+    caplog.set_level("INFO", "taskapp.redis.outage")
     outage = Outage("waiting", 0.15)
 
     for _ in range(3):

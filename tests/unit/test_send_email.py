@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskapp.errors import PathNotAllowed, PermanentError
-from taskapp.tasks import mail_message
-from taskapp.tasks.mail_address import MailAddress, check_one_line
-from taskapp.tasks.mail_delivery import Outcome
-from taskapp.tasks.mail_message import Loaded, load, write
-from taskapp.tasks.send_email import Attachment, EmailMessage, Refusal, SentEmail, dedup_id_for
+from taskapp.tasks.send_email import Attachment, EmailMessage, Refusal, SentEmail
+from taskapp.tasks.send_email.address import MailAddress, check_one_line
+from taskapp.tasks.send_email.message import Loaded, load, write
+from taskapp.tasks.send_email.model import dedup_id_for
+from taskapp.tasks.send_email.run import Delivery
 
 SENDER = MailAddress.parse("Shop <shop@example.com>")
 AT = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -212,9 +212,9 @@ def test_who_was_settled_by_an_earlier_run_is_left_out() -> None:
 
 def test_outcomes_of_several_runs_add_up() -> None:
     no = Refusal(recipient="b@x.org", code=550, answer="no")
-    first = Outcome("<m>", accepted=["a@x.org"], refused=[no], put_off=[]).after(None)
+    first = Delivery("<m>", accepted=["a@x.org"], refused=[no], put_off=[]).after(None)
 
-    assert Outcome("<m>", accepted=["c@x.org"]).after(first) == SentEmail(
+    assert Delivery("<m>", accepted=["c@x.org"]).after(first) == SentEmail(
         message_id="<m>", accepted=["a@x.org", "c@x.org"], refused=[no]
     )
 
@@ -352,7 +352,7 @@ def test_a_file_that_is_not_there_and_a_folder_fail_for_good(tmp_path: Path) -> 
 
 
 def test_attachments_count_together_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_message, "MAX_ATTACHMENT_BYTES", 1_000)
+    monkeypatch.setattr("taskapp.tasks.send_email.message.MAX_ATTACHMENT_BYTES", 1_000)
     (tmp_path / "a.bin").write_bytes(b"x" * 600)
     first = Attachment(path=str(tmp_path / "a.bin"))
     fits = Attachment(content_base64=base64.b64encode(b"x" * 400).decode(), filename="b.bin")

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from taskapp.broker import settlement as settlements
-from taskapp.broker.delivery import Message
-from taskapp.broker.settlement import (
+from taskapp.engine import settlement as settlements
+from taskapp.engine.producer import Message
+from taskapp.engine.settlement import (
     Chord,
     ChordPart,
     Event,

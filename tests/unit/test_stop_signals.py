@@ -13,7 +13,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, subprocess, sys, threading, time
-from taskapp.worker.stop_signals import StopSignals, child_of_ours
+from taskapp.worker.process.stop_signals import StopSignals, child_of_ours
 
 heard = []
 signals = StopSignals(lambda sender: told.append((sender, sender and child_of_ours(sender))) or True)
@@ -133,7 +133,7 @@ def test_without_the_kernels_word_the_sender_is_unknown() -> None:
 
 CHILD = """
 import os, signal, subprocess, sys, time
-from taskapp.worker.stop_signals import leave_the_end_to
+from taskapp.worker.process.stop_signals import leave_the_end_to
 
 def end(*_):
     os.write(1, b"ended\\n")  # a print that the signal interrupted refuses a second one

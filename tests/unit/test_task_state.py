@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskapp.broker.dead_letters import DeadLetter
-from taskapp.broker.envelope import Envelope
-from taskapp.broker.notes import Noted, RetryNote
-from taskapp.broker.search import Found, Place
+from taskapp.engine.dead_letters import DeadLetter
+from taskapp.engine.envelope import Envelope
+from taskapp.engine.search import Found, Place
+from taskapp.engine.task_notes import Noted, RetryNote
 from taskapp.monitor.task_state.outcome import Outcome, _outcome
-from taskapp.monitor.task_state.reading import Known, judge
+from taskapp.monitor.task_state.resolve import Evidence, judge
 from taskapp.monitor.task_state.states import State, TaskState
 from taskapp.sanitize import sanitize
-from taskapp.worker.task_log import LINE_BYTES_MOST, shortened
+from taskapp.worker.run.task_log import LINE_BYTES_MOST, shortened
 
 NOWHERE, NO_RESULT, NOTHING = None, Outcome(), Noted()
 LEASED = Found(Place.LEASED, "q", 0, Envelope("a", "t", 0, 2, 1, b"", 1), epoch="0123456789", node="n@h")
@@ -32,7 +32,7 @@ def of(place: Place) -> Found:
 
 
 def judged(found: Found | None, outcome: Outcome = NO_RESULT, noted: Noted = NOTHING, **rest: Any) -> TaskState:
-    return judge(Known("a", found, rest.pop("headers", {}), outcome, noted, **rest))
+    return judge(Evidence("a", found, rest.pop("headers", {}), outcome, noted, **rest))
 
 
 @pytest.mark.parametrize(

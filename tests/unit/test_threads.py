@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from taskapp.worker.threads import Job, Threads
+from taskapp.worker.pool.threads import Job, Threads
 from tests.support import eventually
 
 

@@ -8,8 +8,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from taskapp.broker.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
-from taskapp.broker.totals import Spread, Totals
+from taskapp.engine.counters import Spread, Totals
+from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.monitor.rates import Look, QueueRates, queue_rates, type_rates
 from taskapp.monitor.top import age, screen
 

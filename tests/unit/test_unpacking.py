@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import compression
 
-from taskapp.broker.unpacking import CannotUnpack, unpacked
+from taskapp.transport.unpacking import CannotUnpack, unpacked
 
 METHODS = sorted(compression.encoders())
 MOST = 1_000_000

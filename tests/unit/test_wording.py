@@ -10,7 +10,7 @@ from celery.exceptions import Reject, Retry
 
 from taskapp.errors import OutOfMemory
 from taskapp.errors.wording import BrokenError, in_words, name_of, shown, sound
-from taskapp.worker.failures import as_error, as_failure
+from taskapp.execution.failures import as_error, as_failure
 from tests.integration.exiting import BROKEN
 
 READABLE = [ValueError("x"), SystemExit(3), KeyboardInterrupt(), Reject("no"), Retry("again"), KeyError("k")]

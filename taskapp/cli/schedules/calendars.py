@@ -7,7 +7,7 @@ import click
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import view
-from taskapp.cli.schedules.terms import Name, as_parameter
+from taskapp.cli.schedules.options import Name, as_parameter
 from taskapp.schedules.schedule import days_from
 from taskapp.schedules.store import Schedules
 

@@ -27,7 +27,7 @@ Problem = tuple[int, str]
 """The number of a line, and what is wrong with it."""
 
 
-class Line(NamedTuple):
+class FileLine(NamedTuple):
     """One that was read: a schedule, and why it is paused (empty: it is not)."""
 
     number: int
@@ -78,8 +78,8 @@ def import_(file: TextIO, *, replace: bool) -> None:
     warn_of_unknown(app, (line.schedule.task for line in wanted))
 
 
-def _read(file: TextIO) -> tuple[list[Line], list[Problem]]:
-    lines: list[Line] = []
+def _read(file: TextIO) -> tuple[list[FileLine], list[Problem]]:
+    lines: list[FileLine] = []
     problems: list[Problem] = []
     number = 0
     try:
@@ -94,17 +94,17 @@ def _read(file: TextIO) -> tuple[list[Line], list[Problem]]:
     return lines, problems
 
 
-def _line(number: int, text: str) -> Line:
+def _line(number: int, text: str) -> FileLine:
     said = json.loads(text)
     if not isinstance(said, dict):
         raise BadSchedule("line", text.strip(), "it is no JSON object", "see what taskapp schedules export prints")
     paused = said.pop("paused", "")
     if not isinstance(paused, str):
         raise BadSchedule("paused", paused, "it is no text", "say why it is paused, or leave it out")
-    return Line(number, schedule_from(said), paused)
+    return FileLine(number, schedule_from(said), paused)
 
 
-def _problems(lines: list[Line], store: Schedules, *, replace: bool) -> list[Problem]:
+def _problems(lines: list[FileLine], store: Schedules, *, replace: bool) -> list[Problem]:
     """Return what is wrong with each that cannot be used."""
     import_included(app)
     taken = set() if replace else store.existing([line.schedule.name for line in lines])
@@ -141,7 +141,7 @@ def _nothing_imported(problems: list[Problem]) -> click.ClickException:
     return click.ClickException(f"nothing was imported; {counted(len(problems), 'line')} cannot be used")
 
 
-def _wanted(lines: list[Line], store: Schedules) -> Iterator[Line]:
+def _wanted(lines: list[FileLine], store: Schedules) -> Iterator[FileLine]:
     for line in lines:
         schedule = line.schedule
         if schedule.source == "config":
@@ -152,7 +152,7 @@ def _wanted(lines: list[Line], store: Schedules) -> Iterator[Line]:
             yield line
 
 
-def _add(store: Schedules, lines: list[Line], *, replace: bool) -> None:
+def _add(store: Schedules, lines: list[FileLine], *, replace: bool) -> None:
     for count, line in enumerate(lines):
         try:
             store.add(line.schedule, replace=replace, paused=line.paused)

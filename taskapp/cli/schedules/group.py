@@ -14,10 +14,10 @@ from taskapp.cli.engine import schedules as lent
 from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import calendars, files, runs, view
 from taskapp.cli.schedules.check import check
-from taskapp.cli.schedules.terms import Name, as_parameter, changes_of, schedule_of, terms
-from taskapp.schedules.known import Known
+from taskapp.cli.schedules.options import Name, as_parameter, changes_of, schedule_of, terms
+from taskapp.schedules.formatting import local_text, when_text
+from taskapp.schedules.record import ScheduleRecord
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.texts import local_text, when_text
 from taskapp.schedules.times import parse_instant
 
 FORESEEN = 3
@@ -63,7 +63,7 @@ def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
             say(line)
 
 
-def _table_unless_empty(found: Iterator[Known]) -> Iterator[str]:
+def _table_unless_empty(found: Iterator[ScheduleRecord]) -> Iterator[str]:
     first = next(found, None)
     if first is None:
         return
@@ -93,7 +93,7 @@ def show(name: str, *, as_json: bool) -> None:
     _print_next(known, dues, time.time())
 
 
-def _shown(known: Known) -> dict[str, Any]:
+def _shown(known: ScheduleRecord) -> dict[str, Any]:
     schedule, zone = known.schedule, known.schedule.local_zone
     policies = {"misfire": schedule.misfire, "overlap": schedule.overlap}
     others = {key: value for key, value in view.seen(known).items() if key not in ("when", "source", "zone")}
@@ -113,7 +113,7 @@ def _shown(known: Known) -> dict[str, Any]:
     return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in told.items()}
 
 
-def _print_next(known: Known, dues: list[float], previous: float) -> None:
+def _print_next(known: ScheduleRecord, dues: list[float], previous: float) -> None:
     if not dues:
         return
     say()

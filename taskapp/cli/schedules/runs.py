@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules import view
-from taskapp.cli.schedules.terms import Name, as_parameter
+from taskapp.cli.schedules.options import Name, as_parameter
 from taskapp.errors import TaskappError
+from taskapp.schedules.formatting import local_text
 from taskapp.schedules.store import BACKFILLED_AT_ONCE, Schedules
-from taskapp.schedules.texts import local_text
 from taskapp.schedules.times import parse_instant
 
 Ticks = list[tuple[float, str]]

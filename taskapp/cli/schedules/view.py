@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from taskapp.app.masks import seen_fields
 from taskapp.celery import app
 from taskapp.sanitize import sanitize
-from taskapp.schedules.known import Known, Leader, Tick
-from taskapp.schedules.texts import NOTHING, local_text, moment, when_text
+from taskapp.schedules.formatting import NOTHING, local_text, moment, when_text
+from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick
 from taskapp.schedules.times import duration_text, offset_change
-from taskapp.worker.masks import seen_fields
 
 MEASURED_ROWS = 500
 """The widths of columns are those of the first rows; the others are not waited for."""
@@ -34,7 +34,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
         yield "  ".join(cells).rstrip()
 
 
-def row(known: Known) -> tuple[str, ...]:
+def row(known: ScheduleRecord) -> tuple[str, ...]:
     """Return the cells of one schedule in a list of them."""
     schedule, zone = known.schedule, known.schedule.local_zone
     return (
@@ -57,7 +57,7 @@ def tick_row(tick: Tick, zone: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def as_json(known: Known) -> dict[str, Any]:
+def as_json(known: ScheduleRecord) -> dict[str, Any]:
     """Return what programs see of one schedule."""
     return {
         **seen(known), "state": known.state,
@@ -68,12 +68,12 @@ def as_json(known: Known) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def seen(known: Known) -> dict[str, Any]:
+def seen(known: ScheduleRecord) -> dict[str, Any]:
     """Return what a schedule says; what its task type masks, masked."""
     return seen_fields(app, known.schedule.task, known.schedule.as_dict())
 
 
-def leader_text(leader: Leader) -> str:
+def leader_text(leader: LeaderInfo) -> str:
     """Say which beat leads."""
     tick = f"last tick {ago(leader.tick_at)}" if leader.tick_at is not None else "no tick yet"
     return f"{leader.name} leads, {tick}" if leader.name else f"no beat leads, {tick}"

@@ -13,11 +13,12 @@ from typing import Any
 from flower.api.tasks import GetQueueLengths
 from flower.views.broker import BrokerView
 
-from taskapp.application import Application
-from taskapp.broker.transport import is_over_redis
-from taskapp.monitor.flower.source import Source
+from taskapp.app.application import Application
+from taskapp.monitor.flower.source import TabSource
 from taskapp.queues import PRIORITIES
-from taskapp.redis import Keys, all_answered
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import all_answered
+from taskapp.transport.transport import is_over_redis
 
 _Mixin: Any = object
 
@@ -39,7 +40,7 @@ def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
 class _RedisBroker:
     """What Flower asks for queues."""
 
-    def __init__(self, app: Application, source: Source) -> None:
+    def __init__(self, app: Application, source: TabSource) -> None:
         self._app, self._source = app, source
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ class _RedisBroker:
 
 
 class _AsksOurApp(_Mixin):
-    def initialize(self, source: Source) -> None:
+    def initialize(self, source: TabSource) -> None:
         self.source = source
 
     def get_broker(self) -> Any:

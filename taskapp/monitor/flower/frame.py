@@ -14,8 +14,8 @@ from tornado.web import TemplateModule, url
 from taskapp.monitor.flower.broker import REPLACED
 from taskapp.monitor.flower.guard import guard
 from taskapp.monitor.flower.handlers import PACKAGE, STATIC, Assets, TabAction, TabData, TabPage
-from taskapp.monitor.flower.source import Source
-from taskapp.monitor.flower.tab import all_tabs
+from taskapp.monitor.flower.source import TabSource
+from taskapp.monitor.flower.tabs import all_tabs
 
 NAVIGATION = str(PACKAGE / "templates" / "navigation.html")
 END_OF_TABS = b"</ul>"
@@ -41,7 +41,7 @@ class Template(TemplateModule):
 
 def install() -> None:
     """Add our tabs to the Flower that this process is about to make."""
-    source = Source()
+    source = TabSource()
     ours = [url(r"/taskapp/static/(.+)", Assets, {"path": STATIC}, name="taskapp-static")]
     for tab in all_tabs():
         about = {"tab": tab, "source": source}
@@ -57,7 +57,7 @@ def install() -> None:
     urls.settings["ui_modules"] = {"Template": Template}
 
 
-def _replaced(handler: Any, source: Source) -> Any:
+def _replaced(handler: Any, source: TabSource) -> Any:
     """Return what Flower's list has as ``handler``, with our class in place of Flower's if there is one."""
     if isinstance(handler, url):
         kind = REPLACED.get(handler.handler_class)

@@ -16,9 +16,9 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, StaticFileHandler, authenticated
 
 from taskapp.errors import NoEngine
-from taskapp.monitor.flower.source import Problem, Source
-from taskapp.monitor.flower.tab import TAKEN_MOST, Asked, Done, Order, Tab
-from taskapp.monitor.flower.view import Note, View, as_json
+from taskapp.monitor.flower.page.tab import TAKEN_MOST, ActionRequest, Asked, Done, Tab
+from taskapp.monitor.flower.page.view import Note, View, as_json
+from taskapp.monitor.flower.source import Problem, TabSource
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Assets(StaticFileHandler):
 
 
 class _TabHandler(BaseHandler):
-    def initialize(self, tab: Tab, source: Source) -> None:
+    def initialize(self, tab: Tab, source: TabSource) -> None:
         self.tab, self.source = tab, source
 
     def set_default_headers(self) -> None:
@@ -87,12 +87,12 @@ class TabData(_Json):
     """What the page shows."""
 
     async def get(self) -> None:
-        """Answer ``{"at": Unix seconds, "refresh_seconds": …, "blocks": […]}``, see ``taskapp.monitor.flower.view``."""
+        """Answer ``{"at": Unix seconds, "refresh_seconds": …, "blocks": […]}``, see ``flower.page.view``."""
         asked = Asked({name: self.get_query_argument(name) for name in self.request.query_arguments})
         try:
             view = await self.source.call(partial(self.tab.view, self.capp, asked))
         except NoEngine:
-            view = View([Note(self.tab.elsewhere)], refresh_seconds=60.0)
+            view = View([Note(self.tab.without_engine)], refresh_seconds=60.0)
         self.answer({**as_json(view), "at": view.at or time.time()})
 
 
@@ -123,7 +123,7 @@ class TabAction(_Json):
         logger.info("%s%s", done.text, whose, extra={"action": f"{self.tab.name}.{name}"})
         self.answer(asdict(done))
 
-    def _order(self) -> Order:
+    def _order(self) -> ActionRequest:
         said = self._said()
         keys, fits, asked_at = said.get("keys", []), said.get("fits"), said.get("at", time.time())
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(keys) > TAKEN_MOST:
@@ -133,7 +133,7 @@ class TabAction(_Json):
         if (fits is not None and "at" not in said) or not isinstance(asked_at, int | float):
             raise HTTPError(400, "with fits, at says when you looked, in Unix seconds")
         asked = Asked({str(key): str(value) for key, value in fits.items()}) if fits is not None else None
-        return Order(keys, asked, str(said.get("cursor") or ""), float(asked_at), self._who())
+        return ActionRequest(keys, asked, str(said.get("cursor") or ""), float(asked_at), self._who())
 
     def _said(self) -> dict[str, Any]:
         body = self.request.body

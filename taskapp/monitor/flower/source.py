@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 from tornado.web import HTTPError
 
 from taskapp.errors import BrokerNotFound, BrokerUnavailable, NoEngine, TaskappError
-from taskapp.monitor.flower.tab import NotThere
-from taskapp.redis import OutcomeUnknown
+from taskapp.monitor.flower.page.tab import NotThere
+from taskapp.redis.link import OutcomeUnknown
 
 Answer = TypeVar("Answer")
 
@@ -30,7 +30,7 @@ class Problem(HTTPError):
         super().__init__(status, "%s", sentence)
 
 
-class Source:
+class TabSource:
     """Calls what may wait for the broker."""
 
     def __init__(self) -> None:

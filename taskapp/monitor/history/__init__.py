@@ -1,6 +1,6 @@
 """Every finished task in SQL: written by ``taskapp history run``, searched by people and programs.
 
-    nodes ──► stream in Redis (broker/finished.py) ──► Writer ──► table ──► History.search, .get
+    nodes ──► stream in Redis (engine/completions.py) ──► Writer ──► table ──► History.search, .get
 
 ``open_history(settings)`` gives a ``History``; see docs/history.md.
 
@@ -15,8 +15,7 @@ from taskapp.errors.history import HistoryPackageMissing
 if find_spec("sqlalchemy") is None:
     raise HistoryPackageMissing("sqlalchemy", "history")
 
-from taskapp.monitor.history.database import open_history
-from taskapp.monitor.history.history import History
+from taskapp.monitor.history.history import History, open_history
 from taskapp.monitor.history.search import Page, Query
 from taskapp.monitor.history.writer import Writer
 

@@ -10,16 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryOff, HistoryPackageMissing
-from taskapp.settings import Settings
-from taskapp.urls import masked, revealed
+from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryPackageMissing
+from taskapp.urls import masked
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
-    from taskapp.monitor.history.history import History
-
-SQLITE_FILE = "history.sqlite"
 DRIVERS = {
     "sqlite": ("sqlite3", "pysqlite", "history"),
     "postgresql": ("psycopg", "psycopg", "postgresql"),
@@ -36,21 +32,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mysql": {"connect_timeout": CONNECT_SECONDS, "read_timeout": 60, "write_timeout": 60, "charset": "utf8mb4"},
 }
 OPTIONS["mariadb"] = OPTIONS["mysql"]
-
-
-def open_history(settings: Settings) -> History:
-    """Return the history that ``settings`` name; nothing is connected yet.
-
-    Raises:
-        HistoryOff: They name none.
-        HistoryPackageMissing: What speaks to this database is not installed.
-        BadDatabaseURL: The URL is none, or not of a database that is known here.
-    """
-    if not settings.keeps_history:
-        raise HistoryOff
-    from taskapp.monitor.history.history import History
-
-    return History(revealed(settings.history_url) or f"sqlite:///{settings.data_dir / SQLITE_FILE}")
 
 
 def engine_for(text: str) -> Engine:

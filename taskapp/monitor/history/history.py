@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskapp.broker.finished import Finished
-from taskapp.errors.history import HistoryEmpty, HistoryTooNew
+from taskapp.engine.completions import Finished
+from taskapp.errors.history import HistoryEmpty, HistoryOff, HistoryTooNew
 from taskapp.monitor.history.database import engine_for, mapped, shown
 from taskapp.monitor.history.search import (
     Cursor,
@@ -31,12 +31,15 @@ from taskapp.monitor.history.search import (
     page_of,
 )
 from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
-from taskapp.monitor.history.texts import page_with_text
+from taskapp.monitor.history.text_search import page_with_text
 from taskapp.private_files import make_private_directory, make_private_file
+from taskapp.settings import Settings
+from taskapp.urls import revealed
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+SQLITE_FILE = "history.sqlite"
 DELETED_AT_ONCE = 1_000
 LIMIT_MOST = 1_000
 """Tasks of one page."""
@@ -185,3 +188,16 @@ def _keys(connection: Connection, selected: Select[Any]) -> list[Cursor]:
 
 def _finished(row: Mapping[Any, Any]) -> Finished:
     return Finished(**row)
+
+
+def open_history(settings: Settings) -> History:
+    """Return the history that ``settings`` name; nothing is connected yet.
+
+    Raises:
+        HistoryOff: They name none.
+        HistoryPackageMissing: What speaks to this database is not installed.
+        BadDatabaseURL: The URL is none, or not of a database that is known here.
+    """
+    if not settings.keeps_history:
+        raise HistoryOff
+    return History(revealed(settings.history_url) or f"sqlite:///{settings.data_dir / SQLITE_FILE}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 
-from taskapp.broker.finished import STATES, Finished
+from taskapp.engine.completions import STATES, Finished
 from taskapp.errors.history import BadCursor, UnknownState
 from taskapp.monitor.history.tables import tasks
 

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError
 
-from taskapp.broker.finished import Entry, Finished, FinishedTasks
+from taskapp.engine.completions import Entry, Finished, FinishedTasks
 from taskapp.errors import BrokerNotFound
 from taskapp.errors.history import HistoryAway
 from taskapp.monitor.history.history import DELETED_AT_ONCE, History

@@ -9,7 +9,7 @@ missed while nobody watches.
 """
 
 from taskapp.monitor.task_state.log import follow_log, log_lines
-from taskapp.monitor.task_state.reading import task_state
+from taskapp.monitor.task_state.resolve import task_state
 from taskapp.monitor.task_state.states import Moment, State, TaskState
 
 __all__ = ["Moment", "State", "TaskState", "follow_log", "log_lines", "task_state"]

@@ -9,10 +9,10 @@ from typing import Any
 from celery import states
 from redis.exceptions import RedisError
 
-from taskapp.broker.notes import LINES_AT_ONCE, Line, Notes
+from taskapp.engine.task_notes import LINES_AT_ONCE, LogLine, Notes
 from taskapp.errors.tasks import NoTaskLogs
 from taskapp.monitor.task_state.outcome import read_outcome
-from taskapp.monitor.task_state.reading import task_state
+from taskapp.monitor.task_state.resolve import task_state
 from taskapp.processes import check_interrupted, sleep_unless_interrupted
 
 WAIT_SECONDS = 0.5
@@ -23,7 +23,7 @@ STATE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 
 
-def log_lines(task_id: str, app: Any = None) -> list[Line]:
+def log_lines(task_id: str, app: Any = None) -> list[LogLine]:
     """Return the log lines that are kept of ``task_id``, the first first.
 
     Raises:
@@ -32,7 +32,7 @@ def log_lines(task_id: str, app: Any = None) -> list[Line]:
     """
     notes = _open(app or _own_app())
     try:
-        found: list[Line] = []
+        found: list[LogLine] = []
         while page := notes.lines(task_id, found[-1].position if found else "-"):
             found += page
             if len(page) < LINES_AT_ONCE:
@@ -42,7 +42,7 @@ def log_lines(task_id: str, app: Any = None) -> list[Line]:
         notes.close()
 
 
-def follow_log(task_id: str, app: Any = None) -> Iterator[Line]:
+def follow_log(task_id: str, app: Any = None) -> Iterator[LogLine]:
     """Yield the log lines of ``task_id``, those to come as they come, until the task has ended.
 
     A server that is away is waited for up to a minute.
@@ -66,7 +66,7 @@ class _Follower:
         self._look_at = 0.0
         self._ends_at = float("inf")
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[LogLine]:
         away_since = None
         while True:
             check_interrupted()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from taskapp.broker.notes import Progress
+from taskapp.engine.task_notes import Progress
 
 
 class State(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from taskapp.broker.delayed import DelayedMessages
+from taskapp.engine.delayed import DelayedMessages
 from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for, quantile
 from tests.faults.producers import Submission, Submitter, acknowledged

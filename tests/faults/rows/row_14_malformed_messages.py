@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taskapp.broker.dead_letters import DeadLetter
+from taskapp.engine.dead_letters import DeadLetter
 from taskapp.queues import ready_key
 from tests.faults.harness import Bench
 from tests.faults.malformed import MIB, Malformed, kinds

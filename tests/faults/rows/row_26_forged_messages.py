@@ -10,7 +10,7 @@ from collections.abc import Callable
 import redis
 from celery import states
 
-from taskapp.broker.envelope import unseal
+from taskapp.engine.envelope import unseal
 from tests.faults.forged import Forged, forged
 from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
@@ -48,7 +48,7 @@ def _play_queue(bench: Bench, producer: Submitter, queue: str, worker: Worker) -
     _await(worker, 60 + len(messages) / 50, lambda: bench.runs.await_ended(good, 0.1))
     bench.judge.require(bench.runs.await_ended(good, 0), f"{queue}: good tasks do not run")
     _await(worker, bench.bound_seconds, lambda: not messages_left(bench.redis.client))
-    _await(worker, bench.bound_seconds, lambda: not _untold(client, messages))
+    _await(worker, bench.bound_seconds, lambda: not _unreported(client, messages))
     _judge(bench, queue, messages)
     bench.require_alive(worker)
     return first + last
@@ -65,8 +65,10 @@ def _judge(bench: Bench, queue: str, messages: list[Forged]) -> None:
     client = redis.Redis(port=bench.redis.port)
     letters = Counter(letter.raw for letter in bench.dead_letters(queue))
     states_of = _states(client, messages)
-    untold = _untold(client, messages)
-    bench.judge.require_none([one.what for one in untold][:SHOWN_MOST], f"{queue}: no result was told ({len(untold)})")
+    unreported = _unreported(client, messages)
+    bench.judge.require_none(
+        [one.what for one in unreported][:SHOWN_MOST], f"{queue}: no result was told ({len(unreported)})"
+    )
     lost = [one for one in messages if one.id is None and not letters[one.raw]]
     bench.judge.require_none([one.what for one in lost], f"{queue}: without an id, and no dead letter")
     # What could not be read is kept byte for byte; what failed or ran may be, or not. Links may name tasks by texts.
@@ -81,7 +83,7 @@ def _judge(bench: Bench, queue: str, messages: list[Forged]) -> None:
     bench.judge.remark(f"{queue}: {len(messages)} forged, {sum(letters.values())} dead letters; results: {told}")
 
 
-def _untold(client: redis.Redis, messages: list[Forged]) -> list[Forged]:
+def _unreported(client: redis.Redis, messages: list[Forged]) -> list[Forged]:
     known = _states(client, messages)
     wanted = [one for one in messages if one.id is not None and one.has_result]
     return [one for one in wanted if known.get(str(one.id)) not in states.READY_STATES]

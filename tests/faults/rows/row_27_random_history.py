@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-from taskapp.broker.totals import read_totals
+from taskapp.engine.counters import read_totals
 from tests.faults.disturbances import Disturbances
 from tests.faults.final_results import stored
 from tests.faults.flow import Piece, random_flow

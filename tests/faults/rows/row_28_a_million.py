@@ -10,10 +10,10 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
-from taskapp.broker.dead_letters import PURGED_AT_ONCE, REASONS, DeadLetters
-from taskapp.broker.ends import SETTLED_AT_ONCE
-from taskapp.broker.node import GIVEN_BACK_AT_ONCE
-from taskapp.broker.search import Search
+from taskapp.engine.dead_letters import PURGED_AT_ONCE, REASONS, DeadLetters
+from taskapp.engine.node import GIVEN_BACK_AT_ONCE
+from taskapp.engine.search import Search
+from taskapp.engine.settle_buffer import SETTLED_AT_ONCE
 from tests.faults.filling import QUEUE, SUCCESS
 from tests.faults.harness import Bench
 from tests.faults.heaps import LONG_MS, Heap, repeat

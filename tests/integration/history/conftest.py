@@ -13,12 +13,12 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from taskapp.broker.finished import Finished
-from taskapp.broker.notes import Notes, Step
-from taskapp.broker.settlement import EndOfTask
+from taskapp.engine.completions import Finished
+from taskapp.engine.settlement import EndOfTask
+from taskapp.engine.task_notes import Notes, Step
 from taskapp.errors.history import HistoryAway, HistoryEmpty
 from taskapp.monitor.history import History
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from tests.support import Node, Process, RedisServer, clean_environment, eventually, run_python
 
 JOBS = "tests.integration.history.jobs"

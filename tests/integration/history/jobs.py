@@ -11,16 +11,16 @@ from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
 from taskapp.celery import app
-from taskapp.client import message
+from taskapp.client import protocol
 
 
 def forged(name: str, *args: Any, **options: Any) -> Any:
     """Send a task as a producer would that checks no header."""
-    check, message.check = message.check, lambda *_: None
+    check, protocol.check = protocol.check, lambda *_: None
     try:
         return app.send_task(name, *args, **options)
     finally:
-        message.check = check
+        protocol.check = check
 
 
 class Login(BaseModel):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.broker.finished import Finished
+from taskapp.engine.completions import Finished
 from taskapp.monitor.history import History
 from tests.integration.history.conftest import Deployment
 from tests.support import Process, clean_environment, eventually

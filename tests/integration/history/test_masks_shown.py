@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from taskapp.app.masks import HIDDEN
 from taskapp.monitor.task_state import State
-from taskapp.worker.masks import HIDDEN
 from tests.integration.history.conftest import JOBS, Deployment
 from tests.support import eventually, run_python, start_flower
 

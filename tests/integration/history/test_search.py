@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.broker.finished import STATES, Finished
+from taskapp.engine.completions import STATES, Finished
 from taskapp.errors.history import BadCursor, HistoryAway, UnknownState
-from taskapp.monitor.history import History, Query, search, texts
+from taskapp.monitor.history import History, Query, search, text_search
 from tests.integration.databases import DATABASES, Database, running
 from tests.support import eventually
 
@@ -106,9 +106,9 @@ def test_the_pages_hold_each_task_that_fits_once_and_the_newest_first(
 ) -> None:
     tasks = some(300)
     history.add(tasks)
-    monkeypatch.setattr(texts, "LOOKED_AT_MOST", looked_at)
-    monkeypatch.setattr(texts, "FIRST_STEP", 10)
-    monkeypatch.setattr(texts, "SECONDS_MOST", seconds)
+    monkeypatch.setattr(text_search, "LOOKED_AT_MOST", looked_at)
+    monkeypatch.setattr(text_search, "FIRST_STEP", 10)
+    monkeypatch.setattr(text_search, "SECONDS_MOST", seconds)
 
     for query in QUERIES:
         expected = sorted(
@@ -124,11 +124,11 @@ def test_a_text_is_looked_for_in_steps_that_grow_until_time_is_up(
 ) -> None:
     history.add(some(300))
     clock = iter(range(1_000))
-    monkeypatch.setattr(texts, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(texts, "FIRST_STEP", 10)
+    monkeypatch.setattr(text_search, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(text_search, "FIRST_STEP", 10)
 
     # Each step takes a second.
-    monkeypatch.setattr(texts, "SECONDS_MOST", 3.0)
+    monkeypatch.setattr(text_search, "SECONDS_MOST", 3.0)
     page = history.search(Query(text="nowhere"))
     seen = [one.id for one in history.search(Query(), limit=1_000).tasks]
 

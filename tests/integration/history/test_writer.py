@@ -14,12 +14,12 @@ import pytest
 from redis.connection import Connection
 from sqlalchemy import select
 
-from taskapp.broker.finished import Finished, FinishedTasks
-from taskapp.broker.settlement import EndOfTask
+from taskapp.engine.completions import Finished, FinishedTasks
+from taskapp.engine.settlement import EndOfTask
 from taskapp.errors.history import HistoryEmpty
 from taskapp.monitor.history import History
 from taskapp.monitor.history.tables import tasks
-from taskapp.redis import Link
+from taskapp.redis.link import Link
 from tests.integration.history.conftest import Deployment, tell
 from tests.support import RedisServer, eventually
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals
 
-from taskapp.worker.task import Task
+from taskapp.app.task import Task
 from tests.integration.semantics.bodies import both, note, pause
 
 

@@ -8,14 +8,26 @@ from functools import partial
 from itertools import groupby
 from typing import Any, ClassVar
 
-from taskapp.application import Application
-from taskapp.broker.dead_letters import REASONS, DeadLetter, DeadLetters
-from taskapp.broker.dead_pages import Listed, Page, Wanted
-from taskapp.broker.message_format import Unreadable, read_arguments
-from taskapp.monitor.flower.tab import Action, Asked, Done, NotThere, Order, Tab
-from taskapp.monitor.flower.view import Button, Card, Cards, Column, Fact, Facts, Field, Filters, Table, Text, View
+from taskapp.app.application import Application
+from taskapp.app.masks import HIDDEN, Masked, redact
+from taskapp.engine.dead_letters import REASONS, DeadLetter, DeadLetters
+from taskapp.engine.dead_pages import DeadPage, Listed, Wanted
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, NotThere, Tab
+from taskapp.monitor.flower.page.view import (
+    Button,
+    Card,
+    Cards,
+    Column,
+    FactLine,
+    FactsBlock,
+    Field,
+    Filters,
+    TableBlock,
+    Text,
+    View,
+)
 from taskapp.settings import get_settings
-from taskapp.worker.masks import HIDDEN, Masked, sight
+from taskapp.transport.codec import Unreadable, read_arguments
 
 ROWS = 50
 ACTED_ON_AT_ONCE = 500
@@ -41,7 +53,7 @@ class DeadLettersTab(Tab):
     title: ClassVar[str] = "Dead letters"
     about: ClassVar[str] = "Messages that could not be read or run, kept byte for byte."
     order: ClassVar[int] = 40
-    elsewhere: ClassVar[str] = (
+    without_engine: ClassVar[str] = (
         "Dead letters are kept only with Redis as the broker. RabbitMQ has dead-letter exchanges of its own: "
         "its management page shows what is in them."
     )
@@ -75,7 +87,7 @@ def _list(app: Application, letters: DeadLetters, asked: Asked) -> View:
             Field("reason", "Reason", asked["reason"], REASONS),
             Field("text", "Id, task type or error has", asked["text"]),
         ]),
-        Table(
+        TableBlock(
             f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(app, letter) for letter in found.letters],
             _empty(sum(counts.values()), found), key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
         ),
@@ -84,7 +96,7 @@ def _list(app: Application, letters: DeadLetters, asked: Asked) -> View:
 
 def _row(app: Application, letter: Listed) -> dict[str, Any]:
     # A list does not read the messages, so nobody knows what an error may quote.
-    error = letter.error if sight(app, letter.task, _unread) is None else HIDDEN.strike(letter.error)
+    error = letter.error if redact(app, letter.task, _unread) is None else HIDDEN.strike(letter.error)
     error = error if len(error) <= ERROR_CHARACTERS else f"{error[:ERROR_CHARACTERS]}…"
     return {**letter._asdict(), "name": letter.name, "error": error}
 
@@ -93,7 +105,7 @@ def _unread() -> tuple[Any, Any]:
     raise Unreadable("it was not read")
 
 
-def _empty(total: int, found: Page) -> str:
+def _empty(total: int, found: DeadPage) -> str:
     if found.cursor:
         return "None among those looked through so far; there are more on the next page."
     return "No dead letter fits." if total else "No dead letters: nothing to do."
@@ -103,14 +115,14 @@ def _one(app: Application, letters: DeadLetters, name: str) -> View:
     letter = letters.get(*_split(name)) if _is_name(name) else None
     if letter is None:
         raise NotThere(f"no dead letter {name!r}: it was replayed or purged, or never was")
-    seen = sight(app, letter.task, lambda: read_arguments(letter.raw))
+    seen = redact(app, letter.task, lambda: read_arguments(letter.raw))
     return View([
-        Facts(name, [
-            Fact("Reason", letter.reason, "state"), Fact("Task type", letter.task, "code"),
-            Fact("Task id", letter.id, "code"), Fact("Queue", letter.queue, "code"),
-            Fact("Priority", letter.priority, "count"), Fact("Came back", letter.deliveries, "count"),
-            Fact("Killed its process", letter.crashes, "count"), Fact("Buried", letter.buried_at, "time"),
-            Fact("Node", letter.node, "code"), Fact("Message", len(letter.raw), "bytes"),
+        FactsBlock(name, [
+            FactLine("Reason", letter.reason, "state"), FactLine("Task type", letter.task, "code"),
+            FactLine("Task id", letter.id, "code"), FactLine("Queue", letter.queue, "code"),
+            FactLine("Priority", letter.priority, "count"), FactLine("Came back", letter.deliveries, "count"),
+            FactLine("Killed its process", letter.crashes, "count"), FactLine("Buried", letter.buried_at, "time"),
+            FactLine("Node", letter.node, "code"), FactLine("Message", len(letter.raw), "bytes"),
         ], name, BUTTONS),
         Text("Error", letter.error if seen is None else seen.strike(letter.error)),
         *_arguments(letter, seen),
@@ -137,7 +149,7 @@ def _pretty(value: Any) -> str:
 Each = Callable[[DeadLetters, str, list[int]], int]
 
 
-def _act(done: str, act: Each, app: Application, order: Order) -> Done:
+def _act(done: str, act: Each, app: Application, order: ActionRequest) -> Done:
     with app.engine() as lent:
         letters = lent.dead_letters
         if order.fits is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from taskapp.application import Application
-from taskapp.broker.snapshot import NodeSnapshot, Snapshot, read_snapshot
-from taskapp.monitor.flower.tab import Action, Asked, Done, Order, Tab
-from taskapp.monitor.flower.view import Button, Card, Cards, Column, Table, View
+from taskapp.app.application import Application
+from taskapp.engine.snapshot import NodeSnapshot, Snapshot, read_snapshot
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, Tab
+from taskapp.monitor.flower.page.view import Button, Card, Cards, Column, TableBlock, View
 from taskapp.settings import get_settings
 
 KINDS = {"async": "Coroutines", "thread": "Threads", "process": "Processes"}
@@ -26,7 +26,7 @@ class NodesTab(Tab):
     title: ClassVar[str] = "Nodes"
     about: ClassVar[str] = "Who runs tasks, what they say of themselves at each heartbeat."
     order: ClassVar[int] = 50
-    elsewhere: ClassVar[str] = (
+    without_engine: ClassVar[str] = (
         "Slots, leases and heartbeats of nodes are known only with Redis as the broker. "
         "The tab Workers shows what their events say here."
     )
@@ -51,7 +51,7 @@ class NodesTab(Tab):
                 Card("lost", lost, tone="danger" if lost else ""),
                 Card("tasks held", sum(node.held for node in nodes), tone="active"),
             ]),
-            Table(
+            TableBlock(
                 "Nodes", columns, [_row(found.at, node) for node in nodes],
                 "No node runs, so nothing is done. Start one with: celery -A taskapp worker",
                 key="node", buttons=[DRAIN],
@@ -88,7 +88,7 @@ def _row(now: float, node: NodeSnapshot) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _drain(app: Application, order: Order) -> Done:
+def _drain(app: Application, order: ActionRequest) -> Done:
     there = {_key(node) for node in _look(app).nodes if node.state == "running" and node.name}
     names = [name for name in order.keys if name in there]
     if names:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from taskapp.application import Application
-from taskapp.broker.snapshot import Snapshot, read_snapshot
-from taskapp.broker.totals import Minute, read_minutes
-from taskapp.monitor.flower.tab import Asked, Tab
-from taskapp.monitor.flower.view import Card, Cards, Chart, Note, Series, Tone, View
+from taskapp.app.application import Application
+from taskapp.engine.counters import Minute, read_minutes
+from taskapp.engine.snapshot import Snapshot, read_snapshot
+from taskapp.monitor.flower.page.tab import Asked, Tab
+from taskapp.monitor.flower.page.view import Card, Cards, ChartBlock, Note, Series, Tone, View
 from taskapp.settings import get_settings
 
 MINUTES = 60
@@ -25,7 +25,7 @@ class OverviewTab(Tab):
     title: ClassVar[str] = "Overview"
     about: ClassVar[str] = "The last hour, and what is there now."
     order: ClassVar[int] = 10
-    elsewhere: ClassVar[str] = (
+    without_engine: ClassVar[str] = (
         "What happened in the last hour is counted only with Redis as the broker. "
         "The tabs Workers and Tasks show what events have told Flower since it was started."
     )
@@ -56,14 +56,14 @@ def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:
     ])  # fmt: skip
 
 
-def _charts(minutes: Sequence[Minute]) -> list[Chart]:
+def _charts(minutes: Sequence[Minute]) -> list[ChartBlock]:
     at = [float(minute.at) for minute in minutes]
     tones: dict[str, Tone] = {"failed": "danger", "crashed": "active", "retried": "warning"}
     return [
-        Chart("Completed a minute", at, _completed(minutes)),
-        Chart("Wait to start, average", at, _waits(minutes), "seconds", "lines"),
-        Chart("Failed and retried a minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
-        Chart("Given to nodes a minute", at, [_series(minutes, "received", "active")]),
+        ChartBlock("Completed a minute", at, _completed(minutes)),
+        ChartBlock("Wait to start, average", at, _waits(minutes), "seconds", "lines"),
+        ChartBlock("Failed and retried a minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
+        ChartBlock("Given to nodes a minute", at, [_series(minutes, "received", "active")]),
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from taskapp.application import Application
-from taskapp.broker.snapshot import QueueSnapshot, read_snapshot
-from taskapp.monitor.flower.tab import Asked, Tab
-from taskapp.monitor.flower.view import Block, Card, Cards, Column, Table, View
+from taskapp.app.application import Application
+from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
+from taskapp.monitor.flower.page.tab import Asked, Tab
+from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
 from taskapp.queues import PRIORITIES
 from taskapp.settings import get_settings
 
@@ -31,7 +31,7 @@ class QueuesTab(Tab):
     title: ClassVar[str] = "Queues"
     about: ClassVar[str] = "What waits, by priority (9 is taken first), and for how long."
     order: ClassVar[int] = 20
-    elsewhere: ClassVar[str] = (
+    without_engine: ClassVar[str] = (
         "Depth by priority, ages, delayed and parked tasks are known only with Redis as the broker. "
         "The tab Broker shows what is known of queues here."
     )
@@ -51,11 +51,13 @@ class QueuesTab(Tab):
                 Card("parked", parked, tone="warning" if parked else ""),
                 Card("dead letters", dead, tone="danger" if dead else ""),
             ]),
-            Table("Queues, in the order they are taken", COLUMNS, [_row(found.at, queue) for queue in found.queues],
-                  "There are no queues; name some with TASKAPP_QUEUES.", key="name"),
+            TableBlock(
+                "Queues, in the order they are taken", COLUMNS, [_row(found.at, queue) for queue in found.queues],
+                "There are no queues; name some with TASKAPP_QUEUES.", key="name",
+            ),
         ]  # fmt: skip
         if parked:
-            blocks.append(Table("Parked: no node has these task types", PARKED_COLUMNS, _parked(found.queues), ""))
+            blocks.append(TableBlock("Parked: no node has these task types", PARKED_COLUMNS, _parked(found.queues), ""))
         return View(blocks, found.at, 3.0)
 
 

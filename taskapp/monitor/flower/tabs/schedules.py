@@ -7,31 +7,31 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from taskapp.application import Application
+from taskapp.app.application import Application
+from taskapp.app.masks import seen_fields
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import UnknownSchedule
-from taskapp.monitor.flower.tab import Action, Asked, Done, NotThere, Order, Tab, each_of
-from taskapp.monitor.flower.view import (
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, NotThere, Tab, each_of
+from taskapp.monitor.flower.page.view import (
     Button,
     Card,
     Cards,
     Column,
-    Fact,
-    Facts,
+    FactLine,
+    FactsBlock,
     Field,
     Filters,
     Note,
-    Table,
+    TableBlock,
     Tone,
     View,
 )
 from taskapp.sanitize import sanitize
-from taskapp.schedules.known import Known, Tick
+from taskapp.schedules.formatting import local_text, when_text
 from taskapp.schedules.pages import STATES, page
+from taskapp.schedules.record import ScheduleRecord, Tick
 from taskapp.schedules.store import Schedules
-from taskapp.schedules.texts import local_text, when_text
 from taskapp.schedules.times import offset_change
-from taskapp.worker.masks import seen_fields
 
 ROWS = 50
 SHOWN_NEXT = 10
@@ -51,7 +51,7 @@ class SchedulesTab(Tab):
     title: ClassVar[str] = "Schedules"
     about: ClassVar[str] = "Timed jobs: when they ran last, when they run next."
     order: ClassVar[int] = 30
-    elsewhere: ClassVar[str] = (
+    without_engine: ClassVar[str] = (
         "Schedules are kept in the broker only if that is Redis. Here, beats follow beat_schedule of the "
         "configuration, and nobody can tell or change from afar what they do."
     )
@@ -83,7 +83,7 @@ def _list(store: Schedules, asked: Asked) -> View:
             Card("late by", late, "seconds", "danger" if late > LATE_SECONDS else "success"),
         ]),
         Filters([Field("name", "Name begins with", asked["name"]), Field("state", "State", asked["state"], STATES)]),
-        Table(
+        TableBlock(
             f"{overview.total:,} schedules" + (f", led by {leader.name}" if leader.name else ""),
             COLUMNS, [_row(known) for known in found.schedules], _empty(overview.total, found.cursor),
             key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
@@ -99,7 +99,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _row(known: Known) -> dict[str, Any]:
+def _row(known: ScheduleRecord) -> dict[str, Any]:
     schedule, zone, last = known.schedule, known.schedule.local_zone, known.last
     due_at = known.due_at if known.state == "active" else None
     return {
@@ -110,12 +110,12 @@ def _row(known: Known) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _when(known: Known) -> str:
+def _when(known: ScheduleRecord) -> str:
     zone = known.schedule.local_zone
     return when_text(known.schedule) + (f", {zone}" if zone != "UTC" else "")
 
 
-def _may(known: Known) -> list[str]:
+def _may(known: ScheduleRecord) -> list[str]:
     can_go_on = "pause" if known.state == "active" else "resume"
     return [] if known.schedule.task == "unreadable" else [can_go_on, "run-now"]
 
@@ -141,17 +141,17 @@ def _one(app: Application, store: Schedules, name: str) -> View:
     may, now = _may(known), store.now()
     return View([
         *([Note(f"Set aside: {known.broken}", "danger")] if known.broken else []),
-        Facts(name, _facts(app, known), name, [button for button in BUTTONS if button.action in may]),
-        Table(
+        FactsBlock(name, _facts(app, known), name, [button for button in BUTTONS if button.action in may]),
+        TableBlock(
             "Next, if it were resumed" if known.state == "paused" else "Next",
             (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clocks")),
             _next_rows(dues, zone, now), "It is never due again.",
         ),
-        Table("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No tick yet."),
+        TableBlock("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No tick yet."),
     ], now)  # fmt: skip
 
 
-def _facts(app: Application, known: Known) -> list[Fact]:
+def _facts(app: Application, known: ScheduleRecord) -> list[FactLine]:
     schedule = known.schedule
     seen = seen_fields(app, schedule.task, schedule.as_dict())
     said = {key: value for key, value in seen.items() if key not in ("name", "when", "source", "zone")}
@@ -161,15 +161,15 @@ def _facts(app: Application, known: Known) -> list[Fact]:
             said[bound] = local_text(said[bound], zone)
     others = {"misfire": schedule.misfire, "overlap": schedule.overlap, **said}
     return [
-        Fact("State", known.state, "state"),
-        *([Fact("Paused", known.paused)] if known.paused else []),
-        Fact("When", when_text(schedule)), Fact("Zone", zone),
-        *(Fact(key, sanitize(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
+        FactLine("State", known.state, "state"),
+        *([FactLine("Paused", known.paused)] if known.paused else []),
+        FactLine("When", when_text(schedule)), FactLine("Zone", zone),
+        *(FactLine(key, sanitize(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
           for key, value in others.items()),
-        *([Fact("From", "beat_schedule in the configuration")] if schedule.source == "config" else []),
-        *([Fact("Unfinished run", known.unfinished, "code")] if known.unfinished else []),
-        Fact("Runs", known.runs, "count"), Fact("Missed", known.missed, "count"),
-        Fact("Skipped", known.skipped, "count"), Fact("Failures in a row", known.failures, "count"),
+        *([FactLine("From", "beat_schedule in the configuration")] if schedule.source == "config" else []),
+        *([FactLine("Unfinished run", known.unfinished, "code")] if known.unfinished else []),
+        FactLine("Runs", known.runs, "count"), FactLine("Missed", known.missed, "count"),
+        FactLine("Skipped", known.skipped, "count"), FactLine("Failures in a row", known.failures, "count"),
     ]  # fmt: skip
 
 
@@ -197,17 +197,17 @@ def _tick_row(tick: Tick, zone: str) -> dict[str, Any]:
 # --- change ----------------------------------------------------------------------------------------
 
 
-def _pause(app: Application, order: Order) -> Done:
+def _pause(app: Application, order: ActionRequest) -> Done:
     why = f"paused by hand in Flower by {order.who}" if order.who else "paused by hand in Flower"
     with app.schedules() as store:
         return each_of(order, partial(store.pause, why=why), "paused", (TaskappError,))
 
 
-def _resume(app: Application, order: Order) -> Done:
+def _resume(app: Application, order: ActionRequest) -> Done:
     with app.schedules() as store:
         return each_of(order, store.resume, "resumed", (TaskappError,))
 
 
-def _run_now(app: Application, order: Order) -> Done:
+def _run_now(app: Application, order: ActionRequest) -> Done:
     with app.schedules() as store:
         return each_of(order, store.run_now, "queued one run of", (TaskappError,))

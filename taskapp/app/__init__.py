@@ -1,0 +1,1 @@
+"""The Celery application, and what each of its task types is made of."""

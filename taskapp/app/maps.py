@@ -1,0 +1,33 @@
+"""``map``, ``starmap`` and ``chunks``: Celery's tasks call a task type once for each item, and await nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from inspect import iscoroutine
+from typing import Any
+
+from celery.canvas import signature
+
+from taskapp.execution.coroutines import run_to_end
+
+_signature: Any = signature  # the stubs know half of it
+
+
+def register_maps(app: Any) -> None:
+    """Put tasks of our own in the place of Celery's: coroutines are run to their end, one after the other."""
+
+    def xmap(task: Any, it: Iterable[Any]) -> list[Any]:
+        task = _signature(task, app=app).type
+        return [_ended(task(item)) for item in it]
+
+    def xstarmap(task: Any, it: Iterable[Any]) -> list[Any]:
+        task = _signature(task, app=app).type
+        return [_ended(task(*items)) for items in it]
+
+    for name, function in (("celery.map", xmap), ("celery.starmap", xstarmap)):
+        app._tasks.pop(name, None)
+        app.task(name=name, shared=False, lazy=False)(function)
+
+
+def _ended(returned: Any) -> Any:
+    return run_to_end(returned) if iscoroutine(returned) else returned

@@ -1,0 +1,131 @@
+"""What an app lends of the Redis it uses: the engine's rooms, schedules, notes, the stream of finished tasks.
+
+Where the broker is no Redis, what lies beside messages lies in the Redis of results, if that is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from celery import Celery
+from redis.connection import Connection
+
+from taskapp.engine.completions import FinishedTasks
+from taskapp.engine.dead_letters import DeadLetters
+from taskapp.engine.delayed import DelayedMessages
+from taskapp.engine.task_notes import Notes
+from taskapp.errors import NoEngine
+from taskapp.errors.history import NoPlaceForEnds
+from taskapp.errors.schedules import NoSchedules
+from taskapp.redis.link import Link
+from taskapp.results.backend import Results
+from taskapp.schedules.messages import messages_of
+from taskapp.schedules.store import Schedules
+from taskapp.settings import get_settings
+from taskapp.transport.transport import is_over_redis
+
+Server = tuple[Callable[[], Connection], str]
+"""What opens connections to a Redis, and the prefix of its keys."""
+
+
+class Engine(NamedTuple):
+    """What of the delivery engine people and programs look at."""
+
+    dead_letters: DeadLetters
+    delayed: DelayedMessages
+    link: Link
+    """To its server; ``snapshot`` and ``totals`` read by it what there is and what has happened."""
+    prefix: str
+
+
+class EngineAccess(Celery):
+    """A Celery app that lends what it has in Redis.
+
+    All of it raises ``BrokerNotFound``, ``OSError``, ``kombu.exceptions.OperationalError`` or ``redis.RedisError``
+    where the server cannot be reached.
+    """
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """Lend the dead letters and the delayed messages, over the app's own broker.
+
+        Raises:
+            NoEngine: The broker is no Redis.
+        """
+        with self._channel() as channel:
+            link, prefix = channel.process.producer.link, channel.global_keyprefix
+            notes = Notes(link, prefix, self._notes_seconds)
+            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues), notes)
+            yield Engine(DeadLetters(link, prefix), delayed, link, prefix)
+
+    @contextmanager
+    def schedules(self) -> Iterator[Schedules]:
+        """Lend the schedules: from the broker, or from the Redis of results.
+
+        Raises:
+            NoSchedules: Neither is a Redis.
+        """
+        make = partial(messages_of, self)
+        if self._is_over_redis():
+            with self._channel() as channel:
+                yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
+        elif (server := self._server()) is not None:
+            with closing(Link(server[0])) as link:
+                yield Schedules(link, server[1], make)
+        else:
+            raise NoSchedules(self.connection_for_write().as_uri())
+
+    @contextmanager
+    def finished_tasks(self) -> Iterator[FinishedTasks]:
+        """Lend the stream of finished tasks, over a connection of its own: beside the broker's messages or results.
+
+        Raises:
+            NoPlaceForEnds: Neither is a Redis.
+        """
+        server = self._server()
+        if server is None:
+            raise NoPlaceForEnds(self.connection_for_write().as_uri())
+        with closing(Link(server[0])) as link:
+            yield FinishedTasks(link, server[1])
+
+    def open_notes(self) -> Notes | None:
+        """Return the notes on tasks, over a connection of their own; ``None``: neither tasks nor results use Redis."""
+        server = self._server()
+        return Notes(Link(server[0]), server[1], self._notes_seconds) if server is not None else None
+
+    @property
+    def keeps_notes(self) -> bool:
+        """Whether there is a Redis to keep notes on tasks in: the broker, or that of the results."""
+        return self._is_over_redis() or isinstance(self.backend, Results)
+
+    @property
+    def _notes_seconds(self) -> int:
+        expires: Any = getattr(self.backend, "expires", None) or 0
+        # A result store in SQL keeps it as it was given.
+        return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
+
+    def _server(self) -> Server | None:
+        """Return the Redis for what lies beside messages: the broker, or that of the results; ``None``: neither is."""
+        if self._is_over_redis():
+            with self._channel() as channel:
+                return channel.process.connect, channel.global_keyprefix
+        return self.backend.server() if isinstance(self.backend, Results) else None
+
+    def _is_over_redis(self) -> bool:
+        self._find_broker()
+        return is_over_redis(self.conf.broker_url)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        with self.connection_for_write() as connection:
+            if not is_over_redis(self.conf.broker_url):
+                raise NoEngine(connection.as_uri())
+            yield connection.default_channel
+
+    def _find_broker(self) -> None:
+        if self.conf.broker_url is None:
+            self.loader.find_broker()

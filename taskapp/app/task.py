@@ -1,0 +1,319 @@
+"""The base class of every task type of our app: typed payloads and which errors are retried."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from inspect import iscoroutine
+from typing import Any
+
+import celery
+from celery.app.task import Context
+from celery.canvas import Signature
+
+from taskapp.app.options import check_options
+from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
+from taskapp.app.payload import Payload
+from taskapp.app.progress import say_progress
+from taskapp.app.wrapping import checked
+from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
+from taskapp.client.canvas import TaskSignature
+from taskapp.client.option_checks import check_priority
+from taskapp.client.protocol import with_texts_of_ids
+from taskapp.client.results import EagerResult
+from taskapp.engine.settlement import collecting, settling
+from taskapp.errors import InvalidPayload, PermanentError
+from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
+from taskapp.execution.current_task import ContextStack, follow_contexts
+from taskapp.execution.failures import as_error
+from taskapp.execution.watched_calls import to_raise
+
+POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
+"""Those of ``apply_async`` that may be given by position."""
+NEVER_RETRIED = (PermanentError, InvalidPayload)
+
+follow_contexts()
+
+
+class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
+    """A Celery task whose annotated arguments are checked and whose permanent errors stay failures.
+
+    Options beside Celery's own: ``typed=True`` checks plainly annotated arguments too.
+    ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` mean what they
+    mean in Celery; waits are drawn evenly from zero to the backoff (full jitter).
+    """
+
+    abstract = True
+    cpu_bound = False
+    """Run in a child process of the worker: for what holds the GIL, or must be killed by its hard time limit."""
+    typed = False
+    """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
+    keeps_failures = True
+    """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
+    masks: tuple[str, ...] = ()
+    """Arguments, and keys at any depth inside them, whose values are neither kept in the history nor shown."""
+    sensitive = False
+    """Keep arguments, result and errors of these tasks out of the history altogether, and show none of them."""
+    Request = "taskapp.worker.consume.request:Request"
+    Strategy = "taskapp.worker.consume.strategy:Strategy"
+    retry_jitter = True
+    _is_method: bool
+    _backend: Any
+    _dump_pydantic_arguments: Any
+    _get_exec_options: Callable[[], dict[str, Any]]
+    _unchecked_run: Callable[..., Any]
+
+    @classmethod
+    def bind(cls, app: celery.Celery) -> celery.Celery:
+        """Bind to ``app``, as Celery does; check arguments before ``run``, and dump a model it returns.
+
+        Raises:
+            UnknownTaskOption, BadMasks: An option cannot be meant as it is written.
+        """
+        bound: celery.Celery = super().bind(app)
+        check_options(cls)
+        cls.request_stack = ContextStack()
+        if "_unchecked_run" not in cls.__dict__:
+            cls._wrap_run()
+        return bound
+
+    @classmethod
+    def _wrap_run(cls) -> None:
+        """Wrap the function of this type: its own, or the one it inherits as that was written."""
+        owner = next(base for base in cls.__mro__ if "run" in vars(base))
+        run = vars(owner).get("_unchecked_run", vars(owner)["run"])
+        cls._is_method = vars(owner).get("_is_method", not isinstance(run, staticmethod))
+        cls._unchecked_run = staticmethod(getattr(run, "__func__", run))
+        if owner is celery.Task:
+            return  # it overrides ``__call__`` instead
+        run = checked(cls, cls._unchecked_run)
+        cls.run = run if cls._is_method else staticmethod(run)  # type: ignore[method-assign]
+        # So that Celery does not put its own automatic retry around it.
+        cls._orig_run = cls.run  # type: ignore[attr-defined]
+
+    def start_strategy(self, app: Any, consumer: Any, **options: Any) -> Any:
+        """Return what takes the messages of this type."""
+        if has_own_strategy(self):
+            handle = super().start_strategy(app, consumer, **options)
+            return counting(handle, getattr(consumer.pool, "kept", None))
+        return strategy_of(self)(self, app, consumer, **options)
+
+    @classmethod
+    @functools.cache
+    def payload(cls) -> Payload:
+        """Return what is checked of this type's arguments, read from its annotations once."""
+        cls._get_app()  # type: ignore[attr-defined]  # binds a type that was registered after the app was put together
+        return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
+        """Create a signature, as Celery does; named arguments are checked here.
+
+        Raises:
+            InvalidPayload: A named argument does not fit.
+            BadOption: The priority is no integer from 0 to 9.
+        """
+        if self.payload():
+            kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
+            args, named = self.payload().named_to_json(args or (), kwargs or {})
+            if starargs:
+                starargs = (named, *starargs[1:])
+            elif kwargs:
+                starkwargs["kwargs"] = named
+        starkwargs.setdefault("app", self.app)
+        made = TaskSignature(self, args, *starargs, **starkwargs)
+        if made["options"]:
+            check_priority(self.name, made["options"].get("priority"))
+        return made
+
+    subtask = signature
+
+    def submit_member(self, args: Any, kwargs: Any, headers: dict[str, Any]) -> bool:
+        """Submit a task of a group, with these headers; say whether it could be done without Celery's way there.
+
+        Raises:
+            InvalidPayload: An argument does not fit; nothing was queued.
+        """
+        if type(self).apply_async is not Task.apply_async or not self._has_usual_name or self.__v2_compat__:
+            return False
+        if payload := self.payload():
+            args, kwargs = payload.to_json(args, kwargs)
+        args, kwargs = self._checked_call(args, kwargs, {})
+        return bool(self._application.submit_member(self, args, kwargs, headers))
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Submit, as Celery does; the arguments are checked first.
+
+        Raises:
+            InvalidPayload: An argument does not fit; nothing was queued.
+        """
+        # A follow-up of a finished task and a retry carry arguments nobody here can mend: those
+        # are checked when they run, so that it is they that fail.
+        comes_from_a_run = options.get("parent_id") is not None or options.get("retries")
+        if (payload := self.payload()) and not comes_from_a_run:
+            args, kwargs = payload.to_json(args or (), kwargs or {})
+        if self._application.sender.terms.is_eager or self.__v2_compat__:
+            return super().apply_async(args, kwargs, *rest, **options)
+        options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
+        args, kwargs = self._checked_call(args or (), kwargs or {}, options)
+        if not options and self._has_usual_name:
+            return self._application.submit(self, args, kwargs)
+        return self.app.send_task(self.name, args, kwargs, **self._options(args, kwargs, options))
+
+    def _checked_call(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Do what Celery's ``apply_async`` does with the arguments."""
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
+            raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        if self.typing:
+            self.__header__(*args, **kwargs)
+        if self._dump_pydantic_arguments is not None and options.get("serializer") != "pickle":
+            args, kwargs = self._dump_pydantic_arguments(args, kwargs)
+        return args, kwargs
+
+    def _options(self, args: Any, kwargs: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Do what Celery's ``apply_async`` does with the options."""
+        shadow_name: Callable[..., str | None] = self.shadow_name
+        shadow = options.get("shadow") or shadow_name(args, kwargs, options)
+        result = self._application.AsyncResult if self._has_usual_result else self.AsyncResult
+        usual = {"ignore_result": self.ignore_result, "result_cls": result}
+        return {**usual, **self._get_exec_options(), **options, "shadow": shadow, "task_type": self}
+
+    def usual_options(self) -> dict[str, Any]:
+        """Return the options of a task of this type for which none are given."""
+        return self._options((), {}, {})
+
+    @property
+    def _has_usual_name(self) -> bool:
+        return type(self).shadow_name is celery.Task.shadow_name
+
+    @property
+    def _has_usual_result(self) -> bool:
+        return type(self).AsyncResult is Task.AsyncResult and self._backend is None
+
+    def __header__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take any arguments: Celery puts a check in the place of this, unless a class is registered."""
+
+    def AsyncResult(self, task_id: str, **options: Any) -> Any:  # noqa: N802 - Celery's name
+        """Return the result of the task ``task_id`` of this type."""
+        return self._application.AsyncResult(task_id, **{"backend": self._backend, **options})
+
+    @property
+    def _application(self) -> Any:
+        # An ``Application``: what wires this class in is above it.
+        return self.app
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit from a coroutine, see ``aapply_async``."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Submit as ``apply_async`` does, and return when the task is queued, without blocking the event loop.
+
+        Cancelled meanwhile, the task may be queued or not. Thousands at once are pushed together.
+
+        Raises:
+            TaskappError: As ``apply_async``.
+        """
+        return await self._application.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
+
+    def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
+        """Submit one task for each of ``calls``, a thousand, or 1 MiB, in one step; return their results in order.
+
+        Args:
+            calls: For each task its arguments: a list or tuple, or a dict of named ones. May be endless work in
+                progress, such as a generator: a thousand at most are held at a time.
+            options: As for ``apply_async``, for all of them.
+
+        Raises:
+            SubmitInterrupted: Something stood in the way; says what is queued, what is not, and of what nobody knows.
+        """
+        return submit_many(self.name, calls, lambda: self._submitter(options))
+
+    async def asubmit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
+        """Submit many from a coroutine, see ``submit_many``."""
+        return await asubmit_many(self._application, self.name, calls, lambda: self._submitter(options))
+
+    def _submitter(self, options: dict[str, Any]) -> Submit:
+        """Return what submits one of many tasks: with all that is the same for them done, where that is possible."""
+        sender, payload = self._application.sender, self.payload()
+        is_alike = (
+            sender.routes_by_name and self._has_usual_name and not sender.terms.is_eager
+            and type(self).apply_async is Task.apply_async
+        )  # fmt: skip
+        form = self._application.form(self, options) if is_alike else None
+        if form is None:
+            return lambda args, kwargs, task_id: self.apply_async(args, kwargs, **{**options, "task_id": task_id})
+
+        def submit(args: Any, kwargs: Any, task_id: str) -> Any:
+            if payload:
+                args, kwargs = payload.to_json(args, kwargs)
+            return form.submit(*self._checked_call(args, kwargs, options), task_id)
+
+        return submit
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this run is, for ``taskapp task show``; waits for nothing, on whatever thread or loop.
+
+        Say it as often as you like: it is written at most four times a second, the first and the last word always.
+        Does nothing where no worker runs the task.
+
+        Args:
+            done: How much is done: rows, bytes, percent.
+            total: How much there is; ``None``: nobody knows.
+            note: What it is at now, in up to 500 characters.
+
+        Raises:
+            TypeError: ``done`` or ``total`` is no number.
+            ValueError: One of them is not finite.
+        """
+        say_progress(self.request, done, total, note)
+
+    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
+        """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
+        if isinstance(exc, NEVER_RETRIED):
+            raise exc
+        asked_seconds = getattr(exc, "retry_after_seconds", None)
+        if asked_seconds is not None and options.get("eta") is None:
+            countdown = max(countdown or 0, asked_seconds)
+        if options.get("max_retries") is not None:
+            # Where Celery notes it, on the task, all runs of this process would share it.
+            self.request.asked_max_retries = options["max_retries"]  # type: ignore[attr-defined]
+        with collecting(keep=True):
+            return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
+
+    def on_replace(self, sig: Signature[Any]) -> Any:
+        """Send what replaces this task, in the step that finishes it."""
+        with collecting(keep=True):
+            return super().on_replace(sig)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
+        if (error := to_raise.get()) is not None:
+            raise error
+        if args and isinstance(args[0], Context):
+            return self._tell(*args, **kwargs)
+        request: Any = self.request_stack.top
+        if request is None or not request.is_eager or request._protected:
+            return super().__call__(*args, **kwargs)
+        request._protected = True
+        returned = self.run(*args, **kwargs)
+        return run_to_end(returned) if iscoroutine(returned) else returned
+
+    def _tell(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as an errback of three arguments: Celery calls it as a function, and catches ``Exception`` alone."""
+        try:
+            returned = super().__call__(*args, **kwargs)
+            return run_on_loop_of_tasks(returned) if iscoroutine(returned) else returned
+        except BaseException as error:
+            if (kept := as_error(error)) is error:
+                raise
+            raise kept from kept.__cause__  # not from one that nobody can read
+
+    def apply(self, *args: Any, **options: Any) -> Any:
+        """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.
+
+        The result can be awaited, too.
+        """
+        check_priority(self.name, options.get("priority"))
+        with settling(None):
+            done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))
+        return EagerResult(done.id, done.result, done.state, done.traceback, name=done._name)

@@ -1,0 +1,1 @@
+"""``celery beat``: what it runs, and what it tells probes."""

@@ -1,0 +1,121 @@
+"""Submitting many tasks of one type: batch by batch, and knowing what became of each.
+
+A batch ends with its number of tasks, or as soon as their messages are enough bytes for one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from taskapp.client.protocol import new_id
+from taskapp.engine.batch import collecting, current
+from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE
+from taskapp.errors import InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
+
+Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
+"""Arguments of one task."""
+Submit = Callable[[Any, Any, str], Any]
+"""Submits one task with these arguments and this id; returns its result."""
+
+PUT_TOGETHER_AT_ONCE = 200
+"""How many an event loop puts together before others have their turn: some milliseconds."""
+
+
+class _Batch:
+    """Some of many tasks."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.ids = [new_id() for _ in calls]
+        self.begun: list[Any] = []
+        self.goes_out_together = False
+        """Whether what has begun is not queued yet."""
+
+    def begin(self, name: str, submit: Submit, *, together: Callable[[], bool]) -> None:
+        """Submit one after the other, until there is enough for one step: what is left is for the next batch."""
+        for task_id, call in zip(self.ids, self.calls, strict=True):
+            self.begun.append(submit(*_arguments(name, call), task_id))
+            self.goes_out_together = together()
+            if (bulk := current()) is not None and bulk.size >= PUSHED_BYTES_AT_ONCE:
+                return
+
+    @property
+    def left(self) -> list[Call]:
+        """Those that were not begun."""
+        return self.calls[len(self.begun) :]
+
+    def stopped(self, name: str, before: list[Any], error: TaskappError) -> SubmitInterrupted:
+        """Return what to say of this batch, and of the results ``before`` it."""
+        queued = [] if self.goes_out_together else self.begun
+        unknown = set(error.task_ids) if isinstance(error, SubmitOutcomeUnknown) else set()
+        calls = list(zip(self.ids, self.calls, strict=True))[len(queued) :]
+        return SubmitInterrupted(
+            name, before + queued, {task_id: call for task_id, call in calls if task_id in unknown},
+            [call for task_id, call in calls if task_id not in unknown], error,
+        )  # fmt: skip
+
+
+def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
+    """Submit a task for each of ``calls``, a thousand, or 1 MiB, in one step.
+
+    Args:
+        name: Of the task type.
+        calls: Arguments.
+        submitter: Returns what submits one, for each batch anew.
+
+    Raises:
+        SubmitInterrupted: Something stood in the way.
+    """
+    results: list[Any] = []
+    batches = _Batches(calls, PUSHED_AT_ONCE)
+    while batch := batches.next():
+        try:
+            with collecting() as bulk:
+                batch.begin(name, submitter(), together=lambda bulk=bulk: bool(bulk.waiting))  # type: ignore[misc]
+        except TaskappError as error:
+            raise batch.stopped(name, results, error) from error
+        results += batch.begun
+        batches.put_back(batch.left)
+    return results
+
+
+async def asubmit_many(app: Any, name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
+    """Do as ``submit_many``, without blocking the event loop for long."""
+    results: list[Any] = []
+    together = app.sender.goes_together
+    batches = _Batches(calls, PUT_TOGETHER_AT_ONCE)
+    while batch := batches.next():
+        try:
+            await app.awaiting(name, lambda batch=batch: batch.begin(name, submitter(), together=together))
+        except TaskappError as error:
+            raise batch.stopped(name, results, error) from error
+        results += batch.begun
+        batches.put_back(batch.left)
+    return results
+
+
+class _Batches:
+    """Takes calls by the batch."""
+
+    def __init__(self, calls: Iterable[Call], at_once: int) -> None:
+        self._calls, self._at_once = iter(calls), at_once
+        self._first: list[Call] = []
+
+    def next(self) -> _Batch | None:
+        """Return the next batch, if there is one."""
+        calls = [*self._first, *islice(self._calls, self._at_once - len(self._first))]
+        return _Batch(calls) if calls else None
+
+    def put_back(self, calls: list[Call]) -> None:
+        """Take these first."""
+        self._first = calls
+
+
+def _arguments(name: str, call: Call) -> tuple[Any, Any]:
+    if isinstance(call, list | tuple):
+        return call, {}
+    if isinstance(call, Mapping):
+        return (), dict(call)
+    raise InvalidPayload(name, f"{call!r} is neither a list or tuple of arguments nor a dict of named ones")

@@ -1,0 +1,35 @@
+"""What of Celery's configuration a submit depends on, read once until something is set."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from taskapp.transport.transport import is_over_redis
+
+
+class SubmitConfig(NamedTuple):
+    """The configuration as submitting sees it."""
+
+    has_broker: bool
+    is_eager: bool
+    is_plain: bool
+    """Whether tasks go to the engine in the way of ``sender``; else kombu's producer sends them."""
+    sends_event: bool
+    serializer: str
+    compression: str | None
+    inherits_priority: bool
+    default_queue: str
+
+
+def read_submit_config(conf: Any) -> SubmitConfig:
+    """Return what ``conf``, an app's configuration with a broker, says now."""
+    return SubmitConfig(
+        has_broker=conf.broker_url is not None,
+        is_eager=bool(conf.task_always_eager),
+        is_plain=is_over_redis(conf.broker_write_url) and conf.task_protocol == 2 and conf.event_serializer == "json",
+        sends_event=bool(conf.task_send_sent_event),
+        serializer=conf.task_serializer,
+        compression=conf.task_compression,
+        inherits_priority=bool(conf.task_inherit_parent_priority),
+        default_queue=conf.task_default_queue,
+    )

@@ -1,0 +1,225 @@
+"""A task before it has arguments: all that is the same for many of one type and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from celery import signals
+from kombu import serialization
+
+from taskapp.client import protocol
+from taskapp.client.option_checks import check_content, check_links, check_priority
+from taskapp.client.packed_template import PackedTemplate
+from taskapp.client.sent_event import SentEvents, sent_event, usual_part
+from taskapp.client.submit_config import SubmitConfig
+from taskapp.engine.producer import Message
+from taskapp.engine.runtime import Runtime
+from taskapp.results.literal_dicts import as_literal
+from taskapp.settings import get_settings
+from taskapp.transport.codec import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
+
+NO_MORE: Mapping[str, Any] = MappingProxyType({})
+CHECKED = frozenset({
+    "headers", "time_limit", "soft_time_limit", "argsrepr", "kwargsrepr", "retries", "group_index",
+    "replaced_task_nesting", "stamped_headers", "origin",
+})  # fmt: skip
+"""Options by which a caller may write a header that no node can read."""
+TIMED = ("countdown", "eta", "expires")
+AUTH = "auth"
+"""The serializer of Celery's that signs."""
+_before, _after = signals.before_task_publish, signals.after_task_publish
+
+
+class Sending(NamedTuple):
+    """What is the same for all tasks an app sends from this process, until its configuration changes."""
+
+    app: Any
+    terms: SubmitConfig
+    process: Runtime
+    events: SentEvents | None
+    """Publishes events of tasks that were sent; ``None``: there are none."""
+    origin: str
+    pid: int
+
+    def is_valid(self) -> bool:
+        """Say whether this process still is the one it was made for."""
+        return not self.process.is_inherited
+
+
+class TaskTemplate:
+    """Filled in with arguments, it is a task on its way."""
+
+    def __init__(self, sending: Sending, name: str, queue: str, options: protocol.Options) -> None:
+        self._sending, self._name, self._queue, self._options = sending, name, queue, options
+        check_links(name, options)
+        self._embed = protocol.embedded(options)
+        self._headers = protocol.headers(name, options, sending.origin)
+        if not CHECKED.isdisjoint(options):
+            protocol.check(name, {**self._headers, **(options.get("headers") or {})})
+        self._is_timed = any(key in options for key in TIMED)
+        self._serializer = options.get("serializer") or sending.terms.serializer
+        self._compression = options.get("compression") or sending.terms.compression
+        check_content(name, self._serializer, self._compression)
+        self._signing = sending.app.signing if self._serializer == AUTH else None
+        self._is_json = self._serializer == "json" and not self._compression
+        self._result = options.get("result_cls") or sending.app.AsyncResult
+        self._properties = protocol.properties(name, options)
+        check_priority(name, options.get("priority"))
+        is_plain = self._is_json and not self._properties and not options.get("headers")
+        self._stencil = PackedTemplate(name, queue, self._headers) if is_plain else None
+        self._event = usual_part(sending.origin, sending.pid, name, queue)
+        self._limit_bytes = get_settings().max_payload_bytes
+
+    @property
+    def sending(self) -> Sending:
+        """What it was made with."""
+        return self._sending
+
+    def submit(self, args: Any, kwargs: Any, task_id: str) -> Any:
+        """Send a task with these arguments; return its result. Errors are those of ``send``."""
+        options = self._options
+        parent = self.send(args, kwargs, task_id)
+        result = self._result(task_id)
+        result.ignored = options.get("ignore_result")
+        if parent is not None and options.get("add_to_parent", True):
+            parent.add_trail(result)
+        return result
+
+    def send(self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE) -> Any:
+        """Send a task with these arguments; return the task that does so, if one does.
+
+        Args:
+            args: Arguments.
+            kwargs: The same.
+            task_id: Its id.
+            headers: More of those in which one task differs from the next, see ``stencil.OWN_HEADERS``.
+
+        Raises:
+            InvalidPayload: The arguments are not JSON.
+            PayloadTooLarge: They take too much.
+            PushError: See ``Producer.push``.
+        """
+        app, options = self._sending.app, self._options
+        protocol.check_arguments(args, kwargs)
+        arguments = protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
+        own = self._own_headers(args, kwargs, arguments, task_id)
+        properties = {
+            "correlation_id": options.get("correlation_id") or task_id,
+            "reply_to": options.get("reply_to") or app.thread_oid,
+            "priority": options.get("priority"),
+        }
+        parent = app.current_worker_task
+        if parent is not None:
+            self._inherit(parent.request, own, properties)
+        if headers:
+            own.update(headers)
+        if self._properties:
+            properties.update(self._properties)
+        if self._stencil is not None and not _before.receivers and not _after.receivers:
+            self._post_plain(self._stencil, arguments, own, properties)
+        else:
+            self._post(args, kwargs, arguments, own, properties)
+        return parent
+
+    def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
+        """Return the headers in which this task differs from others; see ``stencil.OWN_HEADERS``."""
+        options = self._options
+        argsrepr, kwargsrepr = protocol.shown(args, kwargs, arguments, options)
+        own = {
+            "id": task_id, "root_id": options.get("root_id") or task_id, "parent_id": options.get("parent_id"),
+            "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "eta": None, "expires": None,
+            "group": options.get("group_id"), "group_index": options.get("group_index"),
+            SENT_AT_HEADER: self._sending.process.producer.clock.now_ms() / 1_000,
+        }  # fmt: skip
+        if self._is_timed:
+            protocol.set_times(self._name, own, options, self._sending.app.now())
+        return own
+
+    def _inherit(self, request: Any, own: dict[str, Any], properties: dict[str, Any]) -> None:
+        """Let the task descend from the one that is running here."""
+        if "root_id" not in self._options:
+            own["root_id"] = request.root_id or request.id
+        if "parent_id" not in self._options and own["id"] != request.id:  # a retry has the parent of its first run
+            own["parent_id"] = request.id
+        if properties["priority"] is None and self._sending.terms.inherits_priority:
+            properties["priority"] = request.delivery_info.get("priority")
+
+    def _post_plain(
+        self, stencil: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any]
+    ) -> None:
+        """Send what nobody looks at on the way."""
+        sending, queue = self._sending, self._queue
+        body = protocol.body(self._name, arguments, self._embed)
+        event = self._event_of(own) if sending.events is not None else b""
+        due_ms = self._due_ms(own) if self._is_timed else 0
+        priority = protocol.priority_of(properties["priority"])
+        blob = stencil.fill(body, own, priority, properties["correlation_id"], properties["reply_to"])
+        self._note_call(own["id"])
+        sending.process.post(Message(queue, priority, due_ms, own["id"], blob, event, sending.events))
+
+    def _post(self, args: Any, kwargs: Any, arguments: str, own: dict[str, Any], properties: dict[str, Any]) -> None:
+        sending, queue, embed = self._sending, self._queue, self._embed
+        headers = {**self._headers, **own, **(self._options.get("headers") or {})}
+        # Others may change what they find in there.
+        headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
+        if _before.receivers:
+            embed, arguments = self._announce(args, kwargs, headers, properties)
+        headers.pop(SIGNATURE_HEADER, None)  # of the task that sends this one, passed on with its headers
+        headers = with_properties(headers, protocol.as_sent(properties))
+        # Of the times as they were asked for: by this machine's clock, not yet by the engine's.
+        event = self._event_of(headers) if sending.events is not None else b""
+        due_ms = self._due_ms(headers)
+        content, headers = self._content(args, kwargs, arguments, embed, headers, properties)
+        priority = protocol.priority_of(properties["priority"])
+        blob = pack_task(content, headers, priority, properties["correlation_id"], properties["reply_to"], "", queue)
+        self._note_call(headers["id"])
+        done = self._announcement(args, kwargs, embed, headers) if _after.receivers else None
+        sending.process.post(Message(queue, priority, due_ms, headers["id"], blob, event, sending.events), done)
+
+    def _due_ms(self, headers: dict[str, Any]) -> int:
+        producer = self._sending.process.producer
+        return time_of(headers, lambda: producer.known_clock().ahead_of_here_seconds())
+
+    def _event_of(self, headers: dict[str, Any]) -> bytes:
+        clock = self._sending.app.clock.forward()
+        return sent_event(self._event, clock, headers.get("retries", self._headers["retries"]), headers)
+
+    def _note_call(self, task_id: str) -> None:
+        if not self._headers["ignore_result"]:
+            self._sending.app.backend.on_task_call(None, task_id)
+
+    def _content(
+        self, args: Any, kwargs: Any, arguments: str, embed: dict[str, Any] | None, headers: dict[str, Any],
+        properties: dict[str, Any],
+    ) -> tuple[tuple[Any, str, str], dict[str, Any]]:  # fmt: skip
+        """Return the body, its type and its encoding; and the headers with what they say of it."""
+        if self._is_json:
+            return (protocol.body(self._name, arguments, embed), "application/json", "utf-8"), headers
+        whole = args, kwargs, protocol.linked(embed)
+        if self._serializer == "json" or (self._signing is not None and self._signing.writes_json):
+            whole = as_literal(whole)
+        content_type, encoding, body = serialization.dumps(whole, self._serializer)
+        packed = protocol.compressed(body, self._compression, headers)
+        if self._signing is not None:
+            headers = self._signing.signed(headers, properties, content_type, body)
+        return (packed, content_type, encoding), headers
+
+    def _announce(
+        self, args: Any, kwargs: Any, headers: dict[str, Any], properties: dict[str, Any]
+    ) -> tuple[dict[str, Any], str]:
+        """Show the task to who listens before it is sent; return what follows it and its arguments, as changed."""
+        embed = protocol.linked(self._embed)
+        _before.send(
+            sender=self._name, body=(args, kwargs, embed), exchange="", routing_key=self._queue,
+            declare=[], headers=headers, properties=properties, retry_policy={},
+        )  # fmt: skip
+        return embed, protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
+
+    def _announcement(self, args: Any, kwargs: Any, embed: dict[str, Any] | None, headers: dict[str, Any]) -> Any:
+        """Return what tells who listens after a task was sent."""
+        return lambda: _after.send(
+            sender=self._name, body=(args, kwargs, protocol.linked(embed)), headers=headers,
+            exchange="", routing_key=self._queue,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The delivery engine: leases, claims, settling. It knows neither Celery nor kombu."""

@@ -1,0 +1,78 @@
+"""Delayed messages as people and programs see them: count, list, cancel, reschedule by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from taskapp.engine.clock import Clock, Reading, steady_ms
+from taskapp.engine.envelope import unseal
+from taskapp.engine.task_notes import Notes
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
+
+PAGE = 500
+
+
+class Delayed(NamedTuple):
+    """A message that waits for its time."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    due_at: float
+    """Unix seconds, by the engine's time."""
+
+
+class DelayedMessages:
+    """The delayed messages of some queues; which of them were cancelled is noted in ``notes``, if it is given."""
+
+    def __init__(self, link: Link, prefix: str, queues: tuple[str, ...], notes: Notes | None = None) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+        self._queues = queues
+        self._notes = notes
+        self._clock = Clock()
+
+    def count(self) -> dict[str, int]:
+        """Return how many messages each queue has."""
+        commands = [("ZCARD", self._keys("delayed", queue)) for queue in self._queues]
+        return dict(zip(self._queues, self._link.pipeline(commands), strict=True))
+
+    def soonest(self, queue: str, limit: int = 100) -> list[Delayed]:
+        """Return the first ``limit`` messages of ``queue``, the one due first first."""
+        return list(self._pages(queue, limit))
+
+    def _pages(self, queue: str, limit: int) -> Iterator[Delayed]:
+        for start in range(0, limit, PAGE):
+            stop = min(start + PAGE, limit) - 1
+            found = self._link.command("ZRANGE", self._keys("delayed", queue), start, stop, "WITHSCORES")
+            ids, dues = found[::2], found[1::2]
+            if not ids:
+                return
+            blobs = self._link.command("HMGET", self._keys("delayed_messages", queue), *ids)
+            for identity, due, blob in zip(ids, dues, blobs, strict=True):
+                envelope = unseal(blob or b"")
+                yield Delayed(identity.decode(), envelope.task, queue, envelope.priority, float(due) / 1_000)
+            if len(ids) < PAGE:
+                return
+
+    def cancel(self, message_id: str) -> bool:
+        """Take a message away for good; say whether it was there."""
+        was_there = any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
+        if was_there and self._notes is not None:
+            self._notes.cancelled(message_id)
+        return was_there
+
+    def reschedule(self, message_id: str, delay_seconds: float) -> bool:
+        """Make a message due in ``delay_seconds`` from now; say whether it was there."""
+        due_ms = self._now_ms() + int(delay_seconds * 1_000)
+        return any(self._link.run("reschedule", self._prefix, 0, queue, message_id, due_ms) for queue in self._queues)
+
+    def _now_ms(self) -> int:
+        sent_ms = steady_ms()
+        answer = self._link.run("push", self._prefix, 0, "", 0)
+        self._clock.observe(Reading(*answer), sent_ms, steady_ms())
+        return int(answer[0])

@@ -1,0 +1,220 @@
+"""Keeps a node's lease alive, and reaps the leases of nodes that died, on a thread of its own.
+
+Neither a long task nor an event loop that a task's code holds up may stop it. A loop that stands still for
+another reason does: nobody would ever read what Redis answers, and the node would keep its messages for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from _queue import Empty, SimpleQueue  # the native one: gevent's would block its hub
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from taskapp.engine.clock import Clock, Reading, steady_ms
+from taskapp.engine.options import Buried, Options
+from taskapp.engine.wakeups import Wakeups
+from taskapp.redis.link import Link
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE_SECONDS = 0.005
+"""Between two beats of which the first left something to do: others are answered meanwhile."""
+
+
+BEAT, END = "beat", "end"
+SILENCE_BEATS = 1.5
+"""After so many beats' time without one of any node it was the server that was away, or refused to write. Half a
+lease: a node that beat a third of one before that, and takes a sixth to come back, still finds its own alive."""
+STILL_LOOK_SECONDS = 0.5
+"""How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
+
+
+def named(flat: Sequence[bytes]) -> list[Buried]:
+    """Return what a script said was buried: five parts of each."""
+    texts = [part.decode(errors="replace") for part in flat]
+    each = zip(texts[::5], texts[1::5], texts[2::5], texts[3::5], texts[4::5], strict=True)
+    return [Buried(one, task, reason, queue, int(number)) for one, task, reason, queue, number in each]
+
+
+def native_thread(target: Callable[[], None]) -> None:
+    """Run ``target`` on a real thread, also where gevent has replaced threads by greenlets."""
+    start: Callable[..., Any]
+    if "gevent.monkey" in sys.modules:
+        start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
+    else:
+        from _thread import start_new_thread as start
+    start(target, ())
+
+
+class Heartbeat:
+    """Beats every third of a lease, and again when the next lease is due to end."""
+
+    def __init__(
+        self, link: Link, options: Options, clock: Clock, on_buried: Callable[[Iterable[Buried]], None],
+        about: Callable[[], str] = str, stands_still: Callable[[], bool] = bool,
+    ) -> None:  # fmt: skip
+        """Make one that does not beat yet.
+
+        Args:
+            link: A connection of its own.
+            options: How the engine delivers.
+            clock: Set right by what the server says.
+            on_buried: Told of messages that were buried here.
+            about: What the node says of itself, as JSON.
+            stands_still: Whether the loop that reads what the server answers has stopped; asked before each beat.
+        """
+        self._about = about
+        self._stands_still = stands_still
+        self._still_since = 0.0
+        self._woke_late = False
+        self._link = link
+        self._options = options
+        self._clock = clock
+        self._orders: SimpleQueue[str] = SimpleQueue()
+        """``BEAT`` or ``END``."""
+        self._pid = os.getpid()
+        self._on_buried = on_buried
+        self.epoch = ""
+        """The epoch to renew; empty: only reap."""
+        self._opened = ""
+        self.lost = False
+        """Whether ``epoch`` was reaped: the server no longer knows it."""
+        self.renewed_at = monotonic()
+        """When the last renewal was sent that succeeded."""
+        self.is_answered = True
+        """Whether the server answered the last time it was asked."""
+        self._failures = 0
+        """How many beats in a row were not answered."""
+        self.answered_at = 0.0
+        """When the last beat was sent that was answered (monotonic)."""
+
+    def start(self) -> None:
+        """Begin."""
+        native_thread(self._run)
+
+    def stop(self) -> None:
+        """End. Does not wait."""
+        self._orders.put(END)
+
+    def hurry(self) -> None:
+        """Beat now, to find out whether the server answers. Does not wait."""
+        # One is enough: while the server is away each takes seconds, and all of them would beat when it is back.
+        if self._orders.empty():
+            self._orders.put(BEAT)
+
+    def begin(self, epoch: str) -> None:
+        """Go over to another epoch, one that is being opened at this moment; renew it once it is ``opened``."""
+        self.renewed_at = monotonic()
+        self.epoch = epoch
+        self.lost = False
+
+    def opened(self, epoch: str) -> None:
+        """Take note that the server knows ``epoch``."""
+        self._opened = epoch
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether the server has ever known ``epoch``."""
+        return bool(self.epoch) and self._opened == self.epoch
+
+    def holds(self) -> bool:
+        """Say whether the lease is certain to be alive: no other node may have its messages yet."""
+        return not self.lost and monotonic() < self.renewed_at + self._options.lease_seconds
+
+    def beat(self) -> float:
+        """Beat once; return in how many seconds to beat again."""
+        options, epoch = self._options, self.epoch if self.was_opened and not self._is_still() else ""
+        sent_at, sent_ms = monotonic(), steady_ms()
+        interval = options.lease_seconds / 3
+        about = self._about() if epoch else ""
+        now, wall, offset, alive, next_end, reaped, buried, more = self._link.run(
+            "beat", options.prefix, self._clock.predicted_ms(), epoch, options.lease_ms, options.crash_limit,
+            options.dead_letters_limit, int(options.parked_seconds * 1_000), int(interval * SILENCE_BEATS * 1_000),
+            about,
+        )  # fmt: skip
+        self.answered_at = sent_at
+        if epoch and epoch == self.epoch:
+            if alive:
+                self.renewed_at = sent_at
+            else:
+                self.lost = True
+        self._note_time(Reading(now, wall, offset), sent_ms)
+        if reaped or buried:
+            logger.warning("reaped %d messages of nodes that died, buried %d", reaped, len(buried) // 5)
+            self._on_buried(named(buried))
+        # Whose lease ends first is looked at when it ends, not up to a beat later.
+        until_end = (next_end - now) / 1_000 if next_end else interval
+        if self._still_since:
+            interval = min(interval, STILL_LOOK_SECONDS)
+        return AT_ONCE_SECONDS if more else min(interval, max(until_end, 0.05) + 0.005)
+
+    def _is_still(self) -> bool:
+        """Return whether the lease is to end because nobody reads; log when that begins and ends."""
+        if self._woke_late:
+            return bool(self._still_since)
+        is_still = self._stands_still()
+        if is_still and not self._still_since:
+            self._still_since = monotonic()
+            logger.error(
+                "the loop that reads the broker stands still and runs no task: its lease is not renewed, others get "
+                "its messages in %.0f s unless it goes on",
+                max(0.0, self.renewed_at + self._options.lease_seconds - monotonic()),
+                extra={"action": "lease_not_renewed"},
+            )  # fmt: skip
+        elif self._still_since and not is_still:
+            logger.warning(
+                "the loop that reads the broker goes on after %.1f s more", monotonic() - self._still_since,
+                extra={"action": "lease_renewed_again"},
+            )  # fmt: skip
+            self._still_since = 0.0
+        return is_still
+
+    def _note_time(self, reading: Reading, sent_ms: float) -> None:
+        corrected = self._clock.observe(reading, sent_ms, steady_ms())
+        if corrected is not None:
+            logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
+            self._link.run(
+                "correct", self._options.prefix, 0, reading.offset_ms, corrected, self._options.lease_ms
+            )  # fmt: skip
+
+    def _next_order(self, wait_seconds: float) -> str:
+        """Return what to do next: ``BEAT``, unless something else is asked for within ``wait_seconds``."""
+        try:
+            return self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
+        except Empty:
+            return BEAT
+
+    def _run(self) -> None:
+        wait_seconds, wakeups = 0.0, Wakeups()
+        while self._next_order(wait_seconds) != END:
+            if os.getpid() != self._pid:
+                return
+            self._woke_late = wakeups.is_late()
+            wait_seconds = self.beat_or_wait()
+            wakeups.expect(wait_seconds)
+        self._link.close()
+
+    def beat_or_wait(self) -> float:
+        """Beat once, or take note that the server does not answer; return in how many seconds to try again."""
+        try:
+            wait_seconds = self.beat()
+        except Exception as error:  # nobody else renews the lease, and nobody starts this thread again
+            self._failures += 1
+            is_away = isinstance(error, RedisError)
+            self.is_answered = self.is_answered and not is_away
+            if self._failures == 1:
+                what = "a heartbeat did not reach the broker: %s" if is_away else "a heartbeat failed: %r"
+                logger.warning(what, error, exc_info=not is_away)
+            # Often, so that a lease is renewed as soon as the server is back.
+            return min(0.1 * self._failures, self._options.lease_seconds / 6, 1.0)
+        self.is_answered = True
+        if self._failures:
+            logger.info("the broker answers again after %d heartbeats that failed", self._failures)
+        self._failures = 0
+        return wait_seconds

@@ -1,0 +1,17 @@
+-- Move a dead letter back: 3 its queue, 4 its number, 5 the queue to go to, 6 the message to send instead ('' as it is).
+-- Answers 1 if it was there. Counts begin anew.
+local queue, number = ARGV[3], ARGV[4]
+local raw = redis.call('HGET', key_dead_raw(queue), number)
+if not raw then return 0 end
+local about = cjson.decode(redis.call('HGET', key_dead_about(queue), number))
+local blob = ARGV[6] ~= '' and ARGV[6] or raw
+local version, priority = header(blob)
+if version == 0 then priority = about.priority else blob = with_counts(blob, version, priority, 0, 0, NOW) end
+put_behind(ARGV[5], priority, blob)
+wake(ARGV[5])
+redis.call('ZREM', key_dead(queue, about.reason), number)
+redis.call('ZREM', key_unreported(), number .. '.0:0:' .. queue)
+redis.call('HDEL', key_dead_raw(queue), number)
+redis.call('HDEL', key_dead_about(queue), number)
+redis.call('HINCRBY', key_counts(), 'replayed', 1)
+return 1

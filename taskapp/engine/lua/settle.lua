@@ -1,0 +1,87 @@
+#!lua flags=allow-oom
+-- Finish claims, each in one step with all that its run left: 3 epoch, 4 dead limit, 5 name of the node, then for each
+-- claim 'T', its tag (or 'U', an unreported letter's name), and in this order any number of
+--   'R', key, value, seconds to keep (0 for ever)                       a result
+--   'O', chord, size (0 unknown), about, finish ('' none), seconds      a chord begins
+--   'C', chord, slot, '1' success or '0', value, seconds                a part of a chord
+--   'F', chord                                                          a chord is finished, its parts go
+--   'M', queue, priority, due (ms, 0 now), id, message                  a follow-up
+--   'E', channel, event                                                 news of a follow-up
+--   'D', reason, error                                                  the message goes to the dead letters
+--   'B', reason, error                                                  the same, and the letter is unreported
+--   'S', schedule, id, due (ms), state, ms it took                      a tick has ended, if it is one of that schedule
+--   'K', task type, what, le of run ('' none), us, le of wait, us       the run is counted
+--   'H', most entries, record                                           the task has ended for good: told to its stream
+-- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
+-- queue, number of letters this node is to tell of …}.
+-- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
+local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local leased = key_leased(epoch)
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, H = 3}
+
+local function finish(tag, i, last)
+  local woken
+  while i <= last do
+    local step = ARGV[i]
+    if step == 'R' then
+      store_result(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
+    elseif step == 'M' then
+      local queue, due = ARGV[i + 1], tonumber(ARGV[i + 3])
+      if due > NOW then
+        delay(queue, tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 5], due)
+      else
+        put_behind(queue, tonumber(ARGV[i + 2]), ARGV[i + 5])
+        if queue ~= woken then wake(queue); woken = queue end
+      end
+    elseif step == 'E' then
+      redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
+    elseif step == 'C' then
+      count_part(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), queue_of_tag(tag))
+    elseif step == 'O' then
+      begin_chord(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]))
+    elseif step == 'F' then
+      redis.call('UNLINK', key_chord(ARGV[i + 1]), key_chord_parts(ARGV[i + 1]))
+    elseif step == 'K' then
+      count_run(queue_of_tag(tag), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+    elseif step == 'S' then
+      end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+    elseif step == 'H' then
+      tell_finished(ARGV[i + 1], ARGV[i + 2])
+    elseif step == 'D' or step == 'B' then
+      local queue, priority = parse_tag(tag)
+      local bury = step == 'B' and bury_unreported or bury
+      bury(queue, priority, redis.call('HGET', leased, tag), ARGV[i + 1], node, ARGV[i + 2], dead_limit)
+    end
+    i = i + WIDTH[step]
+  end
+end
+
+local function holds(kind, tag)
+  if kind == 'U' then return redis.call('ZSCORE', key_unreported(), tag) end
+  return redis.call('HEXISTS', leased, tag) == 1
+end
+
+local function let_go(kind, tag)
+  if kind == 'U' then redis.call('ZREM', key_unreported(), tag) else redis.call('HDEL', leased, tag) end
+end
+
+local stale, failed = {}, {}
+local i = 6
+while i <= #ARGV do
+  local kind, tag, first = ARGV[i], ARGV[i + 1], i + 2
+  i = first
+  while ARGV[i] and ARGV[i] ~= 'T' and ARGV[i] ~= 'U' do i = i + WIDTH[ARGV[i]] end
+  if not holds(kind, tag) then
+    stale[#stale + 1] = tag
+  else
+    local ok, problem = pcall(finish, tag, first, i - 1)
+    if ok then
+      let_go(kind, tag)
+    else
+      failed[#failed + 1] = tag
+      failed[#failed + 1] = type(problem) == 'table' and problem.err or tostring(problem)
+    end
+  end
+end
+write_totals()
+return {stale, failed, BURIED}

@@ -1,0 +1,243 @@
+"""One process as a consumer: its epoch, the messages it holds, and what it tells the engine of them.
+
+Belongs to the process, never to a channel: Celery makes channels anew whenever it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import hiredis
+from redis.exceptions import RedisError
+
+from taskapp.engine.claims import Claim, Claimed
+from taskapp.engine.clock import Reading, steady_ms
+from taskapp.engine.envelope import unseal
+from taskapp.engine.heartbeat import named
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.session import Session, claimed_when
+from taskapp.engine.settle_buffer import log_stale
+from taskapp.engine.settlement import Settlement
+from taskapp.engine.suspects import NOBODY, Suspects
+from taskapp.engine.watchdog import Watchdog
+from taskapp.redis.link import Link
+from taskapp.redis.pipe import Connect
+
+logger = logging.getLogger(__name__)
+
+
+MISSING_TYPES_MOST = 100
+GIVEN_BACK_AT_ONCE = 250
+"""Messages in one step; each takes Redis some 10 us."""
+
+
+class Node(Session):
+    """Claims, settles and gives back. Nothing here waits for Redis, and nothing raises for its absence."""
+
+    def __init__(self, connect: Connect, options: Options, role: NodeProfile) -> None:
+        self.watch = Watchdog(self._look)
+        self.while_held: Callable[[], bool] = bool
+        """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
+        super().__init__(connect, options, role, self.watch.begin)
+        self._missing_types: dict[str, None] = {}
+        self._known_types: frozenset[str] | None = None
+        self.suspect_from = max(1, min(2, options.crash_limit - 1))
+        """With how many crashes a message runs alone."""
+        self.has_crashed = False
+        """Whether the lease is left to end by itself: who reaps it counts a crash."""
+
+    # --- claiming -----------------------------------------------------------------------------
+
+    def claim(
+        self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None],
+        slots: Mapping[str, int] | None = None,
+    ) -> bool:  # fmt: skip
+        """Ask for up to ``want`` messages of ``queues``, the first queue first; say whether it was asked.
+
+        Args:
+            queues: In the order in which they are taken.
+            want: How many.
+            on_claim: Gets the answer, or ``None`` when there will be none.
+            slots: How many of them for each kind of slot; ``None``: any.
+        """
+        self._claims += 1
+        guard = self._options.starvation_guard
+        from_below = guard > 0 and self._claims % guard == 0
+        args = (
+            self._options.prefix, self.clock.predicted_ms(), self.epoch, self._claims, want, int(from_below),
+            ",".join(f"{kind}:{free}" for kind, free in slots.items()) if slots else "",
+            len(queues), *queues, *self._missing_types,
+        )  # fmt: skip
+        epoch, sent_ms = self.epoch, steady_ms()
+
+        def on_answer(answer: Any) -> None:
+            on_claim(self._claimed(epoch, answer, sent_ms))
+
+        return self.pipe.send("claim", args, on_answer)
+
+    def _claimed(self, epoch: str, answer: Any, sent_ms: float) -> Claim | None:
+        if isinstance(answer, Exception):
+            if isinstance(answer, hiredis.ReplyError):
+                if str(answer).startswith("LEASELOST"):
+                    self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
+                else:
+                    self._trouble.begin("the broker refuses claims: %s", answer)
+                    self._wait()
+            return None
+        self._trouble.end()
+        now, wall, offset, next_due, passed_over, set_aside = answer[:6]
+        corrected = self.clock.observe(Reading(now, wall, offset), sent_ms, steady_ms())
+        if corrected is not None:
+            logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
+            self._send("correct", (self._options.prefix, 0, offset, corrected, self._options.lease_ms), self._ignore)
+        if set_aside:
+            logger.error("%d keys in the place of a queue were no lists; renamed to taskapp:{queue}:aside:…", set_aside)
+        lease = self._keys("leased", epoch)
+        messages, at = [], monotonic()
+        for tag, blob in zip(answer[6::2], answer[7::2], strict=True):
+            name = tag.decode(errors="surrogateescape")
+            _, priority, queue = name.split(":", 2)
+            self.held[name] = at
+            messages.append(Claimed(name, queue, int(priority), unseal(blob), lease))
+        due = (next_due - now) / 1_000 if next_due else None
+        return Claim(messages, due, set_aside, bool(passed_over))
+
+    # --- what becomes of a claim --------------------------------------------------------------
+
+    def settle(self, tag: str, settlement: Settlement | None = None) -> None:
+        """Finish a claim with all that its run left, in one step. Changes nothing if the lease was lost meanwhile.
+
+        Put off until ``ends.flush`` on the thread that calls it, to be carried out with others.
+        """
+        self._finish(tag, settlement)
+
+    def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
+        """Move a claimed message to the dead letters, otherwise as ``settle`` does.
+
+        Without a ``settlement`` nobody was told of its end: a worker fails its task, see ``NodeProfile.on_buried``.
+        """
+        self._finish(tag, settlement, "B" if settlement is None else "D", reason, detail[:2_000])
+
+    def _finish(self, tag: str, settlement: Settlement | None, *burial: str) -> None:
+        # First: what cannot be put into words leaves the claim as it is.
+        steps = burial if settlement is None else (*settlement.steps(), *burial)
+        if self.held.pop(tag, None) is None:
+            log_stale((tag.encode(errors="surrogateescape"),))
+            return
+        self.ends.add(tag, steps, settlement.run if settlement is not None else None)
+
+    def _look(self) -> bool:
+        self.ends.flush_stragglers()
+        return self.while_held() or self.ends.are_waiting
+
+    def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+        """Put claimed messages back in front of their queue, or among the delayed ones.
+
+        Args:
+            tags: What to give back.
+            kind: ``unstarted``, counts nothing; ``retry``, a delivery; ``crashed``, a crash of its own.
+            delay_seconds: When above 0, they become ready again so much later.
+        """
+        if self.is_leaving:
+            return
+        options = self._options
+        due = self.clock.now_ms() + int(delay_seconds * 1_000) if delay_seconds > 0 else 0
+        for some in _batches(tags):
+            for tag in some:
+                self.held.pop(tag, None)
+            args = (kind, options.crash_limit, options.dead_letters_limit, due, self._role.name, *some)
+            self.ends.insist("requeue", args, self._given_back)
+
+    def park(self, tag: str, task: str) -> None:
+        """Set a message aside until a node that has ``task`` is there; claims pass over the type from now on."""
+        self._missing_types[task] = None
+        if len(self._missing_types) > MISSING_TYPES_MOST:
+            del self._missing_types[next(iter(self._missing_types))]
+        self.held.pop(tag, None)
+        self.ends.insist("park", (tag, task), log_stale)
+
+    def count(self, name: str) -> None:
+        """Count what is not kept: ``expired``, ``revoked``."""
+        self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
+
+    def publish(self, commands: Sequence[tuple[Any, ...]]) -> bool:
+        """Send plain commands nobody waits for; say whether they went out."""
+        return all(self.pipe.ask(*command, on_answer=self._ignore) for command in commands)
+
+    def has_room(self) -> bool:
+        """Say whether this node may hold more messages than it does."""
+        return self._role.has_room()
+
+    def has(self, task: str) -> bool:
+        """Say whether this node runs ``task``."""
+        types = self._types()
+        return not types or task in types
+
+    def _types(self) -> frozenset[str]:
+        if self._known_types is None:
+            self._known_types = frozenset(self._role.types())
+        return self._known_types
+
+    def _given_back(self, answer: Any) -> None:
+        stale, buried = answer
+        log_stale(stale)
+        if buried:
+            self._role.on_buried(named(buried))
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def close(
+        self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True,
+        suspects: Suspects = NOBODY,
+    ) -> None:  # fmt: skip
+        """Give back what is held, end the epoch; wait up to ``within_seconds``. Without ``reads`` any thread may.
+
+        What of the ``suspects`` is still held counts as crashed.
+        """
+        self.heartbeat.stop()
+        if not self.epoch:
+            return
+        link = Link(self._connect)
+        deadline = monotonic() + within_seconds
+        try:
+            self.ends.flush(at_once=True)
+            if reads and self.ready():
+                self.flush(deadline)
+            if not self.has_crashed:
+                self._give_back_suspects(link, suspects, deadline)
+            while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):
+                if monotonic() > deadline:
+                    break
+        except RedisError as error:
+            logger.warning("could not give messages back: %s; others take them when the lease ends", error)
+        finally:
+            link.close()
+            if reads:
+                self.pipe.close()
+            else:
+                self.pipe.shut()
+            self.epoch = ""
+
+    def _give_back_suspects(self, link: Link, suspects: Suspects, deadline: float) -> None:
+        args = (suspects.kind, self._options.crash_limit, self._options.dead_letters_limit, 0, self._role.name)
+        for tags in _batches(sorted((tag for tag in suspects.tags if tag in self.held), key=claimed_when)):
+            if monotonic() > deadline:
+                break
+            self._given_back(link.run("requeue", self._options.prefix, 0, self.epoch, *args, *tags))
+
+    def flush(self, deadline: float) -> None:
+        """Wait until everything sent is answered, or ``deadline`` (monotonic) has come."""
+        self.ends.flush()
+        while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
+            if select.select([self.pipe.socket], [], [], left)[0]:
+                self.read()
+
+
+def _batches(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ``tags`` in batches, the last ones first: what goes back first ends up behind."""
+    for start in reversed(range(0, len(tags), GIVEN_BACK_AT_ONCE)):
+        yield tags[start : start + GIVEN_BACK_AT_ONCE]

@@ -1,0 +1,245 @@
+"""Pushing: one message or many, each known to be queued, known not to be, or named as unknown."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from time import monotonic, sleep
+from typing import Any, NamedTuple, Protocol
+
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from taskapp.engine.clock import Clock, Reading, steady_ms
+from taskapp.engine.options import Options
+from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
+from taskapp.redis.link import Link, NotSent, OutcomeUnknown
+
+PUSHED_AT_ONCE = 1_000
+PUSHED_BYTES_AT_ONCE = 1 << 20
+"""With so many bytes a step is full: Redis carries it out in some milliseconds."""
+PUBLISHED_AT_ONCE = 100
+"""Events in one publication: who listens handles them in one go."""
+REMEMBERED_DOUBTS = 10_000
+LEAST_SECONDS = 0.05
+"""With less time left nothing is begun."""
+
+
+class Announcer(Protocol):
+    """Publishes what is new."""
+
+    def publication(self, messages: Sequence[Message]) -> tuple[str, bytes]:
+        """Return a channel and what is published there once ``messages`` are queued, each of which has an event."""
+
+
+class Message(NamedTuple):
+    """A message to push."""
+
+    queue: str
+    priority: int
+    due_ms: int
+    """The engine's time at which it becomes ready; 0: now."""
+    id: str
+    blob: bytes
+    event: bytes = b""
+    """What is to be known once the message is queued."""
+    announcer: Announcer | None = None
+    """Publishes ``event``."""
+
+
+def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
+    """Return channels and what is published there once ``messages`` are queued."""
+    by_announcer: dict[Announcer, list[Message]] = {}
+    for message in messages:
+        if message.announcer is not None:
+            by_announcer.setdefault(message.announcer, []).append(message)
+    return [
+        announcer.publication(announced[start : start + PUBLISHED_AT_ONCE])
+        for announcer, announced in by_announcer.items()
+        for start in range(0, len(announced), PUBLISHED_AT_ONCE)
+    ]
+
+
+def steps_of(messages: Sequence[Message]) -> Iterator[int]:
+    """Yield where each step of a push of ``messages`` ends: after a thousand, or as soon as there are enough bytes."""
+    start, size = 0, 0
+    for position, message in enumerate(messages, 1):
+        size += len(message.blob)
+        if position - start >= PUSHED_AT_ONCE or size >= PUSHED_BYTES_AT_ONCE:
+            yield position
+            start, size = position, 0
+    if start < len(messages):
+        yield len(messages)
+
+
+def _arguments(messages: Sequence[Message]) -> list[Any]:
+    """Return what the script ``push`` is to do: runs of messages for the same list share the words for it."""
+    published = publications(messages)
+    arguments: list[Any] = [len(published), *chain.from_iterable(published)]
+    where: tuple[str, int] | None = None
+    counted_at = 0
+    for queue, priority, due_ms, message_id, blob, *_ in messages:
+        if due_ms:
+            arguments += (queue, priority, 0, due_ms, message_id, blob)
+            where = None
+        elif where == (queue, priority):
+            arguments[counted_at] += 1
+            arguments.append(blob)
+        else:
+            where, counted_at = (queue, priority), len(arguments) + 2
+            arguments += (queue, priority, 1, blob)
+    return arguments
+
+
+class _Push(NamedTuple):
+    """Which push of which producer: enough to ask later whether it was carried out."""
+
+    producer: str
+    number: int
+
+
+class Producer:
+    """Pushes for one process, over one held connection. Threads take turns.
+
+    Every push leaves its number with the server, in the same step. After a connection broke the
+    number tells whether the push was carried out, and closes the producer's name if it was not, so
+    that what may still be on its way does nothing. So a push is repeated exactly when it must be.
+    """
+
+    def __init__(self, link: Link, options: Options, deadline_seconds: float) -> None:
+        self.link = link
+        """The connection, for what is not pushed."""
+        self._prefix = options.prefix
+        self._lease_ms = options.lease_ms
+        self._deadline_seconds = deadline_seconds
+        self._lock = threading.Lock()
+        self._name = uuid.uuid4().hex
+        self._number = 0
+        self._doubts: OrderedDict[str, _Push] = OrderedDict()
+        self.clock = Clock()
+
+    def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
+        """Queue ``messages``: up to a thousand, or 1 MiB, in one step, all of it or nothing of it.
+
+        Args:
+            messages: What is to be queued.
+            deadline: When to give up at the latest, by ``time.monotonic``.
+
+        Raises:
+            NotQueued: The broker could not be reached before the deadline; nothing was queued.
+            SubmitOutcomeUnknown: It did not answer before the deadline. Pushing the same ids again
+                from this process does no harm.
+            BrokerFull: Redis has no memory left; nothing was queued.
+        """
+        latest = monotonic() + self._deadline_seconds
+        deadline = latest if deadline is None else min(deadline, latest)
+        if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
+            raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
+        try:
+            # Whoever waited long for the lock has that much less left.
+            self.link.patience_seconds = left_seconds = deadline - monotonic()
+            if left_seconds < LEAST_SECONDS:
+                raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
+            queued = self._queued_already(messages, deadline)
+            wanted = [message for message in messages if message.id not in queued] if queued else messages
+            start = 0
+            for end in steps_of(wanted):
+                self._push(wanted[start:end], wanted[start:], deadline)
+                start = end
+            # Not before: whoever breaks off here and tries once more must find what is known so far.
+            if self._doubts:
+                for message in messages:
+                    self._doubts.pop(message.id, None)
+        finally:
+            self._lock.release()
+
+    def known_clock(self) -> Clock:
+        """Return the clock, after asking the server for the time if nothing is known of it yet."""
+        if not self.clock.predicted_ms():
+            with suppress(RedisError):
+                sent_ms = steady_ms()
+                self._note_time(self.link.run("push", self._prefix, 0, "", 0), sent_ms)
+        return self.clock
+
+    def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> None:
+        args = _arguments(batch)
+        while True:
+            self._number += 1
+            push = _Push(self._name, self._number)
+            sent_ms = steady_ms()
+            try:
+                answer = self.link.run("push", self._prefix, self.clock.predicted_ms(), *push, *args)
+            except NotSent as error:
+                if not self._may_try_again(deadline):
+                    ids = [message.id for message in rest]
+                    raise NotQueued(ids, self._deadline_seconds, error) from error
+            except OutcomeUnknown as error:
+                if self._was_carried_out(push, batch, rest, deadline, error):
+                    return
+            except ResponseError as error:
+                # Redis 6.2 speaks of it inside the message of a script's error.
+                if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
+                    raise BrokerFull([message.id for message in rest], error) from error
+                raise NotQueued([message.id for message in rest], self._deadline_seconds, error) from error
+            else:
+                self._note_time(answer, sent_ms)
+                return
+
+    def _note_time(self, answer: list[int], sent_ms: float) -> None:
+        reading = Reading(*answer)
+        corrected_ms = self.clock.observe(reading, sent_ms, steady_ms())
+        if corrected_ms is not None:
+            with suppress(RedisError):
+                self.link.run("correct", self._prefix, 0, reading.offset_ms, corrected_ms, self._lease_ms)
+
+    def _was_carried_out(
+        self, push: _Push, batch: Sequence[Message], rest: Sequence[Message], deadline: float, error: Exception
+    ) -> bool:
+        # What is pushed from now on must not be taken for proof that the doubtful push came through.
+        self._name, self._number = uuid.uuid4().hex, 0
+        while True:
+            try:
+                return self._resolve(push)
+            except RedisError:
+                if not self._may_try_again(deadline):
+                    break
+        for message in batch:
+            self._doubts[message.id] = push
+        while len(self._doubts) > REMEMBERED_DOUBTS:
+            self._doubts.popitem(last=False)
+        unknown = [message.id for message in batch]
+        not_queued = [message.id for message in rest[len(batch) :]]
+        raise SubmitOutcomeUnknown(unknown, not_queued, self._deadline_seconds, error) from error
+
+    def _resolve(self, push: _Push) -> bool:
+        return bool(self.link.run("resolve", self._prefix, 0, *push))
+
+    def _queued_already(self, messages: Sequence[Message], deadline: float) -> set[str]:
+        """Return the ids whose earlier push, of unknown outcome, came through."""
+        if not self._doubts:
+            return set()
+        doubtful = {message.id: push for message in messages if (push := self._doubts.get(message.id))}
+        came_through: dict[_Push, bool] = {}
+        for push in dict.fromkeys(doubtful.values()):
+            while push not in came_through:
+                try:
+                    came_through[push] = self._resolve(push)
+                except RedisError as error:
+                    if not self._may_try_again(deadline):
+                        unknown = [one for one, push in doubtful.items() if push not in came_through]
+                        queued = {one for one, push in doubtful.items() if came_through.get(push)}
+                        known = [one.id for one in messages if one.id not in queued and one.id not in unknown]
+                        raise SubmitOutcomeUnknown(unknown, known, self._deadline_seconds, error) from error
+        return {message_id for message_id, push in doubtful.items() if came_through[push]}
+
+    def _may_try_again(self, deadline: float) -> bool:
+        """Wait a moment, unless ``deadline`` would pass."""
+        left_seconds = deadline - monotonic() - LEAST_SECONDS
+        if left_seconds < LEAST_SECONDS:
+            return False
+        sleep(LEAST_SECONDS)
+        self.link.patience_seconds = left_seconds
+        return True

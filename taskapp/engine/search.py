@@ -1,0 +1,237 @@
+"""Finds the message of a task by its id, wherever it is, in steps that hold up nobody.
+
+There is no record of where a message is: each task would pay for it. Instead the places are looked
+through on the server, a few thousand messages a step, in the order in which a message travels; one that
+moves on meanwhile is met further on, and one that went back is found the second time.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from taskapp.engine.dead_letters import DeadLetter, DeadLetters
+from taskapp.engine.envelope import Envelope, unseal
+from taskapp.queues import PRIORITIES
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
+
+ENDS = (100_000, 10_000, 10_000)
+"""How much of both ends of a long ready list is looked at again, each time: a node that gives back all it has puts that
+there."""
+FIRST, BYTES = 4, 2 << 20
+"""Messages the first step looks at; bytes a step looks at once their size is known."""
+ENTRIES = {"list": 3_000, "parked": 3_000, "hash": 1_000, "claims": 1_000, "letters": 700, "numbers": 700, "types": 300}
+"""Entries a step looks at, by what lies there: about two milliseconds' work. More would make others wait; fewer would
+spend the time of a long search on round trips and on the way into a long list."""
+
+Part = tuple[int, int | None]
+"""Of a list: from where, below 0 from the right, until where; ``None``: its end. Of a list that is shorter than what is
+counted from the right nothing: what is counted from the left is all of it then."""
+WHOLE: Sequence[Part] = ((0, None),)
+
+
+class Place(StrEnum):
+    """Where a message is."""
+
+    DELAYED = "delayed"
+    READY = "ready"
+    PARKED = "parked"
+    LEASED = "leased"
+    DEAD = "dead"
+
+
+class Found(NamedTuple):
+    """A message, and where it is."""
+
+    place: Place
+    queue: str
+    priority: int
+    envelope: Envelope
+    at: float = 0.0
+    """When it is due, was parked, was buried or its lease ends, in Unix seconds by the engine's time; else 0."""
+    epoch: str = ""
+    """Of the node that holds it."""
+    node: str = ""
+    """What that node calls itself, if it said so."""
+    is_lost: bool = False
+    """Whether that node's lease has ended: the message is about to go back."""
+    letter: DeadLetter | None = None
+
+
+class Search:
+    """Looks for messages.
+
+    Args:
+        link: To the broker. It is free for others between two steps.
+        prefix: Before every key.
+        queues: Those of the deployment; others that have had delayed, parked or dead messages are found by themselves.
+        on_step: Called now and then with how many messages were looked at.
+    """
+
+    def __init__(
+        self, link: Link, prefix: str, queues: Iterable[str], on_step: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._link = link
+        self._on_step, self._looked_at = on_step, 0
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+        self._queues = tuple(queues)
+        self._known_letters: dict[str, int] = {}
+
+    def find(self, task_id: str) -> Found | None:
+        """Return the message of ``task_id``; ``None`` if it is nowhere.
+
+        Takes a second or two for each million messages, in steps of a few milliseconds.
+
+        Raises:
+            redis.RedisError: The broker cannot be reached, or refuses.
+        """
+        wanted = _Wanted(task_id)
+        queues = self._all_queues()
+        self._known_letters.clear()
+        # Where nearly all are that somebody asks about, and where looking costs next to nothing.
+        if found := self._delayed(wanted, queues) or self._leased(wanted, queues):
+            return found
+        journey = (self._delayed, self._ready, self._parked, self._leased, self._dead)
+        for look in journey:
+            if found := look(wanted, queues):
+                return found
+        for most in ENDS:
+            # What went back meanwhile, to where was looked already, is at one of the ends of its list.
+            ends = partial(self._ready, parts=((0, most), (-most, None)))
+            for look in (self._delayed, ends, self._parked, self._leased, self._dead):
+                if found := look(wanted, queues):
+                    return found
+        return self._delayed_of_others(wanted, queues)
+
+    def _all_queues(self) -> list[str]:
+        known = self._link.command("SMEMBERS", self._keys("queues"))
+        return list(dict.fromkeys([*self._queues, *sorted(_text(queue) for queue in known)]))
+
+    def _delayed(self, wanted: _Wanted, queues: list[str]) -> Found | None:
+        commands = [("HGET", self._keys("delayed_messages", queue), wanted.id) for queue in queues]
+        for queue, blob in zip(queues, self._link.pipeline(commands), strict=True):
+            if isinstance(blob, bytes):
+                due = self._link.command("ZSCORE", self._keys("delayed", queue), wanted.id)
+                envelope = unseal(blob)
+                if due is not None:
+                    return Found(Place.DELAYED, queue, envelope.priority, envelope, float(due) / 1_000)
+        return None
+
+    def _delayed_of_others(self, wanted: _Wanted, queues: list[str]) -> Found | None:
+        """Look among the delayed ones for a message of stock Celery, which lies there under a name of its claim."""
+        for queue in queues:
+            messages = self._keys("delayed_messages", queue)
+            hit = self._scan(self._keys("delayed", queue), "claims", wanted, messages)
+            due = self._link.command("ZSCORE", self._keys("delayed", queue), hit[0]) if hit is not None else None
+            if hit is not None and due is not None:
+                envelope = unseal(hit[1])
+                return Found(Place.DELAYED, queue, envelope.priority, envelope, float(due) / 1_000)
+        return None
+
+    def _ready(self, wanted: _Wanted, queues: list[str], *, parts: Sequence[Part] = WHOLE) -> Found | None:
+        levels = [(queue, priority) for queue in queues for priority in reversed(PRIORITIES)]
+        keys = [self._keys.ready(*level) for level in levels]
+        there = self._link.pipeline([("EXISTS", key) for key in keys])
+        for (queue, priority), key, exists in zip(levels, keys, there, strict=True):
+            for start, stop in parts if exists else ():
+                hit = self._scan(key, "list", wanted, start=start, stop=stop)
+                if hit is not None:
+                    return Found(Place.READY, queue, priority, unseal(hit[1]))
+        return None
+
+    def _parked(self, wanted: _Wanted, queues: list[str]) -> Found | None:
+        for queue in queues:
+            long: list[bytes] = []
+            hit = self._scan(self._keys("parked", queue), "types", wanted, queue, long=long)
+            for name in long if hit is None else ():
+                hit = hit or self._scan(self._keys("parked_messages", queue, _text(name)), "parked", wanted)
+            if hit is not None:
+                since_ms, envelope = struct.unpack(">d", hit[1][:8])[0], unseal(hit[1][8:])
+                return Found(Place.PARKED, queue, envelope.priority, envelope, since_ms / 1_000)
+        return None
+
+    def _leased(self, wanted: _Wanted, _queues: list[str]) -> Found | None:
+        flat = self._link.command("ZRANGE", self._keys("leases"), 0, -1, "WITHSCORES")
+        epochs = flat[::2]
+        held = self._link.pipeline([("HLEN", self._keys("leased", _text(epoch))) for epoch in epochs])
+        for epoch, ends, number in zip(epochs, flat[1::2], held, strict=True):
+            if not number:
+                continue
+            hit = self._scan(self._keys("leased", _text(epoch)), "hash", wanted)
+            if hit is not None:
+                _, priority, queue = hit[0].split(":", 2)
+                is_lost = float(ends) <= self._now_ms()
+                return Found(
+                    Place.LEASED, queue, int(priority), unseal(hit[1]), float(ends) / 1_000, _text(epoch),
+                    self._name_of(epoch), is_lost,
+                )  # fmt: skip
+        return None
+
+    def _name_of(self, epoch: bytes) -> str:
+        about = self._link.command("HGET", self._keys("nodes"), epoch)
+        try:
+            return str(json.loads(about)["name"]) if about else ""
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    def _dead(self, wanted: _Wanted, queues: list[str]) -> Found | None:
+        letters = DeadLetters(self._link, self._prefix)
+        for queue in queues:
+            about, raw = self._keys("dead_about", queue), self._keys("dead_raw", queue)
+            newest = int(self._link.command("GET", self._keys("dead_number", queue)) or 0)
+            known = self._known_letters.get(queue)
+            if known is None:
+                hit = self._scan(about, "letters", wanted, raw)
+            else:
+                # Letters are numbered in the order of their burial: those looked at once need no second look.
+                hit = self._scan(about, "numbers", wanted, raw, start=known + 1, stop=newest + 1)
+            if hit is None:
+                self._known_letters[queue] = newest
+                continue
+            letter = letters.get(queue, int(hit[0]))
+            if letter is not None:
+                return Found(
+                    Place.DEAD, queue, letter.priority, unseal(letter.raw), letter.buried_at, letter=letter
+                )  # fmt: skip
+        return None
+
+    def _scan(
+        self, key: str, kind: str, wanted: _Wanted, other: str = "", *, start: int = 0, stop: int | None = None,
+        long: list[bytes] | None = None,
+    ) -> tuple[str, bytes] | None:  # fmt: skip
+        """Return field (or position) and value of what is wanted at ``key``, between two positions in a list."""
+        at, count = str(start).encode(), FIRST
+        while at and (stop is None or int(at) < stop):
+            at, seen, size, unseen, *hit = self._link.run(
+                "find", self._prefix, 0, key, kind, at, wanted.id, *wanted.in_json, other, count
+            )
+            if hit:
+                return _text(hit[0]), hit[1]
+            if long is not None:
+                long += unseen
+            self._looked_at += seen
+            self._on_step(self._looked_at)
+            if seen:
+                count = max(1, min(BYTES * seen // max(size, 1), 8 * count, ENTRIES[kind]))
+        return None
+
+    def _now_ms(self) -> int:
+        # Pushing nothing: the engine's time.
+        return int(self._link.run("push", self._prefix, 0, "", 0)[0])
+
+
+class _Wanted:
+    def __init__(self, task_id: str) -> None:
+        self.id = task_id
+        written = json.dumps(task_id)
+        self.in_json = (f'"id": {written}', f'"id":{written}')
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")

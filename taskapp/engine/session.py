@@ -1,0 +1,275 @@
+"""A node's connection and its lease: opened, gone on with after a break, begun anew when it was lost.
+
+connect ──► open ──► the epoch lives ──connection breaks──► connect ──► recover ──► the epoch lives
+▲                                                            ├─ refused ──► again, later
+└────────────────────────────── the lease is gone ◄──────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from taskapp.engine.clock import Clock
+from taskapp.engine.heartbeat import Heartbeat
+from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.settle_buffer import LeaseGone, SettleBuffer
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link, NotSent
+from taskapp.redis.pipe import Connect, Pipe, SentScript
+from taskapp.redis.trouble import Trouble
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 0.5
+"""How long a call may be without an answer before it is asked whether the server answers others."""
+TURN_SECONDS = 1.0
+"""The loop that drives a node comes by at least so often."""
+NEVER_AGAIN = ("open", "recover", "claim", "")
+"""Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
+
+
+class Session:
+    """The connection of one node and the lease of its claims. Nothing raises for the server's absence."""
+
+    def __init__(self, connect: Connect, options: Options, role: NodeProfile, keep_watch: Callable[[], None]) -> None:
+        """Make one that is not connected.
+
+        Args:
+            connect: How to reach the server.
+            options: How the engine delivers.
+            role: What the node can do.
+            keep_watch: See ``SettleBuffer``.
+        """
+        self._options = options
+        self._role = role
+        self._keys = Keys(options.prefix)
+        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
+        """The connection to watch: when it is readable, call ``read``."""
+        self._connect = connect
+        self._opening = threading.Lock()
+        self._unsent: list[SentScript] = []
+        self._keeping = threading.Lock()
+        self._claims = 0
+        self.retry_at = 0.0
+        """When to try again what failed (monotonic)."""
+        self._trouble = Trouble()
+        self._must_recover = False
+        """Whether the server refused to go on with the lease, which may live."""
+        self.turned_at = float("inf")
+        """When the loop that drives this node last came by (monotonic); infinity while none does."""
+        self.clock = Clock()
+        self.epoch = ""
+        self.held: dict[str, float] = {}
+        """Tag to when it was claimed: all messages of this node that are not settled."""
+        self.ends = SettleBuffer(self._tell, keep_watch, options, role)
+        """Claims that were finished and of which the engine was not told yet."""
+        self.heartbeat = Heartbeat(
+            Link(connect), options, self.clock, lambda buried: role.on_buried(buried), role.about_as_json,
+            self.stands_still,
+        )  # fmt: skip
+        self.is_leaving = False
+        """Whether what is held goes back as it is, whatever becomes of its run."""
+
+    def read(self) -> None:
+        """Hand out the answers that have come."""
+        if not self.pipe.read():
+            self._after_loss()
+
+    def ready(self) -> bool:
+        """Do what ``is_ready`` does, and wait for the server to answer; return whether claims can be sent."""
+        while not self.is_ready():
+            if not self.pipe.is_opening:
+                return False
+            self.pipe.wait_opened()
+        return True
+
+    def is_ready(self) -> bool:
+        """Connect, open an epoch, recover after a broken connection; return whether claims can be sent. Never waits.
+
+        Call it often: what fails is tried again, with growing patience.
+        """
+        if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover:
+            return True
+        if self.is_leaving or monotonic() < self.retry_at:
+            return False
+        with self._opening:
+            try:
+                if not self.pipe.is_open and not self._reconnect():
+                    return False
+            except NotSent as error:
+                self._trouble.begin("the broker cannot be reached: %s", error)
+                self._wait()
+                return False
+            if self.heartbeat.lost or not self.epoch:
+                self._begin_epoch()
+            elif self._must_recover:
+                self._recover()
+        return True
+
+    def _wait(self) -> None:
+        """Try again later, the later the longer it has failed."""
+        self.retry_at = monotonic() + self._trouble.pause_seconds()
+
+    def is_deaf(self, pipe: Pipe, patience_seconds: float) -> bool:
+        """Return whether a call over ``pipe`` is without an answer for so long, though the server answers others.
+
+        So it is when the network has forgotten a connection and tells neither end.
+        """
+        if not pipe.is_silent_since(monotonic() - patience_seconds):
+            return False
+        if not pipe.is_silent_since(self.heartbeat.answered_at - patience_seconds):
+            self.heartbeat.hurry()
+            return False
+        logger.warning("a connection to the broker is silent while others are answered; connecting again")
+        return True
+
+    def drop(self) -> None:
+        """Let go of the connection; ``is_ready`` makes another."""
+        self.pipe.close()
+        self._after_loss()
+
+    def stands_still(self) -> bool:
+        """Return whether the loop that drives this node has stopped, for another reason than a task that it runs."""
+        patience_seconds = self._options.lease_seconds / 3 + TURN_SECONDS
+        return monotonic() > self.turned_at + patience_seconds and not self._role.is_in_task()
+
+    def _begin_epoch(self) -> None:
+        first = not self.epoch
+        finished = self.ends.forget()
+        if self.heartbeat.was_opened:
+            logger.error(
+                "this node was silent for longer than its lease of %g s; others have its %d messages now",
+                self._options.lease_seconds, len(self.held) + finished,
+            )  # fmt: skip
+        self.held.clear()
+        self._must_recover = False
+        # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
+        self.epoch = uuid.uuid4().hex
+        self.heartbeat.begin(self.epoch)
+        types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
+        args = (
+            self._options.prefix,
+            self.clock.predicted_ms(),
+            self.epoch,
+            self._options.lease_ms,
+            self._role.about_as_json(),
+            *types,
+        )
+        epoch = self.epoch
+        self._send("open", args, lambda answer: self._opened(epoch, answer))
+        if first:
+            self.heartbeat.start()
+
+    def _opened(self, epoch: str, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._trouble.begin("the broker refuses a lease: %s", answer)
+            self.heartbeat.lost = self.heartbeat.lost or epoch == self.epoch
+            self._wait()
+        else:
+            self.heartbeat.opened(epoch)
+            self._trouble.end()
+
+    def _reconnect(self) -> bool:
+        """Connect in the background; return whether it is done."""
+        lost = [call for call in self.pipe.unanswered if call.name not in NEVER_AGAIN]
+        with self._keeping:
+            self._unsent = lost + self._unsent
+        self._after_loss()
+        self.pipe.unanswered.clear()
+        if not self.pipe.open_soon():
+            return False
+        if self.epoch:
+            self._recover()
+        return True
+
+    def _recover(self) -> None:
+        self._must_recover = False
+        self._ask_for_tags(self.epoch, self._claims, b"0", set())
+
+    def _ask_for_tags(self, epoch: str, claims: int, at: bytes, there: set[str]) -> None:
+        """Ask for the tags that the server holds for this node; they come in pages."""
+        args = (self._options.prefix, 0, epoch, claims, at)
+
+        def on_answer(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                self._refused_to_recover(epoch, answer)
+            elif not answer[0]:
+                self._recovered(epoch, None)
+            else:
+                there.update(tag.decode(errors="surrogateescape") for tag in answer[2:])
+                if answer[1] == b"0":
+                    self._recovered(epoch, there)
+                else:
+                    self._ask_for_tags(epoch, claims, answer[1], there)
+
+        self.pipe.send("recover", args, on_answer)
+
+    def _refused_to_recover(self, epoch: str, error: Exception) -> None:
+        """Ask again later: a replica, a full disk, a lost permission say nothing of the lease."""
+        if epoch == self.epoch:
+            self._trouble.begin("the broker refuses to go on with a lease: %s", error)
+            self._must_recover = True
+            self._wait()
+
+    def _after_loss(self) -> None:
+        for call in list(self.pipe.unanswered):
+            if call.name == "claim":
+                self.pipe.unanswered.remove(call)
+                call.on_answer(NotSent("the connection broke"))
+
+    def _recovered(self, epoch: str, there: set[str] | None) -> None:
+        with self._keeping:
+            calls, self._unsent = [call for call in self._unsent if call.name not in NEVER_AGAIN], []
+        if epoch != self.epoch:
+            return
+        self._trouble.end()
+        if there is None:
+            # Whatever those calls were to change is with other nodes now.
+            self.heartbeat.lost = True
+            for call in calls:
+                if call.name == "settle":
+                    call.on_answer(LeaseGone())
+            return
+        self.heartbeat.opened(self.epoch)
+        for call in calls:
+            # A call that was carried out before the connection broke finds nothing, and does nothing.
+            prefix, _, *rest = call.args
+            on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
+            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
+        mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
+        mentioned |= self.ends.tags()
+        # Claims whose answer was lost: nobody here knows these messages.
+        if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
+            logger.info("giving back %d messages whose claim was never answered", len(unknown))
+            self.give_back(sorted(unknown, key=claimed_when))
+
+    def _send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        if not self.pipe.send(name, args, on_answer):
+            with self._keeping:
+                self._unsent.append(SentScript(name, args, on_answer))
+
+    def _ignore(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            logger.error("the broker refused: %s", answer)
+
+    def _tell(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        self._send(name, (self._options.prefix, self.clock.predicted_ms(), self.epoch, *args), on_answer)
+
+    def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+        """Put claimed messages back, see ``Node``."""
+        raise NotImplementedError  # ``Node`` does: a session alone claims nothing
+
+
+def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return ``on_answer`` for a call that is repeated: what it finds gone may be its own doing."""
+    return lambda answer: on_answer(answer if isinstance(answer, Exception) else [[], *answer[1:]])
+
+
+def claimed_when(tag: str) -> list[int]:
+    """Return the number of the claim and of the message in it."""
+    return [int(number) for number in tag.split(":", 1)[0].split(".")]

@@ -1,0 +1,176 @@
+"""All there is at one instant: what waits, by queue and priority, and the nodes; read in one step, changed by none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from taskapp.engine.dead_letters import REASONS
+from taskapp.queues import PRIORITIES
+from taskapp.redis.link import Link
+
+NODES_AT_ONCE = 500
+"""As many nodes one look sees; the others are looked at a moment later."""
+
+
+class Waiting(NamedTuple):
+    """The ready messages of one priority."""
+
+    depth: int
+    oldest_seconds: float | None
+    """For how long the next one has waited since it was submitted or due; ``None``: there is none, or none knows."""
+
+
+class Parked(NamedTuple):
+    """The parked messages of one task type."""
+
+    number: int
+    oldest_seconds: float
+    """For how long the oldest has been parked."""
+
+
+@dataclass(frozen=True)
+class QueueSnapshot:
+    """What lies in one queue."""
+
+    name: str
+    waiting: dict[int, Waiting]
+    """By priority, 0 to 9."""
+    delayed: int
+    next_due_seconds: float | None
+    """In how long the first delayed one is due, less than 0: since how long it has been; ``None``: none is delayed."""
+    parked: dict[str, Parked]
+    """By task type; of more than 100 some of them."""
+    dead: dict[str, int]
+    """Dead letters by reason."""
+    unlisted_types: int = 0
+    """How many task types more something is parked of."""
+
+    @property
+    def depth(self) -> int:
+        """How many messages are ready."""
+        return sum(waiting.depth for waiting in self.waiting.values())
+
+    @property
+    def parked_depth(self) -> int:
+        """How many messages are parked; at least so many, if there are ``unlisted_types``."""
+        return sum(parked.number for parked in self.parked.values()) + self.unlisted_types
+
+    @property
+    def dead_depth(self) -> int:
+        """How many dead letters there are."""
+        return sum(self.dead.values())
+
+    @property
+    def oldest_seconds(self) -> float | None:
+        """For how long the ready message that is oldest has waited, of those that are next in their priority."""
+        ages = [waiting.oldest_seconds for waiting in self.waiting.values() if waiting.oldest_seconds is not None]
+        return max(ages, default=None)
+
+
+@dataclass(frozen=True)
+class NodeSnapshot:
+    """One node, as it said of itself at its last heartbeat."""
+
+    epoch: str
+    name: str
+    """As ``celery inspect`` knows it; empty: a consumer that says nothing of itself."""
+    state: str
+    """``running``, ``draining``, or ``lost``: its lease has ended, and what it holds is about to be given back."""
+    slots: dict[str, int]
+    """How many tasks it may run at once, by kind of slot."""
+    used: dict[str, int]
+    """How many it ran, by kind."""
+    held: int
+    """How many messages it holds now."""
+    queues: tuple[str, ...]
+    load: float | None
+    """Of its machine, over one minute, by processor."""
+    started_at: float | None
+    """Unix seconds."""
+    lease_seconds: float
+    """For how much longer its lease lasts; less than 0: since how long it has ended."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All there is."""
+
+    at: float
+    """Unix seconds, by Redis' clock."""
+    queues: list[QueueSnapshot]
+    nodes: list[NodeSnapshot]
+    counts: dict[str, int]
+    """What was counted and not kept: ``buried:<reason>``, ``dropped:<reason>``, ``expired``, ``revoked`` …"""
+
+    def takers(self) -> Counter[str]:
+        """Return how many nodes take from each queue; one that drains, or is lost, takes nothing more."""
+        return Counter(queue for node in self.nodes if node.state == "running" for queue in node.queues)
+
+
+def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
+    """Return what is there of ``queues``, and all nodes; errors as with ``Link.run``."""
+    now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, 0, len(REASONS), *REASONS, *queues)
+    now, some = now_ms / 1_000, nodes
+    while len(some) >= 4 * NODES_AT_ONCE:
+        _, _, some, _ = link.run("look", prefix, 0, len(nodes) // 4, 0)
+        nodes += some
+    parts = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
+    return Snapshot(
+        wall_ms / 1_000,
+        [_queue(name, now, *part) for name, part in zip(queues, parts, strict=True)],
+        [_node(now, *each) for each in zip(nodes[::4], nodes[1::4], nodes[2::4], nodes[3::4], strict=True)],
+        {name.decode(): int(number) for name, number in zip(counts[::2], counts[1::2], strict=True)},
+    )
+
+
+def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any) -> QueueSnapshot:
+    waiting = zip(PRIORITIES, ready[::3], ready[1::3], ready[2::3], strict=True)
+    number, due_ms = delayed
+    parked_types, *parked = parked
+    return QueueSnapshot(
+        name,
+        {priority: Waiting(depth, _age(now, sent_at, eta)) for priority, depth, sent_at, eta in waiting},
+        number,
+        float(due_ms) / 1_000 - now if due_ms else None,
+        {
+            task.decode(errors="replace"): Parked(count, max(now - float(since) / 1_000, 0.0))
+            for task, count, since in zip(parked[::3], parked[1::3], parked[2::3], strict=True)
+        },
+        {reason: count for reason, count in zip(REASONS, dead, strict=True) if count},
+        parked_types - len(parked) // 3,
+    )
+
+
+def _age(now: float, sent_at: bytes, eta: bytes) -> float | None:
+    """Return how long a message has waited: from when it was due, if it was to wait until then."""
+    since = float(sent_at) if sent_at else None
+    if eta:
+        with suppress(ValueError, OverflowError):
+            since = max(datetime.fromisoformat(eta.decode()).timestamp(), since or 0.0)
+    return None if since is None else max(now - since, 0.0)
+
+
+def _node(now: float, epoch: bytes, ends_ms: bytes, held: int, about_json: bytes) -> NodeSnapshot:
+    try:
+        about = json.loads(about_json) if about_json else {}
+    except ValueError:
+        about = {}
+    lease_seconds = float(ends_ms) / 1_000 - now
+    return NodeSnapshot(
+        epoch.decode(errors="replace"),
+        str(about.get("name", "")),
+        "lost" if lease_seconds <= 0 else str(about.get("state", "running")),
+        about.get("slots", {}),
+        about.get("used", {}),
+        held,
+        tuple(about.get("queues", ())),
+        about.get("load"),
+        about.get("started_at"),
+        lease_seconds,
+    )

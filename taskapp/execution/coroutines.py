@@ -1,0 +1,172 @@
+"""Coroutines that can be interrupted with an exception of one's choice, and run where there is no loop of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, Protocol
+
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
+from celery.exceptions import SoftTimeLimitExceeded
+
+from taskapp.execution.side_loop import is_green, is_on_a_loop, log_exit, run_beside, wait_for
+
+
+class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """``SoftTimeLimitExceeded`` inside a coroutine.
+
+    Also a ``CancelledError``: to a ``TaskGroup``, ``timeout()`` or ``gather()`` in between it is the
+    cancellation they know how to pass on, so that no child is left behind.
+    """
+
+
+class Stopped(BaseException):
+    """A run that was ended from outside: revoked, over its hard limit, or at the end of a drain."""
+
+
+class Awaiting(Protocol):
+    """What a run of a coroutine asks its pool."""
+
+    is_stopped: bool
+    """Whether a cancellation comes from the pool, which reports the run's end itself."""
+
+    def is_current(self) -> bool:
+        """Return whether the loop runs this very run now."""
+
+    def awaitable(self, coroutine: Any) -> Any:
+        """Return what to await."""
+
+
+class Closed(Exception):
+    """A task that awaits what has raised ``GeneratorExit``, such as a ``gather()`` of it, on its way out of itself.
+
+    Python takes it for the order to close every coroutine it is thrown into, and none of them may wait any more. The
+    outermost can.
+
+    Args:
+        rest: Begins the rest of the run.
+    """
+
+    def __init__(self, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        super().__init__()
+        self.rest = rest
+
+
+class Interruptible:
+    """Awaits a coroutine; ``interrupt`` raises an exception at its innermost ``await``."""
+
+    __slots__ = ("_coroutine", "_error", "_task")
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise ``error`` where the coroutine waits; from the loop's thread."""
+        if self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        steps = self._coroutine.__await__()
+        resume: Callable[..., Any] = steps.send
+        value: Any = None
+        try:
+            while True:
+                waited_for = resume(value)
+                try:
+                    resume, value = steps.send, (yield waited_for)
+                except asyncio.CancelledError as cancelled:
+                    resume, value = steps.throw, self._instead_of(cancelled)
+                except BaseException as error:  # noqa: BLE001 - belongs to the coroutine
+                    resume, value = steps.throw, error
+        except StopIteration as end:
+            return end.value
+        finally:
+            self._task = None
+
+    def _instead_of(self, cancelled: asyncio.CancelledError) -> BaseException:
+        error, self._error = self._error, None
+        if error is None or self._task is None:
+            return cancelled
+        self._task.uncancel()
+        return error
+
+
+def is_current(task: asyncio.Task[Any] | None) -> bool:
+    """Return whether ``task`` is what the loop of this thread runs now."""
+    loop = asyncio._get_running_loop()
+    return loop is not None and asyncio.current_task(loop) is task
+
+
+_loop_here: asyncio.AbstractEventLoop | None = None
+_unawaited: set[asyncio.Task[Any]] = set()
+loop_of_tasks: asyncio.AbstractEventLoop | None = None
+"""The loop all coroutines of this process run on, if there is a thread that runs it."""
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine from a plain function; return what it returns.
+
+    On the process's loop of tasks if there is one, else on one that stays: what a module opened on it
+    (a client, a pool of connections) is there for the next task. Called on a loop, which is held up
+    meanwhile, it runs on a loop and a thread of its own.
+    """
+    if is_on_a_loop():
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(copy_context().run, asyncio.run, coroutine).result()
+    if loop_of_tasks is not None and loop_of_tasks.is_running():
+        return wait_for(coroutine, loop_of_tasks)
+    if threading.current_thread() is not threading.main_thread() or is_green():
+        return run_beside(coroutine)
+    return _run_here(coroutine)
+
+
+def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the main thread, where signals interrupt it."""
+    global _loop_here
+    if _loop_here is None:
+        _loop_here = asyncio.new_event_loop()
+    loop = _loop_here
+    interruptible = Interruptible(coroutine)
+    task = loop.create_task(_awaited(interruptible))
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except SoftTimeLimitExceeded as limit:
+            # Raised by a signal's handler inside the loop, the coroutine has yet to hear of it.
+            if task.done():
+                raise
+            interruptible.interrupt(SoftTimeLimitReached(*limit.args))
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done() or terminate_handler_fired():
+                raise
+            log_exit(error)
+
+
+def run_on_loop_of_tasks(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine nobody awaits: on the loop of tasks, later if this is its thread; else to its end now."""
+    if loop_of_tasks is None or threading.current_thread() is not threading.main_thread():
+        return run_to_end(coroutine)
+    task = loop_of_tasks.create_task(coroutine)
+    _unawaited.add(task)  # a loop holds its tasks weakly
+    task.add_done_callback(_unawaited.discard)
+    return task
+
+
+async def _awaited(interruptible: Interruptible) -> Any:
+    return await interruptible
+
+
+def _leave_to_parent() -> None:
+    global loop_of_tasks, _loop_here
+    loop_of_tasks = _loop_here = None
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,1 @@
+"""Moving in from stock Celery: what its workers left in Redis."""

@@ -1,0 +1,304 @@
+"""Takes over what a stock Celery system left in Redis; knows neither kombu nor Celery.
+
+A worker on kombu's own Redis transport keeps the messages it has taken in the hash ``unacked``
+until it has run them. When it is gone they lie there until some other stock worker finds the
+visibility timeout over. ``adopt`` moves them back to the front of their ready lists.
+
+What waits in a ready list under one of our names needs no adoption: nodes read kombu's JSON. Two
+things about priorities do. Celery's guide tells to set ``sep`` to a colon, which makes lists no node
+of ours looks at. And stock Celery takes the *lowest* number first, ours the highest: whoever used
+priorities may have all of it merged into priority 0, in the order stock Celery would have taken it.
+
+Each message moves in one atomic step, so who is killed half way runs the same again: nothing is
+lost, nothing is there twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from redis import Redis
+from redis.commands.core import Script
+from redis.exceptions import ResponseError
+
+from taskapp.errors import TaskappError
+from taskapp.migrate.stock_celery import (
+    GUIDE_SEPARATOR,
+    UNACKED,
+    UNACKED_INDEX,
+    Binding,
+    HeldMessage,
+    at_lowest_priority,
+    bindings,
+    read_held,
+    read_waiting,
+)
+from taskapp.queues import LOWEST_PRIORITY, PRIORITIES
+from taskapp.redis.keys import Keys
+
+ABOVE_LOWEST = tuple(priority for priority in PRIORITIES if priority != LOWEST_PRIORITY)
+BATCH = 200
+"""Messages in one step; at 1 MiB a message, what a client and the server can still hold."""
+EXAMPLES = 5
+"""Tags named of those left for one reason."""
+
+
+class StockWorkersAlive(TaskappError):
+    """Messages would be taken from workers that still run them."""
+
+    def __init__(self, signs: Iterable[str]) -> None:
+        self.signs = list(signs)
+        super().__init__(
+            f"stock workers still seem alive: {'; '.join(self.signs)}; stop them first, "
+            "or pass --force if none of them runs tasks of this broker (what they run would run twice)"
+        )
+
+
+class Adopted(NamedTuple):
+    """A message that was moved out of ``unacked``."""
+
+    queue: str
+    priority: int
+    task: str
+    id: str
+
+
+@dataclass
+class Left:
+    """Messages that stay where they are for one reason."""
+
+    remedy: str
+    count: int = 0
+    tags: list[str] = field(default_factory=list)
+    """Delivery tags of the first of them."""
+
+
+@dataclass
+class Adoption:
+    """What was moved, or would be in a dry run, and what stays where it is."""
+
+    adopted: list[Adopted] = field(default_factory=list)
+    moved: Counter[str] = field(default_factory=Counter)
+    """Waiting messages by queue that were in lists no node looks at, or were merged."""
+    waiting: dict[str, dict[int, int]] = field(default_factory=dict)
+    """How many messages of stock Celery wait above priority 0, taken last by it and first by us: by queue, priority."""
+    left: dict[str, Left] = field(default_factory=dict)
+    """What stays in ``unacked``, by the reason."""
+
+    def leave(self, tag: bytes, reason: str, remedy: str) -> None:
+        """Count one that stays."""
+        left = self.left.setdefault(reason, Left(remedy))
+        left.count += 1
+        if len(left.tags) < EXAMPLES:
+            left.tags.append(tag.decode(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where to adopt, and how."""
+
+    client: Redis
+    """On the database of the broker; returns bytes."""
+    key_prefix: str
+    """``TASKAPP_KEY_PREFIX``, kombu's ``global_keyprefix``."""
+    queues: Sequence[str]
+    """``TASKAPP_QUEUES``."""
+    dry_run: bool = False
+    """Whether to change nothing and report what would be."""
+    merge_priorities: bool = False
+    """Whether messages with priorities 1 to 9 follow those with 0, at 0."""
+
+    def ready(self, queue: str, priority: int) -> str:
+        """Return the key of the ready list to move to."""
+        return Keys(self.key_prefix).ready(queue, self.level(priority))
+
+    def level(self, priority: int) -> int:
+        """Return the priority that becomes of ``priority``."""
+        return LOWEST_PRIORITY if self.merge_priorities else priority
+
+    def as_moved(self, message: bytes) -> bytes:
+        """Return kombu's ``message`` as it lies in the list it moves to."""
+        return at_lowest_priority(message) if self.merge_priorities else message
+
+    def script(self, operation: str) -> Script:
+        """Return a script that takes its keys as ``KEYS``."""
+        source = (Path(__file__).parent / "lua" / f"{operation}.lua").read_text()
+        return self.client.register_script(source)
+
+
+def adopt(place: Destination) -> Adoption:
+    """Move what workers on kombu's own transport held, or left where no node of ours looks.
+
+    A held message goes to the front of its queue at its priority; the one that was delivered first
+    is taken first again. What cannot be read, or belongs to none of the queues, stays byte for byte
+    in ``unacked``. Call it while no stock worker runs.
+
+    Raises:
+        RedisError: The server went away or refused; what has moved by then has moved whole.
+    """
+    report = Adoption()
+    _WaitingMessages(place, report).move()
+    _HeldMessages(place, report).adopt()
+    return report
+
+
+class _Move(NamedTuple):
+    tag: bytes
+    message: bytes
+    """Empty: nobody holds the tag, only the index names it."""
+    to: list[Adopted]
+
+
+class _HeldMessages:
+    """One walk over ``unacked``."""
+
+    def __init__(self, place: Destination, report: Adoption) -> None:
+        self._place, self._client, self._report = place, place.client, report
+        self._unacked, self._index = place.key_prefix + UNACKED, place.key_prefix + UNACKED_INDEX
+        self._script = place.script("adopt")
+        self._bindings: dict[str, list[Binding]] = {}
+
+    def adopt(self) -> None:
+        """Adopt every message that can be."""
+        passed_over = 0
+        # The newest first, since each goes in front of those before it.
+        while tags := self._newest(passed_over):
+            passed_over += self._adopt(tags)
+        for tags in self._without_index():
+            self._adopt(tags)
+
+    def _newest(self, passed_over: int) -> list[bytes]:
+        return cast("list[bytes]", self._client.zrange(self._index, passed_over, passed_over + BATCH - 1, desc=True))
+
+    def _without_index(self) -> Iterator[list[bytes]]:
+        """Yield tags of held messages that the index does not name; each once."""
+        seen: set[bytes] = set()
+        cursor = -1
+        while cursor:
+            cursor, found = self._client.hscan(self._unacked, max(cursor, 0), count=BATCH)
+            page = [tag for tag in cast("dict[bytes, bytes]", found) if tag not in seen]
+            scores = self._client.zmscore(self._index, cast("list[str]", page)) if page else []
+            if tags := [tag for tag, score in zip(page, scores, strict=True) if score is None]:
+                seen.update(tags)
+                yield tags
+
+    def _adopt(self, tags: list[bytes]) -> int:
+        """Adopt the messages of ``tags`` and return how many tags stay."""
+        values = cast("list[bytes | None]", self._client.hmget(self._unacked, cast("list[str]", tags)))
+        planned = [self._plan(tag, value) for tag, value in zip(tags, values, strict=True)]
+        moves = [move for move in planned if move is not None]
+        if self._place.dry_run:
+            self._report.adopted += [message for move in moves for message in move.to]
+            return len(tags)
+        return len(tags) - len(moves) + self._carry_out(moves)
+
+    def _plan(self, tag: bytes, value: bytes | None) -> _Move | None:
+        """Return what is to be done with a tag; ``None`` when its message stays."""
+        if value is None:
+            return _Move(tag, b"", [])
+        try:
+            held = read_held(value)
+        except ValueError:
+            remedy = f"see `HGET {self._unacked} <tag>`; `HDEL` removes it"
+            self._report.leave(tag, "cannot be read as a message of kombu", remedy)
+            return None
+        named, queues = self._queues_of(held), self._place.queues
+        if unknown := [queue for queue in named if queue not in queues]:
+            remedy = f"set TASKAPP_QUEUES={','.join((*queues, unknown[0]))} and run this again"
+            self._report.leave(tag, f"queue {unknown[0]!r} is not in TASKAPP_QUEUES", remedy)
+            return None
+        return _Move(tag, self._place.as_moved(held.to_json()), [self._named(held, queue) for queue in named])
+
+    def _named(self, held: HeldMessage, queue: str) -> Adopted:
+        headers = held.message["headers"]
+        task, identity = str(headers.get("task", "")), str(headers.get("id", ""))
+        return Adopted(queue, self._place.level(held.priority), task, identity)
+
+    def _queues_of(self, held: HeldMessage) -> list[str]:
+        """Return the queues that get messages of this exchange and key; all of them, as kombu restores.
+
+        Which of them a copy came from, ``unacked`` does not say.
+        """
+        if not held.exchange:
+            return [held.routing_key]
+        if held.exchange not in self._bindings:
+            self._bindings[held.exchange] = bindings(self._client, self._place.key_prefix, held.exchange)
+        bound = {each.queue for each in self._bindings[held.exchange] if each.takes(held.routing_key)}
+        return sorted(bound) or [held.routing_key]
+
+    def _carry_out(self, moves: list[_Move]) -> int:
+        """Make ``moves`` and return how many could not be made."""
+        if not moves:
+            return 0
+        lists = [[self._place.ready(each.queue, each.priority) for each in move.to] for move in moves]
+        position = {key: 3 + at for at, key in enumerate(dict.fromkeys(key for keys in lists for key in keys))}
+        arguments: list[bytes | str] = []
+        for move, keys in zip(moves, lists, strict=True):
+            arguments += [move.tag, move.message, " ".join(str(position[key]) for key in keys)]
+        outcomes = cast("list[bytes]", self._script(keys=[self._unacked, self._index, *position], args=arguments))
+        for move, keys, outcome in zip(moves, lists, outcomes, strict=True):
+            if outcome == b"adopted":
+                self._report.adopted += move.to
+            elif outcome == b"wrong type":
+                self._report.leave(move.tag, f"{keys[0]!r} is no list", "rename that key and run this again")
+        return outcomes.count(b"wrong type")
+
+
+class _WaitingMessages:
+    """What stock Celery queued above priority 0."""
+
+    def __init__(self, place: Destination, report: Adoption) -> None:
+        self._place, self._client, self._report = place, place.client, report
+        self._script = place.script("merge")
+
+    def move(self) -> None:
+        """Move what waits where no node looks; with ``merge_priorities`` all, in stock Celery's order."""
+        for queue in self._place.queues:
+            for priority in ABOVE_LOWEST:
+                self._move_level(queue, priority)
+
+    def _move_level(self, queue: str, priority: int) -> None:
+        ours, target = Keys(self._place.key_prefix).ready(queue, priority), self._place.ready(queue, priority)
+        merges = self._place.merge_priorities
+        there = self._move(ours, target) if merges else self._length(ours)
+        other_name = f"{queue}{GUIDE_SEPARATOR}{priority}"
+        renamed = 0
+        if other_name not in self._place.queues:
+            renamed = self._move(self._place.key_prefix + other_name, target)
+        if merges:
+            self._report.moved += Counter({queue: there + renamed})  # which leaves zeros out
+            return
+        self._report.moved += Counter({queue: renamed})
+        if there + renamed:
+            self._report.waiting.setdefault(queue, {})[priority] = there + renamed
+
+    def _length(self, key: str) -> int:
+        """Return the length of a list whose next message is kombu's, else 0."""
+        is_stock = any(read_waiting(entry) is not None for entry in self._next(key, 0, 1))
+        return self._client.llen(key) if is_stock else 0
+
+    def _move(self, source: str, target: str) -> int:
+        """Move kombu's messages of one list behind those of another; return how many."""
+        total = stayed = 0
+        while entries := self._next(source, stayed, BATCH):
+            stock = [entry for entry in entries if read_waiting(entry) is not None]
+            if self._place.dry_run:
+                moved = 0
+                total += len(stock)
+            else:
+                pairs = [part for entry in stock for part in (entry, self._place.as_moved(entry))]
+                moved = cast("int", self._script(keys=[source, target], args=pairs)) if stock else 0
+                total += moved
+            stayed += len(entries) - moved
+        return total
+
+    def _next(self, key: str, passed_over: int, count: int) -> list[bytes]:
+        """Return up to ``count`` entries of a list, in the order they are taken; none where the key is no list."""
+        try:
+            return cast("list[bytes]", self._client.lrange(key, -count - passed_over, -1 - passed_over))[::-1]
+        except ResponseError:
+            return []

@@ -1,0 +1,1 @@
+"""What a tab of ours is made of."""

@@ -1,0 +1,292 @@
+"""From a message, a result and notes to one state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from celery import states
+
+from taskapp.app.masks import Masked, redact
+from taskapp.engine.search import Found, Place, Search
+from taskapp.engine.task_notes import Noted
+from taskapp.errors import NoEngine
+from taskapp.monitor.task_state.outcome import Outcome, read_outcome
+from taskapp.monitor.task_state.states import Moment, State, TaskState
+from taskapp.settings import get_settings
+from taskapp.transport.codec import Unreadable, arguments_in, sent_at_of, unpack
+
+SHOWN_MOST = 1_024
+STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
+FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
+RUNS_OF_MESSAGE = 1_000
+"""A result with this number of a run or a higher one is not of the message that was submitted first."""
+NEVER_RAN = ("unknown task", "unreadable")
+
+
+class Evidence(NamedTuple):
+    """What is known of a task, from all sources."""
+
+    id: str
+    found: Found | None
+    headers: dict[str, Any]
+    outcome: Outcome
+    noted: Noted
+    sees_messages: bool = True
+    """Whether the broker tells where messages are."""
+    masked: Masked | None = None
+    """What may be seen of it; ``None``: all."""
+
+    @property
+    def task(self) -> str:
+        """The name of its type."""
+        letter = self.found.letter if self.found is not None else None
+        return str(self.headers.get("task") or (letter.task if letter else "") or self.outcome.task)
+
+    def told(self, text: str) -> str:
+        """Return ``text``, an error or a traceback, as far as it may be seen."""
+        return text if self.masked is None else self.masked.strike(text)
+
+
+def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = lambda _: None) -> TaskState:
+    """Return where the task ``task_id`` stands; one nobody knows is ``State.UNKNOWN``.
+
+    Takes a few milliseconds for one that is finished, delayed or with a node; else a second for each million
+    messages that are ready, in steps that hold up nobody.
+
+    Args:
+        task_id: Its id.
+        app: The Celery application; ``None``: taskapp's own.
+        on_step: Called now and then with how many messages were looked at.
+
+    Raises:
+        redis.RedisError, OSError, kombu.exceptions.OperationalError: A server cannot be reached.
+    """
+    if app is None:
+        from taskapp.celery import app
+    if not task_id or not _is_text(task_id):
+        return TaskState(task_id, State.UNKNOWN)
+    return judge(_look(app, task_id, on_step))
+
+
+def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
+    outcome = read_outcome(app, task_id)
+    found, sees_messages = None, True
+    # A success that stands stays, whatever else lies about.
+    if outcome.state != states.SUCCESS:
+        try:
+            with app.engine() as lent:
+                found = Search(lent.link, lent.prefix, get_settings().queues, on_step).find(task_id)
+        except NoEngine:
+            sees_messages = False
+        # It may have ended meanwhile: the result comes with the end of the message, in one step.
+        outcome = read_outcome(app, task_id)
+    notes = app.open_notes()
+    try:
+        noted = notes.read(task_id) if notes is not None else Noted()
+    finally:
+        if notes is not None:
+            notes.close()
+    known = Evidence(task_id, found, _headers(found), outcome, noted, sees_messages)
+    return known._replace(masked=redact(app, known.task, lambda: _arguments(known)))
+
+
+def _arguments(known: Evidence) -> tuple[Any, Any]:
+    return arguments_in(known.found.envelope) if known.found else (known.outcome.args, known.outcome.kwargs)
+
+
+def _is_text(task_id: str) -> bool:
+    try:
+        return bool(task_id.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _headers(found: Found | None) -> dict[str, Any]:
+    try:
+        return dict(unpack(found.envelope)["headers"]) if found is not None else {}
+    except (Unreadable, ValueError, TypeError):
+        return {}
+
+
+def judge(known: Evidence) -> TaskState:
+    """Return what ``known`` amounts to, as far as it may be seen."""
+    found, outcome, noted = known.found, known.outcome, known.noted
+    state = _state(known)
+    letter = found.letter if found is not None else None
+    return TaskState(
+        id=known.id,
+        state=state,
+        celery_state=outcome.state,
+        task=known.task,
+        queue=found.queue if found else outcome.queue,
+        priority=found.priority if found else None,
+        node=_node(known, state),
+        attempts=_attempts(known, state),
+        crashes=found.envelope.crashes if found else 0,
+        next_at=found.at if found and found.place is Place.DELAYED and state is not State.CANCELLED else None,
+        args=_arguments_text(known, "args"),
+        kwargs=_arguments_text(known, "kwargs"),
+        error=known.told(_error(known, state)),
+        traceback=known.told(outcome.traceback),
+        letter=letter.name if letter else "",
+        progress=noted.progress,
+        timeline=tuple(sorted(_timeline(known, state), key=lambda moment: moment.at)),
+        log_lines=noted.lines,
+        unreadable=outcome.unreadable,
+        remark=_remark(known, state),
+    )
+
+
+def _state(known: Evidence) -> State:
+    found, outcome = known.found, known.outcome
+    if outcome.state == states.SUCCESS:
+        return State.SUCCEEDED
+    if found is None:
+        return _state_without_message(known)
+    if found.place is Place.LEASED:
+        # What a node was told not to run it discards: first the result is there, then the message goes.
+        return State.CANCELLED if outcome.state == states.REVOKED else State.RUNNING
+    if found.place is Place.DEAD:
+        return State.DEAD
+    if known.noted.revoked_at is not None:
+        return State.CANCELLED
+    if found.place is Place.DELAYED:
+        return State.RETRYING if _retries(known) else State.DELAYED
+    return State.PARKED if found.place is Place.PARKED else State.QUEUED
+
+
+def _state_without_message(known: Evidence) -> State:
+    celery_state = known.outcome.state
+    if celery_state in STATES:
+        return STATES[celery_state]
+    if known.noted.cancelled_at is not None:
+        return State.CANCELLED
+    if not known.sees_messages and celery_state == states.RETRY:
+        return State.RETRYING
+    # Acknowledged before it ran, or on a broker that does not tell.
+    return State.RUNNING if celery_state == states.STARTED else State.UNKNOWN
+
+
+def _has_begun(known: Evidence) -> bool:
+    """Say whether the run that has the claim is known to have begun: it has left a result that says so."""
+    found, outcome = known.found, known.outcome
+    if outcome.state != states.STARTED:
+        return False
+    if found is None:
+        return True
+    replaced = int(known.headers.get("replaced_task_nesting") or 0)
+    run = (replaced * 1_000_000 + _retries(known)) * 1_000 + min(found.envelope.deliveries, 999)
+    return outcome.run == run
+
+
+def _retries(known: Evidence) -> int:
+    try:
+        return int(known.headers.get("retries") or 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _node(known: Evidence, state: State) -> str:
+    found, outcome = known.found, known.outcome
+    if found is not None and found.letter is not None:
+        return found.letter.node or outcome.node
+    if state is State.RUNNING and found is not None:
+        return found.node or (outcome.node if _has_begun(known) else "") or f"epoch {found.epoch[:8]}"
+    return outcome.node
+
+
+def _attempts(known: Evidence, state: State) -> int:
+    found = known.found
+    if found is None:
+        return 0 if state is State.UNKNOWN or not known.outcome.node else known.outcome.attempts
+    runs = _retries(known) + found.envelope.deliveries
+    if found.place is Place.LEASED:
+        return runs + 1
+    letter = found.letter
+    # What was buried for its crashes has them among its deliveries.
+    return runs + 1 if letter is not None and letter.reason not in (*NEVER_RAN, "crashed") else runs
+
+
+def _arguments_text(known: Evidence, name: str) -> str:
+    text = str(known.headers.get(f"{name}repr") or _shown(getattr(known.outcome, name)))
+    # Where nothing is told of them, nothing is masked.
+    return _shown(getattr(known.masked, name)) if known.masked is not None and text else text
+
+
+def _shown(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN_MOST else text[: SHOWN_MOST - 3] + "..."
+
+
+def _error(known: Evidence, state: State) -> str:
+    letter = known.found.letter if known.found else None
+    if letter is not None:
+        return known.outcome.error or letter.error
+    if known.outcome.error or state is State.SUCCEEDED:
+        return known.outcome.error
+    return known.noted.retries[-1].error if known.noted.retries else ""
+
+
+def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
+    found, outcome, noted = known.found, known.outcome, known.noted
+    if (submitted_at := _submitted_at(known)) is not None:
+        yield Moment(submitted_at, "submitted")
+    if (due_at := _due_at(known)) is not None:
+        yield Moment(due_at, "due")
+    for retry in noted.retries:
+        error = known.told(retry.error)
+        yield Moment(retry.at, "retried", f"attempt {retry.attempt}: {error}" if error else "")
+    if outcome.started_at is not None and (state is not State.RUNNING or _has_begun(known)):
+        yield Moment(outcome.started_at, "started", f"on {outcome.node}" if outcome.node else "")
+    if noted.revoked_at is not None:
+        yield Moment(noted.revoked_at, "revoked")
+    if noted.cancelled_at is not None:
+        yield Moment(noted.cancelled_at, "cancelled")
+    if outcome.finished_at is not None and state in FINISHED:
+        yield Moment(outcome.finished_at, FINISHED[state], known.told(outcome.error))
+    if found is not None and found.place is Place.PARKED:
+        yield Moment(found.at, "parked")
+    if found is not None and found.letter is not None:
+        yield Moment(found.at, "buried", found.letter.reason)
+
+
+def _submitted_at(known: Evidence) -> float | None:
+    """Return when the task was submitted; ``None`` where that is not kept, as of one that was sent again by its run."""
+    headers, outcome = known.headers, known.outcome
+    if known.noted.retries or _retries(known) or headers.get("replaced_task_nesting"):
+        return None
+    if (sent_at := sent_at_of(headers)) is not None:
+        return sent_at
+    return None if outcome.retries or outcome.run >= RUNS_OF_MESSAGE else outcome.submitted_at
+
+
+def _due_at(known: Evidence) -> float | None:
+    if known.found is not None and known.found.place is Place.DELAYED:
+        return known.found.at
+    try:
+        eta = known.headers.get("eta")
+        return datetime.fromisoformat(eta).timestamp() if eta else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _remark(known: Evidence, state: State) -> str:
+    found = known.found
+    if state is State.CANCELLED and found is not None:
+        return "nodes were told not to run it; its message goes when one takes it"
+    if state is State.PARKED:
+        return "no node that was asked has its task type"
+    if state is State.RUNNING and found is None and known.sees_messages:
+        return "it was acknowledged before it ran: nothing shows whether its node still lives"
+    if state is State.RUNNING and found is not None:
+        if found.is_lost:
+            return "its node has been silent for longer than its lease: it is about to go back to its queue"
+        if not _has_begun(known):
+            return "claimed; that it has begun shows after 0.2 s, if it keeps a result"
+    if state is State.UNKNOWN and known.noted.ran:
+        return "it has run, by what it noted; how it ended was not kept"
+    if not known.sees_messages and state is State.UNKNOWN:
+        return "this broker does not tell where messages are: it may be waiting"
+    return ""

@@ -1,0 +1,1 @@
+"""What nodes and beats write of themselves, and the probes that read it."""

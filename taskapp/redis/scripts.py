@@ -1,0 +1,59 @@
+"""Lua scripts: one file an operation, in the folder ``lua`` beside the modules that run it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from taskapp.redis.keys import lua_names
+
+ENGINE = "engine"
+# Not by ``importlib.resources``, which imports more at its first call: that is a thread's, and a child that is forked
+# meanwhile waits for the lock of that import for ever.
+ROOMS = Path(__file__).parent.parent
+
+SHEBANG = "#!lua flags=allow-oom\n"
+FREEING_WRITE = "redis.call('DEL', KEYS_PREFIX .. 'taskapp:none')\n"
+"""Redis 6.2 knows no flags; it refuses memory only to a script that has not written yet."""
+
+
+class Script:
+    """One operation on the server.
+
+    Scripts of a folder share its ``prelude.lua``; a folder without one shares the engine's. ``ARGV[1]`` is the key
+    prefix. A script whose first line is the shebang may use memory when Redis is full.
+
+    Args:
+        name: Its file without ``.lua``; before it the room, unless that is the engine: ``schedules/tick``.
+        rooms: The folder in which the rooms are.
+    """
+
+    def __init__(self, name: str, rooms: Path = ROOMS) -> None:
+        room, _, file = name.rpartition("/")
+        folder = rooms / (room or ENGINE) / "lua"
+        source = (folder / f"{file}.lua").read_text()
+        prelude = folder / "prelude.lua"
+        if not prelude.exists():
+            prelude = rooms / ENGINE / "lua" / "prelude.lua"
+        self.frees = source.startswith(SHEBANG)
+        body = prelude.read_text() + source.removeprefix(SHEBANG)
+        names = "local KEYS_PREFIX = ARGV[1]\n" + lua_names(body)
+        self._modern = _Source((SHEBANG if self.frees else "") + names + body)
+        self._old = _Source(names + FREEING_WRITE + body) if self.frees else None
+
+    def source(self, *, modern: bool) -> _Source:
+        """Return the text and its digest for Redis 7 or newer (``modern``), or for 6.2."""
+        return self._modern if modern or self._old is None else self._old
+
+
+class _Source:
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+@cache
+def script(name: str, rooms: Path = ROOMS) -> Script:
+    """Return the script ``name``, read once."""
+    return Script(name, rooms)

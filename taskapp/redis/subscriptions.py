@@ -1,0 +1,242 @@
+"""One connection that hears of results as they are stored, shared by all threads that wait."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import ConnectionPool
+
+from taskapp.redis.outage import SERVER_GONE
+
+QUIET_SECONDS = 5.0
+"""A connection that said nothing for so long is asked whether it is alive."""
+
+
+class Listener:
+    """One waiting call: the channels it wants, and what came on them."""
+
+    def __init__(self, channels: Iterable[bytes]) -> None:
+        self.channels = frozenset(channels)
+        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.connection_number = -1
+        """Which connection it is subscribed on; an older one is lost."""
+        self.marker = 0
+        self.is_confirmed = False
+        """Whether the server has said that the subscription holds."""
+
+
+class Subscriptions:
+    """Subscribes for many listeners on one connection; one of the waiting threads reads for all.
+
+    The lock is held to send and to read what is there, never to wait. ``leave`` never waits for it:
+    it may be called by the garbage collector in the middle of anything.
+    """
+
+    def __init__(self, pool: Callable[[], ConnectionPool], answer_seconds: float) -> None:
+        self._pool, self._answer_seconds = pool, answer_seconds
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget everything, as a forked child has to."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._connection: Any = None
+        self._connection_number = 0
+        self._listeners: dict[bytes, list[Listener]] = {}
+        self._leaving: deque[Listener] = deque()
+        self._is_read = False
+        self._marker = self._answered = 0
+        self._asked_at: float | None = None
+        self._heard_at = 0.0
+
+    def has(self, listener: Listener) -> bool:
+        """Say whether ``listener`` is subscribed on a connection that stands, as far as known."""
+        return listener.connection_number == self._connection_number and self._pid == os.getpid()
+
+    @property
+    def answered(self) -> int:
+        """The highest ``marker`` the server has answered: what joined with it or before it is subscribed."""
+        return self._answered
+
+    def join(self, *listeners: Listener) -> None:
+        """Subscribe to what ``listeners`` want and nobody else does, in one command, without awaiting the answer.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: The server is away.
+        """
+        if self._pid != os.getpid():
+            self.start_over()
+        with self._locked():
+            self._connect()
+            wanted = dict.fromkeys(channel for listener in listeners for channel in listener.channels)
+            new = [channel for channel in wanted if channel not in self._listeners]
+            self._marker += 1
+            self._send(*([("SUBSCRIBE", *new)] if new else []), ("PING", self._marker))
+            for listener in listeners:
+                for channel in listener.channels:
+                    self._listeners.setdefault(channel, []).append(listener)
+                listener.marker, listener.is_confirmed = self._marker, False
+                listener.connection_number = self._connection_number
+
+    def leave(self, *listeners: Listener) -> None:
+        """Unsubscribe from what nobody else wants, now or when the lock is free."""
+        self._leaving.extend(listeners)
+        self._unsubscribe()
+
+    def listen(self, listener: Listener, seconds: float, waker: Any = None) -> None:
+        """Wait for news of ``listener``: a message, its confirmation, the loss of the connection; up to ``seconds``.
+
+        May return earlier, without any; also when ``waker``, a socket, has something to read, provided that no
+        other thread listens.
+        """
+        with self._locked():
+            if self._answered >= listener.marker:
+                has_news, listener.is_confirmed = not listener.is_confirmed, True
+            else:
+                has_news = False
+            if has_news or listener.inbox or not self.has(listener):
+                return
+            if self._is_read:
+                self._news.wait(seconds)
+                return
+            self._is_read, number, socket = True, self._connection_number, self._connection._sock
+        is_readable = False
+        try:
+            is_readable = _wait_readable(socket, seconds, waker)
+        finally:
+            with self._locked():
+                self._is_read = False
+                self._news.notify_all()
+                if number == self._connection_number:
+                    self._read(is_readable=is_readable)
+
+    def close(self) -> None:
+        """Let go of the connection; listeners find it lost."""
+        with self._locked():
+            self._lose()
+
+    # --- under the lock -----------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._unsubscribe()
+
+    def _connect(self) -> None:
+        if self._connection is None:
+            self._connection = self._pool().get_connection()
+        elif not self._listeners:
+            # Nobody has read since the last wait: the answers to UNSUBSCRIBE are there, or the end.
+            try:
+                while self._connection.can_read():
+                    self._take(self._connection.read_response(disable_decoding=True))
+            except SERVER_GONE:
+                self._lose()
+        if not self._connection.is_connected:
+            self._connection.connect()
+        self._heard_at = self._heard_at or time.monotonic()
+
+    def _send(self, *commands: tuple[Any, ...]) -> None:
+        try:
+            self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        except BaseException:
+            self._lose()
+            raise
+        if commands[-1][0] == "PING":
+            self._asked_at = self._asked_at or time.monotonic()
+
+    def _read(self, *, is_readable: bool) -> None:
+        try:
+            if is_readable:
+                self._take_all()
+            else:
+                self._check_alive()
+        except SERVER_GONE:
+            self._lose()
+        except BaseException:
+            self._lose()
+            raise
+
+    def _take_all(self) -> None:
+        # All of it: what is left in the parser's buffer no poll will announce.
+        self._take(self._connection.read_response(disable_decoding=True))
+        while self._connection.can_read():
+            self._take(self._connection.read_response(disable_decoding=True))
+        self._heard_at, self._asked_at = time.monotonic(), None
+
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, bytes):  # to a PING while nothing is subscribed
+            answer = [b"pong", answer]
+        kind, first, *rest = answer
+        if kind == b"message":
+            for listener in self._listeners.get(first, ()):
+                listener.inbox.append((first, rest[0]))
+        elif kind == b"pong":
+            self._answered = int(first)
+
+    def _check_alive(self) -> None:
+        now = time.monotonic()
+        if self._asked_at is not None:
+            if now - self._asked_at > self._answer_seconds:
+                raise ConnectionError(f"no answer within {self._answer_seconds} s")
+        elif self._listeners and now - self._heard_at > QUIET_SECONDS:
+            self._marker += 1
+            self._send(("PING", self._marker))
+
+    def _lose(self) -> None:
+        self._connection_number += 1
+        self._listeners.clear()
+        self._asked_at, self._heard_at = None, 0.0
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def _unsubscribe(self) -> None:
+        # Whoever holds the lock looks again when it lets go.
+        while self._leaving and self._lock.acquire(blocking=False):
+            try:
+                unwanted = self._remove_leaving()
+                if unwanted:
+                    self._send(("UNSUBSCRIBE", *unwanted))
+            except SERVER_GONE:
+                pass  # lost, and with it the subscriptions
+            finally:
+                self._lock.release()
+
+    def _remove_leaving(self) -> list[bytes]:
+        unwanted = []
+        while self._leaving:
+            listener = self._leaving.popleft()
+            if not self.has(listener):
+                continue
+            listener.connection_number = -1
+            for channel in listener.channels:
+                listeners = self._listeners[channel]
+                listeners.remove(listener)
+                if not listeners:
+                    del self._listeners[channel]
+                    unwanted.append(channel)
+        return unwanted
+
+
+def _wait_readable(socket: Any, seconds: float, waker: Any = None) -> bool:
+    try:
+        # Looked up each time, so that gevent's patch applies whenever it came.
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        if waker is not None:
+            poll.register(waker, select.POLLIN)
+        number = socket.fileno()
+        return any(ready == number for ready, _ in poll.poll(seconds * 1_000))
+    except (OSError, ValueError):
+        return True  # closed meanwhile: reading says so

@@ -1,0 +1,147 @@
+"""Schedules as people and programs see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Literal
+
+from taskapp.errors.schedules import UnknownSchedule
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link, all_answered
+from taskapp.schedules.calendars import Calendars
+from taskapp.schedules.overview import Overview, overview
+from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick, known_from, tick_from
+from taskapp.schedules.schedule import Elsewhere, Schedule
+from taskapp.schedules.times import Timing
+
+PAGE = 500
+LIKENED_MOST = 10_000
+
+
+class Register:
+    """The schedules of one deployment, to be looked at; errors as with ``Link.command``.
+
+    Args:
+        link: The connection to their server.
+        prefix: The prefix of its keys.
+    """
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self.link, self.prefix = link, prefix
+        self.keys = Keys(prefix)
+        self.calendars = Calendars(link, prefix)
+
+    def overview(self) -> Overview:
+        """Return how many there are of each state, and how late the leader is."""
+        return overview(self.link, self.prefix)
+
+    def all(self, prefix: str = "", after: str = "", at_once: int = PAGE) -> Iterator[ScheduleRecord]:
+        """Return all whose names begin with ``prefix``, by name. One that cannot be read is broken.
+
+        Args:
+            prefix: How their names begin.
+            after: Leave out this name and those before it.
+            at_once: How many are read in one round trip.
+        """
+        low, high = f"[{prefix}".encode() if prefix else b"-", f"[{prefix}".encode() + b"\xff" if prefix else b"+"
+        if after.encode() >= prefix.encode() and after:
+            low = f"({after}".encode()
+        while names := self.link.command("ZRANGEBYLEX", self.keys("schedules"), low, high, "LIMIT", 0, at_once):
+            yield from self.these([name.decode() for name in names])
+            low = b"(" + names[-1]
+
+    def these(self, names: Sequence[str]) -> Iterator[ScheduleRecord]:
+        """Return those of ``names`` that exist, with their last ticks; read in one go."""
+        about = self.link.pipeline([("HGETALL", self.keys("schedule", name)) for name in names])
+        last = self.link.pipeline([("LINDEX", self.keys("schedule_runs", name), 0) for name in names])
+        for name, fields, tick in zip(names, about, last, strict=True):
+            if isinstance(fields, Exception):  # something else has its key
+                yield known_from(name, [])._replace(broken=str(fields))
+            elif fields:
+                is_tick = isinstance(tick, bytes)
+                yield known_from(name, fields)._replace(last=tick_from(tick) if is_tick else None)
+
+    def named_in(self, state: Literal["paused", "broken"]) -> list[str]:
+        """Return the names of all that are in ``state``, in order."""
+        return sorted(name.decode() for name in self.link.command("SMEMBERS", self.keys(f"schedules_{state}")))
+
+    def get(self, name: str) -> ScheduleRecord:
+        """Return one.
+
+        Raises:
+            UnknownSchedule: There is none of that name.
+        """
+        fields = self.link.command("HGETALL", self.keys("schedule", name))
+        if not fields:
+            raise self.unknown(name)
+        return known_from(name, fields)
+
+    def unknown(self, name: str) -> UnknownSchedule:
+        """Return the error that says that there is none of that name, and which is like it."""
+        known = self.link.command("ZRANGE", self.keys("schedules"), 0, LIKENED_MOST - 1)
+        return UnknownSchedule(name, (each.decode() for each in known))
+
+    def existing(self, names: Sequence[str]) -> set[str]:
+        """Return those of ``names`` that are schedules."""
+        found: set[str] = set()
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            scores = all_answered(self.link.pipeline([("ZSCORE", self.keys("schedules"), name) for name in page]))
+            found.update(name for name, score in zip(page, scores, strict=True) if score is not None)
+        return found
+
+    def ticks(self, name: str) -> list[Tick]:
+        """Return its last ticks, the latest first; at most ``RUNS_KEPT``."""
+        texts = self.link.command("LRANGE", self.keys("schedule_runs", name), 0, -1)
+        return [tick_from(text) for text in texts]
+
+    def upcoming(self, name: str, count: int = 10, after: float | None = None) -> list[float]:
+        """Return the next ``count`` due times, Unix seconds; those later than ``after`` if it is given.
+
+        Of one that is paused, those it would have if it were resumed now.
+        """
+        known = self.get(name)
+        schedule = known.schedule
+        first = [known.due_at] if after is None and known.due_at is not None and known.state == "active" else []
+        if isinstance(schedule.when, Elsewhere):
+            return first
+        if schedule.max_runs:
+            count = min(count, max(schedule.max_runs - known.runs, 0))
+        timing = self.timing_of(schedule)
+        instant = first[0] if first else (after if after is not None else self.now())
+        return [*first, *islice(_following(timing.after, instant), max(count - len(first), 0))][:count]
+
+    def leader(self) -> LeaderInfo:
+        """Return which beat leads."""
+        (name, token, tick_at, until), (seconds, micros), offset = all_answered(self.link.pipeline([
+            ("HMGET", self.keys("beat"), "leader", "token", "tick_at", "until"),
+            ("TIME",),
+            ("HGET", self.keys("clock"), "offset"),
+        ]))  # fmt: skip
+        now_ms = int(seconds) * 1_000 + int(micros) // 1_000 + float(offset or 0)
+        leads = name if float(until or 0) > now_ms else b""
+        return LeaderInfo(leads.decode(), int(token or 0), float(tick_at) / 1_000 if tick_at else None)
+
+    def configured(self) -> set[str]:
+        """Return the names of those that come from the configuration."""
+        return {name.decode() for name in self.link.command("SMEMBERS", self.keys("schedules_config"))}
+
+    def timing_of(self, schedule: Schedule) -> Timing:
+        """Return its due times, without the days of its calendar.
+
+        Raises:
+            BadSchedule: There is no such calendar.
+        """
+        return schedule.timing(self.calendars.days(schedule.calendar))
+
+    def now(self) -> float:
+        """Return the time by the clock that the leader goes by."""
+        seconds, micros = self.link.command("TIME")
+        return int(seconds) + int(micros) / 1_000_000
+
+
+def _following(after: Callable[[float], float | None], instant: float) -> Iterator[float]:
+    while (due_at := after(instant)) is not None:
+        yield due_at
+        instant = due_at

@@ -1,0 +1,38 @@
+"""``taskapp.data_processing``: filter, group and measure a file of rows, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+
+from taskapp.celery import app
+from taskapp.settings import get_settings
+from taskapp.tasks.data_processing.model import Aggregated, Aggregation, Filter, Measure, Order, aggregated
+from taskapp.tasks.shared.files import allowed_path
+
+__all__ = ["Aggregated", "Aggregation", "Filter", "Measure", "Order", "data_processing"]
+
+
+@app.task(name="taskapp.data_processing", cpu_bound=True, soft_time_limit=3_300, time_limit=3_600)
+def data_processing(aggregation: Aggregation) -> Aggregated:
+    """Read a file, keep some rows, group them and measure each group.
+
+    A column of a CSV file is booleans, whole numbers or numbers if all its values are, and text
+    if not. Dates in CSV and JSON Lines are text; written the ISO way they compare and sort rightly.
+
+    Running it again reads the file again and writes nothing. The process stays below 256 MB for
+    any size of file (``benchmarks/data_processing_memory.py``); groups that do not fit, and files of more than 10,000
+    columns, are an error.
+    A soft time limit ends the query at once.
+
+    Raises:
+        PathNotAllowed: The file is outside ``TASKAPP_FILE_DIRS``.
+        PermanentError: It is missing or malformed, a column is unknown, or there are more groups
+            than ``limit``. Not retried.
+    """
+    # duckdb is loaded by the node that runs the task, not by the web process that submits it.
+    from taskapp.tasks.data_processing.run import run
+
+    path = allowed_path(aggregation.path, get_settings().allowed_roots, must_exist=True)
+    started = time.monotonic()
+    rows = run(aggregation, path)
+    return aggregated(aggregation.columns, rows, seconds=time.monotonic() - started)

@@ -1,0 +1,92 @@
+"""What ``taskapp.http_request`` takes and returns."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+from taskapp.tasks.shared.texts import Text
+
+MAX_TIMEOUT_SECONDS = 300
+"""The longest deadline of one run; the time limits of the task lie above it."""
+MAX_RESPONSE_BYTES = 16 * 1_048_576
+
+FORBIDDEN_HEADERS = frozenset({
+    "connection", "content-length", "host", "proxy-authorization", "te", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""Headers that frame or route a message; with them a caller could reach past the allow-list."""
+
+
+def _check_url(url: str) -> str:
+    matched = re.fullmatch(r"https?://([^/?#\s\\]+)([/?#][^\s\x00-\x1f\x7f]*)?", url, re.IGNORECASE)
+    if matched is None:
+        raise ValueError("a URL such as 'https://api.example.com/orders' is needed, with http or https and no spaces")
+    if "@" in matched[1]:
+        raise ValueError("a URL must not hold a login; send an 'Authorization' header instead")
+    return url
+
+
+def _check_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"{name!r} is no header name; use letters, digits and hyphens")
+        if name.lower() in FORBIDDEN_HEADERS:
+            raise ValueError(f"header {name!r} is set from the URL and the body; leave it out")
+        if not re.fullmatch(r"[\t\x20-\x7e]*", value):
+            raise ValueError(f"the value of header {name!r} must be one line of ASCII; encode it first")
+    return headers
+
+
+def _upper(method: object) -> object:
+    return method.upper() if isinstance(method, str) else method
+
+
+Method = Annotated[Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"], BeforeValidator(_upper)]
+Scalar = str | int | float | bool
+
+
+class HttpRequest(BaseModel):
+    """One HTTP request. Headers, parameters and bodies stay out of ``repr``, for they may hold secrets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Method = "GET"
+    url: Annotated[Text, Field(max_length=8_192), AfterValidator(_check_url)]
+    headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict, repr=False)
+    params: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, repr=False)
+    """Added to the query of ``url``; a list gives one pair for each of its values."""
+    json_body: JsonValue = Field(default=None, repr=False)
+    """Sent as ``application/json``; ``null`` sends nothing."""
+    body: Text | None = Field(default=None, repr=False)
+    """Sent as UTF-8, by default as ``text/plain``. Not together with ``json_body``."""
+    timeout_seconds: float | None = Field(default=None, gt=0, le=MAX_TIMEOUT_SECONDS)
+    """Deadline for everything: name lookup, redirects, the whole answer. Empty: TASKAPP_HTTP_TIMEOUT_SECONDS."""
+    expected_status: list[Annotated[int, Field(ge=200, le=599)]] | None = Field(default=None, min_length=1)
+    """The statuses that are success. Empty: 200 to 299. A redirect named here is returned, not followed."""
+    max_response_bytes: int = Field(default=1_048_576, ge=1, le=MAX_RESPONSE_BYTES)
+    """The longest answer taken, decompressed; a longer one fails the task for good."""
+
+    @model_validator(mode="after")
+    def _one_body(self) -> HttpRequest:
+        if self.body is not None and self.json_body is not None:
+            raise ValueError("a request has one body; give either 'json_body' or 'body'")
+        return self
+
+    def expects(self, status: int) -> bool:
+        """Say whether ``status`` is success."""
+        return status in self.expected_status if self.expected_status else 200 <= status < 300
+
+
+class HttpResponse(BaseModel):
+    """What a server answered. ``json_body`` is set where the answer is JSON, else ``text``."""
+
+    status: int
+    url: str
+    """Where the answer came from, after redirects."""
+    headers: dict[str, str]
+    """A few that help, in lower case: content type, date, etag, link, location and the like; never cookies."""
+    text: str | None = None
+    json_body: JsonValue = None
+    elapsed_seconds: float = 0.0

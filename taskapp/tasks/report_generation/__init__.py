@@ -1,0 +1,35 @@
+"""``taskapp.report_generation``: a self-contained HTML report with tables and charts."""
+
+from __future__ import annotations
+
+import hashlib
+
+from taskapp.celery import app
+from taskapp.settings import get_settings
+from taskapp.tasks.data_processing import Aggregated
+from taskapp.tasks.report_generation.model import Chart, Fact, Leader, Report, Section, Summary, Table, Total, Written
+from taskapp.tasks.shared.files import allowed_path, written_at_once
+
+__all__ = ["Chart", "Fact", "Leader", "Report", "Section", "Summary", "Table", "Total", "Written", "report_generation"]
+
+
+@app.task(name="taskapp.report_generation", cpu_bound=True, soft_time_limit=300, time_limit=360)
+def report_generation(parts: list[Aggregated], report: Report) -> Written:
+    """Write the report about ``parts``, results of ``data_processing``, to ``report.output_path``.
+
+    Made to be the body of a chord whose headers are the parts. The file appears whole or not at
+    all. Running it again with the same parts writes the same bytes again.
+
+    Raises:
+        PathNotAllowed: The path is outside ``TASKAPP_FILE_DIRS``.
+        PermanentError: Parts and labels do not match, or a total names an unknown column.
+    """
+    # matplotlib and jinja2 are loaded by the node that runs the task.
+    from taskapp.tasks.report_generation.run import page
+
+    path = allowed_path(report.output_path, get_settings().allowed_roots, must_exist=False)
+    html = page(report, parts)
+    with written_at_once(path) as file:
+        file.write(html)
+    encoded = html.encode()
+    return Written(path=str(path), size_bytes=len(encoded), sha256=hashlib.sha256(encoded).hexdigest())

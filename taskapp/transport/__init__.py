@@ -1,0 +1,1 @@
+"""How messages of the engine, and of RabbitMQ, become kombu's and back."""

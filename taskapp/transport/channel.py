@@ -1,0 +1,373 @@
+"""The kombu channels of our app: tasks are pushed, claimed and settled through the engine.
+
+What needs no delivery guarantee (remote control, its replies, events) stays with kombu: pub/sub, and
+plain lists consumed without acknowledgement.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis
+from redis.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from taskapp.engine.claims import Claimed
+from taskapp.engine.fetcher import Fetcher
+from taskapp.engine.options import Options
+from taskapp.engine.producer import Message
+from taskapp.engine.runtime import Runtime, role, runtime_for
+from taskapp.engine.settlement import Event, Settlement
+from taskapp.engine.settlement import current as current_settlement
+from taskapp.engine.slots import SingleKindSlots
+from taskapp.redis.keys import Keys
+from taskapp.transport.codec import pack, shifted, time_of, to_json
+from taskapp.transport.message import BoundedMessage, Received
+from taskapp.transport.own_server import OwnServerChannel
+from taskapp.transport.polled import PolledChannel
+from taskapp.transport.qos import QoS
+from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
+
+# The stubs know neither well.
+_RedisChannel: Any = redis.Channel
+_SentinelChannel: Any = redis.SentinelChannel
+
+Command = tuple[Any, ...]
+
+logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 2.0
+"""How often a long purge says how far it is."""
+
+
+class EngineChannel(PolledChannel):
+    """Makes a Redis channel of kombu push, claim and settle through the engine."""
+
+    QoS = QoS
+    Message = BoundedMessage
+    body_encoding = None
+    _in_poll: Any  # kombu's: the connection that waits in a BRPOP
+
+    queue_order: tuple[str, ...] = ()
+    """Queues in the order they are taken; others follow in the order they were named."""
+    lease_seconds = Options.lease_seconds
+    starvation_guard = Options.starvation_guard
+    crash_limit = Options.crash_limit
+    dead_letters_limit = Options.dead_letters_limit
+    parked_seconds = Options.parked_seconds
+    submit_deadline_seconds = 4.0
+    unpacked_bytes_most = UNPACKED_BYTES_MOST
+
+    OPTIONS = (
+        "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
+        "submit_deadline_seconds", "unpacked_bytes_most",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._claiming: dict[str, Callable[[Any], None]] = {}  # queue -> who takes its messages
+        self._consumer: Fetcher | None = None
+        self._events_lost_until = 0.0
+        self._process: Runtime | None = None
+        super().__init__(*args, **kwargs)
+        self._rest()
+
+    # --- the process this channel belongs to ----------------------------------------------------
+
+    @property
+    def process(self) -> Runtime:
+        """What this process holds for this channel's server."""
+        if self._process is None or self._process.is_inherited:
+            server = f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}"
+            self._process = runtime_for(server, self._make_process)
+        return self._process
+
+    def _make_process(self) -> Runtime:
+        return Runtime(self._connector(), self._options(), self.submit_deadline_seconds)
+
+    def _options(self) -> Options:
+        return Options(
+            prefix=self.global_keyprefix,
+            lease_seconds=self.lease_seconds,
+            starvation_guard=self.starvation_guard,
+            crash_limit=self.crash_limit,
+            dead_letters_limit=self.dead_letters_limit,
+            parked_seconds=self.parked_seconds,
+        )
+
+    def _connector(self) -> Callable[[], Connection]:
+        pool = self._get_pool()
+        options = {**pool.connection_kwargs, "protocol": 2}
+        # Beside the pool, whose limit is for connections it lends.
+        return lambda: pool.connection_class(**options)
+
+    def _rest(self) -> None:
+        """Close connections nobody uses now: a process that only submits holds one, the producer's."""
+        for pool in (self._pool, self._async_pool):
+            if pool is not None:
+                pool.disconnect(inuse_connections=False)
+
+    # --- publishing -------------------------------------------------------------------------------
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+        """Leave the body as it is: only what travels as JSON needs an encoding, see ``_put``."""
+        return body, encoding
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        headers = message["headers"]
+        if "ticket" in headers:
+            self._put_reply(queue, message)
+            return
+        process = self.process
+        priority = self._get_message_priority(message)
+        due_ms = time_of(headers, self._ahead_seconds)
+        message_id, blob = pack(self._as_json(message), priority)
+        process.post(Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob))
+
+    def _ahead_seconds(self) -> float:
+        return self.process.producer.known_clock().ahead_of_here_seconds()
+
+    def _as_json(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Make a body of bytes fit for JSON, unless the message is a task and travels in our own format."""
+        if "task" not in message["headers"] and isinstance(message["body"], bytes):
+            message["body"], message["properties"]["body_encoding"] = super().encode_body(message["body"], "base64")
+        return message
+
+    def in_engine_time(self, moment: str) -> str:
+        """Return an ISO time of this machine's by the engine's clock; may ask the server."""
+        return shifted(moment, self._ahead_seconds())
+
+    def event_topic(self, exchange: str, routing_key: str) -> str:
+        """Return the channel of Redis on which events of ``exchange`` are published."""
+        return str(self.global_keyprefix + self._get_publish_topics(exchange, routing_key)[0])
+
+    def _put_reply(self, queue: str, message: dict[str, Any]) -> None:
+        """Queue a reply to a remote-control command; nobody waits for it when the server is away."""
+        body = to_json(self._as_json(message))
+        try:
+            self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).ready(queue), body)
+        except RedisError as error:
+            logger.warning("a reply to a remote-control command was lost: %s", error)
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
+        """Publish an event or a command."""
+        body = to_json(self._as_json(message))
+        if exchange.startswith("celeryev"):
+            self.publish_event(exchange, routing_key, body)
+        else:
+            self._publish([("PUBLISH", topic, body) for topic in self._topics(exchange, routing_key)])
+
+    def publish_event(self, exchange: str, routing_key: str, body: bytes) -> None:
+        """Publish kombu's message with an event; it is dropped while the server is away."""
+        if monotonic() < self._events_lost_until:
+            return
+        topics = self._topics(exchange, routing_key)
+        if run := current_settlement():
+            run.events += [Event(topic, body) for topic in topics]
+        else:
+            self._publish_events([("PUBLISH", topic, body) for topic in topics])
+
+    def _topics(self, exchange: str, routing_key: str) -> list[str]:
+        return [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
+
+    def _publish(self, commands: list[Command]) -> None:
+        self.process.producer.link.pipeline(commands)
+
+    def _publish_events(self, commands: list[Command]) -> None:
+        # A node does not wait to hear how many listened.
+        if self.process.node.publish(commands):
+            return
+        try:
+            self._publish(commands)
+        except RedisError as error:
+            logger.warning("events are lost while the broker is away: %s", error)
+            self._events_lost_until = monotonic() + 1.0
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        if self.typeof(exchange).type == "fanout":
+            # What is published there goes to who listens. kombu also keeps a table of them, which nobody reads, and
+            # in which every node that was killed would stay.
+            self._fanout_queues[queue] = exchange, routing_key.replace("#", "*")
+            return
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except ResponseError as error:
+            # A full Redis: only remote control needs the entry, and tasks are to be run all the same.
+            logger.warning("remote control may not reach queue %r: %s", queue, error)
+        self._rest()
+
+    def _refresh_bindings(self, queues: Sequence[str]) -> None:
+        super()._refresh_bindings([queue for queue in queues if queue not in self._fanout_queues])
+
+    # --- consuming --------------------------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's signature
+        """Consume ``queue``: through the engine, or as kombu does when nothing is acknowledged."""
+        if no_ack or queue in self._fanout_queues:
+            return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        self._tag_to_queue[consumer_tag] = queue
+        self._consumers.add(consumer_tag)
+        self._claiming[queue] = callback
+        if self._consumer is None:
+            process = self.process
+            slots = role.slots or SingleKindSlots(self.qos.free)
+            keys = Keys(self.global_keyprefix)
+            self._consumer = Fetcher(process.node, process.connect, keys, slots, self._hand_out, lambda: role.isolates)
+            self.connection.cycle.add_consumer(self._consumer)
+        self._consumer.consume(self._in_order())
+        return None
+
+    def _in_order(self) -> list[str]:
+        rank = {queue: position for position, queue in enumerate(self.queue_order)}
+        return sorted(self._claiming, key=lambda queue: rank.get(queue, len(rank)))
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        if queue not in self._claiming:
+            done = super()._basic_cancel(consumer_tag)
+            if self._in_poll and not self.active_queues:
+                # kombu leaves its BRPOP behind: whoever asks nodes next would read the end of a connection
+                # that a restart of Redis has closed since.
+                self._in_poll.disconnect()
+                self._in_poll = None
+            return done
+        del self._tag_to_queue[consumer_tag]
+        self._consumers.discard(consumer_tag)
+        del self._claiming[queue]
+        if self._consumer is not None:
+            self._consumer.consume(self._in_order())
+        return None
+
+    def _hand_out(self, claimed: Claimed) -> None:
+        callback = self._claiming.get(claimed.queue)
+        if callback is None:
+            self.process.node.give_back([claimed.tag])
+            return
+        message = self._message(claimed)
+        if message is not None:
+            self.qos.append(message, claimed.tag)
+            callback(message)
+
+    def _message(self, claimed: Claimed) -> Any:
+        """Return kombu's message, or ``None`` when it is not for handing out now."""
+        node = self.process.node
+        try:
+            message = Received(claimed, self)
+            if message.is_foreign and (early_seconds := message.early_seconds(node.clock)) > 0:
+                node.give_back([claimed.tag], delay_seconds=early_seconds)
+                return None
+            message.take_times(node.clock)
+        except Exception as error:  # noqa: BLE001 - whatever a message says of itself
+            logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
+            node.bury(claimed.tag, "unreadable", f"{type(error).__name__}: {error}")
+            return None
+        return message
+
+    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Take one message of ``queue`` now, or ``None``."""
+        answers: list[Any] = []
+        node = self.process.node
+        if not node.ready():
+            return None
+        node.claim([queue], 1, answers.append)
+        node.flush(monotonic() + self.submit_deadline_seconds)
+        claim = answers[0] if answers else None
+        if claim is None or not claim.messages:
+            return None
+        message = self._message(claim.messages[0])
+        if message is not None:
+            if no_ack:
+                node.settle(message.delivery_tag)
+            else:
+                self.qos.append(message, message.delivery_tag)
+        return message
+
+    # --- what becomes of a message ----------------------------------------------------------------
+
+    def ended(self, tag: str) -> None:
+        """Free the place of a message whose run has ended, though it is not settled yet."""
+        if self.qos.forget(tag):
+            self._note_run(tag)
+
+    def settle(self, tag: str, settlement: Settlement | None = None) -> None:
+        """Finish a claim, with all that its run left. Any thread may."""
+        self.ended(tag)
+        self.process.node.settle(tag, settlement)
+
+    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+        """Put a message back, see ``Node.give_back``."""
+        self.qos.forget(tag)
+        self.process.node.give_back([tag], kind, delay_seconds)
+
+    def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
+        """Move a message to the dead letters, see ``Node.bury``."""
+        self.ended(tag)
+        self.process.node.bury(tag, reason, detail, settlement)
+
+    def park(self, tag: str, task: str) -> None:
+        """Set a message aside for a node that has its task type."""
+        self.qos.forget(tag)
+        self.process.node.park(tag, task)
+
+    def _note_run(self, tag: str) -> None:
+        if self._consumer is not None and self._consumer.pace is not None:
+            since = self.process.node.held.get(tag)
+            if since is not None:
+                self._consumer.pace.ran(monotonic() - since)
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    def _size(self, queue: str) -> int:
+        keys = [Keys(self.global_keyprefix).ready(queue, priority) for priority in self.priority_steps]
+        lengths = self.process.producer.link.pipeline([("LLEN", key) for key in keys])
+        return sum(length for length in lengths if isinstance(length, int))
+
+    def _purge(self, queue: str) -> int:
+        gone, at, told_at = 0, b"", monotonic()
+        while at != b"0":
+            some, at = self.process.producer.link.run("empty", self.global_keyprefix, 0, queue, at or b"0")
+            gone += int(some)
+            if (now := monotonic()) >= told_at + TELL_SECONDS:
+                told_at = now
+                # A warning: `celery purge` shows nothing less.
+                logger.warning("purging queue %s: %s messages are gone so far", queue, f"{gone:,}")
+        return gone
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
+        self.auto_delete_queues.discard(queue)
+        keys = Keys(self.global_keyprefix)
+        member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+        bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
+        # One by one: in a transaction a full Redis refuses also what frees memory.
+        commands: list[Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
+        commands += [("UNLINK", keys.ready(queue, priority)) for priority in self.priority_steps]
+        try:
+            self.process.producer.link.pipeline(commands)
+        except RedisError as error:
+            logger.warning("queue %r could not be deleted: %s", queue, error)
+        if queue in self._claiming or queue in self.queue_order:
+            self._purge(queue)
+
+    def close(self) -> None:
+        """Close, giving back what was not handed out; what was stays with the process's lease."""
+        if self._consumer is not None and not self.closed:
+            self._consumer.stop()
+            self.connection.cycle.discard_consumer(self._consumer)
+        try:
+            super().close()
+        except (RedisError, OSError) as error:
+            logger.debug("closing a channel of a broken connection: %s", error)
+
+
+class Channel(EngineChannel, OwnServerChannel, _RedisChannel):
+    """A channel to one Redis."""
+
+    from_transport_options = (*_RedisChannel.from_transport_options, *EngineChannel.OPTIONS, "own_server")
+
+
+class SentinelChannel(EngineChannel, _SentinelChannel):
+    """A channel to the Redis that Sentinel names."""
+
+    from_transport_options = (*_SentinelChannel.from_transport_options, *EngineChannel.OPTIONS)

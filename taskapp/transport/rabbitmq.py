@@ -1,0 +1,285 @@
+"""kombu's transport for RabbitMQ, with limits: how long a submit waits, and how large a message becomes unpacked.
+
+py-amqp waits for answers without end, and takes any confirmation for that of the message it has sent last. Under a
+memory or disk alarm RabbitMQ stops to read from a connection that publishes, so both come to nothing.
+
+    publish ──► blocked? wait for its end ──► written whole ──► confirmed
+                      │                         │                  └──► no answer: ``Unconfirmed``, nobody knows
+                      │                         └──► not: the broker cannot have it
+                      └──► still blocked: ``Blocked``, it was not sent
+
+Events and replies of remote control are published without a wait, and dropped while the connection is blocked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from math import isfinite
+from time import monotonic
+from typing import Any
+
+from amqp import spec
+from amqp.exceptions import MessageNacked, RecoverableConnectionError
+from kombu.exceptions import OperationalError
+from kombu.transport import pyamqp
+
+from taskapp.transport.frames import frame_handler, readable_delivery
+from taskapp.transport.message import Unpacking
+from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
+
+# The packages have no types.
+_Message: Any = pyamqp.Message
+_Channel: Any = pyamqp.Channel
+_Connection: Any = pyamqp.Connection
+_Transport: Any = pyamqp.Transport
+_SSLTransport: Any = pyamqp.SSLTransport
+
+CLOSE_SECONDS = 1.0
+"""How long closing waits for the broker to agree."""
+LEAST_SECONDS = 0.01
+ALARM = "it takes no messages, for an alarm of its memory or disk"
+UNCONFIRMED = ("celeryev", "reply.")
+"""How the exchanges begin of what nobody misses."""
+
+
+class Unconfirmed(OperationalError):
+    """A message was sent and the broker did not answer in time: it may have it."""
+
+
+class Blocked(OperationalError):
+    """The broker takes no messages now; nothing was sent."""
+
+
+class Submission:
+    """One submit: until when it may take, and whether the broker may have what was sent."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        """By the monotonic clock; infinite: there is none."""
+        self.in_doubt = False
+
+    @property
+    def left_seconds(self) -> float | None:
+        """How long it may still take, a moment at least; ``None``: as long as it needs."""
+        return max(self.deadline - monotonic(), LEAST_SECONDS) if isfinite(self.deadline) else None
+
+
+_submission: ContextVar[Submission | None] = ContextVar("taskapp_submission", default=None)
+
+
+@contextmanager
+def submitting(deadline: float) -> Iterator[Submission]:
+    """Make whatever is asked of RabbitMQ inside end at ``deadline``, by the monotonic clock."""
+    submission = Submission(deadline)
+    token = _submission.set(submission)
+    try:
+        yield submission
+    finally:
+        _submission.reset(token)
+
+
+def left_seconds() -> float | None:
+    """Return how long the submit around may still take; ``None``: as long as it needs, or there is none."""
+    submission = _submission.get()
+    return submission.left_seconds if submission is not None else None
+
+
+class AmqpMessage(Unpacking, _Message):
+    """A message of RabbitMQ."""
+
+    def __init__(self, raw: Any, channel: Any = None, **options: Any) -> None:
+        read = partial(super().__init__, raw, channel=channel, **options)
+        if (raw.properties.get("application_headers") or {}).get("compression"):
+            self._read_packed(read, channel.connection.unpacked_bytes_most)
+        else:
+            read()
+
+
+class AmqpChannel(_Channel):
+    """A channel to RabbitMQ."""
+
+    Message = AmqpMessage
+
+    def dispatch_method(self, method: Any, arguments: Any, content: Any) -> Any:
+        """Take what the broker says; see ``frames`` for what is no text."""
+        try:
+            return super().dispatch_method(method, arguments, content)
+        except UnicodeDecodeError:
+            if method != spec.Basic.Deliver:
+                raise
+        return super().dispatch_method(method, readable_delivery(arguments), content)
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
+        """Wait for an answer of the broker, no longer than the submit around may take, or closing.
+
+        Raises:
+            TimeoutError: There was none.
+        """
+        return super().wait(method, callback, _bounded(method, timeout), returns_tuple)
+
+    def basic_publish_confirm(
+        self, msg: Any, exchange: str = "", routing_key: str = "", timeout: float | None = None,
+        confirm_timeout: float | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        """Publish a message and wait until the broker has it.
+
+        Args:
+            msg: The message.
+            exchange: Its exchange.
+            routing_key: Its key there.
+            timeout: For how many seconds to wait; ``None``: as long as the submit around may take, or without end.
+            confirm_timeout: The same.
+            options: ``mandatory``, ``immediate``.
+
+        Raises:
+            Blocked: An alarm of the broker did not end in that time; nothing was sent.
+            Unconfirmed: It did not answer; the connection is dropped.
+            amqp.exceptions.MessageNacked: It refused the message.
+            OSError, amqp.exceptions.AMQPError: The connection broke, or the broker closed the channel.
+        """
+        if self.connection is None:
+            raise RecoverableConnectionError("the channel was closed with its connection")
+        seconds = confirm_timeout or timeout or left_seconds()
+        deadline = monotonic() + seconds if seconds else None
+        if not self._confirm_selected:
+            self._select()
+        is_awaited = not exchange.startswith(UNCONFIRMED)
+        connection = self.connection
+        if is_awaited:
+            connection.wait_while_blocked(deadline)
+        elif connection.is_blocked:
+            return
+        self._sent += 1
+        tag = self._sent
+        if is_awaited:
+            self._awaited.add(tag)
+        try:
+            self._basic_publish(msg, exchange, routing_key, timeout=_left(deadline), **options)
+        except BaseException:
+            # Whatever is left half written makes what follows unreadable.
+            connection.collect()
+            raise
+        if is_awaited:
+            self._await(connection, tag, deadline)
+
+    def _select(self) -> None:
+        self._sent = 0
+        self._awaited: set[int] = set()
+        self._refused: set[int] = set()
+        self.confirm_select()
+        self._confirm_selected = True
+        self.events["basic_ack"].add(self._on_ack)
+        self.events["basic_nack"].add(self._on_nack)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
+        self._awaited -= {each for each in self._awaited if each <= tag} if multiple else {tag}
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - the same
+        self._refused |= {each for each in self._awaited if each <= tag} if multiple else {tag} & self._awaited
+        self._on_ack(tag, multiple)
+
+    def _await(self, connection: Any, tag: int, deadline: float | None) -> None:
+        try:
+            while tag in self._awaited:
+                if self.connection is None:
+                    raise RecoverableConnectionError("the connection was closed before the broker confirmed")
+                connection.drain_events(timeout=_left(deadline))
+        except TimeoutError as error:
+            reason = ALARM if connection.is_blocked else "it does not answer"
+            connection.collect()
+            raise Unconfirmed(reason) from error
+        except (OSError, RecoverableConnectionError):
+            if (submission := _submission.get()) is not None:
+                submission.in_doubt = True
+            raise
+        if tag in self._refused:
+            self._refused.discard(tag)
+            raise MessageNacked
+
+
+class AmqpConnection(_Connection):
+    """A connection to RabbitMQ; its options are those of the transport and py-amqp's."""
+
+    Channel = AmqpChannel
+
+    def __init__(self, *args: Any, unpacked_bytes_most: int = UNPACKED_BYTES_MOST, **options: Any) -> None:
+        self.unpacked_bytes_most = unpacked_bytes_most
+        self.is_blocked = False
+        """Whether the broker has said that it does not read what is published here."""
+        super().__init__(*args, **{"frame_handler": frame_handler, **options})
+        self.on_blocked, self.on_unblocked = self._note_blocked, self._note_unblocked
+
+    def _note_blocked(self, _reason: str) -> None:
+        self.is_blocked = True
+
+    def _note_unblocked(self) -> None:
+        self.is_blocked = False
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
+        """Wait as a channel does."""
+        return super().wait(method, callback, _bounded(method, timeout), returns_tuple)
+
+    def wait_while_blocked(self, deadline: float | None) -> None:
+        """Return once what is published is read.
+
+        Raises:
+            Blocked: Not until ``deadline``.
+        """
+        self._read_what_came()
+        while self.is_blocked:
+            try:
+                self.drain_events(timeout=_left(deadline))
+            except TimeoutError as error:
+                raise Blocked(ALARM) from error
+
+    def _read_what_came(self) -> None:
+        try:
+            while True:
+                self.drain_events(timeout=0)
+        except TimeoutError:
+            return
+
+
+class _Bounded:
+    """Mixed into a transport, connects within the time of the submit around."""
+
+    client: Any
+
+    def establish_connection(self) -> Any:
+        """Connect."""
+        client, left = self.client, left_seconds()
+        usual = client.connect_timeout
+        if left is not None:
+            client.connect_timeout = min(usual or left, left)
+        try:
+            return super().establish_connection()  # type: ignore[misc]  # of what it is mixed into
+        finally:
+            client.connect_timeout = usual
+
+
+class AmqpTransport(_Bounded, _Transport):
+    """``amqp://``."""
+
+    Connection = AmqpConnection
+
+
+class SSLTransport(_Bounded, _SSLTransport):
+    """``amqps://``."""
+
+    Connection = AmqpConnection
+
+
+def _bounded(method: Any, timeout: float | None) -> float | None:
+    if timeout is not None:
+        return timeout
+    left = left_seconds()
+    if method in (spec.Channel.CloseOk, spec.Connection.CloseOk):
+        return CLOSE_SECONDS if left is None else min(left, CLOSE_SECONDS)
+    return left
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - monotonic(), LEAST_SECONDS)

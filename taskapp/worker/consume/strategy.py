@@ -1,0 +1,135 @@
+"""From a message to a request: what a worker does with each message of one task type."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from celery import signals
+from celery.app import trace
+from celery.utils.imports import symbol_by_name
+from celery.utils.log import get_logger
+from celery.utils.time import timezone
+from celery.worker import state as worker_state
+from celery.worker import strategy as stock
+from kombu.asynchronous.timer import to_timestamp
+
+from taskapp.client.protocol import priority_of
+from taskapp.engine.headers import check_foreign_headers
+from taskapp.transport.message import Received
+from taskapp.worker.consume.events import wants_task_events
+from taskapp.worker.consume.request_class import makes_itself, request_class
+
+# The stubs lack half of both.
+_stock: Any = stock
+state: Any = worker_state
+# The one that users' settings for logs name.
+logger = get_logger("celery.worker.strategy")
+
+
+class Strategy:
+    """Handles the messages of one task type: logs, announces, and passes them on to the pool."""
+
+    def __init__(self, task: Any, app: Any, consumer: Any, **_: Any) -> None:
+        self._task, self._app, self._consumer = task, app, consumer
+        self._request_class = request_class(symbol_by_name(task.Request))
+        self._makes_itself = makes_itself(self._request_class)
+        self._eventer = consumer.event_dispatcher
+        self._announces = bool(self._eventer and self._eventer.enabled and task.send_events)
+        self._logs = logger.isEnabledFor(logging.INFO)
+
+    def __call__(self, message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
+        """Take one message."""
+        request = self._request(message, body, ack, reject)
+        if self._logs:
+            self._log(request)
+        if (request.expires or request.id in state.revoked) and request.revoked():
+            return
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self._consumer, request=request)
+        if self._announces and wants_task_events(self._eventer):
+            self._announce(request)
+        if request.eta is None:
+            self._pass_on(request, callbacks)
+        elif (due_at := self._due_at(request)) is not None:
+            self._hold(request, due_at)
+
+    def _request(self, message: Any, body: Any, ack: Any, reject: Any) -> Any:
+        if isinstance(message, Received) and not self._makes_itself:
+            return self._request_class.of_claim(message, self._task, self._app, self._consumer.hostname, self._eventer)
+        if body is None and "args" not in message.payload:
+            parts = message.body, message.headers, False, self._app.uses_utc_timezone()
+        elif "args" in message.payload:
+            parts = _stock.hybrid_to_proto2(message, message.payload)
+        else:
+            parts = _stock.proto1_to_proto2(message, body)
+        body, headers, decoded, utc = parts
+        if decoded:
+            # Of protocol 1: they came in the body.
+            check_foreign_headers(headers)
+        request = self._request_class(
+            message, on_ack=ack, on_reject=reject, app=self._app, hostname=self._consumer.hostname,
+            eventer=self._eventer, task=self._task, connection_errors=self._consumer.connection_errors,
+            body=body, headers=headers, decoded=decoded, utc=utc,
+        )  # fmt: skip
+        if (priority := request.delivery_info.get("priority")) is not None:
+            # RabbitMQ takes any byte from others; its retry, and what inherits it, could not be submitted with that.
+            request.delivery_info["priority"] = priority_of(priority)
+        return request
+
+    def _log(self, request: Any) -> None:
+        context = {
+            "id": request.id, "name": request.name, "args": request.argsrepr, "kwargs": request.kwargsrepr,
+            "eta": request.eta,
+        }  # fmt: skip
+        logger.info(trace.LOG_RECEIVED, context, extra={"data": context})
+
+    def _announce(self, request: Any) -> None:
+        self._eventer.send(
+            "task-received", uuid=request.id, name=request.name, args=request.argsrepr, kwargs=request.kwargsrepr,
+            root_id=request.root_id, parent_id=request.parent_id, retries=request.request_dict.get("retries", 0),
+            eta=_isoformat(request.eta), expires=_isoformat(request.expires),
+        )  # fmt: skip
+
+    def _pass_on(self, request: Any, callbacks: Any) -> None:
+        if bucket := self._bucket():
+            self._consumer._limit_task(request, bucket, 1)
+            return
+        state.task_reserved(request)
+        for callback in callbacks or ():
+            callback(request)
+        self._consumer.on_task_request(request)
+
+    def _bucket(self) -> Any:
+        return None if self._consumer.disable_rate_limits else self._consumer.task_buckets[self._task.name]
+
+    # --- brokers that keep no delayed messages ----------------------------------------------------
+
+    def _due_at(self, request: Any) -> float | None:
+        """Return when ``request`` is due, Unix seconds; a time no clock shows is the task's failure."""
+        try:
+            if request.utc:
+                return to_timestamp(timezone.to_system(request.eta))
+            return to_timestamp(request.eta, self._app.timezone)
+        except (OverflowError, ValueError) as error:
+            logger.error("the due time %r of a task cannot be used: %s", request.eta, error)
+            self._task.backend.mark_as_failure(
+                request.id, error, request=request._context, store_result=request.store_errors
+            )
+            request.reject(requeue=False)
+            return None
+
+    def _hold(self, request: Any, due_at: float) -> None:
+        consumer, bucket = self._consumer, self._bucket()
+        consumer.qos.increment_eventually()
+        target, args = (
+            (consumer._limit_post_eta, (request, bucket, 1)) if bucket else (consumer.apply_eta_task, (request,))
+        )
+        request._eta_timer_entry = consumer.timer.call_at(due_at, target, args, priority=6)
+        # Last: a connection lost meanwhile cancels the timers of what is scheduled.
+        state.task_scheduled(request)
+
+
+def _isoformat(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None

@@ -1,0 +1,1 @@
+"""Where tasks run: slots for coroutines, threads and child processes."""

@@ -1,0 +1,79 @@
+"""Tells who holds up the event loop: a coroutine that computes, or waits without ``await``, stops all others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from time import monotonic
+
+from celery.utils.log import get_logger
+
+from taskapp.engine.wakeups import Wakeups
+
+logger = get_logger(__name__)
+
+LOOK_SECONDS = 0.25
+PATIENCE_SECONDS = 1.0
+"""How late the loop may be before it is reported."""
+
+
+class LoopWatchdog:
+    """Watches a loop from a thread of its own.
+
+    Args:
+        turned_at: When the loop last had its turn (monotonic); it has one at least every ``turn_seconds``.
+        name_of: Says which task an asyncio task runs.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        turned_at: Callable[[], float],
+        turn_seconds: float,
+        name_of: Callable[[object], str],
+    ) -> None:
+        self._loop = loop
+        self._turned_at = turned_at
+        self._late_seconds = turn_seconds + PATIENCE_SECONDS
+        self._name_of = name_of
+        self._over = threading.Event()
+        self._loop_thread = threading.get_ident()
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        """Watch from now on; called by the loop's thread."""
+        threading.Thread(target=self._run, name="taskapp-blocked-loop", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._over.set()
+
+    def _run(self) -> None:
+        wakeups = Wakeups()
+        wakeups.expect(LOOK_SECONDS)
+        while not self._over.wait(LOOK_SECONDS):
+            since = self._turned_at()
+            if not wakeups.is_late() and monotonic() - since > self._late_seconds:
+                who = self._report(since)
+                while self._turned_at() == since and not self._over.wait(LOOK_SECONDS):
+                    pass
+                logger.warning(
+                    "the event loop goes on after %.1f s (%s)", self._turned_at() - since, who,
+                    extra={"action": "loop_goes_on"},
+                )  # fmt: skip
+            wakeups.expect(LOOK_SECONDS)
+
+    def _report(self, since: float) -> str:
+        running = asyncio.tasks._current_tasks.get(self._loop)  # type: ignore[attr-defined]  # no other way from outside
+        who = self._name_of(running)
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
+        logger.warning(
+            "the event loop has been blocked for %.1f s by %s; let it await, or make it a def or cpu_bound=True%s",
+            monotonic() - since, who, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
+        )  # fmt: skip
+        return who

@@ -1,0 +1,187 @@
+"""Who sent a node, or a child of its pool, the signal to stop; and that a node hears the next one whatever a task sets.
+
+Python's handlers do not learn the sender. The kernel tells: with ``SA_SIGINFO`` it writes the sender onto the
+stack of the handler, and here that is a stack of our own (``sigaltstack``), which is read afterwards. Python's
+own handler runs on it as on any other. Where the place cannot be found at the start (another system than
+64-bit Linux), nobody knows the sender.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+from celery.utils.log import get_logger
+
+from taskapp.worker.process import first_process
+
+logger = get_logger(__name__)
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python ignores, so that a call fails instead; by the system's default they end the process."""
+KEPT = (*STOPPING, signal.SIGCHLD, *IGNORED)
+"""Signals whose handlers tasks may not change for good."""
+STACK_BYTES = 256 * 1024
+SA_SIGINFO, SA_ONSTACK = 0x4, 0x08000000
+SI_QUEUE, SI_TKILL = -1, -6
+_INFO = struct.Struct("=iiiiii")
+"""The head of Linux' ``siginfo_t`` on 64 bits: signal, errno, code, padding, sender's process id, sender's user id."""
+_VALUE = struct.Struct("=i")
+"""What follows it in a signal that was queued with a number."""
+FARTHEST_ANCESTOR = 64
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+class _Action(ctypes.Structure):
+    _fields_ = [
+        ("handler", ctypes.c_void_p), ("mask", ctypes.c_ubyte * 128), ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class StopSignals:
+    """The handlers of one process for signals to stop; used by its main thread.
+
+    Args:
+        is_heard: Called with the sender of each such signal: its process id, 0 for the kernel or a process outside
+            this PID namespace, ``None`` if unknown. Returns whether to call the handler that was there.
+    """
+
+    def __init__(self, is_heard: Callable[[int | None], bool]) -> None:
+        self._is_heard = is_heard
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._pid = 0
+        self._offset: int | None = None
+        """Where on the stack the kernel writes who sent a signal."""
+
+    def watch(self) -> None:
+        """Keep the handlers as they are now, and tell who sends these signals from now on."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._pid = os.getpid()
+        for number in STOPPING:
+            if callable(handler := signal.getsignal(number)):
+                signal.signal(number, self._told(handler))
+        for number in IGNORED:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, signal.SIG_IGN)
+                logger.warning("a module has set %s to its default; it is ignored again", number.name)
+        self._handlers = {number: signal.getsignal(number) for number in KEPT}
+        if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") and sys.maxsize > 2**32:
+            self._offset = _calibrate()
+            self._ask_for_senders()
+
+    def mend(self) -> None:
+        """Put back the handlers that a task has changed."""
+        if self._pid != os.getpid():
+            return
+        changed = [number for number, handler in self._handlers.items() if signal.getsignal(number) != handler]
+        for number in changed:
+            if self._handlers[number] is not None:
+                signal.signal(number, self._handlers[number])
+                logger.warning("a task has changed what this node does on %s; it is as before again", number.name)
+        if changed:
+            self._ask_for_senders()
+
+    def _told(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(handler)
+        def handle(*args: Any) -> None:
+            try:
+                if not self._is_heard(self._sender()):
+                    return
+            except Exception:  # who sent it is worth knowing; that the process stops matters more
+                logger.exception("the sender of a signal to stop cannot be told")
+            # Celery's says so on stdout, which may be gone; it has done its work all the same.
+            with suppress(OSError):
+                handler(*args)
+
+        return handle
+
+    def _sender(self) -> int | None:
+        if self._offset is None or self._pid != os.getpid():
+            return None
+        number, error, code, _, pid, _ = _INFO.unpack_from(_stack, self._offset)
+        if code == SI_QUEUE and pid == os.getppid() and first_process.is_passed_on:
+            (pid,) = _VALUE.unpack_from(_stack, self._offset + _INFO.size)
+        ctypes.memset(ctypes.addressof(_stack) + self._offset, 0, _INFO.size)
+        return pid if number in STOPPING and error == 0 and pid >= 0 else None
+
+    def _ask_for_senders(self) -> None:
+        for number in STOPPING:
+            _ask_for_sender(number)
+
+
+def leave_the_end_to(parent: int) -> None:
+    """Let no signal to stop end this child of a pool but one of its ``parent``, of itself or of what it has started.
+
+    Who tells a whole group of processes to stop means the node, which decides how long its children may run on. Where
+    the sender cannot be known, every signal ends the child.
+    """
+    StopSignals(lambda sender: sender is None or sender == parent or _is_ours(sender)).watch()
+
+
+def _is_ours(sender: int) -> bool:
+    return sender > 0 and child_of_ours(sender) is not None
+
+
+_stack = ctypes.create_string_buffer(STACK_BYTES)
+"""The stack of handlers on the main thread; the kernel writes to it as long as the process lives."""
+
+
+def _ask_for_sender(number: signal.Signals) -> None:
+    """Let the kernel tell the sender of a signal that has a handler."""
+    libc, action = ctypes.CDLL(None), _Action()
+    if libc.sigaction(int(number), None, ctypes.byref(action)) == 0 and (action.handler or 0) > 1:
+        action.flags |= SA_SIGINFO | SA_ONSTACK
+        libc.sigaction(int(number), ctypes.byref(action), None)
+
+
+def _calibrate() -> int | None:
+    """Find the place on the stack, by a signal to ourselves that means nothing; ``None``: it is not there."""
+    stack = _Stack(ctypes.addressof(_stack), 0, STACK_BYTES)
+    if ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) != 0:
+        return None
+    before = signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        _ask_for_sender(signal.SIGURG)
+        # To this very thread; gevent has replaced what would name it.
+        signal.raise_signal(signal.SIGURG)
+        wanted = _INFO.pack(signal.SIGURG, 0, SI_TKILL, 0, os.getpid(), os.getuid())
+        offset = _stack.raw.rfind(wanted)
+    finally:
+        signal.signal(signal.SIGURG, before if before is not None else signal.SIG_DFL)
+    return offset if offset >= 0 else None
+
+
+def child_of_ours(pid: int) -> int | None:
+    """Return which child of this process ``pid`` is, or descends from; ``pid`` itself if it is this process.
+
+    ``None``: it is another's process, or is gone.
+    """
+    me, child = os.getpid(), pid
+    for _ in range(FARTHEST_ANCESTOR):
+        if pid == me:
+            return child
+        if pid <= 1:
+            return None
+        child, pid = pid, _parent_of(pid)
+    return None
+
+
+def _parent_of(pid: int) -> int:
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - in a handler
+        return int(file.read().rpartition(b")")[2].split()[1])
+    return 0

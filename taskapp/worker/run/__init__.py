@@ -1,0 +1,1 @@
+"""One run of one task: what goes before and after the task's own function."""

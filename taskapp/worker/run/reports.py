@@ -1,0 +1,159 @@
+"""What a run tells of its end: the stored failure, the hooks of its class, the signals, the log.
+
+Celery's ``TraceInfo`` does the same and can neither wait for a hook that is a coroutine function nor
+outlive one that raises ``SystemExit``: such a hook costs itself alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from types import CoroutineType
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import signals, states
+from celery.app import task as stock_task
+from celery.app.trace import LOG_RETRY, LOG_SUCCESS, TraceInfo, get_task_name, task_has_custom, traceback_clear
+from celery.exceptions import Reject
+from celery.utils.log import get_logger
+from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
+from kombu.utils.encoding import safe_repr
+
+from taskapp.errors import TaskExited
+from taskapp.errors.wording import shown, text_of
+from taskapp.execution.coroutines import run_to_end
+from taskapp.execution.failures import as_error
+
+# The stubs lack these.
+is_result_ignored: Any = stock_task.get_actual_ignore_result  # type: ignore[attr-defined]
+_exception: Any = get_pickleable_exception
+_etype: Any = get_pickleable_etype
+_TraceInfo: Any = TraceInfo
+
+logger = get_logger("celery.app.trace")
+
+HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+
+
+Steps = Generator[Coroutine[Any, Any, Any] | None, Any, Any]
+"""Yields what its driver is to await and answer, or throw back; ``None``: the task's own function."""
+
+
+def drive(steps: Generator[Any, Any, Any]) -> Any:
+    """Go through the steps of a report outside of a run; return what they return."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value, raised = run_to_end(step), None
+            except BaseException as error:  # noqa: BLE001 - of the hook that called for it
+                raised = as_error(error)
+            step = steps.send(value) if raised is None else steps.throw(raised)
+    except StopIteration as end:
+        return end.value
+
+
+class Reports:
+    """Tells how the runs of one task type end."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._hooks: dict[str, Callable[..., Any]] = {
+            name: getattr(task, name) for name in HOOKS if task_has_custom(task, name)
+        }
+
+    def has(self, name: str) -> bool:
+        """Return whether the task type has a hook of its own."""
+        return name in self._hooks
+
+    def hook(self, name: str, *args: Any) -> Steps:
+        """Call a hook; one that is a coroutine function is awaited.
+
+        Raises:
+            Exception: What it raised.
+            TaskExited: It raised what would have ended more than itself.
+        """
+        try:
+            returned = self._hooks[name](*args)
+        except BaseException as error:
+            if (kept := as_error(error)) is error:
+                raise
+            raise kept from kept.__cause__  # not from one that nobody can read
+        if type(returned) is CoroutineType:
+            yield returned
+
+    def late_hook(self, name: str, request: Any, *args: Any) -> Steps:
+        """Call a hook, if there is one, after the outcome was stored: what it raises changes that no more.
+
+        In Celery an error of ``on_failure`` takes the place of the task's own, and one of ``on_retry`` makes a failure
+        of a task that runs again.
+        """
+        if name not in self._hooks:
+            return
+        try:
+            yield from self.hook(name, *args)
+        except Reject:
+            raise
+        except Exception as error:
+            said = error.args[0] if isinstance(error, TaskExited) else shown(error)
+            logger.error(
+                "Task %s[%s] %s handler raised: %s", self._name(request), request.id, name, said, exc_info=error
+            )  # fmt: skip
+            traceback_clear(error)
+
+    # --- failures and retries -------------------------------------------------------------------------
+
+    def error(self, request: Any, error: BaseException, state: str) -> Steps:
+        """Store that the run failed, or is retried, and tell it; return what the pool is told."""
+        task = self._task
+        stores = not is_result_ignored(task, request) or task.store_errors_even_if_ignored
+        tell = self._retried if state == states.RETRY else self._failed
+        return (yield from tell(request, error, stores=stores))
+
+    def _retried(self, request: Any, reason: Any, *, stores: bool) -> Steps:
+        task = self._task
+        einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
+        if stores:
+            task.backend.mark_as_retry(request.id, reason.exc, einfo.traceback, request=request)
+        hook = self.late_hook
+        yield from hook("on_retry", request, reason.exc, request.id, request.args, request.kwargs, einfo)
+        signals.task_retry.send(sender=task, request=request, reason=reason, einfo=einfo)
+        context = {"id": request.id, "name": self._name(request), "exc": text_of(reason)}
+        logger.info(LOG_RETRY, context, extra={"data": context})
+        traceback_clear(einfo.exception)
+        return einfo
+
+    def _failed(self, request: Any, error: BaseException, *, stores: bool) -> Steps:
+        task = self._task
+        kept = _exception(error)
+        if kept.__traceback__ is None:
+            kept = kept.with_traceback(error.__traceback__)
+        einfo = ExceptionInfo((_etype(type(error)), kept, kept.__traceback__))
+        task.backend.mark_as_failure(
+            request.id, kept, einfo.traceback, request=request, store_result=stores, call_errbacks=True
+        )
+        yield from self.late_hook("on_failure", request, kept, request.id, request.args, request.kwargs, einfo)
+        signals.task_failure.send(
+            sender=task, task_id=request.id, exception=kept, args=request.args, kwargs=request.kwargs,
+            traceback=kept.__traceback__, einfo=einfo,
+        )  # fmt: skip
+        _TraceInfo(states.FAILURE, error)._log_error(task, request, einfo)
+        traceback_clear(kept)
+        return einfo
+
+    # --- successes ----------------------------------------------------------------------------------
+
+    def log_success(self, request: Any, text: str, seconds: float) -> None:
+        """Log that a run succeeded."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        context = {
+            "id": request.id, "name": self._name(request), "return_value": text, "runtime": seconds,
+            "args": request.get("argsrepr") or safe_repr(request.args),
+            "kwargs": request.get("kwargsrepr") or safe_repr(request.kwargs),
+        }  # fmt: skip
+        logger.info(LOG_SUCCESS, context, extra={"data": context})
+
+    def _name(self, request: Any) -> str:
+        return str(get_task_name(request, self._task.name))

@@ -1,0 +1,73 @@
+"""Keeps what each task logs, beside where logs go anyway: for ``taskapp task logs``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from celery import _state, current_app
+
+from taskapp.app.progress import attempt_of, is_of_a_worker
+from taskapp.execution.note_writer import note_writer
+from taskapp.log_message import message_of
+from taskapp.settings import get_settings
+
+LINE_BYTES_MOST = 2_048
+OF_THE_WORKER = (
+    "celery.app.", "celery.worker", "celery.pool", "celery.concurrency", "celery.bootsteps", "kombu", "taskapp.worker",
+    "taskapp.app", "taskapp.execution", "taskapp.probes", "taskapp.results", "taskapp.transport", "taskapp.engine",
+    "taskapp.redis",
+)  # fmt: skip
+"""Loggers that speak of a task and not for it: each of its runs would leave a line."""
+_task_stack: Any = _state._task_stack  # type: ignore[attr-defined]  # the stubs lack it
+_encode = msgspec.json.Encoder().encode
+_traceback_of = logging.Formatter().formatException
+
+
+class TaskLog(logging.Handler):
+    """Hands the records a task writes to the note writer. Takes no lock, and waits for nothing."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Keep ``record`` if a task wrote it."""
+        task = _task_stack.top
+        if task is not None and not record.name.startswith(OF_THE_WORKER):
+            request = task.request_stack.top
+            if is_of_a_worker(request):
+                self._keep(record, request)
+        return True
+
+    def _keep(self, record: logging.LogRecord, request: Any) -> None:
+        try:
+            text = message_of(record)
+            if record.exc_info:
+                text = f"{text}\n{_traceback_of(record.exc_info)}"
+            said = {
+                "at": record.created, "level": record.levelname, "text": shortened(text),
+                "attempt": attempt_of(request),
+            }  # fmt: skip
+            note_writer().line(request.id, _encode(said))
+        except Exception:  # noqa: BLE001 - as logging itself does: a line that cannot be written is no reason to fail
+            self.handleError(record)
+
+
+def shortened(text: str) -> str:
+    """Return ``text`` in at most ``LINE_BYTES_MOST`` bytes: of a long one the beginning and the end."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= LINE_BYTES_MOST:
+        return raw.decode()
+    half = LINE_BYTES_MOST // 2 - 8
+    return f"{raw[:half].decode(errors='ignore')} [...] {raw[-half:].decode(errors='ignore')}"
+
+
+def install_task_log(**_: Any) -> None:
+    """Put the handler behind the root logger and Celery's own for tasks, which passes nothing on."""
+    app: Any = current_app
+    if not get_settings().task_log_lines or not app.keeps_notes:
+        return
+    handler = TaskLog()
+    for logger in (logging.getLogger(), logging.getLogger("celery.task")):
+        if (logger.parent is None or not logger.propagate) and not any(
+            isinstance(each, TaskLog) for each in logger.handlers
+        ):
+            logger.addHandler(handler)

@@ -1,0 +1,393 @@
+"""How one run of a task goes and what comes of it: Celery's tracer, cut where the task's own function runs.
+
+    begin ──► the function ──► succeed ──► end
+                    └──► fail (failure, retry, rejected, ignored) ──┘
+
+``celery.app.trace.build_tracer`` does the same in one closure of 320 lines that cannot wait for a
+coroutine. What it promises (order of hooks, signals, follow-ups and results; which error means what)
+is promised here; a test runs both on the same tasks, and another notes when Celery's changes.
+"""
+
+from __future__ import annotations
+
+import os
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic
+from types import CoroutineType
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import _state, group, signals, states
+from celery.app import task as stock_task
+from celery.app import trace as stock_trace
+from celery.app.trace import (
+    IGNORE_STATES,
+    IGNORED,
+    LOG_IGNORED,
+    REJECTED,
+    TraceInfo,
+    get_task_name,
+    report_internal_error,
+    traceback_clear,
+)
+from celery.backends.base import Backend
+from celery.canvas import maybe_signature
+from celery.exceptions import BackendGetMetaError, Ignore, InvalidTaskError, Reject, Retry
+from celery.loaders.base import BaseLoader
+from celery.result import AsyncResult
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+from celery.worker.state import successful_requests
+from kombu.exceptions import EncodeError, OperationalError
+
+from taskapp.app.progress import note_retry
+from taskapp.app.task import Task
+from taskapp.engine.headers import check_signature
+from taskapp.engine.settlement import collecting
+from taskapp.errors.tasks import ResultTooLarge, UnreadableResult
+from taskapp.errors.wording import shown as shown_text
+from taskapp.errors.wording import sound
+from taskapp.execution import forked
+from taskapp.execution.coroutines import Awaiting, Closed, Stopped, run_to_end
+from taskapp.execution.failures import as_error, as_failure, ends_the_run
+from taskapp.execution.watched_calls import is_watched, run_shown, shown
+from taskapp.results.size import check_returned, fitting
+from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
+from taskapp.worker.run.request_context import RunContext
+
+# The stubs lack these.
+_task_stack: Any = _state._task_stack  # type: ignore[attr-defined]
+_signal_internal_error: Any = stock_trace._signal_internal_error  # type: ignore[attr-defined]
+_signature: Any = maybe_signature
+_AsyncResult: Any = AsyncResult
+
+logger = get_logger("celery.app.trace")
+
+Outcome = tuple[int, Any, float | None]
+"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
+
+CHEAP = (int, float, bool, type(None))
+STOCK_HOOKS = frozenset({BaseLoader.on_task_init, BaseLoader.on_process_cleanup, Backend.process_cleanup})
+"""They do nothing, and are not called for each run."""
+
+
+def _is_stock(hook: Any) -> bool:
+    return getattr(hook, "__func__", None) in STOCK_HOOKS
+
+
+def _follow_up(signature: Any, app: Any) -> Any:
+    """Return the signature of a task that follows.
+
+    Raises:
+        BadHeader: It is none.
+    """
+    check_signature(signature)
+    return _signature(signature, app=app)
+
+
+class Runner:
+    """Runs the tasks of one type in one process."""
+
+    def __init__(self, task: Any, app: Any, hostname: str) -> None:
+        self.task = task
+        self.app = app
+        self.hostname = hostname
+        self._loader = app.loader
+        # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
+        has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
+        self.call: Callable[..., Any] = task if has_own_call else task.run
+        self._is_watched = is_watched(task, Task.__call__)
+        self._reports = Reports(task)
+        self._has_before_start = self._reports.has("before_start")
+        self._has_on_success = self._reports.has("on_success")
+        self._has_after_return = self._reports.has("after_return")
+        self._inherits_priority = app.conf.task_inherit_parent_priority
+        self._tracks_started = bool(task.track_started)
+        # One for all threads if it says so; else each thread has its own.
+        self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
+        self._has_task_init = not _is_stock(app.loader.on_task_init)
+        self._has_cleanup = not (_is_stock(app.loader.on_process_cleanup) and _is_stock(self.backend.process_cleanup))
+        self._started = {"pid": os.getpid(), "hostname": hostname}
+        self.deduplicates = bool(
+            (app.conf.task_acks_late or task.acks_late)
+            and app.conf.worker_deduplicate_successful_tasks
+            and app.backend.persistent
+        )
+
+    @property
+    def backend(self) -> Any:
+        """The result backend of the task, for this thread."""
+        own = self.task._backend  # of a task type that has one to itself
+        return own if own is not None else self._shared_backend or self.task.backend
+
+    # --- drivers ----------------------------------------------------------------------------------
+
+    def run(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Outcome:
+        """Run one task here and now; a coroutine that comes back is run to its end.
+
+        Raises:
+            celery.exceptions.Reject: A hook asked for it after the run.
+        """
+        steps = self._steps(task_id, args, kwargs, given)
+        forks = forked.forks
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    value = self.call(*args, **kwargs) if step is None else step
+                    if type(value) is CoroutineType:
+                        is_shown = self._is_watched and step is None
+                        value = run_shown(self.task, value, args, kwargs) if is_shown else run_to_end(value)
+                except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
+                    if forked.forks != forks:
+                        forked.leave(error)
+                    raised = as_failure(error) if step is None else as_error(error)
+                else:
+                    if forked.forks != forks:
+                        forked.leave()
+                    step = steps.send(value)
+                    continue
+                step = steps.throw(raised)  # out here: what is raised in there is not to come from the task's error
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    async def run_async(
+        self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any], job: Awaiting,
+        closed: tuple[Steps, BaseException] | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Run one task whose function returns a coroutine; or the rest of a run that was ``closed``.
+
+        Raises:
+            Stopped: It was stopped from outside, by who reports it.
+            Closed: It goes on in another coroutine.
+        """
+        steps = closed[0] if closed else self._steps(task_id, args, kwargs, given)
+        forks = forked.forks
+        try:
+            step = steps.throw(closed[1]) if closed else next(steps)
+            while True:
+                try:
+                    value = await (job.awaitable(self.call(*args, **kwargs)) if step is None else step)
+                except BaseException as error:
+                    if forked.forks != forks:
+                        forked.leave(error)
+                    if issubclass(type(error), GeneratorExit):
+                        if not job.is_current():
+                            raise  # nobody runs this coroutine any more: it is thrown away
+                        rest = (steps, as_failure(error))
+                        raise Closed(partial(self.run_async, task_id, args, kwargs, given, job, rest)) from error
+                    raised = self._raised(error, job, args, kwargs) if step is None else as_error(error)
+                else:
+                    if forked.forks != forks:
+                        forked.leave()
+                    step = steps.send(value)
+                    continue
+                step = steps.throw(raised)  # out here, for the same reason
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def _raised(self, error: BaseException, job: Awaiting, args: Any, kwargs: Any) -> BaseException:
+        """Return what ``error`` of the task's own coroutine means."""
+        error = sound(error)
+        if isinstance(error, CancelledError) and job.is_stopped:
+            return Stopped()
+        return as_failure(shown(self.task, error, args, kwargs) if self._is_watched else error)
+
+    # --- one run ------------------------------------------------------------------------------------
+
+    def _steps(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Steps:
+        """Go through one run; its driver does what this yields, see ``Steps``."""
+        started_at = monotonic()
+        request: RunContext | None = None
+        try:
+            request = self.request(args, kwargs, given)
+            if self.deduplicates and self._has_succeeded(request):
+                return 0, None, None
+            return (yield from self._run(request, started_at))
+        except (MemoryError, Reject, GeneratorExit):
+            raise
+        except BaseException as error:
+            if ends_the_run(error):
+                raise
+            # Outside the task's own code: a hook, or a defect.
+            failure = as_error(error)
+            seen_by_signal = given if request is None else request.as_given()
+            _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, failure)
+            seen = report_internal_error(self.task, failure)
+            if request is not None:
+                yield from self._report(request, failure, states.FAILURE)
+            return 1, seen, None
+
+    def _run(self, request: RunContext, started_at: float) -> Steps:
+        _task_stack.push(self.task)
+        self.task.request_stack.push(request)
+        args, kwargs = request.args, request.kwargs
+        state = retval = None
+        try:
+            self._begin(request)
+            try:
+                if self._has_before_start:
+                    yield from self._reports.hook("before_start", request.id, args, kwargs)
+                retval = yield None
+            except GeneratorExit:
+                raise  # the run is thrown away; what a task raises comes under another name
+            except BaseException as error:
+                if ends_the_run(error):
+                    raise
+                state, retval, outcome = yield from self._failed(request, error)
+            else:
+                state = states.SUCCESS  # also if what follows fails
+                state, retval, outcome = yield from self._succeeded(request, retval, started_at)
+            if self._has_after_return and state not in IGNORE_STATES:
+                hook = self._reports.late_hook
+                yield from hook("after_return", request, state, retval, request.id, args, kwargs, None)
+        finally:
+            self._end(request, state, retval)
+        return outcome
+
+    def request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> RunContext:
+        """Return what ``self.request`` is in a run of the message with the headers ``given``."""
+        if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
+            raise InvalidTaskError("Task keyword arguments is not a mapping")
+        request = RunContext(given)
+        request.args, request.kwargs, request.called_directly = args, kwargs, False
+        return request
+
+    def _begin(self, request: RunContext) -> None:
+        task, args, kwargs = self.task, request.args, request.kwargs
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+        if self._has_task_init:
+            self._loader.on_task_init(request.id, task)
+        if self._tracks_started and not is_result_ignored(task, request):
+            self.backend.store_result(request.id, self._started, states.STARTED, request=request)
+
+    def _end(self, request: RunContext, state: str | None, retval: Any) -> None:
+        task = self.task
+        try:
+            if signals.task_postrun.receivers:
+                signals.task_postrun.send(
+                    sender=task, task_id=request.id, task=task, args=request.args, kwargs=request.kwargs,
+                    retval=retval, state=state,
+                )  # fmt: skip
+        finally:
+            _task_stack.pop()
+            task.request_stack.pop()
+            if self._has_cleanup:
+                self._clean_up()
+
+    def _clean_up(self) -> None:
+        try:
+            self.backend.process_cleanup()
+            self._loader.on_process_cleanup()
+        except Exception as error:
+            logger.exception("Process cleanup failed: %s", shown_text(error))
+
+    # --- what came of it ----------------------------------------------------------------------------
+
+    def _succeeded(self, request: RunContext, retval: Any, started_at: float) -> Steps:
+        task, has_sent, is_ignored = self.task, False, is_result_ignored(self.task, request)
+        try:
+            if type(retval) not in CHEAP:
+                is_sent_on = bool(request.callbacks or request.chain)
+                check_returned(self.backend, retval, is_sent_on=is_sent_on, is_ignored=is_ignored)
+            # Before the result is stored, so that it names its children.
+            if request.callbacks or request.chain:
+                self._send_follow_ups(request, retval)
+            has_sent = True
+            self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+        except (EncodeError, OperationalError, ResultTooLarge) as error:
+            if has_sent and isinstance(error, OperationalError):
+                raise
+            return (yield from self._report(request, error, states.FAILURE))
+        text = repr(retval) if type(retval) in CHEAP else saferepr(retval, task.resultrepr_maxsize)
+        seconds = monotonic() - started_at
+        if self._has_on_success:
+            hook = self._reports.late_hook
+            yield from hook("on_success", request, retval, request.id, request.args, request.kwargs)
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=task, result=retval, runtime=seconds)
+        self._reports.log_success(request, text, seconds)
+        return states.SUCCESS, retval, (0, text, seconds)
+
+    def _failed(self, request: RunContext, error: BaseException) -> Steps:
+        if isinstance(error, Reject | Ignore):
+            state = REJECTED if isinstance(error, Reject) else IGNORED
+            info, seen = TraceInfo(state, error), ExceptionInfo(internal=True)
+            info.handle_reject(self.task, request)
+            traceback_clear(error)
+            return state, error, (1, seen, None)
+        if isinstance(error, Retry):
+            if error.exc is not None:
+                error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
+            note_retry(request, error.exc, self.hostname)
+            return (yield from self._report(request, error, states.RETRY))
+        return (yield from self._report(request, error, states.FAILURE))
+
+    def report(self, request: RunContext, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
+        """Report that a run ended as ``state`` says, a failure or a retry; return that, the error and the outcome."""
+        return drive(self._report(request, error, state))  # type: ignore[no-any-return]  # it is what that returns
+
+    def _report(self, request: RunContext, error: BaseException, state: str) -> Steps:
+        if state == states.FAILURE:
+            # What was collected for a success; Celery's own backends do not see to it.
+            with collecting(drop=True):
+                pass
+        error = fitting(self.backend, error)
+        seen = yield from self._reports.error(request, error, state)
+        traceback_clear(error)
+        return state, error, (1, seen, None)
+
+    def _send_follow_ups(self, request: RunContext, retval: Any) -> None:
+        """Send the links, then the next step of the chain."""
+        callbacks = [_follow_up(callback, self.app) for callback in request.callbacks or ()]
+        groups = [callback for callback in callbacks if isinstance(callback, group)]
+        single = [callback for callback in callbacks if not isinstance(callback, group)]
+        if len(callbacks) > 1 and single:
+            # One trail for all of them.
+            single = [group(single, app=self.app)]
+        for callback in (*groups, *single):
+            self._send(callback, request, retval)
+        if request.chain:
+            self._send(_follow_up(request.chain[-1], self.app), request, retval, chain=request.chain[:-1])
+
+    def _send(self, signature: Any, request: RunContext, retval: Any, **options: Any) -> None:
+        delivery: Any = request.delivery_info
+        priority = delivery.get("priority") if self._inherits_priority else None
+        self.app.amqp._retry_publish(
+            signature.apply_async, (retval,), parent_id=request.id, root_id=request.root_id or request.id,
+            priority=priority, **options,
+        )  # fmt: skip
+
+    def _has_succeeded(self, request: RunContext) -> bool:
+        """Say whether an earlier run of a redelivered task left a SUCCESS; send the follow-ups it did not get to."""
+        if not (request.delivery_info and request.delivery_info.get("redelivered")):
+            return False
+        if request.id in successful_requests:
+            return True
+        result = _AsyncResult(request.id, app=self.app)
+        try:
+            meta = result._get_task_meta()
+        except (BackendGetMetaError, UnreadableResult):
+            return False
+        if meta["status"] != states.SUCCESS:
+            return False
+        name = str(get_task_name(request, self.task.name))
+        context = {"id": request.id, "name": name, "description": "Task already completed successfully."}
+        logger.info(LOG_IGNORED, context, extra={"data": context})
+        if not meta.get("children"):
+            self._send_late(request, meta.get("result"))
+        successful_requests.add(request.id)
+        return True
+
+    def _send_late(self, request: RunContext, retval: Any) -> None:
+        """Send the follow-ups of an earlier run; as it was no failure, neither is what stands in the way now."""
+        try:
+            self._send_follow_ups(request, retval)
+        except MemoryError:
+            raise
+        except Exception as error:
+            logger.exception("Failed to dispatch chain/callbacks for deduplicated task %s", request.id)
+            raise Reject(error, requeue=True) from error
