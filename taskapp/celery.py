@@ -116,8 +116,11 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
         **_results(settings, None if settings.result_url else own),
         **_watching(),
         "imports": (*TASK_TYPES, *settings.include),
-        "beat_scheduler": "taskapp.worker."
-        + ("beat:Scheduler" if over_redis or is_over_redis(result_url) else "beat_file:FileScheduler"),
+        "beat_scheduler": (
+            "taskapp.beat.scheduler:Scheduler"
+            if over_redis or is_over_redis(result_url)
+            else "taskapp.beat.file_scheduler:FileScheduler"
+        ),
         "beat_schedule": _beat_schedule(settings),
         "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
         # One zone for all: a node elsewhere must not read a due time differently.
