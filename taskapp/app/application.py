@@ -1,49 +1,34 @@
-"""What every submit passes through, by ``delay()`` or by name: known task, known queue, size, deadline."""
+"""The application: Celery's, with our way of submitting, our connections and our results."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from celery.app import backends
 from celery.app.amqp import AMQP
-from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
-from redis.exceptions import RedisError
 
 from taskapp.app.resources import EngineAccess
 from taskapp.client import results
-from taskapp.client.async_pusher import pusher
 from taskapp.client.control import ControlClock
 from taskapp.client.deferred_publish import CollectingProducer
-from taskapp.client.option_checks import check_content, check_links, check_priority, times_of
-from taskapp.client.patience import patiently, pause_or_raise, unavailable
-from taskapp.client.protocol import arguments_as_json, new_id, properties, with_texts_of_ids
-from taskapp.client.sender import Sender
+from taskapp.client.option_checks import check_priority
 from taskapp.client.sent_event import SentEventDispatcher
-from taskapp.client.template import TaskTemplate
+from taskapp.client.submitter import Submitter
 from taskapp.engine import settlement
-from taskapp.engine.batch import collecting, holding
+from taskapp.engine.batch import collecting
 from taskapp.errors import (
-    BrokerUnavailable,
     ConfigurationReplaced,
-    NotQueued,
-    UnknownTask,
 )
 from taskapp.errors.signing import SigningPackageMissing
-from taskapp.queues import TASK_ROUTES
 from taskapp.results.literal_dicts import as_literal, writing_literals
-from taskapp.settings import get_settings
-from taskapp.transport.codec import SENT_AT_HEADER
 from taskapp.transport.rabbitmq import left_seconds
 from taskapp.transport.transport import Connection, is_over_redis
 
@@ -52,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OWN_PREFIX = "taskapp."
 CONFIG_FROM_OBJECT = "app.config_from_object()"
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
@@ -112,8 +96,7 @@ class Application(EngineAccess):
     finalized: bool
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.sender = Sender(self)
-        """What brings tasks to the engine."""
+        self.submitter = Submitter(self)
         self.signing: Signing | None = None
         """What signs tasks and checks their signatures, once ``setup_security`` was called."""
         super().__init__(*args, **options)
@@ -187,120 +170,17 @@ class Application(EngineAccess):
         return super().register_task(task)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """Send the task ``name``, as Celery does, after checking what can be checked here.
-
-        Raises:
-            UnknownTask: A name under ``taskapp.`` that no task type has.
-            UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
-            InvalidPayload: An argument is not JSON.
-            PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
-            BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
-            SubmitOutcomeUnknown: It was reached and did not answer; says how to find out.
-            BrokerFull: Redis has no memory left.
-        """
-        if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self.tasks:
-            raise UnknownTask(name, TASK_ROUTES)
+        """Send the task ``name``, as Celery does, after checking what can be checked here; see ``Submitter``."""
         options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
-        options = with_texts_of_ids(name, options)
-        options["task_id"] = options.get("task_id") or new_id()
-        return patiently(self, name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
+        return self.submitter.send_task(name, args, kwargs, options)
 
-    def _send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        args, kwargs = args or (), kwargs or {}
-        form = self.sender.form(name, args, kwargs, options)
-        if form is not None:
-            return form.submit(args, kwargs, options["task_id"])
-        arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
-        check_content(
-            name, options.get("serializer") or self.conf.task_serializer,
-            options.get("compression") or self.conf.task_compression,
-        )  # fmt: skip
-        check_links(name, options)
-        times_of(name, options, self.now())
-        options = {**options, **properties(name, options)}
-        headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
-        with self.lend_producer(options.get("producer")) as producer:
-            return super().send_task(name, args, kwargs, **{**options, "producer": producer, "headers": headers})
+    def send_by_kombu(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        """Send a task as Celery does, through kombu."""
+        return super().send_task(name, args, kwargs, **options)
 
-    def submit(self, task: Any, args: Any, kwargs: Any) -> Any:
-        """Send a task of our ``Task`` for which no options are given; errors as with ``send_task``."""
-        task_id = new_id()
-        form = self.sender.ready_form(task.name)
-        if form is None:
-            return patiently(self, task.name, task_id, lambda: self._submit(task, args, kwargs, task_id))
-        began_at = monotonic()
-        try:
-            return form.submit(args, kwargs, task_id)
-        except NotQueued as error:
-            raise unavailable(task.name, task_id, error) from error
-        except (OperationalError, RedisError, OSError) as error:
-            deadline = began_at + get_settings().submit_deadline_seconds
-            pause_or_raise(self, task.name, task_id, error, began_at, deadline)
-            again = partial(self._submit, task, args, kwargs, task_id)
-            return patiently(self, task.name, task_id, again, began_at=began_at)
-
-    def submit_member(self, task: Any, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> bool:
-        """Send a task of a group, of our ``Task``, with these headers; say whether it could be sent so.
-
-        Inside ``producer_or_acquire`` nothing goes out yet. Errors as with ``send_task``.
-        """
-        form = self.sender.ready_form(task.name)
-        if form is None:
-            patiently(self, task.name, headers["id"], lambda: self.sender.usual_form(task, args, kwargs))
-            form = self.sender.ready_form(task.name)
-        if form is None:
-            return False
-        try:
-            form.send(args, kwargs, headers["id"], headers)
-        except NotQueued as error:
-            raise unavailable(task.name, headers["id"], error) from error
-        return True
-
-    def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
-        form = self.sender.usual_form(task, args, kwargs)
-        if form is None:
-            return self._send(task.name, args, kwargs, {**task.usual_options(), "task_id": task_id})
-        return form.submit(args, kwargs, task_id)
-
-    def form(self, task: Any, options: Mapping[str, Any]) -> TaskTemplate | None:
-        """Return what is the same for tasks of our ``Task`` with these options, see ``Sender.form``.
-
-        Raises:
-            UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
-            BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
-        """
-        all_options = with_texts_of_ids(task.name, {**task.usual_options(), **options})
-        form: TaskTemplate | None = patiently(
-            self, task.name, "", lambda: self.sender.form(task.name, (), {}, all_options), options
-        )
-        return form
-
-    async def awaiting(self, name: str, submit: Callable[[], Any]) -> Any:
-        """Return what ``submit`` returns, once the tasks it submits are queued; does not block the event loop.
-
-        Through another broker than Redis each call has a thread. With ``task_always_eager`` the task runs here.
-
-        Raises:
-            TaskappError: As with ``send_task``.
-        """
-        sender = self.sender
-        if sender.terms.is_eager:
-            return submit()
-        if not sender.is_open:
-            await asyncio.to_thread(patiently, self, name, "", sender.open)
-        if not sender.terms.is_plain:
-            return await asyncio.to_thread(submit)
-        with holding() as held:
-            result = submit()
-        deadline_seconds = get_settings().submit_deadline_seconds
-        for producer, messages in held.steps():
-            try:
-                await pusher().push(producer, messages, deadline_seconds)
-            except NotQueued as error:
-                raise BrokerUnavailable(name, error.task_id, deadline_seconds, error.reason) from error
-        for call in held.on_pushed:
-            call()
-        return result
+    def known_task(self, name: str) -> Any:
+        """Return the task type ``name`` if it is known by now; Celery's own way there puts the app together."""
+        return self._tasks.get(name)  # type: ignore[attr-defined]  # missing in the stubs
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from inspect import iscoroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import celery
 from celery.app.task import Context
@@ -21,12 +21,16 @@ from taskapp.client.canvas import TaskSignature
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import with_texts_of_ids
 from taskapp.client.results import EagerResult
+from taskapp.client.submitter import Submitter
 from taskapp.engine.settlement import collecting, settling
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.execution.current_task import ContextStack, follow_contexts
 from taskapp.execution.failures import as_error
 from taskapp.execution.watched_calls import to_raise
+
+if TYPE_CHECKING:
+    from taskapp.app.application import Application
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Those of ``apply_async`` that may be given by position."""
@@ -138,7 +142,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         if payload := self.payload():
             args, kwargs = payload.to_json(args, kwargs)
         args, kwargs = self._checked_call(args, kwargs, {})
-        return bool(self._application.submit_member(self, args, kwargs, headers))
+        return self._submitter.submit_member(self, args, kwargs, headers)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Submit, as Celery does; the arguments are checked first.
@@ -151,12 +155,12 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         comes_from_a_run = options.get("parent_id") is not None or options.get("retries")
         if (payload := self.payload()) and not comes_from_a_run:
             args, kwargs = payload.to_json(args or (), kwargs or {})
-        if self._application.sender.terms.is_eager or self.__v2_compat__:
+        if self._submitter.is_eager or self.__v2_compat__:
             return super().apply_async(args, kwargs, *rest, **options)
         options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
         args, kwargs = self._checked_call(args or (), kwargs or {}, options)
         if not options and self._has_usual_name:
-            return self._application.submit(self, args, kwargs)
+            return self._submitter.submit(self, args, kwargs)
         return self.app.send_task(self.name, args, kwargs, **self._options(args, kwargs, options))
 
     def _checked_call(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -197,9 +201,14 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return self._application.AsyncResult(task_id, **{"backend": self._backend, **options})
 
     @property
-    def _application(self) -> Any:
-        # An ``Application``: what wires this class in is above it.
-        return self.app
+    def _application(self) -> Application:
+        app: Any = self.app
+        application: Application = app
+        return application
+
+    @property
+    def _submitter(self) -> Submitter:
+        return self._application.submitter
 
     async def adelay(self, *args: Any, **kwargs: Any) -> Any:
         """Submit from a coroutine, see ``aapply_async``."""
@@ -213,7 +222,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         Raises:
             TaskappError: As ``apply_async``.
         """
-        return await self._application.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
+        return await self._submitter.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
 
     def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
         """Submit one task for each of ``calls``, a thousand, or 1 MiB, in one step; return their results in order.
@@ -226,27 +235,27 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         Raises:
             SubmitInterrupted: Something stood in the way; says what is queued, what is not, and of what nobody knows.
         """
-        return submit_many(self.name, calls, lambda: self._submitter(options))
+        return submit_many(self.name, calls, lambda: self._submit_each(options))
 
     async def asubmit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
         """Submit many from a coroutine, see ``submit_many``."""
-        return await asubmit_many(self._application, self.name, calls, lambda: self._submitter(options))
+        return await asubmit_many(self._submitter, self.name, calls, lambda: self._submit_each(options))
 
-    def _submitter(self, options: dict[str, Any]) -> Submit:
+    def _submit_each(self, options: dict[str, Any]) -> Submit:
         """Return what submits one of many tasks: with all that is the same for them done, where that is possible."""
-        sender, payload = self._application.sender, self.payload()
+        submitter, payload = self._submitter, self.payload()
         is_alike = (
-            sender.routes_by_name and self._has_usual_name and not sender.terms.is_eager
+            submitter.routes_by_name and self._has_usual_name and not submitter.is_eager
             and type(self).apply_async is Task.apply_async
         )  # fmt: skip
-        form = self._application.form(self, options) if is_alike else None
-        if form is None:
+        template = submitter.template(self, options) if is_alike else None
+        if template is None:
             return lambda args, kwargs, task_id: self.apply_async(args, kwargs, **{**options, "task_id": task_id})
 
         def submit(args: Any, kwargs: Any, task_id: str) -> Any:
             if payload:
                 args, kwargs = payload.to_json(args, kwargs)
-            return form.submit(*self._checked_call(args, kwargs, options), task_id)
+            return template.submit(*self._checked_call(args, kwargs, options), task_id)
 
         return submit
 

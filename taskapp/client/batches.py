@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from taskapp.client.protocol import new_id
+from taskapp.client.submitter import Submitter
 from taskapp.engine.batch import collecting, current
 from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE
 from taskapp.errors import InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
@@ -57,13 +58,13 @@ class _Batch:
         )  # fmt: skip
 
 
-def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
+def submit_many(name: str, calls: Iterable[Call], submits: Callable[[], Submit]) -> list[Any]:
     """Submit a task for each of ``calls``, a thousand, or 1 MiB, in one step.
 
     Args:
         name: Of the task type.
         calls: Arguments.
-        submitter: Returns what submits one, for each batch anew.
+        submits: Returns what submits one, for each batch anew.
 
     Raises:
         SubmitInterrupted: Something stood in the way.
@@ -73,7 +74,7 @@ def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit
     while batch := batches.next():
         try:
             with collecting() as bulk:
-                batch.begin(name, submitter(), together=lambda bulk=bulk: bool(bulk.waiting))  # type: ignore[misc]
+                batch.begin(name, submits(), together=lambda bulk=bulk: bool(bulk.waiting))  # type: ignore[misc]
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun
@@ -81,14 +82,16 @@ def submit_many(name: str, calls: Iterable[Call], submitter: Callable[[], Submit
     return results
 
 
-async def asubmit_many(app: Any, name: str, calls: Iterable[Call], submitter: Callable[[], Submit]) -> list[Any]:
+async def asubmit_many(
+    submitter: Submitter, name: str, calls: Iterable[Call], submits: Callable[[], Submit]
+) -> list[Any]:
     """Do as ``submit_many``, without blocking the event loop for long."""
     results: list[Any] = []
-    together = app.sender.goes_together
+    together = submitter.goes_together
     batches = _Batches(calls, PUT_TOGETHER_AT_ONCE)
     while batch := batches.next():
         try:
-            await app.awaiting(name, lambda batch=batch: batch.begin(name, submitter(), together=together))
+            await submitter.awaiting(name, lambda batch=batch: batch.begin(name, submits(), together=together))  # type: ignore[misc]
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun

@@ -15,6 +15,7 @@ from celery.utils.nodenames import anon_nodename
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
+from taskapp.client.submitting_app import SubmittingApp
 from taskapp.client.template import Sending, TaskTemplate
 from taskapp.engine.runtime import Runtime
 from taskapp.transport.channel import EngineChannel
@@ -26,7 +27,7 @@ NEEDS_KOMBU = ("exchange", "routing_key", "connection", "router")
 class Sender:
     """Sends the tasks of one app."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: SubmittingApp) -> None:
         self._app = app
         self._known: tuple[Any, dict[str, Any], SubmitConfig] | None = None
         self._sending: Sending | None = None
@@ -35,7 +36,7 @@ class Sender:
         self._usual: dict[str, TaskTemplate] = {}
 
     @property
-    def terms(self) -> SubmitConfig:
+    def config(self) -> SubmitConfig:
         """What the configuration says now."""
         conf = self._app.conf
         known = self._known
@@ -48,57 +49,53 @@ class Sender:
     @property
     def is_open(self) -> bool:
         """Whether sending waits for nothing but the push itself."""
-        terms, sending = self.terms, self._sending
-        if not terms.is_plain:
-            return terms.has_broker
+        config, sending = self.config, self._sending
+        if not config.is_plain:
+            return config.has_broker
         return sending is not None and sending.is_valid() and bool(sending.process.producer.clock.predicted_ms())
-
-    def goes_together(self) -> bool:
-        """Say whether what a coroutine submits is queued only when all of it is put together."""
-        return self.terms.is_plain and not self.terms.is_eager
 
     def open(self) -> None:
         """Do what has to wait for the server before a task can be sent; errors are kombu's and redis'."""
         self._find_broker()
-        if self.terms.is_plain:
+        if self.config.is_plain:
             self.sending().process.producer.known_clock()
 
     def sending(self) -> Sending:
         """Return what is the same for all tasks that are sent now."""
-        terms, sending = self.terms, self._sending
+        config, sending = self.config, self._sending
         if sending is None or not sending.is_valid():
-            sending = self._sending = self._begin(terms)
+            sending = self._sending = self._begin(config)
         return sending
 
-    def _begin(self, terms: SubmitConfig) -> Sending:
+    def _begin(self, config: SubmitConfig) -> Sending:
         with self._app.lend_producer() as producer:
             channel, exchange, origin = producer.channel, self._app.conf.event_exchange, anon_nodename()
             one, many = (channel.event_topic(exchange, key) for key in ("task.sent", "task.multi"))
-            events = SentEvents(one, many, exchange, origin) if terms.sends_event else None
+            events = SentEvents(one, many, exchange, origin) if config.sends_event else None
             process: Runtime = channel.process
-        return Sending(self._app, terms, process, events, origin, os.getpid())
+        return Sending(self._app, config, process, events, origin, os.getpid())
 
-    def ready_form(self, name: str) -> TaskTemplate | None:
-        """Return the form of a task of our ``Task`` for which no options are given, if it was made and still holds."""
-        form = self._usual.get(name)
+    def known_template(self, name: str) -> TaskTemplate | None:
+        """Return the template of tasks of our ``Task`` without options, if it was made and still holds."""
+        template = self._usual.get(name)
         # Asked first: it notices what was set since.
-        if form is not None and self.terms and form.sending is self._sending and form.sending.is_valid():
-            return form
+        if template is not None and self.config and template.sending is self._sending and template.sending.is_valid():
+            return template
         return None
 
-    def usual_form(self, task: Any, args: Any, kwargs: Any) -> TaskTemplate | None:
-        """Return the form of a task of our ``Task`` for which no options are given, see ``form``."""
-        form = self.form(task.name, args, kwargs, task.usual_options())
-        if form is not None and self.routes_by_name:
-            self._usual[task.name] = form
-        return form
+    def usual_template(self, task: Any, args: Any, kwargs: Any) -> TaskTemplate | None:
+        """Return the template of tasks of our ``Task`` for which no options are given, see ``template``."""
+        template = self.template(task.name, args, kwargs, task.usual_options())
+        if template is not None and self.routes_by_name:
+            self._usual[task.name] = template
+        return template
 
     @property
     def routes_by_name(self) -> bool:
         """Whether nothing but its name decides where a task goes."""
         return all(getattr(one, "looks_at_name_only", False) for one in self._app.amqp.routes)
 
-    def form(self, name: str, args: Any, kwargs: Any, options: Options) -> TaskTemplate | None:
+    def template(self, name: str, args: Any, kwargs: Any, options: Options) -> TaskTemplate | None:
         """Return what is the same for all tasks of type ``name`` with these options.
 
         ``None`` when such a task is not for this sender.
@@ -113,11 +110,11 @@ class Sender:
             celery.exceptions.QueueNotFound: There is no such queue.
         """
         self._find_broker()
-        if not self.terms.is_plain:
+        if not self.config.is_plain:
             return None
         task_type: Any = options.get("task_type")
         if task_type is None:
-            task_type = self._app._tasks.get(name)
+            task_type = self._app.known_task(name)
             options = {**(task_type._get_exec_options() if task_type else {}), **without_none(options)}
         options = without_none(options)
         if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
@@ -129,7 +126,7 @@ class Sender:
         return TaskTemplate(self.sending(), name, queue, options) if queue else None
 
     def _find_broker(self) -> None:
-        if not self.terms.has_broker:
+        if not self.config.has_broker:
             self._app.loader.find_broker()
 
     def _is_for_engine(self, producer: Any) -> bool:

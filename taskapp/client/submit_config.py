@@ -18,7 +18,6 @@ class SubmitConfig(NamedTuple):
     serializer: str
     compression: str | None
     inherits_priority: bool
-    default_queue: str
 
 
 def read_submit_config(conf: Any) -> SubmitConfig:
@@ -31,5 +30,4 @@ def read_submit_config(conf: Any) -> SubmitConfig:
         serializer=conf.task_serializer,
         compression=conf.task_compression,
         inherits_priority=bool(conf.task_inherit_parent_priority),
-        default_queue=conf.task_default_queue,
     )

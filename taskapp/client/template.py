@@ -14,6 +14,7 @@ from taskapp.client.option_checks import check_content, check_links, check_prior
 from taskapp.client.packed_template import PackedTemplate
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
 from taskapp.client.submit_config import SubmitConfig
+from taskapp.client.submitting_app import SubmittingApp
 from taskapp.engine.producer import Message
 from taskapp.engine.runtime import Runtime
 from taskapp.results.literal_dicts import as_literal
@@ -35,8 +36,8 @@ _before, _after = signals.before_task_publish, signals.after_task_publish
 class Sending(NamedTuple):
     """What is the same for all tasks an app sends from this process, until its configuration changes."""
 
-    app: Any
-    terms: SubmitConfig
+    app: SubmittingApp
+    config: SubmitConfig
     process: Runtime
     events: SentEvents | None
     """Publishes events of tasks that were sent; ``None``: there are none."""
@@ -59,8 +60,8 @@ class TaskTemplate:
         if not CHECKED.isdisjoint(options):
             protocol.check(name, {**self._headers, **(options.get("headers") or {})})
         self._is_timed = any(key in options for key in TIMED)
-        self._serializer = options.get("serializer") or sending.terms.serializer
-        self._compression = options.get("compression") or sending.terms.compression
+        self._serializer = options.get("serializer") or sending.config.serializer
+        self._compression = options.get("compression") or sending.config.compression
         check_content(name, self._serializer, self._compression)
         self._signing = sending.app.signing if self._serializer == AUTH else None
         self._is_json = self._serializer == "json" and not self._compression
@@ -68,7 +69,7 @@ class TaskTemplate:
         self._properties = protocol.properties(name, options)
         check_priority(name, options.get("priority"))
         is_plain = self._is_json and not self._properties and not options.get("headers")
-        self._stencil = PackedTemplate(name, queue, self._headers) if is_plain else None
+        self._packed = PackedTemplate(name, queue, self._headers) if is_plain else None
         self._event = usual_part(sending.origin, sending.pid, name, queue)
         self._limit_bytes = get_settings().max_payload_bytes
 
@@ -94,7 +95,7 @@ class TaskTemplate:
             args: Arguments.
             kwargs: The same.
             task_id: Its id.
-            headers: More of those in which one task differs from the next, see ``stencil.OWN_HEADERS``.
+            headers: More of those in which one task differs from the next, see ``packed_template.OWN_HEADERS``.
 
         Raises:
             InvalidPayload: The arguments are not JSON.
@@ -117,14 +118,14 @@ class TaskTemplate:
             own.update(headers)
         if self._properties:
             properties.update(self._properties)
-        if self._stencil is not None and not _before.receivers and not _after.receivers:
-            self._post_plain(self._stencil, arguments, own, properties)
+        if self._packed is not None and not _before.receivers and not _after.receivers:
+            self._post_plain(self._packed, arguments, own, properties)
         else:
             self._post(args, kwargs, arguments, own, properties)
         return parent
 
     def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
-        """Return the headers in which this task differs from others; see ``stencil.OWN_HEADERS``."""
+        """Return the headers in which this task differs from others; see ``packed_template.OWN_HEADERS``."""
         options = self._options
         argsrepr, kwargsrepr = protocol.shown(args, kwargs, arguments, options)
         own = {
@@ -143,11 +144,11 @@ class TaskTemplate:
             own["root_id"] = request.root_id or request.id
         if "parent_id" not in self._options and own["id"] != request.id:  # a retry has the parent of its first run
             own["parent_id"] = request.id
-        if properties["priority"] is None and self._sending.terms.inherits_priority:
+        if properties["priority"] is None and self._sending.config.inherits_priority:
             properties["priority"] = request.delivery_info.get("priority")
 
     def _post_plain(
-        self, stencil: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any]
+        self, packed: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any]
     ) -> None:
         """Send what nobody looks at on the way."""
         sending, queue = self._sending, self._queue
@@ -155,7 +156,7 @@ class TaskTemplate:
         event = self._event_of(own) if sending.events is not None else b""
         due_ms = self._due_ms(own) if self._is_timed else 0
         priority = protocol.priority_of(properties["priority"])
-        blob = stencil.fill(body, own, priority, properties["correlation_id"], properties["reply_to"])
+        blob = packed.fill(body, own, priority, properties["correlation_id"], properties["reply_to"])
         self._note_call(own["id"])
         sending.process.post(Message(queue, priority, due_ms, own["id"], blob, event, sending.events))
 

@@ -82,9 +82,9 @@ def by_default(app: Celery, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(task, "priority", "high")
         patch.setattr(task, "_exec_options", None)
-        app.sender._usual.clear()
+        app.submitter._sender._usual.clear()
         yield
-    app.sender._usual.clear()
+    app.submitter._sender._usual.clear()
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @contextmanager
 def by_kombu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(Sender, "form", lambda *_: None)
-        patch.setattr(Sender, "usual_form", lambda *_: None)
-        patch.setattr(Sender, "ready_form", lambda *_: None)
+        patch.setattr(Sender, "template", lambda *_: None)
+        patch.setattr(Sender, "usual_template", lambda *_: None)
+        patch.setattr(Sender, "known_template", lambda *_: None)
         yield
 
 

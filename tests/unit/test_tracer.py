@@ -316,7 +316,7 @@ def play(case: Case, run: Driver, *, is_async: bool = False) -> tuple[Any, Calls
     options = {"base": Watched, "name": "case", "bind": True, "shared": False, **case.options}
     task: Any = app.task(**options)(coroutine if is_async else function)
     app.finalize()
-    app.sender = SimpleNamespace(terms=SimpleNamespace(is_eager=False))
+    app.submitter = SimpleNamespace(is_eager=False)
     task = app.tasks["case"]
     app.amqp._retry_publish = lambda publish, args, **how: record(
         "publish", type(publish.__self__).__name__, publish.__self__.task, args, **how

@@ -91,7 +91,7 @@ class Consumer(_Stock):
             # Celery publishes every 24 events, the news of eight short tasks; waiting ones go out once a turn anyway.
             self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
         # What follows a run of a coroutine is put together on the loop, which must not wait for a connection then.
-        self.app.sender.open()
+        self.app.submitter.open()
         handle = super().create_task_handler(*args, **kwargs)
         strategies, callbacks, admission = self.strategies, self.on_task_message, Admission(self.app)
         taken_at_once = admission.taken_at_once
