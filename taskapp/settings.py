@@ -1,7 +1,7 @@
-"""``TASKAPP_*`` variables and ``.env`` to one validated, frozen ``Settings``.
+"""Read ``TASKAPP_*`` variables and ``.env`` into one validated, frozen ``Settings``.
 
-Precedence: the process environment, then the ``.env`` file, then the defaults here. A name that
-no setting has, or a value of the wrong type, is refused with a sentence.
+Precedence: the process environment, then the ``.env`` file, then the defaults here. An unknown
+name or an invalid value raises an error that names the setting.
 """
 
 from __future__ import annotations
@@ -25,103 +25,104 @@ from taskapp.urls import SecretUrl, are_several_redis, check_url, revealed
 
 PREFIX = "TASKAPP_"
 _KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
-"""Variables Kubernetes injects for a service named ``taskapp-…``; they are not settings."""
+"""Matches variables that Kubernetes injects for a service named ``taskapp-…``; they are not settings."""
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Everything about a deployment that is not code. One instance a process: ``get_settings()``."""
+    """Configuration of a deployment. One instance per process: ``get_settings()``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     broker_url: SecretUrl | None = None
-    """Where messages are: ``redis://``, ``rediss://``, ``amqp://`` … Empty: a Redis server of our own."""
+    """URL of the broker: ``redis://``, ``rediss://``, ``amqp://`` … Empty: the embedded Redis server."""
     result_url: SecretUrl | None = None
-    """Where results are. Empty: the broker, when that is a Redis."""
+    """URL of the result backend. Empty: the broker, if it is Redis."""
     embedded: Literal["auto", "tcp", "never"] = "auto"
-    """Whether a Redis server of our own may be started when ``broker_url`` is empty: ``auto`` on a Unix socket that
-    only you can reach, ``tcp`` on a port of loopback, ``never`` not at all. Container images say never."""
+    """Whether to start the embedded Redis server when ``broker_url`` is empty: ``auto`` starts it on a Unix socket
+    that only you can reach, ``tcp`` on a loopback port; ``never`` starts none. Container images set ``never``."""
     data_dir: Path = Field(default_factory=lambda: user_data_path("taskapp", appauthor=False))
-    """Where a server of our own keeps its data, and files of tasks by default. One per user."""
+    """Directory for the data of the embedded Redis server and, by default, for the files of tasks. One per user."""
     key_prefix: str = ""
-    """Put before every key in Redis, so that two environments can share one server."""
+    """Prefix of every key in Redis, so that two environments can share one server."""
     include: CommaSeparated = ()
-    """Modules of your tasks, imported by every node, separated by commas: ``shop.tasks,billing.tasks``."""
+    """Comma-separated modules with your tasks; every node imports them: ``shop.tasks,billing.tasks``."""
     queues: CommaSeparated = DEFAULT_QUEUES
-    """The queues in the order they are taken, separated by commas. Must hold ``default``."""
+    """Comma-separated queues, served in this order. Must include ``default``."""
     routes: CommaSeparated = ()
-    """Queues of your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
+    """Queues for your task types, by name or pattern: ``shop.pay=critical,shop.*=low``."""
     result_expires_seconds: int = Field(default=86_400, ge=1)
     """How long results are kept."""
     max_result_bytes: int = Field(default=16 << 20, ge=1_024, le=512 << 20)
-    """How many bytes a result may take; a task that returns more fails and is not retried for it."""
+    """Maximum size of a result; a task that returns more fails without a retry."""
     sentinel_master: str = "mymaster"
-    """The name of the master behind a ``sentinel://`` URL."""
+    """Name of the master behind a ``sentinel://`` URL."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
-    """How long a node may be silent before others take over its tasks. It says it lives three times as often."""
+    """How long a node may be silent before others take over its tasks; it renews its lease three times per period."""
     starvation_guard: int = Field(default=16, ge=0)
-    """One claim in so many looks from the lowest queue and priority up; 0: never, low ones may wait for ever."""
+    """Every Nth claim starts at the lowest queue and priority; 0: none does, and those may wait forever."""
     crash_limit: int = Field(default=3, ge=1)
-    """After how many dead processes the task that killed them fails; over RabbitMQ each node counts dead children."""
+    """Number of process deaths after which the task that caused them fails; with RabbitMQ each node counts its own."""
     dead_letters_limit: int = Field(default=10_000, ge=1)
-    """How many dead letters are kept, for each queue and reason; the oldest go first."""
+    """Maximum number of dead letters per queue and reason; the oldest are deleted first."""
     parked_seconds: float = Field(default=3_600.0, gt=0)
-    """How long a task waits for a node that has its type before it goes to the dead letters."""
+    """How long a task waits for a node that knows its type before it becomes a dead letter."""
     async_slots: int = Field(default=1_000, ge=1)
-    """How many ``async def`` tasks a node runs at once; functions have as many threads as ``-c`` says."""
+    """Maximum number of ``async def`` tasks a node runs at once; ``-c`` sets the number of threads for functions."""
     child_processes: int = Field(default=0, ge=0)
-    """How many ``cpu_bound`` tasks a node runs at once, each in a child process; 0: one for each core."""
+    """Maximum number of ``cpu_bound`` tasks a node runs at once, each in a child process; 0: one per core."""
     event_loop: Literal["uvloop", "asyncio"] = "uvloop"
-    """Which loop ``async def`` tasks run on; ``asyncio``, the standard library's, also where there is no uvloop."""
+    """Event loop for ``async def`` tasks; ``asyncio``, the standard library's, is also the fallback without uvloop."""
     submit_deadline_seconds: float = Field(default=4.0, gt=0, le=60)
-    """How long ``delay()`` tries a broker that does not answer before it raises."""
+    """How long ``delay()`` keeps trying a broker that does not answer before it raises."""
     drain_seconds: float = Field(default=25.0, ge=0, le=86_400)
-    """How long a node that was told to stop lets its tasks run on; then others get them. Kubernetes kills after 30."""
+    """How long a stopping node lets its tasks finish before others get them. Kubernetes kills it after 30 seconds."""
     max_tasks_per_node: int = Field(default=0, ge=0)
-    """After how many tasks a node drains and ends with exit code 75, to be started anew; 0: never."""
+    """Number of tasks after which a node drains and exits with code 75, to be restarted; 0: never."""
     max_memory_mb: int = Field(default=0, ge=0)
-    """At how many MiB of its own a node drains and ends with exit code 75, to be started anew; 0: never."""
+    """Memory use in MiB at which a node drains and exits with code 75, to be restarted; 0: never."""
     history: bool = False
-    """Whether every finished task is kept in SQL, see docs/history.md; a ``history_url`` says so, too."""
+    """Whether to keep every finished task in SQL, see docs/history.md; setting ``history_url`` turns it on, too."""
     history_url: SecretUrl | None = None
-    """The SQL database of it, for who writes and reads it: ``postgresql://…``. Empty: SQLite below ``data_dir``."""
+    """SQL database of the history, for writer and readers: ``postgresql://…``. Empty: SQLite in ``data_dir``."""
     history_days: float = Field(default=90.0, ge=0)
-    """After how many days finished tasks are deleted there; 0: never."""
+    """Number of days after which finished tasks are deleted from the history; 0: never."""
     history_backlog: int = Field(default=100_000, ge=1_000)
-    """How many finished tasks wait in Redis to be written there, about 0.5 KB each; the oldest fall off."""
+    """Maximum number of finished tasks waiting in Redis for the history, about 0.5 KB each; the oldest are dropped."""
     canary_seconds: float = Field(default=60.0, ge=0)
-    """How often beat sends ``taskapp.canary``, the timed job that shows the whole path works; 0 for never."""
+    """How often beat sends ``taskapp.canary``, the timed job that shows that the whole path works; 0: never."""
     max_payload_bytes: int = Field(default=1_048_576, ge=1_024)
-    """The most bytes the arguments of one task may take."""
+    """Maximum size of the arguments of one task."""
     max_unpacked_bytes: int = Field(default=33_554_432, ge=1_024)
-    """The most bytes a compressed message or result may become; a larger message goes to the dead letters."""
+    """Maximum size of a message or result after decompression; a larger message becomes a dead letter."""
     accept_body_signatures: bool = False
-    """Whether nodes of an app that signs also take tasks whose body alone is signed, as stock Celery sends them."""
+    """Whether nodes of a signing app also accept tasks with only the body signed, as stock Celery sends them."""
     task_log_lines: int = Field(default=200, ge=0, le=10_000)
-    """How many of the last log lines of each task are kept for ``taskapp task logs``; 0: none."""
+    """Number of log lines kept per task for ``taskapp task logs``, the last ones; 0: none."""
     log_format: Literal["text", "json"] = "text"
-    """``text`` for people, ``json`` for one JSON object a line."""
+    """Format of the logs: ``text`` for people, ``json`` for one JSON object per line."""
     tracing: bool = False
-    """Whether submits and runs are spans of OpenTelemetry, sent where ``OTEL_…`` variables say: docs/tracing.md."""
+    """Whether submits and runs are traced as OpenTelemetry spans; ``OTEL_…`` variables name the collector:
+    docs/tracing.md."""
     file_dirs: CommaSeparated = ()
-    """Directories whose files tasks may read and write, separated by commas. Empty: ``<data_dir>/files``."""
+    """Comma-separated directories whose files tasks may read and write. Empty: ``<data_dir>/files``."""
     web_hosts: CommaSeparated = ()
-    """Names for which Flower and the exporter answer, beside addresses, ``localhost`` and where they listen:
-    ``flower.example.com``, ``*.example.com``; ``*``: every name, also one that a web page bound to this machine."""
+    """Host names that Flower and the exporter answer to, besides IP addresses, ``localhost`` and the host they listen
+    on: ``flower.example.com``, ``*.example.com``; ``*``: every name, which lets any web page in (DNS rebinding)."""
     http_allowed_hosts: CommaSeparated = ()
-    """Hosts ``http_request`` may call: ``api.example.com`` (its standard port), ``*.example.com``,
+    """Hosts that ``http_request`` may call: ``api.example.com`` (its standard port), ``*.example.com``,
     ``127.0.0.1:8080``, ``host:*`` for every port, ``[::1]:8080``. Empty: none."""
     http_timeout_seconds: float = Field(default=30.0, gt=0, le=300)
     """How long one HTTP request may take."""
     smtp_host: str = "localhost"
-    """The mail server."""
+    """Host name of the mail server."""
     smtp_port: int = Field(default=25, ge=1, le=65_535)
-    """Its port: 25, 587 with ``starttls``, 465 with ``tls``."""
+    """Port of the mail server: usually 25, 587 with ``starttls`` or 465 with ``tls``."""
     smtp_security: Literal["none", "starttls", "tls"] = "none"
-    """How the connection to the mail server is protected. A login is refused without protection."""
+    """Encryption of the connection to the mail server. With ``none``, a login is refused."""
     smtp_username: str = ""
-    """Login at the mail server; empty for none."""
+    """User name for the mail server. Empty: no login."""
     smtp_password: SecretStr = SecretStr("")
     """Password for ``smtp_username``."""
     smtp_ca_file: Path | None = None
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
     smtp_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long the mail server may be silent."""
     mail_from: str = "taskapp@localhost"
-    """Sender of mails that name none."""
+    """Sender of mails that do not name one."""
 
     @field_validator("include", "queues", "routes", "file_dirs", "web_hosts", "http_allowed_hosts", mode="before")
     @classmethod
@@ -154,14 +155,14 @@ class Settings(BaseSettings):
     @classmethod
     def _keeps_results(cls, value: SecretUrl | None) -> SecretUrl | None:
         if value is not None and value.get_secret_value().startswith("rpc:"):
-            raise ValueError("rpc:// sends results to one client and keeps none; give a Redis or a database")
+            raise ValueError("rpc:// sends results to one client and stores none; use a Redis or database URL")
         return value
 
     @field_validator("history_url")
     @classmethod
     def _is_database(cls, value: SecretUrl | None) -> SecretUrl | None:
         if value is not None and "://" not in value.get_secret_value():
-            raise ValueError("a URL of SQLAlchemy is needed, such as postgresql://user:password@host/taskapp")
+            raise ValueError("use an SQLAlchemy URL, such as postgresql://user:password@host/taskapp")
         return value
 
     @field_validator("data_dir")
@@ -173,9 +174,9 @@ class Settings(BaseSettings):
     @classmethod
     def _has_default(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if DEFAULT_QUEUE not in value:
-            raise ValueError(f"it must hold {DEFAULT_QUEUE!r}, where tasks go that no route names")
+            raise ValueError(f"it must include {DEFAULT_QUEUE!r}, the queue of tasks without a route")
         if len(set(value)) != len(value):
-            raise ValueError("a queue is named twice")
+            raise ValueError("it names a queue twice")
         return value
 
     @field_validator("web_hosts")
@@ -183,7 +184,7 @@ class Settings(BaseSettings):
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", name):
-                raise ValueError(f"{name!r} is no name of a host; write it without scheme, port and path")
+                raise ValueError(f"{name!r} is not a host name; write it without scheme, port and path")
         return value
 
     @field_validator("routes")
@@ -191,7 +192,7 @@ class Settings(BaseSettings):
     def _are_routes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for route in value:
             if not re.fullmatch(r"[^=]+=[^=]+", route):
-                raise ValueError(f"{route!r} is not of the form task=queue")
+                raise ValueError(f"{route!r} does not have the form task=queue")
         return value
 
     @model_validator(mode="after")
@@ -199,14 +200,14 @@ class Settings(BaseSettings):
         for route in self.routes:
             queue = route.partition("=")[2].strip()
             if queue not in self.queues:
-                raise ValueError(f"routes: {route!r} leads to no queue (queues: {', '.join(self.queues)})")
+                raise ValueError(f"routes: {route!r} names an unknown queue (queues: {', '.join(self.queues)})")
         return self
 
     @model_validator(mode="after")
     def _packed_arguments_can_be_unpacked(self) -> Settings:
         if self.max_unpacked_bytes < self.max_payload_bytes:
             raise ValueError(
-                f"max_unpacked_bytes: it must not be less than TASKAPP_MAX_PAYLOAD_BYTES, {self.max_payload_bytes}"
+                f"max_unpacked_bytes: it must be at least TASKAPP_MAX_PAYLOAD_BYTES, {self.max_payload_bytes}"
             )
         return self
 
@@ -214,10 +215,10 @@ class Settings(BaseSettings):
     def _results_are_in_one_place(self) -> Settings:
         result_url, broker_url = revealed(self.result_url), revealed(self.broker_url)
         if are_several_redis(result_url):
-            raise ValueError("result_url: it names several Redis; results are kept on one")
+            raise ValueError("result_url: it names several Redis servers; results need a single one")
         if result_url is None and are_several_redis(broker_url):
             raise ValueError(
-                "broker_url: it names several Redis, and results are kept on one: set TASKAPP_RESULT_URL to that one"
+                "broker_url: it names several Redis servers, and results need a single one: set TASKAPP_RESULT_URL"
             )
         return self
 
@@ -229,24 +230,24 @@ class Settings(BaseSettings):
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values only from ``load_settings``, which has merged environment and ``.env``."""
+        """Read values only from ``load_settings``, which has merged the environment and ``.env``."""
         return (init_settings,)
 
     @property
     def keeps_history(self) -> bool:
-        """Whether nodes tell of every task that has ended."""
+        """Whether nodes report every finished task for the history."""
         return self.history or self.history_url is not None
 
     @property
     def allowed_roots(self) -> tuple[Path, ...]:
-        """The directories tasks may touch, absolute."""
+        """Absolute paths of the directories that tasks may use."""
         if not self.file_dirs:
             return (self.data_dir / "files",)
         return tuple(Path(directory).expanduser().resolve() for directory in self.file_dirs)
 
     @property
     def route_table(self) -> dict[str, str]:
-        """User routes as a mapping of task name or pattern to queue."""
+        """User routes: task name or pattern to queue."""
         return {name.strip(): queue.strip() for name, _, queue in (route.partition("=") for route in self.routes)}
 
 
@@ -256,17 +257,17 @@ def _is_secret(annotation: Any) -> bool:
 
 
 SECRET_FIELDS = frozenset(name for name, field in Settings.model_fields.items() if _is_secret(field.annotation))
-"""Fields whose values are shown nowhere."""
+"""Fields whose values are never shown."""
 
 SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.model_fields)
-"""Every variable there is, in the order of the class."""
+"""All variables, in the order of the class."""
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Build ``Settings`` from ``environ`` and, below it, ``env_file``.
+    """Build ``Settings`` from ``environ`` and ``env_file``; ``environ`` takes precedence.
 
     Raises:
-        UnknownSetting: A ``TASKAPP_`` variable is no setting.
+        UnknownSetting: A ``TASKAPP_`` variable is not a setting.
         InvalidSetting: A value has the wrong type or is out of range.
     """
     merged: dict[str, str] = {}
@@ -284,7 +285,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
     try:
         return Settings(**values)  # type: ignore[arg-type]  # pydantic turns the text into each field's type
     except ValidationError as error:
-        raise _first_problem(error, values) from None  # of all values, pydantic's own error names some
+        raise _first_problem(error, values) from None  # pydantic's own error shows values, secrets among them
 
 
 def _first_problem(error: ValidationError, values: Mapping[str, str]) -> TaskappError:
@@ -297,5 +298,5 @@ def _first_problem(error: ValidationError, values: Mapping[str, str]) -> Taskapp
 
 @cache
 def get_settings() -> Settings:
-    """Return this process's settings, read once at first use."""
+    """Return the settings of this process, read once on first use."""
     return load_settings(os.environ, find_env_file(Path.cwd(), os.environ))

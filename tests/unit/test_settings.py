@@ -38,20 +38,24 @@ def test_defaults_need_no_variable() -> None:
         ),
         (
             {"TASKAPP_QUEUES": "fast,slow"},
-            "setting TASKAPP_QUEUES cannot be 'fast,slow': it must hold 'default', where tasks go that no route names",
+            "setting TASKAPP_QUEUES cannot be 'fast,slow': it must include 'default', the queue of tasks "
+            "without a route",
         ),
         (
             {"TASKAPP_ROUTES": "shop.pay=hihg"},
             "setting TASKAPP_ROUTES cannot be 'shop.pay=hihg': "
-            "routes: 'shop.pay=hihg' leads to no queue (queues: critical, high, default, low)",
+            "routes: 'shop.pay=hihg' names an unknown queue (queues: critical, high, default, low)",
         ),
         (
             {"TASKAPP_WEB_HOSTS": "a.example,https://b.example"},
             "setting TASKAPP_WEB_HOSTS cannot be 'a.example,https://b.example': "
-            "'https://b.example' is no name of a host; write it without scheme, port and path",
+            "'https://b.example' is not a host name; write it without scheme, port and path",
         ),
         ({"TASKAPP_EMBEDDED": "sometimes"}, "setting TASKAPP_EMBEDDED cannot be 'sometimes': "),
-        ({"TASKAPP_RESULT_URL": "rpc://"}, "setting TASKAPP_RESULT_URL cannot be '***': rpc:// sends results to one"),
+        (
+            {"TASKAPP_RESULT_URL": "rpc://"},
+            "setting TASKAPP_RESULT_URL cannot be '***': rpc:// sends results to one client",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], sentence: str) -> None:
@@ -158,9 +162,9 @@ SEVERAL = "redis://one:6379/0;redis://two:6379/0"
     [
         (
             {"TASKAPP_BROKER_URL": SEVERAL},
-            "broker_url: it names several Redis, and results are kept on one: set TASKAPP_RESULT_URL to that one",
+            "broker_url: it names several Redis servers, and results need a single one: set TASKAPP_RESULT_URL",
         ),
-        ({"TASKAPP_RESULT_URL": SEVERAL}, "result_url: it names several Redis; results are kept on one"),
+        ({"TASKAPP_RESULT_URL": SEVERAL}, "result_url: it names several Redis servers; results need a single one"),
     ],
 )
 def test_results_are_not_kept_on_one_of_several_servers(environ: dict[str, str], sentence: str) -> None:
