@@ -1,6 +1,6 @@
 """Every error taskapp raises, as one tree.
 
-Each takes fields and says what went wrong, with which value, and what to do now.
+Each takes fields; its message names the problem, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ __all__ = [
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the likeliest of ``known``, or the empty string."""
+    """Return ``; did you mean 'x'?`` with the closest match in ``known``, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class TaskappError(Exception):
-    """Root of all errors of taskapp."""
+    """Base class of all errors of taskapp."""
 
 
 # --- configuration ---------------------------------------------------------------------------
 
 
 class UnknownSetting(TaskappError):
-    """A ``TASKAPP_`` variable that no setting has."""
+    """A ``TASKAPP_`` variable is not a setting."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class UnknownSetting(TaskappError):
 
 
 class InvalidSetting(TaskappError):
-    """A setting whose value cannot be used."""
+    """A setting has an invalid value."""
 
     def __init__(self, name: str, value: object, problem: str) -> None:
         self.name = name
@@ -68,17 +68,17 @@ class InvalidSetting(TaskappError):
 
 
 class ConfigurationReplaced(TaskappError):
-    """A configuration of Celery's that would take the place of all that taskapp sets."""
+    """A Celery configuration would replace everything that taskapp configures."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} would replace all that taskapp configures, delivery and results included; use TASKAPP_… settings, "
-            "and app.conf.update(name=value) for what has none"
+            f"{what} would replace everything that taskapp configures, delivery and results included; use TASKAPP_… "
+            "settings, or app.conf.update(name=value) for options without one"
         )
 
 
 class UnknownQueue(TaskappError):
-    """A message for a queue that no setting names."""
+    """A message is for a queue that is not configured."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -93,11 +93,11 @@ class UnknownQueue(TaskappError):
 
 
 class BrokerNotFound(TaskappError):
-    """There is no Redis to use and none may or can be started."""
+    """No Redis is configured, and the embedded server may not or cannot be started."""
 
 
 class EmbeddedServerFailed(TaskappError):
-    """A server of ours was started and did not come up, or does not fit its data."""
+    """The embedded Redis server did not come up, or cannot read its data."""
 
 
 class BrokerUnavailable(TaskappError):
@@ -107,13 +107,13 @@ class BrokerUnavailable(TaskappError):
         self.task_name = task_name
         self.task_id = task_id
         super().__init__(
-            f"the broker did not take {task_name!r} (id {task_id}) within {deadline_seconds:g} s: {_plain(reason)}; "
-            "it is not queued, check the broker and submit again"
+            f"the broker did not accept {task_name!r} (id {task_id}) within {deadline_seconds:g} s: {_plain(reason)}; "
+            "it is not queued: check the broker and submit again"
         )
 
 
 class PushError(TaskappError):
-    """Messages that may not be queued; ``task_ids`` are those it is said of."""
+    """Messages are not queued, or may not be; ``task_ids`` are the ids of their tasks."""
 
     def __init__(self, task_ids: Sequence[str], sentence: str) -> None:
         self.task_ids = list(task_ids)
@@ -125,25 +125,25 @@ class PushError(TaskappError):
         return self.task_ids[0] if self.task_ids else ""
 
     def about(self, task_ids: Sequence[str]) -> PushError | None:
-        """Return what this says of these ids; ``None`` when it says nothing of them: they are queued."""
+        """Return this error restricted to ``task_ids``; ``None`` if all of them are queued."""
         mine = [task_id for task_id in self.task_ids if task_id in set(task_ids)]
         return self._of(mine) if mine else None
 
     def _of(self, task_ids: Sequence[str]) -> PushError:
-        # Never this class itself is raised; each kind makes one of its own, with what it knows besides.
+        # Only subclasses are raised; each copies itself with its own fields.
         raise NotImplementedError
 
 
 class NotQueued(PushError):
-    """The broker could not be reached before the deadline; nothing of ``task_ids`` was queued."""
+    """The broker could not be reached before the deadline; none of ``task_ids`` was queued."""
 
     def __init__(self, task_ids: Sequence[str], deadline_seconds: float, reason: object) -> None:
         self.deadline_seconds = deadline_seconds
         self.reason = reason
         super().__init__(
             task_ids,
-            f"the broker did not take it within {deadline_seconds:g} s: {_plain(reason)}; "
-            "it is not queued, check the broker and submit again",
+            f"the broker did not accept it within {deadline_seconds:g} s: {_plain(reason)}; "
+            "it is not queued: check the broker and submit again",
         )
 
     def _of(self, task_ids: Sequence[str]) -> PushError:
@@ -151,10 +151,9 @@ class NotQueued(PushError):
 
 
 class SubmitOutcomeUnknown(PushError):
-    """The broker did not answer: ``task_ids`` may be queued or not, ``not_queued`` are not.
+    """The broker did not answer: ``task_ids`` may or may not be queued, ``not_queued`` are not.
 
-    Submitting the same ids again from this process, within an hour, does no harm: what was queued is
-    not queued twice.
+    Submitting the same ids again from this process within an hour is safe: nothing is queued twice.
     """
 
     def __init__(
@@ -165,12 +164,12 @@ class SubmitOutcomeUnknown(PushError):
         self.reason = reason
         super().__init__(
             task_ids,
-            f"the broker did not answer within {deadline_seconds:g} s: {_plain(reason)}; it may or may not be queued, "
+            f"the broker did not answer within {deadline_seconds:g} s: {_plain(reason)}; it may or may not be queued: "
             "submit it again with the same task_id once the broker answers",
         )
 
     def about(self, task_ids: Sequence[str]) -> PushError | None:
-        """Return what this says of these ids; ``None`` when it says nothing of them: they are queued."""
+        """Return this error restricted to ``task_ids``; ``None`` if all of them are queued."""
         wanted = set(task_ids)
         unknown = [task_id for task_id in self.task_ids if task_id in wanted]
         not_queued = [task_id for task_id in self.not_queued if task_id in wanted]
@@ -180,13 +179,13 @@ class SubmitOutcomeUnknown(PushError):
 
 
 class BrokerFull(PushError):
-    """Redis has no memory left; nothing of ``task_ids`` was queued. Nodes go on and make room."""
+    """Redis has no memory left; none of ``task_ids`` was queued. Nodes keep running and free memory."""
 
     def __init__(self, task_ids: Sequence[str], reason: object) -> None:
         self.reason = reason
         super().__init__(
             task_ids,
-            f"Redis is full ({_plain(reason)}); it is not queued, submit again later, add nodes or raise maxmemory",
+            f"Redis is full ({_plain(reason)}); it is not queued: submit again later, add nodes or raise maxmemory",
         )
 
     def _of(self, task_ids: Sequence[str]) -> PushError:
@@ -196,7 +195,7 @@ class BrokerFull(PushError):
 class SubmitInterrupted(TaskappError):
     """Submitting many tasks stopped halfway.
 
-    What the iterable had not yielded yet was not touched.
+    Items that the iterable had not yielded are untouched.
     """
 
     def __init__(
@@ -208,31 +207,31 @@ class SubmitInterrupted(TaskappError):
         reason: object,
     ) -> None:
         self.queued = list(queued)
-        """Results of the tasks that are queued."""
+        """Results of the queued tasks."""
         self.unknown = dict(unknown)
-        """Task id to arguments: may be queued or not; submitting the same id again does no harm."""
+        """Task id to arguments of tasks that may or may not be queued; submitting the same id again is safe."""
         self.not_queued = list(not_queued)
         """Arguments of the tasks that were taken from the iterable and are not queued."""
         super().__init__(
             f"submitting many {task_name!r} stopped: {_plain(reason)}; {len(self.queued)} are queued, "
-            f"{len(self.not_queued)} are not, of {len(self.unknown)} nobody knows"
+            f"{len(self.not_queued)} are not, the outcome of {len(self.unknown)} is unknown"
         )
 
 
 class NoEngine(TaskappError):
-    """Something only the delivery engine has, asked of another broker."""
+    """A feature of the delivery engine was used with another broker."""
 
     def __init__(self, broker_url: str) -> None:
         super().__init__(f"this needs Redis as the broker, not {broker_url!r}; see TASKAPP_BROKER_URL")
 
 
 class EvictingBroker(TaskappError):
-    """A Redis that deletes queues when it is full."""
+    """Redis is configured to evict keys, and would delete queues when it is full."""
 
     def __init__(self, policy: str) -> None:
         super().__init__(
-            f"Redis would delete queues when it is full (maxmemory-policy is {policy}); mend it with "
-            "'redis-cli CONFIG SET maxmemory-policy noeviction' and the same line in redis.conf"
+            f"Redis would delete queues when it is full (maxmemory-policy is {policy}); run "
+            "'redis-cli CONFIG SET maxmemory-policy noeviction' and set the same in redis.conf"
         )
 
 
@@ -248,7 +247,7 @@ def _named(task_ids: list[str]) -> str:
 
 
 class InvalidPayload(TaskappError):
-    """Arguments that do not fit the task type; retrying does not help."""
+    """Arguments do not match the task type; retrying does not help."""
 
     def __init__(self, task_name: str, problems: str) -> None:
         self.task_name = task_name
@@ -256,11 +255,11 @@ class InvalidPayload(TaskappError):
         super().__init__(task_name, problems)
 
     def __str__(self) -> str:
-        return f"arguments of {self.task_name!r} are not valid: {self.problems}"
+        return f"invalid arguments for {self.task_name!r}: {self.problems}"
 
 
 class PayloadTooLarge(TaskappError):
-    """Arguments that take more bytes than a message may have."""
+    """Arguments exceed the maximum size of a message."""
 
     def __init__(
         self, task_name: str, size_bytes: int, limit_bytes: int, setting: str = "TASKAPP_MAX_PAYLOAD_BYTES"
@@ -273,7 +272,7 @@ class PayloadTooLarge(TaskappError):
 
 
 class UnknownTask(TaskappError):
-    """A task type that is not registered."""
+    """A task type is not registered."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -281,12 +280,12 @@ class UnknownTask(TaskappError):
 
 
 class TooManyFollowUps(TaskappError):
-    """More messages than one step can queue, sent by the end of one task."""
+    """The end of a task sends more messages than one step can queue."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"more than {limit} tasks would follow this one in one step; "
-            "send them from a task's body, or link several smaller groups"
+            f"more than {limit} tasks would follow this one in a single step; "
+            "send them from the body of a task, or link several smaller groups"
         )
 
 
@@ -294,14 +293,14 @@ class TooManyFollowUps(TaskappError):
 
 
 class PermanentError(TaskappError):
-    """A failure that trying again cannot mend. Never retried."""
+    """A failure that a retry cannot fix. Never retried."""
 
 
 class TransientError(TaskappError):
-    """A failure that may be gone later; task types that ship retry it.
+    """A failure that may be gone later; the built-in task types retry it.
 
-    ``retry_after_seconds`` is set where the other side said when to come back; the retry then
-    waits at least that long.
+    ``retry_after_seconds`` is set if the other side asked for a delay; the retry waits at least
+    that long.
     """
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
@@ -313,7 +312,7 @@ class TransientError(TaskappError):
 
 
 class OutOfMemory(TaskappError):
-    """A task asked for memory there was none of; it failed, the worker goes on."""
+    """A task ran out of memory and failed; the worker keeps running."""
 
     def __str__(self) -> str:
         return (
@@ -324,21 +323,24 @@ class OutOfMemory(TaskappError):
 
 
 class TaskExited(TaskappError):
-    """A task that tried to end the process it shares with others, by ``sys.exit()`` for example; it failed."""
+    """A task tried to end the process it shares with others, by ``sys.exit()`` for example; it failed."""
 
     def __str__(self) -> str:
-        return f"the task raised {self.args[0]}, which would end the whole worker; raise an exception instead"
+        return f"the task raised {self.args[0]}, which would end the whole worker; raise another exception instead"
 
 
 class CoroutineCancelled(TaskappError):
-    """A coroutine that was cancelled from within, by what it called, and let that through; the task failed."""
+    """A coroutine let a CancelledError escape that did not come from the worker; the task failed."""
 
     def __str__(self) -> str:
-        return "the coroutine ended by a CancelledError that nobody outside asked for; catch it, or raise an exception"
+        return (
+            "the coroutine ended with a CancelledError although nobody cancelled the task; catch it, or raise another "
+            "exception"
+        )
 
 
 class CrashedTooOften(TaskappError):
-    """A task whose process died too often; its message is among the dead letters, if its broker keeps any."""
+    """A task killed its process too often; its message is a dead letter, if the broker keeps any."""
 
     def __init__(self, task_name: str, task_id: str) -> None:
         self.task_name = task_name
@@ -346,36 +348,36 @@ class CrashedTooOften(TaskappError):
 
     def __str__(self) -> str:
         return (
-            f"{self.args[0]!r} (id {self.args[1]}) killed the process that ran it too often; "
-            "its message is kept, see 'taskapp dead list' (over RabbitMQ: in its queue's dead-letter exchange, if any)"
+            f"{self.args[0]!r} (id {self.args[1]}) killed the process that ran it too often; its message is kept, "
+            "see 'taskapp dead list' (with RabbitMQ: the dead-letter exchange of its queue, if there is one)"
         )
 
 
 class UnreadableFailure(TaskappError):
-    """A task failed, as its stored result says; the error that names cannot be raised here."""
+    """The stored result of a failed task names an error that cannot be raised here."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(name, text)
 
     def __str__(self) -> str:
-        return f"the task failed with {self.args[0]!r}, which is no error that a result may raise: {self.args[1]}"
+        return f"the task failed with {self.args[0]!r}, which a result must not raise: {self.args[1]}"
 
 
 class NotSettled(TaskappError):
-    """What a task left at its end could not be carried out."""
+    """The settlement of a finished task failed."""
 
     def __init__(self, task: str, problem: str) -> None:
         super().__init__(task, problem)
 
     def __str__(self) -> str:
         return (
-            f"the end of {self.args[0]!r} could not be carried out: {self.args[1]!r}; "
-            "its message is kept, see 'taskapp dead list' (over RabbitMQ: in its queue's dead-letter exchange, if any)"
+            f"{self.args[0]!r} could not be settled: {self.args[1]!r}; its message is kept, "
+            "see 'taskapp dead list' (with RabbitMQ: the dead-letter exchange of its queue, if there is one)"
         )
 
 
 class PathNotAllowed(PermanentError):
-    """A path outside the directories tasks may touch."""
+    """A path is outside the directories that tasks may use."""
 
     def __init__(self, path: object, roots: Iterable[object]) -> None:
         self.path = str(path)
@@ -384,6 +386,6 @@ class PathNotAllowed(PermanentError):
 
     def __str__(self) -> str:
         return (
-            f"path {self.path!r} is outside the directories tasks may use "
+            f"path {self.path!r} is outside the directories that tasks may use "
             f"({', '.join(self.roots) or 'none'}); add its directory to TASKAPP_FILE_DIRS"
         )

@@ -1,4 +1,4 @@
-"""Errors of the history of finished tasks, and of the options by which task types keep things out of it."""
+"""Errors of the history of finished tasks, and of the task options that keep values out of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskapp.errors import TaskappError, did_you_mean
 
 
 class HistoryPackageMissing(TaskappError):
-    """A package is missing that speaks to the database."""
+    """The package for the database is missing."""
 
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
@@ -16,14 +16,14 @@ class HistoryPackageMissing(TaskappError):
 
 
 class HistoryOff(TaskappError):
-    """Nobody asked for a history."""
+    """The history is not turned on."""
 
     def __init__(self) -> None:
         super().__init__("no history is kept; set TASKAPP_HISTORY=true for every node, then run: taskapp history run")
 
 
 class HistoryAway(TaskappError):
-    """The database cannot be used."""
+    """The database of the history cannot be used."""
 
     def __init__(self, url: str, reason: object) -> None:
         lines = str(reason).strip().splitlines()
@@ -33,34 +33,34 @@ class HistoryAway(TaskappError):
 
 
 class HistoryEmpty(TaskappError):
-    """Nothing was ever written there."""
+    """The database holds no history yet."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"there is no history at {url!r} yet; it is written by: taskapp history run")
+        super().__init__(f"there is no history at {url!r} yet; to write one, run: taskapp history run")
 
 
 class HistoryTooNew(TaskappError):
-    """Another taskapp has laid it out in a way that this one does not know."""
+    """A newer taskapp has written the history in a layout that this one does not know."""
 
     def __init__(self, url: str, found: int, known: int) -> None:
         super().__init__(
-            f"the history at {url!r} has layout {found}, this taskapp knows {known}; "
-            "run the newer one here, too, or set another TASKAPP_HISTORY_URL"
+            f"the history at {url!r} has layout {found}, but this taskapp knows layout {known}; "
+            "upgrade taskapp here, or set another TASKAPP_HISTORY_URL"
         )
 
 
 class BadDatabaseURL(TaskappError):
-    """Something that names no database."""
+    """A URL does not name a database."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(
-            f"history cannot be kept at {url!r}: {why}; give TASKAPP_HISTORY_URL as sqlite:////path/to/file, "
+            f"history cannot be kept at {url!r}: {why}; set TASKAPP_HISTORY_URL to sqlite:////path/to/file, "
             "postgresql://user:password@host/name or mysql://user:password@host/name"
         )
 
 
 class NoPlaceForEnds(TaskappError):
-    """No Redis holds finished tasks until they are written down."""
+    """No Redis is configured to hold finished tasks until they are written to the history."""
 
     def __init__(self, broker_url: str) -> None:
         super().__init__(
@@ -69,29 +69,29 @@ class NoPlaceForEnds(TaskappError):
 
 
 class BadCursor(TaskappError):
-    """Something that is no place in a list."""
+    """A cursor is invalid."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text!r} is no place in the history; take the one that the page before ended with")
+        super().__init__(f"{text!r} is not a valid cursor of the history; use the one printed after the previous page")
 
 
 class UnknownState(TaskappError):
-    """No task ends like that."""
+    """A name is not a final state of a task."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         states = tuple(known)
-        super().__init__(f"no task ends as {name!r}{did_you_mean(name, states)}; states are: {', '.join(states)}")
+        super().__init__(f"no final state named {name!r}{did_you_mean(name, states)}; states: {', '.join(states)}")
 
 
 class UnknownTaskOption(TaskappError):
-    """An option of a task type that is nearly one of ours."""
+    """A task type has an option that looks like a misspelt option of taskapp."""
 
     def __init__(self, task: str, option: str, known: Iterable[str]) -> None:
-        super().__init__(f"task {task!r} has an option {option!r}, which nothing reads{did_you_mean(option, known)}")
+        super().__init__(f"task {task!r} has an unknown option {option!r}{did_you_mean(option, known)}")
 
 
 class BadMasks(TaskappError):
-    """``masks`` of a task type that cannot be used."""
+    """The ``masks`` of a task type are invalid."""
 
     def __init__(self, task: str, masks: object) -> None:
         super().__init__(f"masks of task {task!r} cannot be {masks!r}; name arguments, as in masks=('password',)")

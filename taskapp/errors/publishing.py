@@ -1,4 +1,4 @@
-"""Errors of submitting through a broker that is not the engine's."""
+"""Errors of submitting through a broker other than Redis."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from taskapp.errors import PushError, SubmitOutcomeUnknown
 
 
 class PublishOutcomeUnknown(SubmitOutcomeUnknown):
-    """The same of a broker that is not the engine's, which runs a task twice that is submitted twice."""
+    """A broker other than Redis did not confirm a message; submitting it again may run the task twice."""
 
     def __init__(self, task_id: str, deadline_seconds: float, reason: object) -> None:
         why = str(reason).rstrip(".")
         PushError.__init__(
             self, [task_id], f"the broker did not confirm it within {deadline_seconds:g} s: {why}; it may or may not "
-            "be queued: look for its result or in the queue before you submit it again, or it may run twice",
+            "be queued: look for its result or its message before you submit it again, or it may run twice",
         )  # fmt: skip
         self.not_queued, self.deadline_seconds, self.reason = [], deadline_seconds, reason
 
     def about(self, task_ids: Sequence[str]) -> PushError | None:
-        """Return what this says of these ids."""
+        """Return this error if it concerns one of ``task_ids``, else ``None``."""
         return self if set(task_ids) & set(self.task_ids) else None

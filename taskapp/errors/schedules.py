@@ -1,4 +1,4 @@
-"""Errors of timed jobs: what somebody wrote cannot be a schedule, or does not fit what is there."""
+"""Errors of schedules: an invalid schedule, or a conflict with the schedules that exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskapp.errors import NoEngine, TaskappError, did_you_mean
 
 
 class BadSchedule(TaskappError):
-    """A part of a schedule that cannot be used; ``field`` names it."""
+    """A field of a schedule is invalid; ``field`` names it."""
 
     def __init__(self, field: str, value: object, why: str, remedy: str) -> None:
         self.field = field
@@ -19,25 +19,25 @@ class BadSchedule(TaskappError):
 
 
 class SolarUnavailable(TaskappError):
-    """A solar schedule where nothing can compute one."""
+    """A solar schedule needs a package that is missing."""
 
     def __init__(self) -> None:
         super().__init__("solar schedules need the package ephem; install it with pip install 'taskapp[solar]'")
 
 
 class NoSchedules(NoEngine):
-    """Schedules where there is no Redis to keep them in."""
+    """Schedules are used without a Redis to store them."""
 
     def __init__(self, broker_url: str) -> None:
         TaskappError.__init__(
             self,
-            f"schedules need a Redis, as the broker or for results, and the broker is {broker_url!r}; "
-            "see TASKAPP_RESULT_URL",
+            f"schedules need Redis as the broker or for results, but the broker is {broker_url!r}; "
+            "set TASKAPP_RESULT_URL to a Redis",
         )
 
 
 class UnknownSchedule(TaskappError):
-    """There is no schedule of this name."""
+    """No schedule has this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -45,23 +45,23 @@ class UnknownSchedule(TaskappError):
 
 
 class ScheduleExists(TaskappError):
-    """There is a schedule of this name already."""
+    """A schedule with this name already exists."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"there is a schedule named {name!r}; edit it, or replace it with: --replace")
+        super().__init__(f"a schedule named {name!r} already exists; edit it, or replace it with --replace")
 
 
 class ScheduleChanged(TaskappError):
-    """Somebody else changed a schedule at the same time."""
+    """Another client changed a schedule at the same time."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"schedule {name!r} was changed or removed at the same time; look at it and try again")
+        super().__init__(f"schedule {name!r} was changed or removed at the same time; check it and try again")
 
 
 class ConfiguredSchedule(TaskappError):
-    """A schedule that is not kept here alone: ``beat_schedule`` in the configuration says what it is."""
+    """A schedule is defined by ``beat_schedule`` in the configuration, and cannot be edited."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,14 +72,14 @@ class ConfiguredSchedule(TaskappError):
 
 
 class BrokerAway(TaskappError):
-    """Ticks cannot be published now: the broker is away, or takes nothing."""
+    """Ticks cannot be published now: the broker is unreachable, or accepts no messages."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(f"{type(reason).__name__}: {reason}")
 
 
 class RefusedByBroker(TaskappError):
-    """A tick that the broker does not take, as often as it is published."""
+    """The broker refuses a tick every time it is published."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(f"the broker refused it: {reason}")

@@ -6,7 +6,7 @@ from taskapp.errors import TaskappError
 
 
 class SigningPackageMissing(TaskappError):
-    """An app is to sign where nothing can."""
+    """An app is set up to sign tasks, and the package for it is missing."""
 
     def __init__(self) -> None:
         super().__init__(

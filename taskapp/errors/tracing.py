@@ -6,10 +6,10 @@ from taskapp.errors import TaskappError
 
 
 class TracingUnavailable(TaskappError):
-    """Traces, asked for where nothing can make them."""
+    """Tracing is on, and a package it needs is missing."""
 
     def __init__(self, missing: str) -> None:
         super().__init__(
-            f"TASKAPP_TRACING is on and the package {missing!r} is missing; "
+            f"TASKAPP_TRACING is on, but the package {missing!r} is missing; "
             "install OpenTelemetry with pip install 'taskapp[tracing]'"
         )

@@ -278,7 +278,7 @@ def test_a_claim_whose_end_is_refused_is_buried_and_its_task_to_be_failed(bench:
     assert bench.client.mget("result-a", "result-b") == [None, b"done"]
     assert "WRONGTYPE" in bench.dead.find()[0].error
     assert not bench.client.exists(bench.keys("leased", node.epoch))
-    with pytest.raises(NotSettled, match="the end of 'q1/1' could not be carried out: 'WRONGTYPE"):
+    with pytest.raises(NotSettled, match="'q1/1' could not be settled: 'WRONGTYPE"):
         bench.dead.settle("q1", 1, leaving(ChordPart("spoilt", "a", 0, b"", 60)))
     assert bench.dead.settle("q1", 1, leaving())
 

@@ -429,7 +429,7 @@ def test_schedules_are_found_added_and_refused_by_name(site: Site) -> None:
     assert [known.schedule.name for known in site.schedules.all("a")] == ["a", "ab"]
     kept = site.schedules.get("b").schedule
     assert schedule_from(kept.as_dict()) == kept
-    with pytest.raises(ScheduleExists, match="there is a schedule named 'a'; edit it"):
+    with pytest.raises(ScheduleExists, match="a schedule named 'a' already exists; edit it"):
         site.add("a")
     with pytest.raises(UnknownSchedule, match="no schedule named 'abc'; did you mean 'ab'"):
         site.schedules.get("abc")

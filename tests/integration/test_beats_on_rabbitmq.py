@@ -358,7 +358,7 @@ def test_where_neither_is_a_redis_beat_says_that_only_one_may_run(site: Site) ->
 
     eventually(lambda: "only one beat may run" in beat.output())
     site.settings["TASKAPP_RESULT_URL"] = ""
-    assert "schedules need a Redis, as the broker or for results" in site.command("list")
+    assert "schedules need Redis as the broker or for results" in site.command("list")
     site.settings["TASKAPP_RESULT_URL"] = "redis://127.0.0.1:1/0"
     assert site.command("list").startswith("Error: the Redis of results cannot be reached")
     assert beat.cwd is not None

@@ -11,7 +11,7 @@ import pytest
 from tests.support import RedisServer, clean_environment
 
 QUEUES = "(queues: critical, high, default, low; add one with TASKAPP_QUEUES)"
-NO_TASK = "no task with the id 'nosuch' waits, runs or has a result"
+NO_TASK = "no task with the id 'nosuch' is waiting, is running or has a result"
 UNKNOWN = (
     ("celery call taskapp.add --queue nosuch", f"no queue named 'nosuch' {QUEUES}"),
     ("celery call taskapp.ad", "no task named 'taskapp.ad'; did you mean 'taskapp.add'?"),
@@ -101,7 +101,7 @@ def test_history_without_sqlalchemy_names_the_extra(command: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("celery call taskapp.add --args [1,2]", "the broker did not take 'taskapp.add'"),
+        ("celery call taskapp.add --args [1,2]", "the broker did not accept 'taskapp.add'"),
         ("celery purge -f", "a server cannot be reached: Error 111"),
         ("taskapp dead list", "the broker cannot be reached: Error 111"),
         ("taskapp task show nosuch", "Error 111 connecting to 127.0.0.1:1"),

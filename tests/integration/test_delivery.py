@@ -157,7 +157,9 @@ def test_of_many_large_tasks_each_step_is_queued_whole_or_not_at_all(redis_serve
 def test_submitting_many_says_what_is_queued_when_it_stops(redis_server: RedisServer) -> None:
     from taskapp.tasks import add
 
-    with pytest.raises(SubmitInterrupted, match=r"1000 are queued, 1000 are not, of 0 nobody knows") as caught:
+    with pytest.raises(
+        SubmitInterrupted, match=r"1000 are queued, 1000 are not, the outcome of 0 is unknown"
+    ) as caught:
         add.submit_many([(1, 2)] * 1_500 + [7] + [(3, 4)] * 600)  # type: ignore[list-item]
 
     assert len(caught.value.queued) == redis_server.client.llen("default") == 1_000
@@ -193,7 +195,7 @@ def test_a_full_redis_refuses_what_is_submitted_and_lets_nodes_make_room(
     results = add.submit_many([(n, n) for n in range(300)])
     redis_server.client.config_set("maxmemory", "1mb")
     try:
-        with pytest.raises(BrokerFull, match=r"Redis is full .* it is not queued, submit again later"):
+        with pytest.raises(BrokerFull, match=r"Redis is full .* it is not queued: submit again later"):
             add.delay(1, 1)
         worker("-P", "threads")
         assert results[-1].get(timeout=30) == 598

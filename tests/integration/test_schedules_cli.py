@@ -296,7 +296,7 @@ def test_what_cannot_be_read_is_a_usage_error_and_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("add", "known", GREET, "@daily", "--args", "[1]"), "there is a schedule named 'known'; edit it"),
+        (("add", "known", GREET, "@daily", "--args", "[1]"), "a schedule named 'known' already exists; edit it"),
         (("add", "x", GREET, "at 2020-01-01", "--args", "[1]"), "it is never due again"),
         (("edit", "known", "--end", "2020-01-01"), "it is never due again"),
         (("add", "x", "taskapp.ad", "@daily"), "no task named 'taskapp.ad'; did you mean 'taskapp.add'?"),

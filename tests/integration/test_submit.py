@@ -526,7 +526,7 @@ def test_without_a_place_for_results_the_setting_is_named(code: str) -> None:
     done = run_python("-c", f"{start}; {code}", env=clean_environment(TASKAPP_BROKER_URL="memory://"))
 
     assert done.stderr.splitlines()[-1].startswith(
-        "taskapp.errors.tasks.NoResultsKept: no results are kept: the broker is no Redis and TASKAPP_RESULT_URL is not"
+        "taskapp.errors.tasks.NoResultsKept: no results are kept: the broker is not Redis and TASKAPP_RESULT_URL is not"
     ), done.stderr
 
 

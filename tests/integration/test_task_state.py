@@ -309,7 +309,9 @@ def test_an_id_nobody_knows_is_said_with_a_remedy(redis_server: RedisServer) -> 
     done = taskapp(redis_server, "task", "show", "5e4a-none")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("taskapp: no task with the id '5e4a-none' waits, runs or has a result; check the id")
+    assert done.stderr.startswith(
+        "taskapp: no task with the id '5e4a-none' is waiting, is running or has a result; check the id"
+    )
     as_json = taskapp(redis_server, "task", "show", "5e4a-none", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["state"]) == (1, "unknown")
 

@@ -64,7 +64,7 @@ def test_what_leads_outside_is_refused(root: Path, path: str, must_exist: bool) 
         allowed_path(path, [root], must_exist=must_exist)
 
     assert str(refusal.value) == (
-        f"path {path!r} is outside the directories tasks may use ({root}); add its directory to TASKAPP_FILE_DIRS"
+        f"path {path!r} is outside the directories that tasks may use ({root}); add its directory to TASKAPP_FILE_DIRS"
     )
 
 

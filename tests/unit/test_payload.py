@@ -42,7 +42,7 @@ def test_models_inside_lists_are_checked() -> None:
         payload.to_json([[{"id": 1}, {"id": "x"}]], {})
 
     assert str(refusal.value) == (
-        "arguments of 'shop.pay_many' are not valid: orders.1.id: "
+        "invalid arguments for 'shop.pay_many': orders.1.id: "
         "input should be a valid integer, unable to parse string as an integer"
     )
 
@@ -52,7 +52,7 @@ def test_every_problem_is_named() -> None:
         Payload("shop.pay", pay, plain=False).to_json([{"ident": 1}], {})
 
     assert str(refusal.value) == (
-        "arguments of 'shop.pay' are not valid: order.id: field required; order.ident: extra inputs are not permitted"
+        "invalid arguments for 'shop.pay': order.id: field required; order.ident: extra inputs are not permitted"
     )
 
 

@@ -60,6 +60,6 @@ def test_in_the_place_of_a_broken_error_stands_its_name_and_where_it_came_from()
     assert isinstance(kept, BrokenError)
     assert str(kept) == (
         "tests.integration.exiting.NoTraceback was raised, and reading that error raised ZeroDivisionError; "
-        "correct its class"
+        "fix its class"
     )
     assert "".join(format_exception(kept)).count(__file__) == 1

@@ -69,9 +69,9 @@ def test_people_get_a_table_and_all_of_one_task(filled: Deployment) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["search", "--state", "faild"], "no task ends as 'faild'; did you mean 'failed'?"),
+        (["search", "--state", "faild"], "no final state named 'faild'; did you mean 'failed'?"),
         (["search", "--since", "yesterday"], "'yesterday' is no time; write such as 2h or 30m (ago)"),
-        (["search", "--after", "there"], "'there' is no place in the history"),
+        (["search", "--after", "there"], "'there' is not a valid cursor of the history"),
         (["prune", "--older-than", "soon"], "'soon' is no length of time; write such as 90d, 12h or 30m"),
         (["show", "none"], "no finished task 'none'; it may not have ended, or be deleted since"),
     ],

@@ -200,10 +200,10 @@ def test_old_tasks_go_a_thousand_at_a_time(history: History) -> None:
 
 
 def test_what_cannot_be_meant_is_said_in_a_sentence(history: History) -> None:
-    with pytest.raises(UnknownState, match="no task ends as 'faild'; did you mean 'failed'\\?"):
+    with pytest.raises(UnknownState, match="no final state named 'faild'; did you mean 'failed'\\?"):
         history.search(Query(states=["faild"]))
     for text in ("", "12", "x-1", "-1-x", "9" * 40 + "-x", "\N{SUPERSCRIPT TWO}-x"):
-        with pytest.raises(BadCursor, match="is no place in the history"):
+        with pytest.raises(BadCursor, match="is not a valid cursor of the history"):
             history.search(Query(), after=text)
 
 
