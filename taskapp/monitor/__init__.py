@@ -1,1 +1,1 @@
-"""What is watched: metrics, the exporter, and how Flower is started."""
+"""Monitoring: metrics and their exporter, Flower's tabs, history, task state, doctor, top."""

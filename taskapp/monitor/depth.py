@@ -1,4 +1,4 @@
-"""How many messages wait in each queue."""
+"""Number of ready messages per queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskapp.transport.transport import is_over_redis
 
 
 def depths(app: Application, queues: Sequence[str]) -> dict[str, int]:
-    """Return the number of ready messages by queue.
+    """Return the number of ready messages of each queue.
 
     Raises:
         The broker's connection errors.
@@ -26,9 +26,9 @@ def depths(app: Application, queues: Sequence[str]) -> dict[str, int]:
 
 
 def declared_depths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
-    """Return the number of ready messages by queue, as a broker other than Redis tells those who declare its queues.
+    """Return the number of ready messages of each queue on a broker other than Redis, by passive declaration.
 
-    A queue that no node has declared yet is left out.
+    Omits queues that no node has declared yet.
 
     Raises:
         The broker's connection errors.
@@ -38,7 +38,7 @@ def declared_depths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
         connection: Any = held
         connection.ensure_connection(max_retries=1, interval_start=0)
         for queue in queues:
-            # The broker closes the channel over a queue it does not know, hence one for each.
+            # The broker closes the channel if it does not know the queue, hence one channel per queue.
             with suppress(*connection.channel_errors), connection.channel() as channel:
                 depths[queue] = channel.queue_declare(queue, passive=True).message_count
     return depths

@@ -1,4 +1,4 @@
-"""Looks at a deployment from outside: the server, the nodes, what waits. Changes nothing."""
+"""Examines a deployment from outside: servers, nodes, waiting messages. Changes nothing."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from taskapp.urls import masked, revealed, servers_of
 
 PINGS = 20
 ANSWER_SECONDS = 5.0
-"""How long a server may take for one answer."""
+"""Timeout for one answer of a server."""
 NODES_SECONDS = 1.0
-"""How long nodes may take to answer."""
+"""Timeout for answers of nodes."""
 STOCK_QUEUE = "celery"
-"""The queue, and the exchange, of a stock Celery app that names none."""
+"""Default queue and exchange of a stock Celery app."""
 OWN_TASK = "taskapp.canary"
-"""What every node of ours has registered."""
+"""A task that every taskapp node registers."""
 PARAMETERS = ("appendfsync", "save", "timeout", "maxclients")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
 class ServerUnreachable(TaskappError):
-    """There is no server to look at."""
+    """The server cannot be examined."""
 
     def __init__(self, found: str, remedy: str) -> None:
         self.found, self.remedy = found, remedy
@@ -57,38 +57,38 @@ class Finding(NamedTuple):
     verdict: Verdict
     found: str
     remedy: str
-    """What to do, where the verdict is not ok."""
+    """What to do if the verdict is not ok."""
 
 
 # --- reaching a server ---------------------------------------------------------------------------
 
 
 def plain(url: str) -> str:
-    """Return ``url`` with redis-py's words in place of kombu's."""
+    """Rewrite kombu's spellings in ``url`` to those of redis-py."""
     if url.startswith("redis+socket://"):
         url = re.sub(r"(?<=[?&])virtual_host=/?", "db=", url.replace("redis+socket://", "unix://", 1))
     return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda match: match[1].lower(), url)
 
 
 def is_redis(url: str) -> bool:
-    """Say whether ``url`` names one Redis, which can be looked at."""
+    """Return whether ``url`` names a single Redis server, which can be examined."""
     return url.partition("://")[0] in REDIS_SCHEMES
 
 
 def connect(url: str, setting: str, own_server: Path | None = None) -> redis.Redis:
-    """Return a client of the Redis at ``url`` that returns bytes and waits five seconds at most.
+    """Return a client for the Redis at ``url`` that returns bytes and waits at most five seconds.
 
     Args:
-        url: Where it is.
-        setting: What names it.
-        own_server: The directory of the server of ours, if it is that.
+        url: URL of the server.
+        setting: Name of the setting with the URL, for error messages.
+        own_server: Directory of the development server, if ``url`` is that one.
 
     Raises:
-        ServerUnreachable: It is no URL of a Redis, or one that cannot be read.
+        ServerUnreachable: ``url`` is malformed, or not the URL of a single Redis.
     """
     if not is_redis(url):
         scheme = url.partition("://")[0]
-        raise ServerUnreachable(f"{setting} is {scheme}://…", "only redis://, rediss:// and unix:// can be looked at")
+        raise ServerUnreachable(f"{setting} is {scheme}://…", "only redis://, rediss:// and unix:// can be examined")
     try:
         client = redis.Redis.from_url(
             plain(url),
@@ -102,9 +102,9 @@ def connect(url: str, setting: str, own_server: Path | None = None) -> redis.Red
             client = redis.Redis(connection_pool=redis.ConnectionPool(**options))
         client.connection_pool.make_connection()
     except (ValueError, TypeError, RedisError):
-        # Not told why: the reason may quote a part of the password.
+        # Leave out the reason: it may quote part of the password.
         raise ServerUnreachable(
-            f"{setting} cannot be read as a URL",
+            f"{setting} is not a valid URL",
             "write redis://:password@host:6379/0, with the password percent-encoded (/ is %2F, @ is %40, # is %23)",
         ) from None
     return client
@@ -112,16 +112,16 @@ def connect(url: str, setting: str, own_server: Path | None = None) -> redis.Red
 
 @contextmanager
 def reachable(url: str, setting: str) -> Iterator[None]:
-    """Turn whatever says that the Redis at ``url``, named by ``setting``, cannot be used into one error.
+    """Map errors of the Redis at ``url``, the value of ``setting``, to ``ServerUnreachable``.
 
     Raises:
-        ServerUnreachable: It does not answer, or refuses the login.
+        ServerUnreachable: The server does not answer, or refuses the login.
     """
     try:
         yield
     except AuthenticationError as error:
         raise ServerUnreachable(
-            f"the Redis at {masked(url)} refuses the login ({error})", f"correct user and password in {setting}"
+            f"the Redis at {masked(url)} refuses the login ({error})", f"correct the user and password in {setting}"
         ) from error
     except (RedisError, OSError) as error:
         raise ServerUnreachable(
@@ -129,14 +129,14 @@ def reachable(url: str, setting: str) -> Iterator[None]:
         ) from error
 
 
-# --- what a server tells -------------------------------------------------------------------------
+# --- reading a server ----------------------------------------------------------------------------
 
 
 def read_facts(client: redis.Redis, url: str) -> DeploymentFacts:
-    """Return what the server at ``url`` tells; less where the rights of the user end.
+    """Read the facts of the server at ``url``; skips those the user may not read.
 
     Raises:
-        RedisError: It cannot be reached, refuses the login, or is still loading its data.
+        RedisError: The server cannot be reached, refuses the login, or is still loading its data.
     """
     client.ping()  # connects
     round_trips = [_round_trip_seconds(client) for _ in range(PINGS)]
@@ -174,7 +174,7 @@ def _server_time(client: redis.Redis) -> float:
 
 
 def _is_open(client: redis.Redis) -> bool:
-    """Say whether the server serves who gives no password."""
+    """Return whether the server serves clients without a password."""
     pool = client.connection_pool
     login = ("username", "password", "credential_provider")
     options = {name: value for name, value in pool.connection_kwargs.items() if name not in login}
@@ -200,7 +200,7 @@ def _refused_scripting(client: redis.Redis) -> str:
 def _stalls(client: redis.Redis) -> Iterator[Stall]:
     with suppress(ResponseError):
         for entry in client.slowlog_get(128):
-            # The name alone: arguments are somebody's data.
+            # Only the name: arguments are user data.
             name = entry["command"].split(maxsplit=1)[0].decode(errors="replace")
             yield Stall(f"the command {name}", entry["duration"] / 1_000_000, entry["start_time"])
     with suppress(ResponseError):
@@ -212,7 +212,7 @@ def _stalls(client: redis.Redis) -> Iterator[Stall]:
 
 
 def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
-    """Return what was found about the broker, what waits there, the nodes, and where results are. Never raises."""
+    """Examine the broker, its waiting messages, the nodes, and the server for results. Never raises."""
     if is_redis(broker_url):
         findings: list[Finding] = []
         client: redis.Redis | None = None
@@ -237,14 +237,14 @@ def _named(server: str, outcomes: Iterator[tuple[str, CheckOutcome]]) -> list[Fi
 def _examine_server(
     url: str, server: str, setting: str, own: Path | None = None
 ) -> tuple[list[Finding], redis.Redis | None]:
-    """Return what the checks of ``CHECKS`` find on one server, and a client if it can be asked for more."""
+    """Run all ``CHECKS`` on one server; return the findings, and a client if the server is reachable."""
     try:
         client = connect(url, setting, own)
         with reachable(url, setting):
             try:
                 facts = read_facts(client, url)
             except BusyLoadingError as error:
-                raise ServerUnreachable("the server is still loading its data", "wait, and run this again") from error
+                raise ServerUnreachable("the server is still loading its data", "wait, then run this again") from error
     except ServerUnreachable as error:
         return [Finding(server, "reachable", *fail(error.found, error.remedy))], None
     outcomes = (("reachable", ok("it answers")), *((name, judge(check, facts)) for name, check in CHECKS.items()))
@@ -262,7 +262,7 @@ def _is_same_server(client: redis.Redis, url: str) -> bool:
 
 
 def _examine_other(app: Celery, broker_url: str) -> Iterator[tuple[str, CheckOutcome]]:
-    """Yield what can be said of a broker that is not one Redis."""
+    """Yield findings about a broker that is not a single Redis."""
     kind = broker_url.partition("://")[0]
     try:
         with app.connection_for_write(connect_timeout=ANSWER_SECONDS) as connection:
@@ -275,8 +275,8 @@ def _examine_other(app: Celery, broker_url: str) -> Iterator[tuple[str, CheckOut
     yield (
         "not checked",
         warn(
-            f"{kind}:// is not one Redis: its {', '.join(CHECKS)} and leases cannot be looked at from here",
-            "use its own tools (RabbitMQ: `rabbitmq-diagnostics status`; Sentinel: give the primary's redis:// URL)",
+            f"{kind}:// is not a single Redis: its {', '.join(CHECKS)} and leases cannot be checked from here",
+            "use its own tools (RabbitMQ: `rabbitmq-diagnostics status`; Sentinel: use the primary's redis:// URL)",
         ),
     )
     yield from _examine_nodes(app, None)
@@ -286,13 +286,13 @@ def _examine_nodes(app: Celery, leases: tasks.Leases | None) -> Iterator[tuple[s
     try:
         answering = _ask_nodes(app, "ping")
     except Exception as error:  # noqa: BLE001 - each transport has errors of its own
-        yield "nodes", fail(f"the nodes could not be asked: {error}", "mend what is wrong above, then run this again")
+        yield "nodes", fail(f"could not ask the nodes: {error}", "fix the problems above, then run this again")
     else:
         yield "nodes", tasks.nodes(sorted(answering), leases)
 
 
 def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iterator[tuple[str, CheckOutcome]]:
-    """Yield what was found of what lies in the broker and who takes it."""
+    """Yield findings about the messages in the broker and the nodes that consume them."""
     try:
         yield from _examine_nodes(app, _read_leases(client, settings.key_prefix))
         queues = (*settings.queues, *_other_queues(client, settings))
@@ -301,11 +301,14 @@ def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iter
         yield "other queues", tasks.in_other_queues(settings.queues, waiting)
         yield "stock celery", _leftovers(app, settings, client)
     except RedisError as error:
-        yield "tasks", fail(f"the server refused, or went away: {error}", "run this again; allow this user all keys")
+        yield (
+            "tasks",
+            fail(f"the server refused, or went away: {error}", "allow this user all keys, then run this again"),
+        )
 
 
 def stock_nodes(app: Celery) -> list[str]:
-    """Return the nodes that answer within a second and are none of ours.
+    """Return the nodes that answer within a second and are not taskapp nodes.
 
     Raises:
         The broker's connection errors.
@@ -315,7 +318,7 @@ def stock_nodes(app: Celery) -> list[str]:
 
 
 def _ask_nodes(app: Celery, question: str) -> dict[str, Any]:
-    # A connection of its own, closed at once: it waits for replies just as a stock worker waits for tasks.
+    # Use a separate connection and close it at once: it waits for replies just as a stock worker waits for tasks.
     with app.connection_for_write() as connection:
         inspect = app.control.inspect(timeout=NODES_SECONDS, connection=connection)
         return cast("dict[str, Any]", getattr(inspect, question)() or {})
@@ -338,7 +341,7 @@ def _leftovers(app: Celery, settings: Settings, client: redis.Redis) -> CheckOut
 
 
 def _other_queues(client: redis.Redis, settings: Settings) -> list[str]:
-    """Return queues a stock app with Celery's default exchange declared and we do not name."""
+    """Return queues that a stock app declared on Celery's default exchange and our settings do not name."""
     bound = {binding.queue for binding in bindings(client, settings.key_prefix, STOCK_QUEUE)}
     return sorted((bound | {STOCK_QUEUE}) - set(settings.queues))
 

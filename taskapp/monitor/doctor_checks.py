@@ -1,6 +1,6 @@
-"""What a server must be like to hold tasks, one function a check; pure, over what ``read_facts`` saw.
+"""Checks whether a server is fit to hold tasks: one pure function per check, over the facts of ``read_facts``.
 
-A check raises ``KeyError`` where the server, or the rights of its user, do not tell what it needs.
+A check raises ``KeyError`` if the server, or the permissions of its user, withhold a fact it needs.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
 SLOW_PING_SECONDS = 0.005
 CLOCK_SECONDS = 1.0
 STALL_SECONDS = 0.1
-"""A command that holds the server for longer delays every claim and heartbeat."""
+"""A command that blocks the server for longer delays every claim and heartbeat."""
 RECENT_SECONDS = 3_600.0
-"""How far back stalls are told."""
+"""How far back stalls are reported."""
 FSYNC = {
-    "always": ("ok", "a power loss costs nothing that was confirmed"),
-    "everysec": ("ok", "a power loss costs the last second at most"),
-    "no": ("warn", "a power loss costs what the kernel had not written, often 30 s"),
+    "always": ("ok", "a power loss loses nothing that was confirmed"),
+    "everysec": ("ok", "a power loss loses the last second at most"),
+    "no": ("warn", "a power loss loses what the kernel has not written yet, often 30 s"),
 }
 
 
 class CheckOutcome(NamedTuple):
-    """What one check found."""
+    """Result of one check."""
 
     verdict: Verdict
     found: str
     remedy: str = ""
-    """What to do, where the verdict is not ok."""
+    """What to do if the verdict is not ok."""
 
 
 class Stall(NamedTuple):
-    """A time when the server did nothing else."""
+    """A period when one command or event blocked the server."""
 
     what: str
     seconds: float
@@ -49,42 +49,42 @@ class Stall(NamedTuple):
 
 @dataclass(frozen=True)
 class DeploymentFacts:
-    """What a server told about itself."""
+    """Facts read from a server."""
 
     url: str = field(repr=False)
     info: Mapping[str, Any]
-    """``INFO``; empty where it is not permitted."""
+    """``INFO``; empty if not permitted."""
     config: Mapping[str, str]
-    """What ``CONFIG GET`` told of some parameters; empty where it is not permitted."""
+    """Some parameters from ``CONFIG GET``; empty if not permitted."""
     round_trips_seconds: tuple[float, ...]
     now_at: float
     """The server's clock."""
     ahead_seconds: float
-    """The server's clock less this machine's."""
+    """The server's clock minus this machine's."""
     is_open: bool
-    """Whether it serves clients that give no password."""
+    """Whether it serves clients without a password."""
     refused_scripting: str
-    """Why scripts cannot be run; empty when they can."""
+    """Why scripts cannot run; empty if they can."""
     stalls: tuple[Stall, ...]
 
 
 def ok(found: str) -> CheckOutcome:
-    """Return the outcome of a check that found nothing to mend."""
+    """Return the outcome of a check that found no problem."""
     return CheckOutcome("ok", found)
 
 
 def warn(found: str, remedy: str) -> CheckOutcome:
-    """Return the outcome for what works and may hurt."""
+    """Return the outcome for a setup that works but may hurt."""
     return CheckOutcome("warn", found, remedy)
 
 
 def fail(found: str, remedy: str) -> CheckOutcome:
-    """Return the outcome for what loses tasks or does not work."""
+    """Return the outcome for a setup that loses tasks or does not work."""
     return CheckOutcome("error", found, remedy)
 
 
 def is_local(url: str) -> bool:
-    """Say whether ``url`` leads to this machine without leaving it."""
+    """Return whether a connection to ``url`` stays on this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "unix" or host in ("", "localhost"):
@@ -101,7 +101,7 @@ def user_of(url: str) -> str:
 
 
 def in_bytes(count: int) -> str:
-    """Return ``count`` bytes for people."""
+    """Format ``count`` bytes, such as ``1.5 GiB``."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -109,31 +109,31 @@ def in_bytes(count: int) -> str:
 
 
 def speed(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge the time of a round trip; each task takes some."""
+    """Judge the round-trip time; each task takes several round trips."""
     median, worst = statistics.median(facts.round_trips_seconds), max(facts.round_trips_seconds)
     shown = f"PING takes {median * 1000:.2f} ms, {worst * 1000:.2f} ms at worst of {len(facts.round_trips_seconds)}"
     if median > SLOW_PING_SECONDS:
-        return warn(shown, "run the nodes in the network of the server: each task takes several round trips")
+        return warn(shown, "run the nodes in the server's network: each task takes several round trips")
     return ok(shown)
 
 
 def version(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge kind and version."""
+    """Judge the server's kind and version."""
     kind, number = "Redis", str(facts.info["redis_version"])
     if "valkey_version" in facts.info:
         kind, number = "Valkey", str(facts.info["valkey_version"])
     numbers = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
     if numbers < OLDEST[kind]:
         needed = ".".join(map(str, OLDEST[kind]))
-        return fail(f"{kind} {number}", f"upgrade to {kind} {needed} or newer; commands are missing that tasks need")
+        return fail(f"{kind} {number}", f"upgrade to {kind} {needed} or newer; it lacks commands that taskapp needs")
     return ok(f"{kind} {number}")
 
 
 def cluster(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge cluster mode: one step spans keys that a cluster keeps on several nodes."""
+    """Judge cluster mode: one script touches keys that a cluster keeps on several nodes."""
     if facts.info["cluster_enabled"]:
         return fail(
-            "cluster mode is on, which is not supported yet: priorities 1 to 9 of a queue lie in other slots",
+            "cluster mode is on, which is not supported: priorities 1 to 9 of a queue hash to other slots",
             "point TASKAPP_BROKER_URL at a server with `cluster-enabled no`",
         )
     return ok("cluster mode is off")
@@ -149,7 +149,7 @@ def role(facts: DeploymentFacts) -> CheckOutcome:
 
 
 def persistence(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge what is left after a restart and after a power loss."""
+    """Judge what survives a restart and a power loss."""
     if facts.info["aof_enabled"]:
         fsync = facts.config.get("appendfsync")
         if fsync is None:
@@ -158,7 +158,7 @@ def persistence(facts: DeploymentFacts) -> CheckOutcome:
         found = f"AOF is on, appendfsync {fsync}: {meaning}"
         return ok(found) if verdict == "ok" else warn(found, _setting("appendfsync", "everysec"))
     if facts.config.get("save") == "":
-        return warn("none: every waiting task is lost when the server stops", _setting("appendonly", "yes"))
+        return warn("none: all waiting tasks are lost when the server stops", _setting("appendonly", "yes"))
     age_minutes = max(0.0, facts.now_at - facts.info["rdb_last_save_time"]) / 60
     changes = facts.info["rdb_changes_since_last_save"]
     shots = f"`save {facts.config['save']}`" if "save" in facts.config else "if any; their schedule could not be read"
@@ -169,13 +169,13 @@ def persistence(facts: DeploymentFacts) -> CheckOutcome:
 
 
 def writes(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge whether the last write to disk worked; when it did not, Redis refuses tasks."""
+    """Judge whether the last write to disk succeeded; if it did not, Redis refuses tasks."""
     names = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
     broken = [name for name in names if facts.info[name] != "ok"]
     if broken:
         found = ", ".join(f"{name} is {facts.info[name]!r}" for name in broken)
-        return fail(found, "see the server's log; make room on its disk and check the rights of its directory")
-    return ok("the last writes to disk worked")
+        return fail(found, "see the server's log; free space on its disk and check its directory's permissions")
+    return ok("the last writes to disk succeeded")
 
 
 def eviction(facts: DeploymentFacts) -> CheckOutcome:
@@ -189,44 +189,44 @@ def eviction(facts: DeploymentFacts) -> CheckOutcome:
     if facts.info.get("evicted_keys"):
         return warn(
             f"maxmemory-policy is noeviction, yet {facts.info['evicted_keys']} keys were evicted since the start",
-            "look for who changed it; tasks or results may be gone. CONFIG RESETSTAT forgets the count",
+            "find out who changed the policy; tasks or results may be lost. CONFIG RESETSTAT resets the count",
         )
     return ok("maxmemory-policy is noeviction")
 
 
 def memory(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge how full the server is, against its limit or else the machine."""
+    """Judge how full the server is, against its limit or, without one, the machine's memory."""
     used, limit = facts.info["used_memory"], facts.info["maxmemory"]
     if limit:
         found = f"{in_bytes(used)} of maxmemory {in_bytes(limit)} ({used / limit:.0%})"
-        remedy = "raise it with `CONFIG SET maxmemory …`, drain the queues, or keep results shorter "
+        remedy = "raise it with `CONFIG SET maxmemory …`, drain the queues, or keep results for a shorter time "
         remedy += "(TASKAPP_RESULT_EXPIRES_SECONDS)"
         if used >= 0.95 * limit:
             return fail(f"{found}: about to refuse new tasks", remedy)
         return warn(found, remedy) if used >= 0.8 * limit else ok(found)
     machine = facts.info["total_system_memory"]
-    found = f"{in_bytes(used)}, no maxmemory, of {in_bytes(machine)} of the machine"
+    found = f"{in_bytes(used)} of the machine's {in_bytes(machine)}, no maxmemory"
     if used > 0.7 * machine:
         return warn(
             f"{found}: the system may kill the server",
-            "set a limit with `CONFIG SET maxmemory …`; a full server then refuses new tasks and goes on",
+            "set a limit with `CONFIG SET maxmemory …`; a full server then refuses new tasks and keeps running",
         )
     return ok(found)
 
 
 def stalls(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge what held the server lately."""
+    """Judge recent stalls of the server."""
     recent = [
         each for each in facts.stalls if each.seconds >= STALL_SECONDS and facts.now_at - each.at < RECENT_SECONDS
     ]
     if not recent:
-        return ok(f"nothing held the server for {STALL_SECONDS * 1000:.0f} ms in the last hour, as far as it notes")
+        return ok(f"no stall of {STALL_SECONDS * 1000:.0f} ms or more in the last hour, as far as the server records")
     worst = max(recent, key=lambda each: each.seconds)
     ago_minutes = max(0.0, facts.now_at - worst.at) / 60
     return warn(
-        f"{len(recent)} times in the last hour something held the server, at worst {worst.what} "
+        f"{len(recent)} stalls in the last hour, the longest by {worst.what} "
         f"for {worst.seconds * 1000:.0f} ms, {ago_minutes:.0f} minutes ago",
-        "see `SLOWLOG GET` and `LATENCY LATEST`; give tasks a server of their own",
+        "see `SLOWLOG GET` and `LATENCY LATEST`; give tasks their own server",
     )
 
 
@@ -240,26 +240,26 @@ def clock(facts: DeploymentFacts) -> CheckOutcome:
 
 
 def encryption(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge who can read along."""
+    """Judge who can read the traffic."""
     scheme = urlsplit(facts.url).scheme
     if scheme == "rediss":
         return ok("TLS")
     if is_local(facts.url):
         return ok("no TLS; the connection does not leave this machine")
     return warn(
-        "no TLS: whoever is on the way reads tasks and the password",
-        "serve TLS (`tls-port 6380`) and set TASKAPP_BROKER_URL to rediss://…, or keep to a private network",
+        "no TLS: anyone on the network path can read tasks and the password",
+        "serve TLS (`tls-port 6380`) and set TASKAPP_BROKER_URL to rediss://…, or use a private network",
     )
 
 
 def password(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge who may write tasks, which are code to run by name."""
+    """Judge who may write tasks, which name code to run."""
     if not facts.is_open:
-        return ok(f"a password is needed; this is user {user_of(facts.url)!r}")
+        return ok(f"a password is required; connected as user {user_of(facts.url)!r}")
     if is_local(facts.url):
-        return ok("no password; fine as long as the server listens on loopback only")
+        return ok("no password; fine while the server listens on loopback only")
     return fail(
-        "no password: whoever reaches the server can send tasks and delete queues",
+        "no password: anyone who can reach the server can send tasks and delete queues",
         "ACL SETUSER default '>a long password', in redis.conf `requirepass …`, and put it into TASKAPP_BROKER_URL",
     )
 
@@ -276,7 +276,7 @@ def clients(facts: DeploymentFacts) -> CheckOutcome:
 
 
 def idle(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge whether the server closes connections that wait."""
+    """Judge whether the server closes idle connections."""
     seconds = int(facts.config["timeout"])
     if seconds:
         return warn(f"idle clients are closed after {seconds} s; nodes reconnect each time", _setting("timeout", "0"))
@@ -284,7 +284,7 @@ def idle(facts: DeploymentFacts) -> CheckOutcome:
 
 
 def scripting(facts: DeploymentFacts) -> CheckOutcome:
-    """Judge whether scripts run, with which each step is atomic."""
+    """Judge whether scripts run; they make each step atomic."""
     if facts.refused_scripting:
         return fail(f"scripts are refused: {facts.refused_scripting}", f"ACL SETUSER {user_of(facts.url)} +@scripting")
     return ok("EVAL and SCRIPT LOAD work")
@@ -311,15 +311,15 @@ CHECKS: dict[str, Callable[[DeploymentFacts], CheckOutcome]] = {
     "idle clients": idle,
     "scripting": scripting,
 }
-"""Every check of a server, in the order they are shown."""
+"""Every check of a server, in display order."""
 
 
 def judge(check: Callable[[DeploymentFacts], CheckOutcome], facts: DeploymentFacts) -> CheckOutcome:
-    """Return what ``check`` found, or that the server does not tell."""
+    """Run ``check``; warn if the server withholds a fact it needs."""
     try:
         return check(facts)
     except KeyError as error:
         return warn(
-            f"could not be read: this server does not tell {error.args[0]!r}",
-            "allow `INFO` and `CONFIG GET` to this user, or ask who runs the server",
+            f"could not be read: this server does not report {error.args[0]!r}",
+            "allow this user `INFO` and `CONFIG GET`, or ask whoever runs the server",
         )

@@ -1,4 +1,4 @@
-"""What is to be said of nodes and of what waits; pure, over what was read or answered."""
+"""Judges nodes and waiting messages: pure functions over what was read from the broker or answered by nodes."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from taskapp.monitor.doctor_checks import CheckOutcome, ok, warn
 
 MANY_WAITING = 10_000
 NAMED = 5
-"""Nodes that are named."""
+"""How many nodes to list by name."""
 
 NOBODY_ANSWERS = (
-    "look at the log of one: if its app signs (`app.setup_security()`), it drops what is not signed by somebody it "
-    "trusts, so set TASKAPP_INCLUDE here as for nodes; with `-P solo` a long task keeps a node from answering"
+    "check a node's log: an app that signs messages (`app.setup_security()`) drops those without a trusted "
+    "signature, so set TASKAPP_INCLUDE here as on the nodes; with `-P solo` a long task keeps a node from answering"
 )
 
 
 class Leases(NamedTuple):
-    """Which nodes the broker takes for alive."""
+    """Which nodes the broker considers alive."""
 
     alive: int
     ended: int
-    """Of nodes that fell silent and whose messages nobody has taken over yet."""
+    """Leases of nodes that fell silent and whose messages no other node has taken over yet."""
     held_by_ended: int
-    """How many messages those hold."""
+    """Number of messages those nodes hold."""
 
 
 def nodes(answering: Sequence[str], leases: Leases | None) -> CheckOutcome:
-    """Judge who is there: nodes that answered a ping, and leases where the broker has them."""
+    """Judge which nodes are up, from the answers to a ping and, with Redis, the leases."""
     names = ", ".join(answering[:NAMED]) + (f" and {len(answering) - NAMED} more" if len(answering) > NAMED else "")
     start = "start one with `celery -A taskapp worker`"
     if leases is None:
         return ok(f"{len(answering)} answer: {names}") if answering else warn("no node answers", start)
     found = f"{leases.alive} alive by their leases, {len(answering)} answer{f': {names}' if names else ''}"
     if leases.ended and not leases.alive:
-        lost = f"{leases.ended} fell silent with {leases.held_by_ended} tasks that nobody takes over"
+        lost = f"{leases.ended} fell silent holding {leases.held_by_ended} tasks that no node takes over"
         return warn(f"{found}; {lost}", f"{start}; it takes them over")
     if not leases.alive and not answering:
         return warn("none", start)
     if leases.alive and not answering:
         return warn(found, NOBODY_ANSWERS)
     if leases.alive > len(answering):
-        return warn(found, "look at the log of the silent one; with `-P solo` a long task keeps it from answering")
+        return warn(found, "check the log of the silent node; with `-P solo` a long task keeps it from answering")
     if leases.alive < len(answering):
-        return warn(found, "those without a lease are no nodes of ours, or just start or stop; run this again")
+        return warn(found, "nodes without a lease are not taskapp nodes, or are just starting or stopping; run again")
     return ok(found)
 
 
 def many_waiting(waiting: Mapping[str, int]) -> CheckOutcome:
-    """Judge how much waits, by queue."""
+    """Judge the backlog of each queue."""
     shown = ", ".join(f"{queue} {count}" for queue, count in waiting.items() if count) or "nothing"
     if any(count >= MANY_WAITING for count in waiting.values()):
-        return warn(f"much: {shown}", "start more nodes, or find out why tasks take so long (Flower, Grafana)")
+        return warn(f"large backlog: {shown}", "start more nodes, or find out why tasks are slow (Flower, Grafana)")
     return ok(shown)
 
 
 def in_other_queues(queues: Sequence[str], waiting: Mapping[str, int]) -> CheckOutcome:
-    """Judge whether something waits where no node of ours looks."""
+    """Judge whether messages wait in queues that no taskapp node consumes."""
     lost = [queue for queue, count in waiting.items() if count and queue not in queues]
     if not lost:
-        return ok("nothing waits in a queue that is not in TASKAPP_QUEUES, as far as Celery declared them")
+        return ok("no messages in queues outside TASKAPP_QUEUES, as far as Celery declared them")
     shown = ", ".join(f"{waiting[queue]} in {queue!r}" for queue in lost)
-    return warn(f"messages wait where no node looks: {shown}", f"set TASKAPP_QUEUES={','.join((*queues, *lost))}")
+    return warn(f"messages in queues no node consumes: {shown}", f"set TASKAPP_QUEUES={','.join((*queues, *lost))}")
 
 
 def held_by_stock_workers(held: int, signs: Sequence[str]) -> CheckOutcome:
-    """Judge what lies in kombu's ``unacked``, given signs that its workers still run."""
+    """Judge the messages in kombu's ``unacked``, given signs that its workers still run."""
     if not held:
-        return ok("nothing of a stock worker is left")
+        return ok("no messages left by stock workers")
     if signs:
         return warn(
-            f"{held} messages are held by stock workers, which still run: {signs[0]}",
-            "to switch over, stop those workers, then run `taskapp doctor --adopt`",
+            f"{held} messages are held by stock workers that still run: {signs[0]}",
+            "to migrate, stop those workers, then run `taskapp doctor --adopt`",
         )
     return warn(
-        f"{held} messages of stock workers that are gone",
-        "run `taskapp doctor --adopt`; with `--dry-run` it only shows",
+        f"{held} messages left by stock workers that are gone",
+        "run `taskapp doctor --adopt`; add `--dry-run` to see what it would do",
     )

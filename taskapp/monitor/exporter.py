@@ -1,4 +1,4 @@
-"""Serves the metrics over HTTP: all is read from the broker when scraped, nothing is kept here."""
+"""Serves metrics over HTTP, read from the broker at each scrape; keeps no state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTIONS = ("memory", "persistence", "stats")
 
 
 class BrokerCollector(Collector):
-    """Reads the broker at each scrape; no old number while it does not answer."""
+    """Reads the broker at each scrape; while it does not answer, exports no stale values."""
 
     def __init__(self, app: Application, settings: Settings) -> None:
         self._app, self._settings = app, settings
@@ -41,24 +41,24 @@ class BrokerCollector(Collector):
         self._is_failing = False
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all families; those the broker does not tell of have no samples."""
+        """Yield all families; those the broker does not provide have no samples."""
         began_at = monotonic()
-        told = {family.name: family for family in self._told()}
+        found = {family.name: family for family in self._scrape()}
         took = scrape.family("taskapp_scrape_seconds", {(): monotonic() - began_at})
-        told[took.name] = took
+        found[took.name] = took
         for family in scrape.named():
-            yield told.get(family.name, family)
+            yield found.get(family.name, family)
 
     def describe(self) -> Iterator[Metric]:
-        """Name the families without asking the broker."""
+        """Yield the families without reading the broker."""
         yield from scrape.named()
 
-    def _told(self) -> list[Metric]:
+    def _scrape(self) -> list[Metric]:
         try:
             found = list(self._read())
-        except Exception as error:  # noqa: BLE001 - each transport has errors of its own; said once, and by a gauge
+        except Exception as error:  # noqa: BLE001 - each transport has its own errors; logged once, shown by a gauge
             if not self._is_failing:
-                logger.warning("the broker cannot be read: %s", error, extra={"action": "broker_unread"})
+                logger.warning("cannot read the broker: %s", error, extra={"action": "broker_unread"})
             self._is_failing = True
             return [scrape.family("taskapp_broker_up", {(): 0})]
         self._is_failing = False
@@ -73,18 +73,18 @@ class BrokerCollector(Collector):
         else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})
-        # Where schedules are, runs are counted and told of, too: in the broker, or in the Redis of results.
+        # Run counters and finished tasks are kept next to the schedules: in the broker, or in the Redis of results.
         with suppress(NoSchedules), self._app.schedules() as register:
             totals = read_totals(register.link, register.prefix)
             read = read._replace(totals=totals, schedules=register.overview())
-            # No stream, but somebody's own key of that name: nothing else is less known for it.
+            # A key of that name that is not a stream belongs to another program; export the rest.
             with suppress(ResponseError):
                 read = read._replace(finished=FinishedTasks(register.link, register.prefix).waiting())
         yield from scrape.families(read, self._known_types, queues)
 
 
 def _info(link: Link) -> dict[str, str]:
-    """Return what Redis says of itself."""
+    """Return the ``INFO`` fields of Redis."""
     texts = all_answered(link.pipeline([("INFO", section) for section in SECTIONS]))
     lines = (line for text in texts for line in text.decode().splitlines() if ":" in line)
     return dict(line.split(":", 1) for line in lines)
@@ -100,14 +100,14 @@ class Exporter:
         self._server: WSGIServer | None = None
 
     def start(self, address: str, port: int) -> int:
-        """Listen on ``address``; return the port, which ``0`` leaves to the system.
+        """Listen on ``address``; return the port, which the system picks if ``port`` is 0.
 
         Raises:
-            OSError: The port is taken or the address is not this machine's.
+            OSError: The port is taken, or the address does not belong to this machine.
         """
-        # A second series for each counter, which nothing here reads.
+        # They add a second series per counter, which nothing here reads.
         disable_created_metrics()
-        # With nothing in it until it looks at hosts: it answers from the moment it is made.
+        # The server answers from the moment it exists: keep it empty until it checks hosts.
         self._server, _ = start_http_server(port, addr=address, registry=CollectorRegistry())
         self._server.set_app(checked(make_wsgi_app(self.registry), Hosts(self._settings.web_hosts, address)))
         return int(self._server.server_port)

@@ -1,8 +1,8 @@
-"""By which names our web servers may be asked, so that no web page of a stranger can read them.
+"""Checks the ``Host`` header of requests to our web servers, so that no foreign web page can read them.
 
-A page whose name resolves to 127.0.0.1 a moment after it was loaded (DNS rebinding) reads what listens there, as if
-it were its own; but its requests still carry its name in ``Host``. An address in ``Host`` is no name that somebody
-could bind anew, and what asks by address, as probes and Prometheus do, is answered.
+A page whose name resolves to 127.0.0.1 shortly after it was loaded (DNS rebinding) can read servers there as if
+they were its own origin, but its requests still carry its name in ``Host``. An IP address in ``Host`` cannot be
+rebound, so requests by address, such as those of probes and Prometheus, are answered.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SHOWN_CHARACTERS = 100
 
 
 class Hosts:
-    """The names under which a server answers: addresses, ``localhost``, where it listens, and those it is given.
+    """The hosts a server answers for: IP addresses, ``localhost``, its listen address, and configured names.
 
     Args:
-        names: Names, ``*.example.com`` for all below one, ``*`` for every one.
-        listens_on: Its own address, which may be a name.
+        names: Host names; ``*.example.com`` matches all subdomains, ``*`` every host.
+        listens_on: The server's listen address, which may be a name.
     """
 
     def __init__(self, names: Iterable[str], listens_on: str = "") -> None:
@@ -30,7 +30,7 @@ class Hosts:
         self._endings = tuple(name.removeprefix("*") for name in known if name.startswith("*."))
 
     def admits(self, host: str | None) -> bool:
-        """Return whether a request with this ``Host`` is answered; without one, none of a browser, it is."""
+        """Return whether to answer a request with this ``Host``; without the header, which browsers send, yes."""
         if not host or self._admits_all:
             return True
         name = _name_of(host)
@@ -38,9 +38,9 @@ class Hosts:
 
 
 def refusal(host: str) -> str:
-    """Return the sentence shown to a client that asks by a name which is not known."""
+    """Return the error text for a client that used an unknown host name."""
     shown = host[:SHOWN_CHARACTERS].encode("ascii", "backslashreplace").decode()
-    return f"this server does not answer for the host {shown!r}; if it should, add that name to {SETTING}\n"
+    return f"this server does not answer for the host {shown!r}; if it should, add it to {SETTING}\n"
 
 
 def _name_of(host: str) -> str:
@@ -61,7 +61,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def checked(application: Application, hosts: Hosts) -> Application:
-    """Return the WSGI ``application``, answering only for ``hosts``."""
+    """Wrap the WSGI ``application`` so that it answers only for ``hosts``; others get status 403."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST")

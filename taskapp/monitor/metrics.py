@@ -1,7 +1,7 @@
-"""The one table of metrics.
+"""The table of all metrics.
 
-Labels are bounded: task types beyond the first 200 count as ``other`` (see ``broker.totals``), queues are
-those of the settings (others count as ``other``); no task id and no host is a label.
+Labels are bounded: task types beyond the first 200 count as ``other`` (see ``engine.counters``), as do queues
+that the settings do not name; task ids and hosts are never labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
     def series(self) -> Iterator[str]:
-        """Yield the names its samples have."""
+        """Yield the names of its samples."""
         if self.kind == "histogram":
             yield from (f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         else:
@@ -35,60 +35,68 @@ class Metric:
 
 TASK = ("type", "queue")
 RUNS = {
-    "received": "Deliveries of tasks to nodes.",
+    "received": "Task deliveries to nodes.",
     "completed": "Runs that succeeded.",
-    "failed": "Tasks that failed for good.",
-    "retried": "Runs that failed and will be tried again.",
+    "failed": "Tasks that failed permanently.",
+    "retried": "Runs that failed and will be retried.",
     "revoked": "Tasks that were revoked or had expired.",
-    "rejected": "Tasks that asked to be rejected.",
-    "ignored": "Runs that asked to be ignored, or were replaced by another task.",
-    "crashed": "Runs that ended with their process.",
+    "rejected": "Tasks that raised Reject.",
+    "ignored": "Runs that raised Ignore, or were replaced by another task.",
+    "crashed": "Runs whose process died.",
     "dead": "Messages moved to the dead letters.",
 }
-"""What happens to tasks, as ``broker.totals`` names it."""
+"""What can happen to a task, by the names of ``engine.counters``."""
 
 METRICS = (
     *(Metric(f"taskapp_tasks_{what}_total", "counter", text, TASK) for what, text in RUNS.items()),
-    Metric("taskapp_task_run_seconds", "histogram", "Time of a successful run.", ("type",)),
+    Metric("taskapp_task_run_seconds", "histogram", "Duration of successful runs.", ("type",)),
     Metric("taskapp_task_queue_wait_seconds", "histogram", "Time from when a task may run to its start.", ("queue",)),
-    Metric("taskapp_queue_depth", "gauge", "Messages ready, not counting delayed ones.", ("queue", "priority")),
+    Metric("taskapp_queue_depth", "gauge", "Ready messages, excluding delayed ones.", ("queue", "priority")),
     Metric(
         "taskapp_queue_oldest_seconds", "gauge",
         "How long the next ready message has waited; 0 if there is none.",
         ("queue", "priority"),
     ),
-    Metric("taskapp_queue_delayed", "gauge", "Messages that wait for their time.", ("queue",)),
-    Metric("taskapp_queue_delayed_late_seconds", "gauge", "Since when the first of them is due; else 0.", ("queue",)),
+    Metric("taskapp_queue_delayed", "gauge", "Messages that wait until they are due.", ("queue",)),
+    Metric(
+        "taskapp_queue_delayed_late_seconds", "gauge",
+        "How long the earliest delayed message is overdue; 0 if none is.",
+        ("queue",),
+    ),
     Metric("taskapp_queue_parked", "gauge", "Messages that wait for a node with their task type.", ("queue",)),
-    Metric("taskapp_queue_parked_oldest_seconds", "gauge", "For how long the first of them has.", ("queue",)),
-    Metric("taskapp_queue_nodes", "gauge", "Nodes that take from the queue.", ("queue",)),
+    Metric(
+        "taskapp_queue_parked_oldest_seconds", "gauge",
+        "How long the oldest parked message has waited; 0 if there is none.",
+        ("queue",),
+    ),
+    Metric("taskapp_queue_nodes", "gauge", "Nodes that consume from the queue.", ("queue",)),
     Metric("taskapp_dead_letters", "gauge", "Dead letters.", ("queue", "reason")),
-    Metric("taskapp_dead_letters_dropped_total", "counter", "Dead letters dropped: too many of a kind.", ("reason",)),
-    Metric("taskapp_messages_held", "gauge", "Messages that nodes hold: what runs, and what is about to."),
-    Metric("taskapp_nodes", "gauge", "Nodes: running, draining, or lost (its lease has ended).", ("state",)),
+    Metric("taskapp_dead_letters_dropped_total", "counter", "Dead letters dropped over the limit.", ("reason",)),
+    Metric("taskapp_messages_held", "gauge", "Messages that nodes hold: running, or about to run."),
+    Metric("taskapp_nodes", "gauge", "Nodes: running, draining, or lost (lease expired).", ("state",)),
     Metric("taskapp_slots", "gauge", "Tasks that nodes can run at once.", ("kind",)),
     Metric("taskapp_slots_used", "gauge", "Tasks that nodes ran at their last heartbeats.", ("kind",)),
-    Metric("taskapp_leases_lost_total", "counter", "Leases of nodes that died, hung or were cut off."),
+    Metric("taskapp_leases_lost_total", "counter", "Expired leases of nodes that died, hung or were cut off."),
     Metric("taskapp_schedules", "gauge", "Schedules: active, paused, broken or ended.", ("state",)),
-    Metric("taskapp_beat_lateness_seconds", "gauge", "For how long what is due was not queued; else 0."),
+    Metric("taskapp_beat_lateness_seconds", "gauge", "How long the earliest due tick is overdue; 0 if none is."),
     Metric(
         "taskapp_beat_last_tick_timestamp_seconds", "gauge",
-        "When a beat last queued what was due, Unix seconds; 0 before the first.",
+        "When a beat last queued due ticks, Unix seconds; 0 before the first.",
     ),
-    Metric("taskapp_history_waiting", "gauge", "Finished tasks that wait to be written into the history."),
-    Metric("taskapp_history_oldest_seconds", "gauge", "For how long the first of them has; 0 if there is none."),
-    Metric("taskapp_history_dropped_total", "counter", "Finished tasks that were too many before anybody wrote them."),
-    Metric("taskapp_history_aside_total", "counter", "Finished tasks set aside: nobody could read or store them."),
+    Metric("taskapp_history_waiting", "gauge", "Finished tasks that wait to be written to the history."),
+    Metric("taskapp_history_oldest_seconds", "gauge", "How long the oldest of them has waited; 0 if there is none."),
+    Metric("taskapp_history_dropped_total", "counter", "Finished tasks dropped unwritten: backlog full."),
+    Metric("taskapp_history_aside_total", "counter", "Finished tasks set aside: unreadable, or refused by SQL."),
     Metric("taskapp_broker_up", "gauge", "1 while the broker answers, else 0."),
     Metric("taskapp_redis_memory_bytes", "gauge", "Memory that Redis uses."),
-    Metric("taskapp_redis_memory_limit_bytes", "gauge", "What it may use; 0: no limit."),
-    Metric("taskapp_redis_evicted_keys_total", "counter", "Keys that Redis threw away to stay within its limit."),
-    Metric("taskapp_redis_persistence_failing", "gauge", "1 if its last snapshot or append to file failed, else 0."),
-    Metric("taskapp_redis_unsaved_changes", "gauge", "Changes since its last snapshot; 0 with an append-only file."),
-    Metric("taskapp_redis_last_save_timestamp_seconds", "gauge", "When it last took a snapshot, Unix seconds."),
-    Metric("taskapp_scrape_seconds", "gauge", "Time that reading all of this took."),
+    Metric("taskapp_redis_memory_limit_bytes", "gauge", "Memory limit of Redis (maxmemory); 0: no limit."),
+    Metric("taskapp_redis_evicted_keys_total", "counter", "Keys that Redis evicted to stay within its memory limit."),
+    Metric("taskapp_redis_persistence_failing", "gauge", "1 if the last snapshot or write to the AOF failed, else 0."),
+    Metric("taskapp_redis_unsaved_changes", "gauge", "Changes since the last snapshot; 0 with an AOF."),
+    Metric("taskapp_redis_last_save_timestamp_seconds", "gauge", "When Redis last took a snapshot, Unix seconds."),
+    Metric("taskapp_scrape_seconds", "gauge", "Time this scrape took to read the broker."),
 )  # fmt: skip
-"""Every metric there is. All are read from the broker when scraped; what it does not tell has no sample."""
+"""Every metric. All are read from the broker at each scrape; a metric the broker does not provide has no samples."""
 
 
 def row(name: str) -> Metric:
@@ -97,6 +105,6 @@ def row(name: str) -> Metric:
 
 
 def type_label(task_type: str) -> str:
-    """Return the label of a task type; ``other`` for a name that cannot be one."""
-    # A name that cannot be written as UTF-8 would fail every scrape.
+    """Return the label for a task type; ``other`` for a name that cannot be a label."""
+    # A name that cannot be encoded as UTF-8 would fail every scrape.
     return task_type if task_type and len(task_type) <= NAME_MOST and task_type.isprintable() else OTHER

@@ -1,4 +1,4 @@
-"""What happened between two looks: rates of task types and queues. Pure arithmetic."""
+"""Rates of task types and queues between two looks at the broker. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ SLOW_SHARE = 0.95
 
 
 class Look(NamedTuple):
-    """What was seen at one time."""
+    """The broker's state at one time."""
 
     at: float
-    """By a clock that never jumps."""
+    """Seconds of a monotonic clock."""
     snapshot: Snapshot
     totals: Totals
 
 
 class TypeRates(NamedTuple):
-    """What happened to the tasks of one type, a second."""
+    """Events of one task type, per second."""
 
     task: str
     completed: float
     failed: float
     retried: float
     mean_seconds: float | None
-    """Of successful runs; ``None``: there were none."""
+    """Mean time of successful runs; ``None`` if there were none."""
     slow_seconds: float | None
-    """95 of 100 took no longer, as far as the histogram's buckets tell; infinite: longer than its last bound."""
+    """Upper bound of the histogram bucket with the 95th percentile; infinite beyond the last bound."""
 
     @property
     def failing_share(self) -> float:
-        """How many of the runs that ended failed, of 1."""
+        """Share of ended runs that failed, 0 to 1."""
         ended = self.completed + self.failed + self.retried
         return (self.failed + self.retried) / ended if ended else 0.0
 
 
 def type_rates(before: Look, now: Look) -> list[TypeRates]:
-    """Return what happened to each task type between two looks, those that fail first, then the busiest."""
+    """Return the rates of each task type between two looks: those with most failures first, then the busiest."""
     seconds = max(now.at - before.at, 1e-3)
     counts = _risen(before.totals, now.totals, label=1)
     types = {task for _, task in counts}
@@ -71,7 +71,7 @@ def _spread(before: Spread, now: Spread) -> tuple[float | None, float | None]:
 
 
 class QueueRates(NamedTuple):
-    """What happened in one queue, a second."""
+    """Events of one queue, per second."""
 
     received: float
     completed: float
@@ -79,7 +79,7 @@ class QueueRates(NamedTuple):
 
 
 def queue_rates(before: Look, now: Look) -> dict[str, QueueRates]:
-    """Return what happened in each queue between two looks."""
+    """Return the rates of each queue between two looks."""
     seconds = max(now.at - before.at, 1e-3)
     counts = _risen(before.totals, now.totals, label=2)
     return {
@@ -91,9 +91,9 @@ def queue_rates(before: Look, now: Look) -> dict[str, QueueRates]:
 
 
 def _risen(before: Totals, now: Totals, label: int) -> Counter[tuple[str, str]]:
-    """Return by how much counts rose, by what happened and the type (1) or the queue (2); none falls."""
+    """Return how much each counter rose, by event and task type (``label`` 1) or queue (2); never negative."""
     risen: Counter[tuple[str, str]] = Counter()
     for key, number in now.tasks.items():
-        # A server that was emptied begins anew.
+        # After a flush, the server counts from 0 again.
         risen[key[0], key[label]] += max(number - before.tasks.get(key, 0), 0)
     return +risen

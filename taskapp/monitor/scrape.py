@@ -1,4 +1,4 @@
-"""One scrape: what the broker tells, as the families of ``metrics``. Two who scrape see the same."""
+"""Turns one reading of the broker into the metric families of ``metrics``. All scrapers see the same values."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from taskapp.schedules.overview import Overview
 FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
 Samples = Mapping[Any, float]
-"""By the values of the labels, in the order of the table."""
+"""Values by label values, in the order of the table."""
 
 
 class Read(NamedTuple):
-    """What one scrape found; ``None``: the broker does not tell."""
+    """What one scrape read; ``None`` for parts the broker does not provide."""
 
     snapshot: Snapshot | None = None
     totals: Totals | None = None
     schedules: Overview | None = None
     finished: Backlog | None = None
-    """Tasks that wait to be written into the history."""
+    """Tasks that wait to be written to the history."""
     info: Mapping[str, str] | None = None
-    """Of Redis."""
+    """``INFO`` of Redis."""
 
 
 def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]) -> Iterator[Metric]:
-    """Yield the families of what was read.
+    """Yield the metric families of one reading.
 
     Args:
-        read: What there is.
-        known_types: Task types and their queues that have counters before anything happens to them.
-        queues: Those with a label of their own.
+        read: The reading.
+        known_types: Task types and their queues, whose counters are exported from the start.
+        queues: Queues with their own label.
     """
     if read.totals is not None:
         yield from _of_totals(read.totals, known_types, queues)
@@ -61,7 +61,7 @@ def named() -> Iterator[Metric]:
 
 
 def family(name: str, samples: Samples) -> Metric:
-    """Return the counter or gauge ``name``."""
+    """Build the counter or gauge ``name`` with ``samples``."""
     metric = row(name)
     made: Any = FAMILIES[metric.kind](name, metric.help, labels=metric.labels)
     for labels, value in samples.items():
@@ -71,7 +71,7 @@ def family(name: str, samples: Samples) -> Metric:
 
 def _of_totals(totals: Totals, known_types: Mapping[str, str], queues: Collection[str]) -> Iterator[Metric]:
     tasks = {what: Counter[tuple[str, ...]]() for what in RUNS}
-    # A counter that appears with its first failure has not risen, so that no rule would see it.
+    # A counter that first appears with value 1 has not increased, so no rule would see the first failure.
     shown = {(type_label(task), _queue_label(queue, queues)) for task, queue in known_types.items()}
     for (what, task, queue), number in totals.tasks.items():
         labels = type_label(task), _queue_label(queue, queues)
@@ -110,7 +110,7 @@ def _histogram(name: str, spreads: Mapping[str, Spread], bounds: tuple[float, ..
 def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
     levels = [(queue, str(priority), waiting) for queue in queues for priority, waiting in queue.waiting.items()]
     yield family("taskapp_queue_depth", {(queue.name, level): waiting.depth for queue, level, waiting in levels})
-    # An age that nobody knows is no age of 0.
+    # An unknown age is not an age of 0.
     oldest = {
         (queue.name, level): waiting.oldest_seconds or 0.0
         for queue, level, waiting in levels
@@ -125,7 +125,7 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
         (queue.name,): max((each.oldest_seconds for each in queue.parked.values()), default=0.0) for queue in queues
     }
     yield family("taskapp_queue_parked_oldest_seconds", oldest_parked)
-    # With those of which there are none: a series that begins above 0 has not grown, so that no rule would see it.
+    # Include zeros: a series that begins above 0 has not increased, so no rule would see it.
     dead = {(queue.name, reason): queue.dead.get(reason, 0) for queue in queues for reason in REASONS}
     yield family("taskapp_dead_letters", dead)
 

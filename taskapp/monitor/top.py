@@ -1,4 +1,4 @@
-"""The screen of ``taskapp top``: queues, nodes and task types, as they are now."""
+"""The screen of ``taskapp top``: current state of queues, nodes and task types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3_600, 86_400
 
 
 def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST) -> RenderableType:
-    """Return what is shown of ``now``; rates are those since ``before``."""
+    """Render ``now``, with rates since ``before``; without it, no rates."""
     queues = queue_rates(before, now) if before is not None else {}
     types = type_rates(before, now) if before is not None else []
     return Group(
@@ -31,7 +31,7 @@ def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST) -> Rend
 
 
 def age(seconds: float | None) -> str:
-    """Return a span of time in two digits and a unit or so: ``0.4 s``, ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
+    """Format a duration with about two digits and a unit: ``0.4 s``, ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
     if seconds is None:
         return NONE
     for limit, unit, name in (
@@ -97,12 +97,12 @@ def _nodes(snapshot: Snapshot) -> Table:
     if len(nodes) > NODES_MOST:
         table.add_row(Text(f"and {len(nodes) - NODES_MOST} more", style="dim"))
     elif not nodes:
-        table.add_row(Text("no node is there; start one with: celery -A taskapp worker", style="yellow"))
+        table.add_row(Text("no nodes; start one with: celery -A taskapp worker", style="yellow"))
     return table
 
 
 def _slots(node: NodeSnapshot) -> str:
-    """Return how many slots are used of how many, and of what kind those are."""
+    """Return used and total slots, and the kinds of the used ones: ``3/8 (process 3)``."""
     if not node.slots:
         return NONE
     kinds = ", ".join(f"{sanitize(kind)} {number}" for kind, number in node.used.items() if number)
@@ -119,7 +119,8 @@ def _types(types: list[TypeRates], *, is_known: bool) -> Table:
             failing, _seconds(each.mean_seconds), slow,
         )  # fmt: skip
     if not types:
-        table.add_row(Text("nothing ended since the last look" if is_known else "wait for a second look", style="dim"))
+        text = "no tasks ended since the last refresh" if is_known else "rates appear with the second refresh"
+        table.add_row(Text(text, style="dim"))
     return table
 
 

@@ -151,7 +151,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("taskapp: stock workers still seem alive: 'old@shop' answers; the client at ")
     looked = shop.doctor("--json")
-    assert "held by stock workers, which still run" in findings(looked)["stock celery"]["found"]
+    assert "held by stock workers that still run" in findings(looked)["stock celery"]["found"]
 
     begun = set(shop.runs("start"))
     old.kill()
@@ -405,7 +405,7 @@ def test_nodes_are_told_by_lease_and_by_answer(shop: Shop, worker: Callable[...,
 
     node.kill()
     silent = eventually(lambda: "fell silent" in (found := shop.doctor("--json").stdout) and found)
-    assert "1 fell silent with 1 tasks that nobody takes over" in silent
+    assert "1 fell silent holding 1 tasks that no node takes over" in silent
 
 
 def test_a_server_that_is_gone_or_refuses_is_one_finding(shop: Shop, client: redis.Redis) -> None:
@@ -426,7 +426,7 @@ def test_a_server_that_is_gone_or_refuses_is_one_finding(shop: Shop, client: red
     assert "refuses the login" in findings(refused)["reachable"]["found"]
     assert adoption.returncode == 1
     assert "refuses the login" in adoption.stderr
-    assert findings(welcome)["password"]["found"] == "a password is needed; this is user 'default'"
+    assert findings(welcome)["password"]["found"] == "a password is required; connected as user 'default'"
 
 
 def test_of_another_broker_it_says_what_it_cannot_check(shop: Shop) -> None:
@@ -444,7 +444,7 @@ def test_of_another_broker_it_says_what_it_cannot_check(shop: Shop) -> None:
     adoption = shop.doctor("--adopt", TASKAPP_BROKER_URL="memory://")
     assert adoption.returncode == 1
     assert adoption.stderr == (
-        "taskapp: TASKAPP_BROKER_URL is memory://…; only redis://, rediss:// and unix:// can be looked at\n"
+        "taskapp: TASKAPP_BROKER_URL is memory://…; only redis://, rediss:// and unix:// can be examined\n"
     )
 
 

@@ -158,7 +158,7 @@ def test_up_says_at_once_that_history_cannot_be_kept(tmp_path: Path) -> None:
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30)
 
     assert done.returncode == 1
-    assert "'oracle' is no database that is known here" in done.stderr
+    assert "'oracle' is not a supported database" in done.stderr
     assert done.stdout == ""
     assert processes_of(tmp_path) == []
 

@@ -359,7 +359,7 @@ def test_who_does_not_sign_is_told_why_nobody_answers(site: Site) -> None:
     missing = site.command("celery -A taskapp inspect ping", TASKAPP_INCLUDE="tests.nosuch")
 
     assert "1 alive by their leases, 0 answer" in said
-    assert "if its app signs (`app.setup_security()`)" in said
+    assert "signs messages (`app.setup_security()`)" in said
     assert "TASKAPP_INCLUDE cannot be imported: ModuleNotFoundError: No module named 'tests.nosuch'" in missing.stderr
     assert missing.returncode != 0
     assert node.returncode is None

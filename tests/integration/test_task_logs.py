@@ -193,7 +193,7 @@ def test_following_ends_for_a_task_whose_result_is_ignored(worker: StartWorker, 
     assert reader.output().count("talk: ") == 5
     state = task_state(result.id)
     assert (state.state, state.log_lines) == (State.UNKNOWN, 5)
-    assert "it has run" in state.remark
+    assert "show that it ran" in state.remark
 
 
 def test_lines_written_while_redis_restarts_are_not_lost(

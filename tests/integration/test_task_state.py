@@ -371,7 +371,7 @@ def test_on_a_broker_that_does_not_tell_only_the_result_is_known(redis_server: R
     failed = taskapp(redis_server, "task", "show", "x", "--json", **elsewhere)
 
     assert (none.returncode, json.loads(none.stdout)["state"]) == (1, "unknown")
-    assert "does not tell" in json.loads(none.stdout)["remark"]
+    assert "does not show" in json.loads(none.stdout)["remark"]
     assert (lines.returncode, lines.stderr.count("\n")) == (1, 1)
     assert "neither tasks nor results use one" in lines.stderr
     assert json.loads(failed.stdout)["error"] == "ValueError: bad"

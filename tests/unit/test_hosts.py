@@ -57,7 +57,7 @@ def test_every_name_is_answered_on_request_and_so_is_none():
 
 def test_the_refusal_quotes_little_and_nothing_that_controls_a_terminal():
     assert refusal("evil.example:80") == (
-        "this server does not answer for the host 'evil.example:80'; if it should, add that name to TASKAPP_WEB_HOSTS\n"
+        "this server does not answer for the host 'evil.example:80'; if it should, add it to TASKAPP_WEB_HOSTS\n"
     )
     assert refusal("\x1b[31mé" + "x" * 1_000).isascii()
     assert "\x1b" not in refusal("\x1b[31m")

@@ -121,7 +121,7 @@ def test_a_dead_letters_attempts_count_its_last_run_once(reason: str, attempts: 
 
 
 def test_a_broker_that_does_not_tell_is_said_and_its_results_are_used() -> None:
-    assert "does not tell" in judged(NOWHERE, sees_messages=False).remark
+    assert "does not show" in judged(NOWHERE, sees_messages=False).remark
     assert judged(NOWHERE, Outcome(state="RETRY"), sees_messages=False).state is State.RETRYING
     assert judged(NOWHERE, Outcome(state="STARTED"), sees_messages=False).remark == ""
 

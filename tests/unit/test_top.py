@@ -67,8 +67,8 @@ def test_the_screen_says_what_stands_still_and_what_to_do() -> None:
     assert " ".join(next(line for line in text.splitlines() if line.startswith("high")).split()) == (
         "high 1,234 90 s 5 4 2 0 · ·"
     )
-    assert "no node is there; start one with: celery -A taskapp worker" in text
-    assert "wait for a second look" in text
+    assert "no nodes; start one with: celery -A taskapp worker" in text
+    assert "rates appear with the second refresh" in text
 
 
 def test_a_name_cannot_move_the_cursor() -> None:

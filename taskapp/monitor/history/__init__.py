@@ -1,8 +1,8 @@
-"""Every finished task in SQL: written by ``taskapp history run``, searched by people and programs.
+"""Every finished task in SQL: ``taskapp history run`` writes it; people and programs search it.
 
     nodes ──► stream in Redis (engine/completions.py) ──► Writer ──► table ──► History.search, .get
 
-``open_history(settings)`` gives a ``History``; see docs/history.md.
+``open_history(settings)`` returns a ``History``; see docs/history.md.
 
 Raises:
     HistoryPackageMissing: On import: SQLAlchemy is not installed.

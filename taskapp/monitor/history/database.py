@@ -1,4 +1,4 @@
-"""Opens the database of the history: which driver, which options, and what its errors mean."""
+"""Opens the history database: picks the driver and its options, and maps its errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DRIVERS = {
     "mysql": ("pymysql", "pymysql", "mysql"),
     "mariadb": ("pymysql", "pymysql", "mysql"),
 }
-"""Database to the package that speaks to it, SQLAlchemy's name of it, and our extra that brings it."""
+"""Database to its driver package, SQLAlchemy's name for the driver, and the extra that installs it."""
 CONNECT_SECONDS = 10
 SQLITE_CACHE_KIB = 65_536
 SQLITE_CHECKPOINT_PAGES = 10_000
@@ -35,7 +35,7 @@ OPTIONS["mariadb"] = OPTIONS["mysql"]
 
 
 def engine_for(text: str) -> Engine:
-    """Return SQLAlchemy's engine for the URL ``text``; errors as with ``open_history``."""
+    """Return SQLAlchemy's engine for the URL ``text``; raises as ``open_history`` does."""
     from sqlalchemy import create_engine, event
     from sqlalchemy.exc import ArgumentError
 
@@ -57,21 +57,21 @@ def _leave_to_parent(engine: weakref.ref[Engine]) -> None:
 
 
 def _with_driver(text: str) -> URL:
-    """Return the URL ``text`` with a driver that is installed: of what people write, SQLAlchemy takes older ones."""
+    """Return the URL ``text`` with an installed driver; for a URL without one SQLAlchemy picks older drivers."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise BadDatabaseURL(masked(text), "it cannot be read") from None
+        raise BadDatabaseURL(masked(text), "it is not a valid URL") from None
     if url.drivername == "postgres":
         url = url.set(drivername="postgresql")
     name = url.drivername.partition("+")[0]
     if name not in DRIVERS:
-        raise BadDatabaseURL(masked(text), f"{name!r} is no database that is known here")
+        raise BadDatabaseURL(masked(text), f"{name!r} is not a supported database")
     if name == "sqlite" and url.database in (None, "", ":memory:"):
-        raise BadDatabaseURL(masked(text), "it is gone with the process")
+        raise BadDatabaseURL(masked(text), "an in-memory database is lost when the process ends")
     if "+" in url.drivername:
         return url
     package, driver, extra = DRIVERS[name]
@@ -81,25 +81,25 @@ def _with_driver(text: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """Return ``url`` as people write it, without the password."""
+    """Return ``url`` the way people write it, without the password."""
     return masked(url.set(drivername=url.get_backend_name()).render_as_string())
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    """Let others read while one writes; what is committed is on the disk, for it is forgotten elsewhere then."""
+    """Let readers read during a write, and put each commit on disk: Redis forgets a task once it is committed."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    # The ids of a million tasks lie on 20,000 pages, any of which the next one may be for.
+    # The ids of a million tasks fill 20,000 pages, and the next id may belong on any of them.
     connection.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint={SQLITE_CHECKPOINT_PAGES}")
 
 
 @contextmanager
 def mapped(engine: Engine) -> Iterator[None]:
-    """Turn the errors of a database that cannot be used into ours.
+    """Map the errors of an unusable database to ``HistoryAway``.
 
     Raises:
-        HistoryAway: It cannot be reached, or refuses; ``sqlalchemy.exc.DataError`` goes through.
+        HistoryAway: The database cannot be reached, or refuses; ``sqlalchemy.exc.DataError`` passes unchanged.
     """
     from sqlalchemy.exc import DataError, SQLAlchemyError
 

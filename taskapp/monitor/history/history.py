@@ -1,4 +1,4 @@
-"""The finished tasks in SQL: written once each, searched, deleted when they are old."""
+"""Finished tasks in SQL: written once each, searched, deleted when old."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
 SQLITE_FILE = "history.sqlite"
 DELETED_AT_ONCE = 1_000
 LIMIT_MOST = 1_000
-"""Tasks of one page."""
+"""Maximum number of tasks on one page."""
 
 
 class History:
     """The history in one database. Any thread may use it.
 
     Args:
-        url: As SQLAlchemy writes them; see ``open_history`` for its errors.
+        url: A SQLAlchemy URL; see ``open_history`` for its errors.
 
-    Raises (all methods that ask the database):
-        HistoryAway: It cannot be reached, or refuses.
-        HistoryEmpty: Nothing was ever written there.
-        HistoryTooNew: A newer taskapp has laid it out.
+    Raises (all methods that query the database):
+        HistoryAway: The database cannot be reached, or refuses.
+        HistoryEmpty: Nothing was ever written to it.
+        HistoryTooNew: A newer version of taskapp created its tables.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,22 +63,22 @@ class History:
 
     @property
     def url(self) -> str:
-        """Where it is, without the password."""
+        """URL of the database, without the password."""
         return shown(self._engine.url)
 
     # --- writing ----------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Lay out the tables where there are none; several may do so at once."""
+        """Create the tables if they do not exist; several processes may do so at once."""
         with mapped(self._engine):
             if self._file is not None:
-                # SQLite gives its other files the mode of this one.
+                # SQLite creates its other files with the mode of this one.
                 make_private_directory(self._file.parent)
                 make_private_file(self._file)
             try:
                 self._create()
             except SQLAlchemyError:
-                self._create()  # another may have been faster; each database says so in its own way
+                self._create()  # another process may have been faster; each database reports that differently
         with self._connected():
             pass
 
@@ -89,10 +89,10 @@ class History:
                 connection.execute(insert(layout).values(layout=LAYOUT))
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Write tasks down, all of them or none; one that is there already stays as it is.
+        """Insert tasks, all of them or none; a task that is already stored stays as it is.
 
         Raises:
-            sqlalchemy.exc.DataError: The database takes one of them never.
+            sqlalchemy.exc.DataError: The database will never accept one of them.
         """
         if finished:
             with mapped(self._engine), self._engine.begin() as connection:
@@ -108,7 +108,10 @@ class History:
         return insert_mysql(tasks).prefix_with("IGNORE")
 
     def prune(self, older_than_seconds: float) -> int:
-        """Delete the oldest of those that finished so long ago, up to ``DELETED_AT_ONCE``; return how many."""
+        """Delete tasks that finished more than ``older_than_seconds`` ago, oldest first; return how many.
+
+        Deletes ``DELETED_AT_ONCE`` per call, plus those that finished in the same microsecond as the last one.
+        """
         before_us = int((time.time() - older_than_seconds) * 1_000_000)
         at = tasks.c.finished_us
         last = select(at).where(at < before_us).order_by(at).limit(1)
@@ -122,12 +125,14 @@ class History:
     # --- reading ----------------------------------------------------------------------------------
 
     def search(self, query: Query, limit: int = 50, after: str | None = None) -> Page:
-        """Return the next ``limit`` tasks that ``query`` asks for behind the place ``after``, at most 1,000.
+        """Return the next page of tasks that match ``query``: up to ``limit``, at most 1,000, behind ``after``.
 
-        With a text, a page may be short, or empty, and not be the last: it looks at some tasks, for half a second.
+        With ``query.text``, a page may be short or empty without being the last: one call searches a bounded
+        number of tasks, for half a second.
 
         Raises:
-            UnknownState, BadCursor: ``query`` or ``after`` cannot be meant.
+            UnknownState: ``query.states`` names a state that does not exist.
+            BadCursor: ``after`` is not a cursor of an earlier page.
         """
         limit = max(1, min(limit, LIMIT_MOST))
         where = conditions(query)
@@ -141,13 +146,13 @@ class History:
             return cut(merged(tasks_of(page_of(query, part, limit)) for part in parts), limit)
 
     def get(self, task_id: str) -> list[Finished]:
-        """Return all that is known of a task, the last end first: one that was replayed has several."""
+        """Return every recorded end of a task, newest first; a replayed task has several."""
         wanted = select(tasks).where(tasks.c.id == task_id).order_by(*newest_first()).limit(LIMIT_MOST)
         with self._connected() as connection:
             return [_finished(row) for row in connection.execute(wanted).mappings()]
 
     def count(self) -> int:
-        """Return how many tasks there are; that takes as long as to read an index."""
+        """Return the number of tasks; reads a whole index."""
         with self._connected() as connection:
             return int(connection.scalar(select(func.count()).select_from(tasks)) or 0)
 
@@ -156,7 +161,7 @@ class History:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         if self._file is not None and not self._file.exists():
-            raise HistoryEmpty(self.url)  # to connect would make it
+            raise HistoryEmpty(self.url)  # connecting would create the file
         with mapped(self._engine), self._engine.connect() as connection:
             if not self._is_known:
                 self._check_layout(connection)
@@ -191,12 +196,12 @@ def _finished(row: Mapping[Any, Any]) -> Finished:
 
 
 def open_history(settings: Settings) -> History:
-    """Return the history that ``settings`` name; nothing is connected yet.
+    """Return the history that ``settings`` configure, without connecting to it.
 
     Raises:
-        HistoryOff: They name none.
-        HistoryPackageMissing: What speaks to this database is not installed.
-        BadDatabaseURL: The URL is none, or not of a database that is known here.
+        HistoryOff: The history is turned off.
+        HistoryPackageMissing: The driver for this database is not installed.
+        BadDatabaseURL: The URL is malformed, or names an unsupported database.
     """
     if not settings.keeps_history:
         raise HistoryOff

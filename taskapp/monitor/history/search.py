@@ -1,4 +1,4 @@
-"""What people ask the history for, as SQL, and where the next page begins."""
+"""Searches of the history as SQL, and the cursors between pages."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from taskapp.errors.history import BadCursor, UnknownState
 from taskapp.monitor.history.tables import tasks
 
 SHOWN = [column for column in tasks.c if column.name != "traceback"]
-"""What a page shows of a task."""
+"""Columns a page shows of a task."""
 CELERYS = {"success": "succeeded", "failure": "failed", "revoked": "cancelled", "rejected": "dead"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which tasks: those that fit all that is given."""
+    """Filters for a search; a task must match all that are set."""
 
     type: str | None = None
     states: Sequence[str] = ()
-    """Any of these, in our words or Celery's."""
+    """Any of these states, by our names or Celery's; empty: all."""
     queue: str | None = None
     since: float | None = None
-    """Finished then or later, Unix seconds."""
+    """Finished at this time or later, Unix seconds."""
     until: float | None = None
-    """Finished before, Unix seconds."""
+    """Finished before this time, Unix seconds."""
     text: str | None = None
-    """Stands in the text of its arguments, whatever the case of its letters."""
+    """Text that the arguments contain, ignoring case."""
 
 
 class Page(NamedTuple):
-    """Some of the tasks asked for, the last finished first, without tracebacks."""
+    """One page of matching tasks, newest first, without tracebacks."""
 
     tasks: list[Finished]
     next: str | None
-    """Where the next page begins; ``None``: there is none."""
+    """Cursor of the next page; ``None`` on the last one."""
 
 
 class Cursor(NamedTuple):
-    """A place in the list: behind the task of this key."""
+    """A position in the list: right after the task with this key."""
 
     finished_us: int
     id: str
 
     @classmethod
     def of(cls, text: str) -> Cursor:
-        """Return the place that ``text`` names.
+        """Parse a cursor.
 
         Raises:
-            BadCursor: It names none.
+            BadCursor: ``text`` is not a valid cursor.
         """
         number, has_id, task_id = text.partition("-")
         if not (has_id and number.isascii() and number.isdigit() and len(number) <= 18):
@@ -64,24 +64,27 @@ class Cursor(NamedTuple):
 
     @classmethod
     def at(cls, task: Finished) -> Cursor:
-        """Return the place of ``task``."""
+        """Return the cursor right after ``task``."""
         return cls(task.finished_us, task.id)
 
     @property
     def behind(self) -> ColumnElement[bool]:
-        """The tasks behind it. MariaDB follows no index for a comparison of two columns at once."""
+        """Condition for the tasks after this position.
+
+        Compares column by column: MariaDB uses no index for a comparison of two columns at once.
+        """
         at = tasks.c.finished_us
         return and_(at <= self.finished_us, or_(at < self.finished_us, tasks.c.id < self.id))
 
     @property
     def not_behind(self) -> ColumnElement[bool]:
-        """The others."""
+        """Condition for the tasks up to this position."""
         at = tasks.c.finished_us
         return and_(at >= self.finished_us, or_(at > self.finished_us, tasks.c.id >= self.id))
 
 
 def conditions(query: Query) -> list[ColumnElement[bool]]:
-    """Return what holds for the tasks of ``query``, but for their states and text."""
+    """Return the conditions of ``query``, except those on state and text."""
     found: list[ColumnElement[bool]] = []
     if query.type is not None:
         found.append(tasks.c.type == query.type)
@@ -95,13 +98,13 @@ def conditions(query: Query) -> list[ColumnElement[bool]]:
 
 
 def of_states(query: Query) -> list[list[ColumnElement[bool]]]:
-    """Return what holds for the tasks of each state asked for, which are read one after the other.
+    """Return one list of conditions per requested state; each is queried separately.
 
-    Of several at once, no index gives the newest. That is why a type or queue of any state is read by state, too:
-    few indexes then answer all that can be asked.
+    No index yields the newest tasks of several states at once. Searches by type or queue are also split by state,
+    so that a few indexes cover every search.
 
     Raises:
-        UnknownState: No task ends like that.
+        UnknownState: ``query.states`` names a state that does not exist.
     """
     states = {state_named(name) for name in query.states}
     if not states and (query.type is not None or query.queue is not None):
@@ -110,10 +113,10 @@ def of_states(query: Query) -> list[list[ColumnElement[bool]]]:
 
 
 def state_named(name: str) -> str:
-    """Return our word for the state ``name``.
+    """Return our name for the state ``name``, which may be Celery's.
 
     Raises:
-        UnknownState: No task ends like that.
+        UnknownState: No such state exists.
     """
     state = CELERYS.get(name.lower(), name.lower())
     if state not in STATES:
@@ -122,18 +125,18 @@ def state_named(name: str) -> str:
 
 
 def page_of(query: Query, where: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
-    """Return what selects ``limit`` tasks and one more, which says whether there is a next page."""
+    """Select ``limit`` tasks and one more, which shows whether there is a next page."""
     return _by_index(query, select(*SHOWN).where(*where).order_by(*newest_first()).limit(limit + 1))
 
 
 def key_of(query: Query, where: Sequence[ColumnElement[bool]], number: int) -> Select[Any]:
-    """Return what selects the key of the task that is this many in the list; an index has it."""
+    """Select the key of task ``number`` in the list, counted from 1, from an index alone."""
     key = select(tasks.c.finished_us, tasks.c.id).where(*where)
     return _by_index(query, key.order_by(*newest_first()).offset(number - 1).limit(1))
 
 
 def _by_index(query: Query, selected: Select[Any]) -> Select[Any]:
-    """Return what selects the same by the index that has its order: MariaDB may sort a million tasks instead."""
+    """Make MariaDB and MySQL use the index that has the order of the list; they may sort a million tasks instead."""
     names = {
         (True, True): "taskapp_history_both", (True, False): "taskapp_history_type",
         (False, True): "taskapp_history_queue", (False, False): "taskapp_history_state" if query.states else "PRIMARY",
@@ -143,20 +146,20 @@ def _by_index(query: Query, selected: Select[Any]) -> Select[Any]:
 
 
 def merged(parts: Iterable[Sequence[Finished]]) -> list[Finished]:
-    """Return the tasks of all ``parts``, the newest first."""
+    """Return the tasks of all ``parts``, newest first."""
     return sorted((one for part in parts for one in part), key=Cursor.at, reverse=True)
 
 
 def cut(found: list[Finished], limit: int) -> Page:
-    """Return the first ``limit`` of ``found``, which has one more if there is a next page."""
+    """Return the page of the first ``limit`` tasks of ``found``, which has one more if there is a next page."""
     return Page(found[:limit], str(Cursor.at(found[limit - 1])) if len(found) > limit else None)
 
 
 def newest_first() -> tuple[ColumnElement[Any], ...]:
-    """Return the order of every list."""
+    """Return the sort order of every list."""
     return tasks.c.finished_us.desc(), tasks.c.id.desc()
 
 
 def has_text(text: str) -> ColumnElement[bool]:
-    """Return what holds for tasks with ``text`` in their arguments."""
+    """Return the condition for tasks with ``text`` in their arguments."""
     return or_(tasks.c.args.icontains(text, autoescape=True), tasks.c.kwargs.icontains(text, autoescape=True))

@@ -1,4 +1,4 @@
-"""How finished tasks lie in SQL. A change to it is another ``LAYOUT``."""
+"""SQL tables of finished tasks. Any change to them needs a new ``LAYOUT`` number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BINARY: dict[str, Any] = {
     "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin",
     "mariadb_charset": "utf8mb4", "mariadb_collate": "utf8mb4_bin",
 }  # fmt: skip
-"""Names that differ in case are two names, as everywhere else."""
+"""Names are case-sensitive, as everywhere else."""
 
 metadata = MetaData()
 
@@ -24,7 +24,7 @@ layout = Table(
 
 tasks = Table(
     "taskapp_history", metadata,
-    # When and which: what is told twice is one row, and a page follows the key.
+    # Key by time and id: a task reported twice stays one row, and pages follow the key.
     Column("finished_us", BigInteger, primary_key=True, autoincrement=False),
     Column("id", String(255), primary_key=True),
     Column("type", String(255), nullable=False),
@@ -44,10 +44,10 @@ tasks = Table(
     Column("parent_id", String(255), nullable=False),
     Column("group_id", String(255), nullable=False),
     Column("schedule", String(255), nullable=False),
-    # Last: whoever reads the others need not read past it.
+    # Last, so that reading the other columns does not read past it.
     Column("traceback", Text, nullable=False),
     Index("taskapp_history_id", "id"),
-    # With a state each, they answer whatever is asked for in the order of the list; see search.of_states.
+    # Queried for one state at a time, they cover every search in list order; see search.of_states.
     Index("taskapp_history_state", "state", "finished_us"),
     Index("taskapp_history_type", "type", "state", "finished_us"),
     Index("taskapp_history_queue", "queue", "state", "finished_us"),

@@ -1,7 +1,7 @@
-"""Writes finished tasks down: from the stream in Redis into SQL, each once, whatever is killed or away.
+"""Copies finished tasks from the stream in Redis to SQL, each once, through crashes and outages.
 
-A batch is committed first and forgotten in Redis after that. What a kill in between leaves there is
-written again, and is there already: the key of a row is when its task finished, and its id.
+A batch is committed to SQL first and then deleted from Redis. If a crash comes in between, the batch is
+inserted again and changes nothing: a row's key is the time its task finished and the task's id.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 WAIT_MS = 500
-"""How long one question for more waits; a stop is heard after it."""
+"""How long one read waits for new entries; ``stop`` takes effect after it."""
 LEASE_MS = 15_000
-"""After so long others take over from one that was killed."""
+"""How long after a writer was killed another takes over."""
 AGAIN_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
-"""How often old tasks are looked for."""
+"""How often old tasks are deleted."""
 DAY_SECONDS = 86_400.0
 AWAY = (RedisError, OSError, OperationalError, BrokerNotFound, HistoryAway)
 
@@ -39,12 +39,12 @@ Lend = Callable[[], AbstractContextManager[FinishedTasks]]
 
 
 class Writer:
-    """Writes until it is stopped; of several that run, one at a time.
+    """Writes until stopped. If several run, only one writes at a time.
 
     Args:
-        history: Where to.
+        history: Where to write.
         lend: Lends the stream.
-        days: How long tasks are kept; 0: for ever.
+        days: How long to keep tasks; 0: forever.
     """
 
     def __init__(self, history: History, lend: Lend, days: float = 0.0) -> None:
@@ -56,14 +56,15 @@ class Writer:
         self._is_created = False
 
     def stop(self) -> None:
-        """End after the batch at hand; any thread, or a signal handler, may call it."""
+        """Stop after the current batch. Safe to call from any thread or a signal handler."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Write until ``stop``; a Redis or a database that is away is waited for.
+        """Write until ``stop``; while Redis or the database is unreachable, wait for it.
 
         Raises:
-            HistoryTooNew, NoPlaceForEnds: It cannot be, and waiting would not help.
+            HistoryTooNew: A newer version of taskapp created the tables.
+            NoPlaceForEnds: Neither the broker nor the result backend is Redis.
         """
         while not self._stopping.is_set():
             try:
@@ -88,7 +89,7 @@ class Writer:
                 finished.resign(self._name)
 
     def _turn(self, finished: FinishedTasks) -> bool:
-        """Write one batch, if there is one; say whether this is the one that writes."""
+        """Write one batch, if there is one; return whether this writer is the leader."""
         if not finished.lead(self._name, LEASE_MS):
             return False
         entries = finished.oldest(BATCH, WAIT_MS)
@@ -96,14 +97,14 @@ class Writer:
         refused = self._write([entry for entry in entries if entry.finished is not None])
         aside = [*unreadable, *refused]
         for entry in aside:
-            logger.error("finished task %r cannot be kept; it is set aside: %.200r", entry.number, entry.raw)
+            logger.error("cannot store finished task %r; setting it aside: %.200r", entry.number, entry.raw)
         finished.set_aside(aside)
         finished.forget([entry for entry in entries if entry not in aside] if aside else entries)
         self._prune()
         return True
 
     def _write(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Write ``entries``; return those the database will never take."""
+        """Write ``entries``; return those the database will never accept."""
         try:
             self._history.add(_ends(entries))
         except DataError:
@@ -123,14 +124,14 @@ class Writer:
         if self._away_since is None:
             self._away_since = monotonic()
             logger.warning(
-                "finished tasks cannot be written down: %s; they wait in Redis", error,
+                "cannot write finished tasks to the history: %s; they wait in Redis", error,
                 extra={"action": "history_away"},
             )  # fmt: skip
 
     def _note_back(self) -> None:
         if self._away_since is not None:
             seconds, self._away_since = monotonic() - self._away_since, None
-            logger.warning("finished tasks are written again after %.1f s", seconds, extra={"action": "history_back"})
+            logger.warning("writing finished tasks again after %.1f s", seconds, extra={"action": "history_back"})
 
 
 def _ends(entries: Sequence[Entry]) -> list[Finished]:

@@ -1,11 +1,11 @@
-"""One true state for the id of a task, and its log lines.
+"""The one true state of a task, by its id, and its log lines.
 
     from taskapp.monitor.task_state import State, task_state
     if task_state(result.id).state is State.PARKED: ...
 
-``AsyncResult.state`` stays Celery's, where PENDING also means unknown. What is said here comes from the
-engine's own keys (where the message is), from the result, and from the notes on the task; so nothing is
-missed while nobody watches.
+``AsyncResult.state`` stays Celery's, where PENDING also means unknown. The state here is derived from the
+engine's keys (where the message is), the result, and the task's notes, so it does not depend on events
+that nobody was listening for.
 """
 
 from taskapp.monitor.task_state.log import follow_log, log_lines

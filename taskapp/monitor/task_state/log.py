@@ -1,4 +1,4 @@
-"""The log lines of a task, now and as they come."""
+"""Log lines of a task: those stored, and new ones as they arrive."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from taskapp.processes import check_interrupted, sleep_unless_interrupted
 
 WAIT_SECONDS = 0.5
 LATE_SECONDS = 1.0
-"""How long after the end of a task a line of it may still come: nodes write a few times a second."""
+"""How long after a task's end its lines may still arrive: nodes write them a few times a second."""
 STATE_SECONDS = 2.0
-"""How often to look whether a task that leaves no result has ended; more seldom where that takes long."""
+"""How often to check whether a task without a result has ended; less often if the check is slow."""
 PATIENCE_SECONDS = 60.0
 
 
 def log_lines(task_id: str, app: Any = None) -> list[LogLine]:
-    """Return the log lines that are kept of ``task_id``, the first first.
+    """Return the stored log lines of ``task_id``, oldest first.
 
     Raises:
         NoTaskLogs: Neither tasks nor results use Redis.
@@ -43,9 +43,9 @@ def log_lines(task_id: str, app: Any = None) -> list[LogLine]:
 
 
 def follow_log(task_id: str, app: Any = None) -> Iterator[LogLine]:
-    """Yield the log lines of ``task_id``, those to come as they come, until the task has ended.
+    """Yield the log lines of ``task_id``, including new ones as they arrive, until the task has ended.
 
-    A server that is away is waited for up to a minute.
+    Waits up to a minute for a server that cannot be reached.
 
     Raises:
         NoTaskLogs: Neither tasks nor results use Redis.
@@ -87,7 +87,7 @@ class _Follower:
                 return
 
     def _has_ended(self) -> bool:
-        """Say whether the task has ended, so long ago that all its lines are here."""
+        """Return whether the task ended long enough ago for all its lines to have arrived."""
         if read_outcome(self._app, self._task_id).state in states.READY_STATES:
             self._ends_at = min(self._ends_at, monotonic() + LATE_SECONDS)
         elif monotonic() >= self._look_at:

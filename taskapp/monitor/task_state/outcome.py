@@ -1,4 +1,4 @@
-"""The result of a task, as whatever backend has it, without making exceptions of what other programs wrote."""
+"""Reads a task's result from any backend, without building exception objects from what other programs wrote."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from taskapp.results.decoding import why_undecodable
 
 
 class Outcome(NamedTuple):
-    """What the result backend says."""
+    """A result as stored by the backend."""
 
     state: str = states.PENDING
-    """Celery's."""
+    """Celery's state."""
     run: int = 0
-    """Number of the run that wrote it, see ``taskapp.results.store``."""
+    """Number of the run that wrote it; see ``taskapp.results.store``."""
     error: str = ""
     traceback: str = ""
     task: str = ""
@@ -28,25 +28,25 @@ class Outcome(NamedTuple):
     node: str = ""
     retries: int = 0
     args: Any = None
-    """As the backend has them: JSON, or a text."""
+    """As stored: JSON, or text."""
     kwargs: Any = None
     finished_at: float | None = None
     started_at: float | None = None
     submitted_at: float | None = None
     unreadable: str = ""
-    """Why what is stored cannot be read."""
+    """Why the stored result cannot be read; empty if it can."""
 
     @property
     def attempts(self) -> int:
-        """How many runs there were."""
+        """Number of runs so far."""
         return self.retries + self.run % 1_000 + 1
 
 
 def read_outcome(app: Any, task_id: str) -> Outcome:
-    """Return what the result backend of ``app`` has of ``task_id``.
+    """Read the result of ``task_id`` from the backend of ``app``.
 
     Raises:
-        Exception: The backend's, where it cannot be reached.
+        Exception: The backend cannot be reached; the type depends on the backend.
     """
     backend = app.backend
     if isinstance(backend, DisabledBackend):
@@ -63,7 +63,7 @@ def read_outcome(app: Any, task_id: str) -> Outcome:
     except ContentDisallowed as error:
         return Outcome(unreadable=f"{error} (result_accept_content)")
     except (ValueError, TypeError, LookupError, AttributeError, SecurityError) as error:
-        # A failure set by hand, of which Celery can make no exception.
+        # A failure stored by hand, from which Celery cannot build an exception.
         return Outcome(state=states.FAILURE, error=str(error))
 
 
@@ -102,7 +102,7 @@ def _count(value: Any) -> int:
 
 
 def _seconds(moment: Any) -> float | None:
-    """Return Unix seconds of what backends write: numbers, ISO text, datetimes with and without a zone."""
+    """Convert a backend's time to Unix seconds: a number, ISO text, or a datetime with or without a zone."""
     try:
         if isinstance(moment, str):
             moment = datetime.fromisoformat(moment)

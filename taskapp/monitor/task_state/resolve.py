@@ -1,4 +1,4 @@
-"""From a message, a result and notes to one state."""
+"""Derives the state of a task from its message, result and notes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHOWN_MOST = 1_024
 STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
 FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
 RUNS_OF_MESSAGE = 1_000
-"""A result with this number of a run or a higher one is not of the message that was submitted first."""
+"""A result with this run number or a higher one was not written by a run of the first submitted message."""
 NEVER_RAN = ("unknown task", "unreadable")
 
 
 class Evidence(NamedTuple):
-    """What is known of a task, from all sources."""
+    """Everything known about a task, from all sources."""
 
     id: str
     found: Found | None
@@ -34,31 +34,31 @@ class Evidence(NamedTuple):
     outcome: Outcome
     noted: Noted
     sees_messages: bool = True
-    """Whether the broker tells where messages are."""
+    """Whether the broker shows where messages are."""
     masked: Masked | None = None
-    """What may be seen of it; ``None``: all."""
+    """The arguments that may be shown; ``None``: all."""
 
     @property
     def task(self) -> str:
-        """The name of its type."""
+        """Name of its task type."""
         letter = self.found.letter if self.found is not None else None
         return str(self.headers.get("task") or (letter.task if letter else "") or self.outcome.task)
 
-    def told(self, text: str) -> str:
-        """Return ``text``, an error or a traceback, as far as it may be seen."""
+    def masked_text(self, text: str) -> str:
+        """Return ``text``, an error or a traceback, with masked arguments removed."""
         return text if self.masked is None else self.masked.strike(text)
 
 
 def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = lambda _: None) -> TaskState:
-    """Return where the task ``task_id`` stands; one nobody knows is ``State.UNKNOWN``.
+    """Return the state of the task ``task_id``; ``State.UNKNOWN`` if nothing is known about it.
 
-    Takes a few milliseconds for one that is finished, delayed or with a node; else a second for each million
-    messages that are ready, in steps that hold up nobody.
+    Takes a few milliseconds if the task is finished, delayed or held by a node; otherwise about a second per
+    million ready messages, in steps short enough not to block the server.
 
     Args:
-        task_id: Its id.
+        task_id: Id of the task.
         app: The Celery application; ``None``: taskapp's own.
-        on_step: Called now and then with how many messages were looked at.
+        on_step: Called from time to time with the number of messages searched.
 
     Raises:
         redis.RedisError, OSError, kombu.exceptions.OperationalError: A server cannot be reached.
@@ -73,14 +73,14 @@ def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = l
 def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
     outcome = read_outcome(app, task_id)
     found, sees_messages = None, True
-    # A success that stands stays, whatever else lies about.
+    # A stored success is final, whatever else is found.
     if outcome.state != states.SUCCESS:
         try:
             with app.engine() as lent:
                 found = Search(lent.link, lent.prefix, get_settings().queues, on_step).find(task_id)
         except NoEngine:
             sees_messages = False
-        # It may have ended meanwhile: the result comes with the end of the message, in one step.
+        # It may have ended during the search: one step stores the result and removes the message.
         outcome = read_outcome(app, task_id)
     notes = app.open_notes()
     try:
@@ -111,7 +111,7 @@ def _headers(found: Found | None) -> dict[str, Any]:
 
 
 def judge(known: Evidence) -> TaskState:
-    """Return what ``known`` amounts to, as far as it may be seen."""
+    """Derive the task's state from ``known``, with masked arguments removed."""
     found, outcome, noted = known.found, known.outcome, known.noted
     state = _state(known)
     letter = found.letter if found is not None else None
@@ -128,8 +128,8 @@ def judge(known: Evidence) -> TaskState:
         next_at=found.at if found and found.place is Place.DELAYED and state is not State.CANCELLED else None,
         args=_arguments_text(known, "args"),
         kwargs=_arguments_text(known, "kwargs"),
-        error=known.told(_error(known, state)),
-        traceback=known.told(outcome.traceback),
+        error=known.masked_text(_error(known, state)),
+        traceback=known.masked_text(outcome.traceback),
         letter=letter.name if letter else "",
         progress=noted.progress,
         timeline=tuple(sorted(_timeline(known, state), key=lambda moment: moment.at)),
@@ -146,7 +146,7 @@ def _state(known: Evidence) -> State:
     if found is None:
         return _state_without_message(known)
     if found.place is Place.LEASED:
-        # What a node was told not to run it discards: first the result is there, then the message goes.
+        # A node discards a revoked task in two steps: it stores the result, then removes the message.
         return State.CANCELLED if outcome.state == states.REVOKED else State.RUNNING
     if found.place is Place.DEAD:
         return State.DEAD
@@ -165,12 +165,12 @@ def _state_without_message(known: Evidence) -> State:
         return State.CANCELLED
     if not known.sees_messages and celery_state == states.RETRY:
         return State.RETRYING
-    # Acknowledged before it ran, or on a broker that does not tell.
+    # Acknowledged before it ran, or on a broker that does not show its messages.
     return State.RUNNING if celery_state == states.STARTED else State.UNKNOWN
 
 
 def _has_begun(known: Evidence) -> bool:
-    """Say whether the run that has the claim is known to have begun: it has left a result that says so."""
+    """Return whether the run that holds the claim is known to have started: it stored a STARTED result."""
     found, outcome = known.found, known.outcome
     if outcome.state != states.STARTED:
         return False
@@ -205,13 +205,13 @@ def _attempts(known: Evidence, state: State) -> int:
     if found.place is Place.LEASED:
         return runs + 1
     letter = found.letter
-    # What was buried for its crashes has them among its deliveries.
+    # A letter buried for crashes already counts them among its deliveries.
     return runs + 1 if letter is not None and letter.reason not in (*NEVER_RAN, "crashed") else runs
 
 
 def _arguments_text(known: Evidence, name: str) -> str:
     text = str(known.headers.get(f"{name}repr") or _shown(getattr(known.outcome, name)))
-    # Where nothing is told of them, nothing is masked.
+    # Do not mask an empty text.
     return _shown(getattr(known.masked, name)) if known.masked is not None and text else text
 
 
@@ -236,7 +236,7 @@ def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
     if (due_at := _due_at(known)) is not None:
         yield Moment(due_at, "due")
     for retry in noted.retries:
-        error = known.told(retry.error)
+        error = known.masked_text(retry.error)
         yield Moment(retry.at, "retried", f"attempt {retry.attempt}: {error}" if error else "")
     if outcome.started_at is not None and (state is not State.RUNNING or _has_begun(known)):
         yield Moment(outcome.started_at, "started", f"on {outcome.node}" if outcome.node else "")
@@ -245,7 +245,7 @@ def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
     if noted.cancelled_at is not None:
         yield Moment(noted.cancelled_at, "cancelled")
     if outcome.finished_at is not None and state in FINISHED:
-        yield Moment(outcome.finished_at, FINISHED[state], known.told(outcome.error))
+        yield Moment(outcome.finished_at, FINISHED[state], known.masked_text(outcome.error))
     if found is not None and found.place is Place.PARKED:
         yield Moment(found.at, "parked")
     if found is not None and found.letter is not None:
@@ -253,7 +253,7 @@ def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
 
 
 def _submitted_at(known: Evidence) -> float | None:
-    """Return when the task was submitted; ``None`` where that is not kept, as of one that was sent again by its run."""
+    """Return when the task was submitted; ``None`` if that is not recorded, such as after a retry."""
     headers, outcome = known.headers, known.outcome
     if known.noted.retries or _retries(known) or headers.get("replaced_task_nesting"):
         return None
@@ -275,18 +275,18 @@ def _due_at(known: Evidence) -> float | None:
 def _remark(known: Evidence, state: State) -> str:
     found = known.found
     if state is State.CANCELLED and found is not None:
-        return "nodes were told not to run it; its message goes when one takes it"
+        return "nodes will not run it; the first one to take its message discards it"
     if state is State.PARKED:
-        return "no node that was asked has its task type"
+        return "no node that took it has its task type"
     if state is State.RUNNING and found is None and known.sees_messages:
-        return "it was acknowledged before it ran: nothing shows whether its node still lives"
+        return "it was acknowledged before it ran: whether its node is still alive is unknown"
     if state is State.RUNNING and found is not None:
         if found.is_lost:
-            return "its node has been silent for longer than its lease: it is about to go back to its queue"
+            return "its node's lease has expired: it is about to go back to its queue"
         if not _has_begun(known):
-            return "claimed; that it has begun shows after 0.2 s, if it keeps a result"
+            return "claimed; if it keeps a result, its start shows after 0.2 s"
     if state is State.UNKNOWN and known.noted.ran:
-        return "it has run, by what it noted; how it ended was not kept"
+        return "its notes show that it ran; how it ended was not stored"
     if not known.sees_messages and state is State.UNKNOWN:
-        return "this broker does not tell where messages are: it may be waiting"
+        return "this broker does not show where messages are: it may be waiting"
     return ""

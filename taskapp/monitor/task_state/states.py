@@ -1,4 +1,4 @@
-"""What is said of one task."""
+"""The state of one task, as a value."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from taskapp.engine.task_notes import Progress
 
 
 class State(StrEnum):
-    """Where a task stands. One at a time."""
+    """State of a task; it has exactly one at a time."""
 
     QUEUED = "queued"
     """It waits in its queue for a free slot."""
     DELAYED = "delayed"
-    """It waits for its time."""
+    """It waits until it is due."""
     PARKED = "parked"
     """It waits for a node that has its task type."""
     RUNNING = "running"
-    """A node has it."""
+    """A node holds it."""
     RETRYING = "retrying"
-    """A run has asked for another, which waits for its time."""
+    """A run asked for a retry, which waits until it is due."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """It failed for good, and its message was not kept."""
+    """It failed permanently, and its message was not kept."""
     DEAD = "dead"
-    """Its message is among the dead letters: it failed for good, or could not be run."""
+    """Its message is a dead letter: it failed permanently, or could not run."""
     CANCELLED = "cancelled"
-    """It was revoked or cancelled, or has expired: it does not run any more."""
+    """It was revoked or cancelled, or has expired; it will not run again."""
     UNKNOWN = "unknown"
-    """There is no message, and no result that can be read: never submitted, or finished and no longer kept."""
+    """There is no message and no readable result: never submitted, or finished and no longer stored."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens to the task by itself."""
+        """Whether the task stays in this state unless somebody acts on it."""
         return self in FINAL
 
 
@@ -42,10 +42,10 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED})
 
 
 class Moment(NamedTuple):
-    """Something that happened to a task, or will."""
+    """Something that happened to a task, or will happen."""
 
     at: float
-    """Unix seconds, by the clock of whoever noted it."""
+    """Unix seconds, by the clock of the process that recorded it."""
     what: str
     """``submitted``, ``due``, ``parked``, ``started``, ``retried``, ``revoked``, ``cancelled``, ``succeeded``,
     ``failed``, ``buried``."""
@@ -54,43 +54,43 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskState:
-    """All that is known of one task. What is not known is empty, 0 or ``None``."""
+    """Everything known about one task. Unknown fields are empty, 0 or ``None``."""
 
     id: str
     state: State
     celery_state: str = "PENDING"
-    """What ``AsyncResult.state`` says."""
+    """``AsyncResult.state``."""
     task: str = ""
     queue: str = ""
     priority: int | None = None
     node: str = ""
-    """The node that has it, or had it last; a node that did not say its name is named by its epoch."""
+    """The node that holds it, or held it last; by its epoch if the node's name is unknown."""
     attempts: int = 0
-    """How many runs have begun, or were claimed and may have."""
+    """Number of runs that have started, or were claimed and may have started."""
     crashes: int = 0
-    """How many of the runs of its present message ended with their process."""
+    """Number of runs of its current message whose process died."""
     next_at: float | None = None
-    """When it runs next at the earliest, Unix seconds."""
+    """Earliest time of its next run, Unix seconds."""
     args: str = ""
     """As text, shortened."""
     kwargs: str = ""
     error: str = ""
-    """Of the last run that failed."""
+    """Error of the last failed run."""
     traceback: str = ""
     letter: str = ""
     """The name of its dead letter, for ``taskapp dead show``."""
     progress: Progress | None = None
     timeline: tuple[Moment, ...] = ()
-    """The earliest first."""
+    """Earliest first."""
     log_lines: int = 0
-    """How many log lines are kept."""
+    """Number of stored log lines."""
     unreadable: str = ""
-    """Why what is stored as its result cannot be read."""
+    """Why its stored result cannot be read; empty if it can."""
     remark: str = ""
-    """What one should know to read this rightly; for people."""
+    """A note that helps people interpret the state."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the state as JSON-serializable values."""
         return {
             **asdict(self),
             "state": str(self.state),

@@ -42,7 +42,7 @@ def test_a_server_that_is_killed_again_and_again_has_each_task_once(on_server: D
     for round_ in range(3):
         tell(on_server.server, *[told(round_ * 3_000 + number) for number in range(3_000)])
         server.kill()
-        eventually(lambda: "cannot be written down" in writer.output())
+        eventually(lambda: "cannot write finished tasks" in writer.output())
         server.start()
 
     eventually(lambda: on_server.waiting() == 0, within_seconds=60)

@@ -118,8 +118,8 @@ def test_without_a_history_it_says_how_to_get_one(deployment: Deployment) -> Non
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("oracle://u:hunter2@h/d", "'oracle' is no database that is known here"),
-        ("sqlite://", "it is gone with the process"),
+        ("oracle://u:hunter2@h/d", "'oracle' is not a supported database"),
+        ("sqlite://", "an in-memory database is lost"),
         ("postgresql+nothing://u:hunter2@h/d", "history cannot be kept at"),
         ("postgresql://u:hunter2@127.0.0.1:1/d", "cannot be used"),
         ("sqlite:////proc/none/history.sqlite", "there is no history at"),

@@ -110,14 +110,14 @@ def test_a_redis_that_dies_and_comes_back_is_waited_for(deployment: Deployment) 
     writer = deployment.writer()
     eventually(lambda: deployment.server.client.exists("taskapp:finished:writer"))
     deployment.server.kill()
-    eventually(lambda: "cannot be written down" in writer.output())
+    eventually(lambda: "cannot write finished tasks" in writer.output())
 
     deployment.server.start()
     tell(deployment.server, told(1), told(2))
 
     eventually(lambda: rows(deployment.url).total() == 2)
     eventually(lambda: writer.output().count("written again after") == 1)
-    assert writer.output().count("cannot be written down") == 1
+    assert writer.output().count("cannot write finished tasks") == 1
     assert writer.returncode is None
 
 
