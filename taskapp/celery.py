@@ -7,281 +7,16 @@ no connection; both happen at the first use of ``app.conf``.
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
 from billiard import util as billiard_util
-from celery.loaders.app import AppLoader
+from celery import signals
 from celery.utils.imports import symbol_by_name
-from kombu import Exchange, Queue
 
-from taskapp import logs, tracing
-from taskapp.app import chord_task
 from taskapp.app.application import Application
-from taskapp.app.maps import register_maps
-from taskapp.app.masks import seen_error
 from taskapp.app.registry import Registry
-from taskapp.devredis import own_server, resolve_broker_url
-from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
-from taskapp.private_files import make_private_directory
-from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
-from taskapp.sanitize import sanitize
-from taskapp.schemes import check_schemes
-from taskapp.settings import Settings, get_settings
-from taskapp.transport.transport import is_over_redis
-from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
-from taskapp.worker import bootsteps
-
-TASK_TYPES = ("taskapp.tasks",)
-
-
-class Loader(AppLoader):
-    """Reads Celery's configuration from our settings, when something first needs it."""
-
-    override_backends = {  # noqa: RUF012 - Celery's attribute
-        "redis": "taskapp.results:RedisBackend",
-        "rediss": "taskapp.results:RedisBackend",
-        "sentinel": "taskapp.results:SentinelBackend",
-        "disabled": "taskapp.results.absent:NoResults",
-    }
-
-    def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's
-        """Return Celery's configuration; inside a ``celery`` command a server may be started for it.
-
-        Elsewhere a missing server is no error yet: a task may be called as a function, and
-        ``find_broker`` looks again when a connection is needed.
-        """
-        commanded = inside_celery_command()
-        if commanded and _was_given("config"):
-            raise click.ClickException(str(ConfigurationReplaced("--config")))
-        try:
-            settings = get_settings()
-            check_schemes(settings)
-            tracing.install(settings, seen_error)
-            broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
-        except BrokerNotFound as error:
-            if commanded:
-                raise click.ClickException(str(error)) from error
-            return configuration(settings, None)
-        except TaskappError as error:
-            if commanded:
-                raise click.ClickException(str(error)) from error
-            raise
-        if commanded:
-            make_private_directory(settings.data_dir)
-        return configuration(settings, broker_url)
-
-    def find_broker(self) -> None:
-        """Complete the configuration of a process that was set up before there was a server.
-
-        Raises:
-            BrokerNotFound: There still is none; with the ways out.
-        """
-        settings = get_settings()
-        broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
-        self.app.conf.update(configuration(settings, broker_url))
-
-
-def inside_celery_command() -> bool:
-    """Say whether this process is a ``celery`` command: only those may start a server of ours."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.find_root().command.name == "celery"
-
-
-def _was_given(option: str) -> bool:
-    """Return whether ``option`` of the ``celery`` command was typed."""
-    source = click.get_current_context().find_root().get_parameter_source(option)
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
-def announce(line: str) -> None:
-    """Print ``line`` where the user sees it and a pipe does not."""
-    click.secho(sanitize(line), fg="yellow", err=True)
-
-
-def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
-    """Return Celery's whole configuration for ``settings``."""
-    over_redis = is_over_redis(broker_url)
-    result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
-    own = own_server(settings) if broker_url else None
-    return {
-        "broker_url": broker_url,
-        "result_backend": result_url,
-        **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
-        **_queues(settings),
-        **_delivery(settings),
-        **_results(settings, None if settings.result_url else own),
-        **_watching(),
-        "imports": (*TASK_TYPES, *settings.include),
-        "beat_scheduler": (
-            "taskapp.beat.scheduler:Scheduler"
-            if over_redis or is_over_redis(result_url)
-            else "taskapp.beat.file_scheduler:FileScheduler"
-        ),
-        "beat_schedule": _beat_schedule(settings),
-        "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
-        # One zone for all: a node elsewhere must not read a due time differently.
-        "timezone": "UTC",
-        "enable_utc": True,
-    }
-
-
-def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[str, Any]:
-    attempt_seconds = _attempt_seconds(settings)
-    return {
-        "broker_transport_options": {
-            **_login(own),
-            "global_keyprefix": settings.key_prefix,
-            "master_name": settings.sentinel_master,
-            "queue_order": settings.queues,
-            "lease_seconds": settings.lease_seconds,
-            "starvation_guard": settings.starvation_guard,
-            "crash_limit": settings.crash_limit,
-            "dead_letters_limit": settings.dead_letters_limit,
-            "parked_seconds": settings.parked_seconds,
-            "submit_deadline_seconds": settings.submit_deadline_seconds,
-            "unpacked_bytes_most": settings.max_unpacked_bytes,
-            # Ten levels under kombu's names; Flower reads the steps here to add them up right.
-            "priority_steps": list(PRIORITIES),
-            "sep": PRIORITY_SEPARATOR,
-            # So that a waiting node is not taken for a worker of stock Celery.
-            "client_name": "taskapp",
-            # A dead or frozen server must give delay() an error, not a hang.
-            "socket_timeout": attempt_seconds,
-            "socket_connect_timeout": attempt_seconds,
-            "socket_keepalive": True,
-            # Who waits for a channel has a deadline, and tries again by itself. Of several servers each is tried once.
-            "max_retries": len(servers_of(broker_url)) - 1 if are_several_redis(broker_url) else 0,
-        },
-    }
-
-
-def _over_rabbitmq(settings: Settings, broker_url: str | None) -> dict[str, Any]:
-    if broker_url is None or not broker_url.startswith(("amqp", "pyamqp")):
-        return {}
-    # Sent is what the broker has confirmed: else a message on its way is lost with the connection.
-    return {"broker_transport_options": {"confirm_publish": True, "unpacked_bytes_most": settings.max_unpacked_bytes}}
-
-
-def _attempt_seconds(settings: Settings) -> float:
-    """Return how long one wait for the server may take, so that all of a submit stay inside the deadline.
-
-    There are three at most: connecting, the message, and the question what became of it.
-    """
-    return settings.submit_deadline_seconds / 3
-
-
-class _ByName:
-    """Where a task goes, by its name alone: found out once for each task type."""
-
-    looks_at_name_only = True
-
-    def __init__(self, routes: dict[str, str]) -> None:
-        self._routes = routes
-
-    def __call__(self, name: str, *_: Any, **__: Any) -> dict[str, str]:
-        """Return the route of ``name``."""
-        return {"queue": queue_for(name, self._routes)}
-
-
-def _queues(settings: Settings) -> dict[str, Any]:
-    routes = {**TASK_ROUTES, **settings.route_table}
-    return {
-        "task_queues": [
-            Queue(
-                name,
-                Exchange(name, type="direct"),
-                routing_key=name,
-                # RabbitMQ keeps priorities only in queues declared with their number.
-                queue_arguments={"x-max-priority": HIGHEST_PRIORITY},
-            )
-            for name in settings.queues
-        ],
-        "task_default_queue": DEFAULT_QUEUE,
-        "task_routes": (_ByName(routes),),
-        # A misspelt queue name would make a queue that no worker ever reads.
-        "task_create_missing_queues": False,
-    }
-
-
-def _delivery(settings: Settings) -> dict[str, Any]:
-    return {
-        # Acknowledged after the run, so that a message outlives the worker that holds it.
-        "task_acks_late": True,
-        # A child process that dies gives its message back instead of failing the task.
-        "task_reject_on_worker_lost": True,
-        # Take no more than can run now: what is taken ahead waits behind a long task.
-        "worker_prefetch_multiplier": 1,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
-        "worker_enable_prefetch_count_reduction": False,
-        "worker_consumer": "taskapp.worker.consume.consumer:Consumer",
-        "worker_pool": "taskapp.worker.pool.pool:TaskPool",
-        # Pickle runs code of whoever can write to the broker.
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "accept_content": ["json"],
-        "result_accept_content": ["json"],
-        "task_publish_retry": True,
-        "task_publish_retry_policy": {
-            "max_retries": 1,
-            "interval_start": 0,
-            "interval_step": 0.1,
-            "interval_max": 0.1,
-        },
-        "broker_connection_timeout": _attempt_seconds(settings),
-        # A worker that starts before its broker waits for it.
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-    }
-
-
-def _login(own: Path | None) -> dict[str, str]:
-    return {"own_server": str(own)} if own else {}
-
-
-def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
-    return {
-        # Results nobody fetches must not fill the server.
-        "result_expires": timedelta(seconds=settings.result_expires_seconds),
-        # The type, queue and arguments of a finished task, for Flower and for people.
-        "result_extended": True,
-        "redis_socket_timeout": _attempt_seconds(settings),
-        "redis_socket_connect_timeout": _attempt_seconds(settings),
-        "result_backend_transport_options": {
-            **_login(own),
-            "global_keyprefix": settings.key_prefix,
-            "max_result_bytes": settings.max_result_bytes,
-            "master_name": settings.sentinel_master,
-            "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
-        },
-    }
-
-
-def _watching() -> dict[str, Any]:
-    return {
-        "worker_send_task_events": True,
-        # The time of submitting, without which nobody can tell how long tasks wait.
-        "task_send_sent_event": True,
-        # So that a long task is not taken for a waiting one.
-        "task_track_started": True,
-    }
-
-
-def _beat_schedule(settings: Settings) -> dict[str, Any]:
-    if not settings.canary_seconds:
-        return {}
-    return {
-        "canary": {
-            "task": "taskapp.canary",
-            "schedule": timedelta(seconds=settings.canary_seconds),
-            # One that waited for a whole round says nothing new.
-            "options": {"expires": settings.canary_seconds},
-        }
-    }
 
 
 def in_django_project() -> bool:
@@ -302,6 +37,23 @@ def _before_run(context: click.Context, _option: click.Parameter, _value: object
         symbol_by_name("taskapp.cli.celery_commands:prepare")(context)
 
 
+def _add_own_task_types(sender: Any, **_: Any) -> None:
+    """Register the task types that Celery's canvas is made of, once there is an app to register them with."""
+    symbol_by_name("taskapp.app.chord_task:install")(sender)
+    symbol_by_name("taskapp.app.maps:register_maps")(sender)
+
+
+def _become_node(sender: Any, **_: Any) -> None:
+    """Make a worker of ours a node."""
+    if sender.app is app:
+        symbol_by_name("taskapp.worker.bootsteps:prepare")(sender)
+
+
+def _format_logs(logger: Any, **_: Any) -> None:
+    """Let a logger that Celery has set up write our lines."""
+    symbol_by_name("taskapp.logs:format_handlers")(logger)
+
+
 def _start_over_in_child() -> None:
     """Let go of the connections a forked web worker inherited.
 
@@ -314,8 +66,8 @@ def _start_over_in_child() -> None:
 
 app = Application(
     "taskapp",
-    loader="taskapp.celery:Loader",  # a text: Celery's Django fixup looks for a word in it
-    amqp="taskapp.app.application:Amqp",
+    loader="taskapp.app.loader:Loader",  # a text: Celery's Django fixup looks for a word in it
+    amqp="taskapp.app.amqp:Amqp",
     control="taskapp.client.control:Control",
     events="taskapp.worker.consume.events:Events",
     task_cls="taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task",
@@ -325,9 +77,9 @@ app.user_options["preload"] |= {
     click.Option(["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command),
     click.Option(["--taskapp-run"], hidden=True, is_flag=True, expose_value=False, callback=_before_run),
 }
-bootsteps.install(app)
-chord_task.install(app)
-app.on_after_finalize.connect(lambda sender, **_: register_maps(sender), weak=False)
+app.on_after_finalize.connect(_add_own_task_types, weak=False)
+signals.worker_init.connect(_become_node, weak=False)
+for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
+    signal.connect(_format_logs, weak=False)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app
-logs.install()

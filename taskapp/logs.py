@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from celery import current_task
-from celery.signals import after_setup_logger, after_setup_task_logger
 from celery.utils.saferepr import saferepr
 from pythonjsonlogger.json import JsonFormatter
 
@@ -178,13 +177,8 @@ def formatter(log_format: str) -> logging.Formatter:
     return TextFormatter()
 
 
-def install() -> None:
-    """Let every logger Celery sets up write our lines. Celery keeps level, file and colour options."""
-    after_setup_logger.connect(_format_handlers, weak=False)
-    after_setup_task_logger.connect(_format_handlers, weak=False)
-
-
-def _format_handlers(logger: logging.Logger, **_: Any) -> None:
+def format_handlers(logger: logging.Logger) -> None:
+    """Let ``logger``, which Celery has set up, write our lines. Celery keeps level, file and colour options."""
     # The pool of processes has a logger of its own with handlers of its own, of which Celery sends no signal.
     for handler in {*logger.handlers, *logging.getLogger(POOL_LOGGER).handlers}:
         handler.setFormatter(formatter(get_settings().log_format))

@@ -1,10 +1,13 @@
-"""The application: Celery's, with our way of submitting, our connections and our results."""
+"""The application: Celery's, with our way of submitting, our connections and our results.
+
+A process that imports task types imports this module, too. What submits them, waits for results or looks at queues is
+imported when it first does so: a web application that starts, or a command that prints its help, does neither.
+"""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from importlib.util import find_spec
@@ -12,78 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.app import backends
-from celery.app.amqp import AMQP
 from kombu.utils.objects import cached_property
 
-from taskapp.app.resources import EngineAccess
-from taskapp.client import results
-from taskapp.client.control import ControlClock
-from taskapp.client.deferred_publish import CollectingProducer
-from taskapp.client.option_checks import check_priority
-from taskapp.client.sent_event import SentEventDispatcher
-from taskapp.client.submitter import Submitter
-from taskapp.engine import settlement
-from taskapp.engine.batch import collecting
-from taskapp.errors import (
-    ConfigurationReplaced,
-)
+from taskapp.app.engine_access import EngineAccess
+from taskapp.client.control_clock import ControlClock
+from taskapp.errors import ConfigurationReplaced
 from taskapp.errors.signing import SigningPackageMissing
-from taskapp.results.literal_dicts import as_literal, writing_literals
-from taskapp.transport.rabbitmq import left_seconds
-from taskapp.transport.transport import Connection, is_over_redis
 
 if TYPE_CHECKING:
     from taskapp.client.signing import Signing
-
-logger = logging.getLogger(__name__)
+    from taskapp.client.submitter import Submitter
 
 CONFIG_FROM_OBJECT = "app.config_from_object()"
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
 
 _backend_by_url: Any = backends.by_url  # the stubs know another answer
-
-
-class Amqp(AMQP):
-    """Celery's AMQP with our connections."""
-
-    Connection = Connection
-
-    def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
-        with settlement.collecting():
-            return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
-
-    @cached_property
-    def _event_dispatcher(self) -> SentEventDispatcher:
-        return SentEventDispatcher(super()._event_dispatcher)  # type: ignore[misc]  # missing in the stubs
-
-    @cached_property
-    def send_task_message(self) -> Any:
-        """What sends one task through kombu; to another broker than Redis, what a run collects waits for its end."""
-        app: Any = self.app
-        send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
-
-        def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
-            check_priority(name, options.get("priority"))
-            _forget_itself(message.headers, message.sent_event)
-            run = settlement.current()
-            if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
-                message = message._replace(body=as_literal(message.body))
-            if run is not None and not is_over_redis(self.app.conf.broker_url):
-                producer = CollectingProducer(producer, run)
-            if (signing := app.signing) is not None:
-                producer = signing.producer(producer)
-            return send(producer, name, message, *args, **options)
-
-        return send_or_collect
-
-
-def _forget_itself(*said: dict[str, Any] | None) -> None:
-    """Name no task as its own parent, as Celery does in a retry."""
-    for each in said:
-        if each and each.get("parent_id") == each.get("id", each.get("uuid")):
-            each["parent_id"] = None
 
 
 class Application(EngineAccess):
@@ -96,11 +43,17 @@ class Application(EngineAccess):
     finalized: bool
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.submitter = Submitter(self)
         self.signing: Signing | None = None
         """What signs tasks and checks their signatures, once ``setup_security`` was called."""
         super().__init__(*args, **options)
         self.clock = ControlClock()
+
+    @cached_property
+    def submitter(self) -> Submitter:
+        """The way of every submit."""
+        from taskapp.client.submitter import Submitter
+
+        return Submitter(self)
 
     def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Put the app together, as Celery does; one that cannot be, for a setting or a task type, says why each time.
@@ -195,17 +148,17 @@ class Application(EngineAccess):
     @cached_property
     def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
         """The class of a task's result."""
-        return self.subclass_with_self(results.AsyncResult)
+        return self.subclass_with_self("taskapp.client.results:AsyncResult")  # type: ignore[arg-type]  # the same
 
     @cached_property
     def ResultSet(self) -> Any:  # noqa: N802 - the same
         """The class of a set of results."""
-        return self.subclass_with_self(results.ResultSet)
+        return self.subclass_with_self("taskapp.client.results:ResultSet")  # type: ignore[arg-type]  # the same
 
     @cached_property
     def GroupResult(self) -> Any:  # noqa: N802 - the same
         """The class of a group's results."""
-        return self.subclass_with_self(results.GroupResult)
+        return self.subclass_with_self("taskapp.client.results:GroupResult")  # type: ignore[arg-type]  # the same
 
     def lend_producer(self, producer: Any = None) -> Any:
         """Lend a producer for one message, without collecting.
@@ -213,6 +166,8 @@ class Application(EngineAccess):
         Raises:
             kombu.exceptions.LimitExceeded: All are lent, for as long as the submit around may take.
         """
+        from taskapp.transport.rabbitmq import left_seconds
+
         if producer is None and (seconds := left_seconds()) is not None:
             return self.producer_pool.acquire(block=True, timeout=seconds)
         return super().producer_or_acquire(producer)
@@ -223,6 +178,8 @@ class Application(EngineAccess):
 
         Celery's groups submit inside one such block.
         """
+        from taskapp.engine.batch import collecting
+
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
 
@@ -236,10 +193,12 @@ class Application(EngineAccess):
         self._local.__dict__.pop("backend", None)
 
     def _connection(self, url: str | None, *args: Any, **options: Any) -> Any:
-        self._find_broker()
+        self.find_broker()
         return super()._connection(url or self.conf.broker_url, *args, **options)  # type: ignore[misc]  # untyped
 
     def _get_backend(self) -> Any:
-        self._find_broker()
+        from taskapp.results.literal_dicts import writing_literals
+
+        self.find_broker()
         given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
         return writing_literals(given)(app=self, url=url)

@@ -12,8 +12,6 @@ from typing import Any
 import celery
 from celery.app.registry import TaskRegistry
 
-from taskapp.app.task import Task
-
 NOT_COPIED = frozenset({
     "__dict__", "__weakref__", "__slots__", "__init_subclass__", "_unchecked_run", "_orig_run", "__bound__",
 })  # fmt: skip
@@ -38,6 +36,9 @@ def adopted(name: str, task: Any) -> Any:
     """Return ``task``, registered as ``name``, with a class that is ours and known by that name."""
     if not isinstance(task, celery.Task):
         return task
+    # Only here: it brings in what runs and submits tasks, and this module is part of every app.
+    from taskapp.app.task import Task
+
     if not isinstance(task, Task):
         task.__class__ = _subclass(name, type(task), (Task,))
     elif type(task).name is None:

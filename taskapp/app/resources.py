@@ -11,7 +11,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from celery import Celery
 from redis.connection import Connection
 
 from taskapp.engine.completions import FinishedTasks
@@ -42,12 +41,15 @@ class Engine(NamedTuple):
     prefix: str
 
 
-class EngineAccess(Celery):
-    """A Celery app that lends what it has in Redis.
+class Resources:
+    """Lends what an app has in Redis.
 
     All of it raises ``BrokerNotFound``, ``OSError``, ``kombu.exceptions.OperationalError`` or ``redis.RedisError``
     where the server cannot be reached.
     """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -69,7 +71,7 @@ class EngineAccess(Celery):
         Raises:
             NoSchedules: Neither is a Redis.
         """
-        make = partial(messages_of, self)
+        make = partial(messages_of, self._app)
         if self._is_over_redis():
             with self._channel() as channel:
                 yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
@@ -77,7 +79,7 @@ class EngineAccess(Celery):
             with closing(Link(server[0])) as link:
                 yield Schedules(link, server[1], make)
         else:
-            raise NoSchedules(self.connection_for_write().as_uri())
+            raise NoSchedules(self._app.connection_for_write().as_uri())
 
     @contextmanager
     def finished_tasks(self) -> Iterator[FinishedTasks]:
@@ -88,7 +90,7 @@ class EngineAccess(Celery):
         """
         server = self._server()
         if server is None:
-            raise NoPlaceForEnds(self.connection_for_write().as_uri())
+            raise NoPlaceForEnds(self._app.connection_for_write().as_uri())
         with closing(Link(server[0])) as link:
             yield FinishedTasks(link, server[1])
 
@@ -100,11 +102,11 @@ class EngineAccess(Celery):
     @property
     def keeps_notes(self) -> bool:
         """Whether there is a Redis to keep notes on tasks in: the broker, or that of the results."""
-        return self._is_over_redis() or isinstance(self.backend, Results)
+        return self._is_over_redis() or isinstance(self._app.backend, Results)
 
     @property
     def _notes_seconds(self) -> int:
-        expires: Any = getattr(self.backend, "expires", None) or 0
+        expires: Any = getattr(self._app.backend, "expires", None) or 0
         # A result store in SQL keeps it as it was given.
         return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
 
@@ -113,19 +115,15 @@ class EngineAccess(Celery):
         if self._is_over_redis():
             with self._channel() as channel:
                 return channel.process.connect, channel.global_keyprefix
-        return self.backend.server() if isinstance(self.backend, Results) else None
+        return self._app.backend.server() if isinstance(self._app.backend, Results) else None
 
     def _is_over_redis(self) -> bool:
-        self._find_broker()
-        return is_over_redis(self.conf.broker_url)
+        self._app.find_broker()
+        return is_over_redis(self._app.conf.broker_url)
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:
-        with self.connection_for_write() as connection:
-            if not is_over_redis(self.conf.broker_url):
+        with self._app.connection_for_write() as connection:
+            if not is_over_redis(self._app.conf.broker_url):
                 raise NoEngine(connection.as_uri())
             yield connection.default_channel
-
-    def _find_broker(self) -> None:
-        if self.conf.broker_url is None:
-            self.loader.find_broker()

@@ -7,27 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from celery.app import control
-from kombu.clocks import LamportClock
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
-CLOCK_MOST = 2**60
 NAMING = frozenset({"task_id", "ids"})
 """Arguments of commands that name tasks."""
 
 # The stubs lack half of it.
 _Control: Any = control.Control
-
-
-class ControlClock(LamportClock):
-    """The logical clock of an app, which no command sets to what is no time."""
-
-    def adjust(self, other: Any) -> Any:
-        """Take note of another's clock; of what is none, do not."""
-        is_time = isinstance(other, int) and not isinstance(other, bool) and 0 <= other < CLOCK_MOST
-        return super().adjust(other if is_time else 0)
 
 
 class Control(_Control):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 
@@ -90,7 +90,7 @@ class MarkReady(bootsteps.StartStopStep):
         hub.on_tick.add(c.controller.turn)
 
 
-def watch_worker(sender: Any, **_: Any) -> None:
+def watch_worker(sender: Any) -> None:
     """Let this worker be seen by probes and end in time."""
     guard_receivers()
     settings = get_settings()
@@ -118,7 +118,7 @@ def watch_worker(sender: Any, **_: Any) -> None:
     signals.worker_shutdown.connect(lambda **_: sender.reporter.stop(), weak=False)
 
 
-def describe_worker(sender: Any, **_: Any) -> None:
+def describe_worker(sender: Any) -> None:
     """Tell the engine what this worker can do, before it consumes."""
     app = sender.app
     runtime.role.name = sender.hostname
@@ -197,12 +197,18 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
     runtime.count("expired" if expired else "revoked")
 
 
+def prepare(worker: Any) -> None:
+    """Make a node of ``worker``, one of an app of ours."""
+    install(worker.app)
+    describe_worker(worker)
+    watch_worker(worker)
+
+
+@cache
 def install(app: Any) -> None:
-    """Connect all of this to the workers of ``app``."""
+    """Connect all of this to the workers of ``app``; once in a process."""
     remote_control.install()
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
-    signals.worker_init.connect(describe_worker, weak=False)
-    signals.worker_init.connect(watch_worker, weak=False)
     signals.worker_ready.connect(freeze_what_stays, weak=False)
     signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)

@@ -8,7 +8,7 @@ from celery.app import defaults
 from kombu import Connection as KombuConnection
 
 from taskapp.app.application import Application
-from taskapp.celery import configuration
+from taskapp.app.configuration import configuration
 from taskapp.errors import ConfigurationReplaced
 from taskapp.settings import load_settings
 from taskapp.transport.transport import Connection, Transport

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu import Connection
 
-from taskapp.celery import configuration
+from taskapp.app.configuration import configuration
 from taskapp.errors import InvalidSetting
 from taskapp.settings import SECRET_FIELDS, Settings, load_settings
 from taskapp.urls import SecretUrl, check_url, masked

@@ -1,0 +1,58 @@
+"""How the app sends through kombu: with our connections; what a run collects is sent when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.app.amqp import AMQP
+from kombu.utils.objects import cached_property
+
+from taskapp.client.deferred_publish import CollectingProducer
+from taskapp.client.option_checks import check_priority
+from taskapp.client.sent_event import SentEventDispatcher
+from taskapp.engine import settlement
+from taskapp.results.literal_dicts import as_literal
+from taskapp.transport.transport import Connection, is_over_redis
+
+
+class Amqp(AMQP):
+    """Celery's AMQP with our connections."""
+
+    Connection = Connection
+
+    def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
+        with settlement.collecting():
+            return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
+
+    @cached_property
+    def _event_dispatcher(self) -> SentEventDispatcher:
+        return SentEventDispatcher(super()._event_dispatcher)  # type: ignore[misc]  # missing in the stubs
+
+    @cached_property
+    def send_task_message(self) -> Any:
+        """What sends one task through kombu; to another broker than Redis, what a run collects waits for its end."""
+        app: Any = self.app
+        send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
+
+        def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
+            check_priority(name, options.get("priority"))
+            _forget_itself(message.headers, message.sent_event)
+            run = settlement.current()
+            if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
+                message = message._replace(body=as_literal(message.body))
+            if run is not None and not is_over_redis(self.app.conf.broker_url):
+                producer = CollectingProducer(producer, run)
+            if (signing := app.signing) is not None:
+                producer = signing.producer(producer)
+            return send(producer, name, message, *args, **options)
+
+        return send_or_collect
+
+
+def _forget_itself(*said: dict[str, Any] | None) -> None:
+    """Name no task as its own parent, as Celery does in a retry."""
+    for each in said:
+        if each and each.get("parent_id") == each.get("id", each.get("uuid")):
+            each["parent_id"] = None

@@ -1,0 +1,199 @@
+"""Celery's configuration, made of our settings; parts that it does not import itself are named by text."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from taskapp.devredis import own_server
+from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
+from taskapp.settings import Settings
+from taskapp.transport.transport import is_over_redis
+from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
+
+TASK_TYPES = ("taskapp.tasks",)
+
+
+def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
+    """Return Celery's whole configuration for ``settings``."""
+    over_redis = is_over_redis(broker_url)
+    result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
+    own = own_server(settings) if broker_url else None
+    return {
+        "broker_url": broker_url,
+        "result_backend": result_url,
+        **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
+        **_queues(settings),
+        **_delivery(settings),
+        **_results(settings, None if settings.result_url else own),
+        **_watching(),
+        "imports": (*TASK_TYPES, *settings.include),
+        "beat_scheduler": (
+            "taskapp.beat.scheduler:Scheduler"
+            if over_redis or is_over_redis(result_url)
+            else "taskapp.beat.file_scheduler:FileScheduler"
+        ),
+        "beat_schedule": _beat_schedule(settings),
+        "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
+        # One zone for all: a node elsewhere must not read a due time differently.
+        "timezone": "UTC",
+        "enable_utc": True,
+    }
+
+
+def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[str, Any]:
+    attempt_seconds = _attempt_seconds(settings)
+    return {
+        "broker_transport_options": {
+            **_login(own),
+            "global_keyprefix": settings.key_prefix,
+            "master_name": settings.sentinel_master,
+            "queue_order": settings.queues,
+            "lease_seconds": settings.lease_seconds,
+            "starvation_guard": settings.starvation_guard,
+            "crash_limit": settings.crash_limit,
+            "dead_letters_limit": settings.dead_letters_limit,
+            "parked_seconds": settings.parked_seconds,
+            "submit_deadline_seconds": settings.submit_deadline_seconds,
+            "unpacked_bytes_most": settings.max_unpacked_bytes,
+            # Ten levels under kombu's names; Flower reads the steps here to add them up right.
+            "priority_steps": list(PRIORITIES),
+            "sep": PRIORITY_SEPARATOR,
+            # So that a waiting node is not taken for a worker of stock Celery.
+            "client_name": "taskapp",
+            # A dead or frozen server must give delay() an error, not a hang.
+            "socket_timeout": attempt_seconds,
+            "socket_connect_timeout": attempt_seconds,
+            "socket_keepalive": True,
+            # Who waits for a channel has a deadline, and tries again by itself. Of several servers each is tried once.
+            "max_retries": len(servers_of(broker_url)) - 1 if are_several_redis(broker_url) else 0,
+        },
+    }
+
+
+def _over_rabbitmq(settings: Settings, broker_url: str | None) -> dict[str, Any]:
+    if broker_url is None or not broker_url.startswith(("amqp", "pyamqp")):
+        return {}
+    # Sent is what the broker has confirmed: else a message on its way is lost with the connection.
+    return {"broker_transport_options": {"confirm_publish": True, "unpacked_bytes_most": settings.max_unpacked_bytes}}
+
+
+def _attempt_seconds(settings: Settings) -> float:
+    """Return how long one wait for the server may take, so that all of a submit stay inside the deadline.
+
+    There are three at most: connecting, the message, and the question what became of it.
+    """
+    return settings.submit_deadline_seconds / 3
+
+
+class _ByName:
+    """Where a task goes, by its name alone: found out once for each task type."""
+
+    looks_at_name_only = True
+
+    def __init__(self, routes: dict[str, str]) -> None:
+        self._routes = routes
+
+    def __call__(self, name: str, *_: Any, **__: Any) -> dict[str, str]:
+        """Return the route of ``name``."""
+        return {"queue": queue_for(name, self._routes)}
+
+
+def _queues(settings: Settings) -> dict[str, Any]:
+    routes = {**TASK_ROUTES, **settings.route_table}
+    return {
+        "task_queues": [
+            Queue(
+                name,
+                Exchange(name, type="direct"),
+                routing_key=name,
+                # RabbitMQ keeps priorities only in queues declared with their number.
+                queue_arguments={"x-max-priority": HIGHEST_PRIORITY},
+            )
+            for name in settings.queues
+        ],
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_routes": (_ByName(routes),),
+        # A misspelt queue name would make a queue that no worker ever reads.
+        "task_create_missing_queues": False,
+    }
+
+
+def _delivery(settings: Settings) -> dict[str, Any]:
+    return {
+        # Acknowledged after the run, so that a message outlives the worker that holds it.
+        "task_acks_late": True,
+        # A child process that dies gives its message back instead of failing the task.
+        "task_reject_on_worker_lost": True,
+        # Take no more than can run now: what is taken ahead waits behind a long task.
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_consumer": "taskapp.worker.consume.consumer:Consumer",
+        "worker_pool": "taskapp.worker.pool.pool:TaskPool",
+        # Pickle runs code of whoever can write to the broker.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.1,
+            "interval_max": 0.1,
+        },
+        "broker_connection_timeout": _attempt_seconds(settings),
+        # A worker that starts before its broker waits for it.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+    }
+
+
+def _login(own: Path | None) -> dict[str, str]:
+    return {"own_server": str(own)} if own else {}
+
+
+def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
+    return {
+        # Results nobody fetches must not fill the server.
+        "result_expires": timedelta(seconds=settings.result_expires_seconds),
+        # The type, queue and arguments of a finished task, for Flower and for people.
+        "result_extended": True,
+        "redis_socket_timeout": _attempt_seconds(settings),
+        "redis_socket_connect_timeout": _attempt_seconds(settings),
+        "result_backend_transport_options": {
+            **_login(own),
+            "global_keyprefix": settings.key_prefix,
+            "max_result_bytes": settings.max_result_bytes,
+            "master_name": settings.sentinel_master,
+            "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
+        },
+    }
+
+
+def _watching() -> dict[str, Any]:
+    return {
+        "worker_send_task_events": True,
+        # The time of submitting, without which nobody can tell how long tasks wait.
+        "task_send_sent_event": True,
+        # So that a long task is not taken for a waiting one.
+        "task_track_started": True,
+    }
+
+
+def _beat_schedule(settings: Settings) -> dict[str, Any]:
+    if not settings.canary_seconds:
+        return {}
+    return {
+        "canary": {
+            "task": "taskapp.canary",
+            "schedule": timedelta(seconds=settings.canary_seconds),
+            # One that waited for a whole round says nothing new.
+            "options": {"expires": settings.canary_seconds},
+        }
+    }

@@ -1,0 +1,56 @@
+"""An app that lends what it has in Redis; how, ``resources`` knows, which is imported when something is first lent."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from celery import Celery
+from kombu.utils.objects import cached_property
+
+if TYPE_CHECKING:
+    from taskapp.app.resources import Engine, Resources
+    from taskapp.engine.completions import FinishedTasks
+    from taskapp.engine.task_notes import Notes
+    from taskapp.schedules.store import Schedules
+
+
+class EngineAccess(Celery):
+    """A Celery app that lends what it has in Redis; raises what ``Resources`` does."""
+
+    @cached_property
+    def resources(self) -> Resources:
+        """What the app has in Redis."""
+        from taskapp.app.resources import Resources
+
+        return Resources(self)
+
+    def engine(self) -> AbstractContextManager[Engine]:
+        """Lend the dead letters and the delayed messages, see ``Resources.engine``."""
+        return self.resources.engine()
+
+    def schedules(self) -> AbstractContextManager[Schedules]:
+        """Lend the schedules, see ``Resources.schedules``."""
+        return self.resources.schedules()
+
+    def finished_tasks(self) -> AbstractContextManager[FinishedTasks]:
+        """Lend the stream of finished tasks, see ``Resources.finished_tasks``."""
+        return self.resources.finished_tasks()
+
+    def open_notes(self) -> Notes | None:
+        """Return the notes on tasks, see ``Resources.open_notes``."""
+        return self.resources.open_notes()
+
+    @property
+    def keeps_notes(self) -> bool:
+        """Whether there is a Redis to keep notes on tasks in."""
+        return self.resources.keeps_notes
+
+    def find_broker(self) -> None:
+        """Look for a broker where there was none yet.
+
+        Raises:
+            BrokerNotFound: There still is none; with the ways out.
+        """
+        if self.conf.broker_url is None:
+            self.loader.find_broker()
