@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import click
-from billiard import util as billiard_util
 from celery import signals
 from celery.utils.imports import symbol_by_name
 
 from taskapp.app.application import Application
 from taskapp.app.registry import Registry
+from taskapp.celery_internals import run_after_forkers
 
 
 def in_django_project() -> bool:
@@ -60,7 +60,7 @@ def _start_over_in_child() -> None:
     Parent and child on one socket read each other's replies. Celery and kombu have registered
     what is to be done, but only billiard's own fork runs it; gunicorn and uwsgi fork plainly.
     """
-    billiard_util._run_after_forkers()  # type: ignore[attr-defined]  # untyped
+    run_after_forkers()
     app.forget_backend()
 
 

@@ -25,7 +25,7 @@ def register_maps(app: Any) -> None:
         return [_ended(task(*items)) for items in it]
 
     for name, function in (("celery.map", xmap), ("celery.starmap", xstarmap)):
-        app._tasks.pop(name, None)
+        app.tasks.pop(name, None)
         app.task(name=name, shared=False, lazy=False)(function)
 
 

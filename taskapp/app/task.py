@@ -16,6 +16,7 @@ from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.payload import Payload
 from taskapp.app.progress import say_progress
 from taskapp.app.wrapping import checked
+from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
 from taskapp.client.canvas import TaskSignature
 from taskapp.client.option_checks import check_priority
@@ -106,7 +107,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @functools.cache
     def payload(cls) -> Payload:
         """Return what is checked of this type's arguments, read from its annotations once."""
-        cls._get_app()  # type: ignore[attr-defined]  # binds a type that was registered after the app was put together
+        _ = cls.app  # binds a type that was registered after the app was put together
         return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
@@ -301,9 +302,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         if args and isinstance(args[0], Context):
             return self._tell(*args, **kwargs)
         request: Any = self.request_stack.top
-        if request is None or not request.is_eager or request._protected:
+        if request is None or not request.is_eager or not begin_call(request):
             return super().__call__(*args, **kwargs)
-        request._protected = True
         returned = self.run(*args, **kwargs)
         return run_to_end(returned) if iscoroutine(returned) else returned
 
@@ -325,4 +325,4 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         check_priority(self.name, options.get("priority"))
         with settling(None):
             done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))
-        return EagerResult(done.id, done.result, done.state, done.traceback, name=done._name)
+        return EagerResult(done.id, done.result, done.state, done.traceback, name=eager_name(done))

@@ -62,7 +62,7 @@ def _plain(result: Any) -> Any:
 
 def _retry(task_type: Any, error: BaseException) -> BaseException:
     """Retry the run that failed with ``error``, at the type's backoff; raises what Celery's ``retry`` raises."""
-    task = task_type._get_app().tasks[task_type.name]
+    task = task_type.app.tasks[task_type.name]
     options = dict(getattr(task, "retry_kwargs", {}))
     if backoff := float(getattr(task, "retry_backoff", False)):
         options["countdown"] = get_exponential_backoff_interval(

@@ -15,6 +15,7 @@ from celery import beat, schedules, signals
 from celery.utils.log import get_logger
 
 from taskapp.beat.probes import watch_beat
+from taskapp.celery_internals import crontab_fields, entry_call
 from taskapp.engine.producer import Message
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule
@@ -123,7 +124,7 @@ class Scheduler(_Scheduler):
         if entry is None:
             return messages_of(self.app, schedule, due_ms, identity)
         # As it is here: what is no JSON, and what is to be computed each time.
-        call = (_beat._evaluate_entry_args(entry.args), _beat._evaluate_entry_kwargs(entry.kwargs), entry.options)
+        call = (*entry_call(entry), entry.options)
         return made(self.app, schedule, due_ms, identity, call)
 
     def _cancel(self, ids: list[str]) -> None:
@@ -175,7 +176,7 @@ def when_of(schedule: Any, zone: str) -> When:
     """Return the times of one of Celery's schedule objects."""
     kind = type(schedule)
     if kind is schedules.crontab:
-        return Crontab(**{field: _text(getattr(schedule, f"_orig_{field}")) for field in CRONTAB_FIELDS}, zone=zone)
+        return Crontab(**{name: _text(field) for name, field in crontab_fields(schedule).items()}, zone=zone)
     if kind is schedules.solar:
         return Solar(schedule.event, schedule.lat, schedule.lon)
     if kind is schedules.schedule:

@@ -8,9 +8,10 @@ from math import isfinite
 from numbers import Real
 from typing import Any
 
-from kombu import compression, serialization
+from kombu import compression
 from kombu.utils.functional import maybe_list
 
+from taskapp.celery_internals import compressions, serializers
 from taskapp.errors.tasks import BadOption
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
@@ -18,8 +19,6 @@ Options = Mapping[str, Any]
 
 EARLIEST_SECONDS = -(2**31)
 LINKS = ("link", "link_error")
-_compression: Any = compression
-_registry: Any = serialization.registry  # type: ignore[attr-defined]  # missing in the stubs
 
 
 def check_content(name: str, serializer: Any, compressor: Any) -> None:
@@ -28,14 +27,14 @@ def check_content(name: str, serializer: Any, compressor: Any) -> None:
     Raises:
         BadOption: Nothing here can.
     """
-    if serializer not in _registry._encoders:
-        there_are = ", ".join(sorted(_registry._encoders))
+    if serializer not in serializers():
+        there_are = ", ".join(sorted(serializers()))
         raise BadOption(name, "serializer", serializer, f"give one that is installed here: {there_are}")
     if compressor:
         try:
             compression.get_encoder(compressor)
         except (KeyError, TypeError):
-            there_are = ", ".join(sorted(_compression._aliases))
+            there_are = ", ".join(sorted(compressions()))
             raise BadOption(name, "compression", compressor, f"give one that is installed here: {there_are}") from None
 
 

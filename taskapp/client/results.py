@@ -14,6 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.objects import cached_property
 from vine import promise
 
+from taskapp.celery_internals import cached_meta, is_single_result, note_meta, read_meta
 from taskapp.results.async_waiter import WatchedResult
 from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
@@ -153,7 +154,7 @@ class _Arrival:
 
     def _take_in(self, results: list[Any]) -> None:
         for result in results:
-            if result._cache is not None:
+            if cached_meta(result) is not None:
                 self._note(result)
             else:
                 self._backend = self._backend or result.backend
@@ -195,10 +196,12 @@ class _Arrival:
     async def _poll(self) -> None:
         """Read another store than ours on a thread, again and again: its own way of waiting blocks."""
         while True:
-            waiting = [result for results in self._pending.values() for result in results if result._cache is None]
+            waiting = [
+                result for results in self._pending.values() for result in results if cached_meta(result) is None
+            ]
             await asyncio.to_thread(_read, waiting)
             for result in waiting:
-                if result._cache is not None:
+                if cached_meta(result) is not None:
                     self._note(result)
             if self._over.done():
                 return
@@ -209,7 +212,7 @@ class _Arrival:
             meta = self._backend.read_result(key, payload)
             if meta["status"] in states.READY_STATES:
                 for result in self._pending.pop(key, ()):
-                    result._maybe_set_cache(meta)
+                    note_meta(result, meta)
                     self._note(result)
         except Exception as error:  # noqa: BLE001 - said to who waits
             self._fail(error)
@@ -218,7 +221,7 @@ class _Arrival:
         """Take note of a result that is there."""
         if id(result) not in self._unawaited:
             self._missing -= 1
-        if self._failed is None and self._propagate and result._cache["status"] in states.PROPAGATE_STATES:
+        if self._failed is None and self._propagate and cached_meta(result)["status"] in states.PROPAGATE_STATES:
             self._failed = result
         if (not self._missing or self._failed is not None) and not self._over.done():
             self._over.set_result(None)
@@ -231,12 +234,12 @@ class _Arrival:
 def _read(results: list[Any]) -> None:
     """Let each of ``results`` know what is stored of it; blocks."""
     for result in results:
-        result._get_task_meta()
+        read_meta(result)
 
 
 def _leaves(result: Any) -> Iterator[Any]:
     """Return the results of single tasks in ``result``, a result or a set of sets."""
-    if hasattr(result, "_cache"):
+    if is_single_result(result):
         yield result
     else:
         for member in result.results:
@@ -250,6 +253,6 @@ def _parents(result: Any) -> Iterator[Any]:
 
 def _value(result: Any, *, propagate: bool) -> Any:
     """Return what is there of ``result``."""
-    if hasattr(result, "_cache"):
+    if is_single_result(result):
         return result.get(propagate=propagate, follow_parents=False, disable_sync_subtasks=False)
     return [_value(member, propagate=propagate) for member in result.results]

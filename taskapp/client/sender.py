@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.utils.nodenames import anon_nodename
 
+from taskapp.celery_internals import exec_options
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
@@ -115,7 +116,7 @@ class Sender:
         task_type: Any = options.get("task_type")
         if task_type is None:
             task_type = self._app.known_task(name)
-            options = {**(task_type._get_exec_options() if task_type else {}), **without_none(options)}
+            options = {**(exec_options(task_type) if task_type else {}), **without_none(options)}
         options = without_none(options)
         if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
             return None

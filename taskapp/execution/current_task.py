@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from celery import _state
 from celery.utils.threads import LocalStack
+
+from taskapp.celery_internals import current_tasks
 
 _LocalStack: Any = LocalStack
 
@@ -20,9 +21,10 @@ class ContextStack(_LocalStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._follow_context()
+        self.start_in_context()
 
-    def _follow_context(self) -> None:
+    def start_in_context(self) -> None:
+        """Begin with no items, in every context."""
         self._items: ContextVar[tuple[Any, ...]] = ContextVar("taskapp_stack", default=())
 
     def push(self, obj: Any) -> tuple[Any, ...]:
@@ -60,7 +62,6 @@ def follow_contexts() -> None:
 
     A patch, for want of a seam: Celery's modules hold this one object by name, so it cannot be replaced.
     """
-    stack: Any = _state._task_stack  # type: ignore[attr-defined]  # the stubs lack it
-    if not isinstance(stack, ContextStack):
-        stack.__class__ = ContextStack
-        stack._follow_context()
+    if not isinstance(current_tasks, ContextStack):
+        current_tasks.__class__ = ContextStack
+        current_tasks.start_in_context()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Any
 
-from celery import current_app
+from celery.app import app_or_default
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -250,7 +250,7 @@ def note_writer() -> NoteWriter:
     if _note_writer is None:
         with _making:
             if _note_writer is None:
-                app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy
+                app: Any = app_or_default()
                 # An app that is none of ours has nowhere to write to.
                 _note_writer = NoteWriter(
                     getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1)

@@ -13,6 +13,7 @@ from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
+from taskapp.redis.internals import error_parser, socket_of
 from taskapp.redis.scripts import ROOMS, script
 
 
@@ -133,11 +134,10 @@ class _Line:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.is_modern = is_modern(connection)
-        # redis-py offers no other way to the socket and to its own errors.
-        self.socket: Any = connection._sock
+        self.socket: Any = socket_of(connection)
         if self.socket is None:
             raise RedisConnectionError("the server closed the connection")
-        self._reader: Any = hiredis.Reader(replyError=connection._parser.parse_error, notEnoughData=_Line)
+        self._reader: Any = hiredis.Reader(replyError=error_parser(connection), notEnoughData=_Line)
         self._poll: Any = select.poll()
         self._poll.register(self.socket, select.POLLIN)
 

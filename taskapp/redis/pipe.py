@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import hiredis
 from redis.connection import Connection
 
+from taskapp.redis.internals import socket_of
 from taskapp.redis.link import NotSent, is_modern
 from taskapp.redis.scripts import ROOMS, script
 
@@ -65,7 +66,7 @@ class Pipe:
     def socket(self) -> Any:
         """The socket to watch, or ``None``. Whoever watches it asks for ``before_closing``."""
         connection = self._connection
-        return connection._sock if connection is not None else None
+        return socket_of(connection) if connection is not None else None
 
     def before_closing(self, watcher: Callable[[Any], None]) -> None:
         """Call ``watcher`` with the present socket before it is closed; on the owner's thread, once.
@@ -313,8 +314,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _socket(connection: Connection) -> Any:
-    # redis-py offers no other way to a connection whose answers are read when they come; kombu does the same.
-    socket = connection._sock
+    socket = socket_of(connection)
     if socket is None:
         raise ConnectionResetError("the connection is closed")
     return socket

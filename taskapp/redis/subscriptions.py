@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import ConnectionPool
 
+from taskapp.redis.internals import socket_of
 from taskapp.redis.outage import SERVER_GONE
 
 QUIET_SECONDS = 5.0
@@ -107,7 +108,7 @@ class Subscriptions:
             if self._is_read:
                 self._news.wait(seconds)
                 return
-            self._is_read, number, socket = True, self._connection_number, self._connection._sock
+            self._is_read, number, socket = True, self._connection_number, socket_of(self._connection)
         is_readable = False
         try:
             is_readable = _wait_readable(socket, seconds, waker)

@@ -19,6 +19,7 @@ from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from redis.connection import Connection
 
+from taskapp.celery_internals import cached_meta, is_single_result
 from taskapp.devredis.login import guarded
 from taskapp.engine.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.errors.tasks import UnreadableResult
@@ -365,16 +366,16 @@ class Results(BoundedDecoding, Failures, Chords):
     def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Iterator[tuple[str, Any]]:  # noqa: FBT001, FBT002
         """Yield ``(task id, outcome)`` of the results in a set as they come; for groups, last, ``(id, results)``."""
         self._ensure_not_eager()
-        members = [node for node in result.results if hasattr(node, "_cache")]
-        awaited = {id(node): node for node in members if node._cache is None}
-        yield from ((node.id, node._cache) for node in members if id(node) not in awaited)
+        members = [node for node in result.results if is_single_result(node)]
+        awaited = {id(node): node for node in members if cached_meta(node) is None}
+        yield from ((node.id, cached_meta(node)) for node in members if id(node) not in awaited)
         for resolved in self._wait_for_pending(result, no_ack=no_ack, **options):
             for node in resolved:
                 if awaited.pop(id(node), None) is not None:
-                    yield node.id, node._cache
+                    yield node.id, cached_meta(node)
         # Another thread that waits for the same object may have been the one to resolve it.
-        yield from ((node.id, node._cache) for node in awaited.values() if node._cache is not None)
-        yield from ((node.id, node.children) for node in result.results if not hasattr(node, "_cache"))
+        yield from ((node.id, cached_meta(node)) for node in awaited.values() if cached_meta(node) is not None)
+        yield from ((node.id, node.children) for node in result.results if not is_single_result(node))
 
 
 class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the stubs know another signature

@@ -12,13 +12,13 @@ from typing import Any
 
 from celery import chord, group, states
 from celery.app.task import Context
-from celery.backends.base import _result_errbacks  # type: ignore[attr-defined]  # missing in the stubs
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, SecurityError
 from celery.result import GroupResult, allow_join_result, result_from_tuple
-from celery.utils.functional import _regen, maybe_list  # type: ignore[attr-defined]  # missing in the stubs
+from celery.utils.functional import maybe_list
 from kombu.serialization import dumps, loads
 
+from taskapp.celery_internals import Regenerated, errbacks_of
 from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
@@ -93,7 +93,7 @@ class Chords(_Mixin):
 
     def _shape(self, chord_id: str, header: Any) -> Any:
         """Return the header's results as a tree if it is one; a flat one is told by its parts alone."""
-        if isinstance(header, _regen) or not any(isinstance(result, GroupResult) for result in header):
+        if isinstance(header, Regenerated) or not any(isinstance(result, GroupResult) for result in header):
             return None
         return self.app.GroupResult(chord_id, header).as_tuple()
 
@@ -201,7 +201,7 @@ class Chords(_Mixin):
     def _fail_group(self, body: Any, error: BaseException) -> None:
         """Fail each task of ``body`` as Celery does, but revoke none: a revocation would come before what is stored."""
         frozen = body.freeze()
-        own = dict(_result_errbacks(task, self.app) for task in body.tasks)
+        own = dict(errbacks_of(task, self.app) for task in body.tasks)
         shared = maybe_list(body.options.get("link_error")) or []
         for result in _leaves(frozen):
             errbacks = [*own.get(result.id, ())]

@@ -12,6 +12,8 @@ from typing import Any
 
 from kombu.utils.json import register_type
 
+from taskapp.celery_internals import sends_results
+
 _KEYS = frozenset({"__type__", "__value__"})
 _TYPE = "taskapp.dict"
 SIGN = '"__type__"'
@@ -82,5 +84,5 @@ def writing_literals(backend: type) -> type:
     """Return ``backend``, a class of result backends, writing such dicts as pairs; our own do."""
     if getattr(backend, "measures_results", False):
         return backend
-    mixin = _SendsLiteral if hasattr(backend, "_to_result") else _WritesLiteral
+    mixin = _SendsLiteral if sends_results(backend) else _WritesLiteral
     return type(backend.__name__, (mixin, backend), {"_stock": backend, "__module__": backend.__module__})

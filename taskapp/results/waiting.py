@@ -13,6 +13,7 @@ from redis import ConnectionError as RedisConnectionError
 from redis import TimeoutError as RedisTimeoutError
 from vine import barrier
 
+from taskapp.celery_internals import cached_meta, is_single_result, note_meta
 from taskapp.redis.outage import SERVER_GONE, Outage
 from taskapp.redis.subscriptions import Listener, Subscriptions
 
@@ -131,7 +132,7 @@ class _Wait:
         self._backend, self._on_message = backend, on_message
         self._pending: dict[bytes, dict[int, Any]] = {}
         for result in results:
-            if result._cache is None:
+            if cached_meta(result) is None:
                 self._pending.setdefault(backend.get_key_for_task(result.id), {})[id(result)] = result
         self.listener = Listener(self._pending)
         self.has_read = False
@@ -163,14 +164,14 @@ class _Wait:
             return []
         results = list(self._pending.pop(key).values())
         for result in results:
-            if result._cache is None:
-                result._maybe_set_cache(meta)
+            if cached_meta(result) is None:
+                note_meta(result, meta)
         return results
 
 
 def _leaves(result: Any) -> Iterator[Any]:
     """Return the results of single tasks in ``result``, a result or a set of sets."""
-    if hasattr(result, "_cache"):
+    if is_single_result(result):
         yield result
     else:
         for member in result.results:
@@ -186,7 +187,7 @@ def _call(on_interval: Callable[[], Any], result: Any, outage: Outage) -> None:
     try:
         on_interval()
     except (RedisConnectionError, RedisTimeoutError) as error:
-        if any(parent._cache["result"] is error for parent in _parents(result) if parent._cache):
+        if any(known["result"] is error for known in map(cached_meta, _parents(result)) if known):
             raise  # it is what a parent failed with
         outage.pause(error, at_most_seconds=TICK_SECONDS)
 

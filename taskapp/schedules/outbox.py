@@ -19,6 +19,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 
+from taskapp.celery_internals import announcer
 from taskapp.client.deferred_publish import Posting
 from taskapp.client.protocol import new_id
 from taskapp.engine.producer import Message
@@ -204,7 +205,7 @@ class Broker:
 
     def _announce(self, producer: Any, event: Mapping[str, Any]) -> None:
         fields = {key: value for key, value in event.items() if key not in OF_THE_DISPATCHER}
-        self._app.amqp._event_dispatcher.publish(event["type"], fields, producer)
+        announcer(self._app.amqp).publish(event["type"], fields, producer)
 
 
 def _connect(producer: Any) -> None:

@@ -8,42 +8,17 @@ still holds the old one, the poller announces that one under the number of the n
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
 
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+
+from taskapp.redis.internals import has_answer, socket_of
 
 # Mixed into channels of kombu, which the stubs do not know well.
 _Mixin: Any = object
-
-
-class _ReadAhead:
-    """A hiredis reader that can tell whether a whole answer has come."""
-
-    def __init__(self, reader: Any) -> None:
-        self.feed = reader.feed
-        self._gets = reader.gets
-        self._has_data = reader.has_data
-        self._whole: deque[Any] = deque()
-
-    def gets(self, *decode: bool) -> Any:
-        """Return the next answer, or ``NOT_ENOUGH_DATA``."""
-        return self._whole.popleft() if self._whole else self._gets(*decode)
-
-    def has_data(self) -> bool:
-        """Return whether anything has come that was not taken."""
-        return bool(self._whole) or self._has_data()
-
-    def has_answer(self) -> bool:
-        """Return whether a whole answer has come."""
-        if not self._whole and (answer := self._gets()) is not NOT_ENOUGH_DATA:
-            self._whole.append(answer)
-        return bool(self._whole)
 
 
 def polled(connection_class: type, before_closing: Callable[[Any], None]) -> type:
@@ -57,33 +32,11 @@ def polled(connection_class: type, before_closing: Callable[[Any], None]) -> typ
 
     class Polled(base):
         def disconnect(self, *args: Any, **options: Any) -> None:
-            if (socket := self._sock) is not None:
+            if (socket := socket_of(self)) is not None:
                 before_closing(socket)
             super().disconnect(*args, **options)
 
     return Polled
-
-
-def has_answer(connection: Any) -> bool:
-    """Read what has come over ``connection`` without waiting; return whether a whole answer is there.
-
-    Raises:
-        RedisError: The connection is closed or broken.
-    """
-    parser: Any = connection._parser
-    if getattr(parser, "_reader", None) is None:
-        raise RedisConnectionError("the connection is closed")
-    if not isinstance(parser._reader, _ReadAhead):
-        parser._reader = _ReadAhead(parser._reader)
-    if parser._reader.has_answer():
-        return True
-    try:
-        while parser.read_from_socket(timeout=0, raise_on_timeout=False):
-            if parser._reader.has_answer():
-                return True
-    except OSError as error:
-        raise RedisConnectionError(str(error)) from error
-    return False
 
 
 class Opener:
@@ -107,7 +60,7 @@ class Opener:
             self._thread, error, self._error = None, self._error, None
             if error is not None:
                 raise error
-        lost = [one.connection for one in clients if one.connection is not None and one.connection._sock is None]
+        lost = [one.connection for one in clients if one.connection is not None and socket_of(one.connection) is None]
         if lost:
             self._thread = threading.Thread(target=self._open, args=(lost,), name="taskapp-open", daemon=True)
             self._thread.start()

@@ -12,6 +12,7 @@ from kombu import connection
 from kombu.transport import redis
 from kombu.utils.collections import HashedSeq
 
+from taskapp.celery_internals import connection_options
 from taskapp.transport import rabbitmq
 from taskapp.transport.channel import Channel, SentinelChannel
 from taskapp.transport.poller import Poller
@@ -83,7 +84,7 @@ class ConnectionPool(connection.ConnectionPool):
 
     def new(self) -> PooledConnection:
         """Make one more."""
-        return PooledConnection(self, **dict(self.connection._info(resolve=False)))
+        return PooledConnection(self, **connection_options(self.connection))
 
 
 class Connection(_Ours, kombu.Connection):

@@ -16,6 +16,7 @@ from celery.worker.state import active_requests
 from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
 from taskapp.execution.note_writer import finish_writing
@@ -142,11 +143,12 @@ def choose_pool(worker: Any) -> None:
     if get_implementation(worker.pool_cls) is not TaskPool:
         return
     if not worker.use_eventloop:
+        url = broker_connection(worker).as_uri()
         raise ImproperlyConfigured(
-            f"the pool of coroutines and threads needs an event loop, which the broker {worker._conninfo.as_uri()!r} "
-            "has none for; start the worker with -P threads or -P solo"
+            f"the pool of coroutines and threads needs an event loop, which the broker {url!r} has none for; "
+            "start the worker with -P threads or -P solo"
         )
-    worker._conninfo.requires_hub = LoopHub
+    broker_connection(worker).requires_hub = LoopHub
 
 
 def freeze_what_stays(**_: Any) -> None:

@@ -10,6 +10,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker.consumer.control import Control
 
+from taskapp.celery_internals import end_of_listening
 from taskapp.redis.trouble import Trouble
 
 logger = get_logger(__name__)
@@ -43,9 +44,9 @@ def lasting(box: Any, errors: tuple[type[Exception], ...]) -> Callable[[Any], No
                 return once(c)
             except errors as error:
                 trouble.begin("the connection for remote control is down: %s", error)
-            ended = box._node_stopped
+            ended = end_of_listening(box)
             sleep(trouble.pause_seconds())
-            if box._node_stopped is not ended or ended is None:
+            if end_of_listening(box) is not ended or ended is None:
                 return None  # it was stopped meanwhile, and may have been started again
 
     return loop

@@ -13,6 +13,7 @@ from celery.utils.nodenames import default_nodename
 from celery.utils.text import str_to_list
 
 from taskapp.app.own_strategy import check_strategy
+from taskapp.celery_internals import drain_on
 from taskapp.errors import TaskappError, UnknownQueue
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
@@ -28,7 +29,6 @@ EXIT_CONFIGURATION = 78
 _Stock: Any = stock.Worker
 _nodename: Any = default_nodename
 _on_ctrl_c: Any = stock.install_worker_int_handler  # type: ignore[attr-defined]
-_on_signal: Any = stock._shutdown_handler  # type: ignore[attr-defined]
 
 
 class Worker(_Stock):
@@ -61,9 +61,9 @@ class Worker(_Stock):
         _on_ctrl_c(worker, exitcode=0)
         if self._isatty:
             # Closing its terminal would end it as a crash does. Elsewhere SIGHUP starts it anew.
-            _on_signal(worker, sig="SIGHUP")
+            drain_on(worker, "SIGHUP")
         for name in AT_ONCE:
-            _on_signal(worker, sig=name)
+            drain_on(worker, name)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose the queues to consume from.
@@ -87,7 +87,7 @@ class Worker(_Stock):
         super().on_init_blueprint()
         with _in_one_line(_BadConfiguration):
             for task in self.app.tasks.values():
-                task._get_app()  # binds one that was registered after the app was put together
+                _ = task.app  # binds one that was registered after the app was put together
                 check_strategy(task)
                 request_class(symbol_by_name(task.Request))
 

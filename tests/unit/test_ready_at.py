@@ -50,7 +50,7 @@ def test_a_task_may_run_from_the_moment_its_message_says(headers: dict[str, Any]
 @pytest.mark.parametrize(("headers", "ready_at"), KNOWN)
 def test_the_wait_that_is_counted_begins_then(headers: dict[str, Any], ready_at: float | None) -> None:
     known = {SENT_AT_HEADER: SENT_AT, **headers}
-    request = SimpleNamespace(_request_dict=known, _type="shop.pay", time_start=2_000.0, seen=NOTHING)
+    request = SimpleNamespace(request_dict=known, type="shop.pay", time_start=2_000.0, seen=NOTHING)
 
     run = counted(request, "FAILURE", 0.25)
 

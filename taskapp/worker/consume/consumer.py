@@ -18,6 +18,7 @@ from celery.worker.state import active_requests, maybe_shutdown, reserved_reques
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp.celery_internals import pool_result
 from taskapp.engine import runtime
 from taskapp.engine.headers import BadHeader, check_foreign_headers, check_headers
 from taskapp.engine.settlement import Settlement
@@ -256,7 +257,7 @@ class Consumer(_Stock):
             self.controller.semaphore.clear()
         for request in tuple(reserved_requests):
             # What the pool has will run, even if its start was not reported yet.
-            if request in active_requests or request._apply_result is not None or request.acknowledged:
+            if request in active_requests or pool_result(request) is not None or request.acknowledged:
                 continue
             if isinstance(request.message.channel, EngineChannel):
                 request.message.channel.give_back(request.message.delivery_tag)

@@ -25,16 +25,16 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
     """
     started_at = request.time_start
     if not started_at:
-        return CountedRun(request._type, WHAT[state])
+        return CountedRun(request.type, WHAT[state])
     run_seconds = None
     if state == "SUCCESS":
         run_seconds = request.seen.run_seconds
         if run_seconds is None:
             run_seconds = time() - started_at
-    ready_at = ready_at_of(request._request_dict)
+    ready_at = ready_at_of(request.request_dict)
     if ready_at is None:
-        return CountedRun(request._type, WHAT[state], run_seconds)
-    return CountedRun(request._type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
+        return CountedRun(request.type, WHAT[state], run_seconds)
+    return CountedRun(request.type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
 
 
 @cache

@@ -15,6 +15,7 @@ from celery.worker import state as worker_state
 from celery.worker import strategy as stock
 from kombu.asynchronous.timer import to_timestamp
 
+from taskapp.celery_internals import context_of, hold_for_rate, holds_due_for_rate, note_timer
 from taskapp.client.protocol import priority_of
 from taskapp.engine.headers import check_foreign_headers
 from taskapp.transport.message import Received
@@ -94,7 +95,7 @@ class Strategy:
 
     def _pass_on(self, request: Any, callbacks: Any) -> None:
         if bucket := self._bucket():
-            self._consumer._limit_task(request, bucket, 1)
+            hold_for_rate(self._consumer, request, bucket)
             return
         state.task_reserved(request)
         for callback in callbacks or ():
@@ -115,7 +116,7 @@ class Strategy:
         except (OverflowError, ValueError) as error:
             logger.error("the due time %r of a task cannot be used: %s", request.eta, error)
             self._task.backend.mark_as_failure(
-                request.id, error, request=request._context, store_result=request.store_errors
+                request.id, error, request=context_of(request), store_result=request.store_errors
             )
             request.reject(requeue=False)
             return None
@@ -124,9 +125,9 @@ class Strategy:
         consumer, bucket = self._consumer, self._bucket()
         consumer.qos.increment_eventually()
         target, args = (
-            (consumer._limit_post_eta, (request, bucket, 1)) if bucket else (consumer.apply_eta_task, (request,))
+            (holds_due_for_rate(consumer), (request, bucket, 1)) if bucket else (consumer.apply_eta_task, (request,))
         )
-        request._eta_timer_entry = consumer.timer.call_at(due_at, target, args, priority=6)
+        note_timer(request, consumer.timer.call_at(due_at, target, args, priority=6))
         # Last: a connection lost meanwhile cancels the timers of what is scheduled.
         state.task_scheduled(request)
 

@@ -18,6 +18,7 @@ from typing import Any
 from kombu.asynchronous.hub import Hub, set_event_loop
 from kombu.utils.eventio import READ, poll
 
+from taskapp.celery_internals import poller_descriptor
 from taskapp.execution import forked
 from taskapp.execution.side_loop import log_exit
 from taskapp.settings import get_settings
@@ -46,7 +47,7 @@ class LoopPoller:
         self._inner = poll()
         self.register = self._inner.register
         self.unregister = self._inner.unregister
-        self._descriptor = (getattr(self._inner, "_epoll", None) or self._inner._kqueue).fileno()
+        self._descriptor = poller_descriptor(self._inner)
         loop.add_reader(self._descriptor, self.stop)
         self.turned_at = monotonic()
         """When the hub last had its turn (monotonic)."""

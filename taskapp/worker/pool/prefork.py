@@ -10,6 +10,7 @@ from typing import Any
 
 from celery.concurrency import asynpool, prefork
 
+from taskapp.celery_internals import child_of, children_of, is_child_alive
 from taskapp.worker.pool.inherited_sockets import let_go_of_sockets
 from taskapp.worker.process.stop_signals import leave_the_end_to
 
@@ -74,10 +75,10 @@ class ChildPool(_AsynPool):
         Celery looks through all jobs when one child has ended. Another may be dead by then whose
         last words were not read yet: its task has run, and would run again without being counted.
         """
-        child = job._write_to
-        if child and not job._accepted and not child._is_alive():
+        child = child_of(job)
+        if child and not job.accepted() and not is_child_alive(child):
             self.process_flush_queues(child)
-            if job._accepted:
+            if job.accepted():
                 return  # it is found lost when its own child's turn comes
         super().on_job_process_down(job, pid_gone)
 
@@ -90,13 +91,13 @@ class PreforkPool(_TaskPool):
     def problem(self) -> str:
         """Return what is wrong with the pool, or the empty string; for the loop's own thread."""
         pool = self._pool
-        if pool is None or any(child._is_alive() for child in pool._pool):
+        if pool is None or any(map(is_child_alive, children_of(pool))):
             return ""
         return "none of its child processes lives"
 
     def child_pids(self) -> tuple[int, ...]:
         """Return the process ids of the children. Any thread may ask."""
-        return tuple(child.pid for child in self._pool._pool) if self._pool is not None else ()
+        return tuple(child.pid for child in children_of(self._pool)) if self._pool is not None else ()
 
     def kill_children(self) -> None:
         """Kill every child and return when none runs, or after a second. Any thread may call it."""

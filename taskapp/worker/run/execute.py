@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Any
 
 import msgspec
-from celery import current_app
+from celery.app import app_or_default
 from celery.utils.nodenames import gethostname
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
@@ -135,7 +135,7 @@ def runner_of(name: str, given: dict[str, Any]) -> Runner:
     """Return what runs the tasks of a type in this process."""
     runner = _runners.get(name)
     if runner is None:
-        app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy
+        app: Any = app_or_default()
         runner = _runners[name] = Runner(app.tasks[name], app, given.get("hostname") or gethostname())
     return runner
 

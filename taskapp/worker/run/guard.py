@@ -9,6 +9,7 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
+from taskapp.celery_internals import context_of
 from taskapp.errors.wording import in_words
 from taskapp.execution.failures import as_error
 from taskapp.transport.message import Received
@@ -46,7 +47,7 @@ def fail_unreported(request: Any, error: BaseException) -> None:
         # No letter that speaks for it.
         try:
             request.task.backend.mark_as_failure(
-                request.id, error, request=request._context, store_result=request.store_errors
+                request.id, error, request=context_of(request), store_result=request.store_errors
             )
         except Exception as refused:  # noqa: BLE001 - as the run's own attempt was
             logger.error("the failure of task %s cannot be stored: %s", request.id, in_words(refused))

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import _state, states
+from celery import states
 from celery.exceptions import Reject
 from celery.utils.log import get_logger
 
+from taskapp.celery_internals import current_tasks
 from taskapp.engine.settlement import Settlement, collecting
 from taskapp.errors.wording import BrokenError, in_words, name_of, sound
 from taskapp.execution.failures import as_failure, ends_the_run
 from taskapp.redis.outage import SERVER_GONE
 from taskapp.worker.run.guard import UNTOLD
 from taskapp.worker.run.tracer import Outcome, Runner
-
-_task_stack: Any = _state._task_stack  # type: ignore[attr-defined]  # missing in the stubs
 
 logger = get_logger(__name__)
 
@@ -35,12 +34,12 @@ def refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: 
     request = runner.request((), {}, given)
     if follow_ups is None:
         request.chord = request.group
-    _task_stack.push(runner.task)
+    current_tasks.push(runner.task)
     runner.task.request_stack.push(request)
     try:
         return runner.report(request, error, states.FAILURE)[2]
     finally:
-        _task_stack.pop()
+        current_tasks.pop()
         runner.task.request_stack.pop()
 
 

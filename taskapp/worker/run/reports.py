@@ -20,6 +20,7 @@ from celery.utils.log import get_logger
 from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
 from kombu.utils.encoding import safe_repr
 
+from taskapp.celery_internals import log_failure
 from taskapp.errors import TaskExited
 from taskapp.errors.wording import shown, text_of
 from taskapp.execution.coroutines import run_to_end
@@ -138,7 +139,7 @@ class Reports:
             sender=task, task_id=request.id, exception=kept, args=request.args, kwargs=request.kwargs,
             traceback=kept.__traceback__, einfo=einfo,
         )  # fmt: skip
-        _TraceInfo(states.FAILURE, error)._log_error(task, request, einfo)
+        log_failure(_TraceInfo(states.FAILURE, error), task, request, einfo)
         traceback_clear(kept)
         return einfo
 

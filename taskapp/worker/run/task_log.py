@@ -6,9 +6,10 @@ import logging
 from typing import Any
 
 import msgspec
-from celery import _state, current_app
+from celery import current_app
 
 from taskapp.app.progress import attempt_of, is_of_a_worker
+from taskapp.celery_internals import current_tasks
 from taskapp.execution.note_writer import note_writer
 from taskapp.log_message import message_of
 from taskapp.settings import get_settings
@@ -20,7 +21,6 @@ OF_THE_WORKER = (
     "taskapp.redis",
 )  # fmt: skip
 """Loggers that speak of a task and not for it: each of its runs would leave a line."""
-_task_stack: Any = _state._task_stack  # type: ignore[attr-defined]  # the stubs lack it
 _encode = msgspec.json.Encoder().encode
 _traceback_of = logging.Formatter().formatException
 
@@ -30,7 +30,7 @@ class TaskLog(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Keep ``record`` if a task wrote it."""
-        task = _task_stack.top
+        task = current_tasks.top
         if task is not None and not record.name.startswith(OF_THE_WORKER):
             request = task.request_stack.top
             if is_of_a_worker(request):

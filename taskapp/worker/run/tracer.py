@@ -19,9 +19,8 @@ from types import CoroutineType
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import _state, group, signals, states
+from celery import group, signals, states
 from celery.app import task as stock_task
-from celery.app import trace as stock_trace
 from celery.app.trace import (
     IGNORE_STATES,
     IGNORED,
@@ -44,6 +43,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from taskapp.app.progress import note_retry
 from taskapp.app.task import Task
+from taskapp.celery_internals import current_tasks, own_backend, read_meta, send_follow_up, signal_internal_error
 from taskapp.engine.headers import check_signature
 from taskapp.engine.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge, UnreadableResult
@@ -58,8 +58,6 @@ from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
 
 # The stubs lack these.
-_task_stack: Any = _state._task_stack  # type: ignore[attr-defined]
-_signal_internal_error: Any = stock_trace._signal_internal_error  # type: ignore[attr-defined]
 _signature: Any = maybe_signature
 _AsyncResult: Any = AsyncResult
 
@@ -119,7 +117,7 @@ class Runner:
     @property
     def backend(self) -> Any:
         """The result backend of the task, for this thread."""
-        own = self.task._backend  # of a task type that has one to itself
+        own = own_backend(self.task)  # of a task type that has one to itself
         return own if own is not None else self._shared_backend or self.task.backend
 
     # --- drivers ----------------------------------------------------------------------------------
@@ -214,14 +212,14 @@ class Runner:
             # Outside the task's own code: a hook, or a defect.
             failure = as_error(error)
             seen_by_signal = given if request is None else request.as_given()
-            _signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, failure)
+            signal_internal_error(self.task, task_id, args, kwargs, seen_by_signal, failure)
             seen = report_internal_error(self.task, failure)
             if request is not None:
                 yield from self._report(request, failure, states.FAILURE)
             return 1, seen, None
 
     def _run(self, request: RunContext, started_at: float) -> Steps:
-        _task_stack.push(self.task)
+        current_tasks.push(self.task)
         self.task.request_stack.push(request)
         args, kwargs = request.args, request.kwargs
         state = retval = None
@@ -273,7 +271,7 @@ class Runner:
                     retval=retval, state=state,
                 )  # fmt: skip
         finally:
-            _task_stack.pop()
+            current_tasks.pop()
             task.request_stack.pop()
             if self._has_cleanup:
                 self._clean_up()
@@ -356,9 +354,9 @@ class Runner:
     def _send(self, signature: Any, request: RunContext, retval: Any, **options: Any) -> None:
         delivery: Any = request.delivery_info
         priority = delivery.get("priority") if self._inherits_priority else None
-        self.app.amqp._retry_publish(
-            signature.apply_async, (retval,), parent_id=request.id, root_id=request.root_id or request.id,
-            priority=priority, **options,
+        send_follow_up(
+            self.app.amqp, signature.apply_async, (retval,), parent_id=request.id,
+            root_id=request.root_id or request.id, priority=priority, **options,
         )  # fmt: skip
 
     def _has_succeeded(self, request: RunContext) -> bool:
@@ -369,7 +367,7 @@ class Runner:
             return True
         result = _AsyncResult(request.id, app=self.app)
         try:
-            meta = result._get_task_meta()
+            meta = read_meta(result)
         except (BackendGetMetaError, UnreadableResult):
             return False
         if meta["status"] != states.SUCCESS:

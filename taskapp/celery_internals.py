@@ -1,0 +1,364 @@
+"""Private names of Celery, kombu, billiard and py-amqp: what we use of them, behind plain names, and why.
+
+``ACCESSED`` names what the functions below reach for. ``INHERITED`` names what our subclasses use or override of the
+classes they extend: such names have to stay in those classes. Each name is given with the class or module that defines
+it. Tests hold both tables to the code, and pin the source of every name in them. Those of redis-py are in
+``taskapp.redis.internals``: the engine knows neither Celery nor kombu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+from celery import _state
+from celery.utils import functional
+
+Table = dict[str, dict[str, str]]
+"""``module:class`` or ``module``, then names separated by spaces, then why we use them."""
+
+ACCESSED: Table = {
+    "celery._state": {
+        "_task_stack": "the stack of running tasks: pushing and popping by function costs a call each per task",
+    },
+    "celery.app.task:Context": {"_protected": "tells the call that runs a task from one more in its body"},
+    "celery.app.task:Task": {
+        "_backend": "the result backend a task type has to itself: .backend would make the app's",
+        "_get_exec_options": "the options a task type gives each message, as apply_async reads them",
+    },
+    "celery.app.amqp:AMQP": {
+        "_event_dispatcher": "announces that a task was sent: beat sends messages it has prepared",
+        "_retry_publish": "sends what follows a task as Celery's tracer does",
+    },
+    "celery.app.trace": {"_signal_internal_error": "reports an error of the tracer itself as Celery's tracer does"},
+    "celery.app.trace:TraceInfo": {"_log_error": "logs a failure in Celery's words"},
+    "celery.apps.worker": {"_shutdown_handler": "adds a signal to those that stop a worker"},
+    "celery.backends.base": {"_result_errbacks": "finds the errbacks of what is left of a chain"},
+    "celery.backends.rpc:RPCBackend": {"_to_result": "tells backends that send results as messages"},
+    "celery.beat": {
+        "_evaluate_entry_args": "computes arguments of an entry that are computed at each tick",
+        "_evaluate_entry_kwargs": "the same, for named ones",
+    },
+    "celery.result:AsyncResult": {
+        "_cache": "what is known of a result: .result and .state would ask the server",
+        "_get_task_meta": "reads a result once, without waiting",
+        "_maybe_set_cache": "notes an outcome that was read with others",
+    },
+    "celery.result:EagerResult": {"_name": "the name of an eager task's type; an EagerResult has no other"},
+    "celery.schedules:crontab": {
+        "_orig_minute _orig_hour _orig_day_of_week _orig_day_of_month _orig_month_of_year":
+            "the fields as they were written",
+    },
+    "celery.utils.functional": {"_regen": "the class of headers that are made while they are read"},
+    "celery.worker.consumer.consumer:Consumer": {
+        "_limit_task": "holds a task back for its rate limit, as Celery's strategy does",
+        "_limit_post_eta": "the same, once it is due",
+    },
+    "celery.worker.pidbox:gPidbox": {"_node_stopped": "set when the greenlet that listens has ended"},
+    "celery.worker.request:Request": {
+        "_apply_result": "set when the pool has taken the request",
+        "_context": "the request as result backends want it",
+        "_eta_timer_entry": "lets Celery cancel the timer of a revoked task",
+    },
+    "celery.worker.worker:WorkController": {"_conninfo": "the connection whose hub the worker takes"},
+    "kombu.compression": {"_aliases": "the names of compressions, for an error that lists them"},
+    "kombu.connection:Connection": {"_info": "what a pool makes further connections from"},
+    "kombu.serialization:SerializerRegistry": {"_encoders": "the names of serializers that can write"},
+    "kombu.utils.eventio:_epoll": {"_epoll": "the poller's descriptor, for a loop that waits on it"},
+    "kombu.utils.eventio:_kqueue": {"_kqueue": "the same, on BSD and macOS"},
+    "billiard.pool:ApplyResult": {"_write_to": "the child a job was written to"},
+    "billiard.pool:Pool": {"_pool": "the child processes"},
+    "billiard.util": {"_run_after_forkers": "lets a forked process go of what it inherited"},
+    "billiard.process:BaseProcess": {"_is_alive": "asks about a child; is_alive() raises for one that was closed"},
+}  # fmt: skip
+
+INHERITED: Table = {
+    "celery.app.amqp:AMQP": {
+        "_create_task_sender": "what is sent is checked and perhaps collected around Celery's own sender",
+        "_event_dispatcher": "the event of a submit is sent as one command",
+        "_retry_publish": "follow-ups are sent in the step that settles the task they follow",
+    },
+    "celery.app.autoretry": {"_orig_run": "keeps Celery from putting its own retry around a task"},
+    "celery.app.base:Celery": {
+        "_backend_cache _local": "a forked process lets go of the backend it inherited",
+        "_connection": "looks for the broker when a connection is first needed",
+        "_finalize_mutex": "one lock for what the app makes once",
+        "_get_backend": "chooses the result backend and what is put around it",
+        "_tasks": "the known task types; .tasks would finalize the app at its first submit",
+    },
+    "celery.app.task:Task": {
+        "_backend": "tells whether a type has a backend to itself",
+        "_dump_pydantic_arguments": "dumps models as Celery's apply_async does",
+        "_get_exec_options": "the options a task type gives each message",
+    },
+    "celery.apps.worker:Worker": {"_isatty": "a closed terminal drains"},
+    "celery.backends.asynchronous:AsyncBackendMixin": {"_wait_for_pending": "waits for the results of a set"},
+    "celery.backends.asynchronous:BaseResultConsumer": {"_wait_for_pending": "waits with one connection for all"},
+    "celery.backends.base:Backend": {
+        "_call_task_errbacks _fail_chain": "fails what a chord's failure takes along",
+        "_ensure_not_eager": "refuses to wait for an eager task",
+        "_get_result_meta": "what is stored of a result, made without asking the configuration for each",
+    },
+    "celery.backends.base:BaseKeyValueStoreBackend": {
+        "_get_task_meta_for": "reads within the bounds of a result",
+        "_store_result": "stores fenced, and in the step that settles the task",
+    },
+    "celery.backends.base:DisabledBackend": {"_is_disabled": "raises our error, which names the setting"},
+    "celery.backends.redis:RedisBackend": {
+        "_transport_options": "options given as result_backend_transport_options",
+        "_unpack_chord_result": "a part of a chord, as Celery writes it",
+        "_chord_part_return_script _chord_cleanup_script _chord_claim_extend_script":
+            "bound to a client that a forked process must not use",
+    },
+    "celery.backends.rpc:RPCBackend": {"_to_result": "what is sent as a result's message"},
+    "celery.beat:Scheduler": {"_ensure_connected": "a beat that cannot connect says so to its probes"},
+    "celery.canvas:Signature": {"_app _type": "a copy of a group's member takes them along"},
+    "celery.concurrency.base:BasePool": {"_get_info": "what inspect says of the pool"},
+    "celery.concurrency.prefork:TaskPool": {"_pool": "the pool of child processes, once it is there"},
+    "celery.events.dispatcher:EventDispatcher": {
+        "_group_buffer": "events that wait are bounded",
+        "_publish": "events are published without waiting",
+    },
+    "celery.result:AsyncResult": {
+        "_cache _ignored": "set without Celery's constructor, which makes a promise for each result",
+        "_maybe_reraise_parent_error": "done while get() waits",
+        "_on_fulfilled": "the promise is made when somebody asks for it",
+        "_set_cache": "an error that must not be raised becomes one that may",
+    },
+    "celery.utils.dispatch.signal:Signal": {"_live_receivers": "each receiver's exit costs itself alone"},
+    "celery.worker.consumer.consumer:Consumer": {
+        "_flush_events": "events are flushed at a turn of our own",
+        "_limit_move_to_pool _limit_post_eta _limit_task": "a task held back for its rate limit keeps its lease",
+    },
+    "celery.worker.request:Request": {
+        "_announce_revoked": "a revoked task is settled, not only acknowledged",
+        "_app _argsrepr _body _content_encoding _content_type _decoded _delivery_info _eta _eventer _expires _hostname "
+        "_ignore_result _kwargsrepr _message _parent_id _request_dict _root_id _task _type _utc":
+            "set without Celery's constructor, which decodes the body in the loop",
+        "_apply_result": "what the pool returned",
+        "_args _kwargs": "as the payload has them",
+        "_connection_errors": "tells a lost connection from an error",
+        "_context": "the request as result backends want it",
+        "_on_ack _on_reject": "acknowledges a message of another broker",
+        "_payload": "the body is decoded where it runs, or when somebody asks",
+        "_retry_worker_lost": "a task whose child died is given back as after a crash",
+        "_success_was_stored": "a task that succeeded is not failed after",
+        "_terminate_on_ack": "a task revoked before it began is ended as it begins",
+    },
+    "kombu.asynchronous.hub:Hub": {
+        "_create_poller _poller": "the poller runs an asyncio loop while it waits",
+        "_loop_thread _waker": "another thread wakes the loop",
+        "_register_fd _unregister_fd": "descriptors are watched by number",
+    },
+    "kombu.message:Message": {"_decoded_cache _state": "set without kombu's constructor"},
+    "kombu.transport.redis:Channel": {
+        "_async_pool _pool": "closed with the channel",
+        "_basic_cancel": "a queue that is consumed no more is claimed from no more",
+        "_brpop_read": "reads only what has come",
+        "_connparams": "connections leave their poller before they close",
+        "_delete _purge _put _put_fanout _size": "queues are the engine's",
+        "_fanout_queues": "tells broadcast queues from queues of tasks",
+        "_get_pool": "a pool of our connections",
+        "_get_publish_topics": "the topics of broadcasts",
+        "_in_poll": "says that a claim is under way",
+        "_queue_bind": "bindings are kept for broadcasts alone",
+        "_receive": "delivers only what has come whole",
+        "_receive_one": "delivers one",
+        "_refresh_bindings": "bindings are kept for broadcasts alone",
+    },
+    "kombu.transport.redis:MultiChannelPoller": {
+        "_channels _fd_to_chan _in_protected_read": "the engine's descriptors are polled beside kombu's",
+    },
+    "kombu.transport.redis:SentinelChannel": {
+        "_get_pool": "a pool of our connections",
+        "_get_publish_topics": "the topics of broadcasts",
+    },
+    "kombu.transport.virtual.base:Channel": {
+        "_consumers": "consumers that are cancelled together",
+        "_get_message_priority": "a priority within its bounds",
+        "_next_delivery_tag": "tags of messages that are not the engine's",
+        "_tag_to_queue": "the queue of a consumer",
+    },
+    "kombu.transport.virtual.base:Message": {"_raw": "set without kombu's constructor"},
+    "kombu.transport.virtual.base:QoS": {"_delivered": "what was delivered and not acknowledged"},
+    "billiard.pool:Pool": {"_cache": "a job that could not be sent takes no place"},
+    "amqp.channel:Channel": {
+        "_basic_publish": "publishes within the time a submit has left",
+        "_confirm_selected": "turns on confirms once",
+    },
+}  # fmt: skip
+
+current_tasks: Any = _state._task_stack  # type: ignore[attr-defined]  # the stubs lack it
+"""Celery's stack of running tasks. One object, which Celery's modules hold by name."""
+
+Regenerated: type = functional._regen  # type: ignore[attr-defined]  # missing in the stubs
+
+# Built in C: they cost what the attribute costs.
+own_backend: Callable[[Any], Any] = attrgetter("_backend")
+cached_meta: Callable[[Any], Any] = attrgetter("_cache")
+context_of: Callable[[Any], Any] = attrgetter("_context")
+pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
+
+
+def is_single_result(result: Any) -> bool:
+    """Return whether ``result`` is one task's: it has a cache of its own."""
+    return hasattr(result, "_cache")
+
+
+def note_meta(result: Any, meta: Any) -> None:
+    """Let ``result`` know what was read of it, if that is final."""
+    result._maybe_set_cache(meta)
+
+
+def read_meta(result: Any) -> Any:
+    """Return what is stored of ``result``, read once; blocks."""
+    return result._get_task_meta()
+
+
+def exec_options(task: Any) -> dict[str, Any]:
+    """Return the options that ``task`` gives each message."""
+    options: dict[str, Any] = task._get_exec_options()
+    return options
+
+
+def sends_results(backend: type) -> bool:
+    """Return whether ``backend`` sends each result as a message, as ``rpc://`` does."""
+    return hasattr(backend, "_to_result")
+
+
+def eager_name(result: Any) -> Any:
+    """Return the name of the type of an eager task."""
+    return result._name
+
+
+def begin_call(request: Any) -> bool:
+    """Return whether this is the call that runs the task of ``request``, and not one more in its body."""
+    if request._protected:
+        return False
+    request._protected = True
+    return True
+
+
+def serializers() -> Any:
+    """Return the names of serializers that can write."""
+    from kombu import serialization
+
+    return serialization.registry._encoders.keys()  # type: ignore[attr-defined]  # missing in the stubs
+
+
+def compressions() -> Any:
+    """Return the names of compressions."""
+    from kombu import compression
+
+    return compression._aliases.keys()  # type: ignore[attr-defined]  # the same
+
+
+def announcer(amqp: Any) -> Any:
+    """Return what announces that tasks were sent."""
+    return amqp._event_dispatcher
+
+
+def send_follow_up(amqp: Any, publish: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call ``publish``, again after errors as Celery's tracer does."""
+    return amqp._retry_publish(publish, *args, **options)
+
+
+def errbacks_of(signature: Any, app: Any) -> Any:
+    """Return ``(task id, errbacks)`` of one task of a group."""
+    from celery.backends.base import _result_errbacks  # type: ignore[attr-defined]  # missing in the stubs
+
+    return _result_errbacks(signature, app)
+
+
+def signal_internal_error(*args: Any, **options: Any) -> None:
+    """Send the signal of an error of the tracer itself."""
+    from celery.app import trace
+
+    trace._signal_internal_error(*args, **options)  # type: ignore[attr-defined]  # missing in the stubs
+
+
+def log_failure(info: Any, task: Any, request: Any, einfo: Any) -> None:
+    """Log the failure in ``info``, Celery's ``TraceInfo``."""
+    info._log_error(task, request, einfo)
+
+
+def drain_on(worker: Any, signal: str) -> None:
+    """Let ``signal`` stop ``worker`` as SIGTERM does."""
+    from celery.apps import worker as program
+
+    program._shutdown_handler(worker, sig=signal)  # type: ignore[attr-defined]  # missing in the stubs
+
+
+def entry_call(entry: Any) -> tuple[Any, Any]:
+    """Return the arguments of an entry of ``beat_schedule``, computed where they are to be."""
+    from celery import beat
+
+    args: Any = beat._evaluate_entry_args(entry.args)  # type: ignore[attr-defined]  # missing in the stubs
+    return args, beat._evaluate_entry_kwargs(entry.kwargs)  # type: ignore[attr-defined]  # the same
+
+
+def crontab_fields(schedule: Any) -> dict[str, Any]:
+    """Return the fields of a ``crontab`` as they were written."""
+    return {
+        "minute": schedule._orig_minute, "hour": schedule._orig_hour, "day_of_month": schedule._orig_day_of_month,
+        "month_of_year": schedule._orig_month_of_year, "day_of_week": schedule._orig_day_of_week,
+    }  # fmt: skip
+
+
+def hold_for_rate(consumer: Any, request: Any, bucket: Any) -> None:
+    """Hold ``request`` back until its type's rate limit lets it run."""
+    consumer._limit_task(request, bucket, 1)
+
+
+def holds_due_for_rate(consumer: Any) -> Any:
+    """Return what holds back a request that has come due until its type's rate limit lets it run."""
+    return consumer._limit_post_eta
+
+
+def note_timer(request: Any, timer: Any) -> None:
+    """Let ``request`` know the timer it waits for: revoked, it cancels it."""
+    request._eta_timer_entry = timer
+
+
+def end_of_listening(box: Any) -> Any:
+    """Return the event of the greenlet that listens for ``box`` now; ``None``: none does."""
+    return box._node_stopped
+
+
+def broker_connection(worker: Any) -> Any:
+    """Return the connection whose hub ``worker`` takes."""
+    return worker._conninfo
+
+
+def connection_options(connection: Any) -> dict[str, Any]:
+    """Return what another connection like ``connection`` is made from."""
+    return dict(connection._info(resolve=False))
+
+
+def poller_descriptor(poller: Any) -> int:
+    """Return the descriptor that becomes readable when one that kombu's ``poller`` watches does."""
+    descriptor: int = (poller._epoll if hasattr(poller, "_epoll") else poller._kqueue).fileno()
+    return descriptor
+
+
+def run_after_forkers() -> None:
+    """Do what Celery and kombu have registered for a forked process; only billiard's own fork does."""
+    from billiard import util
+
+    util._run_after_forkers()  # type: ignore[attr-defined]  # missing in the stubs
+
+
+def children_of(pool: Any) -> Any:
+    """Return the child processes of billiard's ``pool``."""
+    return pool._pool
+
+
+def child_of(job: Any) -> Any:
+    """Return the child that ``job`` was written to, or ``None``."""
+    return job._write_to
+
+
+def is_child_alive(child: Any) -> bool:
+    """Return whether ``child`` runs."""
+    return bool(child._is_alive())
