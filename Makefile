@@ -10,7 +10,7 @@ ISOLATED := env -u PYTHONDONTWRITEBYTECODE -u CELERY_BROKER_URL -u CELERY_RESULT
 	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all faults bench check lock wheel clean
+.PHONY: help demo up test test-all faults bench check tables lock wheel clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,10 @@ bench: $(VENV)/.dev ## what a task costs, beside its peers: writes docs/benchmar
 check: $(VENV)/.dev ## style, types, imports, deployment files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/check
 
-lock: $(VENV)/.dev ## write requirements/*.txt anew from pyproject.toml
+tables: $(VENV)/.dev ## write the tables of settings, metrics and alerts into the documents
+	@$(BIN)/python scripts/tables.py
+
+lock: $(VENV)/.dev ## write requirements/*.txt from pyproject.toml
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/lock
 
 wheel: $(VENV)/.dev ## build dist/taskapp-*.whl

@@ -1,4 +1,4 @@
-"""What taskapp is meant to reach, what it reaches, and what the best of the others does in the same run."""
+"""The budget: the goals, what taskapp reaches, and the best of the others in the same run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.tables import NONE, REFERENCE, TIMES, markdown, number
 
 @dataclass(frozen=True)
 class Goal:
-    """The most that one figure of one workload may be."""
+    """Upper limit of one figure of one workload."""
 
     told: str
     workload: str
@@ -22,23 +22,23 @@ class Goal:
     parameters: dict[str, Any] = field(default_factory=dict)
     digits: int = 0
     obstacle: str = ""
-    """What stands in the way where it is missed."""
+    """Why it is missed, if it is."""
 
 
 COLD = (
-    "a worker that does one task at a time runs it from cold caches: the same steps that cost it 0.1 ms of CPU in a "
-    "full queue cost more than ten times that, in Celery's request and event classes, kombu's hub and ours; and what "
-    "else the machine does comes on top"
+    "a worker that runs one task at a time runs it from cold caches. The steps that take 0.1 ms of CPU with a full "
+    "queue take more than ten times that, in Celery's request and event classes, kombu's hub and ours. Whatever else "
+    "the machine does adds to it"
 )
 COUNTED = (
-    "the worker also counts what became of each run, how long it waited and took, some 18 µs that the budget was set "
-    "without; in return whoever watches costs it nothing"
+    "the worker also counts how each run ended, how long it waited and how long it took. That takes about 18 µs, "
+    "which the budget does not include; in return, monitoring costs the worker nothing"
 )
 DELAY = (
-    "beside the round trip, which a client without a framework pays, too (its line below), a task has Celery's "
+    "besides the round trip, which a client without a framework makes as well (see Submitting), a task has Celery's "
     "headers, its signals and an AsyncResult"
 )
-BULK = "each task has an id of its own, an AsyncResult and, with events on, a task-sent event"
+BULK = "each task has its own id, an AsyncResult and, with events on, a task-sent event"
 
 GOALS = (
     Goal("worker, CPU per task", "drain", "worker_us", 100, "µs", obstacle=COUNTED),
@@ -55,23 +55,23 @@ GOALS = (
 
 
 def write(records: Records) -> str:
-    """Return the table of all goals that were measured, and that of the floor."""
+    """Return the table of all goals that were measured, and of the floor."""
     lines = [line for goal in GOALS if (line := _line(goal, records))]
     if floor := _floor_line(records):
         lines.insert(1, floor)
     if not lines:
         return "Not measured.\n"
-    return markdown(["", "goal", "taskapp", "", "best of the others"], lines) + _obstacles(records)
+    return markdown(["", "goal", "taskapp", "", "best other framework"], lines) + _obstacles(records)
 
 
 def _obstacles(records: Records) -> str:
-    """Return what stands in the way of the goals that are missed, and by how much."""
+    """Return which goals are missed, by how much, and why."""
     missed: dict[str, list[str]] = {}
     for goal in GOALS:
         value = _ours(goal, records)
         if value is not None and value > goal.most:
             missed.setdefault(goal.obstacle, []).append(f"{goal.told} (by {value / goal.most - 1:.0%})")
-    return "".join(f"\nMissed: {', '.join(told)}. In the way: {obstacle}.\n" for obstacle, told in missed.items())
+    return "".join(f"\nMissed: {', '.join(told)}. Why: {obstacle}.\n" for obstacle, told in missed.items())
 
 
 def _ours(goal: Goal, records: Records) -> float | None:
@@ -100,7 +100,7 @@ def _line(goal: Goal, records: Records) -> list[str] | None:
 
 
 def _is_meant(record: Record, goal: Goal) -> bool:
-    """Keep 300 delayed tasks apart from 300 with a million behind them."""
+    """Distinguish 300 delayed tasks from 300 with a million behind them."""
     return ("waiting" in record.parameters) == ("waiting" in goal.parameters)
 
 
@@ -114,7 +114,7 @@ def _floor_line(records: Records) -> list[str] | None:
         return None
     verdict = "reached" if value <= 4 * base else "missed"
     return [
-        "… beside no framework at all",
+        "… compared with no framework at all",
         f"≤ 4 {TIMES}",
         f"{value / base:.1f} {TIMES}",
         verdict,

@@ -1,4 +1,4 @@
-"""Who takes part: each framework with the settings that its documentation recommends for what is measured."""
+"""The frameworks, each with the settings its documentation recommends for what is measured."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Variant:
     command: str
     """How its worker is started; ``{slots}`` tasks at once, ``{number}`` of the worker. ``BIN`` has its programs."""
     acknowledges: str = LATE
-    """When a message is given up: those who do it early lose what was running when a worker is killed."""
+    """When a message is acknowledged: early means that a running task is lost when its worker is killed."""
     environment: Mapping[str, str] = field(default_factory=dict)
     store: str = "redis"
     slots: int = 100
-    """For tasks that do nothing."""
+    """Tasks at once, for no-op tasks."""
     submits: bool = True
-    """Whether submitting is measured with this one; pools of one framework do not differ in it."""
+    """Whether submitting is measured with this variant; it is the same for all pools of a framework."""
     has_bulk: bool = True
     has_delay: bool = True
     naps_at_once: int = 0
-    """How many sleeping tasks one worker can hold; 0 where each takes a thread or a process."""
+    """How many sleeping tasks one worker can hold; 0 if each occupies a thread or a process."""
     grows: bool = False
-    """Whether its cost is measured against the length of the queue, the workers and the payload too."""
+    """Whether its cost is also measured against queue length, number of workers and payload size."""
     scheduler: str = ""
-    """What must run beside the workers for delayed tasks."""
+    """Command that has to run next to the workers for delayed tasks."""
     beat: str = ""
-    """What sends timed jobs; it takes part in ``schedules``. Two of them must get along."""
+    """Command that sends timed jobs, measured in ``schedules``. Two of them must be able to run together."""
     only_beat: bool = False
-    """Whether it takes part in nothing else."""
+    """Whether only its beat is measured."""
     note: str = ""
 
     def argv(self, command: str, python: Path, slots: int, number: int = 0) -> list[str]:
@@ -97,7 +97,7 @@ VARIANTS = (
     Variant(
         "redbeat", "RedBeat", "redbeat", "", has_delay=False, submits=False, only_beat=True,
         beat="python -m celery -A benchmarks.adaptors.redbeat beat -S redbeat.RedBeatScheduler -l WARNING --pidfile=",
-        note="looks for what is new every 5 s, as its documentation shows; its default is 5 minutes",
+        note="checks for changes every 5 s, as its documentation shows; the default is 5 minutes",
     ),
     Variant(
         "huey", "Huey", "huey", "BIN/huey_consumer benchmarks.adaptors.huey.app -k thread -w {slots} -q", EARLY,
@@ -123,7 +123,7 @@ VARIANTS = (
     ),
     Variant(
         "arq", "arq", "arq", "BIN/arq benchmarks.adaptors.arq.WorkerSettings", naps_at_once=100_000,
-        note="looks for tasks every half second",
+        note="polls for tasks every half second",
     ),
     Variant(
         "streaq", "streaQ", "streaq", "python -m benchmarks.adaptors.streaq", naps_at_once=100_000,
@@ -141,7 +141,7 @@ VARIANTS = (
     Variant(
         "procrastinate", "procrastinate", "procrastinate",
         "BIN/procrastinate --app benchmarks.adaptors.procrastinate.app worker", store="postgres",
-        naps_at_once=10_000, note="keeps no results: its tasks here write them by themselves",
+        naps_at_once=10_000, note="stores no results: the tasks here write their own",
     ),
 )  # fmt: skip
 

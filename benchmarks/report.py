@@ -1,4 +1,4 @@
-"""Writes ``docs/benchmarks.md`` and its chart from the figures that are kept."""
+"""Writes ``docs/benchmarks.md`` and its chart from the stored figures."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from benchmarks.tables import Column, across, markdown, table
 
 HEAD = """# Benchmarks
 
-What a task costs with taskapp, and with its peers on the same machine in the same run. Written by `make bench`
-from `benchmarks/results.json`; a part measured anew takes the place of what it was.
+For contributors: what a task costs with taskapp and with other frameworks, on the same machine in the same run.
 
-    make bench                                            # quick: some minutes for each framework
-    make bench ARGS="--size full"                         # all that is below, some hours
+`make bench` writes this page from `benchmarks/results.json`; a new measurement replaces the earlier one.
+
+    make bench                                            # quick: a few minutes per framework
+    make bench ARGS="--size full"                         # everything below, several hours
     make bench ARGS="--only taskapp,celery --workloads drain,latency --rounds 5"
-    make bench ARGS=--list                                # what would be measured
-    make bench ARGS=--report                              # only this document and its chart
+    make bench ARGS=--list                                # show what would be measured
+    make bench ARGS=--report                              # write only this page and its chart
 
-Each framework is installed into a virtual environment of its own, with the versions pinned in `benchmarks/peers`,
-and talks to the same Redis, which writes nothing to disk (procrastinate: to a PostgreSQL with its defaults). Figures
-are medians over the rounds, and in a round the frameworks are measured one after the other. CPU time (user and
-system) of all processes of a worker is what to compare: rates and latencies depend on what else the machine does. No
-figure is compared with one of another run. The task does nothing and returns its number; its result is stored, read
-back and checked. Everybody acknowledges after the run, except where marked ¹: there a task that was running when its
-worker died is lost. taskapp and Celery are measured without task events, as Celery comes; what those cost has a line
-of its own.
+Each framework is installed into its own virtual environment, with the versions pinned in `benchmarks/peers`, and uses
+the same Redis, which writes nothing to disk (procrastinate uses a PostgreSQL with default settings). Figures are
+medians over the rounds; within a round the frameworks are measured one after the other. Compare the CPU time (user and
+system) of all processes of a worker: rates and latencies depend on what else the machine is doing. Figures of
+different runs are never compared. The task does nothing and returns its number; its result is stored, read back and
+checked. All frameworks acknowledge after the run, except those marked ¹, which lose a task that was running when its
+worker died. taskapp and Celery are measured without task events, Celery's default; events have rows of their own.
 
 ![CPU per task](benchmarks.svg)
 """
 
 DRAIN = (
     Column("worker, µs", "worker_us"),
-    Column("beside taskapp", "worker_us", 1, is_ratio=True),
+    Column("vs taskapp", "worker_us", 1, is_ratio=True),
     Column("store, µs", "store_us"),
     Column("read back, µs", "read_back_us"),
     Column("tasks/s", "tasks_per_second"),
@@ -44,7 +44,7 @@ DRAIN = (
 )
 SUBMIT = (
     Column("client, µs", "client_us"),
-    Column("beside taskapp", "client_us", 1, is_ratio=True),
+    Column("vs taskapp", "client_us", 1, is_ratio=True),
     Column("store, µs", "store_us"),
     Column("tasks/s", "tasks_per_second"),
 )
@@ -65,7 +65,7 @@ IN_FLIGHT = (
 DELAYED = (
     Column("late p50, ms", "late_p50_ms", 1),
     Column("p99", "late_p99_ms", 1),
-    Column("most", "late_max_ms", 1),
+    Column("max", "late_max_ms", 1),
     Column("too early", "early"),
     Column("worker, MiB", "worker_mib"),
 )
@@ -82,22 +82,22 @@ SCHEDULES = (
 
 
 def write(records: Records, docs: Path) -> str:
-    """Write the document and the chart; return what people see at the end of a run."""
+    """Write the page and the chart; return the table shown at the end of a run."""
     runs = dict(zip(sorted(records.runs), ascii_lowercase, strict=False))
     draining = table(records.newest("drain"), DRAIN, runs)
     sections = [
         HEAD,
         "## Budget\n\n" + budget.write(records),
-        "## A task that does nothing\n\nFrom a full queue; one worker.\n\n" + draining,
+        "## A no-op task\n\nFrom a full queue, with one worker.\n\n" + draining,
         *_many("Submitting", "submit", SUBMIT, records, runs),
         "## Latency\n\nOne task at a time, an idle worker: from before the submit to the start of the task, and to when"
-        " the caller has\nits result. The worker's CPU per task holds what its waiting costs.\n\n"
+        " the caller has\nits result. The worker's CPU per task includes the cost of waiting.\n\n"
         + table(records.newest("latency"), LATENCY, runs),
         *_many("In flight: tasks that sleep one second", "in_flight", IN_FLIGHT, records, runs),
         *_many("Delayed tasks", "delayed", DELAYED, records, runs),
         *_many("Timed jobs", "schedules", SCHEDULES, records, runs),
         "## Cost against growth\n\nCPU of the workers per task, µs.\n\n" + _growth(records),
-        "## Who takes part\n\n" + _settings(records),
+        "## Frameworks\n\n" + _settings(records),
         "## Runs\n\n" + _runs(records, runs),
     ]
     docs.mkdir(parents=True, exist_ok=True)
@@ -128,18 +128,18 @@ WORDS = {
     "workers": "{}",
     "bytes": "{:,} B",
     "entries": "{:,} entries",
-    "due": "{:,} of them due in one second",
+    "due": "{:,} of them due within one second",
 }
 
 
 def _told(record: Record) -> str:
-    """Return what a record was measured with: ``300 tasks, over 10 s``."""
+    """Return the parameters of a record in words: ``300 tasks, over 10 s``."""
     return ", ".join(WORDS[name].format(value) for name, value in record.parameters.items())
 
 
 def _growth(records: Records) -> str:
     parts = []
-    for told, name in (("waiting behind them", "behind"), ("workers", "workers"), ("payload", "bytes")):
+    for told, name in (("tasks waiting behind them", "behind"), ("workers", "workers"), ("payload", "bytes")):
         found = [record for record in records.of("growth") if name in record.parameters]
         values = sorted({record.parameters[name] for record in found})
         headings = [WORDS[name].format(value) for value in values]
@@ -152,7 +152,7 @@ def _growth_table(found: Iterable[Record], headings: list[str], name: str) -> st
 
 
 def _settings(records: Records) -> str:
-    """Return how each worker was started, and with which versions."""
+    """Return how each worker was started, and the versions."""
     measured = {record.variant for record in records.records}
     versions = {name: told for run in sorted(records.runs) for name, told in records.runs[run].versions.items()}
     lines = []
@@ -178,5 +178,5 @@ def _runs(records: Records, runs: dict[str, str]) -> str:
          str(run.rounds), f"{run.load:.1f}"]
         for name, run in sorted(records.runs.items())
     ]  # fmt: skip
-    headings = ["", "began", "machine", "Python, store", "size", "rounds", "load before"]
+    headings = ["", "started", "machine", "Python, store", "size", "rounds", "load before"]
     return markdown(headings, lines).replace("---:", "---")
