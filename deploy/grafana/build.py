@@ -1,7 +1,4 @@
-"""Writes the two dashboards.
-
-python deploy/grafana/build.py
-"""
+"""Writes the two dashboards: ``python deploy/grafana/build.py``."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ TYPE_CHOICE = variable(
 
 
 def dashboards() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of each file and what it says."""
+    """Yield the name and content of each file."""
     yield "overview.json", dashboard("taskapp-overview", "taskapp: overview", OVERVIEW, JOB)
     yield (
         "tasks-and-queues.json",
@@ -32,7 +29,7 @@ def dashboards() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def text(content: dict[str, Any]) -> str:
-    """Return a dashboard as its file says it."""
+    """Return a dashboard as the text of its file."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""How a dashboard looks: where panels are, their colours and units, as Grafana reads it."""
+"""Layout, colors and units of dashboards, in Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = {
     "completed": "green", "received": "blue", "failed": "red", "retried": "yellow", "dead": "purple",
     "crashed": "orange", "limit": "red",
 }  # fmt: skip
-"""Of lines, by legend: the same on every panel."""
+"""Line colors by legend, the same on every panel."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Panel:
     width: int = 8
     is_stacked: bool = False
     limits: tuple[float, ...] = ()
-    """From where a figure is yellow and from where red; of one limit: red."""
+    """Values from which a figure turns yellow and red; a single limit turns it red."""
     is_low_bad: bool = False
-    """Red below the one limit."""
+    """Whether a figure below the single limit is red, instead of above it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Row:
 
 
 def dashboard(uid: str, title: str, rows: tuple[Row, ...], *choices: dict[str, Any]) -> dict[str, Any]:
-    """Return one dashboard as Grafana 10 and later read it."""
+    """Return one dashboard for Grafana 10 or later."""
     source = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "current": {}}
     return {
         "uid": uid, "title": title, "tags": ["taskapp"], "schemaVersion": 39, "version": 1, "editable": False,
@@ -60,7 +60,7 @@ def dashboard(uid: str, title: str, rows: tuple[Row, ...], *choices: dict[str, A
 
 
 def alerts_as_annotations() -> dict[str, Any]:
-    """Return that graphs are marked where alerts fire."""
+    """Return the annotation that marks firing alerts on graphs."""
     return {
         "name": "Alerts", "datasource": DATASOURCE, "enable": True, "iconColor": "red", "titleFormat": "{{alertname}}",
         "textFormat": "{{queue}} {{type}}",
@@ -69,7 +69,7 @@ def alerts_as_annotations() -> dict[str, Any]:
 
 
 def placed(rows: tuple[Row, ...]) -> Iterator[dict[str, Any]]:
-    """Yield headings and panels from left to right, each line as high as its panels."""
+    """Yield headings and panels, laid out from left to right; a line is as high as its panels."""
     number, top = 0, 0
     for row in rows:
         number += 1
@@ -89,7 +89,7 @@ def placed(rows: tuple[Row, ...]) -> Iterator[dict[str, Any]]:
 
 
 def drawn(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    """Return one panel."""
+    """Return one panel as Grafana's JSON."""
     return {
         "id": number, "type": panel.kind, "title": panel.title, "description": panel.description, "gridPos": place,
         "datasource": DATASOURCE,
@@ -103,7 +103,7 @@ def drawn(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 
 
 def look(panel: Panel) -> dict[str, Any]:
-    """Return unit, limits and how lines are drawn."""
+    """Return a panel's unit, limits and line style."""
     colour = {"mode": "thresholds" if panel.kind == "stat" else "palette-classic"}
     defaults: dict[str, Any] = {"unit": panel.unit, "color": colour, "thresholds": thresholds(panel)}
     if panel.unit == "bool_on_off":
@@ -120,14 +120,14 @@ def look(panel: Panel) -> dict[str, Any]:
 
 
 def thresholds(panel: Panel) -> dict[str, Any]:
-    """Return from where a figure is of which colour."""
+    """Return the color thresholds of a panel."""
     first, names = ("red", ("green",)) if panel.is_low_bad else ("green", ("yellow", "red")[-len(panel.limits) :])
     steps = [{"color": name, "value": limit} for name, limit in zip(names, panel.limits, strict=bool(panel.limits))]
     return {"mode": "absolute", "steps": [{"color": first, "value": None}, *steps]}
 
 
 def colours(panel: Panel) -> Iterator[dict[str, Any]]:
-    """Yield the colours of lines that have one of their own."""
+    """Yield overrides for lines with a fixed color."""
     legends = {legend for _, legend in panel.queries} if panel.kind == "timeseries" else set()
     own = {name: colour for name, colour in COLOURS.items() if name in legends}
     for name, colour in (STATE_COLOURS if "{{state}}" in legends else own).items():
@@ -138,7 +138,7 @@ def colours(panel: Panel) -> Iterator[dict[str, Any]]:
 
 
 def stat_options() -> dict[str, Any]:
-    """Return that a figure is the last one, on its colour."""
+    """Return the options of a figure: the last value, on its color."""
     return {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "colorMode": "background", "graphMode": "area", "textMode": "value", "justifyMode": "center",
@@ -146,7 +146,7 @@ def stat_options() -> dict[str, Any]:
 
 
 def graph_options() -> dict[str, Any]:
-    """Return that the legend is below, and that pointing shows all lines, the highest first."""
+    """Return the options of a graph: the legend below, and a tooltip with all lines, highest first."""
     return {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -154,7 +154,7 @@ def graph_options() -> dict[str, Any]:
 
 
 def variable(name: str, label: str, query: str) -> dict[str, Any]:
-    """Return a choice of the values of a label; all at first."""
+    """Return a dashboard variable for the values of a label; all are selected at first."""
     return {
         "name": name, "label": label, "type": "query", "datasource": DATASOURCE, "definition": query,
         "query": {"query": query, "refId": name}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,

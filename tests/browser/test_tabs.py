@@ -100,7 +100,7 @@ def test_each_page_of_a_live_system_in_both_themes_and_on_a_narrow_screen(
     system: str, logged_in: Callable[..., Page], errors: list[str], tmp_path: Path
 ) -> None:
     shown = {
-        "overview": "Completed a minute", "queues": "critical", "schedules": "nightly-report",
+        "overview": "Completed per minute", "queues": "critical", "schedules": "nightly-report",
         "dead-letters": "unreadable", "nodes": "w2@",
     }  # fmt: skip
     for width, height, scheme in ((1300, 900, "light"), (1300, 900, "dark"), (390, 844, "light")):
@@ -202,11 +202,11 @@ def test_everything_can_be_done_by_keyboard(
                 return
         raise AssertionError(f"Tab does not lead to {label!r}")
 
-    tab_to("Choose a")
+    tab_to("Select a")
     page.keyboard.press("Space")
-    tab_to("Choose c")
+    tab_to("Select c")
     page.keyboard.press("Space")
-    expect(page.locator(".tab-chosen")).to_have_text("2 chosen")
+    expect(page.locator(".tab-chosen")).to_have_text("2 selected")
     page.locator("#tab").get_by_role("button", name="Pause", exact=True).focus()
     page.keyboard.press("Enter")
     expect(page.locator("#tab-dialog")).to_be_visible()
@@ -214,7 +214,7 @@ def test_everything_can_be_done_by_keyboard(
     expect(page.locator("#tab-dialog")).to_be_hidden()
     assert store.get("a").state == "active"
     page.keyboard.press("Enter")
-    tab_to("Do it")
+    tab_to("Pause 2 schedules")
     page.keyboard.press("Enter")
     expect(page.locator("#said-done")).to_have_text("paused 2")
     assert [store.get(name).state for name in "abc"] == ["paused", "active", "paused"]
@@ -222,7 +222,7 @@ def test_everything_can_be_done_by_keyboard(
     is_drawn(page)
     tab_to("Run now b")
     page.keyboard.press("Enter")
-    tab_to("Do it")
+    tab_to("Run now")
     page.keyboard.press("Enter")
     expect(page.locator("#said-done")).to_contain_text("queued one run of 'b'")
     assert redis_server.client.llen("default") == 1
@@ -234,17 +234,17 @@ def test_what_was_chosen_stays_chosen_and_nothing_else_is_purged_while_letters_c
     bury(letters, 3)
     page = logged_in()
     page.goto(f"{flower(WITH_LOGIN)}/dead-letters")
-    page.get_by_label("Choose default/2").check()
+    page.get_by_label("Select default/2").check()
     bury(letters, 5)
-    expect(page.locator("#tab-status")).to_have_text("Held while rows are chosen")
+    expect(page.locator("#tab-status")).to_have_text("Paused while rows are selected")
     page.wait_for_timeout(7_000)  # longer than a page rests between two looks
     expect(page.locator("tbody tr")).to_have_count(3)
 
     page.locator(".tab-many").get_by_role("button", name="Purge", exact=True).click()
-    expect(page.locator("#tab-question")).to_have_text("Throw “default/2” away for good?")
-    page.get_by_role("button", name="Do it").click()
+    expect(page.locator("#tab-question")).to_have_text("Delete “default/2” permanently?")
+    page.locator("#tab-dialog").get_by_role("button", name="Purge").click()
 
-    expect(page.locator("#said-done")).to_have_text("threw away 1 dead letter")
+    expect(page.locator("#said-done")).to_have_text("purged 1 dead letter")
     expect(page.locator("tbody tr")).to_have_count(7)
     assert {letter.number for letter in letters.find()} == {1, 3, 4, 5, 6, 7, 8}
 
@@ -256,11 +256,11 @@ def test_all_that_fit_are_replayed_page_after_page(
     bury(letters, 10, error="something else")
     page = logged_in()
     page.goto(f"{flower(WITH_LOGIN)}/dead-letters")
-    page.get_by_label("Id, task type or error has").fill("bank")
+    page.get_by_label("Id, task type or error contains").fill("bank")
     page.get_by_role("button", name="Filter").click()
     page.get_by_role("link", name="Next page").click()
-    page.get_by_role("button", name="Replay all that fit").click()
-    page.get_by_role("button", name="Do it").click()
+    page.get_by_role("button", name="Replay all matching").click()
+    page.get_by_role("button", name="Replay all matching letters").click()
 
     expect(page.locator("#said-done")).to_contain_text("1,200 done", timeout=20_000)
     assert redis_server.client.llen("default") == 1_200
@@ -376,7 +376,7 @@ def test_empty_pages_say_what_to_do(flower: Callable[..., str], logged_in: Calla
     address, page = flower(WITH_LOGIN), logged_in()
     for tab, text in (
         ("overview", "Start one with: celery -A taskapp worker"), ("nodes", "Start one with: celery -A taskapp worker"),
-        ("schedules", "taskapp schedules add"), ("dead-letters", "nothing to do"), ("queues", "critical"),
+        ("schedules", "taskapp schedules add"), ("dead-letters", "No dead letters."), ("queues", "critical"),
     ):  # fmt: skip
         page.goto(f"{address}/{tab}")
         expect(page.locator("#tab-body").get_by_text(text).first).to_be_visible()

@@ -233,7 +233,7 @@ def test_a_broker_that_dies_and_comes_back_is_reported_and_counted_on(
     assert serving.value("taskapp_queue_depth") == 0
     add.delay(1, 1)
     eventually(lambda: serving.counted("completed", "taskapp.add") == 2, within_seconds=60)
-    assert serving.output().count("cannot be read") == 1
+    assert serving.output().count("cannot read the broker") == 1
 
 
 @pytest.mark.usefixtures("app")

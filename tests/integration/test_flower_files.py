@@ -41,7 +41,7 @@ def test_a_configuration_that_others_can_write_is_passed_over_with_the_reason(fl
 
     assert process.returncode is None, process.output()
     assert not (tmp_path / "here" / "ran").exists()
-    assert f"flowerconfig.py is passed over: every user can write to {str(conf)!r}; give its path" in process.output()
+    assert f"flowerconfig.py: every user can write to {str(conf)!r}; pass its path" in process.output()
 
 
 @pytest.mark.parametrize("options", [(), ("--conf={folder}/flowerconfig.py",)])
@@ -54,7 +54,7 @@ def test_ones_own_configuration_is_taken_and_so_is_one_that_is_named(flower, tmp
 
     assert process.returncode is None, process.output()
     assert (tmp_path / "here" / "ran").exists()
-    assert "passed over" not in process.output()
+    assert "ignoring" not in process.output()
 
 
 @pytest.mark.parametrize("suffix", ["", ".db", ".dat"])
@@ -66,7 +66,7 @@ def test_what_others_may_have_saved_is_not_loaded(flower, tmp_path, suffix):
     process = flower("--persistent")
 
     assert process.returncode == 1
-    assert f"Error: --persistent would run code of 'flower{suffix}': every user can write to" in process.output()
+    assert f"Error: --persistent would run code from 'flower{suffix}': every user can write to" in process.output()
     assert "Traceback" not in process.output()
 
 
@@ -74,6 +74,6 @@ def test_a_secret_on_the_command_line_is_warned_of_and_not_repeated(flower, tmp_
     process = flower("--basic_auth=ada:c4naryXq", "--cookie-secret=c4naryXq")
 
     for name in ("basic_auth", "cookie_secret"):
-        warning = f"every user of this machine sees --{name} in the list of processes; set FLOWER_{name.upper()} in"
+        warning = f"every user of this machine can see --{name} in the process list; set FLOWER_{name.upper()} instead"
         assert process.output().count(warning) == 1
     assert "c4naryXq" not in process.output()

@@ -153,7 +153,7 @@ def test_with_a_login_by_oauth_the_cookie_opens_pages_and_actions_need_its_token
     assert store.get("nightly").state == "active"
     with_token = {"Cookie": f"{cookie}; _xsrf=token", "X_XSRFToken": "token"}
     assert ask(pause, login=None, body={"keys": ["nightly"]}, **with_token).json["count"] == 1
-    assert store.get("nightly").paused == "paused by hand in Flower by ada@example.com"
+    assert store.get("nightly").paused == "paused in Flower by ada@example.com"
 
 
 def test_what_another_site_sends_is_refused(with_login: str, store: Schedules) -> None:
@@ -232,7 +232,7 @@ def test_pause_resume_and_run_now_do_what_the_commands_do(
     paused = ask(act + "pause", body={"keys": ["nightly", "<b>hourly</b>", "no-such"]}).json
     assert (paused["count"], len(paused["problems"])) == (2, 1)
     assert paused["problems"][0].startswith("no schedule named 'no-such'")
-    assert store.get("nightly").paused == "paused by hand in Flower by ada"
+    assert store.get("nightly").paused == "paused in Flower by ada"
     rows = block(ask(f"{with_login}/schedules/data?state=paused"), "table")["rows"]
     assert [(row["name"], row["may"]) for row in rows] == [
         ("<b>hourly</b>", ["resume", "run-now"]), ("nightly", ["resume", "run-now"]),
@@ -256,7 +256,7 @@ def test_dead_letters_are_replayed_and_purged_by_name_and_all_that_fit(
 
     assert [row["name"] for row in block(shown, "table")["rows"]] == ["low/3", "low/2", "low/1"]
     assert ask(act + "purge", body={"keys": ["low/2", "low/9", "nonsense"]}).json == {
-        "count": 1, "text": "threw away 1 dead letter", "problems": ["2 were not there any more"], "cursor": "",
+        "count": 1, "text": "purged 1 dead letter", "problems": ["2 no longer existed"], "cursor": "",
     }  # fmt: skip
     assert ask(act + "replay", body={"keys": ["low/1"]}).json["count"] == 1
     assert redis_server.client.llen("low") == 1
@@ -396,7 +396,7 @@ def test_a_node_is_drained_what_runs_finishes_and_what_waits_stays(
 
     done = ask(f"{with_login}/nodes/actions/drain", body={"keys": [name, "nobody@here"]}).json
 
-    assert (done["count"], done["problems"]) == (1, ["'nobody@here' does not run"])
+    assert (done["count"], done["problems"]) == (1, ["'nobody@here' is not running"])
     eventually(lambda: cards(ask(f"{with_login}/nodes/data"))["draining"] == 1)
     assert node.returncode is None
     release.touch()
@@ -462,8 +462,8 @@ def test_one_file_adds_a_tab(flower: Callable[..., str], tmp_path: Path) -> None
         "from taskapp.monitor.flower.page.view import Note, View\n"
         "class Workflows(Tab):\n"
         "    name, title, about, order, elsewhere = 'workflows', 'Workflows', 'Chains.', 60, 'Not here.'\n"
-        "    def view(self, app, asked):\n"
-        "        return View([Note('a chain of ' + asked['n'])])\n"
+        "    def view(self, app, query):\n"
+        "        return View([Note('a chain of ' + query['n'])])\n"
     )
     (tmp_path / "sitecustomize.py").write_text(
         f"import taskapp.monitor.flower.tabs as tabs\ntabs.__path__.append({str(tmp_path / 'tabs_of_mine')!r})\n"

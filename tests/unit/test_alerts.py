@@ -156,8 +156,8 @@ def test_signs_that_mean_something_to_shell_sed_or_yaml_are_kept() -> None:
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"ALERT_MAIL_TO": "a@b.c"}, "ALERT_WEBHOOK_URL is not set, so nobody would hear of an alert; "),
-        ({**ADDRESSES, "ALERT_MAIL_TO": ""}, "ALERT_MAIL_TO is not set, so nobody would hear of an alert; "),
+        ({"ALERT_MAIL_TO": "a@b.c"}, "ALERT_WEBHOOK_URL is not set, so nobody would receive alerts; "),
+        ({**ADDRESSES, "ALERT_MAIL_TO": ""}, "ALERT_MAIL_TO is not set, so nobody would receive alerts; "),
         ({**ADDRESSES, "ALERT_SMTP_TLS": "yes"}, "ALERT_SMTP_TLS is 'yes'; it must be true or false"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Flower as we start it: on this machine only, bounded, read-only unless there is a login, with tabs of our own."""
+"""Configures Flower: local address only, bounded memory, read-only without a login, and taskapp's tabs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from taskapp.private_files import why_not_trusted
 logger = logging.getLogger(__name__)
 
 SECRETS = frozenset({"basic_auth", "cookie_secret", "oauth2_secret"})
-"""Options of Flower that should not stand on a command line."""
+"""Options of Flower that should not be given on a command line."""
 
 MAX_TASKS = 10_000
-"""Tasks Flower keeps in memory; about 5 KiB each. Flower's own default is ten times that."""
+"""Tasks Flower keeps in memory, about 5 KiB each. Flower's default is ten times as many."""
 
 
 def configure() -> None:
-    """Set our defaults and add our tabs. Flower's command line, ``FLOWER_…`` variables and its file win."""
-    # What --persistent saves has arguments of tasks in it, and Flower opens its files with no mode.
+    """Set our defaults, which Flower's command line, ``FLOWER_…`` variables and config file override; add our tabs."""
+    # --persistent saves task arguments, and Flower opens those files without a mode.
     os.umask(os.umask(0o077) | 0o077)
     logging.getLogger("flower.command").addFilter(_shows_no_settings)
     options.address = "127.0.0.1"
@@ -38,39 +38,39 @@ def configure() -> None:
 
 
 def _shows_no_settings(record: logging.LogRecord) -> bool:
-    """Drop Flower's line for --debug that has all settings in it, among them the secrets of cookies and OAuth."""
+    """Drop the line in which Flower's --debug logs all settings, including the cookie and OAuth secrets."""
     return not str(record.msg).startswith("Settings:")
 
 
 def _protect(*, is_first_pass: bool) -> None:
-    """Run no code of other users, and make Flower read-only where nobody has to log in.
+    """Refuse files that could run other users' code, and make Flower read-only if it has no login.
 
     Raises:
-        click.ClickException: Another user may have written what Flower saved: reading it runs code.
+        click.ClickException: Another user may have written Flower's saved state, and loading it runs code.
     """
     if options.conf == DEFAULT_CONFIG_FILE and (reason := _why_not_trusted(options.conf)):
-        logger.warning("%s is passed over: %s; give its path with --conf=… if you trust it", options.conf, reason)
+        logger.warning("ignoring %s: %s; pass its path with --conf=… if you trust it", options.conf, reason)
         options.conf = os.devnull
     if options.persistent:
         _check_saved()
     if is_first_pass:
-        _warn_of_secrets(sys.argv)
-    # Flower parses its command line, then its file, then the command line again; a file that
-    # exists may still bring the login.
+        _warn_about_secrets(sys.argv)
+    # Flower parses its command line, then its config file, then the command line again. If the file
+    # exists, it may still set the login.
     if is_first_pass and Path(options.conf).is_file():
         return
-    # ``auth_provider`` alone is no login: Flower asks nobody for it without ``auth``.
+    # ``auth_provider`` alone is not a login: without ``auth``, Flower does not ask for one.
     if not (options.basic_auth or options.auth):
         options.read_only = True
 
 
-def _warn_of_secrets(arguments: Sequence[str]) -> None:
-    """Say which of Flower's ``arguments`` are secrets: all users of the machine see them."""
+def _warn_about_secrets(arguments: Sequence[str]) -> None:
+    """Warn about secrets in Flower's ``arguments``, which every user of the machine can see."""
     for argument in arguments:
         name = argument.partition("=")[0].lstrip("-").replace("-", "_")
         if argument.startswith("-") and name in SECRETS:
             logger.warning(
-                "every user of this machine sees --%s in the list of processes; set FLOWER_%s in the environment", name,
+                "every user of this machine can see --%s in the process list; set FLOWER_%s instead", name,
                 name.upper(),
             )  # fmt: skip
 
@@ -84,6 +84,6 @@ def _check_saved() -> None:
     for suffix in ("", ".db", ".dat", ".dir", ".bak"):
         if reason := _why_not_trusted(options.db + suffix):
             raise click.ClickException(
-                f"--persistent would run code of {options.db + suffix!r}: {reason}; "
-                "remove it, or give a path in a folder of your own with --db=…"
+                f"--persistent would run code from {options.db + suffix!r}: {reason}; "
+                "remove the file, or pass a path in your own directory with --db=…"
             )

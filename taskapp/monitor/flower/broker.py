@@ -1,7 +1,7 @@
-"""Flower's Broker page and its list of lengths: a Redis is asked over the connections of our app.
+"""Flower's Broker page and queue lengths, read over our app's connections if the broker is Redis.
 
-Flower connects by itself and knows neither the TLS options of a URL nor a database of a Unix socket, several URLs or
-the login of the server of ours.
+Flower's own connection supports neither TLS options in the URL, databases on Unix sockets, several URLs, nor the
+login of the development server.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _Mixin: Any = object
 
 
 def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
-    """Return name and number of ready messages of each of ``queues``, in Flower's words; asks the broker once.
+    """Return ``{"name": …, "messages": …}`` with the number of ready messages for each queue, in one round trip.
 
     Raises:
-        As ``app.engine()`` does.
+        The errors of ``app.engine()``.
     """
     names = list(queues)
     with app.engine() as engine:
@@ -38,7 +38,7 @@ def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
 
 
 class _RedisBroker:
-    """What Flower asks for queues."""
+    """The part of Flower's broker interface that its pages use."""
 
     def __init__(self, app: Application, source: TabSource) -> None:
         self._app, self._source = app, source
@@ -58,12 +58,12 @@ class _AsksOurApp(_Mixin):
 
 
 class BrokerPage(_AsksOurApp, BrokerView):
-    """The page."""
+    """Flower's Broker page."""
 
 
 class QueueLengths(_AsksOurApp, GetQueueLengths):
-    """The same as JSON."""
+    """Queue lengths as JSON."""
 
 
 REPLACED = {BrokerView: BrokerPage, GetQueueLengths: QueueLengths}
-"""Handlers of Flower, and what stands in their places."""
+"""Flower's handlers and their replacements."""

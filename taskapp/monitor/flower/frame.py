@@ -1,7 +1,7 @@
-"""Our tabs beside Flower's: their addresses and their places in its navigation.
+"""Adds our tabs to Flower: their URLs and their entries in its navigation.
 
-Flower and tornado have what this takes: the list of handlers and the settings that Flower makes its
-application from, and tornado's ``ui_modules``. Nothing is patched.
+Uses only what Flower and tornado offer: the handlers and settings from which Flower builds its application, and
+tornado's ``ui_modules``. Nothing is patched.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from taskapp.monitor.flower.tabs import all_tabs
 
 NAVIGATION = str(PACKAGE / "templates" / "navigation.html")
 END_OF_TABS = b"</ul>"
-"""Flower's navigation has two lists; the first is of its tabs."""
+"""Flower's navigation has two lists; the first holds its tabs."""
 
 
 class Template(TemplateModule):
-    """tornado's ``Template``, by which Flower's pages show its navigation: with our tabs in it."""
+    """tornado's ``Template`` module, through which Flower's pages render the navigation; adds our tabs to it."""
 
     def render(self, path: str, **kwargs: Any) -> bytes:
-        """Return what ``path`` renders; Flower's navigation with our tabs behind its own."""
+        """Render ``path``; append our tabs to Flower's navigation."""
         html = super().render(path, **kwargs)
         if path != "navbar.html":
             return html
@@ -35,12 +35,12 @@ class Template(TemplateModule):
         return before + ours + end + after if end else html
 
     def css_files(self) -> list[str]:
-        """Add our style to each page that has the navigation."""
+        """Add our stylesheet to each page with the navigation."""
         return [*super().css_files(), self.handler.reverse_url("taskapp-static", "tabs.css")]
 
 
 def install() -> None:
-    """Add our tabs to the Flower that this process is about to make."""
+    """Add our tabs to the Flower that this process is about to start."""
     source = TabSource()
     ours = [url(r"/taskapp/static/(.+)", Assets, {"path": STATIC}, name="taskapp-static")]
     for tab in all_tabs():
@@ -51,14 +51,14 @@ def install() -> None:
             url(rf"/{tab.name}/actions/([a-z-]+)", TabAction, about, name=f"tab-{tab.name}-actions"),
         ]
     urls.handlers[:] = [_replaced(each, source) for each in urls.handlers]
-    # Flower's last one takes whatever is left.
+    # Flower's last handler matches everything else.
     urls.handlers[-1:-1] = ours
     guard(urls.handlers, urls.settings)
     urls.settings["ui_modules"] = {"Template": Template}
 
 
 def _replaced(handler: Any, source: TabSource) -> Any:
-    """Return what Flower's list has as ``handler``, with our class in place of Flower's if there is one."""
+    """Return ``handler``, an entry of Flower's list, with our class in place of Flower's if we replace it."""
     if isinstance(handler, url):
         kind = REPLACED.get(handler.handler_class)
         return url(handler.regex.pattern, kind, {"source": source}, name=handler.name) if kind else handler

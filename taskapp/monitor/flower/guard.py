@@ -1,7 +1,7 @@
-"""What holds for every answer of Flower: only for names that are known, and never inside a frame.
+"""Guards every response of Flower: it answers only for known hosts and never inside a frame.
 
-Each handler, Flower's and ours, is replaced by a subclass that looks at ``Host`` before anything is done; tornado
-passes every answer, those of errors and of files too, through a transform.
+Each handler, Flower's and ours, is replaced by a subclass that checks ``Host`` first. tornado passes every response,
+including errors and files, through a transform.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FRAMES = "frame-ancestors 'none'"
 
 @cache
 def known_hosts() -> Hosts:
-    """Return the names Flower answers for; asked when its options are known."""
+    """Return the hosts Flower answers for. Call it after its options are parsed."""
     return Hosts(get_settings().web_hosts, options.address)
 
 
 class _HostChecked(_Mixin):
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
-        """Make a handler; Flower's for logins makes one of the class that ``--auth_provider`` names."""
+        """Create a handler. Flower's login handler creates one of the class that ``--auth_provider`` names."""
         make = super().__new__
         made = make(cls) if make is object.__new__ else make(cls, *arguments, **options)
         if not isinstance(made, _HostChecked):
@@ -48,15 +48,15 @@ class _HostChecked(_Mixin):
 
 @cache
 def host_checked(handler: type[RequestHandler]) -> type[RequestHandler]:
-    """Return ``handler``, answering only for ``known_hosts``."""
+    """Return a subclass of ``handler`` that answers only for ``known_hosts``."""
     return type(handler.__name__, (_HostChecked, handler), {"__module__": handler.__module__})
 
 
 class NoFrames(OutputTransform):
-    """Adds to each answer that no page may show it in a frame."""
+    """Adds headers to each response that forbid showing it in a frame."""
 
     def __init__(self, request: HTTPServerRequest) -> None:
-        """Make one for ``request``, of which nothing is needed."""
+        """Ignore ``request``; tornado passes it."""
 
     def transform_first_chunk(
         self,
@@ -65,7 +65,7 @@ class NoFrames(OutputTransform):
         chunk: bytes,
         finishing: bool,  # noqa: ARG002, FBT001 - tornado's
     ) -> tuple[int, HTTPHeaders, bytes]:
-        """Return what is answered, with the headers."""
+        """Return the response with the headers added."""
         headers["X-Frame-Options"] = "DENY"
         policy = headers.get("Content-Security-Policy", "")
         if "frame-ancestors" not in policy:
@@ -74,8 +74,8 @@ class NoFrames(OutputTransform):
 
 
 def guard(handlers: list[Any], settings: dict[str, Any]) -> None:
-    """Replace ``handlers``, Flower's list, and add to ``settings``, those of its application."""
-    # As url() all of them: of others Flower forgets the arguments where it puts a prefix before its addresses.
+    """Replace the handlers in Flower's list ``handlers`` and add to ``settings``, those of its application."""
+    # Convert all to url(): with a URL prefix, Flower drops the arguments of plain tuples.
     handlers[:] = [_guarded(each if isinstance(each, url) else url(*each)) for each in handlers]
     settings["transforms"] = [NoFrames]
     settings["static_handler_class"] = host_checked(StaticFileHandler)

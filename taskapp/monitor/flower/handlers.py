@@ -1,4 +1,4 @@
-"""A tab over HTTP: its page, its JSON, its actions; behind Flower's own login, all three."""
+"""Serves a tab over HTTP: its page, JSON and actions, all behind Flower's login."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, StaticFileHandler, authenticated
 
 from taskapp.errors import NoEngine
-from taskapp.monitor.flower.page.tab import TAKEN_MOST, ActionRequest, Asked, Done, Tab
+from taskapp.monitor.flower.page.tab import TAKEN_MOST, ActionRequest, Done, PageQuery, Tab
 from taskapp.monitor.flower.page.view import Note, View, as_json
 from taskapp.monitor.flower.source import Problem, TabSource
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = resources.files("taskapp.monitor.flower")
-# Absolute: Flower's loader then takes it from here and what it extends from Flower.
+# Absolute, so that Flower's loader finds it here, and the template it extends in Flower.
 PAGE = str(PACKAGE / "templates" / "tab.html")
 STATIC = str(PACKAGE / "static")
 BODY_BYTES_MOST = 1 << 20
@@ -31,14 +31,14 @@ POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-"""Of Flower's pages and ours nothing is inline; a frame of another site could lead clicks astray."""
+"""Neither Flower's pages nor ours use inline code; forbidding frames prevents clickjacking."""
 
 
 class Assets(StaticFileHandler):
-    """Our script and style; asked for anew at each page, so that an update is seen at once."""
+    """Our scripts and stylesheet; browsers revalidate them on each page, so that updates take effect at once."""
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - tornado's signature
-        """Let nothing be taken from a cache without asking."""
+        """Make browsers revalidate cached files."""
         self.set_header("Cache-Control", "no-cache")
 
 
@@ -53,18 +53,18 @@ class _TabHandler(BaseHandler):
 
 
 class TabPage(_TabHandler):
-    """The page; its script asks for what is in it."""
+    """The page; its script loads the content."""
 
     @authenticated
     def get(self) -> None:
-        """Answer at once, whatever the broker does."""
+        """Render the page without waiting for the broker."""
         options = self.application.options
         self.render(PAGE, tab=self.tab, read_only=options.read_only, auto_refresh=options.auto_refresh)
 
 
 class _Json(_TabHandler):
     def prepare(self) -> None:
-        # ``authenticated`` would send a program to a page to log in.
+        # ``authenticated`` would redirect a program to the login page.
         if not self.current_user:
             raise HTTPError(403, "log in again")
 
@@ -73,9 +73,9 @@ class _Json(_TabHandler):
         if status_code == 401:
             super().write_error(status_code, **about)
             return
-        said = error.get_message() if isinstance(error, HTTPError) else None
+        message = error.get_message() if isinstance(error, HTTPError) else None
         self.set_status(status_code)
-        self.answer({"error": said or "something went wrong here; see the log of Flower"})
+        self.answer({"error": message or "internal error; see Flower's log"})
 
     def answer(self, value: Any) -> None:
         """Write ``value`` as JSON."""
@@ -84,13 +84,13 @@ class _Json(_TabHandler):
 
 
 class TabData(_Json):
-    """What the page shows."""
+    """The content of the page."""
 
     async def get(self) -> None:
-        """Answer ``{"at": Unix seconds, "refresh_seconds": …, "blocks": […]}``, see ``flower.page.view``."""
-        asked = Asked({name: self.get_query_argument(name) for name in self.request.query_arguments})
+        """Answer ``{"at": Unix seconds, "refresh_seconds": …, "blocks": […]}``; see ``flower.page.view``."""
+        query = PageQuery({name: self.get_query_argument(name) for name in self.request.query_arguments})
         try:
-            view = await self.source.call(partial(self.tab.view, self.capp, asked))
+            view = await self.source.call(partial(self.tab.view, self.capp, query))
         except NoEngine:
             view = View([Note(self.tab.without_engine)], refresh_seconds=60.0)
         self.answer({**as_json(view), "at": view.at or time.time()})
@@ -100,50 +100,48 @@ class TabAction(_Json):
     """Carries out an action of the tab."""
 
     def check_xsrf_cookie(self) -> None:
-        """Refuse what another site may have sent: Flower's own checks, and a type no form can have."""
+        """Refuse requests another site may have sent: Flower's checks, plus a content type no form can send."""
         super().check_xsrf_cookie()
         if self.request.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
-            raise HTTPError(403, "an action is posted as application/json")
+            raise HTTPError(403, "post actions as application/json")
 
     async def post(self, name: str) -> None:
-        """Take ``{"keys": […]}`` or ``{"fits": {…}, "at": …, "cursor": …}``; answer what came of it."""
+        """Take ``{"keys": […]}`` or ``{"fits": {…}, "at": …, "cursor": …}``; answer with the fields of ``Done``."""
         if self.application.options.read_only:
-            raise HTTPError(
-                403, "Flower is read-only here; start it with a login, such as FLOWER_BASIC_AUTH=user:password"
-            )
+            raise HTTPError(403, "Flower is read-only; start it with a login, such as FLOWER_BASIC_AUTH=user:password")
         action = self.tab.actions.get(name)
         if action is None:
-            raise HTTPError(404, "no such action")
+            raise HTTPError(404, f"no action {name!r} on this tab")
         order = self._order()
         try:
             done: Done = await self.source.call(partial(action, self.capp, order), changes=True)
         except NoEngine as error:
             raise Problem(409, str(error)) from error
-        whose = f" by {order.who}" if order.who else ""
-        logger.info("%s%s", done.text, whose, extra={"action": f"{self.tab.name}.{name}"})
+        by_whom = f" by {order.who}" if order.who else ""
+        logger.info("%s%s", done.text, by_whom, extra={"action": f"{self.tab.name}.{name}"})
         self.answer(asdict(done))
 
     def _order(self) -> ActionRequest:
-        said = self._said()
-        keys, fits, asked_at = said.get("keys", []), said.get("fits"), said.get("at", time.time())
+        body = self._body()
+        keys, fits, asked_at = body.get("keys", []), body.get("fits"), body.get("at", time.time())
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(keys) > TAKEN_MOST:
-            raise HTTPError(400, f"keys is a list of at most {TAKEN_MOST} texts")
+            raise HTTPError(400, f"keys must be a list of at most {TAKEN_MOST} strings")
         if not (isinstance(fits, dict) if not keys else fits is None):
-            raise HTTPError(400, "give keys, or fits")
-        if (fits is not None and "at" not in said) or not isinstance(asked_at, int | float):
-            raise HTTPError(400, "with fits, at says when you looked, in Unix seconds")
-        asked = Asked({str(key): str(value) for key, value in fits.items()}) if fits is not None else None
-        return ActionRequest(keys, asked, str(said.get("cursor") or ""), float(asked_at), self._who())
+            raise HTTPError(400, "give either keys or fits")
+        if (fits is not None and "at" not in body) or not isinstance(asked_at, int | float):
+            raise HTTPError(400, "with fits, give at: the time you looked, in Unix seconds")
+        query = PageQuery({str(key): str(value) for key, value in fits.items()}) if fits is not None else None
+        return ActionRequest(keys, query, str(body.get("cursor") or ""), float(asked_at), self._who())
 
-    def _said(self) -> dict[str, Any]:
-        body = self.request.body
+    def _body(self) -> dict[str, Any]:
+        raw = self.request.body
         try:
-            said = json.loads(body) if len(body) <= BODY_BYTES_MOST else None
+            body = json.loads(raw) if len(raw) <= BODY_BYTES_MOST else None
         except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict):
-            raise HTTPError(400, f"the body is a JSON object of at most {BODY_BYTES_MOST} bytes")
-        return said
+            body = None
+        if not isinstance(body, dict):
+            raise HTTPError(400, f"the body must be a JSON object of at most {BODY_BYTES_MOST} bytes")
+        return body
 
     def _who(self) -> str:
         if self.application.options.auth:

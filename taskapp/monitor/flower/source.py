@@ -1,4 +1,4 @@
-"""How tabs reach the broker: on threads of their own, with a bound on waiting, errors as a sentence and a status."""
+"""Runs the tabs' broker calls on separate threads with a timeout; maps errors to a sentence and a status."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from redis.exceptions import RedisError, ResponseError
 from tornado.web import HTTPError
 
 from taskapp.errors import BrokerNotFound, BrokerUnavailable, NoEngine, TaskappError
-from taskapp.monitor.flower.page.tab import NotThere
+from taskapp.monitor.flower.page.tab import NotFound
 from taskapp.redis.link import OutcomeUnknown
 
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 6.0
-"""A page says that the broker is away rather than wait for it longer."""
+"""How long a page waits before it reports that the broker does not answer."""
 THREADS = 4
-"""Beside Flower's own, which may all wait for a worker that does not answer."""
+"""In addition to Flower's threads, which may all be waiting for a worker that does not answer."""
 
 
 class Problem(HTTPError):
-    """Why there is no answer; shown to people as it is."""
+    """An error whose sentence is shown to people unchanged."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status, "%s", sentence)
 
 
 class TabSource:
-    """Calls what may wait for the broker."""
+    """Makes calls that may wait for the broker."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tabs")
 
     async def call(self, question: Callable[[], Answer], *, changes: bool = False) -> Answer:
-        """Return what ``question`` returns.
+        """Call ``question`` on a thread and return its result.
 
         Args:
-            question: Called on a thread.
-            changes: Whether it may have done something that an error leaves in doubt.
+            question: The call.
+            changes: Whether the call changes something, so that an error may leave its outcome unknown.
 
         Raises:
-            NoEngine: The broker is no Redis.
-            Problem: There is no answer; with the reason.
+            NoEngine: The broker is not Redis.
+            Problem: The call failed or timed out; with the reason.
         """
-        doubt = "; look whether it was done before doing it again" if changes else ""
+        doubt = "; check whether the action took effect before repeating it" if changes else ""
         try:
             future = asyncio.wrap_future(self._threads.submit(question))
             return await asyncio.wait_for(future, PATIENCE_SECONDS)
         except NoEngine:
             raise
-        except NotThere as error:
+        except NotFound as error:
             raise Problem(404, str(error)) from error
         except TimeoutError as error:
             raise Problem(503, f"the broker did not answer within {PATIENCE_SECONDS:g} s{doubt}") from error

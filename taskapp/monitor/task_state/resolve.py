@@ -76,8 +76,8 @@ def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
     # A stored success is final, whatever else is found.
     if outcome.state != states.SUCCESS:
         try:
-            with app.engine() as lent:
-                found = Search(lent.link, lent.prefix, get_settings().queues, on_step).find(task_id)
+            with app.engine() as engine:
+                found = Search(engine.link, engine.prefix, get_settings().queues, on_step).find(task_id)
         except NoEngine:
             sees_messages = False
         # It may have ended during the search: one step stores the result and removes the message.

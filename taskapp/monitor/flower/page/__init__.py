@@ -1,1 +1,1 @@
-"""What a tab of ours is made of."""
+"""The building blocks of a tab."""

@@ -1,4 +1,4 @@
-"""What a tab is. One module in ``taskapp.monitor.flower.tabs`` with one subclass of ``Tab`` adds one."""
+"""The interface of a tab. To add one, put a module with a subclass of ``Tab`` into ``taskapp.monitor.flower.tabs``."""
 
 from __future__ import annotations
 
@@ -11,86 +11,89 @@ from taskapp.app.application import Application
 from taskapp.monitor.flower.page.view import View
 
 TAKEN_MOST = 1_000
-"""Rows one call may act on."""
+"""Maximum number of rows per action."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the address of a page asks for."""
+class PageQuery:
+    """The query string of a page."""
 
     values: Mapping[str, str]
 
     def __getitem__(self, name: str) -> str:
-        """Return one value; empty where it is not given."""
+        """Return one value, stripped; empty if not given."""
         return self.values.get(name, "").strip()
 
 
 class ActionRequest(NamedTuple):
-    """What somebody wants done."""
+    """A request to act on rows."""
 
     keys: Sequence[str]
-    """The rows it is about."""
-    fits: Asked | None
-    """Instead of keys: all rows that fit this."""
+    """The rows to act on."""
+    fits: PageQuery | None
+    """Instead of ``keys``: act on all rows that match this query."""
     cursor: str
-    """Where to go on; empty: at the beginning."""
+    """Where to continue; empty: at the beginning."""
     asked_at: float
-    """When the one who wants it had looked, Unix seconds of the server: later rows are not meant."""
+    """When the user loaded the page, Unix seconds by the server's clock; later rows are left alone."""
     who: str
-    """Who wants it; empty if they have no name."""
+    """Name of the user; empty if unknown."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of an order."""
+    """The result of an action."""
 
     count: int
+    """Number of rows acted on."""
     text: str
-    """For people."""
+    """Summary for people."""
     problems: Sequence[str] = ()
-    """What did not work, one sentence each."""
+    """What failed, one sentence each."""
     cursor: str = ""
-    """With ``ActionRequest.fits``: where to go on; empty: all is done."""
+    """With ``ActionRequest.fits``: where to continue; empty when all rows are done."""
 
 
 Action = Callable[[Application, ActionRequest], Done]
 
 
-class NotThere(LookupError):
-    """What a page is about does not exist, or not any more."""
+class NotFound(LookupError):
+    """The subject of a page does not exist, or no longer exists."""
 
 
 class Tab(ABC):
-    """One tab. Its methods run on threads of their own and may wait for the broker."""
+    """One tab. Its methods run on separate threads and may wait for the broker."""
 
     name: ClassVar[str]
-    """In addresses."""
+    """Name in URLs."""
     title: ClassVar[str]
     about: ClassVar[str]
     """One line below the title."""
     order: ClassVar[int]
-    """Tabs stand by it."""
+    """Position among the tabs, ascending."""
+    row_noun: ClassVar[str] = "rows"
+    """What its rows are called, in the plural; shown when several are acted on."""
     without_engine: ClassVar[str]
-    """What to say with a broker that is not Redis: what is not known there, and where to look."""
+    """Note for a broker other than Redis: what is unknown there, and where to look instead."""
 
     @abstractmethod
-    def view(self, app: Application, asked: Asked) -> View:
-        """Return what the page shows.
+    def view(self, app: Application, query: PageQuery) -> View:
+        """Return the content of the page.
 
         Raises:
-            NotThere: What it is about does not exist.
-            NoEngine: It needs the engine and the broker is not Redis.
-            Others: As ``app.engine()`` does.
+            NotFound: The subject of the page does not exist.
+            NoEngine: The tab needs the engine, and the broker is not Redis.
+            Others: The errors of ``app.engine()``.
         """
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        """What can be done here, by the name in addresses; errors as with ``view``."""
+        """The tab's actions by their names in URLs; they raise as ``view`` does."""
         return {}
 
 
 def each_of(order: ActionRequest, act: Callable[[str], Any], done: str, errors: tuple[type[Exception], ...]) -> Done:
-    """Call ``act`` with each key; those that raise one of ``errors`` become problems, and the others are done."""
+    """Call ``act`` with each key; report keys that raise one of ``errors`` as problems and continue."""
     problems, count = [], 0
     for key in order.keys:
         try:

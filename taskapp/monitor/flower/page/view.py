@@ -1,7 +1,7 @@
-"""What a tab shows, as values: the page draws them, programs read them as JSON.
+"""The content of a tab as values: the page draws them, programs read them as JSON.
 
-A tab returns raw numbers and texts and says of each what it is (``as_``); how that looks is the
-script's business, which knows no tab. So all that came from outside is drawn in one place, as text.
+A tab returns raw numbers and texts and declares the kind of each (``as_``). One script, which knows no tab,
+draws them all, so everything from outside is drawn in one place, as text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 Kind = Literal["text", "code", "state", "count", "seconds", "bytes", "time", "share", "decimal"]
-"""Texts; numbers, durations and Unix seconds; ``share`` is a pair, used and total. ``None`` shows as a dash."""
+"""Texts, numbers, durations and Unix seconds; ``share`` is a pair of used and total. ``None`` is drawn as a dash."""
 Tone = Literal["", "active", "success", "warning", "danger"]
 
 
@@ -26,7 +26,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Card:
-    """One number that matters."""
+    """One key figure."""
 
     label: str
     value: Any
@@ -36,7 +36,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Numbers that matter, side by side."""
+    """Key figures, side by side."""
 
     kind: ClassVar[str] = "cards"
     cards: Sequence[Card]
@@ -44,18 +44,18 @@ class Cards:
 
 @dataclass(frozen=True)
 class Field:
-    """One thing to filter by; it is in the address of the page under ``name``."""
+    """One filter; its value is in the query string under ``name``."""
 
     name: str
     label: str
     value: str
     options: Sequence[str] = ()
-    """What can be chosen; without, any text."""
+    """Allowed values; if empty, any text."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What the rows below are chosen by."""
+    """The filters for the rows below."""
 
     kind: ClassVar[str] = "filters"
     fields: Sequence[Field]
@@ -63,17 +63,19 @@ class Filters:
 
 @dataclass(frozen=True)
 class Button:
-    """An action of the tab, see ``Tab.actions``."""
+    """Button for an action of the tab; see ``Tab.actions``."""
 
     action: str
     label: str
     tone: Tone = ""
     asks: str = ""
-    """What is asked first; empty: nothing. ``{}`` stands for what it is about."""
+    """Question to confirm first, with ``{}`` for the rows; if empty, only several rows need confirmation."""
+    confirm: str = ""
+    """Label of the confirming button for several rows, with ``{}`` for them; empty: ``label`` and the rows."""
     for_many: bool = True
-    """Whether several rows can be chosen for it."""
+    """Whether it can act on several selected rows."""
     for_all: bool = False
-    """Whether it can be for all rows that fit, on whatever page."""
+    """Whether it can act on all matching rows, on every page."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Column:
 class TableBlock:
     """Rows of one page.
 
-    A row's ``may`` names the actions that make sense for it, all where it is missing; ``hints`` are
-    longer texts for its cells, by column.
+    A row's ``may`` lists the actions that apply to it; if missing, all do. ``hints`` holds longer texts for its
+    cells, by column.
     """
 
     kind: ClassVar[str] = "table"
@@ -98,19 +100,19 @@ class TableBlock:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
     empty: str
-    """What to say, and to do, when there are no rows."""
+    """Text to show when there are no rows, with what to do about it."""
     key: str = ""
-    """The column that names a row, where one can be shown by itself or acted on."""
+    """The column that identifies a row, for tables with details or actions."""
     has_details: bool = False
     """Whether ``?show=…`` shows one row."""
     buttons: Sequence[Button] = ()
     cursor: str = ""
-    """Where the next page begins; empty: this is the last."""
+    """Cursor of the next page; empty on the last one."""
 
 
 @dataclass(frozen=True)
 class FactLine:
-    """Something known of the one thing the page is about."""
+    """One fact about the subject of the page."""
 
     label: str
     value: Any
@@ -119,19 +121,19 @@ class FactLine:
 
 @dataclass(frozen=True)
 class FactsBlock:
-    """What is known of the one thing the page is about, and what can be done with it."""
+    """Facts about the subject of the page, and its actions."""
 
     kind: ClassVar[str] = "facts"
     title: str
     facts: Sequence[FactLine]
     subject: str = ""
-    """What the buttons act on."""
+    """Key of the row the buttons act on."""
     buttons: Sequence[Button] = ()
 
 
 @dataclass(frozen=True)
 class Text:
-    """A longer text, its line breaks kept."""
+    """A longer text, drawn with its line breaks."""
 
     kind: ClassVar[str] = "text"
     title: str
@@ -140,7 +142,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Series:
-    """The values of one line or one colour of bars."""
+    """The values of one line, or of one color of bars."""
 
     label: str
     values: Sequence[float | None]
@@ -166,19 +168,19 @@ Block = Note | Cards | Filters | TableBlock | FactsBlock | Text | ChartBlock
 
 @dataclass(frozen=True)
 class View:
-    """All that a tab shows, from top to bottom."""
+    """The content of a tab, from top to bottom."""
 
     blocks: Sequence[Block]
     at: float | None = None
-    """When it was so, Unix seconds by the clock that its times are of; ``None``: by this machine's."""
+    """Time of the content, Unix seconds by the clock its times use; ``None``: now, by this machine's clock."""
     refresh_seconds: float = 5.0
 
 
 def as_json(value: Any) -> Any:
-    """Return a view, or a part of one, as JSON has it; each block says what ``kind`` it is."""
+    """Return a view, or part of one, as JSON-serializable values; each block has a ``kind``."""
     if hasattr(value, "__dataclass_fields__"):
-        said = {each.name.rstrip("_"): as_json(getattr(value, each.name)) for each in fields(value)}
-        return {"kind": value.kind, **said} if hasattr(value, "kind") else said
+        members = {each.name.rstrip("_"): as_json(getattr(value, each.name)) for each in fields(value)}
+        return {"kind": value.kind, **members} if hasattr(value, "kind") else members
     if isinstance(value, Mapping):
         return {str(key): as_json(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

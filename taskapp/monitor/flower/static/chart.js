@@ -1,6 +1,6 @@
-// Bars and lines as inline SVG. The drawing is stretched to its place; labels are text beside it.
+// Bar and line charts as inline SVG. The drawing is stretched to its container; labels are text around it.
 
-import { exact, said } from "./draw.js";
+import { exact, formatted } from "./draw.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 600;
@@ -21,7 +21,7 @@ function box(name, className, ...children) {
   return element;
 }
 
-// The next of 1, 2, 5 × 10ⁿ: so that the scale does not change with each value.
+// Round up to 1, 2 or 5 × 10ⁿ, so that the scale does not change with each value.
 function roundUp(value, as) {
   if (value <= 0) return as === "count" ? 5 : 0.1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -44,7 +44,7 @@ function bars(block, top) {
   })).filter(Boolean);
 }
 
-// A value between two gaps is a dot.
+// A value between two gaps is drawn as a dot.
 function lines(block, top) {
   const width = WIDTH / Math.max(block.at.length, 1);
   return block.series.flatMap((series, index) => {
@@ -61,11 +61,11 @@ function lines(block, top) {
   });
 }
 
-// Over each moment lies something that says, on hover, what was there.
+// Transparent rectangles that show the values of each moment on hover.
 function hints(block) {
   const width = WIDTH / Math.max(block.at.length, 1);
   return block.at.map((at, index) => {
-    const values = block.series.map((series) => `${series.label}: ${said(series.values[index], block.as)}`);
+    const values = block.series.map((series) => `${series.label}: ${formatted(series.values[index], block.as)}`);
     const title = shape("title", {}, [exact(at), ...values].join("\n"));
     return shape("rect", { class: "tab-hover", x: index * width, y: 0, width, height: HEIGHT }, title);
   });
@@ -81,7 +81,7 @@ function legend(block) {
 function asTable(block) {
   const names = box("tr", "", box("th", "", "Minute"), ...block.series.map((series) => box("th", "tab-number", series.label)));
   const rows = block.at.map((at, index) => box("tr", "", box("td", "", exact(at).slice(11, 16)),
-    ...block.series.map((series) => box("td", "tab-number", said(series.values[index], block.as)))));
+    ...block.series.map((series) => box("td", "tab-number", formatted(series.values[index], block.as)))));
   const table = box("table", "table table-sm mb-0", box("thead", "", names), box("tbody", "", ...rows.reverse()));
   const scrolled = box("div", "tab-chart-table", table);
   scrolled.tabIndex = 0;
@@ -94,13 +94,13 @@ export function chart(block) {
   const top = roundUp(highest, block.as);
   const grid = [0.25, 0.5, 0.75].map((part) => shape("line", { class: "tab-grid", x1: 0, x2: WIDTH, y1: HEIGHT * part, y2: HEIGHT * part }));
   const drawing = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-    "aria-label": `${block.title}, highest ${said(highest, block.as)}` },
+    "aria-label": `${block.title}, maximum ${formatted(highest, block.as)}` },
   ...grid, ...(block.shape === "bars" ? bars(block, top) : lines(block, top)), ...hints(block));
   const minutes = block.at.length ? Math.round((block.at[block.at.length - 1] - block.at[0]) / 60) : 0;
   const element = box("section", "tab-card tab-chart",
     box("header", "tab-card-head", box("h2", "", block.title), legend(block)),
     box("div", "tab-plot",
-      box("span", "tab-top", said(top, block.as)), box("span", "tab-bottom", said(0, "count")), drawing,
+      box("span", "tab-top", formatted(top, block.as)), box("span", "tab-bottom", formatted(0, "count")), drawing,
       box("span", "tab-from", `${minutes} min ago`), box("span", "tab-to", "now")),
     asTable(block));
   return element;

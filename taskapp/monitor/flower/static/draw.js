@@ -1,4 +1,4 @@
-// Draws what a tab shows. All that came from outside becomes text or the value of an attribute, never markup.
+// Draws the content of a tab. Everything from outside becomes text or an attribute value, never markup.
 
 import { chart } from "./chart.js";
 
@@ -48,7 +48,7 @@ export function exact(at) {
   const moment = new Date(at * 1000);
   if (Number.isNaN(moment.getTime())) return String(at);
   const utc = moment.toISOString().replace("T", " ").replace("Z", " UTC");
-  return `${utc} (here ${moment.toLocaleString()})`;
+  return `${utc} (local time ${moment.toLocaleString()})`;
 }
 
 function bytes(value) {
@@ -57,7 +57,7 @@ function bytes(value) {
   return `${size < 10 ? size.toFixed(1) : Math.round(size)} ${unit}`;
 }
 
-export function said(value, as) {
+export function formatted(value, as) {
   if (value === null || value === undefined || value === "") return DASH;
   if (as === "count") return count(value);
   if (as === "seconds") return seconds(value);
@@ -92,7 +92,7 @@ function value(of, as, now, hint) {
   if (as === "state") return h("span", { class: `tab-state tab-tone-${toneOf(of)}`, title: hint }, of);
   if (as === "share") return share(of);
   if (as === "code") return h("code", { title: hint }, of);
-  return h("span", { title: hint }, said(of, as));
+  return h("span", { title: hint }, formatted(of, as));
 }
 
 // --- buttons -------------------------------------------------------------------------------------
@@ -100,13 +100,14 @@ function value(of, as, now, hint) {
 function button(about, attributes) {
   const style = about.tone === "danger" ? "btn-outline-danger" : "btn-outline-secondary";
   return h("button", { type: "button", class: `btn btn-sm ${style}`, "data-action": about.action, "data-asks": about.asks,
+    "data-confirm": about.confirm || `${about.label} {}`,
     ...attributes }, about.label);
 }
 
 // --- blocks --------------------------------------------------------------------------------------
 
 function cards(block, page) {
-  return h("section", { class: "metric-grid tab-cards", "aria-label": "In numbers" }, block.cards.map((card) =>
+  return h("section", { class: "metric-grid tab-cards", "aria-label": "Key figures" }, block.cards.map((card) =>
     h("article", { class: `metric-card tab-tone-${card.tone}` },
       h("p", { class: "metric-label" }, card.label),
       h("p", { class: "metric-value" }, card.as === "share" ? card.value.map(count).join(" / ")
@@ -150,7 +151,7 @@ function rowButtons(block, row) {
 function head(block, isActive, isChosen) {
   return h("thead", {}, h("tr", {},
     isChosen ? h("th", { class: "tab-choice" }, h("input", { type: "checkbox", class: "form-check-input",
-      "data-choose-all": "yes", "aria-label": "Choose all on this page" })) : null,
+      "data-choose-all": "yes", "aria-label": "Select all on this page" })) : null,
     block.columns.map((column) =>
       h("th", { scope: "col", class: NUMBERS.has(column.as) ? "tab-number" : "" }, column.label)),
     isActive ? h("th", { scope: "col", class: "tab-actions" }, h("span", { class: "visually-hidden" }, "Actions")) : null));
@@ -160,9 +161,10 @@ function many(block, page) {
   const forChosen = block.buttons.filter((about) => about.for_many)
     .map((about) => button(about, { "data-chosen": "yes", disabled: true }));
   const forAll = block.buttons.filter((about) => about.for_all && block.rows.length)
-    .map((about) => button({ ...about, label: `${about.label} all that fit` }, { "data-all": "yes" }));
+    .map((about) => button({ ...about, confirm: about.confirm || `${about.label} {}`, label: `${about.label} all matching` },
+      { "data-all": "yes" }));
   return h("div", { class: "tab-many" },
-    h("span", { class: "tab-chosen" }, "none chosen"), forChosen, forAll.length ? h("span", { class: "tab-gap" }) : null,
+    h("span", { class: "tab-chosen" }, "none selected"), forChosen, forAll.length ? h("span", { class: "tab-gap" }) : null,
     forAll);
 }
 
@@ -182,7 +184,7 @@ function table(block, page) {
   const isChosen = isActive && block.buttons.some((about) => about.for_many);
   const rows = block.rows.map((row) => h("tr", { "data-key": block.key ? row[block.key] : "" },
     isChosen ? h("td", { class: "tab-choice" }, h("input", { type: "checkbox", class: "form-check-input",
-      "data-choose": row[block.key], "aria-label": `Choose ${row[block.key]}` })) : null,
+      "data-choose": row[block.key], "aria-label": `Select ${row[block.key]}` })) : null,
     block.columns.map((column, index) => cell(block, row, column, index, page)),
     isActive ? rowButtons(block, row) : null));
   const width = block.columns.length + (isActive ? 1 : 0) + (isChosen ? 1 : 0);

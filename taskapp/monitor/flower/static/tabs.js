@@ -1,4 +1,4 @@
-// One page: reads its JSON every few seconds, draws it into what is there already, and sends what people want done.
+// One page: loads its JSON every few seconds, updates the drawn content in place, and posts the user's actions.
 
 import { count, draw, exact, relative } from "./draw.js";
 
@@ -6,7 +6,7 @@ const root = document.getElementById("tab");
 const body = document.getElementById("tab-body");
 const status = document.getElementById("tab-status");
 const light = document.getElementById("tab-light");
-const saidHere = document.getElementById("tab-said");
+const messages = document.getElementById("tab-said");
 const dialog = document.getElementById("tab-dialog");
 
 const page = {
@@ -20,9 +20,9 @@ const chosen = new Set();
 let readAt = null;
 let isBusy = false;
 
-// --- drawing over what is there --------------------------------------------------------------------
+// --- updating in place -----------------------------------------------------------------------------
 
-const KEPT = new Set(["open", "value", "disabled"]); // people's own, or set by what is chosen
+const KEPT = new Set(["open", "value", "disabled"]); // set by the user, or by the selection
 
 function keyOf(node) {
   return node.nodeType === Node.ELEMENT_NODE ? node.dataset.key || "" : "";
@@ -44,7 +44,7 @@ function patch(old, fresh) {
   for (const { name, value } of [...fresh.attributes]) {
     if (old.getAttribute(name) !== value && !(isForm && KEPT.has(name))) old.setAttribute(name, value);
   }
-  // What somebody is choosing from stays as it is.
+  // Leave a list alone that the user may have open.
   if (old.nodeName !== "SELECT") patchChildren(old, [...fresh.childNodes]);
 }
 
@@ -91,7 +91,7 @@ function show(view) {
 
 function showAway(error) {
   light.className = "status-dot status-dot-error";
-  status.textContent = readAt ? `Not since ${relative(readAt / 1000, Date.now() / 1000)}` : "No answer";
+  status.textContent = readAt ? `Last update ${relative(readAt / 1000, Date.now() / 1000)}` : "No answer";
   body.classList.add("tab-old");
   body.removeAttribute("aria-busy");
   say("away", "danger", `${error.message}; trying again.`);
@@ -109,7 +109,7 @@ async function read() {
   }
 }
 
-// A row must not move away under a pointer that is about to press a button, nor under what was chosen.
+// Rows must not move while rows are selected or the pointer is over a button.
 function mayMove() {
   return !document.hidden && !dialog.open && !isBusy && chosen.size === 0 && !body.querySelector(".tab-actions:hover");
 }
@@ -130,19 +130,19 @@ function showAges() {
   }
   if (readAt && light.classList.contains("status-dot-live")) {
     const age = Math.round((Date.now() - readAt) / 1000);
-    status.textContent = chosen.size ? "Held while rows are chosen" : age < 2 ? "Live" : `Read ${age} s ago`;
+    status.textContent = chosen.size ? "Paused while rows are selected" : age < 2 ? "Live" : `Updated ${age} s ago`;
     status.title = exact(readAt / 1000);
   }
 }
 
-// --- what is said at the top -----------------------------------------------------------------------
+// --- messages at the top ---------------------------------------------------------------------------
 
 function say(name, tone, text) {
   let line = document.getElementById(`said-${name}`);
   if (!line) {
     line = document.createElement("p");
     line.id = `said-${name}`;
-    saidHere.append(line);
+    messages.append(line);
   }
   line.className = `tab-note tab-tone-${tone}`;
   if (line.textContent !== text) line.textContent = text;
@@ -152,7 +152,7 @@ function unsay(name) {
   document.getElementById(`said-${name}`)?.remove();
 }
 
-// --- choosing --------------------------------------------------------------------------------------
+// --- selecting -------------------------------------------------------------------------------------
 
 function showChoice() {
   const boxes = [...body.querySelectorAll("[data-choose]")];
@@ -166,7 +166,7 @@ function showChoice() {
   }
   for (const button of body.querySelectorAll("[data-chosen]")) button.disabled = chosen.size === 0;
   const text = body.querySelector(".tab-chosen");
-  if (text) text.textContent = chosen.size ? `${count(chosen.size)} chosen` : "none chosen";
+  if (text) text.textContent = chosen.size ? `${count(chosen.size)} selected` : "none selected";
 }
 
 body.addEventListener("change", ({ target }) => {
@@ -180,9 +180,10 @@ body.addEventListener("change", ({ target }) => {
 
 // --- acting ----------------------------------------------------------------------------------------
 
-function ask(question, isDangerous) {
+function ask(question, confirm, isDangerous) {
   document.getElementById("tab-question").textContent = question;
   const yes = dialog.querySelector("[value=yes]");
+  yes.textContent = confirm;
   yes.className = isDangerous ? "btn btn-danger" : "btn btn-primary";
   dialog.returnValue = "no";
   dialog.showModal();
@@ -219,10 +220,13 @@ async function actOnAll(action, label) {
 async function act(button) {
   const { action, about, all, asks } = button.dataset;
   const keys = all ? [] : about !== undefined ? [about] : [...chosen];
-  const subject = all ? "all that fit, on every page," : keys.length === 1 ? `“${keys[0]}”` : `the ${count(keys.length)} chosen`;
+  const isOne = keys.length === 1;
+  const rows = all ? `all matching ${root.dataset.rowNoun}` : `${count(keys.length)} ${root.dataset.rowNoun}`;
+  const subject = isOne ? `“${keys[0]}”` : all ? `${rows} on every page` : rows;
   const isDangerous = button.classList.contains("btn-outline-danger");
-  const question = asks || (keys.length === 1 ? "" : `${button.textContent} {}?`);
-  if (question && !(await ask(question.replace("{}", () => subject), isDangerous))) return;
+  const question = asks || (isOne ? "" : `${button.textContent} {}?`);
+  const confirm = isOne ? button.textContent : button.dataset.confirm.replace("{}", () => rows);
+  if (question && !(await ask(question.replace("{}", () => subject), confirm, isDangerous))) return;
   isBusy = true;
   body.classList.add("tab-busy");
   try {

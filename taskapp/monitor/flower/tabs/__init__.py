@@ -1,4 +1,4 @@
-"""The tabs, one a module: see ``taskapp.monitor.flower.page.tab``."""
+"""The tabs, one module each; see ``taskapp.monitor.flower.page.tab``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskapp.monitor.flower.page.tab import Tab
 
 @cache
 def all_tabs() -> tuple[Tab, ...]:
-    """Return one of each subclass of ``Tab`` in the modules of this folder, in order."""
+    """Return an instance of each subclass of ``Tab`` in the modules of this folder, in display order."""
     modules = [import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__)]
     found = [
         kind()

@@ -1,4 +1,4 @@
-"""Dead letters: find them, read them, send them again, throw them away."""
+"""The tab for dead letters: find, read, replay and purge them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskapp.app.application import Application
 from taskapp.app.masks import HIDDEN, Masked, redact
 from taskapp.engine.dead_letters import REASONS, DeadLetter, DeadLetters
 from taskapp.engine.dead_pages import DeadPage, Listed, Wanted
-from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, NotThere, Tab
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Done, NotFound, PageQuery, Tab
 from taskapp.monitor.flower.page.view import (
     Button,
     Card,
@@ -31,17 +31,17 @@ from taskapp.transport.codec import Unreadable, read_arguments
 
 ROWS = 50
 ACTED_ON_AT_ONCE = 500
-"""Of all that fit, in one call; the page calls until none are left."""
+"""Maximum number of matching letters per call; the page repeats the call until none are left."""
 ERROR_CHARACTERS = 300
 ARGUMENT_CHARACTERS = 20_000
 
 BUTTONS = (
-    Button("replay", "Replay", asks="Send {} again? Counts begin anew; the id stays.", for_all=True),
-    Button("purge", "Purge", "danger", asks="Throw {} away for good?", for_all=True),
+    Button("replay", "Replay", asks="Replay {}? Attempts count from zero again; task ids stay the same.", for_all=True),
+    Button("purge", "Purge", "danger", asks="Delete {} permanently?", for_all=True),
 )
 COLUMNS = (
     Column("name", "Letter", "code"), Column("reason", "Reason", "state"), Column("task", "Task type", "code"),
-    Column("error", "Error"), Column("buried_at", "Buried", "time"), Column("deliveries", "Came back", "count"),
+    Column("error", "Error"), Column("buried_at", "Buried", "time"), Column("deliveries", "Redelivered", "count"),
     Column("message_bytes", "Size", "bytes"), Column("id", "Task id", "code"),
 )  # fmt: skip
 
@@ -51,41 +51,42 @@ class DeadLettersTab(Tab):
 
     name: ClassVar[str] = "dead-letters"
     title: ClassVar[str] = "Dead letters"
-    about: ClassVar[str] = "Messages that could not be read or run, kept byte for byte."
+    about: ClassVar[str] = "Messages that failed, or could not be read or run, kept byte for byte."
     order: ClassVar[int] = 40
+    row_noun: ClassVar[str] = "letters"
     without_engine: ClassVar[str] = (
-        "Dead letters are kept only with Redis as the broker. RabbitMQ has dead-letter exchanges of its own: "
-        "its management page shows what is in them."
+        "Dead letters are kept only with Redis as the broker. RabbitMQ has its own dead-letter exchanges; "
+        "see its management page for their messages."
     )
 
-    def view(self, app: Application, asked: Asked) -> View:
+    def view(self, app: Application, query: PageQuery) -> View:
         """Return a page of letters, or one letter."""
-        with app.engine() as lent:
-            letters = lent.dead_letters
-            return _one(app, letters, asked["show"]) if asked["show"] else _list(app, letters, asked)
+        with app.engine() as engine:
+            letters = engine.dead_letters
+            return _one(app, letters, query["show"]) if query["show"] else _list(app, letters, query)
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        """Replay and purge; by names, or all that fit."""
-        return {"replay": partial(_act, "sent again", _replay), "purge": partial(_act, "threw away", _purge)}
+        """Replay and purge, by name or all that match."""
+        return {"replay": partial(_act, "replayed", _replay), "purge": partial(_act, "purged", _purge)}
 
 
-def _wanted(asked: Asked, until: float = 0.0) -> Wanted:
-    return Wanted(asked["queue"], asked["reason"], asked["text"], until)
+def _wanted(query: PageQuery, until: float = 0.0) -> Wanted:
+    return Wanted(query["queue"], query["reason"], query["text"], until)
 
 
-def _list(app: Application, letters: DeadLetters, asked: Asked) -> View:
-    # Before they are read: none that comes later is taken for one that was seen.
+def _list(app: Application, letters: DeadLetters, query: PageQuery) -> View:
+    # Take the time before reading, so that letters that arrive later do not count as seen.
     at, counts = letters.now(), letters.count()
     queues = sorted({*get_settings().queues, *(queue for queue, _ in counts)})
-    found = letters.page(_wanted(asked), asked["after"], ROWS)
+    found = letters.page(_wanted(query), query["after"], ROWS)
     by_reason = {reason: sum(n for (_, why), n in counts.items() if why == reason) for reason in REASONS}
     return View([
         Cards([Card(reason, number, tone="danger" if number else "") for reason, number in by_reason.items()]),
         Filters([
-            Field("queue", "Queue", asked["queue"], queues),
-            Field("reason", "Reason", asked["reason"], REASONS),
-            Field("text", "Id, task type or error has", asked["text"]),
+            Field("queue", "Queue", query["queue"], queues),
+            Field("reason", "Reason", query["reason"], REASONS),
+            Field("text", "Id, task type or error contains", query["text"]),
         ]),
         TableBlock(
             f"{sum(counts.values()):,} dead letters", COLUMNS, [_row(app, letter) for letter in found.letters],
@@ -95,7 +96,7 @@ def _list(app: Application, letters: DeadLetters, asked: Asked) -> View:
 
 
 def _row(app: Application, letter: Listed) -> dict[str, Any]:
-    # A list does not read the messages, so nobody knows what an error may quote.
+    # The list does not read the messages, so an error may quote any masked argument.
     error = letter.error if redact(app, letter.task, _unread) is None else HIDDEN.strike(letter.error)
     error = error if len(error) <= ERROR_CHARACTERS else f"{error[:ERROR_CHARACTERS]}…"
     return {**letter._asdict(), "name": letter.name, "error": error}
@@ -107,21 +108,21 @@ def _unread() -> tuple[Any, Any]:
 
 def _empty(total: int, found: DeadPage) -> str:
     if found.cursor:
-        return "None among those looked through so far; there are more on the next page."
-    return "No dead letter fits." if total else "No dead letters: nothing to do."
+        return "No matches so far; the search continues on the next page."
+    return "No matching dead letters." if total else "No dead letters."
 
 
 def _one(app: Application, letters: DeadLetters, name: str) -> View:
     letter = letters.get(*_split(name)) if _is_name(name) else None
     if letter is None:
-        raise NotThere(f"no dead letter {name!r}: it was replayed or purged, or never was")
+        raise NotFound(f"no dead letter {name!r}: it was replayed or purged, or never existed")
     seen = redact(app, letter.task, lambda: read_arguments(letter.raw))
     return View([
         FactsBlock(name, [
             FactLine("Reason", letter.reason, "state"), FactLine("Task type", letter.task, "code"),
             FactLine("Task id", letter.id, "code"), FactLine("Queue", letter.queue, "code"),
-            FactLine("Priority", letter.priority, "count"), FactLine("Came back", letter.deliveries, "count"),
-            FactLine("Killed its process", letter.crashes, "count"), FactLine("Buried", letter.buried_at, "time"),
+            FactLine("Priority", letter.priority, "count"), FactLine("Redelivered", letter.deliveries, "count"),
+            FactLine("Crashes", letter.crashes, "count"), FactLine("Buried", letter.buried_at, "time"),
             FactLine("Node", letter.node, "code"), FactLine("Message", len(letter.raw), "bytes"),
         ], name, BUTTONS),
         Text("Error", letter.error if seen is None else seen.strike(letter.error)),
@@ -133,10 +134,10 @@ def _arguments(letter: DeadLetter, seen: Masked | None) -> list[Text]:
     try:
         args, kwargs = read_arguments(letter.raw)
     except Unreadable as error:
-        return [Text("Arguments", f"cannot be read: {error}")]
+        return [Text("Arguments", f"unreadable: {error}")]
     if seen is not None:
         args, kwargs = seen.args, seen.kwargs
-    return [Text("Arguments", _pretty(args)), Text("Named arguments", _pretty(kwargs))]
+    return [Text("Arguments", _pretty(args)), Text("Keyword arguments", _pretty(kwargs))]
 
 
 def _pretty(value: Any) -> str:
@@ -144,14 +145,14 @@ def _pretty(value: Any) -> str:
     return text if len(text) <= ARGUMENT_CHARACTERS else f"{text[:ARGUMENT_CHARACTERS]}\n… {len(text):,} characters"
 
 
-# --- change ----------------------------------------------------------------------------------------
+# --- actions ---------------------------------------------------------------------------------------
 
 Each = Callable[[DeadLetters, str, list[int]], int]
 
 
 def _act(done: str, act: Each, app: Application, order: ActionRequest) -> Done:
-    with app.engine() as lent:
-        letters = lent.dead_letters
+    with app.engine() as engine:
+        letters = engine.dead_letters
         if order.fits is None:
             names, cursor = [_split(name) for name in order.keys if _is_name(name)], ""
         else:
@@ -162,7 +163,7 @@ def _act(done: str, act: Each, app: Application, order: ActionRequest) -> Done:
             for queue, each in groupby(sorted(names), key=lambda name: name[0])
         )
     gone = len(order.keys) - count if order.fits is None else 0
-    problems = [f"{gone:,} were not there any more"] if gone else []
+    problems = [f"{gone:,} no longer existed"] if gone else []
     return Done(count, f"{done} {count:,} dead letter{'' if count == 1 else 's'}", problems, cursor)
 
 

@@ -1,4 +1,4 @@
-"""Nodes: what each runs and holds, whether it is alive; drain one."""
+"""The tab for nodes: what each runs and holds, and whether it is alive; drains them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 from taskapp.app.application import Application
 from taskapp.engine.snapshot import NodeSnapshot, Snapshot, read_snapshot
-from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, Tab
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Done, PageQuery, Tab
 from taskapp.monitor.flower.page.view import Button, Card, Cards, Column, TableBlock, View
 from taskapp.settings import get_settings
 
 KINDS = {"async": "Coroutines", "thread": "Threads", "process": "Processes"}
 DRAIN = Button(
     "drain", "Drain and stop", "danger",
-    asks="Stop {}? It takes no more tasks, lets what runs finish, gives the rest back and ends; "
-    "whatever supervises it may start it again.",
+    asks="Drain and stop {}? A draining node takes no new tasks, finishes running ones, returns the rest to their "
+    "queues and exits; its supervisor may restart it.",
 )  # fmt: skip
 
 
@@ -24,14 +24,15 @@ class NodesTab(Tab):
 
     name: ClassVar[str] = "nodes"
     title: ClassVar[str] = "Nodes"
-    about: ClassVar[str] = "Who runs tasks, what they say of themselves at each heartbeat."
+    about: ClassVar[str] = "Nodes that run tasks, as of their last heartbeats."
     order: ClassVar[int] = 50
+    row_noun: ClassVar[str] = "nodes"
     without_engine: ClassVar[str] = (
         "Slots, leases and heartbeats of nodes are known only with Redis as the broker. "
-        "The tab Workers shows what their events say here."
+        "See the Workers tab for what nodes report through events."
     )
 
-    def view(self, app: Application, asked: Asked) -> View:  # noqa: ARG002 - there is nothing to ask for
+    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return all nodes."""
         found = _look(app)
         nodes = sorted(found.nodes, key=lambda node: (node.name, node.started_at or 0.0))
@@ -53,20 +54,20 @@ class NodesTab(Tab):
             ]),
             TableBlock(
                 "Nodes", columns, [_row(found.at, node) for node in nodes],
-                "No node runs, so nothing is done. Start one with: celery -A taskapp worker",
+                "No nodes are running, so no tasks run. Start one with: celery -A taskapp worker",
                 key="node", buttons=[DRAIN],
             ),
         ], found.at, 3.0)  # fmt: skip
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        """Drain."""
+        """Drain, by node name."""
         return {"drain": _drain}
 
 
 def _look(app: Application) -> Snapshot:
-    with app.engine() as lent:
-        return read_snapshot(lent.link, lent.prefix, get_settings().queues)
+    with app.engine() as engine:
+        return read_snapshot(engine.link, engine.prefix, get_settings().queues)
 
 
 def _kinds(nodes: list[NodeSnapshot]) -> list[str]:
@@ -75,7 +76,7 @@ def _kinds(nodes: list[NodeSnapshot]) -> list[str]:
 
 
 def _key(node: NodeSnapshot) -> str:
-    """Return what names it here: a node that is lost may have a successor of the same name."""
+    """Return the key of a node's row; a lost node may have a successor of the same name, so add its epoch."""
     return node.name if node.name and node.state != "lost" else f"{node.name or 'nameless'} · {node.epoch[:8]}"
 
 
@@ -93,5 +94,5 @@ def _drain(app: Application, order: ActionRequest) -> Done:
     names = [name for name in order.keys if name in there]
     if names:
         app.control.broadcast("shutdown", destination=names)
-    problems = [f"{name!r} does not run" for name in order.keys if name not in there]
-    return Done(len(names), f"told {', '.join(map(repr, names)) or 'nobody'} to drain and stop", problems)
+    problems = [f"{name!r} is not running" for name in order.keys if name not in there]
+    return Done(len(names), f"asked {', '.join(map(repr, names)) or 'no node'} to drain and stop", problems)

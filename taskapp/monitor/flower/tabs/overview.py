@@ -1,4 +1,4 @@
-"""Overview: the last hour by the minute, and what is there now."""
+"""The overview tab: the last hour by the minute, and the current state."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import ClassVar
 from taskapp.app.application import Application
 from taskapp.engine.counters import Minute, read_minutes
 from taskapp.engine.snapshot import Snapshot, read_snapshot
-from taskapp.monitor.flower.page.tab import Asked, Tab
+from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Card, Cards, ChartBlock, Note, Series, Tone, View
 from taskapp.settings import get_settings
 
 MINUTES = 60
 QUEUES_DRAWN = 7
-"""Those with the most; the others are added up."""
+"""Number of busiest queues drawn one by one; the others are summed."""
 
 
 class OverviewTab(Tab):
@@ -23,21 +23,21 @@ class OverviewTab(Tab):
 
     name: ClassVar[str] = "overview"
     title: ClassVar[str] = "Overview"
-    about: ClassVar[str] = "The last hour, and what is there now."
+    about: ClassVar[str] = "The last hour, and the current state."
     order: ClassVar[int] = 10
     without_engine: ClassVar[str] = (
-        "What happened in the last hour is counted only with Redis as the broker. "
-        "The tabs Workers and Tasks show what events have told Flower since it was started."
+        "The last hour is counted only with Redis as the broker. "
+        "See the Workers and Tasks tabs for the events Flower has received since it started."
     )
 
-    def view(self, app: Application, asked: Asked) -> View:  # noqa: ARG002 - there is nothing to ask for
+    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return figures and charts."""
-        with app.engine() as lent:
-            now = read_snapshot(lent.link, lent.prefix, get_settings().queues)
-            minutes = read_minutes(lent.link, lent.prefix, MINUTES)
+        with app.engine() as engine:
+            now = read_snapshot(engine.link, engine.prefix, get_settings().queues)
+            minutes = read_minutes(engine.link, engine.prefix, MINUTES)
         has_nodes = any(node.state != "lost" for node in now.nodes)
-        nobody = Note("No node runs, so nothing is done. Start one with: celery -A taskapp worker", "danger")
-        return View([*([] if has_nodes else [nobody]), _cards(now, minutes), *_charts(minutes)], now.at, 3.0)
+        no_nodes = Note("No nodes are running, so no tasks run. Start one with: celery -A taskapp worker", "danger")
+        return View([*([] if has_nodes else [no_nodes]), _cards(now, minutes), *_charts(minutes)], now.at, 3.0)
 
 
 def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:
@@ -60,10 +60,10 @@ def _charts(minutes: Sequence[Minute]) -> list[ChartBlock]:
     at = [float(minute.at) for minute in minutes]
     tones: dict[str, Tone] = {"failed": "danger", "crashed": "active", "retried": "warning"}
     return [
-        ChartBlock("Completed a minute", at, _completed(minutes)),
+        ChartBlock("Completed per minute", at, _completed(minutes)),
         ChartBlock("Wait to start, average", at, _waits(minutes), "seconds", "lines"),
-        ChartBlock("Failed and retried a minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
-        ChartBlock("Given to nodes a minute", at, [_series(minutes, "received", "active")]),
+        ChartBlock("Failed and retried per minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
+        ChartBlock("Delivered to nodes per minute", at, [_series(minutes, "received", "active")]),
     ]
 
 
@@ -94,7 +94,7 @@ def _average(minute: Minute, queue: str) -> float | None:
 
 
 def _busiest(by_minute: Sequence[Counter[str]]) -> list[str]:
-    """Return the queues with the most, in an order that stays: a queue keeps its colour."""
+    """Return the busiest queues in a stable order, so that each queue keeps its color."""
     total = sum(by_minute, Counter[str]())
     most = {queue for queue, _ in total.most_common(QUEUES_DRAWN)}
     known = [queue for queue in get_settings().queues if queue in most]

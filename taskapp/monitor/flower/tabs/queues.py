@@ -1,4 +1,4 @@
-"""Queues: what waits, by priority, for how long; what is delayed, parked and dead."""
+"""The tab for queues: waiting messages by priority with their ages; delayed, parked and dead ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from taskapp.app.application import Application
 from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
-from taskapp.monitor.flower.page.tab import Asked, Tab
+from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
 from taskapp.queues import PRIORITIES
 from taskapp.settings import get_settings
@@ -29,17 +29,17 @@ class QueuesTab(Tab):
 
     name: ClassVar[str] = "queues"
     title: ClassVar[str] = "Queues"
-    about: ClassVar[str] = "What waits, by priority (9 is taken first), and for how long."
+    about: ClassVar[str] = "Waiting tasks by priority (9 runs first), and how long they have waited."
     order: ClassVar[int] = 20
     without_engine: ClassVar[str] = (
         "Depth by priority, ages, delayed and parked tasks are known only with Redis as the broker. "
-        "The tab Broker shows what is known of queues here."
+        "See the Broker tab for the length of each queue."
     )
 
-    def view(self, app: Application, asked: Asked) -> View:  # noqa: ARG002 - there is nothing to ask for
+    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return all queues."""
-        with app.engine() as lent:
-            found = read_snapshot(lent.link, lent.prefix, get_settings().queues)
+        with app.engine() as engine:
+            found = read_snapshot(engine.link, engine.prefix, get_settings().queues)
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
         parked = sum(queue.parked_depth for queue in found.queues)
         dead = sum(queue.dead_depth for queue in found.queues)
@@ -52,12 +52,13 @@ class QueuesTab(Tab):
                 Card("dead letters", dead, tone="danger" if dead else ""),
             ]),
             TableBlock(
-                "Queues, in the order they are taken", COLUMNS, [_row(found.at, queue) for queue in found.queues],
-                "There are no queues; name some with TASKAPP_QUEUES.", key="name",
+                "Queues, in the order nodes take from them", COLUMNS, [_row(found.at, queue) for queue in found.queues],
+                "No queues; configure them with TASKAPP_QUEUES.", key="name",
             ),
         ]  # fmt: skip
         if parked:
-            blocks.append(TableBlock("Parked: no node has these task types", PARKED_COLUMNS, _parked(found.queues), ""))
+            title = "Parked: waiting for a node with the task type"
+            blocks.append(TableBlock(title, PARKED_COLUMNS, _parked(found.queues), ""))
         return View(blocks, found.at, 3.0)
 
 

@@ -1,4 +1,4 @@
-"""Schedules: what runs when, what came of it, pause, resume and run now."""
+"""The tab for schedules: when each runs and how its runs ended; pauses, resumes and runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskapp.app.application import Application
 from taskapp.app.masks import seen_fields
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import UnknownSchedule
-from taskapp.monitor.flower.page.tab import Action, ActionRequest, Asked, Done, NotThere, Tab, each_of
+from taskapp.monitor.flower.page.tab import Action, ActionRequest, Done, NotFound, PageQuery, Tab, each_of
 from taskapp.monitor.flower.page.view import (
     Button,
     Card,
@@ -36,11 +36,11 @@ from taskapp.schedules.times import offset_change
 ROWS = 50
 SHOWN_NEXT = 10
 LATE_SECONDS = 5.0
-"""Ticks this late are worth a look."""
+"""Lateness beyond this is shown in red."""
 
 PAUSE = Button("pause", "Pause")
 RESUME = Button("resume", "Resume")
-RUN_NOW = Button("run-now", "Run now", asks="Queue one run of {} now, beside its ticks?")
+RUN_NOW = Button("run-now", "Run now", asks="Queue one extra run of {} now?", confirm="Run {} now")
 BUTTONS = (PAUSE, RESUME, RUN_NOW)
 
 
@@ -49,42 +49,43 @@ class SchedulesTab(Tab):
 
     name: ClassVar[str] = "schedules"
     title: ClassVar[str] = "Schedules"
-    about: ClassVar[str] = "Timed jobs: when they ran last, when they run next."
+    about: ClassVar[str] = "Timed jobs: when they last ran and when they run next."
     order: ClassVar[int] = 30
+    row_noun: ClassVar[str] = "schedules"
     without_engine: ClassVar[str] = (
-        "Schedules are kept in the broker only if that is Redis. Here, beats follow beat_schedule of the "
-        "configuration, and nobody can tell or change from afar what they do."
+        "Schedules are kept in the broker only if it is Redis. With this broker, beats follow beat_schedule of the "
+        "configuration, and cannot be inspected or changed remotely."
     )
 
-    def view(self, app: Application, asked: Asked) -> View:
+    def view(self, app: Application, query: PageQuery) -> View:
         """Return a page of schedules, or one schedule."""
         with app.schedules() as store:
-            return _one(app, store, asked["show"]) if asked["show"] else _list(store, asked)
+            return _one(app, store, query["show"]) if query["show"] else _list(store, query)
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        """Pause, resume, run now; each by names."""
+        """Pause, resume and run now, by name."""
         return {"pause": _pause, "resume": _resume, "run-now": _run_now}
 
 
-def _list(store: Schedules, asked: Asked) -> View:
+def _list(store: Schedules, query: PageQuery) -> View:
     overview, leader = store.overview(), store.leader()
-    found = page(store, asked["name"], asked["state"] if asked["state"] in STATES else "", asked["after"], ROWS)
+    found = page(store, query["name"], query["state"] if query["state"] in STATES else "", query["after"], ROWS)
     tones: dict[str, Tone] = {"active": "active", "broken": "danger" if overview.states["broken"] else ""}
     cards = [Card(state, overview.states[state], tone=tones.get(state, "")) for state in STATES]
     late = overview.late_seconds
     return View([
         *([] if leader.name or not overview.total else [Note(
-            "No beat leads, so nothing is sent when it is due. Start one with: celery -A taskapp beat", "danger"
+            "No active beat, so nothing is queued when it is due. Start one with: celery -A taskapp beat", "danger"
         )]),
         Cards([
             *cards,
             Card("last tick", overview.tick_at, "time"),
             Card("late by", late, "seconds", "danger" if late > LATE_SECONDS else "success"),
         ]),
-        Filters([Field("name", "Name begins with", asked["name"]), Field("state", "State", asked["state"], STATES)]),
+        Filters([Field("name", "Name begins with", query["name"]), Field("state", "State", query["state"], STATES)]),
         TableBlock(
-            f"{overview.total:,} schedules" + (f", led by {leader.name}" if leader.name else ""),
+            f"{overview.total:,} schedules" + (f", active beat: {leader.name}" if leader.name else ""),
             COLUMNS, [_row(known) for known in found.schedules], _empty(overview.total, found.cursor),
             key="name", has_details=True, buttons=BUTTONS, cursor=found.cursor,
         ),
@@ -116,16 +117,16 @@ def _when(known: ScheduleRecord) -> str:
 
 
 def _may(known: ScheduleRecord) -> list[str]:
-    can_go_on = "pause" if known.state == "active" else "resume"
-    return [] if known.schedule.task == "unreadable" else [can_go_on, "run-now"]
+    toggle = "pause" if known.state == "active" else "resume"
+    return [] if known.schedule.task == "unreadable" else [toggle, "run-now"]
 
 
 def _empty(total: int, cursor: str) -> str:
     if cursor:
-        return "None among those looked through so far; there are more on the next page."
+        return "No matches so far; the search continues on the next page."
     if total:
-        return "No schedule fits."
-    return "There are no schedules. Add one with: taskapp schedules add NAME TASK WHEN"
+        return "No matching schedules."
+    return "No schedules. Add one with: taskapp schedules add NAME TASK WHEN"
 
 
 # --- one -------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def _one(app: Application, store: Schedules, name: str) -> View:
     try:
         known = store.get(name)
     except UnknownSchedule as error:
-        raise NotThere(str(error)) from error
+        raise NotFound(str(error)) from error
     zone = known.schedule.local_zone
     dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
     may, now = _may(known), store.now()
@@ -143,33 +144,33 @@ def _one(app: Application, store: Schedules, name: str) -> View:
         *([Note(f"Set aside: {known.broken}", "danger")] if known.broken else []),
         FactsBlock(name, _facts(app, known), name, [button for button in BUTTONS if button.action in may]),
         TableBlock(
-            "Next, if it were resumed" if known.state == "paused" else "Next",
-            (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clocks")),
-            _next_rows(dues, zone, now), "It is never due again.",
+            "Next ticks, if resumed" if known.state == "paused" else "Next ticks",
+            (Column("due_at", "Due", "time"), Column("local", f"In {zone}"), Column("clocks", "Clock change")),
+            _next_rows(dues, zone, now), "Never due again.",
         ),
-        TableBlock("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No tick yet."),
+        TableBlock("Last ticks", TICK_COLUMNS, [_tick_row(tick, zone) for tick in store.ticks(name)], "No ticks yet."),
     ], now)  # fmt: skip
 
 
 def _facts(app: Application, known: ScheduleRecord) -> list[FactLine]:
     schedule = known.schedule
     seen = seen_fields(app, schedule.task, schedule.as_dict())
-    said = {key: value for key, value in seen.items() if key not in ("name", "when", "source", "zone")}
+    rest = {key: value for key, value in seen.items() if key not in ("name", "when", "source", "zone")}
     zone = schedule.local_zone
     for bound in ("start_at", "end_at"):
-        if bound in said:
-            said[bound] = local_text(said[bound], zone)
-    others = {"misfire": schedule.misfire, "overlap": schedule.overlap, **said}
+        if bound in rest:
+            rest[bound] = local_text(rest[bound], zone)
+    others = {"misfire": schedule.misfire, "overlap": schedule.overlap, **rest}
     return [
         FactLine("State", known.state, "state"),
         *([FactLine("Paused", known.paused)] if known.paused else []),
         FactLine("When", when_text(schedule)), FactLine("Zone", zone),
         *(FactLine(key, sanitize(value if isinstance(value, str) else json.dumps(value, default=str)), "code")
           for key, value in others.items()),
-        *([FactLine("From", "beat_schedule in the configuration")] if schedule.source == "config" else []),
+        *([FactLine("Source", "beat_schedule in the configuration")] if schedule.source == "config" else []),
         *([FactLine("Unfinished run", known.unfinished, "code")] if known.unfinished else []),
         FactLine("Runs", known.runs, "count"), FactLine("Missed", known.missed, "count"),
-        FactLine("Skipped", known.skipped, "count"), FactLine("Failures in a row", known.failures, "count"),
+        FactLine("Skipped", known.skipped, "count"), FactLine("Consecutive failures", known.failures, "count"),
     ]  # fmt: skip
 
 
@@ -194,11 +195,11 @@ def _tick_row(tick: Tick, zone: str) -> dict[str, Any]:
     return {**tick._asdict(), "late_seconds": late_seconds, "hints": hints}
 
 
-# --- change ----------------------------------------------------------------------------------------
+# --- actions ---------------------------------------------------------------------------------------
 
 
 def _pause(app: Application, order: ActionRequest) -> Done:
-    why = f"paused by hand in Flower by {order.who}" if order.who else "paused by hand in Flower"
+    why = f"paused in Flower by {order.who}" if order.who else "paused in Flower"
     with app.schedules() as store:
         return each_of(order, partial(store.pause, why=why), "paused", (TaskappError,))
 
