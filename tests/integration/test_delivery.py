@@ -131,7 +131,7 @@ def test_many_large_tasks_go_out_in_steps_of_few_bytes(
     elif way == "group":
         signature.apply_async()
     else:
-        asyncio.run(shop.note._application.awaiting("group", signature.apply_async))
+        asyncio.run(shop.note._submitter.awaiting("group", signature.apply_async))
 
     assert redis_server.client.llen("default") == sum(pushes.numbers) == 30
     assert max(pushes.sizes) <= SIZES_AT_ONCE
