@@ -1,1 +1,1 @@
-"""The delivery engine: leases, claims, settling. It knows neither Celery nor kombu."""
+"""The delivery engine: leases, claims, settlements. It depends on neither Celery nor kombu."""

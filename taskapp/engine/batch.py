@@ -1,4 +1,4 @@
-"""Collecting what is submitted, to push it by the thousand, or by 1 MiB."""
+"""Collects submitted messages, to push them in steps of up to a thousand messages or 1 MiB."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Messag
 
 
 class Bulk:
-    """Messages of one ``collecting`` block that wait to be pushed together."""
+    """Messages of one ``collecting`` block, to be pushed together."""
 
     def __init__(self) -> None:
         self.waiting: list[Message] = []
         self.size = 0
-        """How many bytes wait."""
+        """Bytes in ``waiting``."""
         self._producer: Producer | None = None
         self.on_pushed: list[Callable[[], Any]] = []
 
     def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
-        """Keep ``message``; push what was kept when that is enough for one step already.
+        """Keep ``message``; first push what is kept if it already fills one step.
 
         Args:
-            message: What is to be pushed.
-            producer: Pushes it, with those it is kept with.
-            on_pushed: Called once it is queued.
+            message: The message to push.
+            producer: Pushes it. A change of producer pushes what is kept.
+            on_pushed: Called once the message is queued.
         """
         is_full = len(self.waiting) >= PUSHED_AT_ONCE or self.size >= PUSHED_BYTES_AT_ONCE
         if is_full or producer is not self._producer:
@@ -38,7 +38,7 @@ class Bulk:
             self.on_pushed.append(on_pushed)
 
     def flush(self) -> None:
-        """Push what was kept. Raises what the push raises; nothing is kept then either."""
+        """Push what is kept; errors are those of ``Producer.push``. Nothing is kept afterwards, even if it raises."""
         waiting, self.waiting, self.size = self.waiting, [], 0
         callbacks, self.on_pushed = self.on_pushed, []
         if waiting and self._producer is not None:
@@ -48,7 +48,7 @@ class Bulk:
 
 
 class Held(Bulk):
-    """What was submitted and is to be pushed by somebody else."""
+    """Submitted messages that another caller pushes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ class Held(Bulk):
             self.on_pushed.append(on_pushed)
 
     def flush(self) -> None:
-        """Push nothing."""
+        """Do nothing: the caller of ``holding`` pushes."""
 
     def steps(self) -> Iterator[tuple[Producer, list[Message]]]:
-        """Yield what is to be pushed together, by whom: all, or as much as a step takes if it is many bytes."""
+        """Yield producers with the messages to push in one call: all of them, or one step's worth if they are large."""
         for producer, messages in self.producers.items():
             start = 0
             for end in steps_of(messages) if self.size > PUSHED_BYTES_AT_ONCE else [len(messages)]:
@@ -77,13 +77,13 @@ _current: ContextVar[Bulk | None] = ContextVar("taskapp_bulk", default=None)
 
 
 def current() -> Bulk | None:
-    """Return what collects in this context, if anything does."""
+    """Return the collector of this context; ``None`` if messages are pushed at once."""
     return _current.get()
 
 
 @contextmanager
 def collecting() -> Iterator[Bulk]:
-    """Collect the tasks submitted inside, and push them at the latest at the end. An error inside drops them."""
+    """Collect the tasks submitted inside, and push them at the end if not before. An error inside drops them."""
     outer = _current.get()
     if outer is not None:
         yield outer
@@ -99,7 +99,7 @@ def collecting() -> Iterator[Bulk]:
 
 @contextmanager
 def holding() -> Iterator[Held]:
-    """Hold the tasks submitted inside; whoever asked for it pushes them."""
+    """Hold the tasks submitted inside; the caller pushes them."""
     held = Held()
     token = _current.set(held)
     try:

@@ -1,4 +1,4 @@
-"""What a claim brings."""
+"""The answer to a claim."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from taskapp.engine.envelope import Envelope
 
 
 class Claimed(NamedTuple):
-    """A message this node holds under its lease."""
+    """A message that this node holds under its lease."""
 
     tag: str
     queue: str
     priority: int
     envelope: Envelope
     lease: str
-    """The key of the lease hash; its field ``tag`` exists as long as the claim holds."""
+    """The key of the lease hash; its field ``tag`` exists while the claim holds."""
 
 
 class Claim(NamedTuple):
@@ -23,8 +23,8 @@ class Claim(NamedTuple):
 
     messages: list[Claimed]
     next_due_seconds: float | None
-    """In how many seconds the next delayed message of these queues is due."""
+    """Seconds until the next delayed message of these queues is due; ``None``: none is delayed."""
     set_aside: int
-    """How many keys of a wrong type were renamed."""
+    """Number of keys with a wrong type that were renamed."""
     passed_over: bool
-    """Whether messages were left for others: this node lacks their type, or a free slot of their kind."""
+    """Whether messages were left for others: this node lacks their task type, or a free slot of their kind."""

@@ -1,8 +1,8 @@
-"""What is told of a task when it has ended for good, and the stream in which that waits to be written down.
+"""Records of finished tasks, and the stream that holds them until they are written to the history.
 
-    settle ──► XADD, in the same step ──► stream ──► whoever writes it down ──► forgotten here
+    settle ──► XADD, in the same step ──► stream ──► history writer ──► deleted from the stream
 
-The stream is bounded: what nobody fetched in time falls off its end and is counted.
+The stream is bounded: records that are not fetched in time are dropped, oldest first, and counted.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link, all_answered
 
 STATES = ("succeeded", "failed", "dead", "cancelled", "ignored")
-"""How a task can end: ``dead`` without an end of its run (crashed, unreadable, unknown, rejected), ``cancelled`` when
-it was revoked or came too late."""
+"""Final states of a task: ``dead`` if its run never finished (crashed, unreadable, unknown, rejected), ``cancelled`` if
+it was revoked or expired."""
 ASIDE_MOST = 1_000
-"""How many records are kept that cannot be read or stored."""
+"""Maximum number of records to keep that cannot be read or stored."""
 
 
 class Finished(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One task that has ended for good. Fields that an older node does not know have defaults."""
+    """One finished task. Fields that an older node does not send have defaults."""
 
     finished_us: int
-    """When, Unix microseconds by the clock of the node; with ``id`` it names the record: told twice, it is one."""
+    """End of the task, Unix microseconds by the node's clock; together with ``id`` it identifies the record, so that a
+    repeated one is stored once."""
     id: str
     type: str
     queue: str
@@ -34,15 +35,15 @@ class Finished(msgspec.Struct, omit_defaults=True, frozen=True):
     """One of ``STATES``."""
     priority: int = 0
     node: str = ""
-    """Empty: it ended on none."""
+    """Node on which it ended; empty: none."""
     sent_at: float | None = None
-    """Unix seconds; ``None``: its message does not say."""
+    """Unix seconds; ``None``: its message has no such time."""
     started_at: float | None = None
-    """When its last run began, Unix seconds; ``None``: it never did."""
+    """Start of its last run, Unix seconds; ``None``: it never ran."""
     run_seconds: float | None = None
-    """How long its last run took."""
+    """Duration of its last run."""
     attempts: int = 0
-    """How many runs of it were begun, as far as its message says."""
+    """Number of runs started, according to its message."""
     args: str = ""
     kwargs: str = ""
     result: str = ""
@@ -55,11 +56,11 @@ class Finished(msgspec.Struct, omit_defaults=True, frozen=True):
 
     @property
     def finished_at(self) -> float:
-        """When, Unix seconds."""
+        """End of the task, Unix seconds."""
         return self.finished_us / 1_000_000
 
     def packed(self) -> bytes:
-        """Return the bytes that wait in the stream."""
+        """Return the bytes to put into the stream."""
         return _encode(self)
 
 
@@ -71,9 +72,9 @@ class Entry(NamedTuple):
     """One record in the stream."""
 
     number: bytes
-    """Its id there."""
+    """Its id in the stream."""
     finished: Finished | None
-    """``None``: it cannot be read."""
+    """The record; ``None``: it cannot be read."""
     raw: bytes
 
 
@@ -81,21 +82,21 @@ class Backlog(NamedTuple):
     """The stream in numbers."""
 
     records: int
-    """How many wait to be written down."""
+    """Number of records waiting."""
     dropped: int
-    """How many fell off since the server has been there: nobody wrote them down in time."""
+    """Number of records dropped since the server's data began, because they were not written in time."""
     aside: int
-    """How many were set aside because they could not be read or stored."""
+    """Number of records set aside because they could not be read or stored."""
     oldest_seconds: float
-    """For how long the first has waited, by the server's clock; 0 if there is none."""
+    """Age of the oldest record by the server's clock; 0 if there is none."""
 
 
 class FinishedTasks:
-    """The stream, over one connection of its own: reading waits for the server, and for records.
+    """The stream, over a connection of its own, because reading blocks until records arrive.
 
     Raises (all of its methods):
-        NotSent, OutcomeUnknown: The server cannot be reached; everything here may be repeated.
-        ResponseError: It refuses.
+        NotSent, OutcomeUnknown: The server cannot be reached; every call may be repeated.
+        ResponseError: The server refuses.
     """
 
     def __init__(self, link: Link, prefix: str) -> None:
@@ -103,18 +104,18 @@ class FinishedTasks:
         self._keys = Keys(prefix)
 
     def oldest(self, count: int, wait_ms: int) -> list[Entry]:
-        """Return up to ``count`` entries, the oldest first; waits up to ``wait_ms`` if there is none."""
+        """Return up to ``count`` entries, oldest first; wait up to ``wait_ms`` for the first one."""
         answer = self._link.command("XREAD", "COUNT", count, "BLOCK", wait_ms, "STREAMS", self._keys("finished"), "0-0")
         entries = answer[0][1] if answer else []
         return [_entry(number, fields) for number, fields in entries]
 
     def forget(self, entries: Sequence[Entry]) -> None:
-        """Take entries away that are written down."""
+        """Delete entries that have been written."""
         if entries:
             self._link.command("XDEL", self._keys("finished"), *[entry.number for entry in entries])
 
     def set_aside(self, entries: Sequence[Entry]) -> None:
-        """Move entries that are of no use where people may look at them; the last ``ASIDE_MOST`` are kept."""
+        """Move unusable entries to a list for inspection, which keeps the last ``ASIDE_MOST``."""
         if not entries:
             return
         aside = self._keys("finished_aside")
@@ -126,7 +127,7 @@ class FinishedTasks:
         ]))  # fmt: skip
 
     def waiting(self) -> Backlog:
-        """Return how many wait, since when, and how many were lost on the way."""
+        """Return the number of waiting, dropped and unusable records, and the age of the oldest."""
         length, counts, first, (seconds, _) = all_answered(self._link.pipeline([
             ("XLEN", self._keys("finished")),
             ("HMGET", self._keys("counts"), "finished_dropped", "finished_aside"),
@@ -134,14 +135,14 @@ class FinishedTasks:
             ("TIME",),
         ]))  # fmt: skip
         dropped, aside = [int(count or 0) for count in counts]
-        # The number of an entry begins with the time at which it came, ms.
-        told_at = int(first[0][0].split(b"-")[0]) / 1_000 if first else int(seconds)
-        return Backlog(int(length), dropped, aside, max(0.0, int(seconds) - told_at))
+        # The id of an entry begins with the time at which it was added, in ms.
+        added_at = int(first[0][0].split(b"-")[0]) / 1_000 if first else int(seconds)
+        return Backlog(int(length), dropped, aside, max(0.0, int(seconds) - added_at))
 
     def lead(self, name: str, lease_ms: int) -> bool:
-        """Ask to be the one that writes down, for ``lease_ms``; say whether that is so.
+        """Try to become, or remain, the only writer for ``lease_ms``; return whether it succeeded.
 
-        Two that write at once do no harm: it only saves the work.
+        Two writers at once do no harm; a single one only saves work.
         """
         key = self._keys("finished_writer")
         if self._link.command("SET", key, name, "NX", "PX", lease_ms):
@@ -151,7 +152,7 @@ class FinishedTasks:
         return bool(self._link.command("PEXPIRE", key, lease_ms))
 
     def resign(self, name: str) -> None:
-        """Let another lead at once."""
+        """Stop being the writer, so that another can take over at once."""
         if self._link.command("GET", self._keys("finished_writer")) == name.encode():
             self._link.command("DEL", self._keys("finished_writer"))
 

@@ -1,8 +1,8 @@
-"""What has happened to tasks since the beginning: counted on the server, in the step that made it happen.
+"""Totals of task events, counted on the server in the same step as the event.
 
-So a count survives whoever looks at it, and several who look see the same. Runs are counted by what
-became of them, with how long they waited and took; a task that is delivered, buried or crashes is
-counted by the script that does it. Task types beyond the first 200, and names of types that no node has announced,
+So a count outlives the processes that read it, and all readers see the same. Runs are counted by
+outcome, with their waiting time and duration; a delivery, a burial and a crash are each
+counted by the script that carries it out. Task types beyond the first 200, and names that no node has announced,
 share the label ``other``.
 """
 
@@ -18,7 +18,7 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link, all_answered
 
 BAR = "\x1f"
-"""Between the parts of a field's name, see ``prelude.lua``."""
+"""Separates the parts of a field's name, see ``prelude.lua``."""
 RUN_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 WAIT_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
@@ -29,7 +29,7 @@ _WAIT_NAMES = (*map(repr, WAIT_BUCKETS_SECONDS), BEYOND)
 MINUTES_KEPT = 120
 
 LONGEST_SECONDS = 100 * 365 * 86_400.0
-"""More is no time that anything took: a clock was wrong, or what a message says of itself."""
+"""Maximum duration to count; a longer one comes from a wrong clock or a wrong time in a message."""
 
 
 class CountedRun(NamedTuple):
@@ -39,13 +39,13 @@ class CountedRun(NamedTuple):
     what: str
     """``completed``, ``failed``, ``retried``, ``revoked``, ``rejected`` or ``ignored``."""
     run_seconds: float | None = None
-    """How long it took; ``None``: it did not run, or that is of no interest."""
+    """Duration; ``None``: it did not run, or its duration is not counted."""
     wait_seconds: float | None = None
-    """How long it waited to start; ``None``: the same."""
+    """How long it waited to start; ``None``: not counted."""
 
 
-def step_of(run: CountedRun) -> tuple[str | int, ...]:
-    """Return the step of the script ``settle`` that counts ``run``: with the buckets of its times, and these in us."""
+def counted_fields(run: CountedRun) -> tuple[str | int, ...]:
+    """Return the arguments of ``SettleStep.RUN`` for ``run``: each duration as its bucket and in us."""
     task, what, run_seconds, wait_seconds = run
     run_le, run_us, wait_le, wait_us = "", 0, "", 0
     if run_seconds is not None:
@@ -54,55 +54,55 @@ def step_of(run: CountedRun) -> tuple[str | int, ...]:
     if wait_seconds is not None:
         wait_seconds = min(max(wait_seconds, 0.0), LONGEST_SECONDS)
         wait_le, wait_us = _WAIT_NAMES[bisect_left(WAIT_BUCKETS_SECONDS, wait_seconds)], int(wait_seconds * 1e6)
-    return "K", task, what, run_le, run_us, wait_le, wait_us
+    return task, what, run_le, run_us, wait_le, wait_us
 
 
 def as_text(run: CountedRun) -> bytes:
     """Return ``run`` as ``note.lua`` reads it."""
-    # A name that holds a bar is that of no type.
+    # No task type has a name with a bar.
     run = run._replace(task=run.task.replace(BAR, " "))
-    return BAR.join(map(str, step_of(run)[1:])).encode(errors="replace")
+    return BAR.join(map(str, counted_fields(run))).encode(errors="replace")
 
 
 @dataclass
 class Spread:
-    """A histogram: how many were no longer than each bucket's bound, and no less than the one before."""
+    """A histogram; each bucket counts the values between the previous bound and its own."""
 
     buckets: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
-    """The sum."""
+    """Sum of all values."""
 
 
 @dataclass
 class Totals:
-    """All that was counted."""
+    """All totals."""
 
     tasks: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    """By what happened (``received``, ``completed``, ``failed``, ``retried``, ``revoked``, ``rejected``, ``ignored``,
-    ``crashed``, ``dead``), task type and queue."""
+    """Number of events by kind (``received``, ``completed``, ``failed``, ``retried``, ``revoked``, ``rejected``,
+    ``ignored``, ``crashed``, ``dead``), task type and queue."""
     runs: dict[str, Spread] = field(default_factory=dict)
-    """How long successful runs took, by task type."""
+    """Durations of successful runs, by task type."""
     waits: dict[str, Spread] = field(default_factory=dict)
-    """How long tasks waited for their first start, by queue."""
+    """Times that tasks waited for their first start, by queue."""
 
 
 class Minute(NamedTuple):
-    """What happened within one minute."""
+    """Totals of one minute."""
 
     at: int
-    """When it began, Unix seconds by Redis' clock."""
+    """Start of the minute, Unix seconds by the clock of Redis."""
     tasks: dict[tuple[str, str], int]
-    """By what happened, as in ``Totals``, and queue."""
+    """Number of events by kind, as in ``Totals``, and queue."""
     waits: dict[str, tuple[int, float]]
-    """By queue: how many tasks started for the first time, and for how many seconds they had waited together."""
+    """By queue: number of tasks that started for the first time, and the sum of seconds they had waited."""
 
 
 def read_totals(link: Link, prefix: str) -> Totals:
-    """Return what was counted since the beginning; errors as with ``Link.command``."""
+    """Return all totals; errors are those of ``Link.command``."""
     totals = Totals()
     for (what, *labels), number in _fields(link.command("HGETALL", Keys(prefix)("totals"))):
         if len(labels) != (1 if what.endswith("_us") else 2):
-            continue  # a release before this one counted by names that hold bars, too
+            continue  # an earlier release also counted names with bars
         if what in ("run", "wait"):
             bucket, label = labels
             _spread(totals, what, label).buckets[bucket] += number
@@ -119,7 +119,7 @@ def _spread(totals: Totals, what: str, label: str) -> Spread:
 
 
 def read_minutes(link: Link, prefix: str, count: int = 60) -> list[Minute]:
-    """Return the last ``count`` minutes, at most ``MINUTES_KEPT``, the latest last; it is not over yet."""
+    """Return the last ``count`` minutes, at most ``MINUTES_KEPT``, oldest first; the last one is not over yet."""
     keys = Keys(prefix)
     last = int(link.command("TIME")[0]) // 60
     numbers = range(last - min(count, MINUTES_KEPT) + 1, last + 1)

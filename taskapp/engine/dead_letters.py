@@ -1,4 +1,4 @@
-"""The dead letters: what could not be delivered or run, kept byte for byte with the reason."""
+"""Dead letters: messages that could not be delivered or run, kept byte for byte with the reason."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from taskapp.engine.counters import step_of
+from taskapp.engine.counters import counted_fields
 from taskapp.engine.dead_pages import NAMED_BYTES_MOST, DeadPage, DeadPages, Listed, Wanted
 from taskapp.engine.envelope import named_in_json, unseal
-from taskapp.engine.settlement import Settlement
+from taskapp.engine.settlement import Settlement, SettleStep
 from taskapp.errors import NotSettled
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
@@ -18,7 +18,7 @@ from taskapp.redis.link import Link
 REASONS = ("crashed", "failed", "rejected", "unknown task", "unreadable")
 PAGE = 500
 PURGED_AT_ONCE = 250
-"""A millisecond's work."""
+"""Takes Redis about a millisecond."""
 
 
 class DeadLetter(NamedTuple):
@@ -26,11 +26,11 @@ class DeadLetter(NamedTuple):
 
     queue: str
     number: int
-    """Counts up in its queue; ``queue/number`` names the letter."""
+    """Increases within its queue; ``queue/number`` names the letter."""
     reason: str
     """One of ``REASONS``."""
     id: str
-    """Of the task; empty when nobody could read it."""
+    """Id of the task; empty if the message cannot be read."""
     task: str
     priority: int
     deliveries: int
@@ -40,16 +40,16 @@ class DeadLetter(NamedTuple):
     node: str
     error: str
     raw: bytes
-    """The message as it came."""
+    """The message as it was received."""
 
     @property
     def name(self) -> str:
-        """How commands name it."""
+        """Name of the letter in commands."""
         return f"{self.queue}/{self.number}"
 
 
 class DeadLetters:
-    """Lists, replays and purges."""
+    """Lists, replays and purges dead letters; errors are those of ``Link``."""
 
     def __init__(self, link: Link, prefix: str) -> None:
         self._link = link
@@ -57,7 +57,7 @@ class DeadLetters:
         self._keys = Keys(prefix)
 
     def count(self) -> dict[tuple[str, str], int]:
-        """Return how many letters there are, by queue and reason."""
+        """Return the number of letters by queue and reason."""
         pairs = [(queue, reason) for queue in self._queues() for reason in REASONS]
         answers = self._link.pipeline([("ZCARD", self._keys("dead", *pair)) for pair in pairs])
         return {pair: number for pair, number in zip(pairs, answers, strict=True) if number}
@@ -65,7 +65,7 @@ class DeadLetters:
     def find(
         self, queue: str | None = None, reason: str | None = None, task: str | None = None, limit: int = 100
     ) -> list[DeadLetter]:
-        """Return up to ``limit`` letters that fit all that is asked for, the latest first."""
+        """Return up to ``limit`` letters that match all given criteria, latest first."""
         listed = list(islice(self.walk(queue, reason, task), limit))
         found: dict[tuple[str, int], DeadLetter] = {}
         for start in range(0, len(listed), PAGE):
@@ -77,9 +77,9 @@ class DeadLetters:
         return [found[key] for each in listed if (key := (each.queue, each.number)) in found]
 
     def walk(self, queue: str | None = None, reason: str | None = None, task: str | None = None) -> Iterator[Listed]:
-        """Yield all letters that fit, the latest first, without their messages: read page by page.
+        """Yield all matching letters, latest first, without their messages; reads page by page.
 
-        Those that are replayed or purged meanwhile disturb nothing; those that are buried meanwhile are not seen.
+        Letters replayed or purged while it runs do no harm; letters buried while it runs are not seen.
         """
         wanted, cursor = Wanted(queue or "", reason or ""), ""
         while True:
@@ -95,32 +95,32 @@ class DeadLetters:
         return letter.task if letter is not None else ""
 
     def page(self, wanted: Wanted, cursor: str = "", limit: int = 50) -> DeadPage:
-        """Return up to ``limit`` letters without their messages, see ``DeadPages.page``."""
+        """Return a page of up to ``limit`` letters without their messages, see ``DeadPages.page``."""
         return DeadPages(self._link, self._prefix, sorted(self.count())).page(wanted, cursor, limit)
 
     def now(self) -> float:
-        """Return the engine's time, Unix seconds: ``buried_at`` is by the same clock."""
+        """Return the engine's time in Unix seconds, the clock of ``buried_at``."""
         (seconds, micros), offset_ms = self._link.pipeline([("TIME",), ("HGET", self._keys("clock"), "offset")])
         return int(seconds) + int(micros) / 1_000_000 + float(offset_ms or 0) / 1_000
 
     def get(self, queue: str, number: int) -> DeadLetter | None:
-        """Return one letter."""
+        """Return one letter; ``None`` if it does not exist."""
         return next(iter(self._read(queue, [number])), None)
 
     def replay(self, queue: str, number: int, to_queue: str | None = None, blob: bytes | None = None) -> bool:
-        """Put a letter back to its queue, or another; say whether it was there.
+        """Put a letter back into its queue, or another one; return whether it existed.
 
         Args:
-            queue: Where it was buried.
-            number: Its number there.
-            to_queue: Where it goes; its own queue when missing.
-            blob: A message to send in its place, sealed or as kombu writes it.
+            queue: The queue in which it was buried.
+            number: Its number in that queue.
+            to_queue: The queue to put it into; default: its own.
+            blob: A message to send instead, sealed or as kombu writes it.
         """
         args = (self._prefix, 0, queue, number, to_queue or queue, blob or b"")
         return bool(self._link.run("replay", *args))
 
     def purge(self, queue: str, numbers: Iterable[int]) -> int:
-        """Throw letters away for good; return how many there were."""
+        """Delete letters permanently; return how many existed."""
         wanted = list(numbers)
         return sum(
             self._link.run("purge", self._prefix, 0, queue, *wanted[start : start + PURGED_AT_ONCE])
@@ -128,15 +128,15 @@ class DeadLetters:
         )
 
     def settle(self, queue: str, number: int, settlement: Settlement) -> bool:
-        """Carry out what the failure of a task leaves that the engine buried by itself; say whether it was to be done.
+        """Settle the failure of a task that the engine itself buried; return whether it was still unreported.
 
-        Once, whoever tries; a letter that was replayed is not failed any more.
+        It happens once, even if several nodes try. A letter that has been replayed no longer counts as failed.
 
         Raises:
-            NotSettled: The server refused a part of it; the rest may have been done, and will be tried again.
+            NotSettled: The server refused a part of it; the rest may be done, and all of it will be tried again.
         """
-        counted = step_of(settlement.run) if settlement.run is not None else ()
-        steps = ("U", f"{number}.0:0:{queue}", *settlement.steps(), *counted)
+        counted = (SettleStep.RUN, *counted_fields(settlement.run)) if settlement.run is not None else ()
+        steps = (SettleStep.LETTER, f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:
             raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))

@@ -1,7 +1,7 @@
-"""Dead letters a page at a time, the latest first, at a cost that does not grow with how many there are.
+"""Pages of dead letters, latest first, at a cost that does not grow with their number.
 
-Each queue and reason has a sorted set; a page is the head of all of them merged, from a place on.
-Messages themselves are not read, only what was written down about them when they were buried.
+Each queue and reason has a sorted set; a page is a slice of all of them merged, from a position on.
+It reads only the summaries written at burial, not the messages.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from taskapp.redis.link import Link, all_answered
 
 CHUNK = 200
 AFRESH = 2_000
-"""After so many places the next are asked for by score: Redis passes over those before them one by one."""
+"""Number of positions after which to query by score again: Redis walks an offset one by one."""
 NAMED_BYTES_MOST = 1 << 16
-"""A message without a name of its own is searched for one if it takes no more."""
+"""Maximum size of a message to search for the task's name if its summary has none."""
 
 
 class PagePosition(NamedTuple):
-    """Where a letter stands among all: by time, queue, reason and number."""
+    """Position of a letter among all: by time, queue, reason and number."""
 
     score: float
-    """When it was buried, ms, as its sorted set has it."""
+    """Time of burial in ms, as in its sorted set."""
     queue: str
     reason: str
     number: int
 
 
 class Listed(NamedTuple):
-    """What a list shows of a dead letter."""
+    """Summary of a dead letter for lists."""
 
     queue: str
     number: int
     reason: str
     id: str
-    """Of the task; empty when nobody could read it."""
+    """Id of the task; empty if the message cannot be read."""
     task: str
     deliveries: int
     crashes: int
@@ -53,58 +53,58 @@ class Listed(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How commands name it."""
+        """Name of the letter in commands."""
         return f"{self.queue}/{self.number}"
 
 
 class DeadPage(NamedTuple):
-    """Some dead letters, the latest first."""
+    """A page of dead letters, latest first."""
 
     letters: list[Listed]
     cursor: str
-    """Where the next page begins; empty: this is the last."""
+    """Start of the next page; empty: this is the last page."""
 
 
 class Wanted(NamedTuple):
-    """Which letters; empty: any."""
+    """Filter for letters; an empty field matches any."""
 
     queue: str = ""
     reason: str = ""
     text: str = ""
-    """In the id, the task type or the error; case does not matter."""
+    """Text in the id, the task type or the error, ignoring case."""
     until: float = 0.0
-    """Unix seconds: none buried later; 0: no bound."""
+    """Latest time of burial, Unix seconds; 0: no bound."""
 
     def fits(self, letter: Listed) -> bool:
-        """Say whether ``letter`` has the text."""
+        """Return whether ``letter`` contains the text."""
         text = self.text.casefold()
         return not text or any(text in part.casefold() for part in (letter.task, letter.id, letter.error))
 
 
 class DeadPages:
-    """Reads pages.
+    """Reads pages of dead letters.
 
     Args:
-        link: The connection to their server.
-        prefix: The prefix of its keys.
-        sets: Queue and reason of each set that has letters, see ``DeadLetters.count``.
+        link: Connection to the broker.
+        prefix: Prefix of all keys.
+        sets: Queue and reason of each set with letters, see ``DeadLetters.count``.
     """
 
     def __init__(self, link: Link, prefix: str, sets: Sequence[tuple[str, str]]) -> None:
         self._link, self._keys, self._sets = link, Keys(prefix), sets
 
     def page(self, wanted: Wanted, cursor: str = "", limit: int = 50, within_seconds: float = 1.0) -> DeadPage:
-        """Return up to ``limit`` letters.
+        """Return a page of letters.
 
         Args:
-            wanted: Which.
-            cursor: That of the page before; empty: from the latest on.
-            limit: At most so many.
-            within_seconds: How long to look for those that fit; then the page ends, and its cursor goes on from there.
+            wanted: Filter.
+            cursor: Cursor of the previous page; empty: begin with the latest letter.
+            limit: Maximum number of letters.
+            within_seconds: Time to search for matches; then the page ends, and its cursor continues from there.
 
         Raises:
-            ValueError: The cursor is none.
-            NotSent, OutcomeUnknown, ResponseError: As ``Link.command``.
+            ValueError: The cursor is invalid.
+            NotSent, OutcomeUnknown, ResponseError: As for ``Link.command``.
         """
         deadline, found = monotonic() + within_seconds, list[Listed]()
         places = self._places(wanted, _place_of(cursor))
@@ -134,7 +134,7 @@ class DeadPages:
         return merge(*each, key=lambda place: (-place.score, place.queue, place.reason))
 
     def _places_in(self, queue: str, reason: str, after: PagePosition | None, until: float) -> Iterator[PagePosition]:
-        """Yield the places in one set behind ``after``, as ``merge`` orders them; equal ones as Redis does."""
+        """Yield the positions in one set after ``after`` in the order of ``merge``; ties in the order of Redis."""
         highest = _score_text(until * 1_000) if until else "+inf"
         if after is not None and (not until or after.score <= until * 1_000):
             is_behind = (queue, reason) >= (after.queue, after.reason)
@@ -152,7 +152,7 @@ class DeadPages:
             start += CHUNK
 
     def _read(self, places: Sequence[PagePosition]) -> list[Listed | None]:
-        """Return what is known of the letters at ``places``; ``None`` for one that is gone by now."""
+        """Return the summaries of the letters at ``places``; ``None`` for one that is gone."""
         answers = all_answered(self._link.pipeline([
             (command, self._keys(kind, place.queue), place.number)
             for place in places
@@ -181,10 +181,10 @@ def _score_text(score: float) -> str:
 
 
 def _is_seen(place: PagePosition, number: bytes, after: PagePosition) -> bool:
-    """Say whether ``place``, in a set from ``after.score`` on, is ``after`` or one before it."""
+    """Return whether ``place``, in a set from ``after.score`` on, is ``after`` or comes before it."""
     if (place.score, place.queue, place.reason) != after[:3]:
         return place.score > after.score
-    return number >= str(after.number).encode()  # Redis orders equal ones by their bytes, here from the end
+    return number >= str(after.number).encode()  # Redis orders ties by their bytes, here in reverse
 
 
 def _place_of(cursor: str) -> PagePosition | None:
@@ -194,4 +194,4 @@ def _place_of(cursor: str) -> PagePosition | None:
         score, queue, reason, number = json.loads(cursor)
         return PagePosition(float(score), str(queue), str(reason), int(number))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{cursor[:100]!r} is no place among dead letters; begin with the first page") from error
+        raise ValueError(f"{cursor[:100]!r} is not a valid cursor; start with the first page") from error

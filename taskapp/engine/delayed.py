@@ -1,4 +1,4 @@
-"""Delayed messages as people and programs see them: count, list, cancel, reschedule by id."""
+"""Delayed messages: count, list, cancel, reschedule by id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = 500
 
 
 class Delayed(NamedTuple):
-    """A message that waits for its time."""
+    """A message that waits until it is due."""
 
     id: str
     task: str
@@ -26,7 +26,7 @@ class Delayed(NamedTuple):
 
 
 class DelayedMessages:
-    """The delayed messages of some queues; which of them were cancelled is noted in ``notes``, if it is given."""
+    """The delayed messages of some queues; cancellations are recorded in ``notes``, if given."""
 
     def __init__(self, link: Link, prefix: str, queues: tuple[str, ...], notes: Notes | None = None) -> None:
         self._link = link
@@ -37,12 +37,12 @@ class DelayedMessages:
         self._clock = Clock()
 
     def count(self) -> dict[str, int]:
-        """Return how many messages each queue has."""
+        """Return the number of delayed messages by queue."""
         commands = [("ZCARD", self._keys("delayed", queue)) for queue in self._queues]
         return dict(zip(self._queues, self._link.pipeline(commands), strict=True))
 
     def soonest(self, queue: str, limit: int = 100) -> list[Delayed]:
-        """Return the first ``limit`` messages of ``queue``, the one due first first."""
+        """Return up to ``limit`` messages of ``queue``, soonest first."""
         return list(self._pages(queue, limit))
 
     def _pages(self, queue: str, limit: int) -> Iterator[Delayed]:
@@ -60,14 +60,14 @@ class DelayedMessages:
                 return
 
     def cancel(self, message_id: str) -> bool:
-        """Take a message away for good; say whether it was there."""
+        """Delete a message permanently; return whether it existed."""
         was_there = any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
         if was_there and self._notes is not None:
             self._notes.cancelled(message_id)
         return was_there
 
     def reschedule(self, message_id: str, delay_seconds: float) -> bool:
-        """Make a message due in ``delay_seconds`` from now; say whether it was there."""
+        """Make a message due ``delay_seconds`` from now; return whether it existed."""
         due_ms = self._now_ms() + int(delay_seconds * 1_000)
         return any(self._link.run("reschedule", self._prefix, 0, queue, message_id, due_ms) for queue in self._queues)
 

@@ -2,8 +2,8 @@
 
     version 1 · priority 1 · deliveries 2 · crashes 2 · length + id · length + task type · message
 
-All numbers big-endian. Version 1 is written by us; version 2 wraps bytes that came from elsewhere
-(kombu's JSON, or anything) once they have counts to carry. Bytes with neither are taken as they are.
+All numbers are big-endian. taskapp writes version 1; version 2 wraps bytes of other programs
+(kombu's JSON, or anything) once they have counts to carry. Bytes with neither are accepted as they are.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ LONGEST_NAME_BYTES = 255
 
 
 class Envelope(NamedTuple):
-    """A message as it lies in Redis."""
+    """A message as stored in Redis."""
 
     id: str
     task: str
-    """Name of the task type; empty when it stands only inside ``body``."""
+    """Name of the task type; empty if only ``body`` contains it."""
     priority: int
     deliveries: int
-    """How often it was given out and came back."""
+    """How often it was claimed and returned to its queue."""
     crashes: int
-    """How many of its runs ended with the process that ran it."""
+    """Number of its runs during which the process died."""
     body: bytes
     version: int
-    """0: without a header."""
+    """0: no header."""
 
 
 def seal(message_id: str, task: str, priority: int, body: bytes) -> bytes:
     """Return ``body`` with a header of version 1.
 
     Raises:
-        ValueError: The id or the name takes more than 255 bytes, or the priority is not 0 to 9.
+        ValueError: The id or the name is longer than 255 bytes, or the priority is not 0 to 9.
     """
     name, identity = task.encode(), message_id.encode()
     if len(name) > LONGEST_NAME_BYTES or len(identity) > LONGEST_NAME_BYTES:
         long = task if len(name) > LONGEST_NAME_BYTES else message_id
-        raise ValueError(f"{long[:40]!r}… takes more than {LONGEST_NAME_BYTES} bytes; choose a shorter name or id")
+        raise ValueError(f"{long[:40]!r}… is longer than {LONGEST_NAME_BYTES} bytes; choose a shorter name or id")
     if not 0 <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority {priority!r} is not between 0 and 9")
     return b"%c%c\0\0\0\0%c%b%c%b%b" % (OURS, priority, len(identity), identity, len(name), name, body)
 
 
 def unseal(blob: bytes) -> Envelope:
-    """Return what ``blob`` holds; bytes without a header are all body. Never raises."""
+    """Return the parts of ``blob``; without a header, all of it is the body. Never raises."""
     try:
         version, priority, deliveries, crashes = _FIXED.unpack_from(blob)
         if version not in (OURS, WRAPPED) or priority > HIGHEST_PRIORITY:
@@ -69,7 +69,7 @@ def unseal(blob: bytes) -> Envelope:
 
 
 def named_in_json(body: bytes) -> tuple[str, str]:
-    """Return id and task type of a kombu message, as far as it can be read."""
+    """Return the id and the task type of a kombu message; empty strings if it cannot be read."""
     try:
         headers = json.loads(body)["headers"]
         return str(headers.get("id") or ""), str(headers.get("task") or "")

@@ -3,8 +3,8 @@
     look ──claim──► something ──► hand out ──► look again when a slot is free
       ▲      └────► nothing ────► wait for a token, the next due time, or one second
 
-Whoever waits holds a blocking pop on the queues' wake lists, on a connection that does nothing
-else. Every token popped is answered by a claim, which passes it on if messages are left.
+Waiting is a blocking pop on the queues' wake lists, on a connection that does nothing
+else. Every popped token leads to a claim, which passes the token on if messages are left.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from taskapp.redis.pipe import Connect, Pipe
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1
-"""How long a wait lasts at most: messages pushed by others than us wake nobody."""
+"""Maximum duration of a wait: messages pushed by other programs wake nobody."""
 SHORT_LOOK_SECONDS = 0.02
-"""How long to wait after a claim that passed messages over for want of a slot: their wake-ups are others' to take."""
+"""How long to wait after a claim that left messages for lack of a slot: their wake-ups are for other nodes."""
 OPENING_LOOK_SECONDS = 0.02
-"""How often to see whether a connection is open that is being made in the background."""
+"""How often to check whether a connection that is being made in the background is open."""
 LISTEN_SECONDS = 0.25
-"""How often to see whether a connection has fallen silent."""
+"""How often to check whether a connection has fallen silent."""
 CLAIMED_AT_ONCE = 1_000
 ANSWER_SECONDS = 0.5
 """How long the end of consuming waits for the answer to a claim."""
 
 
 class _Ahead:
-    """Messages claimed for one kind of slot and not handed out yet. Used by one thread; the watch may look."""
+    """Messages claimed for one kind of slot and not handed out yet. Used by one thread; the watchdog may read it."""
 
     def __init__(self) -> None:
         self.messages: deque[Claimed] = deque()
         self.since = 0.0
-        """When the first of them came to be the first."""
+        """When the first of them became the first (monotonic)."""
 
     def add(self, message: Claimed) -> None:
-        """Keep ``message`` behind the others."""
+        """Append ``message``."""
         if not self.messages:
             self.since = monotonic()
         self.messages.append(message)
 
     def is_stuck(self) -> bool:
-        """Say whether they have waited longer than they should."""
+        """Return whether they have waited for more than ``STUCK_SECONDS``."""
         return bool(self.messages) and monotonic() > self.since + STUCK_SECONDS
 
 
@@ -70,21 +70,21 @@ class Fetcher:
         hand_out: Callable[[Claimed], None],
         isolates: Callable[[], bool],
     ) -> None:
-        """Make a consumer that consumes nothing yet.
+        """Create a fetcher that consumes nothing yet.
 
         Args:
-            node: Whose messages they are.
-            connect: How to reach the server, for the connection that waits.
+            node: Claims and holds the messages.
+            connect: Opens the connection that waits for wake-ups.
             keys: Names of keys.
-            slots: What may be handed out now.
+            slots: Tells how many messages may be handed out.
             hand_out: Takes one message.
-            isolates: Whether a task that kills its process kills nothing else.
+            isolates: Returns whether a task that kills its process kills nothing else.
         """
         self.node = node
         self._keys = keys
         self._slots = slots
         self.pace = slots.measured
-        """To be told how long messages are held, if anybody wants to know."""
+        """Takes the time each message was held; ``None``: the slots measure it themselves."""
         self._hand_out = hand_out
         self._isolates = isolates
         node.while_held = self._give_back_held_up
@@ -100,10 +100,10 @@ class Fetcher:
         self._alone: str | None = None
         self.stopped = False
         self.handed_out = 0
-        """How many messages were handed out so far."""
+        """Number of messages handed out so far."""
 
     def consume(self, queues: Sequence[str]) -> None:
-        """Consume ``queues`` from now on, in this order; what was claimed of others goes back at once."""
+        """Consume ``queues`` from now on, in this order; return messages of other queues that have not started."""
         if tuple(queues) == self.queues:
             return
         dropped = [queue for queue in self.queues if queue not in queues]
@@ -120,13 +120,13 @@ class Fetcher:
         if not self.node.is_ready():
             return
         if self._claiming:
-            # Nobody may come back to read the answer.
+            # There may be no later tick to read the answer.
             self.node.flush(monotonic() + ANSWER_SECONDS)
-        # The tokens this wait may have taken with it.
+        # Passes on tokens that the closed connection may have taken.
         self.node.claim(dropped, 0, lambda _: None)
 
     def tick(self) -> None:
-        """Do what can be done now. Call it whenever a slot may have become free, and at ``due_seconds``."""
+        """Do what is due now. Call it whenever a slot may have become free, and after ``due_seconds``."""
         if self.stopped:
             return
         now = self.node.turned_at = monotonic()
@@ -142,7 +142,7 @@ class Fetcher:
         self.node.ends.batching_thread = get_ident()
         self._hand_out_ahead()
         self.node.ends.flush()
-        if self.queues:  # else it drains, or was told to leave them: what it runs ends all the same
+        if self.queues:  # without queues it drains or has left them; what it runs still ends here
             self._claim_more()
             self._wait()
 
@@ -155,14 +155,14 @@ class Fetcher:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether there is nothing to do until an answer comes that is on its way, or ``due_seconds`` are over."""
+        """Whether there is nothing to do until an outstanding answer arrives or ``due_seconds`` have passed."""
         if not self.node.pipe.is_open or self._must_claim:
             return False
         is_waiting = self.waiting.is_open and bool(self.waiting.unanswered) and not any(self._all_ahead())
         return self._claiming or is_waiting
 
     def due_seconds(self) -> float:
-        """Return in how many seconds to ``tick`` although nothing has happened."""
+        """Return the number of seconds after which to call ``tick`` even if nothing has happened."""
         if self.node.pipe.is_opening or self.waiting.is_opening:
             return OPENING_LOOK_SECONDS
         if not self.node.pipe.is_open:
@@ -206,7 +206,7 @@ class Fetcher:
             self._ahead[kind].add(message)
         self._give_back([message for message in claim.messages if message.queue not in self.queues])
         self._passed_over = claim.passed_over
-        # What was passed over is for slots of these kinds, as soon as there is one.
+        # Messages were left for slots of these kinds: claim again as soon as one is free.
         self._filled = {kind for kind, left in wanted.items() if left <= 0} if claim.passed_over else set()
         if len(claim.messages) >= want > 0:
             self._look_at = 0.0
@@ -238,7 +238,7 @@ class Fetcher:
         messages = ahead.messages
         while messages and self._slots.free(kind) > 0 and self.node.heartbeat.holds() and not self._held_alone():
             message = messages.popleft()
-            # Taken out and put back: the watch may give it back at this moment, and only one of the two can.
+            # Taken out and put back: the watchdog may return it at this moment, and only one of the two can.
             if self.node.held.pop(message.tag, None) is None:
                 continue
             self.node.held[message.tag] = ahead.since = monotonic()
@@ -247,7 +247,7 @@ class Fetcher:
                     return
             elif message.envelope.task and not self.node.has(message.envelope.task):
                 self.node.park(message.tag, message.envelope.task)
-                # The wake-up for it is for others.
+                # Its wake-up is for other nodes.
                 self._passed_over, self._look_at = True, monotonic() + SHORT_LOOK_SECONDS
                 continue
             self.handed_out += 1
@@ -256,19 +256,19 @@ class Fetcher:
             self._hand_out(message)
 
     def _give_back_held_up(self) -> bool:
-        """Give back what waits behind a task that holds the loop's own thread; called by another."""
+        """Return messages that wait behind a task that holds the loop's thread; called by the watchdog's thread."""
         if not self._handing_out:
             return False
         try:
             stuck = [message for ahead in self._ahead.values() if ahead.is_stuck() for message in ahead.messages]
-        except RuntimeError:  # the thread is back, and takes from it
+        except RuntimeError:  # the loop's thread is back and changes the deque
             return True
         self.node.give_back([one.tag for one in stuck if self.node.held.pop(one.tag, None) is not None])
         return any(ahead.messages and not ahead.is_stuck() for ahead in self._ahead.values())
 
     def _is_suspect(self, message: Claimed) -> bool:
-        # It has killed, or was near when something did, twice (or as often as it can be without being buried):
-        # on a node where that is everybody's death it runs alone, so that it is clear who it was.
+        # It was running in two crashes (or in as many as it can survive without being buried): on a node
+        # where a crash kills every task it runs alone, so that the next crash shows whether it is to blame.
         return message.envelope.crashes >= self.node.suspect_from and not self._isolates()
 
     def _held_alone(self) -> bool:
@@ -278,10 +278,10 @@ class Fetcher:
         return self._alone is not None
 
     def _take_alone(self, message: Claimed, ahead: _Ahead) -> bool:
-        """Give back all that has not started; say whether nothing else is held, so that it may run now."""
+        """Return all messages that have not started; return whether nothing else is held, so that it may run now."""
         self._give_back(list(self._all_ahead()))
         self.node.ends.flush()
-        # A claim on its way would put others beside it.
+        # An outstanding claim would bring other messages.
         if len(self.node.held) == 1 and not self._claiming:
             self._alone = message.tag
             return True
@@ -318,14 +318,14 @@ class Fetcher:
         self.waiting.ask("BRPOP", *wakes, LOOK_SECONDS, on_answer=self._woken)
 
     def _woken(self, answer: Any) -> None:
-        # Also after a second of nothing: it may have been pushed by someone who wakes nobody.
+        # Also after a second without a token: other programs push without waking anybody.
         self._look_at = 0.0
         if answer is not None:
             self._must_claim = True
         self.tick()
 
     def read_waiting(self) -> None:
-        """Read the connection that waits."""
+        """Read the connection that waits for wake-ups."""
         if not self.waiting.read():
             self._after_waiting_broke()
 
@@ -337,7 +337,7 @@ class Fetcher:
     # --- the end ------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Claim nothing more and give back at once what has not been handed out."""
+        """Stop claiming and return messages that have not been handed out."""
         if not self.stopped:
             self.stopped = True
             self.node.turned_at = float("inf")

@@ -1,7 +1,7 @@
-"""What each header of a task's message may hold: the one table of checks, whoever wrote the message.
+"""The single table of checks for the headers of a task's message, whichever program wrote it.
 
-A node checks a message when it has claimed it, before anything acts on what it says. Headers that are not
-in the table are the user's own and may hold anything.
+A node checks a message after claiming it, before anything acts on its headers. Headers that are not
+in the table belong to the user and may hold anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROPERTIES: dict[str, Any] = {
     "timestamp": int,
     "expiration": Annotated[str, Meta(pattern=r"^[0-9]{1,16}\Z")],
 }
-"""Properties of AMQP that a task may be sent with; ``expiration`` in milliseconds, as text, as AMQP has it."""
+"""AMQP properties that a task may be sent with; ``expiration`` is milliseconds as text, as in AMQP."""
 
 
 def _struct(name: str, checks: Mapping[str, Any], **options: Any) -> Any:
@@ -75,16 +75,16 @@ CHECKS: dict[str, Any] = {
     "taskapp_sent_at": Moment,
     "taskapp_properties": _struct("Properties", PROPERTIES, forbid_unknown_fields=True),
 }
-"""What a header holds, if it is there."""
+"""Type of each header; all headers are optional."""
 
 NEVER_NULL = frozenset({"retries", "replaced_task_nesting"})
-"""Counts, which tasks reckon with."""
+"""Counts that tasks calculate with."""
 
 HIDING = (
     "_children", "_filter_x_death_headers", "_get_custom_headers", "_given", "_protected", "as_execution_options",
     "as_given", "asked_max_retries", "children", "clear", "get", "update",
 )  # fmt: skip
-"""Names that would take the place of what ``self.request`` is asked for: no header has them."""
+"""Attributes of ``self.request`` that a header of this name would hide; such headers are refused."""
 
 FOLLOW_UPS: dict[str, Any] = {
     "callbacks": list[dict[str, Any] | str] | None,
@@ -92,10 +92,10 @@ FOLLOW_UPS: dict[str, Any] = {
     "chain": list[dict[str, Any]] | None,
     "chord": dict[str, Any] | None,
 }
-"""What a body says of the tasks that follow its own. The same names are no headers of their own."""
+"""Follow-up tasks in the body of a message. A header with one of these names is checked the same way."""
 
-FollowUps: Any = TypedDict("FollowUps", FOLLOW_UPS, total=False)  # type: ignore[misc]  # of the table
-"""The same for a decoder, which checks them at no cost."""
+FollowUps: Any = TypedDict("FollowUps", FOLLOW_UPS, total=False)  # type: ignore[misc]  # fields from the table
+"""The same as a type for decoders, which check it at no extra cost."""
 
 
 _WRONG = (msgspec.ValidationError, UnicodeEncodeError, RecursionError)
@@ -107,14 +107,14 @@ _FollowUps = _struct("FollowUps", FOLLOW_UPS)
 
 
 class BadHeader(ValueError):
-    """A header holds what it cannot mean."""
+    """A header has an invalid value."""
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:
     """Check all headers of a message.
 
     Raises:
-        BadHeader: Names the first that is wrong, and how.
+        BadHeader: Names the first invalid header and the problem.
     """
     try:
         _convert(headers, _Headers)
@@ -123,9 +123,10 @@ def check_headers(headers: Mapping[str, Any]) -> None:
 
 
 def check_foreign_headers(headers: dict[str, Any]) -> None:
-    """Check the headers of a message that was not written by us; errors as with ``check_headers``.
+    """Check the headers of a message that another program wrote; errors are those of ``check_headers``.
 
-    Counts that are null are taken away: others write them so. Texts are to be Unicode, which MessagePack makes sure of.
+    Removes counts that are null, as some programs write them. Checks that texts are valid Unicode, which MessagePack
+    guarantees for messages of taskapp.
     """
     for header in NEVER_NULL & headers.keys():
         if headers[header] is None:
@@ -145,7 +146,7 @@ def _check_texts(headers: Mapping[str, Any]) -> None:
 
 
 def check_follow_ups(embed: Mapping[str, Any]) -> None:
-    """Check what a body says of the tasks that follow; errors as with ``check_headers``."""
+    """Check the follow-up tasks in a body; errors are those of ``check_headers``."""
     try:
         _convert(embed, _FollowUps)
     except _WRONG as error:
@@ -153,27 +154,27 @@ def check_follow_ups(embed: Mapping[str, Any]) -> None:
 
 
 def check_signature(signature: Any) -> None:
-    """Check what stands for one task that follows, when it is to be sent.
+    """Check the signature of one follow-up task before it is sent.
 
     Raises:
-        BadHeader: No task can be made of it.
+        BadHeader: It is not a signature.
     """
     known: Mapping[Any, Any] = signature if isinstance(signature, Mapping) else {}
     get = known.get
     if not isinstance(get("task"), str):
-        problem = "the name of its task is no text"
+        problem = "its task name is not a string"
     elif not isinstance(get("options"), Mapping):
-        problem = "its options are no mapping"
+        problem = "its options are not a mapping"
     elif not get("immutable") and not (isinstance(get("args"), list | tuple) and isinstance(get("kwargs"), Mapping)):
-        problem = "its args are no list, or its kwargs no mapping"
+        problem = "its args are not a list, or its kwargs are not a mapping"
     else:
         return
     shown = repr(signature)[:SHOWN_MOST] if type(signature) in (dict, str) else type(signature).__name__
-    raise BadHeader(f"follow-up {shown} is no signature of a task: {problem}")
+    raise BadHeader(f"follow-up {shown} is not a task signature: {problem}")
 
 
 def sound_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those headers that are right: what can be relied on where the message itself is of no use."""
+    """Return only the valid headers, for use when the message itself cannot be used."""
     return {header: value for header, value in headers.items() if _is_sound(header, value)}
 
 
@@ -194,5 +195,5 @@ def _words(error: Exception, what: str) -> str:
         return f"{what}s: {problem}"
     header = place.removeprefix("$.").removesuffix("`")
     if header in HIDING:
-        return f"{what} {header!r}: the name would hide what a task asks its request; choose another"
+        return f"{what} {header!r}: the name would hide an attribute of the task's request; choose another"
     return f"{what} {header!r}: {problem[:1].lower()}{problem[1:]}"

@@ -1,7 +1,7 @@
-"""Keeps a node's lease alive, and reaps the leases of nodes that died, on a thread of its own.
+"""Keeps a node's lease alive and reaps the leases of dead nodes, on a thread of its own.
 
-Neither a long task nor an event loop that a task's code holds up may stop it. A loop that stands still for
-another reason does: nobody would ever read what Redis answers, and the node would keep its messages for ever.
+Neither a long task nor an event loop blocked by a task's code may stop it. A loop that is stuck for
+another reason does stop it: nothing would read the answers of Redis, and the node would keep its messages forever.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from taskapp.redis.link import Link
 logger = logging.getLogger(__name__)
 
 AT_ONCE_SECONDS = 0.005
-"""Between two beats of which the first left something to do: others are answered meanwhile."""
+"""Pause between two beats if the first left work to do, so that Redis serves other clients in between."""
 
 
 BEAT, END = "beat", "end"
 SILENCE_BEATS = 1.5
-"""After so many beats' time without one of any node it was the server that was away, or refused to write. Half a
-lease: a node that beat a third of one before that, and takes a sixth to come back, still finds its own alive."""
+"""Without a beat of any node for this many intervals, the server was away or refused writes. That is half a lease: a
+node that beat a third of a lease earlier, and takes a sixth to come back, still finds its lease alive."""
 STILL_LOOK_SECONDS = 0.5
-"""How often to see whether a loop that stood still goes on: its lease is renewed at once then."""
+"""How often to check whether a stuck loop runs again, to renew its lease at once."""
 
 
 def named(flat: Sequence[bytes]) -> list[Buried]:
-    """Return what a script said was buried: five parts of each."""
+    """Return the buried messages in a script's answer, which has five parts for each."""
     texts = [part.decode(errors="replace") for part in flat]
     each = zip(texts[::5], texts[1::5], texts[2::5], texts[3::5], texts[4::5], strict=True)
     return [Buried(one, task, reason, queue, int(number)) for one, task, reason, queue, number in each]
 
 
 def native_thread(target: Callable[[], None]) -> None:
-    """Run ``target`` on a real thread, also where gevent has replaced threads by greenlets."""
+    """Run ``target`` on a real thread, even if gevent has replaced threads with greenlets."""
     start: Callable[..., Any]
     if "gevent.monkey" in sys.modules:
         start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
@@ -53,21 +53,21 @@ def native_thread(target: Callable[[], None]) -> None:
 
 
 class Heartbeat:
-    """Beats every third of a lease, and again when the next lease is due to end."""
+    """Beats every third of a lease, and whenever the next lease of any node is due to end."""
 
     def __init__(
         self, link: Link, options: Options, clock: Clock, on_buried: Callable[[Iterable[Buried]], None],
         about: Callable[[], str] = str, stands_still: Callable[[], bool] = bool,
     ) -> None:  # fmt: skip
-        """Make one that does not beat yet.
+        """Create a heartbeat that does not beat yet.
 
         Args:
             link: A connection of its own.
-            options: How the engine delivers.
-            clock: Set right by what the server says.
-            on_buried: Told of messages that were buried here.
-            about: What the node says of itself, as JSON.
-            stands_still: Whether the loop that reads what the server answers has stopped; asked before each beat.
+            options: Delivery options.
+            clock: Updated from the server's answers.
+            on_buried: Called with messages that this heartbeat buried.
+            about: Returns the node's description of itself, as JSON.
+            stands_still: Returns whether the loop that reads the server's answers is stuck; called before each beat.
         """
         self._about = about
         self._stands_still = stands_still
@@ -86,36 +86,36 @@ class Heartbeat:
         self.lost = False
         """Whether ``epoch`` was reaped: the server no longer knows it."""
         self.renewed_at = monotonic()
-        """When the last renewal was sent that succeeded."""
+        """When the last successful renewal was sent (monotonic)."""
         self.is_answered = True
-        """Whether the server answered the last time it was asked."""
+        """Whether the server answered the last beat."""
         self._failures = 0
-        """How many beats in a row were not answered."""
+        """Number of failed beats in a row."""
         self.answered_at = 0.0
-        """When the last beat was sent that was answered (monotonic)."""
+        """When the last answered beat was sent (monotonic)."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread that beats."""
         native_thread(self._run)
 
     def stop(self) -> None:
-        """End. Does not wait."""
+        """Ask the thread to end, without waiting for it."""
         self._orders.put(END)
 
     def hurry(self) -> None:
         """Beat now, to find out whether the server answers. Does not wait."""
-        # One is enough: while the server is away each takes seconds, and all of them would beat when it is back.
+        # One is enough: while the server is away each takes seconds, and all queued ones would run when it is back.
         if self._orders.empty():
             self._orders.put(BEAT)
 
     def begin(self, epoch: str) -> None:
-        """Go over to another epoch, one that is being opened at this moment; renew it once it is ``opened``."""
+        """Switch to an epoch that is just being opened; renew it once it is ``opened``."""
         self.renewed_at = monotonic()
         self.epoch = epoch
         self.lost = False
 
     def opened(self, epoch: str) -> None:
-        """Take note that the server knows ``epoch``."""
+        """Record that the server knows ``epoch``."""
         self._opened = epoch
 
     @property
@@ -124,11 +124,11 @@ class Heartbeat:
         return bool(self.epoch) and self._opened == self.epoch
 
     def holds(self) -> bool:
-        """Say whether the lease is certain to be alive: no other node may have its messages yet."""
+        """Return whether the lease is certain to be alive, so that no other node can have its messages."""
         return not self.lost and monotonic() < self.renewed_at + self._options.lease_seconds
 
     def beat(self) -> float:
-        """Beat once; return in how many seconds to beat again."""
+        """Beat once; return the number of seconds until the next beat."""
         options, epoch = self._options, self.epoch if self.was_opened and not self._is_still() else ""
         sent_at, sent_ms = monotonic(), steady_ms()
         interval = options.lease_seconds / 3
@@ -146,30 +146,30 @@ class Heartbeat:
                 self.lost = True
         self._note_time(Reading(now, wall, offset), sent_ms)
         if reaped or buried:
-            logger.warning("reaped %d messages of nodes that died, buried %d", reaped, len(buried) // 5)
+            logger.warning("reaped %d messages of dead nodes, buried %d", reaped, len(buried) // 5)
             self._on_buried(named(buried))
-        # Whose lease ends first is looked at when it ends, not up to a beat later.
+        # The lease that ends next is checked when it ends, not up to a beat later.
         until_end = (next_end - now) / 1_000 if next_end else interval
         if self._still_since:
             interval = min(interval, STILL_LOOK_SECONDS)
         return AT_ONCE_SECONDS if more else min(interval, max(until_end, 0.05) + 0.005)
 
     def _is_still(self) -> bool:
-        """Return whether the lease is to end because nobody reads; log when that begins and ends."""
+        """Return whether to let the lease end because the loop is stuck; log when that begins and ends."""
         if self._woke_late:
             return bool(self._still_since)
         is_still = self._stands_still()
         if is_still and not self._still_since:
             self._still_since = monotonic()
             logger.error(
-                "the loop that reads the broker stands still and runs no task: its lease is not renewed, others get "
-                "its messages in %.0f s unless it goes on",
+                "the loop that reads the broker is stuck although it runs no task: its lease is not renewed, and other "
+                "nodes get its messages in %.0f s unless it recovers",
                 max(0.0, self.renewed_at + self._options.lease_seconds - monotonic()),
                 extra={"action": "lease_not_renewed"},
             )  # fmt: skip
         elif self._still_since and not is_still:
             logger.warning(
-                "the loop that reads the broker goes on after %.1f s more", monotonic() - self._still_since,
+                "the loop that reads the broker runs again after %.1f s", monotonic() - self._still_since,
                 extra={"action": "lease_renewed_again"},
             )  # fmt: skip
             self._still_since = 0.0
@@ -178,13 +178,13 @@ class Heartbeat:
     def _note_time(self, reading: Reading, sent_ms: float) -> None:
         corrected = self._clock.observe(reading, sent_ms, steady_ms())
         if corrected is not None:
-            logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
+            logger.warning("the clock of Redis was changed; the engine keeps its own time, %d ms off", corrected)
             self._link.run(
                 "correct", self._options.prefix, 0, reading.offset_ms, corrected, self._options.lease_ms
             )  # fmt: skip
 
     def _next_order(self, wait_seconds: float) -> str:
-        """Return what to do next: ``BEAT``, unless something else is asked for within ``wait_seconds``."""
+        """Return the next order: ``BEAT`` after ``wait_seconds``, unless another one arrives earlier."""
         try:
             return self._orders.get(timeout=wait_seconds) if wait_seconds else self._orders.get_nowait()
         except Empty:
@@ -201,20 +201,20 @@ class Heartbeat:
         self._link.close()
 
     def beat_or_wait(self) -> float:
-        """Beat once, or take note that the server does not answer; return in how many seconds to try again."""
+        """Beat once, or record that the beat failed; return the number of seconds until the next one."""
         try:
             wait_seconds = self.beat()
-        except Exception as error:  # nobody else renews the lease, and nobody starts this thread again
+        except Exception as error:  # nothing else renews the lease, and nothing restarts this thread
             self._failures += 1
             is_away = isinstance(error, RedisError)
             self.is_answered = self.is_answered and not is_away
             if self._failures == 1:
                 what = "a heartbeat did not reach the broker: %s" if is_away else "a heartbeat failed: %r"
                 logger.warning(what, error, exc_info=not is_away)
-            # Often, so that a lease is renewed as soon as the server is back.
+            # Retry often, so that the lease is renewed as soon as the server is back.
             return min(0.1 * self._failures, self._options.lease_seconds / 6, 1.0)
         self.is_answered = True
         if self._failures:
-            logger.info("the broker answers again after %d heartbeats that failed", self._failures)
+            logger.info("the broker answers again after %d failed heartbeats", self._failures)
         self._failures = 0
         return wait_seconds

@@ -1,6 +1,6 @@
-"""One process as a consumer: its epoch, the messages it holds, and what it tells the engine of them.
+"""One process as a consumer: its epoch, the messages it holds, and their settlement.
 
-Belongs to the process, never to a channel: Celery makes channels anew whenever it likes.
+It belongs to the process, never to a channel: Celery recreates channels at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
 from taskapp.engine.session import Session, claimed_when
 from taskapp.engine.settle_buffer import log_stale
-from taskapp.engine.settlement import Settlement
+from taskapp.engine.settlement import Settlement, SettleStep
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
 from taskapp.redis.link import Link
@@ -32,23 +32,23 @@ logger = logging.getLogger(__name__)
 
 MISSING_TYPES_MOST = 100
 GIVEN_BACK_AT_ONCE = 250
-"""Messages in one step; each takes Redis some 10 us."""
+"""Messages in one step; each takes Redis about 10 us."""
 
 
 class Node(Session):
-    """Claims, settles and gives back. Nothing here waits for Redis, and nothing raises for its absence."""
+    """Claims, settles, returns messages. Only ``close`` and ``flush`` wait for Redis; nothing raises if it is away."""
 
     def __init__(self, connect: Connect, options: Options, role: NodeProfile) -> None:
         self.watch = Watchdog(self._look)
         self.while_held: Callable[[], bool] = bool
-        """Called by the watch: gives back what a long task holds up; says whether anything is left to look after."""
+        """Called by the watchdog: returns messages that a long task blocks; returns whether any are left."""
         super().__init__(connect, options, role, self.watch.begin)
         self._missing_types: dict[str, None] = {}
         self._known_types: frozenset[str] | None = None
         self.suspect_from = max(1, min(2, options.crash_limit - 1))
-        """With how many crashes a message runs alone."""
+        """Number of crashes from which a message runs alone."""
         self.has_crashed = False
-        """Whether the lease is left to end by itself: who reaps it counts a crash."""
+        """Whether to let the lease expire, so that its messages count a crash when they are reaped."""
 
     # --- claiming -----------------------------------------------------------------------------
 
@@ -56,13 +56,13 @@ class Node(Session):
         self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None],
         slots: Mapping[str, int] | None = None,
     ) -> bool:  # fmt: skip
-        """Ask for up to ``want`` messages of ``queues``, the first queue first; say whether it was asked.
+        """Request up to ``want`` messages of ``queues``, the first queue first; return whether the request was sent.
 
         Args:
-            queues: In the order in which they are taken.
-            want: How many.
-            on_claim: Gets the answer, or ``None`` when there will be none.
-            slots: How many of them for each kind of slot; ``None``: any.
+            queues: Queues in the order in which they are served.
+            want: Maximum number of messages.
+            on_claim: Gets the answer, or ``None`` if there will be none.
+            slots: Maximum number of messages for each kind of slot; ``None``: any.
         """
         self._claims += 1
         guard = self._options.starvation_guard
@@ -92,10 +92,10 @@ class Node(Session):
         now, wall, offset, next_due, passed_over, set_aside = answer[:6]
         corrected = self.clock.observe(Reading(now, wall, offset), sent_ms, steady_ms())
         if corrected is not None:
-            logger.warning("the clock of Redis was set; the engine keeps its own time, %d ms off", corrected)
+            logger.warning("the clock of Redis was changed; the engine keeps its own time, %d ms off", corrected)
             self._send("correct", (self._options.prefix, 0, offset, corrected, self._options.lease_ms), self._ignore)
         if set_aside:
-            logger.error("%d keys in the place of a queue were no lists; renamed to taskapp:{queue}:aside:…", set_aside)
+            logger.error("%d keys of queues were not lists; renamed them to taskapp:{queue}:aside:…", set_aside)
         lease = self._keys("leased", epoch)
         messages, at = [], monotonic()
         for tag, blob in zip(answer[6::2], answer[7::2], strict=True):
@@ -106,24 +106,25 @@ class Node(Session):
         due = (next_due - now) / 1_000 if next_due else None
         return Claim(messages, due, set_aside, bool(passed_over))
 
-    # --- what becomes of a claim --------------------------------------------------------------
+    # --- ending a claim -----------------------------------------------------------------------
 
     def settle(self, tag: str, settlement: Settlement | None = None) -> None:
-        """Finish a claim with all that its run left, in one step. Changes nothing if the lease was lost meanwhile.
+        """Finish a claim together with its run's settlement, in one step. Changes nothing if the lease was lost.
 
-        Put off until ``ends.flush`` on the thread that calls it, to be carried out with others.
+        On the thread that calls ``ends.flush`` it waits for that call, to be sent together with others.
         """
         self._finish(tag, settlement)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
-        """Move a claimed message to the dead letters, otherwise as ``settle`` does.
+        """Move a claimed message to the dead letters; otherwise like ``settle``.
 
-        Without a ``settlement`` nobody was told of its end: a worker fails its task, see ``NodeProfile.on_buried``.
+        Without a ``settlement`` its failure is unreported: a worker fails the task, see ``NodeProfile.on_buried``.
         """
-        self._finish(tag, settlement, "B" if settlement is None else "D", reason, detail[:2_000])
+        step = SettleStep.BURY_UNREPORTED if settlement is None else SettleStep.BURY
+        self._finish(tag, settlement, step, reason, detail[:2_000])
 
     def _finish(self, tag: str, settlement: Settlement | None, *burial: str) -> None:
-        # First: what cannot be put into words leaves the claim as it is.
+        # First, so that a settlement that cannot be encoded leaves the claim as it is.
         steps = burial if settlement is None else (*settlement.steps(), *burial)
         if self.held.pop(tag, None) is None:
             log_stale((tag.encode(errors="surrogateescape"),))
@@ -135,12 +136,12 @@ class Node(Session):
         return self.while_held() or self.ends.are_waiting
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
-        """Put claimed messages back in front of their queue, or among the delayed ones.
+        """Return claimed messages to the front of their queue, or to the delayed messages.
 
         Args:
-            tags: What to give back.
-            kind: ``unstarted``, counts nothing; ``retry``, a delivery; ``crashed``, a crash of its own.
-            delay_seconds: When above 0, they become ready again so much later.
+            tags: Tags of the messages.
+            kind: ``unstarted`` counts nothing, ``retry`` a delivery, ``crashed`` a crash of its own.
+            delay_seconds: If above 0, they become ready after this delay.
         """
         if self.is_leaving:
             return
@@ -153,7 +154,7 @@ class Node(Session):
             self.ends.insist("requeue", args, self._given_back)
 
     def park(self, tag: str, task: str) -> None:
-        """Set a message aside until a node that has ``task`` is there; claims pass over the type from now on."""
+        """Park a message until a node has the task type ``task``; claims pass over the type from now on."""
         self._missing_types[task] = None
         if len(self._missing_types) > MISSING_TYPES_MOST:
             del self._missing_types[next(iter(self._missing_types))]
@@ -161,19 +162,19 @@ class Node(Session):
         self.ends.insist("park", (tag, task), log_stale)
 
     def count(self, name: str) -> None:
-        """Count what is not kept: ``expired``, ``revoked``."""
+        """Count a message that is dropped: ``expired``, ``revoked``."""
         self.pipe.ask("HINCRBY", self._keys("counts"), name, 1, on_answer=self._ignore)
 
     def publish(self, commands: Sequence[tuple[Any, ...]]) -> bool:
-        """Send plain commands nobody waits for; say whether they went out."""
+        """Send plain commands without waiting for their answers; return whether they were sent."""
         return all(self.pipe.ask(*command, on_answer=self._ignore) for command in commands)
 
     def has_room(self) -> bool:
-        """Say whether this node may hold more messages than it does."""
+        """Return whether this node may hold more messages."""
         return self._role.has_room()
 
     def has(self, task: str) -> bool:
-        """Say whether this node runs ``task``."""
+        """Return whether this node runs tasks of type ``task``."""
         types = self._types()
         return not types or task in types
 
@@ -194,9 +195,13 @@ class Node(Session):
         self, queues: Sequence[str] = (), within_seconds: float = 3.0, *, reads: bool = True,
         suspects: Suspects = NOBODY,
     ) -> None:  # fmt: skip
-        """Give back what is held, end the epoch; wait up to ``within_seconds``. Without ``reads`` any thread may.
+        """Return the messages held and end the epoch; wait up to ``within_seconds``.
 
-        What of the ``suspects`` is still held counts as crashed.
+        Args:
+            queues: Queues whose wake-up this node may have taken; it is passed on.
+            within_seconds: Maximum time to wait for the server.
+            reads: Whether this thread may read the connection; with ``False`` any thread may call this.
+            suspects: Claims that count a crash if they are still held.
         """
         self.heartbeat.stop()
         if not self.epoch:
@@ -213,7 +218,7 @@ class Node(Session):
                 if monotonic() > deadline:
                     break
         except RedisError as error:
-            logger.warning("could not give messages back: %s; others take them when the lease ends", error)
+            logger.warning("could not return messages: %s; other nodes get them when the lease ends", error)
         finally:
             link.close()
             if reads:
@@ -230,7 +235,7 @@ class Node(Session):
             self._given_back(link.run("requeue", self._options.prefix, 0, self.epoch, *args, *tags))
 
     def flush(self, deadline: float) -> None:
-        """Wait until everything sent is answered, or ``deadline`` (monotonic) has come."""
+        """Wait until everything sent is answered, or until ``deadline`` (monotonic)."""
         self.ends.flush()
         while self.pipe.unanswered and self.pipe.is_open and (left := deadline - monotonic()) > 0:
             if select.select([self.pipe.socket], [], [], left)[0]:
@@ -238,6 +243,6 @@ class Node(Session):
 
 
 def _batches(tags: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield ``tags`` in batches, the last ones first: what goes back first ends up behind."""
+    """Yield ``tags`` in batches, the last ones first: what is returned last ends up in front."""
     for start in reversed(range(0, len(tags), GIVEN_BACK_AT_ONCE)):
         yield tags[start : start + GIVEN_BACK_AT_ONCE]

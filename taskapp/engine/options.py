@@ -1,4 +1,4 @@
-"""What a deployment can choose about delivery, and what a node says of itself."""
+"""Delivery options of a deployment, and the profile of a node."""
 
 from __future__ import annotations
 
@@ -15,78 +15,78 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """How the engine delivers. One for all nodes of a deployment."""
+    """How the engine delivers; the same for all nodes of a deployment."""
 
     prefix: str = ""
-    """Put before every key."""
+    """Prefix of every key."""
     lease_seconds: float = 15.0
-    """How long a node that fell silent keeps its messages; it beats three times as often."""
+    """How long a silent node keeps its messages; it beats three times in that period."""
     starvation_guard: int = 16
-    """One claim in so many looks from the lowest queue and priority up; 0: never."""
+    """Every Nth claim starts at the lowest queue and priority; 0: none does."""
     crash_limit: int = 3
-    """After so many crashes of its own a message is buried."""
+    """Number of crashes of its own after which a message is buried."""
     dead_letters_limit: int = 10_000
-    """How many dead letters are kept, a queue and reason; the oldest go first."""
+    """Maximum number of dead letters per queue and reason; the oldest are deleted first."""
     parked_seconds: float = 3_600.0
     """How long a message waits for a node that has its task type."""
 
     @property
     def lease_ms(self) -> int:
-        """The lease in the engine's unit."""
+        """The lease in milliseconds, the engine's unit."""
         return int(self.lease_seconds * 1_000)
 
 
 class Buried(NamedTuple):
-    """A message the engine buried by itself."""
+    """A message that the engine itself buried."""
 
     id: str
     task: str
     reason: str
     queue: str
     number: int
-    """Of its dead letter in ``queue``."""
+    """Number of its dead letter in ``queue``."""
 
 
 def nothing(_: Iterable[Buried]) -> None:
-    """Do nothing."""
+    """Ignore buried messages."""
 
 
 def always() -> bool:
-    """Say yes."""
+    """Return ``True``."""
     return True
 
 
 def no_types() -> Mapping[str, str]:
-    """Return the types of a node that takes whatever comes."""
+    """Return the task types of a node that accepts any."""
     return {}
 
 
 @dataclass
 class NodeProfile:
-    """What a node can do. Set by the worker before it consumes; a plain consumer takes anything."""
+    """Capabilities of a node. The worker sets them before it consumes; a plain consumer accepts anything."""
 
     name: str = ""
-    """Shown where a node is named."""
+    """Name of the node for display."""
     types: Callable[[], Mapping[str, str]] = field(default=no_types)
-    """The task types it has, each with the kind of slot it takes; none: any."""
+    """Returns its task types, each with the kind of slot it needs; empty: any type."""
     slots: Slots | None = None
-    """Its slots, if they are of several kinds."""
+    """Its slots, if there are several kinds."""
     isolates: bool = True
     """Whether a task that kills its process kills nothing else (child processes)."""
     is_in_task: Callable[[], bool] = field(default=always)
-    """Whether the loop that drives the node is in a task's code, so that it may stand still; called on any thread."""
+    """Returns whether the node's loop runs a task's code, which may block it; called on any thread."""
     has_room: Callable[[], bool] = field(default=always)
-    """Whether it may claim more: what has run and waits for its result to be stored is bounded."""
+    """Returns whether it may claim more: the number of finished runs whose results are not stored yet is bounded."""
     about: Callable[[], Mapping[str, Any]] = field(default=no_types)
-    """What it says of itself with each heartbeat, as JSON: see ``NodeSnapshot``; called on any thread."""
+    """Returns the description it sends with each heartbeat, see ``NodeSnapshot``; called on any thread."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
-    """Told of messages the engine buried by itself; called on any thread."""
+    """Called, on any thread, with messages that the engine itself buried."""
 
     def about_as_json(self) -> str:
-        """Return what it says of itself; empty: nothing. Never raises: a lease depends on who calls this."""
+        """Return its description as JSON; empty: none. Never raises, because the lease depends on its caller."""
         try:
             about = self.about()
             return json.dumps(about) if about else ""
-        except Exception as error:  # noqa: BLE001 - of a pool that is just being made, or is gone
-            logger.debug("this node has nothing to say of itself: %s", error)
+        except Exception as error:  # noqa: BLE001 - raised by a pool that is starting or gone
+            logger.debug("could not describe this node: %s", error)
             return ""

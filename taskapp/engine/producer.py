@@ -1,4 +1,4 @@
-"""Pushing: one message or many, each known to be queued, known not to be, or named as unknown."""
+"""Pushes messages. Each is known to be queued, known not to be queued, or reported as unknown."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from taskapp.redis.link import Link, NotSent, OutcomeUnknown
 
 PUSHED_AT_ONCE = 1_000
 PUSHED_BYTES_AT_ONCE = 1 << 20
-"""With so many bytes a step is full: Redis carries it out in some milliseconds."""
+"""Bytes after which a step is full; Redis carries it out within a few milliseconds."""
 PUBLISHED_AT_ONCE = 100
-"""Events in one publication: who listens handles them in one go."""
+"""Maximum number of events in one publication; a listener handles it in one go."""
 REMEMBERED_DOUBTS = 10_000
 LEAST_SECONDS = 0.05
-"""With less time left nothing is begun."""
+"""With less time left, no attempt is made."""
 
 
 class Announcer(Protocol):
-    """Publishes what is new."""
+    """Turns the events of messages into publications."""
 
     def publication(self, messages: Sequence[Message]) -> tuple[str, bytes]:
-        """Return a channel and what is published there once ``messages`` are queued, each of which has an event."""
+        """Return the channel and the payload to publish once ``messages`` are queued; each has an event."""
 
 
 class Message(NamedTuple):
@@ -41,17 +41,17 @@ class Message(NamedTuple):
     queue: str
     priority: int
     due_ms: int
-    """The engine's time at which it becomes ready; 0: now."""
+    """Engine time at which it becomes ready; 0: now."""
     id: str
     blob: bytes
     event: bytes = b""
-    """What is to be known once the message is queued."""
+    """Event to publish once the message is queued."""
     announcer: Announcer | None = None
     """Publishes ``event``."""
 
 
 def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
-    """Return channels and what is published there once ``messages`` are queued."""
+    """Return channels and payloads to publish once ``messages`` are queued."""
     by_announcer: dict[Announcer, list[Message]] = {}
     for message in messages:
         if message.announcer is not None:
@@ -64,7 +64,7 @@ def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
 
 
 def steps_of(messages: Sequence[Message]) -> Iterator[int]:
-    """Yield where each step of a push of ``messages`` ends: after a thousand, or as soon as there are enough bytes."""
+    """Yield the end index of each step of a push: after 1,000 messages, or as soon as it has 1 MiB."""
     start, size = 0, 0
     for position, message in enumerate(messages, 1):
         size += len(message.blob)
@@ -76,7 +76,7 @@ def steps_of(messages: Sequence[Message]) -> Iterator[int]:
 
 
 def _arguments(messages: Sequence[Message]) -> list[Any]:
-    """Return what the script ``push`` is to do: runs of messages for the same list share the words for it."""
+    """Return the arguments of the script ``push``; consecutive messages for the same list share one prefix."""
     published = publications(messages)
     arguments: list[Any] = [len(published), *chain.from_iterable(published)]
     where: tuple[str, int] | None = None
@@ -95,23 +95,23 @@ def _arguments(messages: Sequence[Message]) -> list[Any]:
 
 
 class _Push(NamedTuple):
-    """Which push of which producer: enough to ask later whether it was carried out."""
+    """Identifies a push, to find out later whether it was carried out."""
 
     producer: str
     number: int
 
 
 class Producer:
-    """Pushes for one process, over one held connection. Threads take turns.
+    """Pushes for one process, over one persistent connection. Threads take turns.
 
-    Every push leaves its number with the server, in the same step. After a connection broke the
-    number tells whether the push was carried out, and closes the producer's name if it was not, so
-    that what may still be on its way does nothing. So a push is repeated exactly when it must be.
+    Every push records its number on the server, in the same step. After a connection breaks, the
+    number shows whether the push was carried out; if it was not, the producer's name is closed, so
+    that a push still in transit does nothing. So a push is repeated exactly when it must be.
     """
 
     def __init__(self, link: Link, options: Options, deadline_seconds: float) -> None:
         self.link = link
-        """The connection, for what is not pushed."""
+        """The connection, for other commands."""
         self._prefix = options.prefix
         self._lease_ms = options.lease_ms
         self._deadline_seconds = deadline_seconds
@@ -122,16 +122,16 @@ class Producer:
         self.clock = Clock()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
-        """Queue ``messages``: up to a thousand, or 1 MiB, in one step, all of it or nothing of it.
+        """Queue ``messages`` in steps of up to 1,000 messages or 1 MiB; each step is carried out fully or not at all.
 
         Args:
-            messages: What is to be queued.
-            deadline: When to give up at the latest, by ``time.monotonic``.
+            messages: The messages to queue.
+            deadline: Latest time to give up, by ``time.monotonic``.
 
         Raises:
             NotQueued: The broker could not be reached before the deadline; nothing was queued.
             SubmitOutcomeUnknown: It did not answer before the deadline. Pushing the same ids again
-                from this process does no harm.
+                from this process is safe.
             BrokerFull: Redis has no memory left; nothing was queued.
         """
         latest = monotonic() + self._deadline_seconds
@@ -139,7 +139,7 @@ class Producer:
         if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
             raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
         try:
-            # Whoever waited long for the lock has that much less left.
+            # Waiting for the lock counts against the deadline.
             self.link.patience_seconds = left_seconds = deadline - monotonic()
             if left_seconds < LEAST_SECONDS:
                 raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
@@ -149,7 +149,7 @@ class Producer:
             for end in steps_of(wanted):
                 self._push(wanted[start:end], wanted[start:], deadline)
                 start = end
-            # Not before: whoever breaks off here and tries once more must find what is known so far.
+            # Not earlier: a caller that fails here and tries again needs the doubts recorded so far.
             if self._doubts:
                 for message in messages:
                     self._doubts.pop(message.id, None)
@@ -157,7 +157,7 @@ class Producer:
             self._lock.release()
 
     def known_clock(self) -> Clock:
-        """Return the clock, after asking the server for the time if nothing is known of it yet."""
+        """Return the clock; ask the server for the time first if it is not known yet."""
         if not self.clock.predicted_ms():
             with suppress(RedisError):
                 sent_ms = steady_ms()
@@ -180,7 +180,7 @@ class Producer:
                 if self._was_carried_out(push, batch, rest, deadline, error):
                     return
             except ResponseError as error:
-                # Redis 6.2 speaks of it inside the message of a script's error.
+                # Redis 6.2 reports it inside the message of a script's error.
                 if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
                     raise BrokerFull([message.id for message in rest], error) from error
                 raise NotQueued([message.id for message in rest], self._deadline_seconds, error) from error
@@ -198,7 +198,7 @@ class Producer:
     def _was_carried_out(
         self, push: _Push, batch: Sequence[Message], rest: Sequence[Message], deadline: float, error: Exception
     ) -> bool:
-        # What is pushed from now on must not be taken for proof that the doubtful push came through.
+        # A new name: later pushes must not look like proof that the doubtful push was carried out.
         self._name, self._number = uuid.uuid4().hex, 0
         while True:
             try:
@@ -218,7 +218,7 @@ class Producer:
         return bool(self.link.run("resolve", self._prefix, 0, *push))
 
     def _queued_already(self, messages: Sequence[Message], deadline: float) -> set[str]:
-        """Return the ids whose earlier push, of unknown outcome, came through."""
+        """Return the ids whose earlier push, of unknown outcome, turns out to have been carried out."""
         if not self._doubts:
             return set()
         doubtful = {message.id: push for message in messages if (push := self._doubts.get(message.id))}
@@ -236,7 +236,7 @@ class Producer:
         return {message_id for message_id, push in doubtful.items() if came_through[push]}
 
     def _may_try_again(self, deadline: float) -> bool:
-        """Wait a moment, unless ``deadline`` would pass."""
+        """Wait a moment and return ``True``; return ``False`` if ``deadline`` would pass."""
         left_seconds = deadline - monotonic() - LEAST_SECONDS
         if left_seconds < LEAST_SECONDS:
             return False

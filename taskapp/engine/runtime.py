@@ -1,7 +1,7 @@
-"""What one process holds of the engine: for each server one producer and, if it consumes, one node.
+"""The engine's objects of one process: for each server a producer and, if the process consumes, a node.
 
-They belong to the process, not to a channel or connection, which kombu and Celery make anew whenever
-they like; and not to a forked child, which begins with none.
+They belong to the process, not to a channel or connection, which kombu and Celery recreate at any
+time; and not to a forked child, which starts with none.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.redis.link import Link
 
 role = NodeProfile()
-"""What this process can do; its worker says so before it consumes."""
+"""Capabilities of this process; its worker sets them before it consumes."""
 
 
 class Runtime:
-    """What one process holds for one server: a producer and, if it consumes, a node."""
+    """The producer and the node of this process for one server."""
 
     def __init__(self, connect: Callable[[], Connection], options: Options, deadline_seconds: float) -> None:
         self.connect = connect
         self.producer = Producer(Link(connect), options, deadline_seconds)
         self.node = Node(connect, options, role)
         self.is_inherited = False
-        """Whether it belongs to the parent: this process was forked from it since."""
+        """Whether it belongs to the parent process, from which this one was forked."""
 
     def post(self, message: Message, on_pushed: Callable[[], Any] | None = None) -> None:
-        """Send ``message`` on its way: with the end of a run, with others that are collected, or at once.
+        """Send ``message``: with the settlement of a run, with a batch that is being collected, or at once.
 
-        Every task this process sends passes here. ``on_pushed`` is called once it is queued, or left to the end
-        of a run; errors are those of ``Producer.push``.
+        Every task that this process sends to the engine passes through here. ``on_pushed`` is called once the message
+        is queued or has been added to a settlement; errors are those of ``Producer.push``.
         """
         if (run := settlement.current()) is not None:
             run.add(message)
@@ -54,11 +54,11 @@ _processes: dict[str, Runtime] = {}
 
 
 def runtime_for(server: str, make: Callable[[], Runtime]) -> Runtime:
-    """Return what this process holds for ``server``, made at the first call.
+    """Return this process's runtime for ``server``, created by the first call.
 
-    Always the same to all threads: a second producer would know nothing of what the first is in doubt about.
+    All threads get the same one: a second producer would not know the doubtful pushes of the first.
     """
-    # In one step. A lock could be held by another thread at the moment of a fork.
+    # Atomic without a lock, which another thread could hold at the moment of a fork.
     return _processes.get(server) or _processes.setdefault(server, make())
 
 
@@ -72,36 +72,36 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def count(name: str) -> None:
-    """Count what is not kept, such as an ``expired`` task."""
+    """Count a message that is dropped, such as an ``expired`` one."""
     for process in _processes.values():
         if process.node.epoch:
             process.node.count(name)
 
 
 def is_in_touch() -> bool:
-    """Say whether every server this process consumes from is there, as far as is known."""
+    """Return whether, as far as is known, every server that this process consumes from is reachable."""
     nodes = [process.node for process in list(_processes.values()) if process.node.epoch]
     return all(node.pipe.is_open and node.heartbeat.is_answered for node in nodes)
 
 
 def holds_messages() -> bool:
-    """Say whether this process holds messages that are not settled."""
+    """Return whether this process holds messages that are not settled."""
     return any(process.node.held for process in list(_processes.values()))
 
 
 def leave() -> None:
-    """Let nothing be given back any more for what becomes of its run: all is, by ``close_nodes``, as it is."""
+    """Stop returning messages one by one when their runs end; ``close_nodes`` returns all of them unchanged."""
     for process in list(_processes.values()):
         process.node.is_leaving = True
 
 
 def crash() -> None:
-    """Let what this process holds count as held by one that died: its leases end by themselves."""
+    """Let the leases of this process expire, so that its messages count as those of a process that died."""
     for process in list(_processes.values()):
         process.node.has_crashed = process.node.is_leaving = True
 
 
 def close_nodes(*, reads: bool = True, suspects: Suspects = NOBODY) -> None:
-    """Give back what this process still holds and end its leases; see ``Node.close``."""
+    """Return the messages that this process still holds and end its leases; see ``Node.close``."""
     for process in list(_processes.values()):
         process.node.close(reads=reads, suspects=suspects)

@@ -1,8 +1,8 @@
-"""Finds the message of a task by its id, wherever it is, in steps that hold up nobody.
+"""Finds the message of a task by its id, in steps short enough not to delay other clients.
 
-There is no record of where a message is: each task would pay for it. Instead the places are looked
-through on the server, a few thousand messages a step, in the order in which a message travels; one that
-moves on meanwhile is met further on, and one that went back is found the second time.
+No index says where a message is, because every task would pay for it. Instead the server searches
+a few thousand messages per step, in the order in which a message travels; one that
+moves forward during the search is met later, and one that moves back is found by the second pass.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 ENDS = (100_000, 10_000, 10_000)
-"""How much of both ends of a long ready list is looked at again, each time: a node that gives back all it has puts that
-there."""
+"""Number of messages at both ends of a long ready list to search again, for each further pass: a node that returns its
+messages puts them there."""
 FIRST, BYTES = 4, 2 << 20
-"""Messages the first step looks at; bytes a step looks at once their size is known."""
+"""Messages to search in the first step; bytes to search per step once the size of messages is known."""
 ENTRIES = {"list": 3_000, "parked": 3_000, "hash": 1_000, "claims": 1_000, "letters": 700, "numbers": 700, "types": 300}
-"""Entries a step looks at, by what lies there: about two milliseconds' work. More would make others wait; fewer would
-spend the time of a long search on round trips and on the way into a long list."""
+"""Entries to search per step, by kind of key: about two milliseconds of work. More would delay other clients; fewer
+would spend a long search on round trips and on walking into long lists."""
 
 Part = tuple[int, int | None]
-"""Of a list: from where, below 0 from the right, until where; ``None``: its end. Of a list that is shorter than what is
-counted from the right nothing: what is counted from the left is all of it then."""
+"""Range of a list: start, from the right if below 0, and stop; ``None``: the end. A start beyond the left end of the
+list gives nothing, because the range from the left then covers all of it."""
 WHOLE: Sequence[Part] = ((0, None),)
 
 
 class Place(StrEnum):
-    """Where a message is."""
+    """State of a message in the engine."""
 
     DELAYED = "delayed"
     READY = "ready"
@@ -46,31 +46,31 @@ class Place(StrEnum):
 
 
 class Found(NamedTuple):
-    """A message, and where it is."""
+    """A message and its place."""
 
     place: Place
     queue: str
     priority: int
     envelope: Envelope
     at: float = 0.0
-    """When it is due, was parked, was buried or its lease ends, in Unix seconds by the engine's time; else 0."""
+    """When it is due, was parked or was buried, or when its lease ends: Unix seconds by the engine's time; else 0."""
     epoch: str = ""
-    """Of the node that holds it."""
+    """Epoch of the node that holds it."""
     node: str = ""
-    """What that node calls itself, if it said so."""
+    """Name of that node, if it has one."""
     is_lost: bool = False
-    """Whether that node's lease has ended: the message is about to go back."""
+    """Whether that node's lease has ended, so that the message is about to be returned."""
     letter: DeadLetter | None = None
 
 
 class Search:
-    """Looks for messages.
+    """Searches the broker for messages.
 
     Args:
-        link: To the broker. It is free for others between two steps.
-        prefix: Before every key.
-        queues: Those of the deployment; others that have had delayed, parked or dead messages are found by themselves.
-        on_step: Called now and then with how many messages were looked at.
+        link: Connection to the broker; free for other calls between two steps.
+        prefix: Prefix of all keys.
+        queues: Queues of the deployment; others that have had delayed, parked or dead messages are added.
+        on_step: Called after each step with the number of messages searched so far.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Search:
         self._known_letters: dict[str, int] = {}
 
     def find(self, task_id: str) -> Found | None:
-        """Return the message of ``task_id``; ``None`` if it is nowhere.
+        """Return the message of ``task_id``; ``None`` if there is none.
 
-        Takes a second or two for each million messages, in steps of a few milliseconds.
+        Takes a second or two per million messages, in steps of a few milliseconds.
 
         Raises:
             redis.RedisError: The broker cannot be reached, or refuses.
@@ -94,7 +94,7 @@ class Search:
         wanted = _Wanted(task_id)
         queues = self._all_queues()
         self._known_letters.clear()
-        # Where nearly all are that somebody asks about, and where looking costs next to nothing.
+        # Most lookups are about these, and searching them costs next to nothing.
         if found := self._delayed(wanted, queues) or self._leased(wanted, queues):
             return found
         journey = (self._delayed, self._ready, self._parked, self._leased, self._dead)
@@ -102,7 +102,7 @@ class Search:
             if found := look(wanted, queues):
                 return found
         for most in ENDS:
-            # What went back meanwhile, to where was looked already, is at one of the ends of its list.
+            # A message that moved back to a place already searched is at one end of its list.
             ends = partial(self._ready, parts=((0, most), (-most, None)))
             for look in (self._delayed, ends, self._parked, self._leased, self._dead):
                 if found := look(wanted, queues):
@@ -124,7 +124,7 @@ class Search:
         return None
 
     def _delayed_of_others(self, wanted: _Wanted, queues: list[str]) -> Found | None:
-        """Look among the delayed ones for a message of stock Celery, which lies there under a name of its claim."""
+        """Search the delayed messages for one from stock Celery, stored under its claim's tag for lack of an id."""
         for queue in queues:
             messages = self._keys("delayed_messages", queue)
             hit = self._scan(self._keys("delayed", queue), "claims", wanted, messages)
@@ -189,7 +189,7 @@ class Search:
             if known is None:
                 hit = self._scan(about, "letters", wanted, raw)
             else:
-                # Letters are numbered in the order of their burial: those looked at once need no second look.
+                # Letters are numbered in order of burial, so only newer ones need to be searched.
                 hit = self._scan(about, "numbers", wanted, raw, start=known + 1, stop=newest + 1)
             if hit is None:
                 self._known_letters[queue] = newest
@@ -205,7 +205,7 @@ class Search:
         self, key: str, kind: str, wanted: _Wanted, other: str = "", *, start: int = 0, stop: int | None = None,
         long: list[bytes] | None = None,
     ) -> tuple[str, bytes] | None:  # fmt: skip
-        """Return field (or position) and value of what is wanted at ``key``, between two positions in a list."""
+        """Return field (or position) and value of the wanted message in ``key``, for a list between two positions."""
         at, count = str(start).encode(), FIRST
         while at and (stop is None or int(at) < stop):
             at, seen, size, unseen, *hit = self._link.run(
@@ -222,7 +222,7 @@ class Search:
         return None
 
     def _now_ms(self) -> int:
-        # Pushing nothing: the engine's time.
+        # An empty push returns the engine's time.
         return int(self._link.run("push", self._prefix, 0, "", 0)[0])
 
 

@@ -1,4 +1,4 @@
-"""A node's connection and its lease: opened, gone on with after a break, begun anew when it was lost.
+"""A node's connection and its lease: opened, recovered after a broken connection, replaced when lost.
 
 connect ──► open ──► the epoch lives ──connection breaks──► connect ──► recover ──► the epoch lives
 ▲                                                            ├─ refused ──► again, later
@@ -26,62 +26,62 @@ from taskapp.redis.trouble import Trouble
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 0.5
-"""How long a call may be without an answer before it is asked whether the server answers others."""
+"""How long a call may remain unanswered before the node checks whether the server answers other connections."""
 TURN_SECONDS = 1.0
-"""The loop that drives a node comes by at least so often."""
+"""Maximum time between two turns of the loop that drives a node."""
 NEVER_AGAIN = ("open", "recover", "claim", "")
-"""Calls that are not repeated over a new connection: it begins with a ``recover`` of its own."""
+"""Calls that are not repeated over a new connection, which begins with its own ``recover``."""
 
 
 class Session:
-    """The connection of one node and the lease of its claims. Nothing raises for the server's absence."""
+    """The connection of one node and the lease of its claims. Nothing raises if the server is away."""
 
     def __init__(self, connect: Connect, options: Options, role: NodeProfile, keep_watch: Callable[[], None]) -> None:
-        """Make one that is not connected.
+        """Create a session that is not connected.
 
         Args:
-            connect: How to reach the server.
-            options: How the engine delivers.
-            role: What the node can do.
+            connect: Opens a connection to the server.
+            options: Delivery options.
+            role: Capabilities of the node.
             keep_watch: See ``SettleBuffer``.
         """
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
         self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
-        """The connection to watch: when it is readable, call ``read``."""
+        """The connection to poll: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
         self._unsent: list[SentScript] = []
         self._keeping = threading.Lock()
         self._claims = 0
         self.retry_at = 0.0
-        """When to try again what failed (monotonic)."""
+        """When to retry after a failure (monotonic)."""
         self._trouble = Trouble()
         self._must_recover = False
-        """Whether the server refused to go on with the lease, which may live."""
+        """Whether the server refused to recover the lease, which may still live."""
         self.turned_at = float("inf")
-        """When the loop that drives this node last came by (monotonic); infinity while none does."""
+        """Start of the last turn of the loop that drives this node (monotonic); infinity if no loop does."""
         self.clock = Clock()
         self.epoch = ""
         self.held: dict[str, float] = {}
-        """Tag to when it was claimed: all messages of this node that are not settled."""
-        self.ends = SettleBuffer(self._tell, keep_watch, options, role)
-        """Claims that were finished and of which the engine was not told yet."""
+        """All unsettled messages of this node: tag to time of claim (monotonic)."""
+        self.ends = SettleBuffer(self._send_for_epoch, keep_watch, options, role)
+        """Finished claims that are not yet settled on the server."""
         self.heartbeat = Heartbeat(
             Link(connect), options, self.clock, lambda buried: role.on_buried(buried), role.about_as_json,
             self.stands_still,
         )  # fmt: skip
         self.is_leaving = False
-        """Whether what is held goes back as it is, whatever becomes of its run."""
+        """Whether the messages held are returned unchanged at the end, regardless of how their runs end."""
 
     def read(self) -> None:
-        """Hand out the answers that have come."""
+        """Read answers and call their callbacks."""
         if not self.pipe.read():
             self._after_loss()
 
     def ready(self) -> bool:
-        """Do what ``is_ready`` does, and wait for the server to answer; return whether claims can be sent."""
+        """Like ``is_ready``, but wait for the connection; return whether claims can be sent."""
         while not self.is_ready():
             if not self.pipe.is_opening:
                 return False
@@ -91,7 +91,7 @@ class Session:
     def is_ready(self) -> bool:
         """Connect, open an epoch, recover after a broken connection; return whether claims can be sent. Never waits.
 
-        Call it often: what fails is tried again, with growing patience.
+        Call it often: failures are retried, at growing intervals.
         """
         if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover:
             return True
@@ -112,29 +112,29 @@ class Session:
         return True
 
     def _wait(self) -> None:
-        """Try again later, the later the longer it has failed."""
+        """Schedule the next attempt; the pause grows with the duration of the failure."""
         self.retry_at = monotonic() + self._trouble.pause_seconds()
 
     def is_deaf(self, pipe: Pipe, patience_seconds: float) -> bool:
-        """Return whether a call over ``pipe`` is without an answer for so long, though the server answers others.
+        """Return whether ``pipe`` has been silent for ``patience_seconds`` while the server answers other connections.
 
-        So it is when the network has forgotten a connection and tells neither end.
+        That happens if the network drops a connection without telling either end.
         """
         if not pipe.is_silent_since(monotonic() - patience_seconds):
             return False
         if not pipe.is_silent_since(self.heartbeat.answered_at - patience_seconds):
             self.heartbeat.hurry()
             return False
-        logger.warning("a connection to the broker is silent while others are answered; connecting again")
+        logger.warning("a connection to the broker is silent while others get answers; reconnecting")
         return True
 
     def drop(self) -> None:
-        """Let go of the connection; ``is_ready`` makes another."""
+        """Close the connection; ``is_ready`` opens another."""
         self.pipe.close()
         self._after_loss()
 
     def stands_still(self) -> bool:
-        """Return whether the loop that drives this node has stopped, for another reason than a task that it runs."""
+        """Return whether the loop that drives this node is stuck for another reason than a task that it runs."""
         patience_seconds = self._options.lease_seconds / 3 + TURN_SECONDS
         return monotonic() > self.turned_at + patience_seconds and not self._role.is_in_task()
 
@@ -143,12 +143,12 @@ class Session:
         finished = self.ends.forget()
         if self.heartbeat.was_opened:
             logger.error(
-                "this node was silent for longer than its lease of %g s; others have its %d messages now",
+                "this node was silent for longer than its lease of %g s; other nodes now have its %d messages",
                 self._options.lease_seconds, len(self.held) + finished,
             )  # fmt: skip
         self.held.clear()
         self._must_recover = False
-        # The number of claims goes on: a run of the epoch before that ends now must not find its tag here again.
+        # Claim numbers continue: a run of the previous epoch that ends now must not find its tag in this one.
         self.epoch = uuid.uuid4().hex
         self.heartbeat.begin(self.epoch)
         types = [part for name_and_kind in sorted(self._role.types().items()) for part in name_and_kind]
@@ -175,7 +175,7 @@ class Session:
             self._trouble.end()
 
     def _reconnect(self) -> bool:
-        """Connect in the background; return whether it is done."""
+        """Connect in the background; return whether the connection is open."""
         lost = [call for call in self.pipe.unanswered if call.name not in NEVER_AGAIN]
         with self._keeping:
             self._unsent = lost + self._unsent
@@ -192,7 +192,7 @@ class Session:
         self._ask_for_tags(self.epoch, self._claims, b"0", set())
 
     def _ask_for_tags(self, epoch: str, claims: int, at: bytes, there: set[str]) -> None:
-        """Ask for the tags that the server holds for this node; they come in pages."""
+        """Request the tags that the server holds for this node; they arrive in pages."""
         args = (self._options.prefix, 0, epoch, claims, at)
 
         def on_answer(answer: Any) -> None:
@@ -210,9 +210,9 @@ class Session:
         self.pipe.send("recover", args, on_answer)
 
     def _refused_to_recover(self, epoch: str, error: Exception) -> None:
-        """Ask again later: a replica, a full disk, a lost permission say nothing of the lease."""
+        """Retry later: a replica, a full disk or a lost permission does not mean that the lease has ended."""
         if epoch == self.epoch:
-            self._trouble.begin("the broker refuses to go on with a lease: %s", error)
+            self._trouble.begin("the broker refuses to recover a lease: %s", error)
             self._must_recover = True
             self._wait()
 
@@ -229,7 +229,7 @@ class Session:
             return
         self._trouble.end()
         if there is None:
-            # Whatever those calls were to change is with other nodes now.
+            # Other nodes now have the messages of those calls.
             self.heartbeat.lost = True
             for call in calls:
                 if call.name == "settle":
@@ -237,15 +237,15 @@ class Session:
             return
         self.heartbeat.opened(self.epoch)
         for call in calls:
-            # A call that was carried out before the connection broke finds nothing, and does nothing.
+            # A call that was carried out before the connection broke finds nothing and does nothing.
             prefix, _, *rest = call.args
             on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
             self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
         mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
         mentioned |= self.ends.tags()
-        # Claims whose answer was lost: nobody here knows these messages.
+        # Messages of claims whose answer was lost.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
-            logger.info("giving back %d messages whose claim was never answered", len(unknown))
+            logger.info("returning %d messages whose claim was never answered", len(unknown))
             self.give_back(sorted(unknown, key=claimed_when))
 
     def _send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
@@ -255,21 +255,21 @@ class Session:
 
     def _ignore(self, answer: Any) -> None:
         if isinstance(answer, Exception):
-            logger.error("the broker refused: %s", answer)
+            logger.error("the broker refused a command: %s", answer)
 
-    def _tell(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+    def _send_for_epoch(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
         self._send(name, (self._options.prefix, self.clock.predicted_ms(), self.epoch, *args), on_answer)
 
     def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
-        """Put claimed messages back, see ``Node``."""
-        raise NotImplementedError  # ``Node`` does: a session alone claims nothing
+        """Return claimed messages, see ``Node``."""
+        raise NotImplementedError  # overridden by ``Node``: a session alone claims nothing
 
 
 def _without_stale(on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return ``on_answer`` for a call that is repeated: what it finds gone may be its own doing."""
+    """Return ``on_answer`` without the stale tags of a repeated call, whose first attempt may have settled them."""
     return lambda answer: on_answer(answer if isinstance(answer, Exception) else [[], *answer[1:]])
 
 
 def claimed_when(tag: str) -> list[int]:
-    """Return the number of the claim and of the message in it."""
+    """Return the number of the claim and of the message within it, as a sort key."""
     return [int(number) for number in tag.split(":", 1)[0].split(".")]

@@ -1,4 +1,4 @@
-"""What became of claims, on its way to the engine: told of together, and again as long as the server refuses."""
+"""Finished claims on their way to the server: settled in batches, and retried while the server refuses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from taskapp.engine.counters import CountedRun, step_of
+from taskapp.engine.counters import CountedRun, counted_fields
 from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.settlement import SettleStep
 from taskapp.redis.link import REFUSALS
 from taskapp.redis.pipe import SentScript
 
@@ -19,58 +20,58 @@ logger = logging.getLogger(__name__)
 
 SETTLED_AT_ONCE = 100
 STEPS_AT_ONCE = 5_000
-"""Arguments of a settle that is not put off any more."""
+"""Number of arguments from which a settle is sent without waiting for others."""
 AGAIN_SECONDS = 0.5
 STRAGGLER_SECONDS = 0.01
-"""How long a finished claim may wait for others at most."""
+"""Maximum time that a finished claim waits for others."""
 
 
 class LeaseGone(Exception):
-    """The answer to ends that were never sent: the lease ended while the connection was broken."""
+    """Answer to a settle that was never sent, because the lease ended while the connection was broken."""
 
 
-Left = tuple[Sequence[Any], CountedRun | None]
-"""What a run leaves: steps of the script ``settle``, and what is counted of it."""
-Tell = Callable[[str, tuple[Any, ...], Callable[[Any], None]], None]
-"""Sends a script its arguments behind the epoch; somebody gets the answer."""
+Outcome = tuple[Sequence[Any], CountedRun | None]
+"""Outcome of a run: steps of the script ``settle``, and the run to count."""
+Send = Callable[[str, tuple[Any, ...], Callable[[Any], None]], None]
+"""Sends a script with its arguments after the epoch; the last argument gets the answer."""
 
 
 class SettleBuffer:
-    """Ends of claims of one epoch. Any thread may add; nothing here waits for Redis.
+    """Finished claims of one epoch. Any thread may add; nothing here waits for Redis.
 
     Args:
-        tell: Sends what is due.
-        keep_watch: Called when something waits that no loop may come by for: asks for ``flush_stragglers``.
-        options: How the engine delivers.
-        role: What the node is called, and who hears of messages that were buried.
+        send: Sends a script for the current epoch.
+        keep_watch: Called if a claim waits although the loop may not turn soon; leads to ``flush_stragglers``.
+        options: Delivery options.
+        role: Gives the node's name, and gets messages that were buried.
     """
 
-    def __init__(self, tell: Tell, keep_watch: Callable[[], None], options: Options, role: NodeProfile) -> None:
-        self._tell, self._keep_watch = tell, keep_watch
+    def __init__(self, send: Send, keep_watch: Callable[[], None], options: Options, role: NodeProfile) -> None:
+        self._send, self._keep_watch = send, keep_watch
         self._options, self._role = options, role
-        self._settled: dict[str, Left] = {}
-        """Tag to what its run left."""
+        self._settled: dict[str, Outcome] = {}
+        """Tag to the outcome of its run."""
         self._refused: list[SentScript] = []
         self._steps = 0
         self._since = 0.0
         self._again_at = 0.0
         self._sending = threading.Lock()
         self.batching_thread = 0
-        """The thread that calls ``flush`` after each turn of its loop; what it adds waits for that."""
+        """The thread that calls ``flush`` after each turn of its loop; claims that it adds wait for that."""
 
     @property
     def are_waiting(self) -> bool:
-        """Whether there is something the engine was not told of, or that it is to be told again."""
+        """Whether there are claims or calls that the server has not accepted yet."""
         return bool(self._settled or self._refused)
 
     def tags(self) -> set[str]:
-        """Return the tags of what waits."""
+        """Return the tags of all waiting claims and calls."""
         with self._sending:
             refused = {arg for call in self._refused for arg in call.args if isinstance(arg, str)}
             return refused.union(self._settled)
 
     def forget(self) -> int:
-        """Forget all that waits: the claims are others' now. Return how many had finished here."""
+        """Forget all waiting claims, which other nodes now have; return how many had finished here."""
         with self._sending:
             finished, self._settled, self._refused, self._steps = self._settled, {}, [], 0
         log_stale(finished)
@@ -87,11 +88,11 @@ class SettleBuffer:
         if is_much or self.batching_thread != threading.get_ident():
             self.flush()
         elif self._role.slots is None:
-            # Its loop may run a long task next.
+            # The loop of this node may run a long task next.
             self._keep_watch()
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Tell the engine of what waits; after a refusal only when it is time again, or with ``at_once``."""
+        """Send all waiting claims; after a refusal, only once the pause is over or with ``at_once``."""
         if not self.are_waiting or (not at_once and monotonic() < self._again_at):
             return
         with self._sending:
@@ -102,66 +103,66 @@ class SettleBuffer:
             if settled:
                 self._settle(settled)
 
-    def _settle(self, settled: dict[str, Left]) -> None:
-        """Settle claims together; one whose end cannot be sent, whatever it holds, goes to the dead letters."""
+    def _settle(self, settled: dict[str, Outcome]) -> None:
+        """Settle claims together; one that cannot be encoded goes to the dead letters."""
         args: list[Any] = [self._options.dead_letters_limit, self._role.name]
         try:
             for tag, (steps, run) in settled.items():
-                args += ("T", tag, *steps)
+                args += (SettleStep.CLAIM, tag, *steps)
                 if run is not None:
-                    args += step_of(run)
-            self._tell("settle", tuple(args), partial(self._after_settling, settled))
+                    args += (SettleStep.RUN, *counted_fields(run))
+            self._send("settle", tuple(args), partial(self._after_settling, settled))
         except Exception as error:
             if len(settled) > 1:
-                for tag, left in settled.items():
-                    self._settle({tag: left})
+                for tag, outcome in settled.items():
+                    self._settle({tag: outcome})
                 return
             (tag,) = settled
-            logger.exception("the end of claim %s cannot be sent; its message goes to the dead letters", tag)
-            unsent = ("B", "failed", f"its end cannot be recorded: {type(error).__name__}: {error}"[:2_000]), None
+            logger.exception("claim %s cannot be settled; its message goes to the dead letters", tag)
+            unsent = _failed(f"its outcome cannot be recorded: {type(error).__name__}: {error}")
             if settled[tag] != unsent:
                 self._settle({tag: unsent})
 
     def flush_stragglers(self) -> None:
-        """Tell of what has waited long enough: its thread runs one long task after short ones."""
+        """Send claims that have waited long enough, because their thread runs a long task after short ones."""
         if monotonic() >= self._since + STRAGGLER_SECONDS:
             self.flush()
 
     def insist(self, name: str, args: tuple[Any, ...], on_done: Callable[[Any], None]) -> None:
-        """Send a script its arguments behind the epoch, again as long as the server refuses."""
+        """Send a script with its arguments after the epoch, and repeat it while the server refuses."""
 
         def on_answer(answer: Any) -> None:
             if not isinstance(answer, Exception):
                 on_done(answer)
                 return
-            logger.error("the broker does not %s: %s; trying again", name, answer)
+            logger.error("the broker refuses to %s: %s; trying again", name, answer)
             with self._sending:
                 self._refused.append(SentScript(name, args, on_done))
             self._wait()
 
-        self._tell(name, args, on_answer)
+        self._send(name, args, on_answer)
 
-    def _after_settling(self, settled: Mapping[str, Left], answer: Any) -> None:
+    def _after_settling(self, settled: Mapping[str, Outcome], answer: Any) -> None:
         if isinstance(answer, LeaseGone):
             log_stale(settled)
             return
         if isinstance(answer, Exception):
-            # Of a server that writes nothing for now: a full disk, a replica.
-            logger.error("the broker does not settle %d claims: %s; trying again", len(settled), answer)
+            # The server refuses writes for now: a full disk, a replica.
+            logger.error("the broker refuses to settle %d claims: %s; trying again", len(settled), answer)
             self._settle_again(settled)
             return
         stale, failed, unreported = answer
         log_stale(stale)
         texts = [part.decode(errors="surrogateescape") for part in failed]
         for tag, problem in zip(texts[::2], texts[1::2], strict=True):
-            logger.error("claim %s cannot be finished: %s", tag, problem)
-            # Redis 6.2 refuses inside of a script.
+            logger.error("claim %s cannot be settled: %s", tag, problem)
+            # Redis 6.2 refuses writes from inside a script.
             refuses_all = problem.startswith(REFUSALS)
-            self._settle_again({tag: settled[tag] if refuses_all else (("B", "failed", problem[:2_000]), None)})
+            self._settle_again({tag: settled[tag] if refuses_all else _failed(problem)})
         if unreported:
             self._role.on_buried(named(unreported))
 
-    def _settle_again(self, settled: Mapping[str, Left]) -> None:
+    def _settle_again(self, settled: Mapping[str, Outcome]) -> None:
         with self._sending:
             self._settled = {**settled, **self._settled}
         self._wait()
@@ -171,8 +172,12 @@ class SettleBuffer:
         self._keep_watch()
 
 
+def _failed(problem: str) -> Outcome:
+    return (SettleStep.BURY_UNREPORTED, "failed", problem[:2_000]), None
+
+
 def log_stale(tags: Iterable[bytes | str]) -> None:
-    """Say in the log whose claims were lost before their end was told."""
+    """Log claims that were lost before they were settled."""
     for tag in tags:
         name = tag.decode(errors="surrogateescape") if isinstance(tag, bytes) else tag
-        logger.warning("claim %s had gone to another node; what became of it here changes nothing", name)
+        logger.warning("claim %s has gone to another node; its outcome here is discarded", name)

@@ -1,7 +1,7 @@
-"""What is carried out together when a claim ends: results, follow-up messages, parts of chords, events.
+"""The settlement of a run: results, follow-up messages, parts of chords and events, carried out together.
 
-A run collects them in its settlement; the script ``settle`` carries all of it out in one step, if the
-claim still holds, or nothing of it.
+A run collects them in its settlement; the script ``settle`` carries out all of it in one step if the
+claim still holds, and none of it otherwise.
 """
 
 from __future__ import annotations
@@ -9,23 +9,43 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from taskapp.engine.counters import CountedRun
 from taskapp.engine.producer import Message, publications
 from taskapp.errors import TooManyFollowUps
 
 FOLLOW_UPS_MOST = 100_000
-"""Messages in one settlement; Redis takes a million arguments in one call."""
+"""Maximum number of messages in one settlement; Redis accepts a million arguments in one call."""
 
 SCHEDULE_HEADER = "taskapp_schedule"
-"""In the headers of a tick: which schedule it belongs to."""
+"""Header of a tick: name of its schedule."""
 
 DUE_HEADER = "taskapp_due_at"
-"""In the headers of a tick: when it was due, Unix seconds."""
+"""Header of a tick: when it was due, Unix seconds."""
 
 COPY_HEADER = "taskapp_copy"
-"""In the headers of a tick on a broker that is not the engine's: which publication of it this is."""
+"""Header of a tick on a broker other than Redis: identifies this publication of it."""
+
+
+class SettleStep:
+    """First arguments of the steps that ``settle.lua`` carries out; its header lists what follows each."""
+
+    CLAIM: Final = "T"
+    """A claim begins, by its tag."""
+    LETTER: Final = "U"
+    """Instead of a claim: an unreported dead letter, by its name."""
+    RESULT: Final = "R"
+    CHORD: Final = "O"
+    CHORD_PART: Final = "C"
+    CHORD_FINISHED: Final = "F"
+    MESSAGE: Final = "M"
+    EVENT: Final = "E"
+    BURY: Final = "D"
+    BURY_UNREPORTED: Final = "B"
+    TICK: Final = "S"
+    RUN: Final = "K"
+    HISTORY: Final = "H"
 
 
 class Result(NamedTuple):
@@ -34,21 +54,21 @@ class Result(NamedTuple):
     key: str | bytes
     value: str | bytes
     expires_seconds: int
-    """0 for ever."""
+    """0: never."""
 
 
 class Chord(NamedTuple):
-    """A chord that begins."""
+    """A chord to begin."""
 
     id: str
     size: int
-    """How many parts it waits for; 0: not known yet."""
+    """Number of parts it waits for; 0: not known yet."""
     about: bytes
-    """What ``finish`` needs to know, in the words of who begins it."""
+    """Data for ``finish``, in a format of the caller."""
     finish: bytes
-    """The message that the last part puts in front of its queue; empty: none, who counts the last part is told."""
+    """The message that the last part puts in front of its queue; empty: whoever counts the last part sends one."""
     expires_seconds: int
-    """0 for ever."""
+    """0: never."""
 
 
 class ChordPart(NamedTuple):
@@ -56,34 +76,34 @@ class ChordPart(NamedTuple):
 
     chord: str
     slot: str
-    """Which part it is; a repeat of it counts once."""
+    """Identifies the part; a repeated one counts once."""
     is_success: int
-    """1 or 0. A success that stands stays; anything else gives way to a repeat."""
+    """1 or 0. A stored success stays; a repeat replaces anything else."""
     value: bytes
     expires_seconds: int
-    """0 for ever."""
+    """0: never."""
 
 
 class Event(NamedTuple):
-    """News of a follow-up, published when it is queued."""
+    """An event to publish when its follow-up is queued."""
 
     channel: str
     body: bytes
 
 
 class TickName(NamedTuple):
-    """Which tick of which schedule."""
+    """Identifies a tick of a schedule."""
 
     schedule: str
     id: str
-    """Of its task."""
+    """Id of its task."""
     due_ms: int
 
 
 def tick_of(headers: Mapping[str, Any]) -> TickName | None:
-    """Return the tick that the headers of a task name; ``None``: none, or nothing that can be one.
+    """Return the tick that the headers of a task name; ``None``: there is none, or its headers are invalid.
 
-    Anybody can write such headers. Whether the schedule has sent that tick is known to its server, which looks.
+    Any client can write such headers; the server checks whether the schedule has sent that tick.
     """
     schedule, identity, due_at = headers.get(SCHEDULE_HEADER), headers.get("id"), headers.get(DUE_HEADER)
     if not isinstance(schedule, str) or not isinstance(identity, str):
@@ -95,27 +115,27 @@ def tick_of(headers: Mapping[str, Any]) -> TickName | None:
 
 
 class EndOfTick(NamedTuple):
-    """What became of the run of a schedule."""
+    """The end of a tick's run."""
 
     schedule: str
     id: str
     due_ms: int
     state: str
-    """``SUCCESS``, ``FAILURE``, ``REVOKED``, ``REJECTED``, ``IGNORED``; ``STARTED`` of one acknowledged early."""
+    """``SUCCESS``, ``FAILURE``, ``REVOKED``, ``REJECTED``, ``IGNORED``; ``STARTED`` if acknowledged early."""
     took_ms: int
 
 
 class EndOfTask(NamedTuple):
-    """What is told of a task that has ended for good."""
+    """The record of a finished task for the history."""
 
     most: int
-    """How many of them wait at most to be written down; the oldest fall off."""
+    """Maximum number of records waiting to be written; the oldest are dropped."""
     packed: bytes
-    """See ``finished.py``."""
+    """See ``completions.Finished``."""
 
 
 class Settlement:
-    """All that one run leaves to its end. Can be pickled: a child process returns it to its parent."""
+    """Collects the effects of one run. Can be pickled: a child process returns it to its parent."""
 
     __slots__ = (
         "chords",
@@ -136,20 +156,20 @@ class Settlement:
         self.results: list[Result] = []
         self.messages: list[Message] = []
         self.postings: list[Any] = []
-        """Follow-ups for a broker that is not the engine's, in the words of who sends them; never pickled."""
+        """Follow-ups for a broker other than Redis, in a format of their sender; never pickled."""
         self.parts: list[ChordPart] = []
         self.chords: list[Chord] = []
         self.finished: list[str] = []
-        """Chords whose parts were read and are not needed any more."""
+        """Ids of chords whose parts have been read and can be deleted."""
         self.events: list[Event] = []
         self.external_writes: list[Any] = []
-        """What is stored before all of this, in this order, by the result backend and in its own words:
-        on a server of its own, or too large for one step."""
+        """Writes that the result backend carries out first, in this order and its own format:
+        to another server, or too large for one step."""
         self.tick: EndOfTick | None = None
         self.run: CountedRun | None = None
         self.end: EndOfTask | None = None
         self.kept = (0, 0)
-        """So many messages and postings stay when the rest is dropped."""
+        """Number of messages and postings that stay when the rest is dropped."""
 
     def add(self, message: Message) -> None:
         """Collect a follow-up.
@@ -162,61 +182,61 @@ class Settlement:
         self.messages.append(message)
 
     def post(self, posting: Any) -> None:
-        """Collect a follow-up for a broker that is not the engine's."""
+        """Collect a follow-up for a broker other than Redis."""
         self.postings.append(posting)
 
     def keep(self) -> None:
-        """Let what was collected so far be sent even if the run fails yet: a retry, a replacement."""
+        """Send what has been collected so far even if the run still fails: a retry, a replacement."""
         self.kept = len(self.messages), len(self.postings)
 
     def keep_results_only(self) -> None:
-        """Forget all but the results."""
+        """Drop everything except the results."""
         for collected in (self.messages, self.postings, self.parts, self.chords, self.finished, self.events):
             collected.clear()
 
     def drop(self) -> None:
-        """Forget what was collected for a success that is none, except what is kept."""
+        """Drop what was collected before the run failed, except what is kept."""
         del self.messages[self.kept[0] :], self.postings[self.kept[1] :]
         for collected in (self.results, self.parts, self.chords, self.finished, self.events, self.external_writes):
             collected.clear()
 
     def steps(self) -> list[Any]:
-        """Return what the script ``settle`` does for one claim, see there; but for what is counted of its run."""
+        """Return the steps of the script ``settle`` for one claim, except the one that counts its run."""
         steps: list[Any] = []
         for chord in self.chords:
-            steps += ("O", *chord)
+            steps += (SettleStep.CHORD, *chord)
         for part in self.parts:
-            steps += ("C", *part)
+            steps += (SettleStep.CHORD_PART, *part)
         for chord_id in self.finished:
-            steps += ("F", chord_id)
+            steps += (SettleStep.CHORD_FINISHED, chord_id)
         for message in self.messages:
-            steps += ("M", *message[:5])
+            steps += (SettleStep.MESSAGE, *message[:5])
         for publication in publications(self.messages):
-            steps += ("E", *publication)
+            steps += (SettleStep.EVENT, *publication)
         for event in self.events:
-            steps += ("E", *event)
+            steps += (SettleStep.EVENT, *event)
         if self.tick is not None:
-            steps += ("S", *self.tick)
-        # Last: nobody shall read or hear of a success of which something else was refused.
+            steps += (SettleStep.TICK, *self.tick)
+        # Last, so that no client sees a success if another step was refused.
         for result in self.results:
-            steps += ("R", *result)
+            steps += (SettleStep.RESULT, *result)
         if self.end is not None:
-            steps += ("H", *self.end)
+            steps += (SettleStep.HISTORY, *self.end)
         return steps
 
 
 _settlement: ContextVar[Settlement | None] = ContextVar("taskapp_settlement", default=None)
 _collecting: ContextVar[Settlement | None] = ContextVar("taskapp_collecting", default=None)
-"""A variable of its own: what a task's body started in the background goes on sending for itself."""
+"""Separate from ``_settlement``: background work started by a task's body keeps sending on its own."""
 
 
 def current() -> Settlement | None:
-    """Return the settlement that collects what is sent here and now; ``None``: it is to be sent at once."""
+    """Return the settlement that collects messages sent in this context; ``None``: they are sent at once."""
     return _collecting.get()
 
 
 def is_only_awaited_by_its_slot() -> bool:
-    """Return whether what is sent here follows a run, and nothing but the run's slot waits for it."""
+    """Return whether this context sends follow-ups of a run outside an event loop, so that only its slot waits."""
     if current() is None:
         return False
     try:
@@ -227,7 +247,7 @@ def is_only_awaited_by_its_slot() -> bool:
 
 
 class settling:  # noqa: N801 - used like contextlib's functions, at a third of their cost
-    """Makes ``settlement`` that of the run inside; ``None``: a run that has none, whatever is around it."""
+    """Makes ``settlement`` that of the run inside; ``None``: the run has none, even if one is active outside."""
 
     __slots__ = ("_settlement", "_token")
     _token: Token[Settlement | None]
@@ -244,11 +264,11 @@ class settling:  # noqa: N801 - used like contextlib's functions, at a third of 
 
 
 class collecting:  # noqa: N801 - the same
-    """Lets the run's settlement collect what is sent inside; does nothing where no run has one.
+    """Lets the run's settlement collect messages sent inside; does nothing if the run has none.
 
     Args:
-        drop: First forget what was collected, see ``Settlement.drop``.
-        keep: At the end, keep what was collected, see ``Settlement.keep``.
+        drop: Drop earlier messages at the start, see ``Settlement.drop``.
+        keep: Keep the collected messages at the end, see ``Settlement.keep``.
     """
 
     __slots__ = ("_drop", "_keep", "_token")

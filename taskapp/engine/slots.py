@@ -1,4 +1,4 @@
-"""What a node can run at once: slots of one kind or several, and how much is claimed ahead of them."""
+"""Slots of a node, of one kind or several, and how many messages to claim ahead of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Callable
 from typing import Protocol
 
 AHEAD_SECONDS = 0.02
-"""How much work may be claimed beyond the free slots, measured by how long tasks take."""
+"""Amount of work that may be claimed beyond the free slots, estimated from the duration of tasks."""
 MOST_AHEAD = 64
 STUCK_SECONDS = 0.2
-"""A message claimed ahead that has waited so long is given back: what runs is longer than thought."""
+"""How long a message claimed ahead may wait before it is returned, because tasks run longer than estimated."""
 ANY = ""
-"""The kind of all slots of a node that knows only one."""
+"""The only kind of slot of a node with a single kind."""
 
 
 class PrefetchEstimator:
-    """How long tasks take, and how many of them may therefore be claimed ahead."""
+    """Estimates the duration of tasks, and from it how many messages to claim ahead."""
 
     def __init__(self) -> None:
         self._mean_seconds = 0.1
 
     def ran(self, seconds: float) -> None:
-        """Take note of how long a task took. A long one counts at once, short ones have to prove themselves."""
+        """Record the duration of a task. Longer ones raise the estimate quickly, shorter ones lower it slowly."""
         self._mean_seconds += (max(seconds, 1e-4) - self._mean_seconds) * (0.5 if seconds > self._mean_seconds else 0.1)
 
     def was_too_fast(self) -> None:
-        """Take note that what runs is longer than thought."""
+        """Record that tasks run longer than estimated."""
         self._mean_seconds = max(self._mean_seconds, AHEAD_SECONDS)
 
     def ahead(self) -> int:
@@ -37,20 +37,20 @@ class Slots(Protocol):
     """The slots of a node."""
 
     measured: PrefetchEstimator | None
-    """Told how long each message was held; ``None``: the slots measure for themselves."""
+    """Gets the time each message was held; ``None``: the slots measure it themselves."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds there are."""
+        """All kinds of slots."""
 
     def kind(self, task: str) -> str:
-        """Return the kind of slot tasks of this type take; any for a type the node lacks."""
+        """Return the kind of slot for tasks of this type; any kind for a type that the node lacks."""
 
     def free(self, kind: str) -> int:
         """Return how many more messages may be handed out now."""
 
     def wanted(self, kind: str, held: int) -> int:
-        """Return how many messages to claim now, when ``held`` are claimed and not handed out yet."""
+        """Return how many messages to claim now; ``held`` are claimed and not handed out yet."""
 
 
 class SingleKindSlots:
@@ -71,7 +71,7 @@ class SingleKindSlots:
         return self._free()
 
     def wanted(self, kind: str, held: int) -> int:  # noqa: ARG002 - the same
-        """Return how many messages to claim: what is free and a little ahead; none while half of that is held."""
+        """Return how many messages to claim: the free slots and a few ahead; none while half of those are held."""
         ahead = self.measured.ahead() if self.measured is not None else 0
         free = self._free()
         if (free <= 0 and not ahead) or held * 2 > ahead:

@@ -1,4 +1,4 @@
-"""All there is at one instant: what waits, by queue and priority, and the nodes; read in one step, changed by none."""
+"""The state of all queues, by priority, and of all nodes at one instant; read in one step without changing anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskapp.queues import PRIORITIES
 from taskapp.redis.link import Link
 
 NODES_AT_ONCE = 500
-"""As many nodes one look sees; the others are looked at a moment later."""
+"""Number of nodes that one call reads; the others are read a moment later."""
 
 
 class Waiting(NamedTuple):
@@ -23,7 +23,7 @@ class Waiting(NamedTuple):
 
     depth: int
     oldest_seconds: float | None
-    """For how long the next one has waited since it was submitted or due; ``None``: there is none, or none knows."""
+    """How long the next one has waited since it was submitted or due; ``None``: there is none, or it is unknown."""
 
 
 class Parked(NamedTuple):
@@ -31,90 +31,90 @@ class Parked(NamedTuple):
 
     number: int
     oldest_seconds: float
-    """For how long the oldest has been parked."""
+    """How long the oldest has been parked."""
 
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """What lies in one queue."""
+    """Messages of one queue."""
 
     name: str
     waiting: dict[int, Waiting]
     """By priority, 0 to 9."""
     delayed: int
     next_due_seconds: float | None
-    """In how long the first delayed one is due, less than 0: since how long it has been; ``None``: none is delayed."""
+    """Seconds until the first delayed message is due, below 0 if it is overdue; ``None``: none is delayed."""
     parked: dict[str, Parked]
-    """By task type; of more than 100 some of them."""
+    """By task type; only some if there are more than 100."""
     dead: dict[str, int]
-    """Dead letters by reason."""
+    """Number of dead letters by reason."""
     unlisted_types: int = 0
-    """How many task types more something is parked of."""
+    """Number of further task types with parked messages."""
 
     @property
     def depth(self) -> int:
-        """How many messages are ready."""
+        """Number of ready messages."""
         return sum(waiting.depth for waiting in self.waiting.values())
 
     @property
     def parked_depth(self) -> int:
-        """How many messages are parked; at least so many, if there are ``unlisted_types``."""
+        """Number of parked messages; a lower bound if there are ``unlisted_types``."""
         return sum(parked.number for parked in self.parked.values()) + self.unlisted_types
 
     @property
     def dead_depth(self) -> int:
-        """How many dead letters there are."""
+        """Number of dead letters."""
         return sum(self.dead.values())
 
     @property
     def oldest_seconds(self) -> float | None:
-        """For how long the ready message that is oldest has waited, of those that are next in their priority."""
+        """Longest wait among the next messages of all priorities; ``None``: none is ready, or it is unknown."""
         ages = [waiting.oldest_seconds for waiting in self.waiting.values() if waiting.oldest_seconds is not None]
         return max(ages, default=None)
 
 
 @dataclass(frozen=True)
 class NodeSnapshot:
-    """One node, as it said of itself at its last heartbeat."""
+    """One node, as it described itself with its last heartbeat."""
 
     epoch: str
     name: str
-    """As ``celery inspect`` knows it; empty: a consumer that says nothing of itself."""
+    """Its name in ``celery inspect``; empty: a consumer that does not describe itself."""
     state: str
-    """``running``, ``draining``, or ``lost``: its lease has ended, and what it holds is about to be given back."""
+    """``running``, ``draining``, or ``lost``: its lease has ended, and its messages are about to be returned."""
     slots: dict[str, int]
-    """How many tasks it may run at once, by kind of slot."""
+    """Number of tasks it may run at once, by kind of slot."""
     used: dict[str, int]
-    """How many it ran, by kind."""
+    """Number of tasks it was running, by kind of slot."""
     held: int
-    """How many messages it holds now."""
+    """Number of messages it holds now."""
     queues: tuple[str, ...]
     load: float | None
-    """Of its machine, over one minute, by processor."""
+    """Load average of its machine over one minute, per processor."""
     started_at: float | None
     """Unix seconds."""
     lease_seconds: float
-    """For how much longer its lease lasts; less than 0: since how long it has ended."""
+    """Seconds until its lease ends; below 0: seconds since it ended."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All there is."""
+    """All queues and nodes at one instant."""
 
     at: float
-    """Unix seconds, by Redis' clock."""
+    """Unix seconds, by the clock of Redis."""
     queues: list[QueueSnapshot]
     nodes: list[NodeSnapshot]
     counts: dict[str, int]
-    """What was counted and not kept: ``buried:<reason>``, ``dropped:<reason>``, ``expired``, ``revoked`` …"""
+    """Counters of messages that were not run: ``buried:<reason>``, ``dropped:<reason>``, ``expired``, ``revoked`` …"""
 
     def takers(self) -> Counter[str]:
-        """Return how many nodes take from each queue; one that drains, or is lost, takes nothing more."""
+        """Return the number of nodes that consume each queue; a draining or lost node consumes none."""
         return Counter(queue for node in self.nodes if node.state == "running" for queue in node.queues)
 
 
 def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
-    """Return what is there of ``queues``, and all nodes; errors as with ``Link.run``."""
+    """Return the state of ``queues`` and of all nodes; errors are those of ``Link.run``."""
     now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, 0, len(REASONS), *REASONS, *queues)
     now, some = now_ms / 1_000, nodes
     while len(some) >= 4 * NODES_AT_ONCE:
@@ -148,7 +148,7 @@ def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: A
 
 
 def _age(now: float, sent_at: bytes, eta: bytes) -> float | None:
-    """Return how long a message has waited: from when it was due, if it was to wait until then."""
+    """Return how long a message has waited since it was due, or since it was sent if it had no due time."""
     since = float(sent_at) if sent_at else None
     if eta:
         with suppress(ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Claims whose tasks seem to be why their node ends."""
+"""Claims whose tasks may be the reason why their node ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Suspects(NamedTuple):
-    """Claims under suspicion, and how they are given back."""
+    """Claims under suspicion, and how to return them."""
 
     tags: frozenset[str] = frozenset()
     kind: str = "neighbour"

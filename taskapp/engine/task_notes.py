@@ -1,6 +1,6 @@
-"""Notes on single tasks, beside their messages and results: progress, retries, log lines, that they were cancelled.
+"""Notes on single tasks, next to their messages and results: progress, retries, log lines, cancellation.
 
-Only of tasks of which there is something to note; all of it expires with results.
+They exist only for tasks that have something to note, and expire with results.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from taskapp.redis.link import Link, all_answered
 
 LINES_AT_ONCE = 1_000
 REVOKED_MOST = 50_000
-"""As many as a node of Celery keeps in mind."""
+"""Maximum number of revoked ids; Celery keeps as many per node."""
 
 Step = tuple[Literal["P", "R", "L", "K", "H", "T"], str, bytes]
-"""What is noted, of which task (``K``: queue; ``H``: how many are kept; ``T``: a task type), and what: ``note.lua``."""
+"""Kind of note, task id (``K``: its queue; ``H``: number to keep; ``T``: a task type) and text, see ``note.lua``."""
 
 
 class Progress(NamedTuple):
-    """How far a task says it is."""
+    """Progress that a task has reported."""
 
     done: float
     total: float | None
     note: str
     at: float
-    """When it said so, Unix seconds by its node's clock."""
+    """When it was reported, Unix seconds by its node's clock."""
     attempt: int
 
 
 class RetryNote(NamedTuple):
-    """A run that asked for another."""
+    """A run that ended with a retry."""
 
     at: float
-    """When, Unix seconds by its node's clock."""
+    """When it ended, Unix seconds by its node's clock."""
     attempt: int
     error: str
     node: str
 
 
 class LogLine(NamedTuple):
-    """One log line; it may hold line breaks."""
+    """One log line; it may contain line breaks."""
 
     position: str
-    """Where it stands in the log; grows."""
+    """Position in the log; increases."""
     at: float
     """When it was written, Unix seconds by its node's clock."""
     level: str
@@ -56,30 +56,30 @@ class LogLine(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """What is noted of one task."""
+    """All notes on one task."""
 
     progress: Progress | None = None
     retries: tuple[RetryNote, ...] = ()
     revoked_at: float | None = None
-    """When all nodes were told not to run it, Unix seconds."""
+    """When it was revoked on all nodes, Unix seconds."""
     cancelled_at: float | None = None
-    """When its delayed message was taken away, Unix seconds."""
+    """When its delayed message was deleted, Unix seconds."""
     lines: int = 0
-    """How many log lines are kept."""
+    """Number of log lines kept."""
 
     @property
     def ran(self) -> bool:
-        """Whether it has run, by what is noted."""
+        """Whether it has run, according to its notes."""
         return bool(self.progress or self.retries or self.lines)
 
 
 class Notes:
-    """Reads and writes notes.
+    """Reads and writes notes; errors are those of ``Link``.
 
     Args:
-        link: To the Redis where notes are kept.
-        prefix: Before every key.
-        keep_seconds: How long they are kept after the last word on a task; 0: for ever.
+        link: Connection to the Redis where notes are kept.
+        prefix: Prefix of every key.
+        keep_seconds: How long to keep the notes on a task after the last one; 0: forever.
     """
 
     def __init__(self, link: Link, prefix: str, keep_seconds: int) -> None:
@@ -89,7 +89,7 @@ class Notes:
         self._keep_seconds = keep_seconds
 
     def read(self, task_id: str) -> Noted:
-        """Return what is noted of ``task_id``."""
+        """Return the notes on ``task_id``."""
         key, retries, log = (self._keys(name, task_id) for name in ("task", "task_retries", "task_log"))
         fields, texts, lines = all_answered(
             self._link.pipeline([("HGETALL", key), ("LRANGE", retries, 0, -1), ("XLEN", log)])
@@ -104,13 +104,13 @@ class Notes:
     def lines(
         self, task_id: str, after: str = "-", most: int = LINES_AT_ONCE, wait_seconds: float = 0
     ) -> list[LogLine]:
-        """Return log lines of ``task_id``, the first first.
+        """Return log lines of ``task_id``, oldest first.
 
         Args:
-            task_id: Whose.
-            after: Position of the last line that is known.
-            most: How many at once.
-            wait_seconds: How long to wait for one if there is none yet; less than connections wait for an answer.
+            task_id: Id of the task.
+            after: Position of the last known line; ``-``: begin with the first.
+            most: Maximum number of lines.
+            wait_seconds: How long to wait for a first line; must be less than the connection's timeout.
         """
         key = self._keys("task_log", task_id)
         if not wait_seconds:
@@ -122,12 +122,12 @@ class Notes:
         return [_line(*entry) for _, entries in streams for entry in entries]
 
     def write(self, writer: str, number: int, steps: Sequence[Step], lines_most: int) -> None:
-        """Write ``steps`` down in one call; the same number again of the same writer does nothing."""
+        """Write ``steps`` in one call; repeating the same number of the same writer does nothing."""
         parts = chain.from_iterable(steps)
         self._link.run("note", self._prefix, 0, writer, number, self._keep_seconds, lines_most, *parts)
 
     def revoked(self, task_ids: Sequence[str]) -> None:
-        """Note that nodes are told not to run these tasks; kept for nodes that do not listen now."""
+        """Record that these tasks are revoked, also for nodes that are not connected now."""
         now, key = time(), self._keys("revoked")
         commands: list[tuple[Any, ...]] = [("ZADD", key, repr(now), task_id) for task_id in task_ids]
         commands.append(("ZREMRANGEBYRANK", key, 0, -REVOKED_MOST - 1))
@@ -137,12 +137,12 @@ class Notes:
         self._stamp("revoked_at", task_ids)
 
     def revoked_ids(self) -> list[tuple[str, float]]:
-        """Return what was revoked, and when (Unix seconds): as far back as notes are kept."""
+        """Return revoked ids with the time of revocation (Unix seconds), for as long as notes are kept."""
         flat = self._link.command("ZRANGE", self._keys("revoked"), 0, -1, "WITHSCORES")
         return [(one.decode(), float(at)) for one, at in zip(flat[::2], flat[1::2], strict=True)]
 
     def cancelled(self, task_id: str) -> None:
-        """Note that a task's delayed message was taken away."""
+        """Record that a task's delayed message was deleted."""
         self._stamp("cancelled_at", [task_id])
 
     def _stamp(self, field: str, task_ids: Sequence[str]) -> None:
@@ -156,7 +156,7 @@ class Notes:
             all_answered(self._link.pipeline(commands))
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._link.close()
 
 

@@ -1,4 +1,4 @@
-"""A second pair of eyes for a loop whose thread runs tasks itself, and may be held by a long one."""
+"""Watches over a loop whose thread runs tasks itself and may be blocked by a long one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RESTS_AFTER_SECONDS = 1.0
 
 
 class Watchdog:
-    """Looks a hundred times a second, from a thread of its own, as long as there is something to look after.
+    """Calls ``look`` a hundred times a second, on a thread of its own, while there is work for it.
 
     Args:
-        look: Does what is due; says whether anything is left to look after.
+        look: Does what is due; returns whether there is work left.
     """
 
     def __init__(self, look: Callable[[], bool]) -> None:
@@ -28,7 +28,7 @@ class Watchdog:
         self._pid = os.getpid()
 
     def begin(self) -> None:
-        """Look from now on. Costs nothing while it looks already."""
+        """Start looking. Costs nothing if it is already looking."""
         if not self._is_wanted.is_set():
             self._is_wanted.set()
             if not self._is_started:
@@ -47,6 +47,6 @@ class Watchdog:
                     self._is_wanted.clear()
                     if self._look():
                         self._is_wanted.set()
-            except Exception:  # nobody starts this thread again
-                logger.exception("looking after the loop failed; trying again")
+            except Exception:  # nothing restarts this thread
+                logger.exception("the watchdog of the loop failed; trying again")
                 sleep(RESTS_AFTER_SECONDS)

@@ -42,7 +42,7 @@ def test_a_header_that_was_cut_short_is_no_header(length: int) -> None:
 @pytest.mark.parametrize("name", ["x" * 256, "ü" * 128])
 def test_a_name_that_does_not_fit_is_refused(name: str) -> None:
     for arguments in ((name, "task"), ("id", name)):
-        with pytest.raises(ValueError, match=r"takes more than 255 bytes; choose a shorter name or id"):
+        with pytest.raises(ValueError, match=r"is longer than 255 bytes; choose a shorter name or id"):
             seal(*arguments, 0, b"")
     assert unseal(seal("x" * 255, "ü" * 127, 0, b"")).id == "x" * 255
 

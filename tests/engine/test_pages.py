@@ -120,7 +120,7 @@ def test_letters_that_go_between_two_pages_take_no_other_with_them(link: Link, l
 
 @pytest.mark.parametrize("cursor", ["x", "[]", "[1,2,3]", '["a","b","c","d"]', "[" * 10_000, "null"])
 def test_a_cursor_that_is_none_is_refused(letters: DeadLetters, cursor: str) -> None:
-    with pytest.raises(ValueError, match="is no place among dead letters; begin with the first page"):
+    with pytest.raises(ValueError, match="is not a valid cursor; start with the first page"):
         letters.page(Wanted(), cursor)
 
 

@@ -107,7 +107,7 @@ def test_a_node_whose_loop_stands_still_outside_of_a_task_loses_its_lease(
         second = start("second")
 
         eventually(lambda: len(begun.read_text().splitlines()) == 2, within_seconds=20)
-        assert "stands still and runs no task" in first.output()
+        assert "is stuck although it runs no task" in first.output()
     finally:
         for worker in (first, second):
             if worker is not None:

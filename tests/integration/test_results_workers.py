@@ -128,7 +128,7 @@ def test_the_result_of_a_run_that_froze_and_lost_its_claim_is_refused(app, start
     finally:
         os.killpg(frozen.pid, signal.SIGCONT)
 
-    eventually(lambda: "what became of it here changes nothing" in frozen.output())
+    eventually(lambda: "its outcome here is discarded" in frozen.output())
     assert app.AsyncResult(result.id).get(timeout=20) == "by the second run"
 
 

@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_body_is_said_in_words(
     for task_id in broken:
         assert failure(app, task_id).startswith("DecodeError: its body cannot be decoded: ")
     for task_id in (*linked, chained):
-        assert "is no signature of a task: " in failure(app, task_id)
+        assert "is not a task signature: " in failure(app, task_id)
 
 
 @pytest.mark.parametrize("task", [unreadable.break_loop, unreadable.break_loop_of_thread], ids=lambda task: task.name)

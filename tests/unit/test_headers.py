@@ -53,7 +53,7 @@ def test_the_headers_of_our_own_tasks_pass():
         ("timelimit", [1, "x"], "header 'timelimit[1]': expected `float | null`, got `str`"),
         ("timelimit", [float("nan"), None], "header 'timelimit[0]': expected `float` >= 0.0"),
         ("retries", None, "header 'retries': expected `int`, got `null`"),
-        ("get", None, "header 'get': the name would hide what a task asks its request; choose another"),
+        ("get", None, "header 'get': the name would hide an attribute of the task's request; choose another"),
         (5, 1, "headers: Expected `str`"),
     ],
 )

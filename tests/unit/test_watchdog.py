@@ -20,4 +20,4 @@ def test_a_look_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCa
     Watchdog(look).begin()
 
     eventually(lambda: len(looks) > 2)
-    assert caplog.text.count("looking after the loop failed; trying again") == 1
+    assert caplog.text.count("the watchdog of the loop failed; trying again") == 1

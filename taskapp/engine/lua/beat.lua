@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- One heartbeat: renew this epoch's lease, reap those that ended, take over letters that stay unreported.
--- 3 epoch ('' for a reaper that holds none), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 how long
--- the server may have been silent (ms), 9 what the node says of itself (JSON, '' nothing).
--- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), reaped,
--- {id, task, reason, queue, number of letters this node is to tell of …}, '1' if there is more to do at once.
--- Keeps: one call gives back and buries a few hundred messages at most and looks at as many task types.
+-- One heartbeat: renew this epoch's lease, reap leases that have ended, take over letters that stay unreported.
+-- 3 epoch ('' for a reaper without one), 4 lease ms, 5 crash limit, 6 dead limit, 7 parked ms, 8 maximum gap between
+-- two beats of any nodes (ms), 9 the node's description of itself (JSON, '' none).
+-- Answers: now, wall, offset, '1' if the lease lives, next lease end (0: none), number reaped,
+-- {id, task, reason, queue, number of each letter that this node must report …}, '1' if there is more to do at once.
+-- Keeps: one call returns and buries at most a few hundred messages, and checks as many task types.
 local epoch, lease = ARGV[3], tonumber(ARGV[4])
 local crash_limit, dead_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
 local alive = 0
@@ -14,7 +14,7 @@ if epoch ~= '' and redis.call('ZSCORE', key_leases(), epoch) then
   alive = 1
 end
 
--- Nobody beat for a while: the server was away, and every lease looks dead. Give all one whole lease.
+-- No node beat for a while: the server was away, and every lease looks dead. Give each node one whole lease.
 local tick, reap_after = tonumber(CLOCK[2] or 0) or 0, tonumber(CLOCK[3] or 0) or 0
 if tick > 0 and (NOW - tick > tonumber(ARGV[8]) or NOW < tick - 1000) then reap_after = NOW + lease end
 if reap_after > NOW + lease then reap_after = NOW + lease end
@@ -23,7 +23,7 @@ redis.call('HSET', key_clock(), 'tick', NOW, 'reap_after', reap_after)
 local reaped, more = 0, 0
 local function reap(dead_epoch)
   local leased, node = key_leased(dead_epoch), key_node(dead_epoch)
-  -- One message alone in a dead node is the one that killed it, or nobody is. The last of many is not alone.
+  -- The only message of a dead node is the one that killed it, if any did. The last of many is not alone.
   local alone = redis.call('HLEN', leased) == 1 and redis.call('HEXISTS', node, 'crowd') == 0
   local kind = alone and 'crashed' or 'neighbour'
   for _, item in ipairs(held_by(dead_epoch, GIVEN_BACK_MOST - reaped)) do
@@ -42,12 +42,12 @@ local function reap(dead_epoch)
   end
 end
 
--- What was parked too long and no living node has goes to the dead letters. One node at a time goes through the task
--- types, some in each of its heartbeats. What living nodes have is gathered when it is first asked for.
-local TYPES_AT_ONCE, NODES_AT_ONCE, LETTERS_AT_ONCE, UNTOLD_MOST, KEEP_SECONDS = 500, 20, 50, 1000, 600
+-- Messages parked for too long become dead letters if no living node has their task type. One node at a time checks the
+-- task types, some in each of its heartbeats. The types of living nodes are gathered when they are first needed.
+local TYPES_AT_ONCE, NODES_AT_ONCE, LETTERS_AT_ONCE, UNREPORTED_MOST, KEEP_SECONDS = 500, 20, 50, 1000, 600
 local oldest = NOW - tonumber(ARGV[7])
 local looked, is_gathered = 0, false
-local room = math.min(LETTERS_AT_ONCE, UNTOLD_MOST - redis.call('ZCARD', key_unreported()))
+local room = math.min(LETTERS_AT_ONCE, UNREPORTED_MOST - redis.call('ZCARD', key_unreported()))
 
 local function gather()
   local added = 0
@@ -71,7 +71,7 @@ local function gather()
   return true
 end
 
--- Bury what waited too long of one task type; answers false if there is more than fits into this call.
+-- Bury messages of one task type that waited too long; answers false if there are more than one call may bury.
 local function expire_parked(queue, task)
   while true do
     local item = redis.call('LINDEX', key_parked_messages(queue, task), -1)
@@ -90,7 +90,7 @@ local function expire_parked(queue, task)
   return true
 end
 
--- Go through the task types parked in a queue; answers where to go on, or nil at the end.
+-- Check the task types parked in a queue; answers the cursor to continue from, or nil at the end.
 local function sweep_queue(queue, at)
   repeat
     if looked >= TYPES_AT_ONCE then return at end
@@ -119,14 +119,14 @@ local function sweep()
       local at = sweep_queue(queue, queue == known[3] and known[4] or '0')
       if at then
         redis.call('HSET', key_parked_sweep(), 'by', epoch, 'until', NOW + lease, 'queue', queue, 'at', at)
-        -- Letters wait until the nodes have told of those before.
-        if room > 0 or redis.call('ZCARD', key_unreported()) < UNTOLD_MOST then more = 1 end
+        -- No further letters until the nodes have reported the earlier ones.
+        if room > 0 or redis.call('ZCARD', key_unreported()) < UNREPORTED_MOST then more = 1 end
         return
       end
     end
   end
   redis.call('UNLINK', key_living(), key_living_types(), key_parked_sweep())
-  -- A long one is not begun again at once.
+  -- After a long sweep, do not start the next one at once.
   if known[3] then redis.call('HSET', key_parked_sweep(), 'by', 'nobody', 'until', NOW + lease) end
 end
 
@@ -137,7 +137,8 @@ if NOW >= reap_after then
   if reaped < LETTERS_AT_ONCE then sweep() end
 end
 
--- Whoever was to fail these tasks has not: it died, or cannot reach the results. A plain consumer cannot either.
+-- The node that should have failed these tasks has not: it died, or cannot reach the results. A plain consumer, which
+-- has no task types, cannot fail them either.
 local node = key_node(epoch)
 if alive == 1 and redis.call('HLEN', node) > redis.call('HEXISTS', node, 'fence') then
   for _, letter in ipairs(redis.call('ZRANGEBYSCORE', key_unreported(), '-inf', NOW - lease, 'LIMIT', 0, 100)) do

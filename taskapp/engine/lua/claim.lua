@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- Take up to WANT messages, or as many as are half a MiB, over the queues, in strict order, under the lease of an epoch.
--- 3 epoch, 4 number of this claim, 5 want, 6 '1' to look from the bottom up, 7 how many of them for each kind of slot
--- ('async:90,thread:2'; '' for any), 8 how many queues, the queues, then task types to pass over.
+-- Claim up to WANT messages, or about half a MiB, from the queues in strict order, under the lease of an epoch.
+-- 3 epoch, 4 number of this claim, 5 want, 6 '1' to start at the bottom, 7 maximum for each kind of slot
+-- ('async:90,thread:2'; '' for any), 8 number of queues, the queues, then task types to pass over.
 -- Answers: now, wall, offset, next due (0: none), '1' if messages were left for others, number set aside,
 -- tag, blob, tag, blob …
 local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_count = tonumber(ARGV[8])
-local PASSED_OVER_MOST = 256 -- how deep to look past messages there is no slot for
-local PROMOTED_MOST = 200 -- of one queue
-local BYTES_MOST = 524288 -- then a claim is satisfied, whatever it wanted
-local POPPED_MOST = 50 -- at once: the last of them may go past BYTES_MOST
-local TYPES_LISTED_MOST = 100 -- task types parked in one queue that are all looked at
+local PASSED_OVER_MOST = 256 -- messages without a free slot to look past
+local PROMOTED_MOST = 200 -- per queue
+local BYTES_MOST = 524288 -- ends a claim, whatever it wanted
+local POPPED_MOST = 50 -- per call: the last batch may exceed BYTES_MOST
+local TYPES_LISTED_MOST = 100 -- parked task types of one queue up to which all are checked
 local leased = key_leased(epoch)
 
 if not redis.call('ZSCORE', key_leases(), epoch) then return redis.error_reply('LEASELOST this lease has ended') end
@@ -21,7 +21,7 @@ local queues, passed_over, passing = {}, {}, false
 for i = 9, 8 + queue_count do queues[#queues + 1] = ARGV[i] end
 for i = 9 + queue_count, #ARGV do passed_over[ARGV[i]] = true; passing = true end
 
--- promote what is due
+-- promote due messages
 local next_due = 0
 for _, queue in ipairs(queues) do
   local key = key_delayed(queue)
@@ -57,7 +57,7 @@ local function take(queue, priority, blob, task)
   out[#out + 1] = tag; out[#out + 1] = blob
 end
 
--- The room there is for a task type: as much as its kind of slot leaves. A type this node lacks it takes, to park it.
+-- Room for a task type: the free slots of its kind. A type that this node lacks is claimed too, to park it.
 local room, kinds = nil, {}
 for kind, free in string.gmatch(ARGV[7], '([^:,]+):(%d+)') do
   room = room or {}
@@ -84,7 +84,7 @@ local function own_types()
   return own
 end
 
--- Task types of which something is parked: all, or of very many those this node has.
+-- Task types with parked messages: all, or only those of this node if there are very many.
 local function parked_types(queue)
   local key, found = key_parked(queue), {}
   if redis.call('HLEN', key) <= TYPES_LISTED_MOST then return redis.call('HKEYS', key) end
@@ -97,8 +97,8 @@ local function parked_types(queue)
   return found
 end
 
--- A message that was parked before this node was there could not run until then; one that was parked by another node
--- meanwhile, which lacks its type, could.
+-- A message parked before this node started could not run until then; one parked later, by a node that lacks its type,
+-- could.
 local opened
 local function unparked(item)
   opened = opened or tonumber(redis.call('HGET', key_node(epoch), 'opened') or 0)
@@ -130,7 +130,7 @@ for _, queue in ipairs(queues) do
   end
 end
 
--- ready messages, queue by queue, 9 before 0; every so often the other way round
+-- ready messages, queue by queue, 9 before 0; now and then the other way round
 local keys, queue_of, priority_of, levels = {}, {}, {}, {}
 local first, last, step = 1, #queues, 1
 if ARGV[6] == '1' then first, last, step = #queues, 1, -1 end
@@ -169,7 +169,7 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
           end
         end
       end
-      -- Back where they were: the first of them in front.
+      -- Put them back in their order, the first one in front.
       for i = #left, 1, -1 do redis.call('RPUSH', key, left[i]) end
       if #left > 0 then out[5] = 1 end
     end
@@ -177,10 +177,10 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
 end
 if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
 write_totals()
--- Who parks shall not take the wake-up for it from those who can run it.
+-- A node that parks a message must not take its wake-up from nodes that can run it.
 if parked_now > 0 then out[5] = 1 end
 
--- Whoever is satisfied passes the token on if something is left for others, now or before they look by themselves.
+-- A satisfied node passes the token on if messages are left, or will be due before other nodes look on their own.
 if count >= want or bytes >= BYTES_MOST or out[5] == 1 then
   local any_left = false
   for q, queue in ipairs(queues) do

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- End epoch ARGV[3]: give back what it still holds, about 100 a call, and let its lease go.
--- Then ARGV[4…]: queues whose token this node may have taken. Answers how many are left.
+-- End epoch ARGV[3]: return the messages it still holds, about 100 per call, and delete its lease.
+-- ARGV[4…]: queues whose token this node may have taken. Answers the number of messages left.
 local leased = key_leased(ARGV[3])
 for _, item in ipairs(held_by(ARGV[3], GIVEN_BACK_MOST)) do
   give_back(item.queue, item.priority, item.blob, 'unstarted')

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Throw away what waits in queue ARGV[3]: ready, delayed and parked. What is leased stays. ARGV[4] '0', or where to go
--- on with the parked task types, of which a call takes some.
--- Answers {how many were thrown away, where to go on ('0': this was the end)}.
--- Keeps: what is large leaves its key at once, and its memory behind everybody's back.
+-- Delete the ready, delayed and parked messages of queue ARGV[3]; leased ones stay. ARGV[4] '0', or the cursor to
+-- continue from among the parked task types, some of which each call deletes.
+-- Answers {number deleted, cursor to continue from ('0': done)}.
+-- Keeps: large keys disappear at once; Redis frees their memory in the background.
 local TYPES_AT_ONCE = 100
 local queue, at, gone = ARGV[3], ARGV[4], 0
 if at == '0' then

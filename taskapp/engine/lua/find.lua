@@ -1,21 +1,21 @@
 #!lua flags=allow-oom
--- Look through a part of a list or a hash for the message of one task; changes nothing.
--- 3 key, 4 what lies there: 'list', messages; 'parked', the same with 8 bytes of time before each; 'hash', messages by
--- tag; 'claims', delayed messages that lie under a tag, for want of an id, in the hash 9; 'letters', what is known of
--- dead letters by number, their bytes in the hash 9; 'numbers', the same, by number from 5 on; 'types', task types of
--- which something is parked in queue 9. 5 where to go on ('0' at first; in a list counted from the left, below 0 from
--- the right), 6 id, 7 and 8 how the id stands in the JSON of other programs, 10 how many entries to look at at most.
--- Answers {where to go on ('' at its end), how many were looked at, their bytes, task types of which so much is parked
--- that it was not looked at}, and behind it, if the message was among these, its place and its bytes (of a letter: what
--- is known of it).
--- Keeps: a list is gone through from the left, where messages are put behind others: those that come meanwhile push what
--- is still to be looked at further on, those that are taken leave on the right, and nothing is passed over.
+-- Search a part of a list or a hash for the message of one task; changes nothing.
+-- 3 key, 4 kind of key: 'list', messages; 'parked', the same with 8 bytes of time before each; 'hash', messages by
+-- tag; 'claims', delayed messages stored under a tag, for lack of an id, in the hash 9; 'letters', summaries of
+-- dead letters by number, their messages in the hash 9; 'numbers', the same, by number from 5 on; 'types', task types
+-- with parked messages in queue 9. 5 cursor ('0' at first; in a list a position from the left, or below 0 from
+-- the right), 6 id, 7 and 8 the id as other programs write it in JSON, 10 maximum number of entries to search.
+-- Answers {next cursor ('' at the end), number searched, their bytes, task types skipped because they have too many
+-- parked messages}, followed, if the message was found, by its field or position and its bytes (for a letter: its
+-- summary).
+-- Keeps: a list is searched from the left, where new messages are added: these push the rest to the right, claimed ones
+-- leave on the right, and so no message is missed.
 local key, kind, at, id, count = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[10])
-local FEW = 10 -- messages of one type
+local FEW = 10 -- parked messages of one type up to which they are searched here
 local byte, sub, find = string.byte, string.sub, string.find
 local in_letter, of_others = '"id":' .. cjson.encode(id), '"id":""'
 local skipped = (kind == 'parked' or kind == 'types') and 8 or 0 -- bytes before each message
--- Of each message three bytes are compared first: cutting out its id would make a string of each.
+-- Compare three bytes of each message first: extracting its id would create a string for each.
 local length, second, last = #id, byte(id, 2) or 0, byte(id, -1)
 local id_at = 8 + skipped
 
@@ -77,9 +77,9 @@ local of_type = TYPES[kind] or 'hash'
 if redis.call('TYPE', key).ok ~= of_type then at = '' return answer() end
 local place, blob
 if of_type == 'list' then
-  -- In one piece: Redis goes to the place in a long list node by node.
+  -- In one call: Redis walks a long list node by node to reach the start.
   local first = tonumber(at)
-  -- What is counted from the right ends there.
+  -- A range counted from the right ends at the right end.
   local until_ = first < 0 and math.min(first + count - 1, -1) or first + count - 1
   local items = redis.call('LRANGE', key, string.format('%.0f', first), string.format('%.0f', until_))
   place, blob = look_at_list(items, first)
@@ -97,7 +97,7 @@ elseif kind == 'numbers' then
   seen = count
   at = string.format('%.0f', first + count)
 elseif kind == 'claims' then
-  -- Ids are passed over by the server, unseen; their messages are not touched.
+  -- The server filters out proper ids; their messages are not touched.
   local page, fields = redis.call('ZSCAN', key, at, 'COUNT', count, 'MATCH', '*.*:*:*'), {}
   for i = 1, #page[2], 2 do
     fields[#fields + 1] = page[2][i]

@@ -1,9 +1,9 @@
--- Look at all there is, at one instant: 3 rank of the first node to look at (0), 4 how many reasons of dead letters, the
--- reasons, then queues. Changes nothing.
--- Answers {now (ms), wall clock (ms), per queue: {{depth, since when the oldest may run, its eta}, … of priorities 0 to 9},
--- {number delayed, first due (ms)}, {number of task types parked, task type, number parked, since (ms), … of some of
--- them}, {number dead, by reason …}}, {epoch, end of its lease (ms), number held, about as JSON, …}, of up to 500
--- nodes, {counted, number, …}}; what is not known is ''.
+-- Read the state of all queues and nodes at one instant: 3 rank of the first node to read (0), 4 number of reasons for
+-- dead letters, the reasons, then queues. Changes nothing.
+-- Answers {now (ms), wall clock (ms), per queue: {{depth, since when the oldest may run, its eta}, … for priorities 0
+-- to 9}, {number delayed, first due (ms)}, {number of parked task types, task type, number parked, since (ms), … for some
+-- of them}, {number of dead letters by reason, …}}, {epoch, end of its lease (ms), number held, description (JSON), …}
+-- for up to 500 nodes, {counter, value, …}}; unknown values are ''.
 local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
 local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 100, 500
 

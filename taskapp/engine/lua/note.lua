@@ -1,16 +1,16 @@
--- Write down what runs say of their tasks: 3 who writes, 4 number of this batch, 5 seconds to keep it (0 for ever),
--- 6 how many lines of a task are kept, then any number of
---   'P', id, progress           in the place of what was there
---   'R', id, why it is retried  behind the others
---   'L', id, log line           the same
---   'K', queue, end of a run    counted, as of the step of that name of settle
---   'H', most, end of a task    told, the same
---   'T', task type, ''          of this node: has counts of its own from now on
+-- Write the notes of runs: 3 writer, 4 number of this batch, 5 seconds to keep them (0 forever),
+-- 6 maximum number of log lines per task, then any number of
+--   'P', id, progress           replaces the previous progress
+--   'R', id, reason for a retry appended
+--   'L', id, log line           appended
+--   'K', queue, run             counted, like the step 'K' of settle
+--   'H', most, record           added to the stream of finished tasks, like the step 'H' of settle
+--   'T', task type, ''          a type of this node, which gets totals of its own
 -- Answers 1, or 0 for a batch that was written before.
--- Keeps: a batch is written once; what is kept of a task, and of how many tasks lines are kept, is bounded. A full Redis
--- refuses all of it.
+-- Keeps: a batch is written once; the notes per task, and the number of tasks with log lines, are bounded. A full Redis
+-- refuses the whole batch.
 local RETRIES_MOST, LOGS_MOST, LOG_BYTES_MOST = 100, 10000, 131072
-local FORGOTTEN_MOST = 500 -- names of logs that have expired
+local FORGOTTEN_MOST = 500 -- names of expired logs to forget per call
 local seconds, lines_most = tonumber(ARGV[5]), tonumber(ARGV[6])
 if redis.call('GET', key_note_writer(ARGV[3])) == ARGV[4] then return 0 end
 redis.call('SET', key_note_writer(ARGV[3]), ARGV[4], 'EX', 3600)
@@ -33,7 +33,7 @@ for i = 7, #ARGV, 3 do
     for part in string.gmatch(text .. BAR, '([^' .. BAR .. ']*)' .. BAR) do parts[#parts + 1] = part end
     count_run(id, unpack(parts))
   elseif step == 'H' then
-    tell_finished(id, text)
+    add_finished(id, text)
   elseif step == 'T' then
     announce(id)
   end

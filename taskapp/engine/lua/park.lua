@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Set claimed messages aside until a node that has their type is there: 3 epoch, then tag, task type …
+-- Park claimed messages until a node has their task type: 3 epoch, then tag, task type … Answers the stale tags.
 local leased = key_leased(ARGV[3])
 local stale = {}
 for i = 4, #ARGV, 2 do
@@ -10,7 +10,7 @@ for i = 4, #ARGV, 2 do
   else
     local queue, priority = parse_tag(tag)
     local version, _, deliveries, crashes = header(blob)
-    -- A message from elsewhere gets a header, which keeps its priority.
+    -- A message of another program gets a header, which keeps its priority.
     if version == 0 then blob = with_counts(blob, 0, priority, deliveries, crashes) end
     park(queue, task, blob)
     redis.call('HDEL', leased, tag)

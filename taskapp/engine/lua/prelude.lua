@@ -9,10 +9,10 @@ local WALL = redis.call('TIME')
 WALL = WALL[1] * 1000 + floor(WALL[2] / 1000)
 local NOW = WALL + OFFSET
 
--- The caller's monotonic clock can only be behind the server's: a command is carried out after it
--- was sent. So a server that is behind the caller was set back, and that is mended at once. One that
+-- The caller's prediction can only be behind the server's time, because a command is carried out after
+-- it was sent. So a server that is behind the caller was set back, which is corrected at once. One that
 -- is ahead was either slow to answer or set forward; until the caller has seen the answer and knows
--- which (see Clock), the earlier time holds: nothing expires and nothing is promoted too soon.
+-- which (see Clock), the earlier time counts: nothing expires or is promoted too soon.
 if PREDICTED > 0 then
   if NOW < PREDICTED - 1000 then
     OFFSET = OFFSET + floor(PREDICTED - NOW)
@@ -28,7 +28,7 @@ local function ready_key(queue, priority)
   return KEYS_PREFIX .. queue .. '\6\22' .. priority
 end
 
--- A tag is claim.index:priority:queue; it says where a message came from.
+-- A tag is claim.index:priority:queue; it records where a message came from.
 local function parse_tag(tag)
   local claim, index, priority, queue = string.match(tag, '^(%d+)%.(%d+):(%d+):(.*)$')
   return queue, tonumber(priority), tonumber(claim), tonumber(index)
@@ -36,7 +36,7 @@ end
 
 local function queue_of_tag(tag) return (string.match(tag, '^[^:]*:[^:]*:(.*)$')) end
 
--- Headers: version 1 is ours, version 2 wraps bytes that came from elsewhere once they have counts.
+-- Headers: taskapp writes version 1; version 2 wraps bytes of other programs once they have counts.
 local function header(blob)
   local version = string.byte(blob, 1)
   if version == 1 or version == 2 then
@@ -53,7 +53,7 @@ local function as_it_came(blob)
   return blob
 end
 
--- Where the headers of a message of ours begin: behind its body, which may be large, its content type and encoding.
+-- Where the headers of a taskapp message begin: after its body, which may be large, its content type and encoding.
 local function headers_place(blob)
   local version, _, _, _, id, task = header(blob)
   local at = 10 + #id + #task
@@ -75,9 +75,9 @@ local function headers_place(blob)
   return at
 end
 
--- A task may run when it was submitted, or is due. Where that was not so (it was dead, parked, held by a node that died,
--- or its time was changed) its first header says since when: its name and a double, in MessagePack. Answers what is to
--- stand in front of the other headers, where that begins and where they do; nil if it is no message of ours.
+-- A task may run once it is submitted, or due. If it could not (it was dead, parked, held by a node that died, or
+-- rescheduled), its first header tells since when it may: name and double, in MessagePack. Answers the bytes to put in
+-- front of the other headers, where these bytes begin and where the others do; nil for a message of another program.
 local READY_AT = '\176taskapp_ready_at\203'
 local function ready_header(blob, ms)
   local ok, at = pcall(headers_place, blob)
@@ -104,7 +104,7 @@ local function with_ready_at(blob, ms)
   return head and string.sub(blob, 1, at - 1) .. head .. string.sub(blob, rest) or blob
 end
 
--- The message with other counts and, if READY_MS says it, since when it may run: in one step, for it may be large.
+-- The message with new counts and, with READY_MS, the time since when it may run: copied once, because it may be large.
 local function with_counts(blob, version, priority, deliveries, crashes, ready_ms)
   deliveries, crashes = math.min(deliveries, 65535), math.min(crashes, 65535)
   if version == 0 then return struct.pack('>BBHHBB', 2, priority, deliveries, crashes, 0, 0) .. blob end
@@ -119,7 +119,7 @@ local function wake(queue)
   if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
 end
 
--- A ready list that is something else is renamed aside, so that the queue works on.
+-- Rename a ready key that is not a list, so that the queue keeps working.
 local function set_aside(key, queue)
   redis.call('RENAME', key, key_aside(queue, NOW .. ':' .. redis.call('HINCRBY', key_counts(), 'set_aside', 1)))
 end
@@ -138,7 +138,7 @@ local function put_behind(queue, priority, ...) put('LPUSH', queue, priority, ..
 local function put_in_front(queue, priority, ...) put('RPUSH', queue, priority, ...) end
 
 local function delay(queue, priority, id, blob, due)
-  -- A message from elsewhere gets a header, which keeps its priority.
+  -- A message of another program gets a header, which keeps its priority.
   if header(blob) == 0 then blob = with_counts(blob, 0, priority, 0, 0) end
   redis.call('SADD', key_queues(), queue)
   redis.call('HSET', key_delayed_messages(queue), id, blob)
@@ -146,8 +146,8 @@ local function delay(queue, priority, id, blob, due)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
 end
 
--- What has happened to tasks. Added up here by queue, task type and what it was, as cheaply as can be: this is done for
--- every task. Written by write_totals at the end of a script.
+-- Totals of task events, added up here by queue, task type and kind of event, as cheaply as possible because it happens
+-- for every task. write_totals writes them at the end of a script.
 local TYPES_MOST, BAR, MINUTE_SECONDS = 200, '\31', 7200
 local TALLY, RUNS, WAITS = {}, {}, {}
 local function entry(of, name)
@@ -164,7 +164,7 @@ local function tally(what, task, queue, by)
   counts[what] = (counts[what] or 0) + (by or 1)
 end
 
--- A histogram: how many by bucket, and the sum in us.
+-- A histogram: the number of values by bucket, and their sum in us.
 local function spread(of, name, le, us)
   local known = of[name]
   if not known then
@@ -182,20 +182,20 @@ local function count_run(queue, task, what, run_le, run_us, wait_le, wait_us)
   if wait_le ~= '' then spread(WAITS, queue, wait_le, wait_us) end
 end
 
--- Only nodes announce task types: any text can stand in a message.
+-- Only nodes announce task types: a message may contain any text.
 local function announce(task) redis.pcall('SADD', key_types(), task) end
 
--- Take totals of their own from names no node has announced.
+-- Names that no node has announced lose their own totals.
 local function forget_unannounced()
   local names = redis.pcall('SDIFF', key_total_types(), key_types())
   if not names.err and #names > 0 then redis.pcall('SREM', key_total_types(), unpack(names)) end
 end
 
--- The first task types that were announced have totals of their own; all other names share some.
+-- The first announced task types have their own totals; all other names share the label 'other'.
 local LABELS = {}
 local function label_of(task)
   if not LABELS[task] then
-    -- Never an error here: what is counted goes on whatever lies in the place of the set.
+    -- Never an error here: counting must not fail if the key of the set holds something else.
     local known = redis.pcall('SISMEMBER', key_total_types(), task) == 1
     if not known and redis.pcall('SISMEMBER', key_types(), task) == 1 then
       local size = redis.pcall('SCARD', key_total_types())
@@ -207,11 +207,11 @@ local function label_of(task)
 end
 
 -- Fields: 'what|type|queue' of runs, 'run|le|type' and 'wait|le|queue' of histograms, 'run_us|type' and 'wait_us|queue'
--- of their sums; by the minute 'what|queue', 'waits|queue' and 'wait_us|queue'. The bar stands for a byte no name has.
+-- of their sums; per minute 'what|queue', 'waits|queue' and 'wait_us|queue'. The bar is a byte that no name contains.
 local function write_totals()
   if next(TALLY) == nil then return end
   local minute, recent = key_minute(floor(WALL / 60000)), {}
-  -- Never an error: what is counted was done.
+  -- Never an error: the counted events have already happened.
   local function write(by, ...)
     redis.pcall('HINCRBY', key_totals(), table.concat({...}, BAR), string.format('%.0f', by))
   end
@@ -237,13 +237,13 @@ local function write_totals()
   redis.pcall('EXPIRE', minute, MINUTE_SECONDS)
 end
 
--- Bury: keep the bytes as they came, with what is known of them; at most LIMIT a queue and reason.
+-- Bury: keep the bytes as received, with a summary; at most LIMIT letters per queue and reason.
 local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
   local number = redis.call('INCR', key_dead_number(queue))
   redis.call('SADD', key_queues(), queue)
-  -- In the order of their numbers, also when a node whose clock is behind buries next; Redis itself orders equal scores
-  -- by the text of the number: 10 before 9.
+  -- Scores follow the numbers, even if the engine's time goes back; Redis would order equal scores by the text of the
+  -- number: 10 before 9.
   local newest = redis.call('ZRANGE', key_dead(queue, reason), -1, -1, 'WITHSCORES')[2]
   local score = math.max(NOW + number % 1024 / 1024, newest and tonumber(newest) + 1 / 1024 or 0)
   redis.call('ZADD', key_dead(queue, reason), string.format('%.17g', score), number)
@@ -255,7 +255,7 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
   tally('dead', task, queue)
   local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
   if surplus > 0 then
-    -- Where the limit was lowered, there may be any number; each burial drops a few.
+    -- After the limit was lowered the surplus may be large; each burial drops a few.
     for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, math.min(surplus, 20) - 1)) do
       redis.call('ZREM', key_dead(queue, reason), oldest)
       redis.call('HDEL', key_dead_raw(queue), oldest)
@@ -266,7 +266,8 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
   return number, id, task
 end
 
--- A letter whose task has not failed yet is unreported, under a name like a tag; who settles it fails the task, once.
+-- A letter whose task has not failed yet is unreported, under a name like a tag; the node that settles it fails the
+-- task, once.
 local BURIED = {}
 local function hand_out(id, task, reason, queue, number)
   redis.call('ZADD', key_unreported(), NOW, number .. '.0:0:' .. queue)
@@ -278,8 +279,8 @@ local function bury_unreported(queue, priority, blob, reason, node, detail, limi
   hand_out(id, task, reason, queue, number)
 end
 
--- Give a claimed message back. kind: 'unstarted' counts nothing, 'retry' a delivery, 'crashed' a
--- crash of its own, 'neighbour' a crash it may be innocent of.
+-- Return a claimed message. kind: 'unstarted' counts nothing, 'retry' a delivery, 'crashed' a
+-- crash of its own, 'neighbour' a crash that it may not have caused.
 local function give_back(queue, priority, blob, kind, node, crash_limit, dead_limit, due, tag)
   local version, _, deliveries, crashes, id, task = header(blob)
   if kind == 'crashed' then tally('crashed', task, queue) end
@@ -287,7 +288,7 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   if kind == 'crashed' then
     crashes = crashes + 1
   elseif kind == 'neighbour' then
-    -- Never enough to be buried: who dies in a crowd has not been shown to be the one who kills.
+    -- Never enough to be buried: nothing shows that one of many tasks in a dead process killed it.
     crashes = math.max(crashes, math.min(crashes + 1, crash_limit - 1))
   end
   if kind == 'crashed' and crashes >= crash_limit then
@@ -300,7 +301,7 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   if kind ~= 'unstarted' then
     blob = with_counts(blob, version, priority, deliveries, crashes, is_early and due or NOW)
   elseif is_early then
-    blob = with_ready_at(blob, due) -- else it has been waiting all the time
+    blob = with_ready_at(blob, due) -- otherwise it has been waiting all along
   end
   if is_early then
     delay(queue, priority, id ~= '' and id or tag, blob, due)
@@ -310,17 +311,17 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   end
 end
 
--- Store a result for who holds the claim: the latest word, but a success that stands stays.
+-- Store a result for the holder of a claim: the latest one wins, but a stored success stays.
 local function store_result(key, value, seconds)
-  -- What is no result gives way.
+  -- Anything that is not a result is overwritten.
   local head = redis.pcall('GETRANGE', key, 0, 30)
   if type(head) == 'string' and string.match(head, '^{"status": ?"SUCCESS"') then return end
   if seconds > 0 then redis.call('SET', key, value, 'EX', seconds) else redis.call('SET', key, value) end
   redis.call('PUBLISH', key, value)
 end
 
--- Tell of a task that has ended for good. Whatever is wrong with the stream, the task's end stands.
-local function tell_finished(most, record)
+-- Add the record of a finished task to the stream. An error of the stream does not affect the task.
+local function add_finished(most, record)
   local key = key_finished()
   local before = redis.pcall('XLEN', key)
   local added = redis.pcall('XADD', key, 'MAXLEN', '~', most, '*', 'r', record)
@@ -329,14 +330,14 @@ local function tell_finished(most, record)
   if dropped > 0 then redis.call('HINCRBY', key_counts(), 'finished_dropped', dropped) end
 end
 
--- Keep the sets that say why a schedule is not due; one that is broken and paused counts as broken.
+-- Update the sets of schedules that are not due; one that is broken and paused counts as broken.
 local function note_state(name)
   local known = redis.call('HMGET', key_schedule(name), 'paused', 'broken')
   redis.call(known[2] and 'SADD' or 'SREM', key_schedules_broken(), name)
   redis.call((known[1] and not known[2]) and 'SADD' or 'SREM', key_schedules_paused(), name)
 end
 
--- A schedule was changed. The count is for a leader that did not get the token.
+-- Wake the leader after a schedule changed. The count is for a leader that missed the token.
 local function tell_leader(name)
   note_state(name)
   redis.call('HINCRBY', key_beat(), 'changes', 1)
@@ -344,8 +345,8 @@ local function tell_leader(name)
   redis.call('LTRIM', key_schedules_wake(), 0, 0)
 end
 
--- The ticks a schedule has sent and not heard the end of. Many more may be under way than the last few that are shown.
--- Bounded, because some never end: the ones a broker expired, or somebody purged.
+-- Ticks that a schedule has sent and whose end is not known; many more than the last few that are shown may be open.
+-- Bounded, because some never end: those that a broker expired, or that were purged.
 local OPEN_MOST = 20000
 local function open_tick(name, id, due)
   local key = key_schedule_open(name)
@@ -354,8 +355,8 @@ local function open_tick(name, id, due)
   if surplus > 0 then redis.call('ZREMRANGEBYRANK', key, 0, surplus - 1) end
 end
 
--- Any task can name a schedule in its headers. Answers whether the schedule has sent a tick with this id and due time and
--- not heard its end; then that tick as it is shown, by position, if it still is.
+-- Any task can name a schedule in its headers. Answers whether the schedule has an open tick with this id and due time,
+-- and, by position, the tick as shown, if it still is.
 local function find_tick(name, id, due)
   local is_open = redis.call('ZSCORE', key_schedule_open(name), due .. ':' .. id) ~= false
   local shown = {}
@@ -389,8 +390,8 @@ local function queue_waiting_tick(name, id)
   redis.call('HINCRBY', key, 'runs', 1)
 end
 
--- A tick has ended: what waited for that is queued; a schedule that keeps failing pauses. Says whether it is a tick of
--- that schedule; the end of anything else changes nothing.
+-- End a tick: queue the tick that waited for it; pause a schedule that keeps failing. Answers whether it is a tick of
+-- that schedule; otherwise nothing changes.
 local function end_tick(name, id, due, state, took)
   local key = key_schedule(name)
   local known = redis.call('HMGET', key, 'revision', 'unfinished', 'waiting', 'pause_after', 'paused')
@@ -402,7 +403,7 @@ local function end_tick(name, id, due, state, took)
     tick.state, tick.ended, tick.took = state, WALL, tonumber(took)
     show_tick(name, position, tick)
   end
-  -- A letter that was replayed has failed already.
+  -- A replayed letter has already counted as a failure.
   if state == 'SUCCESS' then
     redis.call('HDEL', key, 'failures')
   elseif state == 'FAILURE' and is_open
@@ -422,7 +423,7 @@ local function expire(key, seconds)
   if seconds > 0 then redis.call('EXPIRE', key, seconds) end
 end
 
--- Begin a chord, anew if one of this id was there.
+-- Begin a chord, replacing one with the same id.
 local function begin_chord(chord, size, about, finish, seconds)
   redis.call('UNLINK', key_chord(chord), key_chord_parts(chord))
   redis.call('HSET', key_chord(chord), 'about', about, 'finish', finish)
@@ -430,11 +431,11 @@ local function begin_chord(chord, size, about, finish, seconds)
   expire(key_chord(chord), seconds)
 end
 
--- Count a part of a chord. The last one puts the message that finishes it in front of QUEUE, in the same step;
--- where there is none, answers 1. A slot counts once, however often its task runs.
+-- Count a part of a chord. The last part puts the message that finishes it in front of QUEUE, in the same step;
+-- answers 1 if there is no such message. A slot counts once, however often its task runs.
 local function count_part(chord, slot, is_success, value, seconds, queue)
   local known = redis.call('HMGET', key_chord(chord), 'size', 'extra', 'finish', 'sent')
-  -- Of one that is finished or has expired nothing is kept.
+  -- Nothing is kept for a chord that has finished or expired.
   if known[4] or not known[3] then return 0 end
   local before = redis.call('HGET', key_chord_parts(chord), slot)
   if not (before and string.sub(before, 1, 1) == '1') then
@@ -452,12 +453,12 @@ local function count_part(chord, slot, is_success, value, seconds, queue)
   return 0
 end
 
--- How many claims one call gives back; about 10 us each.
+-- Maximum number of claims that one call returns; about 10 us each.
 local GIVEN_BACK_MOST = 100
 
--- About MOST of the messages an epoch holds, the last claimed first: given back in this order the first ends up in front.
--- Of more than a thousand any: sorting them takes too long. Those come page by page, and the node keeps the place: from 0
--- each call would pass over the emptied part of the hash again.
+-- About MOST of the messages that an epoch holds, last claimed first, so that the first ends up in front. If it holds
+-- more than a thousand, any of them: sorting takes too long. Those are read page by page, and the node's key keeps the
+-- cursor: from 0, each call would walk the emptied part of the hash again.
 local function held_by(epoch, most)
   local leased, tags = key_leased(epoch), nil
   if redis.call('HLEN', leased) <= 1000 then
@@ -471,7 +472,7 @@ local function held_by(epoch, most)
   end
   local ages, tag_of, items = {}, {}, {}
   for _, tag in ipairs(tags) do
-    -- Numbers sort five times as fast as what needs a function to compare.
+    -- Numbers sort five times as fast as values that need a comparison function.
     local claim, index = string.match(tag, '^(%d+)%.(%d+)')
     local age = claim * 65536 + index
     if not tag_of[age] then ages[#ages + 1] = age end
@@ -492,7 +493,7 @@ local function park(queue, task, blob)
   redis.call('LPUSH', key_parked_messages(queue, task), struct.pack('>d', NOW) .. blob)
 end
 
--- A task type of which nothing is parked any more leaves the table.
+-- Forget a task type without parked messages.
 local function forget_if_none_parked(queue, task)
   if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
 end

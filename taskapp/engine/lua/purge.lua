@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Throw dead letters away for good: 3 queue, then numbers. Answers how many there were.
+-- Delete dead letters permanently: 3 queue, then numbers. Answers how many existed.
 local queue, purged = ARGV[3], 0
 for i = 4, #ARGV do
   local about = redis.call('HGET', key_dead_about(queue), ARGV[i])

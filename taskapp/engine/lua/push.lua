@@ -1,13 +1,13 @@
--- Push messages: ready, or delayed when due lies ahead. All or none.
--- 3 producer ('' for none), 4 number of this push, 5 how many publications, then per publication: channel, event;
+-- Push messages: ready ones, or delayed ones if due in the future. All or none.
+-- 3 producer ('' for none), 4 number of this push, 5 number of publications, then per publication: channel, event;
 -- then any number of
---   queue, priority, count, so many messages that are due now
+--   queue, priority, count, as many messages that are due now
 --   queue, priority, 0, due (ms), id, one message
 local producer, news = ARGV[3], tonumber(ARGV[5] or 0)
 if producer ~= '' then
   local key = key_producer(producer)
   if redis.call('GET', key) == 'closed' then return redis.error_reply('CLOSED this push was given up') end
-  -- The first write: a full Redis refuses here, before anything was done.
+  -- The first write: a full Redis refuses here, before anything is done.
   redis.call('SET', key, ARGV[4], 'EX', 3600)
 end
 local last

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- After a broken connection: claims up to number ARGV[4] of epoch ARGV[3] that are still on their way shall do nothing;
--- ARGV[5] '0', or where to go on with the tags, which come in pages.
--- Answers 1 if the lease lives, then where to go on ('0': these were the last), then tags it holds.
+-- After a broken connection: make claims up to number ARGV[4] of epoch ARGV[3] that are still in transit do nothing.
+-- ARGV[5] '0', or the cursor to continue from: tags come in pages.
+-- Answers 1 if the lease lives, then the next cursor ('0': done), then tags it holds; only 0 if the lease has ended.
 if not redis.call('ZSCORE', key_leases(), ARGV[3]) then return {0} end
 local leased = key_leased(ARGV[3])
 if ARGV[5] == '0' then

@@ -1,5 +1,5 @@
--- Move a dead letter back: 3 its queue, 4 its number, 5 the queue to go to, 6 the message to send instead ('' as it is).
--- Answers 1 if it was there. Counts begin anew.
+-- Replay a dead letter: 3 its queue, 4 its number, 5 the queue to put it into, 6 a message to send instead ('' none).
+-- Answers 1 if it existed. Its deliveries and crashes count from 0 again.
 local queue, number = ARGV[3], ARGV[4]
 local raw = redis.call('HGET', key_dead_raw(queue), number)
 if not raw then return 0 end

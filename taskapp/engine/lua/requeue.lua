@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Give claimed messages back: 3 epoch, 4 kind (see give_back), 5 crash limit, 6 dead limit, 7 due (ms, 0 now),
--- 8 name of the node, then tags. Answers the stale tags, and {id, task, reason, queue, number} of what was buried.
+-- Return claimed messages: 3 epoch, 4 kind (see give_back), 5 crash limit, 6 dead limit, 7 due (ms, 0 now),
+-- 8 name of the node, then tags. Answers the stale tags, and {id, task, reason, queue, number …} of buried messages.
 local leased = key_leased(ARGV[3])
 local stale = {}
--- What was claimed first goes back last, so that it ends up in front again.
+-- The message that was claimed first is returned last, so that it ends up in front again.
 for i = #ARGV, 9, -1 do
   local tag = ARGV[i]
   local blob = redis.call('HGET', leased, tag)

@@ -1,4 +1,4 @@
--- Give a delayed message another due time: 3 queue, 4 id, 5 due (ms). Answers 1 if it was there.
+-- Change the due time of a delayed message: 3 queue, 4 id, 5 due (ms). Answers 1 if it existed.
 local blob = redis.call('HGET', key_delayed_messages(ARGV[3]), ARGV[4])
 if not blob or not redis.call('ZSCORE', key_delayed(ARGV[3]), ARGV[4]) then return 0 end
 redis.call('HSET', key_delayed_messages(ARGV[3]), ARGV[4], with_ready_at(blob, tonumber(ARGV[5])))

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- May this message of a tick run? Asked for brokers that are not the engine's: 3 schedule, 4 id of the task, 5 due (ms),
--- 6 which publication of the tick it is, 7 number of the run (grows with each retry), 8 '1' if the broker may have given
--- out this very message before, 9 seconds to remember it.
+-- Decide whether this message of a tick may run, for brokers other than Redis: 3 schedule, 4 task id, 5 due (ms),
+-- 6 publication of the tick, 7 number of the run (increases with each retry), 8 '1' if the broker may have delivered
+-- this very message before, 9 seconds to remember it.
 -- Answers 'run', or why not: 'running', 'ended'.
--- Keeps: of all messages of one tick the first that asks runs; no other does, and this one again only as long as its run
--- has not ended. What the schedule has not sent is no tick: it runs, and takes no tick's place.
+-- Keeps: the first message of a tick that asks may run, and no other; it may run again only until its run has ended.
+-- A message that the schedule has not sent is not a tick: it runs, and does not count as one.
 local key = key_tick(ARGV[4])
 local known = redis.call('HMGET', key, 'copy', 'run', 'ended')
 local last, run = tonumber(known[2] or -1), tonumber(ARGV[7])

@@ -1,20 +1,24 @@
 #!lua flags=allow-oom
--- Finish claims, each in one step with all that its run left: 3 epoch, 4 dead limit, 5 name of the node, then for each
--- claim 'T', its tag (or 'U', an unreported letter's name), and in this order any number of
---   'R', key, value, seconds to keep (0 for ever)                       a result
---   'O', chord, size (0 unknown), about, finish ('' none), seconds      a chord begins
---   'C', chord, slot, '1' success or '0', value, seconds                a part of a chord
---   'F', chord                                                          a chord is finished, its parts go
---   'M', queue, priority, due (ms, 0 now), id, message                  a follow-up
---   'E', channel, event                                                 news of a follow-up
---   'D', reason, error                                                  the message goes to the dead letters
---   'B', reason, error                                                  the same, and the letter is unreported
---   'S', schedule, id, due (ms), state, ms it took                      a tick has ended, if it is one of that schedule
---   'K', task type, what, le of run ('' none), us, le of wait, us       the run is counted
---   'H', most entries, record                                           the task has ended for good: told to its stream
--- Answers {stale tags}, {tag, error, …} of claims that could not be finished; those stay leased, {id, task, reason,
--- queue, number of letters this node is to tell of …}.
--- Keeps: who does not hold a claim changes nothing; the tag goes last, so a claim that is gone was finished whole.
+-- Settle claims, each with all effects of its run in one step: 3 epoch, 4 dead limit, 5 name of the node, then for each
+-- claim
+--   'T', tag                                                            a claim of this epoch, or
+--   'U', name                                                           an unreported dead letter
+-- and any number of steps, carried out in the given order (their names in Python: SettleStep in settlement.py):
+--   'R', key, value, seconds to keep (0 forever)                        store a result
+--   'O', chord, size (0 unknown), about, finish ('' none), seconds      begin a chord
+--   'C', chord, slot, '1' success or '0', value, seconds                count a part of a chord
+--   'F', chord                                                          a chord is finished: delete its parts
+--   'M', queue, priority, due (ms, 0 now), id, message                  queue a follow-up
+--   'E', channel, event                                                 publish the event of a follow-up
+--   'D', reason, error                                                  bury the message
+--   'B', reason, error                                                  bury the message, leave the letter unreported
+--   'S', schedule, id, due (ms), state, duration (ms)                   end a tick, if the schedule has sent it
+--   'K', task type, what, le of run ('' none), us, le of wait, us       count the run
+--   'H', most entries, record                                           add the record to the stream of finished tasks
+-- Answers {stale tags}, {tag, error, …} of claims that could not be settled and stay leased, {id, task, reason, queue,
+-- number of each letter that this node must report …}.
+-- Keeps: a client that does not hold a claim changes nothing; the tag is deleted last, so a claim that is gone has been
+-- settled completely.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased = key_leased(epoch)
 local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, H = 3}
@@ -46,7 +50,7 @@ local function finish(tag, i, last)
     elseif step == 'S' then
       end_tick(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
     elseif step == 'H' then
-      tell_finished(ARGV[i + 1], ARGV[i + 2])
+      add_finished(ARGV[i + 1], ARGV[i + 2])
     elseif step == 'D' or step == 'B' then
       local queue, priority = parse_tag(tag)
       local bury = step == 'B' and bury_unreported or bury
