@@ -10,7 +10,14 @@ def main() -> None:
     if sys.argv[1:2] == ["health"]:
         from taskapp.probes.health import main as answer
 
-        sys.exit(answer(sys.argv[2:]))
+        try:
+            sys.exit(answer(sys.argv[2:]))
+        except Exception as error:
+            from taskapp.errors import TaskappError
+
+            if not isinstance(error, TaskappError):
+                raise
+            sys.exit(f"Error: {error}")
     from taskapp.cli.main import main as run
 
     run()

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from urllib.parse import parse_qsl
 
 from celery.app.backends import BACKEND_ALIASES
 from celery.utils.imports import load_extension_class_names
-from kombu.transport import TRANSPORT_ALIASES
+from kombu import Connection
+from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
 from taskapp.errors import InvalidSetting
 from taskapp.settings import Settings
-from taskapp.urls import revealed
+from taskapp.urls import PLAIN, revealed, servers_of
+
+KNOWN_IN_QUERY = frozenset(
+    name
+    for name, parameter in inspect.signature(Connection.__init__).parameters.items()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    and name not in ("self", "transport_options", "uri_prefix", "failover_strategy", "alternates")
+)
+"""What kombu takes from the query of a broker's URL."""
 
 
 def check_schemes(settings: Settings) -> None:
@@ -19,11 +30,31 @@ def check_schemes(settings: Settings) -> None:
     Raises:
         InvalidSetting: Nothing does; names the scheme and those there are.
     """
-    _check("TASKAPP_BROKER_URL", revealed(settings.broker_url), "broker", TRANSPORT_ALIASES)
+    broker_url = revealed(settings.broker_url)
+    _check("TASKAPP_BROKER_URL", broker_url, "broker", TRANSPORT_ALIASES)
+    for each in servers_of(broker_url or ""):
+        _check_transport(each)
     result_url = revealed(settings.result_url)
     if result_url is not None and _kind(result_url) not in BACKEND_ALIASES:
         extensions: Iterable[tuple[str, str]] = load_extension_class_names("celery.result_backends")  # type: ignore[assignment]  # typed as something else
         _check("TASKAPP_RESULT_URL", result_url, "store of results", {**BACKEND_ALIASES, **dict(extensions)})
+
+
+def _check_transport(url: str) -> None:
+    """Make sure that the package of a transport is installed, and that kombu knows what the URL's query says."""
+    scheme, _, rest = url.partition("://")
+    kind = scheme.partition("+")[0].lower()
+    if kind in PLAIN:
+        names = {name for name, _ in parse_qsl(rest.partition("?")[2]) if not name.startswith("ssl_")}
+        if names - KNOWN_IN_QUERY:
+            problem = "its query has an option that kombu does not know; move it to app.conf.broker_transport_options"
+            raise InvalidSetting("TASKAPP_BROKER_URL", "***", problem)
+    elif kind in TRANSPORT_ALIASES:
+        try:
+            get_transport_cls(kind)
+        except ImportError as error:
+            problem = f"{kind}:// needs a package that is not installed: {error}"
+            raise InvalidSetting("TASKAPP_BROKER_URL", "***", problem) from error
 
 
 def _kind(url: str) -> str:

@@ -7,7 +7,7 @@ their errors. So such a URL is refused here, before any other library sees it, i
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
@@ -93,14 +93,36 @@ def check_url(url: str) -> None:
             _check_rest(scheme, rest)
 
 
-def _check_rest(scheme: str, rest: str) -> None:
+def _split(rest: str) -> SplitResult:
+    """Return the parts of a URL without its scheme.
+
+    Raises:
+        ValueError: It has none.
+    """
     try:
         parts = urlsplit(f"http://{rest}")
-        _ = parts.port, parts.hostname
+        _ = parts.hostname
     except ValueError:
         raise ValueError(f"it cannot be read as a URL; {ENCODED}") from None
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"its port is no number from 1 to 65535; {ENCODED}")
+    if re.search(r"\s", parts.netloc.rpartition("@")[2]):
+        raise ValueError("there is white space in the name of its host")
+    return parts
+
+
+def _check_rest(scheme: str, rest: str) -> None:
+    parts = _split(rest)
+    if scheme == "redis+socket" and not (parts.netloc.rpartition("@")[2] or parts.path.strip("/")):
+        raise ValueError("it names no socket; write redis+socket:///path/to/redis.sock")
     if scheme in NUMBERED:
-        is_right = re.fullmatch(r"/?\d*/?", parts.path) is not None
+        if re.fullmatch(r"/?\d*/?", parts.path) is None:
+            raise ValueError(f"its path is no number of a database, such as the 0 in redis://host/0; {ENCODED}")
+        is_right = True
     elif scheme == "redis+socket":
         is_right = not parts.netloc or (parts.netloc.endswith("@") and "@" not in parts.path)
     else:

@@ -10,6 +10,7 @@ from celery.loaders.app import AppLoader
 from taskapp import tracing
 from taskapp.app.configuration import configuration
 from taskapp.app.masks import seen_error
+from taskapp.app.task_modules import not_imported
 from taskapp.devredis import resolve_broker_url
 from taskapp.errors import BrokerNotFound, ConfigurationReplaced, TaskappError
 from taskapp.private_files import make_private_directory
@@ -53,6 +54,21 @@ class Loader(AppLoader):
         if commanded:
             make_private_directory(settings.data_dir)
         return configuration(settings, broker_url)
+
+    def import_task_module(self, module: str) -> Any:
+        """Import a module of task types.
+
+        Raises:
+            ModuleNotImported: It cannot be imported; names the cause and its place.
+            TaskappError: The module raised one itself, such as ``SigningPackageMissing``.
+        """
+        try:
+            return super().import_task_module(module)
+        except (TaskappError, click.ClickException):
+            raise
+        except Exception as error:
+            setting = "TASKAPP_INCLUDE" if module in get_settings().include else "imports or include"
+            raise not_imported(module, setting, error) from error
 
     def find_broker(self) -> None:
         """Complete the configuration of a process that was set up before there was a server.

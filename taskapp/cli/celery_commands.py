@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
 from amqp.exceptions import AMQPError
-from celery.exceptions import CeleryError
+from celery.exceptions import CeleryError, ImproperlyConfigured
+from celery.platforms import LockFailed
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from click.core import ParameterSource
+from click.exceptions import Exit
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -23,6 +26,8 @@ from taskapp.settings import get_settings
 
 LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
 """Commands of which a traceback tells more than a sentence, unless the error is one of ours."""
+UNTIL_STOPPED = frozenset({"worker", "beat", "flower", "events"})
+"""Commands that run until they are told to stop; doing so is their success."""
 IMPORTING = frozenset({"call", "control", "events", "graph", "inspect", "result", "status"})
 """Commands that send to nodes or read what they sent, and of themselves import no module of tasks."""
 NO_REPLY = "No nodes replied within time constraint"
@@ -43,17 +48,42 @@ def errors_in_one_line(context: click.Context) -> Iterator[None]:
         if error.message == NO_REPLY and asked:
             raise _replace_message(error, _no_reply_of(asked, context.params.get("timeout"))) from error
         raise
-    except TaskappError as error:
-        raise _shown(str(error)) from error
-    except (OperationalError, RedisError, AMQPError, OSError) as error:
-        if context.info_name in LONG_RUNNING:
+    except KeyboardInterrupt:
+        if context.info_name not in UNTIL_STOPPED:
             raise
-        where = "check TASKAPP_BROKER_URL and TASKAPP_RESULT_URL"
-        raise _shown(f"a server cannot be reached: {error}; {where}") from error
-    except (KombuError, CeleryError) as error:
-        if context.info_name in LONG_RUNNING:
+        # Told to stop while it was still starting: what the command's own handlers would have answered.
+        raise Exit(0) from None
+    except Exception as error:
+        sentence = _sentence(context, error)
+        if not sentence:
             raise
-        raise _shown(f"{type(error).__name__}: {error}") from error
+        raise _shown(sentence) from error
+
+
+def _sentence(context: click.Context, error: Exception) -> str:
+    """Return what ``context``'s command says in place of a traceback; the empty string: the traceback tells more."""
+    if isinstance(error, TaskappError | ImproperlyConfigured):
+        return str(error)
+    if problem := _of_this_machine(context, error):
+        return problem
+    if context.info_name in LONG_RUNNING:
+        return ""
+    if isinstance(error, OperationalError | RedisError | AMQPError | OSError):
+        return f"a server cannot be reached: {error}; check TASKAPP_BROKER_URL and TASKAPP_RESULT_URL"
+    return f"{type(error).__name__}: {error}" if isinstance(error, KombuError | CeleryError) else ""
+
+
+def _of_this_machine(context: click.Context, error: Exception) -> str:
+    """Return what is wrong with a port or a file that a command was given; the empty string: something else is."""
+    if context.info_name == "flower":
+        from taskapp.monitor.flower.command_line import why_not_started
+
+        return why_not_started(error)
+    if isinstance(error, LockFailed):
+        return f"the pidfile cannot be used: {error}; choose another --pidfile"
+    if not isinstance(error, OSError) or isinstance(error, ConnectionError) or not error.filename:
+        return ""
+    return f"{os.fsdecode(error.filename)!r} cannot be used: {error.strerror}; give another path"
 
 
 def _shown(message: str) -> click.ClickException:
@@ -98,6 +128,12 @@ def _check_queues(app: Any, params: Mapping[str, Any]) -> None:
             raise UnknownQueue(name, known)
 
 
+def _check_flower(_app: Any, params: Mapping[str, Any]) -> None:
+    from taskapp.monitor.flower.command_line import check_options
+
+    check_options(params["tornado_argv"])
+
+
 def _check_scheduler(_app: Any, params: Mapping[str, Any]) -> None:
     name = params.get("scheduler")
     if not name:
@@ -127,5 +163,6 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "purge": _check_queues,
     "call": _check_queues,
     "beat": _check_scheduler,
+    "flower": _check_flower,
     "result": _check_result,
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from taskapp.cli.output import say_lines
-from taskapp.errors import TaskappError
+from taskapp.errors import ModuleNotImported
 
 
 def import_included(app: Any) -> None:
-    """Import the modules; of one that cannot be imported say so in a line on stderr, and go on without it.
+    """Import the modules; warn on stderr of one that cannot be imported, and go on without it.
 
     Raises:
         TaskappError: A module raised one, such as ``SigningPackageMissing``.
@@ -19,9 +17,6 @@ def import_included(app: Any) -> None:
     """
     try:
         app.loader.import_default_modules()
-    except (TaskappError, click.ClickException):
-        raise
-    except Exception as error:  # noqa: BLE001 - of a module of the user's: whatever it raises
-        why = f"{type(error).__name__}: {error}"
+    except ModuleNotImported as error:
         lost = "task types, signing and remote-control commands that it sets up are not known here"
-        say_lines(f"taskapp: TASKAPP_INCLUDE cannot be imported: {why}; {lost}", err=True)
+        say_lines(f"Warning: {error}; {lost}", err=True)

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 import click
+from click.exceptions import Exit
 
 from taskapp import __version__
 from taskapp.cli.output import say_lines
-from taskapp.errors import TaskappError, did_you_mean
+from taskapp.errors import ModuleNotImported, TaskappError, did_you_mean
 from taskapp.sanitize import sanitize_lines
 
 COMMANDS = {
@@ -29,6 +30,19 @@ COMMANDS = {
 }
 """Every command and where it is."""
 
+CELERY_COMMANDS = frozenset(
+    {
+        "amqp", "beat", "call", "control", "events", "flower", "graph", "inspect", "list", "logtool", "migrate",
+        "multi", "purge", "report", "result", "shell", "status", "upgrade", "worker",
+    }
+)  # fmt: skip
+"""Those of ``celery -A taskapp``."""
+
+UNTIL_STOPPED = ("up", "top", "exporter")
+"""Those that run until they are told to stop, which is a success also while they start."""
+
+RUN = "taskapp.command"
+"""Where Click's context has the name of the command that runs."""
 
 WITHOUT_SERVER = ("demo", "up", "redis", "health")
 """Those that only start other processes, or ask no server of the deployment."""
@@ -49,11 +63,9 @@ def read_own_configuration() -> None:
             from taskapp.celery import app
 
             for module in settings.include:
-                app.loader.import_module(module)
-    except TaskappError:
-        raise
-    except Exception as error:  # noqa: BLE001 - of a module of the user's; the command may do without
-        say_lines(f"taskapp: TASKAPP_INCLUDE cannot be imported: {type(error).__name__}: {error}", err=True)
+                app.loader.import_task_module(module)
+    except ModuleNotImported as error:  # the command may do without
+        say_lines(f"Warning: {error}", err=True)
 
 
 class LazyGroup(click.Group):
@@ -70,12 +82,17 @@ class LazyGroup(click.Group):
         except click.ClickException as error:
             error.message = sanitize_lines(error.message)  # type: ignore[misc]  # to keep its class and exit code
             raise
+        except KeyboardInterrupt:
+            if ctx.meta.get(RUN) not in UNTIL_STOPPED:
+                raise
+            raise Exit(0) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was typed, and read the user's own configuration if it needs that."""
         name, command, rest = super().resolve_command(ctx, args)
+        ctx.meta[RUN] = name
         if name not in WITHOUT_SERVER:
             read_own_configuration()
         return name, command, rest
@@ -83,7 +100,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, or say which one was probably meant."""
         if cmd_name not in COMMANDS:
-            ctx.fail(f"no command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}")
+            hint = f"; run: celery -A taskapp {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
+            ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
@@ -100,9 +118,9 @@ def taskapp() -> None:
 
 
 def main() -> None:
-    """Run the command line; one line on stderr and exit code 1 for an error of ours."""
+    """Run the command line; ``Error: …`` on stderr and exit code 1 for an error of ours."""
     try:
         taskapp()
     except TaskappError as error:
-        say_lines(f"taskapp: {error}", err=True)
+        say_lines(f"Error: {error}", err=True)
         sys.exit(1)

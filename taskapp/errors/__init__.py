@@ -19,6 +19,7 @@ __all__ = [
     "EvictingBroker",
     "InvalidPayload",
     "InvalidSetting",
+    "ModuleNotImported",
     "NoEngine",
     "NotQueued",
     "OutOfMemory",
@@ -75,6 +76,15 @@ class ConfigurationReplaced(TaskappError):
             f"{what} would replace everything that taskapp configures, delivery and results included; use TASKAPP_… "
             "settings, or app.conf.update(name=value) for options without one"
         )
+
+
+class ModuleNotImported(TaskappError):
+    """A module of task types that cannot be imported; ``setting`` names what lists it."""
+
+    def __init__(self, module: str, setting: str, reason: str, place: str, remedy: str) -> None:
+        self.module = module
+        at = f" ({place})" if place else ""
+        super().__init__(f"the module {module!r}, named in {setting}, cannot be imported: {reason}{at}; {remedy}")
 
 
 class UnknownQueue(TaskappError):

@@ -216,11 +216,11 @@ def main(arguments: list[str]) -> int:
     try:
         asked = [status for status in nodes(home) if _is_meant(status, options["--node"])]
     except OSError as error:
-        sys.stderr.write(f"taskapp: cannot read {directory(home)!r}: {error.strerror}\n")
+        sys.stderr.write(f"Error: cannot read {directory(home)!r}: {error.strerror}\n")
         return 1
     if not asked:
         named = f"no node named {options['--node']!r}" if options["--node"] else "no node"
-        sys.stderr.write(f"taskapp: {named} runs here (looked in {directory(home)!r}; see TASKAPP_DATA_DIR)\n")
+        sys.stderr.write(f"Error: {named} runs here (looked in {directory(home)!r}; see TASKAPP_DATA_DIR)\n")
         return 1
     return max(_answer(question, status, patience_seconds, options["--json"]) for status in asked)
 
@@ -259,7 +259,7 @@ def _answer(question: str, status: Status, patience_seconds: float, as_json: str
         }  # fmt: skip
         sys.stdout.write(json.dumps(fields) + "\n")
     elif problem:
-        sys.stderr.write(f"taskapp: {status.name} is not {question}: {problem}\n")
+        sys.stderr.write(f"Error: {status.name} is not {question}: {problem}\n")
     else:
         sys.stdout.write(f"{status.name} is {question}\n")
     return 1 if problem else 0

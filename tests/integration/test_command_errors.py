@@ -34,13 +34,13 @@ UNKNOWN = (
     ("taskapp schedules show nosuch", "no schedule named 'nosuch'; see: taskapp schedules list"),
     ("taskapp health live --node nosuch", "no node named 'nosuch' runs here"),
 )
-URL = "it cannot be read as a URL"
+PORT = "its port is no number from 1 to 65535"
 UNREADABLE = (
-    ("celery call taskapp.add --args [1,2]", "TASKAPP_BROKER_URL", "redis://host:port/0", URL),
-    ("celery worker", "TASKAPP_BROKER_URL", "sentinel://host:port", URL),
-    ("celery purge -f", "TASKAPP_RESULT_URL", "redis://host:port/0", URL),
+    ("celery call taskapp.add --args [1,2]", "TASKAPP_BROKER_URL", "redis://host:port/0", PORT),
+    ("celery worker", "TASKAPP_BROKER_URL", "sentinel://host:port", PORT),
+    ("celery purge -f", "TASKAPP_RESULT_URL", "redis://host:port/0", PORT),
     ("taskapp task show nosuch", "TASKAPP_RESULT_URL", "rediss://host/0?ssl_cert_reqs=no", "ssl_cert_reqs is one of"),
-    ("taskapp dead list", "TASKAPP_BROKER_URL", "amqp://host:port//", URL),
+    ("taskapp dead list", "TASKAPP_BROKER_URL", "amqp://host:port//", PORT),
 )
 
 
@@ -94,7 +94,7 @@ def test_history_without_sqlalchemy_names_the_extra(command: str, tmp_path: Path
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
-    assert_said(done, "taskapp: history needs the package sqlalchemy; install it with pip install 'taskapp[history]'")
+    assert_said(done, "Error: history needs the package sqlalchemy; install it with pip install 'taskapp[history]'")
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
@@ -117,3 +117,170 @@ def test_a_purge_of_queues_there_are_goes_on(tmp_path: Path, redis_server: Redis
 
     assert called.returncode == done.returncode == 0, called.stderr + done.stderr
     assert "Purged 1 message" in done.stdout
+
+
+PROGRAMS = (
+    "celery worker", "celery beat", "celery flower --port=0", "celery inspect ping", "taskapp exporter --port 0",
+    "taskapp up", "taskapp dead list", "taskapp doctor", "taskapp top --once", "taskapp redis status",
+    "taskapp history status",
+)  # fmt: skip
+MALFORMED = (
+    ("redis://host:port/0", PORT),
+    ("redis://host:70000/0", PORT),
+    ("redis://host:0/0", PORT),
+    ("redis://host/db", "its path is no number of a database, such as the 0 in redis://host/0"),
+    ("redis://ho st/0", "there is white space in the name of its host"),
+    ("redis://[::1/0", "it cannot be read as a URL"),
+    ("redis+socket://", "it names no socket; write redis+socket:///path/to/redis.sock"),
+    ("amqp://host:port//", PORT),
+    ("localhost:6379", "a URL is needed, such as redis://localhost:6379/0"),
+)
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_each_program_refuses_a_broker_url_with_a_wrong_port(command: str, tmp_path: Path) -> None:
+    done = run(command, tmp_path, TASKAPP_BROKER_URL="redis://host:port/0")
+
+    assert_said(done, f"Error: setting TASKAPP_BROKER_URL cannot be '***': {PORT}; percent-encode user and password")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("url", "why"), MALFORMED)
+def test_each_part_of_a_broker_url_is_checked(url: str, why: str, tmp_path: Path) -> None:
+    assert_said(
+        run("taskapp dead list", tmp_path, TASKAPP_BROKER_URL=url),
+        f"Error: setting TASKAPP_BROKER_URL cannot be '***': {why}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://127.0.0.1:1/0?nosuch=1", "its query has an option that kombu does not know; move it to"),
+        ("sqs://", "sqs:// needs a package that is not installed: No module named 'boto"),
+    ],
+)
+@pytest.mark.parametrize("command", ["celery worker", "taskapp dead list"])
+def test_what_kombu_cannot_use_is_refused(command: str, url: str, why: str, tmp_path: Path) -> None:
+    done = run(command, tmp_path, TASKAPP_BROKER_URL=url)
+
+    assert_said(done, f"Error: setting TASKAPP_BROKER_URL cannot be '***': {why}")
+
+
+FLOWER = (
+    ("--nosuch", "flower has no option '--nosuch'"),
+    ("--prot=1", "flower has no option '--prot'; did you mean '--port'?"),
+    ("-l INFO", "flower has no option '-l'; did you mean '--logging'?"),
+    ("5555", "flower takes no argument '5555'; write options as --port=5555"),
+    ("--port 5555", "option --port needs a value; write --port=VALUE"),
+    ("--port=x", "--port cannot be 'x': it is no number"),
+    ("--port=65536", "--port cannot be '65536': a port is a number from 0 to 65535"),
+    ("--inspect_timeout=x", "--inspect_timeout cannot be 'x': it is no number"),
+    ("--conf=/no/such/file", "--conf cannot be '/no/such/file': there is no such file"),
+    ("--unix_socket=/no/such/socket", "Flower cannot listen on /no/such/socket: No such file or directory; choose"),
+    ("--address=192.0.2.1", "Flower cannot listen on 192.0.2.1:5555: Cannot assign requested address; choose another"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), FLOWER)
+def test_flower_refuses_what_it_would_pass_over(arguments: str, sentence: str, tmp_path: Path) -> None:
+    done = run(f"celery flower {arguments}", tmp_path, TASKAPP_BROKER_URL="redis://127.0.0.1:1/0")
+
+    assert_said(done, f"Error: {sentence}")
+
+
+def test_flower_and_exporter_name_a_port_that_is_in_use(tmp_path: Path, redis_server: RedisServer) -> None:
+    for command in (f"celery flower --port={redis_server.port}", f"taskapp exporter --port {redis_server.port}"):
+        done = run(command, tmp_path, TASKAPP_BROKER_URL=redis_server.url)
+
+        assert_said(done, f"cannot listen on 127.0.0.1:{redis_server.port}: Address already in use; choose another ")
+        assert "Error: " in done.stderr
+
+
+def test_a_number_of_flower_in_the_environment_is_checked(tmp_path: Path) -> None:
+    done = run("celery flower", tmp_path, TASKAPP_BROKER_URL="redis://127.0.0.1:1/0", FLOWER_PORT="x")
+
+    assert_said(done, "Error: FLOWER_PORT cannot be 'x': it is no number")
+
+
+def test_what_kubernetes_sets_for_a_service_named_flower_is_no_port(tmp_path: Path) -> None:
+    link = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "FLOWER_ADDRESS": "192.0.2.1"}
+    done = run("celery flower", tmp_path, TASKAPP_BROKER_URL="redis://127.0.0.1:1/0", **link)
+
+    assert_said(done, "Error: Flower cannot listen on 192.0.2.1:5555")
+
+
+@pytest.mark.parametrize("command", ["celery worker", "celery beat", "celery flower --port=0"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "no module named 'broken'; correct the name, or run this in the folder that holds it"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package' ({file}, line 1)"),
+        ("\n1 / 0", "ZeroDivisionError: division by zero ({file}, line 2)"),
+        ("def f(:", "SyntaxError: invalid syntax ({file}, line 1)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named(
+    command: str, text: str | None, why: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    file = tmp_path / "broken.py"
+    if text is not None:
+        file.write_text(text)
+    variables = {"TASKAPP_BROKER_URL": redis_server.url, "TASKAPP_INCLUDE": "broken", "PYTHONPATH": str(Path.cwd())}
+
+    done = run(command, tmp_path, **variables)
+
+    named = "Error: the module 'broken', named in TASKAPP_INCLUDE, cannot be imported: "
+    assert_said(done, named + why.format(file=file))
+    assert text is None or "to see the traceback, run: python -c 'import broken'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["worker", "beat", "flower"])
+def test_a_command_of_celery_is_named_as_such(command: str, tmp_path: Path) -> None:
+    done = run(f"taskapp {command} -l INFO", tmp_path)
+
+    assert_said(done, f"Error: no command '{command}'; run: celery -A taskapp {command}\n")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["celery worker -f /no/such/log", "celery beat -f /no/such/log", "celery worker --statedb /no/such/state"],
+)
+def test_a_file_that_cannot_be_written_is_named(command: str, tmp_path: Path, redis_server: RedisServer) -> None:
+    done = run(command, tmp_path, TASKAPP_BROKER_URL=redis_server.url)
+
+    assert "Error: '/no/such/" in done.stderr
+    assert "cannot be used: No such file or directory; give another path" in done.stderr
+
+
+def test_a_settings_file_that_is_not_there_is_named_by_probes_too(tmp_path: Path) -> None:
+    environment = {**clean_environment(), "TASKAPP_ENV_FILE": "/no/such/file"}
+    argv = [sys.executable, "-m", "taskapp", "health", "live"]
+    done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert_said(done, "Error: setting TASKAPP_ENV_FILE cannot be '/no/such/file': there is no such file")
+
+
+@pytest.mark.parametrize("command", ["celery worker", "celery beat", "celery flower --port=0"])
+def test_ctrl_c_while_a_command_starts_is_no_failure(command: str, tmp_path: Path, redis_server: RedisServer) -> None:
+    # Imported before Celery's own handlers are there.
+    (tmp_path / "interrupting.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    variables = {"TASKAPP_INCLUDE": "interrupting", "PYTHONPATH": str(Path.cwd())}
+
+    done = run(command, tmp_path, TASKAPP_BROKER_URL=redis_server.url, **variables)
+
+    assert (done.returncode, "Aborted" in done.stderr, "Traceback" in done.stderr) == (0, False, False), done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "top", "exporter"])
+def test_ctrl_c_while_a_program_of_ours_starts_is_no_failure(command: str, tmp_path: Path) -> None:
+    start = "import os, signal, sys, taskapp.settings; from taskapp.cli.main import main; "
+    interrupt = "taskapp.settings.get_settings = lambda: os.kill(os.getpid(), signal.SIGINT); "
+    argv = [sys.executable, "-c", f"{start}{interrupt}sys.argv = ['taskapp', {command!r}]; main()"]
+    done = subprocess.run(
+        argv, env=clean_environment(TASKAPP_DATA_DIR=str(tmp_path)), cwd=tmp_path, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -149,7 +149,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
 
     refused = shop.doctor("--adopt")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("taskapp: stock workers still seem alive: 'old@shop' answers; the client at ")
+    assert refused.stderr.startswith("Error: stock workers still seem alive: 'old@shop' answers; the client at ")
     looked = shop.doctor("--json")
     assert "held by stock workers that still run" in findings(looked)["stock celery"]["found"]
 
@@ -444,7 +444,7 @@ def test_of_another_broker_it_says_what_it_cannot_check(shop: Shop) -> None:
     adoption = shop.doctor("--adopt", TASKAPP_BROKER_URL="memory://")
     assert adoption.returncode == 1
     assert adoption.stderr == (
-        "taskapp: TASKAPP_BROKER_URL is memory://…; only redis://, rediss:// and unix:// can be examined\n"
+        "Error: TASKAPP_BROKER_URL is memory://…; only redis://, rediss:// and unix:// can be examined\n"
     )
 
 

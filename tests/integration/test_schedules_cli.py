@@ -142,7 +142,7 @@ def test_without_schedules_every_way_to_look_says_so(taskapp: Run) -> None:
     assert taskapp("calendar").out == "no calendars\n"
     for command in ("show", "next", "pause", "resume", "run-now", "remove", "edit"):
         done = taskapp(command, "x", *(["--queue", "low"] if command == "edit" else []))
-        assert done == (1, "", "taskapp: no schedule named 'x'; see: taskapp schedules list\n"), command
+        assert done == (1, "", "Error: no schedule named 'x'; see: taskapp schedules list\n"), command
 
 
 def test_next_is_in_the_zone_of_the_schedule_and_marks_changes_of_the_clocks(ok: Callable[..., str]) -> None:
@@ -320,7 +320,7 @@ def test_what_cannot_be_done_is_one_line_on_stderr(
 
     assert done.code == 1
     assert done.err.count("\n") == 1
-    assert done.err.startswith("taskapp: ")
+    assert done.err.startswith("Error: ")
     assert sentence in done.err
     assert ok("export") == before
 
@@ -342,7 +342,7 @@ def test_what_the_configuration_has_is_paused_and_resumed_but_not_changed(taskap
         done = taskapp(*arguments)
         assert done.code == 1
         assert done.err == (
-            "taskapp: schedule 'conf' cannot be changed or removed here: it comes from beat_schedule in the "
+            "Error: schedule 'conf' cannot be changed or removed here: it comes from beat_schedule in the "
             "configuration; change it there, or pause it\n"
         )
     assert taskapp("pause", "conf").code == taskapp("resume", "conf").code == 0
@@ -454,7 +454,7 @@ def test_a_calendar_keeps_those_who_follow_it_from_being_due_and_stays_as_long_a
     assert ok("calendar", "holidays", "2026-12-23").endswith("1 schedule follows it\n")
     assert ok("next", "daily", "-n", "1").split()[1] == "2026-12-24"
     assert taskapp("calendar", "holidays", "--remove").err == (
-        "taskapp: calendar of a schedule cannot be 'holidays': schedules follow it: 'daily'; "
+        "Error: calendar of a schedule cannot be 'holidays': schedules follow it: 'daily'; "
         "give them another with: taskapp schedules edit\n"
     )
     ok("edit", "daily", "--calendar", "")

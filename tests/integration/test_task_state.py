@@ -310,7 +310,7 @@ def test_an_id_nobody_knows_is_said_with_a_remedy(redis_server: RedisServer) -> 
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "taskapp: no task with the id '5e4a-none' is waiting, is running or has a result; check the id"
+        "Error: no task with the id '5e4a-none' is waiting, is running or has a result; check the id"
     )
     as_json = taskapp(redis_server, "task", "show", "5e4a-none", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["state"]) == (1, "unknown")
@@ -321,7 +321,7 @@ def test_any_text_may_be_asked_for(redis_server: RedisServer, task_id: str) -> N
     done = taskapp(redis_server, "task", "show", "--", task_id)
 
     assert done.returncode == 1
-    assert done.stderr.startswith("taskapp: no task with the id ")
+    assert done.stderr.startswith("Error: no task with the id ")
     assert "\x1b" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

@@ -225,12 +225,12 @@ def test_the_answer_names_the_node_and_the_exit_code_says_it_too(writer: subproc
         "turned_seconds_ago": 0, "broker_seconds_ago": None,
     }  # fmt: skip
     code, _, err = ask(tmp_path, "live", "--node", "w9")
-    assert (code, err.startswith(f"taskapp: no node named 'w9' runs here (looked in '{tmp_path}/nodes'")) == (1, True)
+    assert (code, err.startswith(f"Error: no node named 'w9' runs here (looked in '{tmp_path}/nodes'")) == (1, True)
 
 
 def test_a_stopped_process_is_neither_live_nor_ready(writer: subprocess.Popen[str], tmp_path: Path) -> None:
     os.kill(writer.pid, 19)
-    time_to_notice = "taskapp: w1@host is not live: it has said nothing for 2 s"
+    time_to_notice = "Error: w1@host is not live: it has said nothing for 2 s"
     eventually(lambda: ask(tmp_path, "live", "--patience", "1.5")[2].startswith(time_to_notice))
 
     assert ask(tmp_path, "live")[0] == 0

@@ -10,7 +10,7 @@ from taskapp.settings import load_settings
 
 BROKERS = (
     "redis://h", "rediss://h", "redis+socket:///s", "sentinel://h", "amqp://h", "amqps://h", "pyamqp://h", "memory://",
-    "SQS://", "sqla+sqlite:///f", "AMQP://h", "shop.transport.Transport://h",
+    "FileSystem://", "sqla+sqlite:///f", "AMQP://h", "shop.transport.Transport://h",
 )  # fmt: skip
 STORES = ("redis://h", "sentinel://h", "db+postgresql://h/x", "file:///x", "cache+memory://", "shop.Backend://h")
 

@@ -14,6 +14,7 @@ from flower.options import DEFAULT_CONFIG_FILE  # its module defines the options
 from tornado.options import options
 
 from taskapp.monitor.flower import frame
+from taskapp.monitor.flower.command_line import forget_service_links
 from taskapp.private_files import why_not_trusted
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def configure() -> None:
     # --persistent saves task arguments, and Flower opens those files without a mode.
     os.umask(os.umask(0o077) | 0o077)
     logging.getLogger("flower.command").addFilter(_shows_no_settings)
+    forget_service_links()
     options.address = "127.0.0.1"
     options.max_tasks = MAX_TASKS
     passes = itertools.count(1)

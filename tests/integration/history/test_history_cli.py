@@ -111,7 +111,7 @@ def test_without_a_history_it_says_how_to_get_one(deployment: Deployment) -> Non
 
     assert looking.wait() == 1
     assert looking.output() == (
-        "taskapp: no history is kept; set TASKAPP_HISTORY=true for every node, then run: taskapp history run\n"
+        "Error: no history is kept; set TASKAPP_HISTORY=true for every node, then run: taskapp history run\n"
     )
 
 

@@ -214,7 +214,7 @@ def test_a_history_of_a_newer_taskapp_is_left_alone(deployment: Deployment) -> N
     ended = [deployment.run("run"), deployment.run("search")]
 
     sentence = (
-        f"taskapp: the history at {deployment.url!r} has layout 7, but this taskapp knows layout 1; "
+        f"Error: the history at {deployment.url!r} has layout 7, but this taskapp knows layout 1; "
         "upgrade taskapp here, or set another TASKAPP_HISTORY_URL\n"
     )
     assert [(done.returncode, done.stderr) for done in ended] == [(1, sentence)] * 2
@@ -232,6 +232,6 @@ def test_nothing_is_created_by_who_only_looks(deployment: Deployment) -> None:
 
     assert done.returncode == 1
     assert done.stderr == (
-        f"taskapp: there is no history at {deployment.url!r} yet; to write one, run: taskapp history run\n"
+        f"Error: there is no history at {deployment.url!r} yet; to write one, run: taskapp history run\n"
     )
     assert not Path(deployment.url[10:]).exists()
