@@ -1,1 +1,1 @@
-"""``celery beat``: what it runs, and what it tells probes."""
+"""``celery beat``: the program, its schedulers and its probes."""

@@ -1,4 +1,4 @@
-"""Celery's own scheduler, where neither the broker nor the results are in a Redis. Imported by beat alone."""
+"""Celery's own scheduler, for deployments with neither broker nor results in Redis. Imported only by beat."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from celery.utils.log import get_logger
 
 from taskapp.beat.probes import watch_beat
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _PersistentScheduler: Any = beat.PersistentScheduler
 
 
-ONE_ONLY = "only one beat may run: a second one would send every task again; a Redis for results lets several run"
+ONE_ONLY = "only one beat may run: a second one would send every task twice; to run several, keep results in Redis"
 
 logger = get_logger("celery.beat")
 
 
 class PrivateShelf(shelve.DbfilenameShelf[Any]):
-    """The file of schedules, for nobody but the user of this process; in place of the module ``shelve``."""
+    """The schedule file, readable only by this process's user; used instead of the module ``shelve``."""
 
     @classmethod
     def open(cls, filename: str, *, writeback: bool = False) -> PrivateShelf:
-        """Open ``filename``, making it if there is none."""
+        """Open ``filename``, creating it if it does not exist."""
         with _privately():
             return cls(filename, writeback=writeback)
 
     def sync(self) -> None:
-        """Write what has changed."""
+        """Write all changes."""
         with _privately():
             super().sync()
 
     def close(self) -> None:
-        """Write what has changed, and close."""
+        """Write all changes and close the file."""
         with _privately():
             super().close()
 
 
 @contextmanager
 def _privately() -> Iterator[None]:
-    # Not by a mode: one kind of dbm gives it to its files after it has made them, and makes them again and again.
+    # A file mode is not enough: one kind of dbm applies it after creating its files, and recreates them repeatedly.
     before = os.umask(0o077)
     try:
         yield
@@ -54,34 +54,34 @@ def _privately() -> Iterator[None]:
 
 
 class FileScheduler(_PersistentScheduler):
-    """Celery's default scheduler, which says when it is to turn next and whether the broker took what it sent."""
+    """Celery's default scheduler, extended to expose its next turn and its contact with the broker to probes."""
 
     persistence = PrivateShelf
     turn_due_at = 0.0
-    """When it means to look at its schedule again, by the monotonic clock."""
+    """When it will check its schedule again (monotonic)."""
     is_in_touch = True
-    """Whether the broker took the last task."""
+    """Whether the broker accepted the last task."""
     is_connecting = False
-    """Whether it waits for its broker, as long as that takes; its loop does not turn meanwhile."""
+    """Whether it is waiting, without a timeout, for its broker; its loop does not turn then."""
 
     def setup_schedule(self) -> None:
-        """Read the file, and say what it means that there is one."""
-        logger.warning("schedules are in a file of this machine; %s (TASKAPP_RESULT_URL)", ONE_ONLY)
+        """Read the file, and warn that only one beat may run."""
+        logger.warning("schedules are kept in a file on this machine; %s (TASKAPP_RESULT_URL)", ONE_ONLY)
         super().setup_schedule()
 
     @property
     def info(self) -> str:
-        """What beat prints as it starts."""
+        """Text for the startup banner."""
         return f"{super().info}\n    . beats -> {ONE_ONLY}"
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what is due; return in how many seconds to look again."""
+        """Send the tasks that are due; return the seconds until the next check."""
         sleeps_seconds = super().tick(*args, **kwargs)
         self.turn_due_at = monotonic() + (sleeps_seconds or 0.0)
         return sleeps_seconds
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Send one task."""
+        """Send one task, and note whether the broker accepted it."""
         self.is_in_touch = False
         sent = super().apply_async(*args, **kwargs)
         self.is_in_touch = True

@@ -1,4 +1,4 @@
-"""What probes see of a beat: whether it turns, and whether its server answers."""
+"""Probes of a beat: whether its loop turns and its server answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from taskapp.settings import get_settings
 
 
 def watch_beat(sender: Any, **_: Any) -> None:
-    """Let a beat that starts be seen by probes.
+    """Start reporting the status of a starting beat to probes.
 
-    Its scheduler says so by ``turn_due_at``, ``is_connecting`` and ``is_in_touch``; see ``beat.Scheduler``.
+    The status comes from ``turn_due_at``, ``is_connecting`` and ``is_in_touch`` of the scheduler, see
+    ``beat.Scheduler``.
     """
     scheduler = sender.scheduler
     status = Status(beat_nodename(getattr(sender, "hostname", None)))
-    # One that has never reached its servers is to say so, too.
+    # Set now, so that a beat that never reaches its servers is reported, too.
     scheduler.turn_due_at = status.broker_at = monotonic()
 
     def look(status: Status, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Beat as a program."""
+"""The beat program."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from celery.apps import beat as stock
 
 from taskapp.settings import get_settings
 
-_Stock: Any = stock.Beat  # the stubs lack half of it
+_Stock: Any = stock.Beat  # the stubs are incomplete
 
 
 class Beat(_Stock):
-    """Celery's beat, which prints no banner where machines read the log."""
+    """Celery's beat, which prints no banner if the log format is JSON."""
 
     def __init__(self, *arguments: Any, quiet: bool = False, **options: Any) -> None:
         super().__init__(*arguments, quiet=quiet or get_settings().log_format == "json", **options)

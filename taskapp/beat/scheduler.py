@@ -1,4 +1,4 @@
-"""``celery beat`` where schedules are in Redis: any number of beats, one of which leads. Imported by beat alone."""
+"""The scheduler of ``celery beat`` with schedules in Redis: any number of beats, one leader. Imported only by beat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Crontab, Interval, Solar, When
 from taskapp.transport.transport import is_over_redis
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _beat: Any = beat
 _Scheduler: Any = beat.Scheduler
 
@@ -36,18 +36,18 @@ logger = get_logger("celery.beat")
 
 
 class Scheduler(_Scheduler):
-    """Queues what is due as long as it leads, see ``taskapp.schedules``; keeps no file."""
+    """Queues due ticks while it leads, see ``taskapp.schedules``; keeps no file."""
 
     turn_due_at = 0.0
-    """When it is to turn next at the latest, by the monotonic clock."""
+    """Latest time of its next turn (monotonic)."""
     is_connecting = False
-    """Whether it waits for its broker, as long as that takes; its loop does not turn meanwhile."""
+    """Whether it is waiting, without a timeout, for its broker; its loop does not turn then."""
     _leader: ScheduleLeader | None = None
     _is_turning = False
 
     @property
     def leader(self) -> ScheduleLeader:
-        """What contends for the lead; made at the first turn."""
+        """This beat's contender for leadership, created on first access."""
         if self._leader is None:
             publishes = not is_over_redis(self.app.conf.broker_url)
             if not publishes:
@@ -66,11 +66,11 @@ class Scheduler(_Scheduler):
 
     @property
     def is_in_touch(self) -> bool:
-        """Whether the server answers."""
+        """Whether the server of the schedules answers."""
         return self._leader is not None and self._leader.is_in_touch
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Queue what is due, wait until something is; return that there is nothing to sleep."""
+        """Queue due ticks and wait for the next; always return 0, the seconds for Celery to sleep."""
         self.turn_due_at = monotonic() + STANDBY_SECONDS
         leader = self.leader
         self._is_turning = True
@@ -82,29 +82,31 @@ class Scheduler(_Scheduler):
         return 0.0
 
     def should_sync(self) -> bool:
-        """Say that there is nothing to write down."""
+        """Return ``False``: there is no file to write."""
         return False
 
     def close(self) -> None:
-        """Let another beat lead."""
-        # Celery's signal handler calls this in the midst of a turn, which may hold a lock; it does so again at the end.
+        """Give up leadership and close the connections."""
+        # Celery's signal handler may call this during a turn, which may hold a lock; Celery calls it again at the end.
         if self._leader is not None and not self._is_turning:
             self._leader.resign()
             self._held.close()
 
-    # --- what the configuration says -----------------------------------------------------------------
+    # --- configured schedules ------------------------------------------------------------------------
 
     def _merge_configured(self) -> Iterator[None]:
-        """Keep the entries of ``beat_schedule`` in Redis, and nothing that was one."""
+        """Store the entries of ``beat_schedule`` in Redis, and remove entries that are no longer configured."""
         gone = self._store.configured()
         for name, entry in self.schedule.items():
             try:
                 if self._store.put_configured(configured(entry, str(self.app.conf.timezone or "UTC"))):
                     gone.discard(name)
                 else:
-                    logger.warning("beat_schedule's %r is not used: there is a schedule of that name in Redis", name)
+                    logger.warning(
+                        "ignoring entry %r of beat_schedule: a schedule of that name already exists in Redis", name
+                    )
             except TaskappError as error:
-                logger.error("beat_schedule's %r is not used: %s", name, error)
+                logger.error("ignoring entry %r of beat_schedule: %s", name, error)
             yield
         for name in gone:
             self._store.remove(name, is_configured=True)
@@ -115,15 +117,15 @@ class Scheduler(_Scheduler):
             return schedule
         entry = self.schedule.get(schedule.name)
         if entry is None:
-            why = "this beat's configuration has no such entry"
-            raise BadSchedule("when", schedule.when.said, why, "give all beats the same configuration")
+            reason = "this beat's configuration has no such entry"
+            raise BadSchedule("when", schedule.when.said, reason, "give all beats the same configuration")
         return replace(schedule, when=OwnSchedule(entry.schedule))
 
     def _make(self, schedule: Schedule, due_ms: int, identity: str) -> Sequence[Message]:
         entry = self.schedule.get(schedule.name) if schedule.source == "config" else None
         if entry is None:
             return messages_of(self.app, schedule, due_ms, identity)
-        # As it is here: what is no JSON, and what is to be computed each time.
+        # From this process's configuration: arguments may not be JSON, or may have to be computed each time.
         call = (*entry_call(entry), entry.options)
         return made(self.app, schedule, due_ms, identity, call)
 
@@ -132,33 +134,33 @@ class Scheduler(_Scheduler):
 
     @property
     def info(self) -> str:
-        """What beat prints as it starts."""
-        return "    . schedules -> in Redis; see: taskapp schedules list"
+        """Text for the startup banner."""
+        return "    . schedules -> in Redis; list them with: taskapp schedules list"
 
 
 @dataclass(frozen=True)
 class OwnSchedule:
-    """A schedule class of the application's own."""
+    """A schedule of a class that the application defines."""
 
     schedule: Any
 
     def after(self, instant: float) -> float | None:
-        """Return when it is due after ``instant``, as if it had run then."""
+        """Return the next due time after ``instant`` (Unix seconds), as if the last run had been then."""
         then = datetime.fromtimestamp(instant, UTC)
         self.schedule.nowfun = lambda: then
         remaining = self.schedule.remaining_estimate(then)
         return instant + max(float(remaining.total_seconds()), 1.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what people see of it."""
+        """Return the fields shown to users."""
         return Elsewhere(repr(self.schedule)).as_dict()
 
 
 def configured(entry: Any, zone: str) -> Schedule:
-    """Return an entry of ``beat_schedule`` as a schedule; its arguments as far as they are JSON.
+    """Convert an entry of ``beat_schedule`` to a schedule, leaving out arguments and options that are not JSON.
 
     Raises:
-        BadSchedule: It cannot be one; says what is wrong.
+        BadSchedule: The entry is not a valid schedule.
     """
     options = {
         key: value for key, value in entry.options.items() if key not in ("queue", "priority") and _is_json(value)
@@ -173,7 +175,7 @@ def configured(entry: Any, zone: str) -> Schedule:
 
 
 def when_of(schedule: Any, zone: str) -> When:
-    """Return the times of one of Celery's schedule objects."""
+    """Convert one of Celery's schedule objects; other classes are wrapped in ``OwnSchedule``."""
     kind = type(schedule)
     if kind is schedules.crontab:
         return Crontab(**{name: _text(field) for name, field in crontab_fields(schedule).items()}, zone=zone)

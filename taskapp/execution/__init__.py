@@ -1,1 +1,1 @@
-"""What a run of a task needs wherever it takes place: in a node, in a child process, or eagerly."""
+"""Support for running tasks anywhere: in a node, in a child process, or eagerly."""

@@ -1,4 +1,4 @@
-"""Coroutines that can be interrupted with an exception of one's choice, and run where there is no loop of tasks."""
+"""Interrupts coroutines with a given exception, and runs them where no loop of tasks exists."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from taskapp.execution.side_loop import is_green, is_on_a_loop, log_exit, run_be
 class SoftTimeLimitReached(SoftTimeLimitExceeded, asyncio.CancelledError):
     """``SoftTimeLimitExceeded`` inside a coroutine.
 
-    Also a ``CancelledError``: to a ``TaskGroup``, ``timeout()`` or ``gather()`` in between it is the
-    cancellation they know how to pass on, so that no child is left behind.
+    Also a ``CancelledError``, so that an enclosing ``TaskGroup``, ``timeout()`` or ``gather()`` treats it as a
+    cancellation and cancels its children.
     """
 
 
 class Stopped(BaseException):
-    """A run that was ended from outside: revoked, over its hard limit, or at the end of a drain."""
+    """Raised in a run that is stopped from outside: revoked, over its hard limit, or at the end of a drain."""
 
 
 class Awaiting(Protocol):
-    """What a run of a coroutine asks its pool."""
+    """The pool's side of a coroutine's run."""
 
     is_stopped: bool
     """Whether a cancellation comes from the pool, which reports the run's end itself."""
 
     def is_current(self) -> bool:
-        """Return whether the loop runs this very run now."""
+        """Return whether the loop is executing this run right now."""
 
     def awaitable(self, coroutine: Any) -> Any:
-        """Return what to await."""
+        """Return ``coroutine``, or an awaitable that wraps it."""
 
 
 class Closed(Exception):
-    """A task that awaits what has raised ``GeneratorExit``, such as a ``gather()`` of it, on its way out of itself.
+    """Raised when ``GeneratorExit`` leaves a task, for example from an awaited ``gather()``.
 
-    Python takes it for the order to close every coroutine it is thrown into, and none of them may wait any more. The
-    outermost can.
+    Python interprets ``GeneratorExit`` as closing each coroutine it passes through, and a coroutine being closed must
+    not await. Only the outermost caller can continue the run.
 
     Args:
-        rest: Begins the rest of the run.
+        rest: Starts the rest of the run.
     """
 
     def __init__(self, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
@@ -67,7 +67,7 @@ class Interruptible:
         self._task: asyncio.Task[Any] | None = None
 
     def interrupt(self, error: BaseException) -> None:
-        """Raise ``error`` where the coroutine waits; from the loop's thread."""
+        """Raise ``error`` where the coroutine waits; call on the loop's thread."""
         if self._task is not None:
             self._error = error
             self._task.cancel()
@@ -100,7 +100,7 @@ class Interruptible:
 
 
 def is_current(task: asyncio.Task[Any] | None) -> bool:
-    """Return whether ``task`` is what the loop of this thread runs now."""
+    """Return whether this thread's loop is running ``task`` now."""
     loop = asyncio._get_running_loop()
     return loop is not None and asyncio.current_task(loop) is task
 
@@ -108,15 +108,15 @@ def is_current(task: asyncio.Task[Any] | None) -> bool:
 _loop_here: asyncio.AbstractEventLoop | None = None
 _unawaited: set[asyncio.Task[Any]] = set()
 loop_of_tasks: asyncio.AbstractEventLoop | None = None
-"""The loop all coroutines of this process run on, if there is a thread that runs it."""
+"""The loop that runs all coroutines of this process, if a thread runs one."""
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine from a plain function; return what it returns.
+    """Run a coroutine from a plain function; return its result.
 
-    On the process's loop of tasks if there is one, else on one that stays: what a module opened on it
-    (a client, a pool of connections) is there for the next task. Called on a loop, which is held up
-    meanwhile, it runs on a loop and a thread of its own.
+    Uses the process's loop of tasks if there is one, otherwise a loop that persists, so that clients and
+    connection pools opened on it stay usable for later tasks. If called on a running loop, which it blocks,
+    the coroutine runs on a separate loop and thread.
     """
     if is_on_a_loop():
         with ThreadPoolExecutor(1) as executor:
@@ -140,7 +140,7 @@ def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
             return loop.run_until_complete(task)
         except SoftTimeLimitExceeded as limit:
-            # Raised by a signal's handler inside the loop, the coroutine has yet to hear of it.
+            # Raised by a signal handler inside the loop; it still has to be raised in the coroutine.
             if task.done():
                 raise
             interruptible.interrupt(SoftTimeLimitReached(*limit.args))
@@ -151,7 +151,11 @@ def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def run_on_loop_of_tasks(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine nobody awaits: on the loop of tasks, later if this is its thread; else to its end now."""
+    """Run a coroutine that nobody awaits.
+
+    On the main thread of a process with a loop of tasks, return the ``asyncio.Task`` scheduled on that loop; otherwise
+    run the coroutine to its end and return its result.
+    """
     if loop_of_tasks is None or threading.current_thread() is not threading.main_thread():
         return run_to_end(coroutine)
     task = loop_of_tasks.create_task(coroutine)

@@ -1,7 +1,7 @@
-"""Which task runs here: Celery's stacks of tasks and requests, kept per context instead of per thread.
+"""Celery's stacks of current tasks and requests, kept per context instead of per thread.
 
-On an event loop a thread runs many tasks in turns. A context variable follows each of them, also into
-``asyncio.gather``, ``TaskGroup`` and ``to_thread``; on plain threads it is what a thread-local is.
+The thread of an event loop interleaves many tasks. A context variable follows each of them, even into
+``asyncio.gather``, ``TaskGroup`` and ``to_thread``; on plain threads it acts like a thread-local.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LocalStack: Any = LocalStack
 
 
 class ContextStack(_LocalStack):
-    """Celery's ``LocalStack``. Its items are never changed in place: contexts that were copied share them."""
+    """Celery's ``LocalStack``, stored in a context variable as a tuple, because copied contexts share it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class ContextStack(_LocalStack):
         self._items: ContextVar[tuple[Any, ...]] = ContextVar("taskapp_stack", default=())
 
     def push(self, obj: Any) -> tuple[Any, ...]:
-        """Put ``obj`` on top, in this context."""
+        """Push ``obj`` in this context; return all items, the topmost last."""
         items = (*self._items.get(), obj)
         self._items.set(items)
         return items
 
     def pop(self) -> Any:
-        """Take the topmost item off, and return it; ``None`` when there is none."""
+        """Remove and return the topmost item; ``None`` if the stack is empty."""
         items = self._items.get()
         self._items.set(items[:-1])
         return items[-1] if items else None
@@ -60,7 +60,7 @@ class ContextStack(_LocalStack):
 def follow_contexts() -> None:
     """Make ``current_task`` follow contexts.
 
-    A patch, for want of a seam: Celery's modules hold this one object by name, so it cannot be replaced.
+    This changes the class of Celery's stack object: its modules import it by name, so it cannot be replaced.
     """
     if not isinstance(current_tasks, ContextStack):
         current_tasks.__class__ = ContextStack

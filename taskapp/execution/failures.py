@@ -1,4 +1,4 @@
-"""What a task has failed with, whatever left its function or a hook."""
+"""Turns any exception that leaves a task's function or a hook into the error to report."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from taskapp.errors.wording import shown, sound, text_of
 from taskapp.execution.coroutines import SoftTimeLimitReached, Stopped
 
 main_pid = os.getpid()
-"""The process that imported this; in a child of a pool a SystemExit ends it, and its parent draws the conclusion."""
+"""Id of the process that imported this module; in a pool child, a SystemExit ends the child, and its parent reacts."""
 
 
 def ends_the_run(error: BaseException) -> bool:
-    """Return whether ``error`` comes from who ends the run, or this child process, from outside."""
+    """Return whether ``error`` means that the run, or this child process, is being ended from outside."""
     return isinstance(error, Stopped) or (isinstance(error, SystemExit) and bool(terminate_handler_fired()))
 
 
 def as_failure(error: BaseException) -> BaseException:
-    """Return what the task has failed with: an error that would end more than the task becomes one that does not.
+    """Return the error a task fails with, replacing one that would end more than the task.
 
     Raises:
-        SystemExit: In a child process, which it ends.
+        SystemExit: ``error`` is one and this is a child process, which has to end.
     """
     error = sound(error)
     if (limit := _soft_limit_in(error)) is not None:
@@ -45,7 +45,7 @@ def as_failure(error: BaseException) -> BaseException:
 
 
 def as_error(error: BaseException) -> BaseException:
-    """Return what a hook has raised, as an error that ends nothing but the hook; what ends the run stays as it is."""
+    """Return the error of a hook, replacing one that would end more than the hook; keep one that ends the run."""
     error = sound(error)
     if isinstance(error, Exception) or ends_the_run(error):
         return error
@@ -55,7 +55,7 @@ def as_error(error: BaseException) -> BaseException:
 
 
 def failure_in(seen: Any) -> Any:
-    """Return the error in an ``ExceptionInfo``: one at which Celery would end the whole worker becomes another."""
+    """Return the error in an ``ExceptionInfo``, replacing one that would make Celery end the whole worker."""
     error = seen.exception
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
@@ -67,7 +67,7 @@ def failure_in(seen: Any) -> Any:
 
 
 def _soft_limit_in(error: BaseException) -> BaseException | None:
-    """Return the soft limit that ``error`` is; a ``TaskGroup`` puts what is raised in its body into a group."""
+    """Return ``error`` if it is a soft time limit, or the limit that a ``TaskGroup`` has wrapped in a group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, SoftTimeLimitReached) else None

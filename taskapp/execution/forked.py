@@ -1,4 +1,4 @@
-"""A task that forks: what the child process comes to is not the task's end, and ends with the child."""
+"""Support for tasks that fork: the outcome in the child process is not the task's, and the child exits with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from taskapp.errors.wording import sound
 
 forks = 0
-"""How many forks lie between this process and the first one. Who finds more than before is a child of itself."""
+"""Number of forks between the first process and this one. Code that sees it change is running in a forked child."""
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
@@ -23,8 +23,8 @@ _NOBODY = object()
 def _after_fork() -> None:
     global forks
     forks += 1
-    # A coroutine that forks goes on in the child, too. As soon as it waits there, asyncio finds that another task than
-    # it thought was running, before it comes to any other; a loop reports that to its handler.
+    # A coroutine that forks continues in the child, too. As soon as it waits there, asyncio finds an unexpected current
+    # task, before it runs any other task, and reports that to the loop's exception handler.
     running: Any = asyncio.tasks._current_tasks  # type: ignore[attr-defined]  # there is no public way
     for loop in list(_loops):
         running[loop] = _NOBODY
@@ -34,21 +34,21 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def guard(loop: asyncio.AbstractEventLoop) -> None:
-    """End every child of this process that gets back to ``loop``, whose sockets and tasks are this one's."""
+    """End every forked child that returns to ``loop``, whose sockets and tasks belong to this process."""
     _loops[loop] = forks
     loop.set_exception_handler(_on_error)
 
 
 def _on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if _loops.get(loop, forks) != forks:
-        leave(RuntimeError("a process forked by a coroutine cannot go on with the event loop of its parent"))
+        leave(RuntimeError("a process forked by a coroutine cannot continue on its parent's event loop"))
     loop.default_exception_handler(context)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """End this process as Python ends a program that returned, or ``error`` came out of.
+    """Exit as Python does when a program returns, or ends with ``error``.
 
-    It goes no way back: the loop, the threads and the connections it would meet there are its parent's.
+    Never returns to the caller: loop, threads and connections there belong to the parent.
     """
     code, error = 0, None if error is None else sound(error)
     if isinstance(error, SystemExit):

@@ -1,9 +1,9 @@
-"""Writes down what running tasks say of themselves, on a thread of its own: who says something waits for nothing.
+"""Writes the notes of running tasks to Redis from its own thread, so that tasks never wait for it.
 
-    progress(), log lines, retries ──► kept here ──► a few times a second, together ──► Redis
+    progress(), log lines, retries ──► buffered here ──► in batches, a few times per second ──► Redis
 
-What is said between two writes replaces what was said before (progress), or joins it (lines). While the
-server is away the latest of it is kept, within bounds. Ends of runs that settle no claim are counted here, too.
+Between two writes, new progress replaces older progress, and log lines accumulate. While the server is
+unreachable, the latest notes are kept, within limits. Ends of runs that settle no claim are counted here, too.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ logger = logging.getLogger(__name__)
 WRITE_SECONDS = 0.25
 AGAIN_SECONDS = 0.5
 STEPS_AT_ONCE = 200
-"""In one call of a script: under a millisecond of the server's time, but for long lines."""
+"""Maximum number of notes in one script call, which takes the server under a millisecond unless lines are long."""
 LINES_MOST = 5_000
-"""How many lines of all tasks of a process are kept until they are written; the rest is dropped, and counted."""
+"""Maximum number of unwritten lines of all tasks of a process; more are dropped and counted."""
 RETRIES_MOST = 10_000
 RUNS_MOST = 100_000
-"""How many ends of runs are kept until they are counted."""
+"""Maximum number of ended runs kept until they are counted."""
 
 
 class NoteWriter:
-    """What one process has to write. Any thread may add.
+    """Buffers and writes the notes of this process. Thread-safe.
 
     Args:
-        open_notes: Opens what is written to; ``None``: there is no Redis to write to.
-        lines_most: How many lines of a task are kept; those before are dropped.
+        open_notes: Opens the store to write to; returns ``None`` if there is no Redis.
+        lines_most: Maximum number of lines kept of each task; older ones are dropped.
     """
 
     def __init__(self, open_notes: Callable[[], Notes | None], lines_most: int) -> None:
@@ -69,7 +69,7 @@ class NoteWriter:
         self._has_nowhere_to_write = False
 
     def progress(self, task_id: str, text: bytes) -> None:
-        """Write how far a task is, in the place of what was written before."""
+        """Write the progress of a task, replacing its earlier progress."""
         if self._has_nowhere_to_write:
             return
         with self._lock:
@@ -77,7 +77,7 @@ class NoteWriter:
         self._wake()
 
     def retry(self, task_id: str, text: bytes) -> None:
-        """Write that a run asked for another."""
+        """Write that a run asked for a retry."""
         if self._has_nowhere_to_write:
             return
         with self._lock:
@@ -93,7 +93,7 @@ class NoteWriter:
         self._wake()
 
     def end(self, end: EndOfTask) -> None:
-        """Tell of the end of a task that settles no claim; what a node that is killed had not written is lost."""
+        """Write the history record of a task that settles no claim; a node that is killed loses unwritten records."""
         if self._has_nowhere_to_write:
             return
         with self._lock:
@@ -110,7 +110,7 @@ class NoteWriter:
                 self._dropped += 1
                 if not lines:
                     return
-                # The last lines are those that are looked for.
+                # The latest lines are the useful ones.
                 lines.popleft()
                 self._line_count -= 1
             if lines is None:
@@ -120,7 +120,7 @@ class NoteWriter:
         self._wake()
 
     def flush(self, within_seconds: float) -> bool:
-        """Wait until all is written; say whether that was so ``within_seconds``."""
+        """Wait up to ``within_seconds`` until everything is written; return whether it is."""
         deadline = monotonic() + within_seconds
         while not self._is_idle or self._has_work.is_set():
             if monotonic() > deadline:
@@ -144,8 +144,8 @@ class NoteWriter:
     def _run(self) -> None:
         try:
             notes = self._find_notes()
-        except Exception:  # nobody starts this thread again
-            logger.exception("notes on tasks are not kept: what they are written to cannot be opened")
+        except Exception:  # nothing restarts this thread
+            logger.exception("notes on tasks are not kept: could not open their store")
             self._give_up()
             return
         if notes is None:
@@ -162,30 +162,34 @@ class NoteWriter:
             self._is_urgent.clear()
 
     def _find_notes(self) -> Notes | None:
-        """Open what is written to, as soon as its server is there."""
+        """Open the store, waiting until its server is reachable; return ``None`` if there is no Redis."""
         while True:
             try:
                 return self._open_notes()
             except (RedisError, OSError, OperationalError, BrokerNotFound) as error:
-                logger.debug("notes on tasks have to wait: %s", error)
+                logger.debug("could not connect to write notes on tasks: %s; retrying", error)
                 sleep(AGAIN_SECONDS)
 
     def _warn_of_no_redis(self) -> None:
         if self._ends:
-            logger.warning("finished tasks are not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL")
+            logger.warning(
+                "finished tasks are not recorded: neither broker nor result backend is Redis; "
+                "set TASKAPP_RESULT_URL to a Redis"
+            )
         if self._progress:
             logger.warning(
-                "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
+                "progress of tasks is not kept: neither broker nor result backend is Redis; "
+                "set TASKAPP_RESULT_URL to a Redis"
             )
 
     def _give_up(self) -> None:
-        """Drop what there is to write, and whatever comes."""
+        """Drop all buffered notes, and all later ones."""
         self._has_nowhere_to_write = True
         self._taken()
         self._has_work.clear()
 
     def _taken(self) -> list[Step]:
-        """Take over what there is to write."""
+        """Empty the buffers and return their notes."""
         with self._lock:
             progress, self._progress = self._progress, {}
             lines, self._lines, self._line_count = self._lines, {}, 0
@@ -194,7 +198,7 @@ class NoteWriter:
             ends, self._ends = self._ends, deque(maxlen=RUNS_MOST)
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            logger.warning("%d log lines of tasks were not kept: too many at once", dropped)
+            logger.warning("dropped %d log lines of tasks: too many at once", dropped)
         steps: list[Step] = [*(self._types() if runs else ()), *runs, *ends, *retries]
         for task_id, texts in lines.items():
             steps += [("L", task_id, text) for text in texts]
@@ -202,7 +206,7 @@ class NoteWriter:
         return steps
 
     def _types(self) -> list[Step]:
-        """Return the task types of this node if the server was not told of them yet: runs are counted by these."""
+        """Return the task types of this node, which runs are counted by, unless the server already has them."""
         was, self._has_announced = self._has_announced, True
         return [] if was else [("T", name, b"") for name in role.types()]
 
@@ -214,28 +218,28 @@ class NoteWriter:
                 self._write(notes, batch)
             except (RedisError, UnicodeEncodeError) as error:
                 if isinstance(error, UnicodeEncodeError) and at_once > 1:
-                    self._write_all(notes, batch, 1)  # an id that is no text, among others that are
+                    self._write_all(notes, batch, 1)  # one of the ids cannot be encoded
                     continue
-                # A full Redis, for example: what tasks say is not worth stopping for.
+                # For example, Redis is full: notes are not worth stopping for.
                 logger.warning("%d notes on tasks were refused: %s", len(batch), error)
-            except Exception:  # whatever is wrong with these, others follow, and nobody starts this thread again
-                logger.exception("%d notes on tasks could not be written", len(batch))
+            except Exception:  # other notes follow, and nothing restarts this thread
+                logger.exception("could not write %d notes on tasks", len(batch))
 
     def _write(self, notes: Notes, batch: Sequence[Step]) -> None:
-        """Write ``batch``, once; wait for a server that is away."""
+        """Write ``batch`` once, retrying until the server is reachable."""
         away_since = 0.0
         while True:
             try:
                 notes.write(self._name, self._number, batch, self._lines_most)
             except (NotSent, OutcomeUnknown) as error:
                 if not away_since:
-                    logger.warning("notes on tasks cannot be written: %s; they are kept, trying again", error)
+                    logger.warning("could not write notes on tasks: %s; keeping them and retrying", error)
                 away_since = away_since or monotonic()
                 sleep(AGAIN_SECONDS)
             else:
                 if away_since:
                     logger.info("notes on tasks are written again after %.1f s", monotonic() - away_since)
-                    # Perhaps that is another server, or an empty one.
+                    # It may be another server, or an empty one.
                     self._has_announced = False
                 return
 
@@ -251,7 +255,7 @@ def note_writer() -> NoteWriter:
         with _making:
             if _note_writer is None:
                 app: Any = app_or_default()
-                # An app that is none of ours has nowhere to write to.
+                # A plain Celery app has no store for notes.
                 _note_writer = NoteWriter(
                     getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1)
                 )
@@ -259,7 +263,7 @@ def note_writer() -> NoteWriter:
 
 
 def finish_writing(within_seconds: float = 1.0) -> None:
-    """Write what is left, if this process has a note writer."""
+    """Write the remaining notes, if this process has a note writer; wait up to ``within_seconds``."""
     if _note_writer is not None:
         _note_writer.flush(within_seconds)
 

@@ -1,6 +1,6 @@
-"""One event loop beside a pool that has none: the coroutines of ``-P threads`` and ``-P gevent`` meet on it.
+"""An event loop for the coroutines of pools that have none: ``-P threads`` and ``-P gevent``.
 
-One for the process, so that what a module opened on it (a client, a pool of connections) serves all tasks.
+There is one for the process, so that clients and connection pools opened on it serve all tasks.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ _thread: threading.Thread | None = None
 
 
 def is_green() -> bool:
-    """Say whether the threads of this process are gevent's greenlets."""
+    """Return whether the threads of this process are gevent's greenlets."""
     return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
 
 
 def is_on_a_loop() -> bool:
-    """Say whether a loop runs the code that asks. Among greenlets asyncio takes the loop of one for that of all."""
+    """Return whether the caller runs on a loop. Under gevent, asyncio would report the loop of any greenlet."""
     return threading.current_thread() is _thread if is_green() else asyncio._get_running_loop() is not None
 
 
 def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on the loop beside this thread or greenlet, which waits; return what it returns."""
+    """Run a coroutine on the process's side loop while this thread or greenlet waits; return its result."""
     return wait_for(_to_its_end(coroutine), _loop_of_process())
 
 
 def wait_for(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
-    """Run a coroutine on the loop of another thread; return what it returns, raise what it raises."""
+    """Run a coroutine on the loop of another thread; return its result, or raise its exception."""
     try:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
     except concurrent.futures.CancelledError as error:
-        raise asyncio.CancelledError from error  # which it was, before it went from one thread to the other
+        raise asyncio.CancelledError from error  # its type before it crossed threads
 
 
 async def _to_its_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await a coroutine; a child process that it forked ends with it, as nobody there waits for what it returns."""
+    """Await a coroutine; in a child process that it forked, exit at its end, as nobody there awaits its result."""
     forks, error = forked.forks, None
     try:
         return await coroutine
@@ -70,9 +70,9 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def log_exit(error: BaseException) -> None:
-    """Log an exit that came out of a loop: asyncio lets it end the thread of the loop, which is no task's to end."""
+    """Log an exit raised through a loop, which asyncio would let end the loop's thread."""
     logger.error(
-        "%s of a child task or a callback that a coroutine left on the event loop; it ends that alone", shown(error),
+        "%s in a child task or callback that a coroutine left on the event loop; only that one ends", shown(error),
         exc_info=sound(error), extra={"action": "exit_on_loop"},
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def _loop_of_process() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None:
-            # asyncio's own, which lets other greenlets run while it waits; uvloop's would not.
+            # asyncio's own loop lets other greenlets run while it waits; uvloop's does not.
             _loop = asyncio.new_event_loop()
             forked.guard(_loop)
             _thread = threading.Thread(target=_turn, args=(_loop,), name="taskapp-loop", daemon=True)

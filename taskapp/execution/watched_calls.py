@@ -1,6 +1,6 @@
-"""Libraries that put something around the call of a task to see its errors, as Sentry's does.
+"""Support for libraries that wrap the call of a task to see its errors, such as Sentry's.
 
-An error of a coroutine comes when the call is long over. So the task is called once more, and raises it.
+A coroutine raises its error long after the call. So the task is called once more, only to raise that error.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from celery.exceptions import Ignore, Reject, Retry
 from taskapp.execution.coroutines import run_to_end
 
 to_raise: ContextVar[Exception | None] = ContextVar("taskapp_to_raise", default=None)
-"""What a call of a task raises in the place of its function."""
+"""The error that a call of a task raises instead of running its function."""
 
 
 def is_watched(task: Any, own_call: Any) -> bool:
-    """Return whether somebody has wrapped ``own_call``, with which the class of ``task`` is called."""
+    """Return whether the ``__call__`` of ``task`` is a wrapper around ``own_call``."""
     call = type(task).__call__
     return call is not own_call and unwrap(call) is own_call
 
 
 def shown(task: Any, error: BaseException, args: Any, kwargs: Any) -> BaseException:
-    """Let who watches the calls of ``task`` see what its coroutine has raised; return what comes of that."""
+    """Show the wrapper of ``task`` the error its coroutine has raised; return the error that the wrapper raises."""
     if not isinstance(error, Exception) or isinstance(error, Retry | Ignore | Reject):
         return error
     with _raising(error):
         try:
             task(*args, **kwargs)
-        except Exception as seen:  # noqa: BLE001 - the same, as a rule
+        except Exception as seen:  # noqa: BLE001 - usually ``error`` itself
             return seen
     return error
 
 
 def run_shown(task: Any, coroutine: Any, args: Any, kwargs: Any) -> Any:
-    """Run a coroutine of ``task`` to its end, see ``shown``."""
+    """Run a coroutine of ``task`` to its end; show its error to the wrapper, see ``shown``."""
     try:
         return run_to_end(coroutine)
     except Exception as error:

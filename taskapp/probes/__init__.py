@@ -1,1 +1,1 @@
-"""What nodes and beats write of themselves, and the probes that read it."""
+"""Status files of nodes and beats, and the probes that read them."""

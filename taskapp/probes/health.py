@@ -1,11 +1,11 @@
-"""What a node says of itself, and ``taskapp health live|ready``, which reads it.
+"""The status of a node, and ``taskapp health live|ready``, which reads it.
 
-A node writes its state each second to a file of its own under the data directory and holds a lock
-on it; the system lets go of the lock when the process ends, however it ends. A file without its
-lock is left over, and removed. No clock that can be set is compared, and no process id.
+Each node writes its status once a second to a file under the data directory and holds a lock on it, which the system
+releases when the process ends for any reason. An unlocked file is stale and is removed. Neither wall clocks nor process
+ids are compared.
 
-Standard library only, and of that what is loaded anyway: the answer is there before ``json`` or
-``pathlib`` would be imported.
+Uses only standard library modules that are loaded at startup anyway: importing ``json`` or ``pathlib`` would take
+longer than answering.
 """
 
 from __future__ import annotations
@@ -21,61 +21,64 @@ if TYPE_CHECKING:
 
 SUFFIX = ".node"
 FILE_BYTES = 1024
-"""A file has its size from the start, and is overwritten in place: a full disk does not matter."""
+"""Fixed size of a file, which is overwritten in place, so that a full disk does not matter."""
 LONGEST_NAME = 200
 PATIENCE_SECONDS = 30.0
-"""How long a node may stand still before it is not live."""
+"""How long a node may make no progress and still count as live."""
 SILENT_SECONDS = 5.0
-"""A node that has written nothing for so long is not ready."""
+"""A node that has not reported for this long is not ready."""
 
 USAGE = """\
 Usage: taskapp health live|ready [--node NAME] [--json] [--patience SECONDS]
 
-  Say whether the nodes and beats of this machine are well, by what they write
-  to TASKAPP_DATA_DIR. Asks no broker. Exit code 0: yes, 1: no, 2: misused.
+  Check the nodes and beats on this machine, using the status files they write
+  to TASKAPP_DATA_DIR. Contacts no broker.
 
-  live   the process works: its loop turns and its pool is there. Also while
-         Redis is away, a task takes long, or it drains. Not live: restart it.
-  ready  it takes tasks now: live, connected, not starting and not draining.
+  live   The process works: its loop is turning and its pool is running. It
+         stays live while Redis is unreachable, a task takes long, or it
+         drains. If a node is not live, restart it.
+  ready  It accepts tasks now: live, connected, not starting, not draining.
+
+  Exit code: 0 if all are, 1 if not, 2 on a usage error.
 
 Options:
-  --node NAME         One node only: worker@host, or its part before the @.
-  --json              One JSON object a line.
-  --patience SECONDS  How long it may stand still before it is not live; 30.
+  --node NAME         Check only this node: worker@host, or the part before @.
+  --json              Print one JSON object per line.
+  --patience SECONDS  How long a live node may make no progress. Default: 30.
   -h, --help          Show this message and exit.
 """
 
 
 class Status:
-    """The state of one node; times are of the system's monotonic clock, the same for all processes."""
+    """The status of a node. Times are of the system's monotonic clock, which all processes share."""
 
     def __init__(self, name: str) -> None:
         self.name = name[:LONGEST_NAME].replace("\n", " ")
         self.pid = os.getpid()
         self.phase = "starting"
-        """``starting``, also while it waits for its broker; ``running``; ``draining``."""
+        """``starting`` (including while it waits for its broker), ``running`` or ``draining``."""
         self.written_at = 0.0
         self.turn_due_at = 0.0
-        """When the loop has turned last, or is to turn next where it means to sleep."""
+        """When the loop last turned, or must turn next if it sleeps on purpose."""
         self.in_task = False
-        """Whether the loop's own thread runs a task: then it need not turn."""
+        """Whether the loop's own thread runs a task, so that the loop need not turn."""
         self.broker_at = 0.0
-        """Last contact with the broker; 0: nothing is known."""
+        """Last contact with the broker; 0 if unknown."""
         self.pool_at = 0.0
-        """When the pool was last found whole."""
+        """When the pool was last found without a problem."""
         self.pool_problem = ""
-        """What is wrong with the pool; empty: nothing."""
+        """Description of the pool's problem; empty if there is none."""
         self.ends_at = 0.0
-        """When it ends at the latest; 0: it is not draining."""
+        """Latest end of the process; 0 if it is not draining."""
 
     def dump(self) -> bytes:
-        """Return it as lines ``name=value``, of ``FILE_BYTES`` bytes."""
+        """Return the status as lines of ``name=value``, padded or cut to ``FILE_BYTES`` bytes."""
         text = "".join(f"{name}={value}\n" for name, value in vars(self).items())
         return text.replace("\0", "").encode(errors="replace")[: FILE_BYTES - 1].ljust(FILE_BYTES - 1) + b"\n"
 
     @classmethod
     def load(cls, data: bytes) -> Status | None:
-        """Return what ``dump`` wrote, or ``None`` for anything else."""
+        """Return the status from ``data`` as written by ``dump``, or ``None`` for anything else."""
         status = cls("")
         if len(data) != FILE_BYTES:
             return None
@@ -99,10 +102,10 @@ def _typed(value: str, like: object) -> object:
 
 
 def why_not_live(status: Status, now: float, patience_seconds: float = PATIENCE_SECONDS) -> str:
-    """Return what is wrong with the process, or the empty string."""
+    """Return why the process is not live, or an empty string."""
     silent_seconds = now - status.written_at
     if silent_seconds > patience_seconds:
-        return f"it has said nothing for {silent_seconds:.0f} s: it is stopped, or a task holds its interpreter"
+        return f"it has not reported for {silent_seconds:.0f} s: it is stopped, or a task blocks its interpreter"
     if status.phase == "draining":
         late_seconds = now - status.ends_at
         return f"it should have ended {late_seconds:.0f} s ago" if late_seconds > patience_seconds else ""
@@ -118,13 +121,13 @@ def why_not_live(status: Status, now: float, patience_seconds: float = PATIENCE_
 
 
 def why_not_ready(status: Status, now: float, patience_seconds: float = PATIENCE_SECONDS) -> str:
-    """Return why it takes no tasks at this moment, or the empty string."""
+    """Return why the process is not accepting tasks now, or an empty string."""
     if problem := why_not_live(status, now, patience_seconds):
         return problem
     if now - status.written_at > SILENT_SECONDS:
-        return f"it has said nothing for {now - status.written_at:.0f} s"
+        return f"it has not reported for {now - status.written_at:.0f} s"
     if status.phase != "running":
-        return "it is draining" if status.phase == "draining" else "it is starting, or waits for its broker"
+        return "it is draining" if status.phase == "draining" else "it is starting or waiting for its broker"
     if status.broker_at and now - status.broker_at > SILENT_SECONDS:
         return f"it has not reached its broker for {now - status.broker_at:.0f} s"
     return status.pool_problem
@@ -137,22 +140,22 @@ QUESTIONS = {"live": why_not_live, "ready": why_not_ready}
 
 
 def directory(data_dir: str) -> str:
-    """Return where the nodes of ``data_dir`` write."""
+    """Return the directory of the status files under ``data_dir``."""
     return os.path.join(data_dir, "nodes")
 
 
 def nodes(data_dir: str) -> Iterator[Status]:
-    """Yield the state of every other process that lives; remove what dead ones left.
+    """Yield the status of every other live process; remove the files of dead ones.
 
     Raises:
-        OSError: The directory cannot be read, for another reason than that there is none.
+        OSError: The directory exists but cannot be read.
     """
     where = directory(data_dir)
     try:
         names = sorted(os.listdir(where))
     except FileNotFoundError:
         return
-    # Opening and closing a file of its own would cost this process the lock.
+    # Closing any descriptor of its own file would release this process's lock.
     mine = f".{os.getpid()}{SUFFIX}"
     for name in names:
         if not name.endswith(SUFFIX) or name.endswith(mine):
@@ -170,7 +173,7 @@ def _read(path: str) -> Status | None:
         if _is_left_over(file):
             os.unlink(path)
             return None
-        for _ in range(3):  # it may be written at this moment
+        for _ in range(3):  # the node may be writing it right now
             if (status := Status.load(os.pread(file, FILE_BYTES + 1, 0))) is not None:
                 return status
         return None
@@ -188,8 +191,8 @@ def _is_left_over(file: int) -> bool:
     return True
 
 
-def _is_meant(status: Status, wanted: str) -> bool:
-    return wanted in ("", status.name, status.name.partition("@")[0])
+def _matches(status: Status, node: str) -> bool:
+    return node in ("", status.name, status.name.partition("@")[0])
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ class _Misused(Exception):
 
 
 def main(arguments: list[str]) -> int:
-    """Answer ``taskapp health``: print it and return the exit code."""
+    """Run ``taskapp health`` with ``arguments``: print the answer and return the exit code."""
     if "-h" in arguments or "--help" in arguments:
         sys.stdout.write(USAGE)
         return 0
@@ -214,15 +217,15 @@ def main(arguments: list[str]) -> int:
 
     home = data_dir(os.environ)
     try:
-        asked = [status for status in nodes(home) if _is_meant(status, options["--node"])]
+        found = [status for status in nodes(home) if _matches(status, options["--node"])]
     except OSError as error:
         sys.stderr.write(f"Error: cannot read {directory(home)!r}: {error.strerror}\n")
         return 1
-    if not asked:
+    if not found:
         named = f"no node named {options['--node']!r}" if options["--node"] else "no node"
         sys.stderr.write(f"Error: {named} runs here (looked in {directory(home)!r}; see TASKAPP_DATA_DIR)\n")
         return 1
-    return max(_answer(question, status, patience_seconds, options["--json"]) for status in asked)
+    return max(_answer(question, status, patience_seconds, options["--json"]) for status in found)
 
 
 def _parsed(arguments: list[str]) -> tuple[str, dict[str, str]]:
@@ -238,11 +241,11 @@ def _parsed(arguments: list[str]) -> tuple[str, dict[str, str]]:
             if not options[name]:
                 raise _Misused(f"option {name} needs a value")
         elif word.startswith("-"):
-            raise _Misused(f"no option {word!r}; there are {', '.join(options)}")
+            raise _Misused(f"unknown option {word!r}; use one of {', '.join(options)}")
         else:
             questions.append(word)
     if len(questions) != 1 or questions[0] not in QUESTIONS:
-        raise _Misused(f"say live or ready, not {' '.join(questions)!r}")
+        raise _Misused(f"expected live or ready, not {' '.join(questions)!r}")
     return questions[0], options
 
 

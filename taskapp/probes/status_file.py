@@ -1,4 +1,4 @@
-"""Writes what ``health`` reads: each second, from a thread that no task and no broker can hold up."""
+"""Writes the status that ``health`` reads, once a second, from a thread that no task or broker can block."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Look = Callable[[Status, float], None]
 
 
 class StatusFile:
-    """One file, locked as long as this process lives, overwritten in place."""
+    """The status file of this process, locked while the process lives and overwritten in place."""
 
     def __init__(self, data_dir: Path, name: str) -> None:
-        # Names are unique on purpose only: the process id tells apart two nodes that were given the same.
+        # Two nodes may have been given the same name; the process id distinguishes them.
         readable = re.sub(r"[^A-Za-z0-9@.-]", "_", name)[:100]
         self.path = Path(directory(str(data_dir))) / f"{readable}.{os.getpid()}{SUFFIX}"
         self._file = -1
 
     def write(self, data: bytes) -> None:
-        """Write ``data``, in a new file if somebody removed the old one.
+        """Write ``data``, to a new file if the old one was removed.
 
         Raises:
-            OSError: It cannot be written: no right to, or no room for a new file.
+            OSError: Permission is denied, or there is no space for a new file.
         """
         if self._file < 0 or os.fstat(self._file).st_nlink == 0:
             self._create(data)
@@ -50,7 +50,7 @@ class StatusFile:
             new.unlink()
         file = open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
-            # Before it has its name, so that no probe finds it without its lock.
+            # Locked before it gets its name, so that no probe finds it unlocked.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.pwrite(file, data, 0) < FILE_BYTES:
                 raise OSError("no space left")
@@ -64,21 +64,22 @@ class StatusFile:
         self._file = file
 
     def remove(self) -> None:
-        """Remove it."""
+        """Remove the file; ignore errors."""
         with suppress(OSError):
             self.path.unlink()
 
 
 class Reporter:
-    """Keeps the state of this process in its file."""
+    """Keeps the status file of this process up to date."""
 
     def __init__(self, data_dir: Path, status: Status, look: Look = lambda *_: None) -> None:
-        """Make a reporter that has written nothing yet.
+        """Create a reporter, without writing anything.
 
         Args:
-            data_dir: Where the file goes, in a folder of all nodes.
-            status: What to write; whoever knows something sets it there.
-            look: Called with ``status`` and the time before it is written, in another thread; may be set later.
+            data_dir: Parent of the directory for status files.
+            status: The status to write; other code updates it.
+            look: Called with ``status`` and the monotonic time before each write, on the reporter's thread; may be set
+                later.
         """
         self.status = status
         self.look = look
@@ -88,20 +89,24 @@ class Reporter:
         self._pid = os.getpid()
 
     def start(self) -> None:
-        """Write once, and from now on each second."""
+        """Start writing the file once a second."""
         with suppress(OSError):
-            # Reading removes what dead processes left.
+            # Reading removes the files of dead processes.
             list(nodes(str(self._data_dir)))
         native_thread(self._run)
 
     def stop(self) -> None:
-        """Remove the file; nothing is written any more."""
+        """Stop writing and remove the file."""
         self._stop.put(None)
         if os.getpid() == self._pid:
             self._file.remove()
 
     def note(self, now: float) -> None:
-        """Write what is known at ``now``."""
+        """Update the status and write it; ``now`` is the monotonic time.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         self.look(self.status, now)
         self.status.written_at = now
         self._file.write(self.status.dump())
@@ -113,13 +118,13 @@ class Reporter:
             try:
                 self.note(now)
                 if failed_at:
-                    logger.info("probes know this node again, after %.0f s", now - failed_at)
+                    logger.info("probes can see this node again, after %.0f s", now - failed_at)
                 failed_at = 0.0
             except OSError as error:
                 if not failed_at:
                     failed_at = now
                     logger.warning(
-                        "probes will say that no node runs here: %s cannot be written (%s); "
+                        "probes will report that no node runs here: could not write to %s (%s); "
                         "make TASKAPP_DATA_DIR writable", self._file.path.parent, error.strerror or error,
                     )  # fmt: skip
             try:

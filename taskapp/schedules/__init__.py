@@ -1,10 +1,9 @@
-"""Timed jobs, in the order a due time travels.
+"""Schedules, described in the order in which a due time travels.
 
-``times`` says when something is due and reads no clock. ``schedule`` is what people write down: a task
-type, its arguments, its times, what happens when a due time was missed or the last run is unfinished.
-``register`` looks at
-the schedules in Redis and ``store`` changes them, while beats run. ``leader`` is the one beat that
-queues what is due. ``taskapp.beat.scheduler`` puts it into ``celery beat``.
+``times`` computes due times without reading a clock. ``schedule`` defines a schedule: task type, arguments, times, and
+the policies for missed due times and unfinished runs. While beats run, ``reader`` reads the schedules in Redis and
+``store`` changes them. ``leader`` is the part of the leading beat that queues due ticks; ``taskapp.beat.scheduler``
+plugs it into ``celery beat``.
 """
 
 from __future__ import annotations

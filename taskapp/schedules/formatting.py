@@ -1,4 +1,4 @@
-"""Schedules in words: their times, and instants as clocks in their zones show them."""
+"""Text forms of schedules' times, and of instants in local time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NOTHING = "\N{EN DASH}"
 
 
 def when_text(schedule: Schedule) -> str:
-    """Return its times, without the zone they are in."""
+    """Return the times of ``schedule`` as text, without their zone."""
     return sanitize(str(schedule.when).replace(f" {schedule.local_zone}", "", 1))
 
 
 def local_text(instant: float | None, zone: str, *, weekday: bool = False) -> str:
-    """Return an instant as clocks in ``zone`` show it, with their offset."""
+    """Return an instant in local time of ``zone``, with its UTC offset; an en dash for ``None``."""
     if instant is None:
         return NOTHING
     local = moment(instant, zone)
@@ -28,7 +28,7 @@ def local_text(instant: float | None, zone: str, *, weekday: bool = False) -> st
 
 
 def moment(instant: float, zone: str) -> datetime:
-    """Return an instant, to the millisecond, in ``zone``; in UTC if that is none."""
+    """Return an instant, rounded to milliseconds, in ``zone``; in UTC if the zone is unknown."""
     return datetime.fromtimestamp(round(instant * 1_000) / 1_000, _zone(zone))
 
 
@@ -37,4 +37,4 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        return ZoneInfo("UTC")  # of one that is broken
+        return ZoneInfo("UTC")  # the zone of a broken schedule

@@ -1,12 +1,11 @@
-"""The one beat that queues what is due.
+"""The leader among the beats, which queues due ticks.
 
-Beats contend for a lease in Redis; its token goes with everything the leader does, so that one which
-was frozen and thawed does nothing. What is due soon is made ready before its time; at its time one
-script checks the token, queues the messages and moves the schedules on. Between two ticks the leader
-waits on its own sockets, never by a timer of the server's, until something is due or a schedule was
-changed.
+Beats contend for a lease in Redis. The leader sends its token with every command, so that a former leader that
+was frozen changes nothing when it continues. Ticks are prepared shortly before they are due; when due, one script
+checks the token, queues the messages and advances the schedules. In between, the leader waits on its sockets, without
+a timer of the server, until something is due or a schedule has changed.
 
-Time is Redis' own clock, see ``wall_clock``.
+All times are of Redis' clock, see ``wall_clock``.
 """
 
 from __future__ import annotations
@@ -41,21 +40,21 @@ from taskapp.schedules.wall_clock import WallClock
 
 LEASE_SECONDS = 5.0
 RENEWALS = 4
-"""How often a lease is renewed while it lasts."""
+"""How often a lease is renewed before it would expire."""
 STANDBY_SECONDS = 1.0
 LOOK_AHEAD_MS = 2_000
-"""How long before its time a tick is made ready."""
+"""How long before it is due a tick is prepared."""
 LOOK_SECONDS = 0.5
 CHANGED_MS = 100
-"""How soon after a look it looks again because something was changed."""
+"""Minimum time between two reads of the schedules after a change."""
 READ_AT_ONCE = 500
 MADE_SECONDS = 0.005
-"""How long ticks are made ready in one go: something else may be due meanwhile."""
+"""Maximum time to prepare ticks without checking whether others are due."""
 SENT_AT_ONCE = 100
 UNREACHABLE = (RedisError, OSError, BrokerUnavailable, BrokerAway)
-"""No schedule's fault: the server is to be asked again."""
+"""Errors that no schedule has caused, so that the request is retried."""
 HANDS_OVER_SECONDS = 5.0
-"""After so long without the broker another beat is to lead: perhaps it is this one that is cut off."""
+"""After this long without the broker, another beat should lead: only this one may be cut off."""
 
 Made = TypeVar("Made")
 
@@ -63,18 +62,18 @@ logger = logging.getLogger(__name__)
 
 
 class ScheduleLeader:
-    """Contends for the lead; leads.
+    """Contends for leadership, and queues due ticks while it leads.
 
     Args:
         connect: Opens connections to the server of the schedules.
-        prefix: The prefix of its keys.
-        make: Makes the message of a tick; see ``Make``.
-        name: What people see of this beat.
-        resolve: Puts in what only this process knows of a schedule.
-        broker: Where ticks are published to; ``None``: the server of the schedules is the broker, too.
-        on_lead: What this beat does when it begins to lead, step by step, between ticks.
+        prefix: Prefix of the keys.
+        make: Creates the message of a tick; see ``Make``.
+        name: Name of this beat, shown to users.
+        resolve: Completes a schedule with times that only this process knows.
+        broker: Publishes ticks; ``None`` if the server of the schedules is also the broker.
+        on_lead: Returns the steps to run after this beat becomes the leader; they run between ticks.
         on_cancel: Called with the ids of runs that a tick cancels.
-        lease_seconds: How long this beat may be silent before another leads.
+        lease_seconds: How long this beat may be silent before another becomes the leader.
     """
 
     def __init__(
@@ -94,32 +93,32 @@ class ScheduleLeader:
         self._beginning: Iterator[None] | None = None
         self._lease_seconds, self._lease_ms = lease_seconds, round(lease_seconds * 1_000)
         self.token = ""
-        """With which it leads; empty: another does."""
+        """Token of the lease; empty if this beat does not lead."""
         self.is_in_touch = False
-        """Whether the server answered the last question."""
+        """Whether the server answered the last request."""
         self._renew_at = 0.0
         self._clock = WallClock()
         self._ready: dict[str, Ready] = {}
         self._heap: list[tuple[int, str]] = []
-        """When the ready ones are to be sent; some are not what is ready any more."""
+        """Send time and name of prepared ticks; entries may be stale."""
         self._unmade: deque[tuple[int, str, Sequence[bytes]]] = deque()
-        """What was read, the one to be sent first first."""
+        """Schedules read but not prepared, soonest first."""
         self._again: deque[Ready] = deque()
-        """Those whose next tick is due soon, too."""
+        """Schedules that were just sent and are due again soon."""
         self._page = READ_AT_ONCE
         self._changes: bytes | None = None
-        """How many there were when it last looked."""
+        """Number of changes to schedules at the last read."""
         self._seen_until_ms = 0
-        """What is due until then is ready."""
+        """Schedules due up to this time have been read."""
         self._look_at_ms = self._looked_ms = 0.0
         self._days: dict[str | None, Days] = {}
-        """Of the calendars that were read."""
+        """Days of the calendars that have been read."""
         self._is_asking = False
 
     # --- one turn ------------------------------------------------------------------------------------
 
     def turn(self, most_seconds: float = STANDBY_SECONDS) -> None:
-        """Queue what is due, then wait until something is, a schedule was changed, or ``most_seconds`` have passed."""
+        """Queue due ticks, then wait until the next is due, a schedule changes, or ``most_seconds`` have passed."""
         try:
             if self._outbox is not None and not self.token:
                 self._outbox.reach()
@@ -130,8 +129,8 @@ class ScheduleLeader:
             self._wait(min(wait_seconds, most_seconds))
         except UNREACHABLE as error:
             if self.is_in_touch:
-                whose = "broker" if isinstance(error, BrokerAway) else "server of the schedules"
-                logger.error("the %s cannot be reached, or refuses: %s; trying again", whose, error)
+                server = "broker" if isinstance(error, BrokerAway) else "server of the schedules"
+                logger.error("the %s is unreachable or refuses requests: %s; retrying", server, error)
             self.is_in_touch = False
             self._forget()
             self._waiting.close()
@@ -140,27 +139,29 @@ class ScheduleLeader:
             sleep(min(STANDBY_SECONDS / 2, most_seconds))
 
     def resign(self) -> None:
-        """Let another beat lead at once."""
+        """Give up leadership, so that another beat can lead at once; close the connections."""
         try:
             if self.token:
                 self._link.run("schedules/resign", self._prefix, 0, self.token)
         except (RedisError, OSError) as error:
-            logger.warning("another beat leads in %.0f s: %s", self._lease_seconds, error)
+            logger.warning(
+                "could not give up leadership: %s; another beat can lead in %.0f s", error, self._lease_seconds
+            )
         finally:
             self.token, self._beginning = "", None
             self._link.close()
             self._waiting.close()
 
     def _hand_over(self) -> None:
-        """Let another beat try, and do not lead before the broker can be reached from here."""
-        logger.warning("this beat does not reach the broker; another may lead")
+        """Give up leadership until this beat can reach the broker again."""
+        logger.warning("this beat cannot reach the broker; giving up leadership")
         self.resign()
         self._renew_at = 0.0
 
     # --- leading -------------------------------------------------------------------------------------
 
     def _lead(self) -> float:
-        """Lead, or go on; return in how many seconds to ask again."""
+        """Acquire or renew the lease; return the seconds to wait, 0 while this beat leads."""
         asked_at, sent_ms = monotonic(), steady_ms()
         answer = self._link.run("schedules/lead", self._prefix, 0, self._name, self.token, self._lease_ms)
         token, left_ms, wall_ms = answer
@@ -178,7 +179,7 @@ class ScheduleLeader:
         return 0.0
 
     def _lose(self) -> None:
-        logger.warning("another beat leads now; this one stands by")
+        logger.warning("another beat leads now; this one is on standby")
         self.token, self._renew_at, self._beginning = "", 0.0, None
         self._forget()
 
@@ -191,13 +192,13 @@ class ScheduleLeader:
         if self._clock.was_set(wall_ms, sent_ms):
             self._forget()
 
-    # --- making ready --------------------------------------------------------------------------------
+    # --- preparing -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Read what is due soon and was not read yet."""
+        """Read the schedules that are due soon and have not been read."""
         asked_ms = steady_ms()
         self._looked_ms = self._clock.now_ms()
-        # Whole, as due times are: what lies behind it is read next time.
+        # Whole milliseconds, as due times are; the next read continues after this one.
         until_ms = int(self._clock.now_ms()) + LOOK_AHEAD_MS
         wall_ms, changes, *found = self._link.run(
             "schedules/due", self._prefix, 0, f"({self._seen_until_ms}", until_ms, self._page
@@ -207,7 +208,7 @@ class ScheduleLeader:
             was, self._changes = self._changes, changes
             if was is not None and self._seen_until_ms:
                 self._forget()
-                return  # and look once more
+                return  # the next turn reads again
         read = [
             (round(float(at)), name.decode(), fields)
             for name, at, fields in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -216,7 +217,7 @@ class ScheduleLeader:
             self._seen_until_ms = max(until_ms, self._seen_until_ms)
             self._look_at_ms = self._clock.now_ms() + LOOK_SECONDS * 1_000
         elif read[0][0] == read[-1][0]:
-            # All of one instant are read together: the next page begins behind it.
+            # Schedules due at the same instant must be on one page, because the next page starts after it.
             self._page *= 2
             return
         else:
@@ -226,7 +227,7 @@ class ScheduleLeader:
         self._unmade.extend(read)
 
     def _make_some_ready(self) -> bool:
-        """Make a few ticks ready; say whether there were any."""
+        """Prepare a few ticks; return whether there were any."""
         until = monotonic() + MADE_SECONDS
         is_some = bool(self._again or self._unmade)
         while monotonic() < until and (self._again or self._unmade):
@@ -259,19 +260,19 @@ class ScheduleLeader:
         return self._days[name]
 
     def _guarded(self, name: str, revision: str, make: Callable[[], Made]) -> Made | None:
-        """Return what ``make`` does; whatever is wrong with one schedule, the others are sent."""
+        """Call ``make`` and return its result; if it fails, mark the schedule as broken and return ``None``."""
         try:
             return make()
         except UNREACHABLE:
             raise
-        except Exception as error:  # a task type's own route, a schedule of the configuration
+        except Exception as error:  # raised by a user's router or configured schedule, for example
             is_ours = isinstance(error, TaskappError)
-            logger.error("schedule %r is set aside: %s", name, error, exc_info=not is_ours)
+            logger.error("schedule %r is broken, stopping it: %s", name, error, exc_info=not is_ours)
             self._set_aside(name, revision, f"{type(error).__name__}: {error}")
             return None
 
     def _set_aside(self, name: str, revision: str, error: str) -> None:
-        """Take a schedule that cannot be sent out of the way."""
+        """Mark a schedule as broken, so that it is no longer due."""
         self._link.run("schedules/pause", self._prefix, 0, name, "broken", error[:1_000], revision)
 
     def _keep(self, ready: Ready | None) -> None:
@@ -282,9 +283,9 @@ class ScheduleLeader:
     # --- sending -------------------------------------------------------------------------------------
 
     def _send_what_is_due(self) -> float:
-        """Queue a batch of what is due, or make something ready; return for how many seconds there is nothing to do."""
+        """Queue a batch of due ticks or prepare some; return the seconds until there is more to do."""
         if self._outbox is not None and self._outbox.may_hold_some:
-            # First: as long as the broker takes nothing, nothing more is queued, and goes by the misfire policies then.
+            # First: while the broker accepts nothing, no tick is queued, so that misfire policies apply afterwards.
             self._outbox.forward(self._renew_at)
         now_ms = self._clock.now_ms()
         if due := self._take_due(now_ms):
@@ -340,7 +341,7 @@ class ScheduleLeader:
 
     def _note_sent(self, ready: Ready, is_done: bool, wall_ms: float, canceled: list[str]) -> None:  # noqa: FBT001
         if not is_done:
-            # It was changed since it was made ready.
+            # The schedule has changed since its tick was prepared.
             self._forget()
             return
         logger.debug("tick of %r queued, %.0f ms late", ready.schedule.name, max(wall_ms - ready.at_ms, 0.0))
@@ -354,8 +355,8 @@ class ScheduleLeader:
     def _cancel(self, ids: list[str]) -> None:
         try:
             self._on_cancel(ids)
-        except Exception as error:  # noqa: BLE001 - whatever keeps nodes from hearing of it, ticks go on
-            logger.warning("runs %s could not be canceled: %s", ", ".join(ids), error)
+        except Exception as error:  # noqa: BLE001 - failing to reach nodes must not stop ticks
+            logger.warning("could not cancel runs %s: %s", ", ".join(ids), error)
 
     def _advance(self, ready: Ready) -> None:
         schedule, timing, revision, due_ms, at_ms = ready[:5]
@@ -374,7 +375,7 @@ class ScheduleLeader:
             self._is_asking = False
             self._waiting.open()
         if not self._is_asking:
-            # Not for long: one that is frozen must not take the token the next leader waits for.
+            # With a short timeout: a frozen leader must not consume the wake-up that the next leader waits for.
             self._is_asking = self._waiting.ask("BRPOP", *self._wake_keys, 1, on_answer=self._on_wake)
         if select.select([self._waiting.socket], [], [], seconds)[0]:
             self._waiting.read()
@@ -382,10 +383,10 @@ class ScheduleLeader:
     def _on_wake(self, answer: Any) -> None:
         self._is_asking = False
         if self._outbox is not None:
-            # Also after a second without a token: another beat may have taken it.
+            # Even if the wait timed out: another beat may have consumed the wake-up.
             self._outbox.may_hold_some = True
             if isinstance(answer, list) and answer[0].decode() == self._outbox.wake_key:
                 return
         if answer is not None:
-            # Not at once: of many changes in a row, an import, each would have everything read and made anew.
+            # Delayed, so that a series of changes, such as an import, does not cause a full read for each.
             self._look_at_ms = min(self._look_at_ms, self._looked_ms + CHANGED_MS)

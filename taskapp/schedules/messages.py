@@ -1,4 +1,4 @@
-"""The messages of ticks: what ``apply_async`` would send, held back for the script that queues it."""
+"""The messages of ticks: captured from ``apply_async`` for the script that queues them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from taskapp.transport.transport import is_over_redis
 
 
 def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> list[Message]:
-    """Return the message of one tick.
+    """Return the message of one tick, in a list of length one.
 
     Raises:
-        TaskappError: It could not be sent; see ``Application.send_task``.
+        TaskappError: The message is invalid; see ``Application.send_task``.
     """
     options = dict(schedule.options)
     if schedule.queue is not None:
@@ -34,18 +34,18 @@ def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> lis
 def made(
     app: Any, schedule: Schedule, due_ms: int, identity: str, call: tuple[Any, Any, Mapping[str, Any]]
 ) -> list[Message]:
-    """Return the message of one tick with these arguments and options.
+    """Return the message of one tick with the args, kwargs and options of ``call``, in a list of length one.
 
     Raises:
-        TaskappError: It could not be sent; see ``Application.send_task``.
+        TaskappError: The message is invalid; see ``Application.send_task``.
     """
     args, kwargs, given = call
     options = {**given, "task_id": identity}
     headers = {**(given.get("headers") or {}), SCHEDULE_HEADER: schedule.name, DUE_HEADER: due_ms / 1_000}
-    # As stock beat marks what it sends.
+    # Markers that stock beat adds, too.
     options["headers"] = {**headers, "celery_beat_task": True, "periodic_task_name": schedule.name}
     if isinstance(expires := given.get("expires"), int | float):
-        # From when it is sent, not from when it was made ready.
+        # Counted from when it is sent, not from when it is prepared.
         options["expires"] = datetime.fromtimestamp(max(due_ms / 1_000, time.time()) + expires, UTC)
     task = app.tasks.get(schedule.task)
     send = partial(app.send_task, schedule.task) if task is None else task.apply_async
@@ -55,7 +55,7 @@ def made(
     else:
         messages = entries_of(schedule.name, identity, partial(send, producer=Unconnected(app)))
     if len(messages) != 1:
-        raise BadSchedule("task", schedule.task, "it sends nothing", "is task_always_eager set?")
+        raise BadSchedule("task", schedule.task, "it sends no message", "check whether task_always_eager is set")
     return messages
 
 

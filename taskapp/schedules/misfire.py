@@ -1,4 +1,4 @@
-"""What becomes of due times that nobody was there for."""
+"""Misfire policies: which due times to send and which to drop when no beat sent them in time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ COUNTED_MOST = 10_000
 
 
 class DueNow(NamedTuple):
-    """Due times that have come."""
+    """Due times up to now, after applying the misfire policy."""
 
     sent: list[int]
-    """Those to send, ms, in their order."""
+    """Due times to send, in ascending order (ms)."""
     dropped: int
-    """How many are not; at most ``COUNTED_MOST`` are counted."""
+    """Number of due times to drop, counted up to ``COUNTED_MOST``."""
     next_ms: int | None
-    """The first that has not come."""
+    """The next due time in the future (ms)."""
 
 
 def due_now(schedule: Schedule, timing: Timing, due_ms: int, now_ms: float) -> DueNow:
-    """Return what is to be sent until ``now_ms`` of the due times from ``due_ms`` on, by the misfire policy.
+    """Apply the misfire policy to the due times from ``due_ms`` to ``now_ms``.
 
-    Usually there is one, just now. Several have come when no beat was there, or when it could not
-    reach the server, or when the clock was set forward.
+    Usually there is just one. There are several if no beat was running, it could not reach the server, or the
+    clock was set forward.
     """
     most = schedule.catch_up_most if schedule.misfire == "catch_up" else 1
     start_ms, uncounted = _start(timing, due_ms, now_ms)
@@ -46,10 +46,10 @@ def due_now(schedule: Schedule, timing: Timing, due_ms: int, now_ms: float) -> D
 
 
 def _start(timing: Timing, due_ms: int, now_ms: float) -> tuple[int, int]:
-    """Return a due time that about ``COUNTED_MOST`` others follow until now, and how many are before it."""
+    """Return a due time to start from, about ``COUNTED_MOST`` before now, and the number of due times before it."""
     gap = timing.after(due_ms / 1_000)
     if gap is None or (now_ms - due_ms) / max(gap * 1_000 - due_ms, 1.0) <= COUNTED_MOST:
         return due_ms, 0
-    # A second's schedule after a week: what is far back is dropped whatever the policy.
+    # For example one due every second, after a week: old due times are dropped under any policy.
     start = timing.after((now_ms - (gap * 1_000 - due_ms) * COUNTED_MOST) / 1_000)
     return (round(start * 1_000), COUNTED_MOST) if start is not None and start * 1_000 <= now_ms else (due_ms, 0)

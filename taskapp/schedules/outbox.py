@@ -1,9 +1,8 @@
-"""Where ticks wait for a broker that is no Redis.
+"""The outbox, where ticks wait for a broker other than Redis.
 
-The script that queues ticks works in one Redis. So it queues them there, in the outbox; the leader publishes what lies
-there, the oldest first, and takes it out when the broker has confirmed it. A leader that dies in between leaves it to
-the next, who publishes it again: the same task by its id, but another copy by its header, so that nodes tell the two
-apart.
+The script that queues ticks works in one Redis. So it queues them there, in the outbox. The leader publishes its
+entries, the oldest first, and removes each once the broker has confirmed it. If a leader dies in between, the next one
+publishes the entry again: with the same task id but another copy id in a header, so that nodes can distinguish the two.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from taskapp.transport.codec import SENT_AT_HEADER
 
 PUBLISHED_AT_ONCE = 100
 CONFIRM_SECONDS = 1.5
-"""How long the broker may take to confirm a message; two attempts fit into the leader's lease."""
+"""How long the broker may take to confirm a message; two attempts fit within the leader's lease."""
 REFUSED_KEPT = 1_000
 ADDED_AT_PUBLISHING = ("declare", "retry", "retry_policy", "timeout", "confirm_timeout")
 OF_THE_DISPATCHER = ("type", "hostname", "pid", "clock", "utcoffset", "timestamp")
@@ -41,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """What lies in the outbox, as the leader sees it.
+    """The leader's access to the outbox.
 
     Args:
-        link: The connection to its Redis.
-        prefix: The prefix of its keys.
+        link: Connection to the Redis of the schedules.
+        prefix: Prefix of the keys.
         broker: Publishes the entries.
     """
 
@@ -54,30 +53,30 @@ class Outbox:
         keys = Keys(prefix)
         self._key = keys.ready(OUTBOX)
         self.wake_key = keys("wake", OUTBOX)
-        """A list that gets a token when something is put into the outbox."""
+        """Key of a list that gets a token whenever an entry is added to the outbox."""
         self.may_hold_some = True
         self._away_since: float | None = None
-        """Since when the broker is away, by the monotonic clock."""
+        """Since when the broker has been unreachable (monotonic)."""
 
     def away_seconds(self) -> float:
-        """Return for how long the broker has been away; 0: it took what was published last."""
+        """Return for how long the broker has been unreachable; 0 if it accepted the last message."""
         return 0.0 if self._away_since is None else monotonic() - self._away_since
 
     def reach(self) -> None:
-        """If the broker was away, look whether it is back.
+        """If the broker was unreachable, check whether it is back.
 
         Raises:
-            BrokerAway: It is not.
+            BrokerAway: The broker is still unreachable.
         """
         if self._away_since is not None:
             self._broker.reach()
             self._away_since = None
 
     def forward(self, until: float) -> None:
-        """Publish some of what lies here, the oldest first; stop at ``until``, by the monotonic clock.
+        """Publish up to ``PUBLISHED_AT_ONCE`` entries, the oldest first; stop at ``until`` (monotonic).
 
         Raises:
-            BrokerAway: What is not published yet stays.
+            BrokerAway: The broker is unreachable; unpublished entries stay.
         """
         found = self._link.command("LRANGE", self._key, -PUBLISHED_AT_ONCE, -1)
         for entry in reversed(found):
@@ -92,7 +91,7 @@ class Outbox:
         except BrokerAway:
             self._away_since = self._away_since or monotonic()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one tick, the others are published
+        except Exception as error:  # noqa: BLE001 - one bad tick must not keep the others from being published
             self._refuse(entry, error)
         else:
             self._away_since = None
@@ -102,7 +101,7 @@ class Outbox:
         tick = _tick_in(entry)
         schedule, identity, due_ms = tick or ("", "", 0)
         problem = f"{type(error).__name__}: {error}"[:1_000]
-        logger.error("a tick of schedule %r cannot be published and goes to the dead letters: %s", schedule, problem)
+        logger.error("moving a tick of schedule %r to the dead letters, could not publish it: %s", schedule, problem)
         refused = (OUTBOX, entry, problem, REFUSED_KEPT, schedule, identity, due_ms)
         self._link.run("schedules/refuse_tick", self._prefix, 0, *refused)
 
@@ -118,16 +117,16 @@ def _tick_in(entry: bytes) -> TickName | None:
 
 
 class Unconnected:
-    """Stands in for a producer of kombu where nothing goes out yet: the broker may be away."""
+    """Stands in for a kombu producer while nothing is sent, so that the broker need not be reachable."""
 
     channel = None
 
     def __init__(self, app: Any) -> None:
-        self.connection = app.connection_for_write()  # opens nothing
+        self.connection = app.connection_for_write()  # does not connect
 
 
 def entries_of(schedule: str, identity: str, send: Callable[[], Any]) -> list[Message]:
-    """Return what ``send`` would publish as an entry of the outbox; none if it publishes nothing."""
+    """Return the message that ``send`` would publish as an outbox entry; an empty list if it publishes nothing."""
     run = Settlement()
     with settling(run), collecting():
         send()
@@ -146,7 +145,7 @@ def entries_of(schedule: str, identity: str, send: Callable[[], Any]) -> list[Me
 def _written(task: Posting) -> dict[str, Any]:
     options = {key: value for key, value in task.options.items() if key not in ADDED_AT_PUBLISHING}
     if options["headers"].get("expires"):
-        # The broker would drop it and tell nobody; a node tells the schedule.
+        # The broker would drop an expired message silently; a node reports it to the schedule.
         options.pop("expiration", None)
     options["exchange"] = getattr(options.get("exchange"), "name", options.get("exchange"))
     is_text = isinstance(task.body, str)
@@ -159,33 +158,33 @@ def _written(task: Posting) -> dict[str, Any]:
 
 
 class Broker:
-    """The broker of ``app``, as the outbox needs it."""
+    """Publishes entries of the outbox to the broker of ``app``."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     def reach(self) -> None:
-        """Connect if there is no connection.
+        """Connect, unless connected.
 
         Raises:
-            BrokerAway: It cannot be done.
+            BrokerAway: The broker cannot be reached, or refuses the login.
         """
         try:
             with self._app.lend_producer() as producer:
                 _connect(producer)
-        except Exception as error:  # also a login that is refused: no fault of what is to be published
+        except Exception as error:  # includes a refused login, which no message has caused
             raise BrokerAway(error) from error
 
     def publish(self, entry: bytes) -> None:
         """Publish an entry and wait until the broker has confirmed it.
 
         Raises:
-            BrokerAway: The broker cannot be reached, or does not take anything now.
-            RefusedByBroker: It does not take this.
-            ValueError, KeyError, TypeError: It is no entry.
+            BrokerAway: The broker cannot be reached, or accepts nothing now.
+            RefusedByBroker: The broker refuses this message.
+            ValueError, KeyError, TypeError: ``entry`` is malformed.
         """
-        said = loads(entry)
-        task, event = said["task"], said["event"]
+        content = loads(entry)
+        task, event = content["task"], content["event"]
         body = task["body"] if task["is_text"] else b64decode(task["body"])
         options = {**task["options"], "declare": self._declared(task["queues"]), "confirm_timeout": CONFIRM_SECONDS}
         self.reach()
@@ -209,14 +208,18 @@ class Broker:
 
 
 def _connect(producer: Any) -> None:
-    """Connect, if the connection is known to be gone, within a second or two."""
+    """Reconnect if the connection is known to be lost, within a second or two."""
     if not producer.connection.connected:
         producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         producer.revive(producer.connection)
 
 
 def _insist(producer: Any, publish: Callable[[], None]) -> None:
-    """Call ``publish``, and once more over a new connection if the one there was is broken; errors as ``Broker``'s."""
+    """Call ``publish``, and retry once over a new connection if the current one is broken.
+
+    Raises:
+        BrokerAway, RefusedByBroker: See ``Broker.publish``.
+    """
     connection = producer.connection
     try:
         connection.ensure(producer, publish, max_retries=1, interval_start=0, interval_step=0)()

@@ -1,4 +1,4 @@
-"""Schedules in numbers, at a cost that does not grow with them."""
+"""Counts of schedules, read at a cost independent of their number."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from taskapp.redis.link import Link, all_answered
 
 
 class Overview(NamedTuple):
-    """All schedules of one deployment, and the beat that leads."""
+    """Counts of a deployment's schedules, and how late their ticks are."""
 
     states: dict[str, int]
-    """How many there are of each of ``Known.state``."""
+    """Number of schedules by ``ScheduleRecord.state``."""
     late_seconds: float
-    """How long the first due time that is not queued yet is past, by Redis' clock; 0 where none is."""
+    """How overdue the earliest unqueued tick is, by Redis' clock; 0 if none is."""
     tick_at: float | None
-    """When ticks were last queued, Unix seconds; ``None``: never."""
+    """When ticks were last queued, in Unix seconds; ``None`` if never."""
 
     @property
     def total(self) -> int:
-        """How many schedules there are."""
+        """Number of schedules."""
         return sum(self.states.values())
 
 
 def overview(link: Link, prefix: str) -> Overview:
-    """Return it in one round trip.
+    """Return the overview, read in one round trip.
 
     Raises:
         NotSent, OutcomeUnknown: The server cannot be reached.
-        ResponseError: It refuses.
+        ResponseError: The server refuses a command.
     """
     keys = Keys(prefix)
     (seconds, micros), first, tick_at, total, active, paused, broken = all_answered(link.pipeline([

@@ -1,4 +1,4 @@
-"""Schedules a page at a time, for whoever looks at a hundred thousand of them."""
+"""Lists schedules page by page, for deployments with a hundred thousand of them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from taskapp.schedules.record import ScheduleRecord
 
 STATES = ("active", "paused", "broken", "ended")
 LISTED_MOST = 1_000
-"""Up to so many in a state are taken from the list of their names; more are found soon among all."""
+"""Up to this many schedules in a state are found by the set of their names; more are found fast by scanning all."""
 
 
 class SchedulePage(NamedTuple):
-    """Some schedules, by name."""
+    """One page of schedules, sorted by name."""
 
     schedules: list[ScheduleRecord]
     cursor: str
-    """The name behind which the next page begins; empty: this is the last."""
+    """Name after which the next page starts; empty on the last page."""
 
 
 def page(
     register: Register, prefix: str = "", state: str = "", after: str = "", limit: int = 50, within_seconds: float = 1.0
 ) -> SchedulePage:
-    """Return schedules whose names begin with ``prefix``.
+    """Return a page of schedules, sorted by name.
 
     Args:
-        register: Where they are.
-        prefix: How their names begin.
-        state: One of ``STATES``: only those; empty: all.
-        after: A cursor.
-        limit: At most so many.
-        within_seconds: How long to look for those in ``state``; then the page ends, and its cursor goes on from there.
+        register: Access to the schedules.
+        prefix: Return only schedules whose names start with this.
+        state: Return only schedules in this state, one of ``STATES``; empty for all.
+        after: Cursor of the previous page; empty for the first page.
+        limit: Maximum number of schedules.
+        within_seconds: How long to search for schedules in ``state``; after that, the page ends early, and its cursor
+            continues the search.
 
-    Errors are those of ``Register.all``.
+    Raises the errors of ``Register.all``.
     """
     deadline, found = monotonic() + within_seconds, list[ScheduleRecord]()
     for known in _candidates(register, prefix, state, after, limit):

@@ -1,4 +1,4 @@
-"""A schedule whose next tick is made before its time, and what the script is told when that has come."""
+"""Ticks prepared before they are due, and the arguments of the script that queues them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ logger = logging.getLogger(__name__)
 
 
 class Ready(NamedTuple):
-    """A schedule whose next tick is made."""
+    """A schedule with its next tick prepared."""
 
     schedule: Schedule
     timing: Timing
     revision: str
     due_ms: int
     at_ms: int
-    """When the tick is to be sent."""
+    """When to send the tick (ms)."""
     next_ms: int | None
     messages: Sequence[Message]
 
 
 class PreparedTick(NamedTuple):
-    """What is done for one schedule at one moment."""
+    """Everything to queue for a schedule now."""
 
     ready: Ready
-    """With the due time that follows."""
+    """The schedule, with ``next_ms`` set to its next due time."""
     messages: list[Message]
     args: list[Any]
-    """As ``tick.lua`` takes them."""
+    """Arguments for ``tick.lua``."""
 
 
 def readied(schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_ms: int, make: Make) -> Ready:
-    """Return it with the message of the tick due at ``due_ms``; errors are those of ``make``."""
+    """Return the schedule with the message of the tick due at ``due_ms``; raises the errors of ``make``."""
     following = timing.after(due_ms / 1_000)
     next_ms = round(following * 1_000) if following is not None else None
     return Ready(
@@ -50,7 +50,7 @@ def readied(schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_m
 
 
 def sending(ready: Ready, now_ms: float, make: Make) -> PreparedTick:
-    """Return what is to be done for ``ready`` now: its tick queued, or several, or none if it was missed."""
+    """Return what to queue for ``ready`` now: usually its tick; several or none if due times were missed."""
     schedule, due_ms = ready.schedule, ready.due_ms
     now = DueNow([due_ms], 0, ready.next_ms)
     if (ready.next_ms is not None and ready.next_ms <= now_ms) or now_ms - ready.at_ms > IN_TIME_MS:
@@ -68,5 +68,5 @@ def sending(ready: Ready, now_ms: float, make: Make) -> PreparedTick:
         schedule.overlap, round(schedule.unfinished_seconds * 1_000), schedule.max_runs, len(now.sent), *ticks,
     ]  # fmt: skip
     if now.dropped:
-        logger.warning("schedule %r: %d due times were missed and are dropped", schedule.name, now.dropped)
+        logger.warning("schedule %r: dropping %d missed due times", schedule.name, now.dropped)
     return PreparedTick(ready._replace(next_ms=now.next_ms), messages, args)

@@ -1,4 +1,4 @@
-"""Schedules as people and programs see them."""
+"""Read access to schedules."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LIKENED_MOST = 10_000
 
 
 class Register:
-    """The schedules of one deployment, to be looked at; errors as with ``Link.command``.
+    """Read access to the schedules of a deployment. Methods raise the errors of ``Link.command``.
 
     Args:
-        link: The connection to their server.
-        prefix: The prefix of its keys.
+        link: Connection to the server of the schedules.
+        prefix: Prefix of the keys.
     """
 
     def __init__(self, link: Link, prefix: str) -> None:
@@ -33,16 +33,16 @@ class Register:
         self.calendars = Calendars(link, prefix)
 
     def overview(self) -> Overview:
-        """Return how many there are of each state, and how late the leader is."""
+        """Return the number of schedules in each state, and how late ticks are."""
         return overview(self.link, self.prefix)
 
     def all(self, prefix: str = "", after: str = "", at_once: int = PAGE) -> Iterator[ScheduleRecord]:
-        """Return all whose names begin with ``prefix``, by name. One that cannot be read is broken.
+        """Yield all schedules whose names start with ``prefix``, sorted by name; unreadable ones as broken.
 
         Args:
-            prefix: How their names begin.
-            after: Leave out this name and those before it.
-            at_once: How many are read in one round trip.
+            prefix: Start of the names.
+            after: Skip names up to and including this one.
+            at_once: Number of schedules to read in one round trip.
         """
         low, high = f"[{prefix}".encode() if prefix else b"-", f"[{prefix}".encode() + b"\xff" if prefix else b"+"
         if after.encode() >= prefix.encode() and after:
@@ -52,25 +52,25 @@ class Register:
             low = b"(" + names[-1]
 
     def these(self, names: Sequence[str]) -> Iterator[ScheduleRecord]:
-        """Return those of ``names`` that exist, with their last ticks; read in one go."""
+        """Yield the schedules named in ``names`` that exist, with their last ticks, read all at once."""
         about = self.link.pipeline([("HGETALL", self.keys("schedule", name)) for name in names])
         last = self.link.pipeline([("LINDEX", self.keys("schedule_runs", name), 0) for name in names])
         for name, fields, tick in zip(names, about, last, strict=True):
-            if isinstance(fields, Exception):  # something else has its key
+            if isinstance(fields, Exception):  # the key holds another type
                 yield known_from(name, [])._replace(broken=str(fields))
             elif fields:
                 is_tick = isinstance(tick, bytes)
                 yield known_from(name, fields)._replace(last=tick_from(tick) if is_tick else None)
 
     def named_in(self, state: Literal["paused", "broken"]) -> list[str]:
-        """Return the names of all that are in ``state``, in order."""
+        """Return the names of all schedules in ``state``, sorted."""
         return sorted(name.decode() for name in self.link.command("SMEMBERS", self.keys(f"schedules_{state}")))
 
     def get(self, name: str) -> ScheduleRecord:
-        """Return one.
+        """Return one schedule, without its last tick.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
         """
         fields = self.link.command("HGETALL", self.keys("schedule", name))
         if not fields:
@@ -78,12 +78,12 @@ class Register:
         return known_from(name, fields)
 
     def unknown(self, name: str) -> UnknownSchedule:
-        """Return the error that says that there is none of that name, and which is like it."""
+        """Return the error for an unknown name, which suggests similar ones."""
         known = self.link.command("ZRANGE", self.keys("schedules"), 0, LIKENED_MOST - 1)
         return UnknownSchedule(name, (each.decode() for each in known))
 
     def existing(self, names: Sequence[str]) -> set[str]:
-        """Return those of ``names`` that are schedules."""
+        """Return the elements of ``names`` that are names of schedules."""
         found: set[str] = set()
         for start in range(0, len(names), PAGE):
             page = names[start : start + PAGE]
@@ -92,14 +92,18 @@ class Register:
         return found
 
     def ticks(self, name: str) -> list[Tick]:
-        """Return its last ticks, the latest first; at most ``RUNS_KEPT``."""
+        """Return the last ticks of a schedule, latest first; up to ``RUNS_KEPT``."""
         texts = self.link.command("LRANGE", self.keys("schedule_runs", name), 0, -1)
         return [tick_from(text) for text in texts]
 
     def upcoming(self, name: str, count: int = 10, after: float | None = None) -> list[float]:
-        """Return the next ``count`` due times, Unix seconds; those later than ``after`` if it is given.
+        """Return up to ``count`` future due times in Unix seconds, or those later than ``after`` if it is given.
 
-        Of one that is paused, those it would have if it were resumed now.
+        For a paused schedule, return the due times it would have if it were resumed now.
+
+        Raises:
+            UnknownSchedule: No schedule has that name.
+            BadSchedule: Its calendar does not exist.
         """
         known = self.get(name)
         schedule = known.schedule
@@ -113,7 +117,7 @@ class Register:
         return [*first, *islice(_following(timing.after, instant), max(count - len(first), 0))][:count]
 
     def leader(self) -> LeaderInfo:
-        """Return which beat leads."""
+        """Return the leading beat."""
         (name, token, tick_at, until), (seconds, micros), offset = all_answered(self.link.pipeline([
             ("HMGET", self.keys("beat"), "leader", "token", "tick_at", "until"),
             ("TIME",),
@@ -124,19 +128,19 @@ class Register:
         return LeaderInfo(leads.decode(), int(token or 0), float(tick_at) / 1_000 if tick_at else None)
 
     def configured(self) -> set[str]:
-        """Return the names of those that come from the configuration."""
+        """Return the names of the schedules that come from the configuration."""
         return {name.decode() for name in self.link.command("SMEMBERS", self.keys("schedules_config"))}
 
     def timing_of(self, schedule: Schedule) -> Timing:
-        """Return its due times, without the days of its calendar.
+        """Return the due times of a schedule, excluding the days of its calendar.
 
         Raises:
-            BadSchedule: There is no such calendar.
+            BadSchedule: Its calendar does not exist.
         """
         return schedule.timing(self.calendars.days(schedule.calendar))
 
     def now(self) -> float:
-        """Return the time by the clock that the leader goes by."""
+        """Return Redis' time in Unix seconds, the clock that the leader uses."""
         seconds, micros = self.link.command("TIME")
         return int(seconds) + int(micros) / 1_000_000
 

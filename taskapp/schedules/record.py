@@ -1,4 +1,4 @@
-"""What is known of a schedule: what people wrote down, what is due next, what came of its ticks."""
+"""The record of a schedule: its definition, its next due time, and the outcome of its ticks."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ COUNTS = ("runs", "missed", "skipped", "failures")
 
 
 class Tick(NamedTuple):
-    """One due time of a schedule, and what came of it."""
+    """One due time of a schedule and its outcome."""
 
     id: str
     due_at: float
     sent_at: float
     state: str
-    """``QUEUED``; ``WAITING`` for the run before it; ``SKIPPED``; or how its run ended."""
+    """``QUEUED``, ``WAITING`` (for the previous run), ``SKIPPED``, or the state in which its run ended."""
     took_seconds: float | None
 
 
 class ScheduleRecord(NamedTuple):
-    """A schedule and how it goes."""
+    """A schedule and its current state."""
 
     schedule: Schedule
     revision: str
     due_at: float | None
-    """The next due time, Unix seconds; ``None``: never again, or not as long as it is paused."""
+    """Next due time in Unix seconds; ``None`` if it will never be due again, or is paused."""
     paused: str
-    """Why it is paused, or empty."""
+    """Why it is paused; empty if it is not."""
     broken: str
-    """What is wrong with it, or empty."""
+    """What is wrong with it; empty if nothing."""
     runs: int
-    """Ticks that were queued."""
+    """Number of ticks queued."""
     missed: int
-    """Due times that were dropped: nobody was there for them in time."""
+    """Number of due times dropped because no beat sent them in time."""
     skipped: int
-    """Ticks dropped because the run before was unfinished."""
+    """Number of ticks dropped because the previous run was unfinished."""
     failures: int
-    """Failures in a row."""
+    """Number of consecutive failures."""
     unfinished: str
-    """The id of a run that was not heard of yet, or empty."""
+    """Task id of a run that has not reported its end; empty if there is none."""
     last: Tick | None = None
-    """The last tick, where all were asked for."""
+    """The last tick; only set by ``Register.all`` and ``Register.these``."""
 
     @property
     def state(self) -> str:
-        """In one word: ``broken``, ``paused``, ``active`` or ``ended``."""
+        """``broken``, ``paused``, ``active`` or ``ended``."""
         if self.broken or self.paused:
             return "broken" if self.broken else "paused"
         return "active" if self.due_at is not None else "ended"
 
 
 class LeaderInfo(NamedTuple):
-    """The beat that leads."""
+    """The leading beat."""
 
     name: str
-    """Empty: none does."""
+    """Name of the beat; empty if none leads."""
     token: int
-    """Greater than that of any that led before."""
+    """Token of its lease, greater than those of all earlier leaders."""
     tick_at: float | None
-    """When ticks were last queued, Unix seconds."""
+    """When ticks were last queued, in Unix seconds; ``None`` if never."""
 
 
 def known_from(name: str, fields: Sequence[bytes]) -> ScheduleRecord:
-    """Return the schedule of a hash, ``fields`` being names and values in turn; one that cannot be read is broken."""
+    """Return the schedule in a hash, whose ``fields`` alternate names and values; an unreadable one as broken."""
     values: dict[str, Any] = {
         key.decode(): value.decode(errors="replace") for key, value in zip(fields[::2], fields[1::2], strict=True)
     }
@@ -87,9 +87,9 @@ def known_from(name: str, fields: Sequence[bytes]) -> ScheduleRecord:
 
 
 def tick_from(text: bytes) -> Tick:
-    """Return a tick as the list of them has it."""
-    said = json.loads(text)
-    took = said.get("took")
+    """Return a tick from its JSON in Redis."""
+    tick = json.loads(text)
+    took = tick.get("took")
     return Tick(
-        said["id"], said["due"] / 1_000, said["sent"] / 1_000, said["state"], took / 1_000 if took is not None else None
+        tick["id"], tick["due"] / 1_000, tick["sent"] / 1_000, tick["state"], took / 1_000 if took is not None else None
     )

@@ -1,4 +1,4 @@
-"""A schedule: which task type runs when, and what happens when it could not."""
+"""A schedule: which task type runs when, and the policies for ticks that could not run in time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Overlap = Literal["allow", "skip", "queue", "cancel"]
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Times that only a beat whose configuration has them knows: a schedule class of the application's own."""
+    """Times of a schedule class defined by the application, known only to a beat with that configuration."""
 
     said: str
 
     def after(self, instant: float) -> float | None:
-        """Return ``instant``: whoever knows better corrects it."""
+        """Return ``instant``; the beat that knows the times corrects it."""
         return instant
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what people see of it."""
+        """Return the JSON form, which holds only the text shown to users."""
         return {"kind": "elsewhere", "said": self.said}
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When and how a task type runs by itself."""
+    """When and how a task type runs on a schedule."""
 
     name: str
     task: str
@@ -49,69 +49,70 @@ class Schedule:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     queue: str | None = None
-    """``None``: where tasks of this type go."""
+    """Queue to send to; ``None`` for the queue of the task type."""
     priority: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What else ``apply_async`` takes, as far as it is JSON: ``expires``, ``time_limit``, ``headers`` …"""
+    """Other JSON options for ``apply_async``, such as ``expires``, ``time_limit`` or ``headers``."""
     zone: str = "UTC"
-    """In which excluded dates and fire times are meant and shown."""
+    """Time zone of excluded dates and of due times shown to users."""
     start_at: float | None = None
-    """Unix seconds; the first due time may be this one."""
+    """Nothing is due before this time (Unix seconds)."""
     end_at: float | None = None
-    """Unix seconds; nothing is due from then on."""
+    """Nothing is due at or after this time (Unix seconds)."""
     excluded: tuple[tuple[date, date], ...] = ()
-    """First and last day, in ``zone``, of times without a due time."""
+    """First and last days, in ``zone``, of periods without due times."""
     calendar: str | None = None
-    """A calendar, kept beside the schedules, whose days are excluded, too."""
+    """Name of a calendar whose days are excluded, too."""
     max_runs: int = 0
-    """After so many ticks there are no more; 0: no bound."""
+    """Maximum number of ticks; 0 for no limit."""
     jitter_seconds: float = 0.0
-    """Each tick is sent up to so much later, at a time that follows from name and due time; before the next is due."""
+    """Maximum delay of each tick, derived from name and due time; a tick is always sent before the next is due."""
     misfire: Misfire = "once"
-    """What becomes of due times nobody was there for: they are dropped when ``grace_seconds`` have passed
-    (``skip``), the last of them is sent (``once``), or up to ``catch_up_most`` are (``catch_up``)."""
+    """How to treat due times that no beat sent in time: drop those more than ``grace_seconds`` late (``skip``), send
+    the last one (``once``), or send up to ``catch_up_most`` of them (``catch_up``)."""
     grace_seconds: float = 60.0
-    """With ``skip``: how late a tick may be."""
+    """Maximum lateness of a tick under the policy ``skip``."""
     catch_up_most: int = 100
     overlap: Overlap = "allow"
-    """While the last run is unfinished: send all the same, ``skip`` the tick, ``queue`` one, ``cancel`` the run."""
+    """While the last run is unfinished, ``allow`` another run, ``skip`` the tick, ``queue`` one, or ``cancel`` the
+    unfinished run."""
     unfinished_seconds: float = 86_400.0
-    """After so long a run that was not heard of counts as finished."""
+    """A run that has not reported its end after this time counts as finished."""
     pause_after_failures: int = 0
-    """Pause after so many failures in a row; 0: never."""
+    """Number of consecutive failures after which to pause; 0 for never."""
     source: Literal["user", "config"] = "user"
-    """``config``: an entry of ``beat_schedule``; it is changed there."""
+    """``config`` for an entry of ``beat_schedule``, which can only be changed there."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a server.
+        """Check everything that does not need a server.
 
         Raises:
-            BadSchedule: A value cannot be; says which, and what could.
+            BadSchedule: A value is invalid; names it and a remedy.
         """
-        # What cannot be printed need not have bytes either.
+        # Checked first: a name that is not printable may not be encodable.
         if not self.name or not self.name.isprintable() or len(self.name.encode()) > NAME_BYTES_MOST:
-            self._refuse("name", "it cannot name one", f"give 1 to {NAME_BYTES_MOST} printable bytes")
+            self._refuse("name", "it is not a valid name", f"give 1 to {NAME_BYTES_MOST} printable bytes")
         if not self.task or not self.task.isprintable():
-            self._refuse("task", "it names nothing to run", "name a task type")
+            self._refuse("task", "it is not a valid name", "name a task type")
         for name, known in (("misfire", Misfire), ("overlap", Overlap)):
             if getattr(self, name) not in get_args(known):
                 self._refuse(name, "there is no such policy", f"choose one of {', '.join(get_args(known))}")
         if self.priority is not None and not 0 <= self.priority <= 9:
-            self._refuse("priority", "there is none of that number", "0 is the lowest, 9 the highest")
+            self._refuse("priority", "it is out of range", "give 0 (lowest) to 9 (highest)")
         self._check_bounds()
         self._check_call()
 
     def _check_bounds(self) -> None:
         for name in ("max_runs", "jitter_seconds", "grace_seconds", "unfinished_seconds", "pause_after_failures"):
             if not 0 <= getattr(self, name) < math.inf:
-                self._refuse(name, "it is negative, or no number", "give 0 or more")
+                self._refuse(name, "it is negative or not a number", "give 0 or more")
         if not 1 <= self.catch_up_most <= CATCH_UP_MOST:
             self._refuse("catch_up_most", "it is out of range", f"give 1 to {CATCH_UP_MOST}")
-        self.timing()  # refuses a zone that is none, an end before the start
+        self.timing()  # refuses an unknown zone, and an end before the start
 
     def _check_call(self) -> None:
         if times := {"countdown", "eta", "task_id"}.intersection(self.options):
-            why = "its times say when a schedule runs, and its ids follow from them"
+            why = "the schedule determines times and task ids"
             raise BadSchedule("options", sorted(times), why, "leave them out")
         try:
             json.dumps([self.args, self.kwargs, self.options])
@@ -124,11 +125,11 @@ class Schedule:
 
     @property
     def local_zone(self) -> str:
-        """Whose clocks it goes by: those of its times, if they have a zone of their own."""
+        """Zone of its due times: their own if they have one, otherwise ``zone``."""
         return zone_of(self.when, self.zone)
 
     def to_send_ms(self, timing: Timing, due_ms: int) -> int:
-        """Return when the tick due at ``due_ms`` is sent: later by its jitter, but before the next is due."""
+        """Return when to send the tick due at ``due_ms``: later by its jitter, but before the next is due."""
         width_ms = round(self.jitter_seconds * 1_000)
         if not width_ms:
             return due_ms
@@ -138,14 +139,14 @@ class Schedule:
         return due_ms + jitter_ms(self.name, due_ms, width_ms)
 
     def timing(self, calendar: Iterable[tuple[date, date]] = ()) -> Timing:
-        """Return its due times, without the days of its ``calendar``."""
+        """Return its due times, excluding the given days of its calendar."""
         return Timing(self.when, self.start_at, self.end_at, (*self.excluded, *calendar), self.zone)
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """Return it with ``changes``.
+        """Return a copy with ``changes``.
 
         Raises:
-            BadSchedule: No schedule has such a field, or it cannot have that value.
+            BadSchedule: A field is unknown, or its value is invalid.
         """
         known = {each.name for each in fields(self)} - {"name", "source"}
         for name in changes:
@@ -154,38 +155,38 @@ class Schedule:
         return replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it, without what is as usual; ``schedule_from`` reads it."""
-        said: dict[str, Any] = {"name": self.name, "task": self.task, "when": self.when.as_dict()}
+        """Return the JSON form, without fields that have their default value; ``schedule_from`` reads it."""
+        form: dict[str, Any] = {"name": self.name, "task": self.task, "when": self.when.as_dict()}
         for each in fields(self):
             value = getattr(self, each.name)
-            usual = each.default_factory() if callable(each.default_factory) else each.default
-            if each.name not in said and value != usual:
-                said[each.name] = value
+            default = each.default_factory() if callable(each.default_factory) else each.default
+            if each.name not in form and value != default:
+                form[each.name] = value
         if self.excluded:
-            said["excluded"] = [f"{first}/{last}" if first != last else str(first) for first, last in self.excluded]
-        return said
+            form["excluded"] = [f"{first}/{last}" if first != last else str(first) for first, last in self.excluded]
+        return form
 
 
-def schedule_from(said: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that ``said`` describes, see ``Schedule.as_dict``.
+def schedule_from(form: Mapping[str, Any]) -> Schedule:
+    """Return the schedule described by ``form``, see ``Schedule.as_dict``.
 
     Raises:
-        BadSchedule: Something is missing, unknown or cannot be.
+        BadSchedule: A field is missing, unknown or invalid.
     """
     known = [each.name for each in fields(Schedule)]
-    for name in said:
+    for name in form:
         if name not in known:
             raise _unknown_field(name, known)
     for name in ("name", "task", "when"):
-        if name not in said:
-            raise BadSchedule(name, None, "each schedule has a name, a task and a when", f"give its {name}")
-    _check_types(said)
-    values = dict(said)
-    when = said["when"]
+        if name not in form:
+            raise BadSchedule(name, None, "each schedule needs a name, a task and a when", f"give its {name}")
+    _check_types(form)
+    values = dict(form)
+    when = form["when"]
     is_elsewhere = isinstance(when, Mapping) and when.get("kind") == "elsewhere"
     values["when"] = Elsewhere(str(when.get("said"))) if is_elsewhere else when_from(when)
-    values["args"] = tuple(said.get("args", ()))
-    values["excluded"] = days_from(said.get("excluded", ()))
+    values["args"] = tuple(form.get("args", ()))
+    values["excluded"] = days_from(form.get("excluded", ()))
     return Schedule(**values)
 
 
@@ -199,27 +200,27 @@ _TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
     (("jitter_seconds", "grace_seconds", "unfinished_seconds"), (int, float), "a number of seconds"),
     (("start_at", "end_at"), (int, float, NoneType), "a number of Unix seconds"),
 )
-"""Fields, of what type JSON has them, and what that is called."""
+"""Fields, their types in JSON, and how errors call these."""
 
 
-def _check_types(said: Mapping[str, Any]) -> None:
+def _check_types(form: Mapping[str, Any]) -> None:
     for names, types, called in _TYPES:
         for name in names:
-            value = said.get(name)
-            if name in said and (not isinstance(value, types) or isinstance(value, bool)):
+            value = form.get(name)
+            if name in form and (not isinstance(value, types) or isinstance(value, bool)):
                 raise BadSchedule(name, value, f"it is not {called}", "see docs/schedules.md")
 
 
 def _unknown_field(name: str, known: Iterable[str]) -> BadSchedule:
     close = did_you_mean(name, known).removeprefix("; ")
-    return BadSchedule("fields", name, "there is none of that name", close or "see docs/schedules.md")
+    return BadSchedule("fields", name, "no field has that name", close or "see docs/schedules.md")
 
 
 def days_from(texts: Iterable[str]) -> tuple[tuple[date, date], ...]:
-    """Return the days that ``texts`` name: ``2026-12-24``, or first and last as ``2026-12-24/2027-01-06``.
+    """Parse days such as ``2026-12-24``, or first and last day as in ``2026-12-24/2027-01-06``.
 
     Raises:
-        BadSchedule: One of them is no day.
+        BadSchedule: An element of ``texts`` is not a valid day or period.
     """
     return tuple(_days(text) for text in texts)
 
@@ -229,7 +230,7 @@ def _days(text: str) -> tuple[date, date]:
         first, _, last = text.partition("/")
         days = date.fromisoformat(first), date.fromisoformat(last or first)
     except (ValueError, AttributeError) as error:
-        raise BadSchedule("excluded", text, "it is no date", "write 2026-12-24, or 2026-12-24/2027-01-06") from error
+        raise BadSchedule("excluded", text, "it is not a date", "write 2026-12-24, or 2026-12-24/2027-01-06") from error
     if days[1] < days[0]:
         raise BadSchedule("excluded", text, "its last day is before its first", "swap them")
     return days

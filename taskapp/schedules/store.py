@@ -1,7 +1,6 @@
-"""Schedules as people and programs change them, while beats run.
+"""Write access to schedules while beats run.
 
-What is changed here takes effect at once: the leader is woken. Schedules live in Redis alone; a
-beat keeps nothing of its own.
+Changes take effect at once, because they wake the leader. Schedules are stored only in Redis; beats keep no copy.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ BACKFILLED_AT_ONCE = 100
 Due = tuple[int | str, int]
 NEVER: Due = ("", 0)
 AS_IT_IS: Due = ("=", 0)
-"""A due time that may move on at any moment is not written back."""
+"""Leaves the due time unchanged: writing it back could undo a step the leader makes at the same time."""
 Make = Callable[[Schedule, int, str], Sequence[Message]]
-"""Returns the message of the tick of a schedule that is due at (ms) and has this id."""
+"""``make(schedule, due_ms, task_id)`` returns the message of a tick, in a sequence of length one."""
 
 
 class Schedules(Register):
-    """The schedules of one deployment, to be changed, too.
+    """Read and write access to the schedules of a deployment.
 
     Args:
-        link: The connection to their server.
-        prefix: The prefix of its keys.
-        make: Makes the messages of ticks, for ``run_now`` and ``backfill``.
+        link: Connection to the server of the schedules.
+        prefix: Prefix of the keys.
+        make: Creates the messages of ticks, for ``run_now`` and ``backfill``.
     """
 
     def __init__(self, link: Link, prefix: str, make: Make) -> None:
@@ -45,16 +44,16 @@ class Schedules(Register):
         self._make = make
 
     def add(self, schedule: Schedule, *, replace: bool = False, paused: str = "") -> None:
-        """Keep a schedule; its first due time is the next one from now.
+        """Add a schedule; its first due time is the next one from now.
 
         Args:
-            schedule: What to keep.
-            replace: Whether one of that name goes; its ticks and counts stay, and it stays paused if it is.
-            paused: Why it begins paused; empty: it does not.
+            schedule: The schedule to add.
+            replace: Replace a schedule of that name, keeping its ticks, counts and pause.
+            paused: Reason to add it paused; empty to add it active.
 
         Raises:
-            ScheduleExists: There is one of that name, and ``replace`` is not set.
-            ConfiguredSchedule: The one of that name comes from the configuration.
+            ScheduleExists: A schedule has that name, and ``replace`` is not set.
+            ConfiguredSchedule: The schedule to replace comes from the configuration.
             BadSchedule: It would never be due.
         """
         if replace:
@@ -67,12 +66,12 @@ class Schedules(Register):
             raise ConfiguredSchedule(name)
 
     def edit(self, name: str, **changes: Any) -> Schedule:
-        """Change what ``changes`` names, and return what it is now; its due time stays if its times do.
+        """Change fields of a schedule and return it; its due time changes only if its times do.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
             ConfiguredSchedule: It comes from the configuration.
-            BadSchedule: No schedule has such a field, or it cannot have that value, or it would never be due again.
+            BadSchedule: A field is unknown, its value is invalid, or the schedule would never be due again.
             ScheduleChanged: Somebody else changed it at the same time.
         """
         known = self.get(name)
@@ -84,7 +83,7 @@ class Schedules(Register):
         return schedule
 
     def put_configured(self, schedule: Schedule) -> bool:
-        """Keep a schedule of the configuration; say whether there is none of that name from elsewhere."""
+        """Store a schedule of the configuration; return ``False`` if one from elsewhere already has that name."""
         fields = self.link.command("HGETALL", self.keys("schedule", schedule.name))
         if fields:
             known = known_from(schedule.name, fields)
@@ -99,10 +98,10 @@ class Schedules(Register):
         return True
 
     def remove(self, name: str, *, is_configured: bool = False) -> None:
-        """Remove one; what was queued stays queued.
+        """Remove a schedule; its queued ticks stay queued.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
             ConfiguredSchedule: It comes from the configuration.
         """
         if not is_configured:
@@ -111,19 +110,19 @@ class Schedules(Register):
             raise self.unknown(name)
 
     def pause(self, name: str, why: str = "paused by hand") -> None:
-        """Let nothing of it be due until it is resumed.
+        """Pause a schedule until it is resumed.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
         """
         if not self.link.run("schedules/pause", self.prefix, 0, name, "paused", why, ""):
             raise self.unknown(name)
 
     def resume(self, name: str) -> float | None:
-        """Let it go on from now; return the next due time. What was due meanwhile is dropped.
+        """Resume a schedule and return its next due time, if any; drop due times that passed while it was paused.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
             ScheduleChanged: Somebody else changed it at the same time.
         """
         known = self.get(name)
@@ -133,23 +132,24 @@ class Schedules(Register):
         return due_ms / 1_000 if isinstance(due_ms, int) else None
 
     def run_now(self, name: str) -> str:
-        """Queue one run beside its ticks, whatever its overlap policy; return the id of the task.
+        """Queue one run in addition to its ticks, ignoring its overlap policy; return the task id.
 
         Raises:
-            UnknownSchedule: There is none of that name.
+            UnknownSchedule: No schedule has that name.
             ScheduleChanged: Somebody else changed it at the same time.
         """
         known = self.get(name)
         return self._send(known, [(int(self.now() * 1_000), str(uuid.uuid4()))], "allow")[0]
 
     def backfill(self, name: str, first: float, last: float, *, dry_run: bool = False) -> list[tuple[float, str]]:
-        """Queue the ticks due from ``first`` until before ``last`` (Unix seconds); return due times and task ids.
+        """Queue the ticks due from ``first`` to before ``last`` (Unix seconds); return due times and task ids.
 
-        A tick has the same id however often it is sent.
+        A tick has the same task id each time it is sent. With ``dry_run``, queue nothing.
 
         Raises:
-            UnknownSchedule: There is none of that name.
-            BadSchedule: There are more than ``BACKFILLED_MOST``.
+            UnknownSchedule: No schedule has that name.
+            BadSchedule: There are more than ``BACKFILLED_MOST`` ticks, or only a beat knows the schedule's times.
+            ScheduleChanged: Somebody else changed it at the same time.
         """
         known = self.get(name)
         if isinstance(known.schedule.when, Elsewhere):
@@ -172,11 +172,11 @@ class Schedules(Register):
     # --- calendars -----------------------------------------------------------------------------------
 
     def set_calendar(self, name: str, days: Iterable[str]) -> int:
-        """Give a calendar these days; return how many schedules follow it, and have their next due time anew."""
+        """Set the days of a calendar and update the schedules that follow it; return how many these are."""
         self.calendars.put(name, list(days))
         followers = [known for known in self.all() if known.schedule.calendar == name]
         for known in followers:
-            # One that somebody edits at this moment gets its due time by that.
+            # If somebody edits the schedule at the same time, that edit computes its due time.
             self._write(known.schedule, "edit", self._due(known.schedule), known.revision)
         return len(followers)
 
@@ -184,7 +184,7 @@ class Schedules(Register):
         """Remove a calendar that no schedule follows.
 
         Raises:
-            BadSchedule: There is none of that name, or a schedule follows it.
+            BadSchedule: No calendar has that name, or a schedule follows it.
         """
         self.calendars.days(name)
         if followers := [known.schedule.name for known in self.all() if known.schedule.calendar == name]:
@@ -195,7 +195,7 @@ class Schedules(Register):
     # -------------------------------------------------------------------------------------------------
 
     def _write(self, schedule: Schedule, mode: str, due: Due, revision: str = "", paused: str = "") -> str:
-        """Write a schedule; return why not, if so."""
+        """Write a schedule; return an empty string, or why it was not written."""
         answer = self.link.run(
             "schedules/schedule", self.prefix, 0, schedule.name, mode, revision, json.dumps(schedule.as_dict()), *due,
             schedule.source if schedule.source == "config" else "", schedule.pause_after_failures, paused,
@@ -205,11 +205,11 @@ class Schedules(Register):
     def _first_due(self, schedule: Schedule) -> Due:
         due = self._due(schedule)
         if due == NEVER:
-            raise BadSchedule("when", str(schedule.when), "it is never due again", "give a time that is still to come")
+            raise BadSchedule("when", str(schedule.when), "it will never be due", "give a time in the future")
         return due
 
     def _due(self, schedule: Schedule) -> Due:
-        """Return when it is due next and when that tick is to be sent, ms."""
+        """Return the next due time and the send time of that tick (ms), or ``NEVER``."""
         timing = self.timing_of(schedule)
         due_at = timing.after(self.now())
         if due_at is None:
@@ -231,11 +231,11 @@ class Schedules(Register):
 
 
 def _keeps_times(known: ScheduleRecord, schedule: Schedule) -> bool:
-    # One that has ended may go on now: it has more runs.
+    # A schedule that has ended gets a new due time, as it may have more runs now.
     return known.due_at is not None and _times(schedule) == _times(known.schedule)
 
 
 def _times(schedule: Schedule) -> Mapping[str, Any]:
-    said = schedule.as_dict()
+    form = schedule.as_dict()
     names = ("when", "zone", "start_at", "end_at", "excluded", "calendar", "jitter_seconds")
-    return {name: said.get(name) for name in names}
+    return {name: form.get(name) for name in names}

@@ -38,4 +38,4 @@ class QoS(_VirtualQoS):
         if requeue:
             self.channel.give_back(delivery_tag, "retry")
         else:
-            self.channel.bury(delivery_tag, "rejected", "the task, or its message, was rejected")
+            self.channel.bury(delivery_tag, "rejected", "the task or its message was rejected")

@@ -1,1 +1,1 @@
-"""What a node does: its pool, what happens around one run, what it tells probes, and its end."""
+"""The worker node: consuming messages, running tasks in the pool, draining and recycling."""

@@ -1,4 +1,4 @@
-"""What the engine must know of a worker, and the worker of the engine: types, pool, start and end."""
+"""Connects Celery's worker to the engine: task types, pool, probes, start and end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,12 @@ class RefuseEvictingBroker(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, c: Any) -> None:
-        """Ask for the policy; a Redis that may not be asked is trusted."""
+        """Check the eviction policy; skip the check if the user may not read it.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+            WorkerShutdown: The policy evicts keys without a TTL, so the worker must not start.
+        """
         channel = c.connection.default_channel
         if not isinstance(channel, EngineChannel):
             return
@@ -65,38 +70,38 @@ class RefuseEvictingBroker(bootsteps.StartStopStep):
             raise WorkerShutdown(EXIT_CONFIGURATION)
 
     def stop(self, c: Any) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is nothing to undo."""
 
 
 class MarkReady(bootsteps.StartStopStep):
-    """Tells probes when this worker takes tasks, and follows the turns of its loop."""
+    """Marks the worker as ready for probes while it consumes, and follows the turns of its loop."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, c: Any) -> None:
-        """From here on the loop has to turn."""
+        """Set the phase to ``running``; from now on, the loop has to take turns."""
         status = c.controller.reporter.status
         if status.phase == "starting":
             status.turn_due_at = status.pool_at = monotonic()
             status.phase = "running"
 
     def stop(self, c: Any) -> None:
-        """Celery connects anew, and may wait long for that; or it ends."""
+        """Set the phase back to ``starting``: Celery reconnects, which may take long, or stops."""
         status = c.controller.reporter.status
         if status.phase == "running":
             status.phase = "starting"
 
     def register_with_event_loop(self, c: Any, hub: Any) -> None:
-        """Be told of each turn."""
+        """Run the recycle check on each turn of the loop."""
         hub.on_tick.add(c.controller.turn)
 
 
 def watch_worker(sender: Any) -> None:
-    """Let this worker be seen by probes and end in time."""
+    """Set up probes, the drain deadline and the recycle check of this worker."""
     guard_receivers()
     settings = get_settings()
     reporter = getattr(sender, "reporter", None)
-    if reporter is None:  # not the program, but Celery's worker for tests
+    if reporter is None:  # Celery's worker for tests, not the worker program
         reporter = sender.reporter = Reporter(settings.data_dir, Status(sender.hostname))
         reporter.start()
     status = reporter.status
@@ -107,7 +112,7 @@ def watch_worker(sender: Any) -> None:
     def look(status: Status, now: float) -> None:
         if runtime.is_in_touch():
             status.broker_at = now
-        # The loop's own thread runs the task: it need not turn.
+        # If the loop's own thread runs a task, the loop takes no turns until it ends.
         status.in_task = _runs_tasks_on_loop(sender.pool) and len(active_requests) > 0
 
     def begin_to_drain() -> None:
@@ -120,7 +125,7 @@ def watch_worker(sender: Any) -> None:
 
 
 def describe_worker(sender: Any) -> None:
-    """Tell the engine what this worker can do, before it consumes."""
+    """Describe this worker to the engine before it consumes: name, task types, pool."""
     app = sender.app
     runtime.role.name = sender.hostname
     runtime.role.types = lambda: {name: slots.kind(name) if (slots := runtime.role.slots) else "" for name in app.tasks}
@@ -134,35 +139,39 @@ def describe_worker(sender: Any) -> None:
 
 
 def choose_pool(worker: Any) -> None:
-    """Give a worker whose pool nobody typed ours, and the loop it needs."""
+    """Choose the pool and the event loop it needs; ``TaskPool`` unless another is named.
+
+    Raises:
+        ImproperlyConfigured: The broker has no event loop, which ``TaskPool`` needs.
+    """
     context = click.get_current_context(silent=True)
     source = context.get_parameter_source("pool") if context is not None else None
     if worker.pool_cls is TaskPool and source is ParameterSource.COMMANDLINE:
-        # Celery takes the configured pool also for ``-P prefork``.
+        # For ``-P prefork``, too, Celery uses the configured pool.
         worker.pool_cls = PreforkPool
     if get_implementation(worker.pool_cls) is not TaskPool:
         return
     if not worker.use_eventloop:
         url = broker_connection(worker).as_uri()
         raise ImproperlyConfigured(
-            f"the pool of coroutines and threads needs an event loop, which the broker {url!r} has none for; "
+            f"the default pool needs an event loop, which the broker {url!r} does not support; "
             "start the worker with -P threads or -P solo"
         )
     broker_connection(worker).requires_hub = LoopHub
 
 
 def freeze_what_stays(**_: Any) -> None:
-    """Spare the garbage collector what lives as long as the worker: code, task types, settings."""
+    """Exclude from garbage collection the objects that live as long as the worker: code, task types, settings."""
     gc.collect()
     gc.freeze()
-    # A task makes some hundred objects and few cycles: looking after every 700 costs a twentieth of a short task.
-    # And a node with 100,000 tasks in flight has millions of objects, which all wait while the last generation is seen
-    # through.
+    # A task creates a few hundred objects and few cycles: the default of one collection per 700 objects costs 5 % of a
+    # short task. And with 100,000 tasks in flight, there are millions of objects, and all tasks wait while the oldest
+    # generation is collected.
     gc.set_threshold(10_000, 10, 100)
 
 
 def _is_in_task(worker: Any) -> bool:
-    """Return whether the loop's thread runs a task: its lease is renewed then, though the loop stands still."""
+    """Return whether the loop's thread runs a task; the lease is then renewed although the loop takes no turns."""
     if isinstance(worker.pool, TaskPool):
         return worker.pool.is_in_task()
     return _runs_tasks_on_loop(worker.pool) and len(active_requests) > 0
@@ -175,12 +184,12 @@ def _runs_tasks_on_loop(pool: Any) -> bool:
 def _has_room(worker: Any) -> bool:
     if worker.turn.has_begun_enough():
         return False
-    later = worker.app.backend.__dict__.get("later")  # made when there is something to store later
+    later = worker.app.backend.__dict__.get("later")  # created with the first deferred result
     return later is None or bool(later.has_room())
 
 
 def give_all_back(sender: Any, **_: Any) -> None:
-    """Give back what this worker still holds, and end its lease; results that can be stored in time are."""
+    """Store deferred results until the drain deadline, requeue what this worker still holds and end its lease."""
     later, drain = sender.app.backend.__dict__.get("later"), sender.drain
     if later is not None:
         later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
@@ -190,17 +199,17 @@ def give_all_back(sender: Any, **_: Any) -> None:
 
 
 def finish_in_child(**_: Any) -> None:
-    """Write what the tasks of a child process said last."""
+    """Write the last notes of a child process's tasks."""
     finish_writing()
 
 
 def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signal
-    """Count tasks that expired or were revoked: they are not kept."""
+    """Count a task that expired or was revoked and is discarded."""
     runtime.count("expired" if expired else "revoked")
 
 
 def prepare(worker: Any) -> None:
-    """Make a node of ``worker``, one of an app of ours."""
+    """Turn ``worker``, of a taskapp application, into a node."""
     install(worker.app)
     describe_worker(worker)
     watch_worker(worker)
@@ -208,7 +217,7 @@ def prepare(worker: Any) -> None:
 
 @cache
 def install(app: Any) -> None:
-    """Connect all of this to the workers of ``app``; once in a process."""
+    """Install the bootsteps and signal receivers for the workers of ``app``, once per process."""
     remote_control.install()
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
     signals.worker_ready.connect(freeze_what_stays, weak=False)

@@ -1,13 +1,12 @@
-"""The end of a node, inside its grace whatever happens.
+"""Shutdown of a node within its drain deadline, whatever happens.
 
-    told to stop ─► claims no more, gives back what has not begun, lets the rest run on
-                      ├─ nothing left ─► Celery ends as it likes, but soon
-                      ├─ the deadline ──► gives back what runs, and is gone
-                      └─ told again ────► the same, at once
+    stop signal ─► stop claiming, requeue unstarted tasks, let running tasks continue
+                     ├─ nothing runs ──────► Celery shuts down, with a short timeout
+                     ├─ deadline reached ──► requeue running tasks and exit
+                     └─ second signal ─────► the same, at once
 
-The main thread may sit in a task, in a join or in a broken connection at any of these moments. So
-the end is watched over by a thread of its own, which gives back and exits where the main thread
-has not.
+The main thread may be stuck in a task, a join or a broken connection at any point. So a separate
+thread watches the shutdown; it requeues the tasks and exits the process if the main thread has not.
 """
 
 from __future__ import annotations
@@ -34,29 +33,29 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 IDLE_SECONDS = 2.0
-"""How long Celery may take to end once nothing runs any more."""
+"""How long Celery may take to shut down once nothing runs."""
 GIVING_BACK_SECONDS = 3.0
-"""How long giving back may take; then the lease has to end by itself."""
+"""How long requeueing may take; after that, the lease has to expire."""
 TELLING_SECONDS = 1.0
-"""How long a node that ends may take to fail the tasks it has buried at the end; others do it after a lease."""
+"""How long a node may take at its end to fail the tasks it has buried; other nodes do so after a lease."""
 SAYING_SO_SECONDS = 0.3
 """How long ending an empty lease may take."""
 LATE_NEWS_SECONDS = 0.5
-"""How long a node that a child of its pool has ended waits, at the least, to hear what that child has begun."""
+"""Minimum time that a node stopped by a pool child waits to learn which task that child had started."""
 STOPPING_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
 AT_ONCE = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
-"""Those of them that leave no time to what runs."""
+"""Stop signals that leave running tasks no time."""
 
 
 class Drain:
-    """Sees to it that one worker ends in time."""
+    """Makes sure that a worker ends in time."""
 
     def __init__(self, worker: Any, drain_seconds: float) -> None:
-        """Make one that does nothing until ``begin``.
+        """Create a drain that does nothing until ``begin``.
 
         Args:
             worker: Celery's ``WorkController``.
-            drain_seconds: How long what runs may run on.
+            drain_seconds: How long running tasks may continue.
         """
         self._worker = worker
         self._drain_seconds = drain_seconds
@@ -65,18 +64,18 @@ class Drain:
         self._exit_code = 0
         self._suspects: Suspects = NOBODY
         self._blamed: tuple[int | None, float] | None = None
-        """In which child of the pool it is, or ``None`` for this process, why this node ends; and since when (Unix)."""
+        """The process that made this node end (id of a pool child, ``None`` for this one), and when (Unix seconds)."""
         self.ends_at = 0.0
-        """When giving back begins at the latest; 0: it is not draining."""
+        """Deadline (monotonic) after which running tasks are requeued; 0 if not draining."""
         self.on_begin: Callable[[], None] = lambda: None
-        """Called once when draining begins; perhaps inside a signal handler, so it takes no lock."""
+        """Called once when draining starts, perhaps in a signal handler, so it must take no lock."""
 
     def begin(self, exit_code: int = 0, *, at_once: bool = False) -> None:
-        """Count the time from now on; only the first call does. Signal handlers may call it.
+        """Start the drain; only the first call has an effect. May be called in signal handlers.
 
         Args:
-            exit_code: What the process ends with if it is this thread that ends it.
-            at_once: Leave no time to what runs.
+            exit_code: Exit code if the watching thread has to end the process.
+            at_once: Leave running tasks no time.
         """
         if self.ends_at or os.getpid() != self._pid:
             return
@@ -86,31 +85,32 @@ class Drain:
         native_thread(self._watch)
 
     def blame(self, child: int | None = None) -> None:
-        """Suspect what runs now in a child process of the pool, or in this process: it is why the node ends."""
+        """Suspect the tasks now running in a pool child, or in this process if ``None``, of making the node end."""
         if not self.ends_at and not self._suspects.tags:
             self._blamed = child, time()
             self.find_suspects()
 
     def find_suspects(self) -> Suspects:
-        """Return what ran when this node came to end by itself, if it does. Any thread may ask.
+        """Return the suspected tasks, if any. Thread-safe.
 
-        A signal is quicker than what children and threads say of the tasks they begin: asked later, it may be more.
+        A later call may return more: a stop signal may arrive before the reports of tasks that children and threads
+        have just started.
         """
         if self._blamed is not None:
             tags = self._suspects.tags | running_in(*self._blamed)
-            # A task that ran alone then is the culprit, even if others have ended since.
+            # A task that was running alone is the cause, even if others have ended since.
             self._suspects = Suspects(tags, "crashed" if len(tags) == 1 else "neighbour")
         return self._suspects
 
     def on_sender(self, sender: int | None) -> bool:
-        """Suspect what runs in the process that sent the signal to stop, if it is one of this node; heed the signal."""
+        """If a process of this node sent the stop signal, suspect its tasks; return ``True``, to obey the signal."""
         if sender and (child := child_of_ours(sender)) is not None:
             children: tuple[int, ...] = getattr(self._worker.pool, "child_pids", tuple)()
             self.blame(child if child in children else None)
         return True
 
     def on_signal(self, exitcode: int = 0, sig: str = "", **_: Any) -> None:
-        """Take note of a first signal to stop; a second one, of whatever kind, is final."""
+        """Handle the first stop signal; any second stop signal ends the drain at once."""
         self.begin(exitcode, at_once=sig in AT_ONCE)
         for name in STOPPING_SIGNALS:
             platforms.signals[name] = self._on_second_signal
@@ -119,7 +119,7 @@ class Drain:
         if os.getpid() == self._pid:
             self._told_again.put(None)
 
-    # --- watching over the end ----------------------------------------------------------------
+    # --- the watching thread ------------------------------------------------------------------
 
     def _watch(self) -> None:
         idle_since, news_until = 0.0, monotonic() + LATE_NEWS_SECONDS
@@ -128,8 +128,8 @@ class Drain:
             if (found := len(self.find_suspects().tags)) > suspected:
                 suspected = found
                 logger.warning(
-                    "one of the %d tasks that run here seems to be why this node ends; those that do not end before it "
-                    "are given back as after a crash", found, extra={"action": "ends_by_itself"},
+                    "one of the %d running tasks seems to have made this node stop; those that do not finish in time "
+                    "are requeued as after a crash", found, extra={"action": "ends_by_itself"},
                 )  # fmt: skip
             with contextlib.suppress(Empty):
                 self._told_again.get(timeout=LOOK_SECONDS)
@@ -144,11 +144,11 @@ class Drain:
         self._end()
 
     def _awaits_news(self) -> bool:
-        """Return whether it was a child whose task is not known yet."""
+        """Return whether a child is to blame whose task is not known yet."""
         return self._blamed is not None and self._blamed[0] is not None and not self._suspects.tags
 
     def _wake_loop(self) -> None:
-        """Let a loop that sleeps see that there is nothing left to wait for."""
+        """Wake a sleeping loop, so that it notices that nothing runs any more."""
         if (hub := self._worker.hub) is not None:
             hub.call_soon(int)
 
@@ -156,10 +156,10 @@ class Drain:
         done: SimpleQueue[None] = SimpleQueue()
 
         def give_back() -> None:
-            # Beside this thread: whatever it gets stuck in, the process ends.
+            # On a separate thread, so that the process ends even if this gets stuck.
             try:
                 if runs_something():
-                    logger.warning("what still runs is cut off and given back: others run it again")
+                    logger.warning("drain deadline reached: returning unfinished tasks to their queues")
                 self._give_back()
             finally:
                 done.put(None)

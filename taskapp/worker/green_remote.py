@@ -1,4 +1,4 @@
-"""Remote control of a node whose pool is green: a greenlet of its own listens, over a connection of its own."""
+"""Remote control of a node with a green pool: a separate greenlet listens on a separate connection."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ logger = get_logger(__name__)
 
 
 class KeepRemoteControl(bootsteps.StartStopStep):
-    """Lets that greenlet connect again.
+    """Lets that greenlet reconnect.
 
-    Celery's ends with its connection: it counts on that of the tasks to break as well, after which all is begun anew.
-    Ours may be another, and never breaks for good.
+    Celery's greenlet ends when its connection breaks, on the assumption that the connection for tasks breaks as well
+    and everything is restarted. With taskapp, the two may be independent, and the one for tasks survives outages.
     """
 
     requires = ("celery.worker.consumer.control:Control",)
 
     def include_if(self, c: Any) -> bool:
-        """Change Celery's step, if this pool is green; there is nothing to start."""
+        """Adapt Celery's step if the pool is green; return ``False``, as there is nothing to start."""
         control = c.blueprint.steps.get(Control.name)
         if control is not None and control.is_green:
             control.box.loop = lasting(control.box, c.connection_errors)
@@ -34,7 +34,7 @@ class KeepRemoteControl(bootsteps.StartStopStep):
 
 
 def lasting(box: Any, errors: tuple[type[Exception], ...]) -> Callable[[Any], None]:
-    """Return the loop of ``box``, Celery's ``gPidbox``, begun again after ``errors`` until the box is stopped."""
+    """Return the loop of ``box``, Celery's ``gPidbox``, which restarts after ``errors`` until the box is stopped."""
     once: Callable[[Any], None] = box.loop
 
     def loop(c: Any) -> None:
@@ -47,6 +47,6 @@ def lasting(box: Any, errors: tuple[type[Exception], ...]) -> Callable[[Any], No
             ended = end_of_listening(box)
             sleep(trouble.pause_seconds())
             if end_of_listening(box) is not ended or ended is None:
-                return None  # it was stopped meanwhile, and may have been started again
+                return None  # the box was stopped during the pause, and may have been started again
 
     return loop

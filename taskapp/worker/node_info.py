@@ -1,4 +1,4 @@
-"""What a worker says of itself with each heartbeat."""
+"""The node description that a worker sends with each heartbeat."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from taskapp.worker.pool.pool import TaskPool
 
 
 class NodeInfo:
-    """Called by the heartbeat's thread: looks at numbers alone, and takes no lock."""
+    """Builds the description. Called on the heartbeat's thread: only reads values and takes no lock."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._started_at = time()
 
     def __call__(self) -> dict[str, Any]:
-        """Return what ``taskapp.engine.snapshot.NodeSnapshot`` shows."""
+        """Return the fields of ``taskapp.engine.snapshot.NodeSnapshot``."""
         worker = self._worker
         slots, used = _slots(worker)
         return {

@@ -1,4 +1,4 @@
-"""What a node looks after as its loop turns: that probes see it turn, its pool, and when it has had enough."""
+"""Checks made as the loop turns: liveness for probes, the pool's state, and the limits for recycling the node."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from taskapp.settings import Settings
 
 logger = get_logger(__name__)
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 state: Any = stock
 
 EXIT_RECYCLED = 75
-"""sysexits.h: temporary failure; start it again."""
+"""sysexits.h: temporary failure; restart the program."""
 LOOK_SECONDS = 1.0
 ABANDONED_THREADS_MOST = 4
-"""How many threads may hang in tasks that were past their hard limit; Python cannot end them."""
+"""Maximum number of threads that hang in tasks past their hard time limit; Python cannot end them."""
 
 
 class RecycleCheck:
-    """Called at each turn of the loop; counts at each, looks around once a second."""
+    """Called on each turn of the loop: checks the task count each time, everything else once a second."""
 
     def __init__(self, worker: Any, status: Status, settings: Settings) -> None:
         self._worker = worker
@@ -35,9 +35,9 @@ class RecycleCheck:
         self._look_at = 0.0
 
     def __call__(self) -> None:
-        """Take note of a turn."""
+        """Run the checks that are due."""
         if self.has_begun_enough():
-            self._recycle(f"this node has begun {state.all_total_count[0]} tasks, its limit is {self._max_tasks}")
+            self._recycle(f"this node has started {state.all_total_count[0]} tasks; its limit is {self._max_tasks}")
         now = monotonic()
         if now < self._look_at:
             return
@@ -46,7 +46,7 @@ class RecycleCheck:
         self._look(now)
 
     def has_begun_enough(self) -> bool:
-        """Say whether this node is not to claim any more; it drains from the next turn on."""
+        """Return whether this node has reached its task limit and must claim no more; the next turn starts a drain."""
         return bool(state.all_total_count[0] >= self._max_tasks)
 
     def _look(self, now: float) -> None:
@@ -64,23 +64,23 @@ class RecycleCheck:
 
     def _recycle(self, reason: str) -> None:
         if state.should_stop is None:
-            logger.warning("%s: draining, to be started anew (exit code %d)", reason, EXIT_RECYCLED)
+            logger.warning("%s: draining, then exiting with code %d to be restarted", reason, EXIT_RECYCLED)
             state.should_stop = EXIT_RECYCLED
 
     def _over_memory(self) -> str:
         if self._max_memory_mb and (used_mb := resident_mb()) > self._max_memory_mb:
-            return f"this node takes {used_mb:.0f} MiB, its limit is {self._max_memory_mb}"
+            return f"this node uses {used_mb:.0f} MiB of memory; its limit is {self._max_memory_mb} MiB"
         return ""
 
     def _hanging(self) -> str:
         abandoned = getattr(getattr(self._worker.pool, "threads", None), "abandoned", 0)
         if abandoned > ABANDONED_THREADS_MOST:
-            return f"{abandoned} threads of this node hang in tasks that were past their time limit"
+            return f"{abandoned} threads of this node hang in tasks past their time limit"
         return ""
 
 
 def resident_mb() -> float:
-    """Return the memory of this process alone, in MiB; where ``/proc`` is missing, the most it ever took."""
+    """Return the resident memory of this process, without children, in MiB; without ``/proc``, its peak."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - once a second
             return int(file.read().split()[1]) * resource.getpagesize() / 2**20

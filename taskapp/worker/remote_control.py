@@ -1,4 +1,4 @@
-"""Commands of remote control that leave a node in a state of its own: what they are given is checked first."""
+"""Checks the arguments of remote-control commands that change a node's state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery.worker import control as stock
 from taskapp.client.control import NAMING, texts_of_ids
 from taskapp.engine.envelope import LONGEST_NAME_BYTES
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _stock: Any = stock
 
 LIMIT_MOST_SECONDS = 100 * 365 * 86_400
@@ -23,7 +23,7 @@ SHOWN_MOST = 100
 
 
 def install() -> None:
-    """Put the checks in front of Celery's commands, which are known by their names."""
+    """Wrap Celery's commands with the checks."""
     _check("time_limit", lambda soft=None, hard=None, **_: _problem_of_seconds(soft=soft, hard=hard))
     _check("pool_grow", lambda n=1, **_: _problem_of_slots(n))
     _check("pool_shrink", lambda n=1, **_: _problem_of_slots(n))
@@ -64,7 +64,7 @@ def _problem_of_slots(n: Any) -> str:
 
 def _problem_of_queue(queue: Any) -> str:
     is_fine = isinstance(queue, str) and 0 < len(queue.encode(errors="replace")) <= LONGEST_NAME_BYTES
-    return "" if is_fine else f"queue is {saferepr(queue, SHOWN_MOST)}; give the name of one"
+    return "" if is_fine else f"queue is {saferepr(queue, SHOWN_MOST)}; give the name of a queue"
 
 
 def _problem_of_rate(rate: Any) -> str:
@@ -73,7 +73,7 @@ def _problem_of_rate(rate: Any) -> str:
         is_fine = number in (None, "") or (not isinstance(number, bool) and 0 <= float(number) <= RATE_MOST)
     except (TypeError, ValueError):
         is_fine = False
-    return "" if is_fine else f"rate_limit is {rate!r}; give a number of tasks a second, or a text such as 100/m"
+    return "" if is_fine else f"rate_limit is {rate!r}; give a number of tasks per second, or a string such as '100/m'"
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The worker as a program: what it cannot do is refused before it starts, in one line."""
+"""The worker program, which reports invalid configuration in one line before it starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskapp.worker.process.first_process import run_below_first_process
 EXIT_CONFIGURATION = 78
 """sysexits.h: something was found in an unconfigured or misconfigured state."""
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _Stock: Any = stock.Worker
 _nodename: Any = default_nodename
 _on_ctrl_c: Any = stock.install_worker_int_handler  # type: ignore[attr-defined]
@@ -36,15 +36,15 @@ class Worker(_Stock):
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
         run_below_first_process()
-        # Before the task types are imported, which may take long: probes see a node that starts.
+        # Before importing task types, which may take long, so that probes see a starting node.
         self.reporter = Reporter(get_settings().data_dir, Status(_nodename(hostname)))
         self.reporter.start()
         super().__init__(app, hostname, **options)
 
     def emit_banner(self) -> None:
-        """Print what runs here, unless machines read the log.
+        """Print the banner, unless the log format is JSON.
 
-        A closed pipe or a full disk under it is no reason not to run.
+        A closed pipe or a full disk does not keep the worker from running.
         """
         if get_settings().log_format == "json":
             return
@@ -52,15 +52,15 @@ class Worker(_Stock):
             super().emit_banner()
 
     def install_platform_tweaks(self, worker: Any) -> None:
-        """Handle signals as Celery does; a first Ctrl-C or a closed terminal drains like SIGTERM, and ends with 0, too.
+        """Handle signals as Celery does, but treat a first Ctrl-C or a closed terminal as SIGTERM: drain, exit with 0.
 
-        Signals that end a node at once only begin its drain, which is over then. Celery would cancel what runs: most
-        pools cannot, and tasks would fail by it that have to run again.
+        Signals that end a node at once start a drain without any time left. Celery would cancel running tasks instead,
+        which most pools cannot do, and which would fail tasks that have to run again.
         """
         super().install_platform_tweaks(worker)
         _on_ctrl_c(worker, exitcode=0)
         if self._isatty:
-            # Closing its terminal would end it as a crash does. Elsewhere SIGHUP starts it anew.
+            # Otherwise a closed terminal would count as a crash. Without a terminal, SIGHUP restarts the worker.
             drain_on(worker, "SIGHUP")
         for name in AT_ONCE:
             drain_on(worker, name)
@@ -69,7 +69,7 @@ class Worker(_Stock):
         """Choose the queues to consume from.
 
         Raises:
-            UnknownQueue: One of those named is none of ``TASKAPP_QUEUES``; at the command line, exits with 2.
+            UnknownQueue: A queue is not in ``TASKAPP_QUEUES``; on the command line, exits with 2.
         """
         known = self.app.amqp.queues
         with _in_one_line(_BadUsage):
@@ -79,15 +79,15 @@ class Worker(_Stock):
         super().setup_queues(include, exclude)
 
     def on_init_blueprint(self) -> None:
-        """Check what can be known of the task types before they run.
+        """Check the task types before any task runs.
 
         Raises:
-            StrategyCannotRun, BadRequestClass: A task type cannot run as it is; at the command line, exits with 78.
+            StrategyCannotRun, BadRequestClass: A task type is misconfigured; on the command line, exits with 78.
         """
         super().on_init_blueprint()
         with _in_one_line(_BadConfiguration):
             for task in self.app.tasks.values():
-                _ = task.app  # binds one that was registered after the app was put together
+                _ = task.app  # binds a task type that was registered after the app was finalized
                 check_strategy(task)
                 request_class(symbol_by_name(task.Request))
 
@@ -102,7 +102,7 @@ class _BadConfiguration(click.ClickException):
 
 @contextmanager
 def _in_one_line(shown_as: type[click.ClickException]) -> Iterator[None]:
-    """Show an error of ours without a traceback, at the command line."""
+    """On the command line, show a ``TaskappError`` in one line without a traceback."""
     try:
         yield
     except TaskappError as error:

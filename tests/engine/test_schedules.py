@@ -705,7 +705,7 @@ def test_a_calendar_that_changes_moves_the_schedules_that_follow_it(site: Site) 
 
     assert site.schedules.set_calendar("holidays", ["2000-01-01/2029-12-31"]) == 1
     assert site.schedules.get("job").due_at == 1_893_456_000.0  # 2030-01-01
-    with pytest.raises(BadSchedule, match="there is none of that name; add it"):
+    with pytest.raises(BadSchedule, match="no calendar has that name; add it"):
         site.add("other", calendar="holiday")
 
 

@@ -66,7 +66,7 @@ def test_entries_of_the_configuration_run_as_they_would_with_stock_beat(
         assert app.AsyncResult(tick.id).get(timeout=20) == result
     crontab = schedules.get("crontab")
     assert (crontab.state, crontab.schedule.source) == ("active", "config")
-    assert "beat_schedule's 'taken' is not used" in process.output()
+    assert "ignoring entry 'taken' of beat_schedule" in process.output()
     assert process.cwd is not None
     assert not list(process.cwd.glob("celerybeat-schedule*"))
 

@@ -168,7 +168,7 @@ def queued_entry(site: Site, schedules: Schedules, task: str = "mark", **options
 
 
 def dropped(worker: Process) -> int:
-    return worker.output().count("is dropped: ")
+    return worker.output().count("dropping task ")
 
 
 @pytest.mark.parametrize("task", ["mark", "mark_on_loop", "mark_in_child"])

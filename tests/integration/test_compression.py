@@ -122,7 +122,7 @@ def test_a_command_that_becomes_too_large_is_dropped(client: redis.Redis, worker
     heard = client.publish("/0.celery.pidbox", command)
 
     assert heard == 1
-    eventually(lambda: "command cannot be used" in node.output())
+    eventually(lambda: "unusable remote-control command" in node.output())
     assert node.returncode is None
 
 

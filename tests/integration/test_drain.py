@@ -301,7 +301,7 @@ def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker
     node = worker("-P", "threads", TASKAPP_MAX_MEMORY_MB="20")
 
     assert node.wait(20) == 75
-    assert "MiB, its limit is 20: draining, to be started anew (exit code 75)" in node.output()
+    assert "MiB of memory; its limit is 20 MiB: draining, then exiting with code 75" in node.output()
 
 
 @pytest.mark.slow
@@ -314,7 +314,7 @@ def test_a_node_whose_threads_hang_past_their_limits_ends_to_be_started_anew(
         shop.hang.delay(str(tmp_path / "pipe"))
 
     assert node.wait(30) == 75
-    assert "5 threads of this node hang in tasks that were past their time limit" in node.output()
+    assert "5 threads of this node hang in tasks past their time limit" in node.output()
     assert counts(redis_server) == (0, 0)
 
 

@@ -26,7 +26,7 @@ def test_a_greenlet_of_a_task_that_exits_ends_alone_and_is_logged(node: Process)
     pids = set()
     for count, case in enumerate(cases, 1):
         pids.add(leaves_greenlets.leave_one.delay(*case).get(timeout=20))
-        eventually(lambda count=count: node.output().count("of a greenlet that a task has left") == count or None)
+        eventually(lambda count=count: node.output().count("in a greenlet left behind by a task") == count or None)
         pids.add(leaves_greenlets.pid.delay().get(timeout=20))
 
     assert len(pids) == 1

@@ -122,7 +122,7 @@ def test_a_task_goes_back_while_no_child_process_can_be_started(
     node = start_worker(tmp_path, redis_server.url, TASKAPP_INCLUDE=jobs, TASKAPP_CHILD_PROCESSES="2", SHORT=str(short))
     try:
         result = app.send_task(f"{jobs}.pid_of_child")
-        eventually(lambda: node.output().count("no child process can be started: [Errno 24] none left") >= 2)
+        eventually(lambda: node.output().count("could not start a child process: [Errno 24] none left") >= 2)
         eventually(lambda: psutil.Process(node.pid).children() == [])
         short.unlink()
 

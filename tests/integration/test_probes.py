@@ -76,7 +76,7 @@ def test_a_node_that_imports_its_task_types_for_long_is_live_and_not_ready(worke
 
     goes_on.touch()
     eventually(lambda: probe.ready)
-    assert node.output().count("probes will say") == 0
+    assert node.output().count("probes will report") == 0
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_stopped_worker_is_not_live_until_it_goes_on(worker: StartWorker) -> N
     probe = Probe(node)
     os.kill(node.pid, signal.SIGSTOP)
 
-    eventually(lambda: "it has said nothing for" in probe("live"))
+    eventually(lambda: "it has not reported for" in probe("live"))
     os.kill(node.pid, signal.SIGCONT)
     eventually(lambda: probe.ready)
 
@@ -145,8 +145,8 @@ def test_a_node_whose_children_do_not_come_back_is_not_live(worker: StartWorker,
     for child in psutil.Process(node.pid).children():
         child.kill()
 
-    eventually(lambda: "none of its child processes lives" in probe("ready"))
-    eventually(lambda: "none of its child processes lives, for" in probe("live"))
+    eventually(lambda: "none of its child processes is alive" in probe("ready"))
+    eventually(lambda: "none of its child processes is alive, for" in probe("live"))
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_node_that_starts_without_redis_is_live_and_gets_ready_later(
 ) -> None:
     redis_server.stop()
     probe = Probe(worker("-P", "threads", wait=False))
-    eventually(lambda: probe("ready").endswith("it is starting, or waits for its broker"))
+    eventually(lambda: probe("ready").endswith("it is starting or waiting for its broker"))
 
     stays_live(probe)
     redis_server.start()
@@ -221,7 +221,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
     )
     probe = Probe(beat)
     try:
-        eventually(lambda: probe("ready").endswith("it is starting, or waits for its broker"))
+        eventually(lambda: probe("ready").endswith("it is starting or waiting for its broker"))
         stays_live(probe)
         redis_server.start()
         eventually(lambda: redis_server.client.llen(queue_for("taskapp.canary", TASK_ROUTES)) > 0)
@@ -232,7 +232,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
         redis_server.start()
         eventually(lambda: probe.ready)
         os.kill(beat.pid, signal.SIGSTOP)
-        eventually(lambda: "it has said nothing" in probe("live"))
+        eventually(lambda: "it has not reported" in probe("live"))
         os.kill(beat.pid, signal.SIGCONT)
         eventually(lambda: probe.live)
         assert probe("live", "--node", "celerybeat") == ""

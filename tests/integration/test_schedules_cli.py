@@ -266,15 +266,15 @@ def test_whatever_can_be_printed_can_name_one(ok: Callable[..., str], name: str)
         (("add", "x", GREET, "@daily", "--zone", "Europe/Berln"), "did you mean 'Europe/Berlin'?"),
         (("add", "x", GREET, "@daily", "--args", "{}"), "'{}' is no json list"),
         (("add", "x", GREET, "@daily", "--args", "["), "not JSON"),
-        (("add", "x", GREET, "@daily", "--jitter", "5"), "it is not numbers with units"),
+        (("add", "x", GREET, "@daily", "--jitter", "5"), "it does not consist of numbers with units"),
         (("add", "x", GREET, "@daily", "--priority", "10"), "10 is not in the range 0<=x<=9"),
-        (("add", "x", GREET, "@daily", "--start", "soon"), "it is no ISO 8601 time"),
-        (("add", "x", GREET, "@daily", "--exclude", "2026-13-01"), "it is no date"),
+        (("add", "x", GREET, "@daily", "--start", "soon"), "it is not an ISO 8601 time"),
+        (("add", "x", GREET, "@daily", "--exclude", "2026-13-01"), "it is not a date"),
         (("add", "x", GREET, "every 5m", "--twice"), "only a cron goes by clocks that show a time twice"),
-        (("add", "a\nb", GREET, "@daily"), "cannot name one"),
-        (("add", "\udcff", GREET, "@daily"), "cannot name one"),
+        (("add", "a\nb", GREET, "@daily"), "not a valid name"),
+        (("add", "\udcff", GREET, "@daily"), "not a valid name"),
         (("edit", "known"), "say what to change"),
-        (("next", "known", "--after", "soon"), "it is no ISO 8601 time"),
+        (("next", "known", "--after", "soon"), "it is not an ISO 8601 time"),
         (("backfill", "known", "2026-01-02", "2026-01-01"), "is not after"),
         (("backfill", "known", "2026-01-01", "2026-01-03"), "it would queue 2 ticks due 2026-01-01 00:00:00 +00:00 to"),
         (("calendar", "--remove"), "name one calendar to remove"),
@@ -297,17 +297,17 @@ def test_what_cannot_be_read_is_a_usage_error_and_changes_nothing(
     ("arguments", "sentence"),
     [
         (("add", "known", GREET, "@daily", "--args", "[1]"), "a schedule named 'known' already exists; edit it"),
-        (("add", "x", GREET, "at 2020-01-01", "--args", "[1]"), "it is never due again"),
-        (("edit", "known", "--end", "2020-01-01"), "it is never due again"),
+        (("add", "x", GREET, "at 2020-01-01", "--args", "[1]"), "it will never be due"),
+        (("edit", "known", "--end", "2020-01-01"), "it will never be due"),
         (("add", "x", "taskapp.ad", "@daily"), "no task named 'taskapp.ad'; did you mean 'taskapp.add'?"),
         (("add", "x", "taskapp.add", "@daily", "--args", "[1]"), "its task type does not take its arguments"),
         (("add", "x", GREET, "@daily", "--args", "[1]", "--queue", "nope"), "no queue named 'nope'"),
-        (("add", "x", GREET, "@daily", "--args", "[1]", "--calendar", "nope"), "there is none of that name"),
+        (("add", "x", GREET, "@daily", "--args", "[1]", "--calendar", "nope"), "no calendar has that name"),
         (("add", "n" * 201, GREET, "@daily", "--args", "[1]"), "give 1 to 200 printable bytes"),
         (("add", "x", GREET, "@daily", "--args", "[1]", "--options", '{"eta": 1}'), "leave them out"),
         (("show", "knwon"), "no schedule named 'knwon'; did you mean 'known'?"),
         (("backfill", "known", "1900-01-01", "2026-01-01", "--yes"), "it has more than 10,000 ticks"),
-        (("calendar", "nope", "--remove"), "there is none of that name"),
+        (("calendar", "nope", "--remove"), "no calendar has that name"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_on_stderr(
@@ -438,7 +438,7 @@ def test_an_import_leaves_out_what_is_never_due_again_and_says_so(taskapp: Run, 
     done = taskapp("import", "-", stdin=json.dumps({"name": "past", "task": GREET, "when": when, "args": ["x"]}))
 
     assert done == (
-        0, "added 0 schedules, 0 of them paused; left out 1\n", "'past' is left out: it is never due again\n"
+        0, "added 0 schedules, 0 of them paused; left out 1\n", "'past' is left out: it will never be due\n"
     )  # fmt: skip
 
 

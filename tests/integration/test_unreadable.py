@@ -176,5 +176,5 @@ def test_commands_of_odd_form_end_no_node(app: Celery, worker: StartWorker, redi
     (clock,) = app.control.inspect().clock().values()
     assert clock["clock"] < 2**60
     ((refused,),) = [answer.values() for answer in app.control.broadcast("add_consumer", {"queue": 5}, reply=True)]
-    assert refused == {"error": "queue is 5; give the name of one"}
+    assert refused == {"error": "queue is 5; give the name of a queue"}
     assert node.returncode is None

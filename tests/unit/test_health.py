@@ -39,15 +39,15 @@ def running(**fields: object) -> Status:
         (running(turn_due_at=NOW + 290), "", ""),
         (running(broker_at=NOW - 3_600), "", "it has not reached its broker for 3600 s"),
         (running(broker_at=0.0), "", ""),
-        (running(phase="starting", turn_due_at=0.0), "", "it is starting, or waits for its broker"),
+        (running(phase="starting", turn_due_at=0.0), "", "it is starting or waiting for its broker"),
         (running(phase="draining", turn_due_at=0.0, ends_at=NOW + 20), "", "it is draining"),
         (running(phase="draining", ends_at=NOW - 31), *["it should have ended 31 s ago"] * 2),
-        (running(pool_problem="none of its child processes lives"), "", "none of its child processes lives"),
+        (running(pool_problem="none of its child processes is alive"), "", "none of its child processes is alive"),
         (running(pool_problem="none lives", pool_at=NOW - 40), *["none lives, for 40 s"] * 2),
-        (running(written_at=NOW - 7), "", "it has said nothing for 7 s"),
+        (running(written_at=NOW - 7), "", "it has not reported for 7 s"),
         (
             running(written_at=NOW - 31, in_task=True),
-            *["it has said nothing for 31 s: it is stopped, or a task holds its interpreter"] * 2,
+            *["it has not reported for 31 s: it is stopped, or a task blocks its interpreter"] * 2,
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_full_disk_stops_no_node_that_has_its_file(
     reporter.note(NOW + 1)
     Reporter(tmp_path, late, lambda *_: None).start()
 
-    eventually(lambda: "probes will say that no node runs here" in caplog.text)
+    eventually(lambda: "probes will report that no node runs here" in caplog.text)
     assert "No space left on device" in caplog.text
     files = list((tmp_path / "nodes").iterdir())
     assert [Status.load(file.read_bytes()).written_at for file in files] == [NOW + 1]  # type: ignore[union-attr]
@@ -230,7 +230,7 @@ def test_the_answer_names_the_node_and_the_exit_code_says_it_too(writer: subproc
 
 def test_a_stopped_process_is_neither_live_nor_ready(writer: subprocess.Popen[str], tmp_path: Path) -> None:
     os.kill(writer.pid, 19)
-    time_to_notice = "Error: w1@host is not live: it has said nothing for 2 s"
+    time_to_notice = "Error: w1@host is not live: it has not reported for 2 s"
     eventually(lambda: ask(tmp_path, "live", "--patience", "1.5")[2].startswith(time_to_notice))
 
     assert ask(tmp_path, "live")[0] == 0

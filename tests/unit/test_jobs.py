@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from billiard.einfo import ExceptionInfo
 
-from taskapp.worker.pool.jobs import OfOthers, Told
+from taskapp.worker.pool.jobs import FunctionCall, FunctionCallbacks
 
 
 def failure() -> ExceptionInfo:
@@ -22,12 +22,12 @@ def test_what_a_callback_raises_is_logged(caplog: pytest.LogCaptureFixture, rais
     def refuse(*_: Any, **__: Any) -> None:
         raise raised
 
-    told = Told(refuse, refuse, refuse, refuse)
+    callbacks = FunctionCallbacks(refuse, refuse, refuse, refuse)
 
-    told.on_accepted(1, 0.0)
-    told.on_success((0, "done"))
-    told.on_success((1, failure()))
-    told.on_timeout(soft=True, timeout=1.0)
+    callbacks.on_accepted(1, 0.0)
+    callbacks.on_success((0, "done"))
+    callbacks.on_success((1, failure()))
+    callbacks.on_timeout(soft=True, timeout=1.0)
 
     assert len(caplog.records) == 4
 
@@ -35,7 +35,7 @@ def test_what_a_callback_raises_is_logged(caplog: pytest.LogCaptureFixture, rais
 def test_who_gave_a_function_that_cannot_be_begun_is_told() -> None:
     pool: Any = None
     heard: list[Any] = []
-    call = OfOthers(pool, "thread", Told(None, None, heard.append, None), (print, (), {}), None, None)
+    call = FunctionCall(pool, "thread", FunctionCallbacks(None, None, heard.append, None), (print, (), {}), None, None)
 
     error = failure().exception.exc
     call.refuse(error)

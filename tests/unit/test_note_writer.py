@@ -131,7 +131,7 @@ def test_lines_beyond_what_is_kept_meanwhile_are_dropped_and_counted(caplog: pyt
     lines = [step for step in notes.all() if step[0] == "L"]
     assert len(lines) == LINES_MOST
     assert [text for _, one, text in lines if one == "t3"][-2:] == [b"99", b"over"]
-    assert f"{10_001 - LINES_MOST} log lines of tasks were not kept" in caplog.text
+    assert f"dropped {10_001 - LINES_MOST} log lines of tasks" in caplog.text
     writer.line("later", b"x")
     assert writer.flush(10)
     assert notes.all()[-1][1] == "later"
@@ -163,7 +163,7 @@ def test_without_a_server_nothing_is_kept_and_progress_is_warned_of_once(caplog:
 
     assert writer.flush(1)
     assert [record.getMessage() for record in caplog.records] == [
-        "the progress of tasks is not kept: neither tasks nor results use Redis; set TASKAPP_RESULT_URL to one"
+        "progress of tasks is not kept: neither broker nor result backend is Redis; set TASKAPP_RESULT_URL to a Redis"
     ]
     assert (writer._progress, writer._lines, list(writer._retries)) == ({}, {}, [])
 
@@ -194,7 +194,7 @@ def test_what_can_never_be_opened_is_said_once_and_nothing_is_kept(caplog: pytes
 
     assert writer.flush(1)
     assert [record.getMessage() for record in caplog.records] == [
-        "notes on tasks are not kept: what they are written to cannot be opened"
+        "notes on tasks are not kept: could not open their store"
     ]
 
 
@@ -208,7 +208,7 @@ def test_whatever_is_wrong_with_some_notes_those_that_follow_are_written(caplog:
     assert writer.flush(10)
 
     assert notes.all() == [("P", "b", b"x")]
-    assert "1 notes on tasks could not be written" in caplog.text
+    assert "could not write 1 notes on tasks" in caplog.text
 
 
 def test_what_is_refused_is_left_and_the_rest_is_written(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ WORKS_ON = 7
 @pytest.mark.parametrize(("is_orphan", "exit_code"), [(True, 0), (False, WORKS_ON)])
 def test_a_child_whose_parent_ended_before_it_began_ends_too(monkeypatch, is_orphan: bool, exit_code: int) -> None:
     monkeypatch.setattr(prefork._Worker, "after_fork", lambda _: None)
-    monkeypatch.setattr(prefork, "let_go_of_sockets", lambda: None)
+    monkeypatch.setattr(prefork, "detach_inherited_sockets", lambda: None)
     worker = object.__new__(prefork.ChildWorker)
     worker.parent_pid = -1 if is_orphan else os.getpid()
 

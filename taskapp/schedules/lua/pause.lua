@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Stop a schedule for now: 3 name, 4 'paused' or 'broken', 5 why, 6 revision it was read with ('' any).
--- Answers 1 if it was there.
+-- Pause a schedule or mark it as broken: 3 name, 4 'paused' or 'broken', 5 reason, 6 expected revision ('' any).
+-- Answers 1 if it was stopped, 0 if it does not exist or has another revision.
 local key = key_schedule(ARGV[3])
 local revision = redis.pcall('HGET', key, 'revision')
 if type(revision) ~= 'string' then
-  -- Nothing is there, or something else: who leads is not to come upon it again.
+  -- The key is missing or holds another type: keep the leader from finding it again.
   redis.call('ZREM', key_schedules_due(), ARGV[3])
   return 0
 end

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- The broker refused what lies in the outbox: 3 its queue, 4 the entry, 5 why, 6 how many dead letters are kept,
--- 7 schedule ('' the entry cannot be read), 8 id of the task, 9 due (ms).
--- Keeps: the entry goes to the dead letters, byte for byte; the schedule that sent it is set aside until somebody mends
--- it.
+-- Bury an entry of the outbox that the broker refused: 3 its queue, 4 the entry, 5 reason, 6 number of dead letters to
+-- keep, 7 schedule ('' if the entry cannot be read), 8 id of the task, 9 due (ms).
+-- Answers 1 if the entry was buried, 0 if it is not in the outbox.
+-- Keeps: the entry goes to the dead letters, byte for byte; its schedule is broken until somebody fixes it.
 local outbox = ready_key(ARGV[3], 0)
--- It is the one that was to be sent next.
+-- The entry is near the end of the list, as the oldest is sent first.
 if not redis.call('LPOS', outbox, ARGV[4], 'RANK', -1, 'MAXLEN', 1000) then return 0 end
 redis.call('LREM', outbox, -1, ARGV[4])
 bury(ARGV[3], 0, ARGV[4], 'rejected', '', ARGV[5], tonumber(ARGV[6]))

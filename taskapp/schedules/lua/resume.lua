@@ -1,5 +1,5 @@
--- Let a schedule go on: 3 name, 4 the revision it was read with, 5 due (ms, '' never), 6 to be sent at (ms).
--- Answers 1, or 0 if it was changed meanwhile.
+-- Resume a schedule: 3 name, 4 expected revision, 5 due (ms, '' never), 6 send time (ms).
+-- Answers 1, or 0 if it has another revision.
 local key = key_schedule(ARGV[3])
 if redis.call('HGET', key, 'revision') ~= ARGV[4] then return 0 end
 redis.call('HINCRBY', key, 'revision', 1)

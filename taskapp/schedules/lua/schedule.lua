@@ -1,7 +1,7 @@
--- Write a schedule: 3 name, 4 'add', 'replace' or 'edit', 5 the revision it was read with ('' any), 6 about (JSON),
--- 7 due (ms, '' never, '=' as it is), 8 to be sent at (ms), 9 'config' or '', 10 failures after which it pauses (0 never),
--- 11 why it is paused from now on ('': it is not, or stays so).
--- Answers {its revision}, or {0, why not}: 'exists', 'gone', 'changed'.
+-- Write a schedule: 3 name, 4 'add', 'replace' or 'edit', 5 expected revision ('' any), 6 definition (JSON),
+-- 7 due (ms, '' never, '=' unchanged), 8 send time (ms), 9 'config' or '', 10 failures after which it pauses (0 never),
+-- 11 reason to pause it now ('' leaves that unchanged).
+-- Answers {its revision}, or {0, reason}: 'exists', 'gone', 'changed'.
 local name, mode, key = ARGV[3], ARGV[4], key_schedule(ARGV[3])
 local known = redis.call('HMGET', key, 'revision', 'paused')
 if mode == 'add' and known[1] then return {0, 'exists'} end
@@ -21,7 +21,7 @@ if due == '' or known[2] or ARGV[11] ~= '' then
 elseif ARGV[7] ~= '=' then
   redis.call('ZADD', key_schedules_due(), ARGV[8], name)
 else
-  -- One that was set aside is there no more.
+  -- A schedule that was broken has no entry.
   redis.call('ZADD', key_schedules_due(), 'NX', due, name)
 end
 tell_leader(name)

@@ -1,10 +1,10 @@
--- Queue ticks and move their schedules on, each in one step. 3 token ('' for a run nobody waits for), 4 lease (ms),
--- 5 how many ticks of one schedule are kept, 6 how many publications, then per publication: channel, event; then per
--- schedule: name, revision, due (ms) it is expected to have, next due (ms, '' none), to be sent at (ms), due times
--- that are dropped, overlap policy, ms after which a run counts as finished, most runs (0 no bound), count of ticks;
+-- Queue ticks and advance their schedules, each in one step. 3 token ('' for a manual run or backfill), 4 lease (ms),
+-- 5 number of ticks to keep per schedule, 6 number of publications; then per publication: channel, event; then per
+-- schedule: name, expected revision, expected due (ms), next due (ms, '' none), send time (ms), number of dropped due
+-- times, overlap policy, ms after which a run counts as finished, maximum runs (0 no limit), number of ticks;
 -- then per tick: due (ms), id, queue, priority, message.
 -- Answers {0} if another leads; else {wall clock (ms), per schedule: 'done' or 'changed', ids of runs to cancel, …}.
--- Keeps: only who leads queues a tick; a due time that was passed is passed for good, whoever moves it back.
+-- Keeps: only the leader queues ticks; a due time that has passed stays passed, even if the schedule is moved back.
 local token, keeps, news = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 if token ~= '' then
   local beat = redis.call('HMGET', key_beat(), 'token', 'until')
@@ -14,7 +14,7 @@ end
 
 local woken = {}
 local function queue_tick(queue, priority, blob)
-  put_behind(queue, priority, with_ready_at(blob, NOW)) -- it was made before its time
+  put_behind(queue, priority, with_ready_at(blob, NOW)) -- the message was prepared before it was due
   if not woken[queue] then wake(queue); woken[queue] = true end
 end
 
@@ -23,7 +23,7 @@ local function note(name, tick)
   redis.call('LTRIM', key_schedule_runs(name), 0, keeps - 1)
 end
 
--- One tick; answers whether it is queued, and the id of a run to cancel.
+-- Handle one tick; return whether it is queued, and the id of a run to cancel.
 local function send(name, key, i, overlap, limit)
   local tick = {due = tonumber(ARGV[i]), id = ARGV[i + 1], sent = WALL, state = 'QUEUED'}
   local known = redis.call('HMGET', key, 'unfinished', 'unfinished_at')
@@ -73,7 +73,7 @@ while i <= #ARGV do
     local counts = redis.call('HMGET', key, 'runs', 'passed')
     local runs, passed = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
     if token ~= '' then
-      -- First of all writes: a full Redis refuses here, before anything was done.
+      -- The first write: a full Redis refuses it before anything has changed.
       move_on(name, key, ARGV[i + 3], ARGV[i + 4])
       if ARGV[i + 5] ~= '0' then redis.call('HINCRBY', key, 'missed', ARGV[i + 5]) end
     end
@@ -94,6 +94,6 @@ while i <= #ARGV do
   answer[#answer + 1] = cancel
   i = first + 5 * count
 end
--- Never an error: the messages are queued by now.
+-- With pcall, so that nothing fails once the messages are queued.
 for n = 7, 5 + 2 * news, 2 do redis.pcall('PUBLISH', ARGV[n], ARGV[n + 1]) end
 return answer

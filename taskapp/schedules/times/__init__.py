@@ -1,4 +1,4 @@
-"""When a schedule is due: pure arithmetic, no clock and no connection.
+"""Due times as pure arithmetic, without clock or connection.
 
 Instants are Unix seconds in UTC, on a grid of whole milliseconds.
 """

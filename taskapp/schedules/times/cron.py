@@ -1,15 +1,15 @@
-"""Due times by the calendar: cron expressions, and Celery's ``crontab``.
+"""Calendar-based due times: cron expressions, and Celery's ``crontab``.
 
-What happens where clocks change is decided by the hour field:
+When clocks change, the hour field decides:
 
-- Hours that are fixed (``0 3 * * *``): a local time that does not exist is due once, at the first instant after
-  the gap; one that exists twice is due the first time only, or both times with ``twice``.
-- Hours that are a wildcard (the field starts with ``*`` or names all 24): due whenever clocks show a matching
-  time. Minutes thereby follow real time: ``*/15 * * * *`` is due every 15 minutes through both changes.
-  ``30 */2 * * *`` has no 02:30 in spring and two in autumn.
+- Fixed hours (``0 3 * * *``): a local time that does not exist is due once, at the first instant after the gap; a
+  local time that occurs twice is due the first time only, or both times with ``twice``.
+- Wildcard hours (the field starts with ``*`` or names all 24): due whenever clocks show a matching time. So minutes
+  follow real time: ``*/15 * * * *`` is due every 15 minutes through both changes. ``30 */2 * * *`` has no 02:30 in
+  spring and two in autumn.
 
-Debian's cron decides by the minute field as well, so that there ``*/5 2 * * *`` does not run in spring, and
-runs 24 times in autumn; here it is due once and 12 times. Several local times that fall together are due once.
+Debian's cron considers the minute field as well: there ``*/5 2 * * *`` does not run in spring and runs 24 times in
+autumn; here it is due once and 12 times. Several local times that fall on the same instant are due once.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from taskapp.schedules.times.zones import Stretch, check_zone, stretches
 
 
 class Change(Enum):
-    """What a cron does where clocks change."""
+    """How a cron behaves when clocks change."""
 
     REAL_TIME = "real time"
     ONCE = "once"
     TWICE = "twice"
 
     def local_start(self, stretch: Stretch) -> int:
-        """Return the first local time that a stretch answers for.
+        """Return the first local time that belongs to a stretch.
 
-        One before what clocks show at its start is due at its start.
+        A local time earlier than clocks show at its start is due at its start.
         """
         if self is Change.REAL_TIME:
             return stretch.start_at + stretch.offset
@@ -45,7 +45,7 @@ class Change(Enum):
 
 
 def first_due(fields: Fields, zone: str, change: Change, instant: float) -> float | None:
-    """Return the first due time strictly later than ``instant``; ``None``: none before the year 9900."""
+    """Return the first due time strictly later than ``instant``; ``None`` if there is none before the year 9900."""
     earliest_at = floor_ms(instant) // 1000 + 1
     searched_from, found = 1, 0
     for stretch in stretches(zone, earliest_at):
@@ -65,19 +65,19 @@ def first_due(fields: Fields, zone: str, change: Change, instant: float) -> floa
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron expression as Vixie cron means it, in a time zone.
+    """A cron expression with the semantics of Vixie cron, in a time zone.
 
     Five fields, or six with seconds first; names, lists, ranges, steps; ``L``, ``L-3``, ``15W`` and ``LW`` as day
-    of month; ``5L`` and ``MON#2`` as weekday; Sunday is 0 or 7; macros such as ``@daily``. Where both day of month
-    and weekday are restricted (neither starts with ``*`` or is ``?``), a day need match only one.
+    of month; ``5L`` and ``MON#2`` as weekday; Sunday is 0 or 7; macros such as ``@daily``. If both day of month
+    and weekday are restricted (neither starts with ``*`` or is ``?``), a day needs to match only one of them.
 
     Args:
         expression: The cron expression.
-        zone: Name of the time zone whose clocks are meant.
-        twice: Whether a local time that exists twice is due both times; wildcard hours are anyhow.
+        zone: Name of the time zone.
+        twice: Whether a local time that occurs twice is due both times; with wildcard hours it always is.
 
     Raises:
-        BadSchedule: The expression or the zone cannot be used, or no year has such a day.
+        BadSchedule: The expression or the zone is invalid, or no year has such a day.
     """
 
     expression: str
@@ -87,19 +87,19 @@ class Cron:
 
     def __post_init__(self) -> None:
         if not isinstance(self.expression, str):
-            raise BadSchedule("cron", self.expression, "it is not text", "give one such as '0 3 * * *'")
+            raise BadSchedule("cron", self.expression, "it is not text", "write it like '0 3 * * *'")
         if not isinstance(self.twice, bool):
-            raise BadSchedule("twice", self.twice, "it is neither true nor false", "give one of them")
+            raise BadSchedule("twice", self.twice, "it is not a boolean", "give true or false")
         check_zone(self.zone)
         object.__setattr__(self, "expression", " ".join(self.expression.split()))
         object.__setattr__(self, "_fields", cron_fields(self.expression))
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant``; ``None``: none before the year 9900."""
+        """Return the first due time strictly later than ``instant``; ``None`` if there is none before the year 9900."""
         return first_due(self._fields, self.zone, _change(self._fields, twice=self.twice), instant)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
         return {"kind": "cron", "expression": self.expression, "zone": self.zone, "twice": self.twice}
 
     def __str__(self) -> str:
@@ -108,12 +108,12 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Crontab:
-    """Celery's ``crontab``: every field must match, in Celery's syntax, in a time zone.
+    """Celery's ``crontab`` in a time zone: fields in Celery's syntax, all of which must match.
 
-    Where clocks change, it does what a ``Cron`` does.
+    When clocks change, it behaves like ``Cron``.
 
     Raises:
-        BadSchedule: A field or the zone cannot be used, or no year has such a day.
+        BadSchedule: A field or the zone is invalid, or no year has such a day.
     """
 
     minute: str = "*"
@@ -127,16 +127,16 @@ class Crontab:
     def __post_init__(self) -> None:
         for name, value in zip(("minute", "hour", "day of month", "month", "weekday"), self._texts(), strict=True):
             if not isinstance(value, str) or len(value) > 400:
-                raise BadSchedule(name, value, "it is not text of at most 400 characters", "give one such as '*/10'")
+                raise BadSchedule(name, value, "it is not text of up to 400 characters", "write it like '*/10'")
         check_zone(self.zone)
         object.__setattr__(self, "_fields", celery_fields(*self._texts()))
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant``; ``None``: none before the year 9900."""
+        """Return the first due time strictly later than ``instant``; ``None`` if there is none before the year 9900."""
         return first_due(self._fields, self.zone, _change(self._fields, twice=False), instant)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
         return {
             "kind": "crontab",
             "minute": self.minute,

@@ -1,6 +1,6 @@
-"""Which local times a cron means, by arithmetic on bits; knows no zone.
+"""Local times that match a cron, computed with bit arithmetic and independent of time zones.
 
-Local times are seconds since 1970-01-01T00:00 of the same clock.
+Local times are seconds since 1970-01-01T00:00 local time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from taskapp.schedules.times.instants import DAY_SECONDS
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _LAST_YEAR = 9998
 _CYCLE_MONTHS = 400 * 12
-"""The Gregorian calendar repeats itself after this: what has no day until then never has one."""
+"""The Gregorian calendar repeats after this many months: a rule without a matching day until then has none."""
 _FIVE_WEEKS = 1 | 1 << 7 | 1 << 14 | 1 << 21 | 1 << 28
 
 
 class Month(NamedTuple):
-    """One month of one year: days in it, and the weekday of its first (Sunday is 0)."""
+    """A month of a year: its number of days, and the weekday of its first day (Sunday is 0)."""
 
     length: int
     first_weekday: int
 
     def all_days(self) -> int:
-        """Return a bit for each day; the bit of the 1st is ``1 << 1``."""
+        """Return a bit mask of all days; the bit of the 1st is ``1 << 1``."""
         return (1 << self.length + 1) - 2
 
     def weekday(self, day: int) -> int:
@@ -33,20 +33,20 @@ class Month(NamedTuple):
         return (self.first_weekday + day - 1) % 7
 
     def days_on(self, weekdays: int) -> int:
-        """Return the bits of the days that fall on ``weekdays`` (bit 0 is Sunday)."""
+        """Return a bit mask of the days that fall on ``weekdays`` (bit 0 is Sunday)."""
         turned = (weekdays >> self.first_weekday | weekdays << 7 - self.first_weekday) & 0b111_1111
         return turned * _FIVE_WEEKS << 1 & self.all_days()
 
 
 class Rule(NamedTuple):
-    """A day that depends on the month: ``kind`` says which, ``number`` and ``weekday`` are its terms."""
+    """A rule for a day that depends on the month; ``number`` and ``weekday`` are parameters of its ``kind``."""
 
     kind: str
     number: int = 0
     weekday: int = 0
 
     def day(self, month: Month) -> int:
-        """Return the day of this month, or 0 (or less) where the month has none."""
+        """Return the day of this month, or 0 or less if the month has no such day."""
         match self.kind:
             case "last":
                 return month.length - self.number
@@ -61,7 +61,7 @@ class Rule(NamedTuple):
 
 
 def _nearest_workday(day: int, month: Month) -> int:
-    """Return the day from Monday to Friday nearest to ``day`` in the same month; 0 where it has no such day."""
+    """Return the day from Monday to Friday nearest to ``day`` in the same month; 0 if the month has no ``day``."""
     if day > month.length:
         return 0
     weekday = month.weekday(day)
@@ -79,9 +79,9 @@ def _nth_weekday(count: int, weekday: int, month: Month) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """Which days: bits of months, days of the month and weekdays, and rules for days that move.
+    """Matching days: bit masks of months, days of the month and weekdays, and rules for days that depend on the month.
 
-    ``either``: a day need match only one of day of month and weekday.
+    With ``either``, a day needs to match only one of day of month and weekday.
     """
 
     months: int
@@ -92,12 +92,12 @@ class Days:
     either: bool = False
 
     def has(self, ordinal: int) -> bool:
-        """Whether the day of this ordinal is one."""
+        """Return whether the day with this ordinal matches."""
         day = date.fromordinal(ordinal)
         return bool(self.months >> day.month & 1 and self._of(day.year, day.month) >> day.day & 1)
 
     def first(self, ordinal: int) -> int | None:
-        """Return the ordinal of the first such day at or after ``ordinal``; ``None``: none up to the year 9998."""
+        """Return the ordinal of the first matching day from ``ordinal`` on; ``None`` if none up to the year 9998."""
         if ordinal > _LAST_ORDINAL:
             return None
         start = date.fromordinal(ordinal)
@@ -120,9 +120,9 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Local times: bits of seconds, minutes and hours on certain days.
+    """Matching local times: bit masks of seconds, minutes and hours on certain days.
 
-    ``real_time``: hours are no fixed ones; the cron follows the clock through its changes as it is read.
+    With ``real_time``, the hours are a wildcard, and the cron is due whenever clocks show a matching time.
     """
 
     seconds: int
@@ -132,7 +132,7 @@ class Fields:
     real_time: bool
 
     def first(self, local_seconds: int) -> int | None:
-        """Return the first such time at or after ``local_seconds``; ``None``: none up to the year 9998."""
+        """Return the first matching time at or after ``local_seconds``; ``None`` if none up to the year 9998."""
         day, second = divmod(local_seconds, DAY_SECONDS)
         ordinal = day + _EPOCH_ORDINAL
         if ordinal > _LAST_ORDINAL:
@@ -145,7 +145,7 @@ class Fields:
         return None if found is None else (found - _EPOCH_ORDINAL) * DAY_SECONDS + self._time(0)
 
     def _time(self, second_of_day: int) -> int:
-        """Return the first time of day at or after ``second_of_day``, or -1."""
+        """Return the first matching time of day at or after ``second_of_day``, or -1."""
         hour, rest = divmod(second_of_day, 3600)
         minute, second = divmod(rest, 60)
         if self.hours >> hour & 1:
@@ -161,7 +161,7 @@ class Fields:
 
 
 def _lowest(bits: int, start: int) -> int:
-    """Return the lowest set bit from ``start`` up, or -1."""
+    """Return the index of the lowest set bit at or above ``start``, or -1."""
     left = bits >> start
     return start + (left & -left).bit_length() - 1 if left else -1
 

@@ -1,4 +1,4 @@
-"""What people write for a cron, read into fields: Vixie's syntax with Quartz's ``L``, ``W`` and ``#``, and Celery's."""
+"""Parsers for cron fields: Vixie's syntax with Quartz's ``L``, ``W`` and ``#``, and Celery's syntax."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALL_HOURS = (1 << 24) - 1
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One field: its name in errors, its lowest and highest number, and what may stand for a number."""
+    """One field: its name in errors, its lowest and highest number, and names for numbers."""
 
     name: str
     low: int
@@ -40,7 +40,7 @@ class Unit:
         """Return the number that ``text``, a part of ``whole``, stands for.
 
         Raises:
-            BadSchedule: It is none, or out of range.
+            BadSchedule: ``text`` is not a number or name, or is out of range.
         """
         known = self.names.get(text.upper())
         if known is not None:
@@ -66,10 +66,10 @@ WEEKDAY = Unit("weekday", 0, 7, {name: number for number, name in enumerate(_WEE
 
 
 def cron_fields(expression: str) -> Fields:
-    """Return the fields of a Vixie cron expression: five, or six with seconds first, or a macro.
+    """Parse a Vixie cron expression: five fields, six with seconds first, or a macro.
 
     Raises:
-        BadSchedule: It cannot be read, or names a day that no year has.
+        BadSchedule: The expression is invalid, or no year has such a day.
     """
     if len(expression) > _MAX_LENGTH:
         raise BadSchedule("cron", expression, f"it is longer than {_MAX_LENGTH} characters", "shorten it")
@@ -84,7 +84,7 @@ def _cron_fields(expression: str) -> Fields:
             "cron",
             expression,
             f"it has {len(parts)} fields",
-            "give minute, hour, day of month, month and weekday, such as '0 3 * * MON-FRI', or six with seconds first",
+            "give minute, hour, day of month, month and weekday, as in '0 3 * * MON-FRI', or six with seconds first",
         )
     second, minute, hour, monthday, month, weekday = parts if len(parts) == 6 else ["0", *parts]
     monthdays, monthday_rules = _days(monthday, MONTHDAY, _monthday_rule)
@@ -104,10 +104,10 @@ def _cron_fields(expression: str) -> Fields:
 
 @lru_cache(maxsize=4096)
 def celery_fields(minute: str, hour: str, day_of_month: str, month_of_year: str, day_of_week: str) -> Fields:
-    """Return the fields of Celery's ``crontab``: every one must match, ranges may wrap, Sunday is 0 only.
+    """Parse the fields of Celery's ``crontab``: all must match, ranges may wrap, Sunday is only 0.
 
     Raises:
-        BadSchedule: One cannot be read, or they name a day that no year has.
+        BadSchedule: A field is invalid, or no year has such a day.
     """
     hours = _celery_set(hour, HOUR)
     days = Days(
@@ -136,7 +136,7 @@ def _is_real_time(hour: str, hours: int) -> bool:
 def _possible(fields: Fields, expression: str) -> Fields:
     if fields.first(EARLIEST_AT) is None:
         raise BadSchedule(
-            "day", expression, "no year has such a day", "mend day of month, month and weekday so that they can meet"
+            "day", expression, "no year has such a day", "choose a day of month, month and weekday that occur together"
         )
     return fields
 
@@ -154,7 +154,7 @@ def _set(text: str, unit: Unit) -> int:
 def _items(text: str, unit: Unit) -> list[str]:
     items = text.split(",")
     if not all(items):
-        raise BadSchedule(unit.name, text, "a part of the list is empty", "take out the comma too many")
+        raise BadSchedule(unit.name, text, "an item of the list is empty", "remove the extra comma")
     return items
 
 
@@ -175,7 +175,7 @@ def _item(item: str, unit: Unit, whole: str) -> int:
 
 
 def _folded(bits: int, unit: Unit) -> int:
-    """Return the bits with Sunday as 0 where it was 7."""
+    """Return the bits, with 7 (Sunday) mapped to 0 for weekdays."""
     return (bits | bits >> 7) & 0b111_1111 if unit is WEEKDAY else bits
 
 
@@ -198,13 +198,13 @@ def _step(text: str, unit: Unit, whole: str) -> int:
             unit.name,
             whole,
             f"the step {text[:40]!r} is not a number from 1 to {highest}",
-            "for a longer period write 'every ...', such as 'every 90m'",
+            "for a longer period use 'every', as in 'every 90m'",
         )
     return int(text)
 
 
 def _days(text: str, unit: Unit, rule_of: Callable[[str, str], Rule | None]) -> tuple[int, tuple[Rule, ...]]:
-    """Return the bits of the days that ``text`` names, and what else it says, as ``rule_of`` reads it."""
+    """Return the bit mask of the days that ``text`` names, and the items that ``rule_of`` parses as rules."""
     if text == "?":
         return _set("*", unit), ()
     bits, rules = 0, []
@@ -226,7 +226,7 @@ def _monthday_rule(item: str, whole: str) -> Rule | None:
     if item.startswith("L-"):
         before = item[2:]
         if not _is_number(before) or int(before) > 30:
-            raise BadSchedule(MONTHDAY.name, whole, f"{before[:40]!r} is not a number up to 30", "write such as 'L-3'")
+            raise BadSchedule(MONTHDAY.name, whole, f"{before[:40]!r} is not a number up to 30", "write it like 'L-3'")
         return Rule("last", int(before))
     if item.endswith("W"):
         return Rule("nearest", MONTHDAY.number(item[:-1], whole))
@@ -238,11 +238,11 @@ def _weekday_rule(item: str, whole: str) -> Rule | None:
     if mark:
         if count not in ("1", "2", "3", "4", "5"):
             raise BadSchedule(
-                WEEKDAY.name, whole, f"{count[:40]!r} is not a number from 1 to 5", "write such as 'MON#2'"
+                WEEKDAY.name, whole, f"{count[:40]!r} is not a number from 1 to 5", "write it like 'MON#2'"
             )
         return Rule("nth weekday", int(count), WEEKDAY.number(day, whole) % 7)
     if item.upper() == "L":
-        raise BadSchedule(WEEKDAY.name, whole, "'L' needs a weekday", "write such as 'FRIL' for the last Friday")
+        raise BadSchedule(WEEKDAY.name, whole, "'L' needs a weekday", "write it like 'FRIL' for the last Friday")
     if item.upper().endswith("L"):
         return Rule("last weekday", weekday=WEEKDAY.number(item[:-1], whole) % 7)
     return None
@@ -265,7 +265,7 @@ def _celery_set(text: str, unit: Unit) -> int:
 def _celery_item(item: str, unit: Unit, whole: str) -> list[int]:
     match = _CELERY_ITEM.fullmatch(item)
     if match is None or (match["step"] and (int(match["step"]) == 0 or not (match["star"] or match["last"]))):
-        raise BadSchedule(unit.name, whole, f"{item[:40]!r} is not what crontab() takes", "write such as '1-5,*/10'")
+        raise BadSchedule(unit.name, whole, f"{item[:40]!r} is not valid for crontab()", "write it like '1-5,*/10'")
     numbers = list(range(unit.low, unit.high + 1))
     if not match["star"]:
         low = unit.number(_short(match["first"], unit), whole)
@@ -277,7 +277,7 @@ def _celery_item(item: str, unit: Unit, whole: str) -> list[int]:
 
 
 def _short(text: str, unit: Unit) -> str:
-    """Return a name's first three letters: Celery takes ``monday`` for ``mon``."""
+    """Return the first three letters of a name: like Celery, accept ``monday`` for ``mon``."""
     return text if _is_number(text) or not unit.names else text[:3]
 
 

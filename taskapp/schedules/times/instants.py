@@ -1,7 +1,7 @@
 """Instants as numbers: Unix seconds in UTC, on a grid of whole milliseconds.
 
-Every due time lies on that grid, so that a due time that was stored in milliseconds and read back is the
-same due time, and the one after it is the next.
+Every due time lies on that grid, so that one stored in milliseconds and read back is still the same due time, and the
+one after it is the next.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from taskapp.errors.schedules import BadSchedule
 
 EARLIEST_AT = int(datetime(1800, 1, 1, tzinfo=UTC).timestamp())
-"""Nothing is due before this; searches from earlier begin here."""
+"""Nothing is due before this; earlier searches start here."""
 LATEST_AT = int(datetime(9900, 1, 1, tzinfo=UTC).timestamp())
-"""Nothing is due from here on."""
+"""Nothing is due at or after this."""
 
 DAY_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,16 +29,16 @@ def floor_ms(instant: float) -> int:
 
 
 def just_before(instant: float) -> float:
-    """Return the last whole millisecond before ``instant``: what is due later than that is due on it or later."""
+    """Return the last whole millisecond before ``instant``: due times later than it are exactly those from there on."""
     floored_ms = floor_ms(instant)
     return (floored_ms - 1 if floored_ms / 1000 >= instant else floored_ms) / 1000
 
 
 def checked_instant(field: str, value: object) -> float:
-    """Return ``value``, taken to the millisecond, where it is an instant between 1800 and 9900.
+    """Return ``value``, rounded down to the millisecond.
 
     Raises:
-        BadSchedule: It is no such number.
+        BadSchedule: ``value`` is not an instant between 1800 and 9900.
     """
     number = checked_number(field, value)
     if not EARLIEST_AT < number < LATEST_AT:
@@ -47,10 +47,10 @@ def checked_instant(field: str, value: object) -> float:
 
 
 def checked_number(field: str, value: object) -> float:
-    """Return ``value`` where it is a finite number; ``True`` is none.
+    """Return ``value`` as a float.
 
     Raises:
-        BadSchedule: It is not.
+        BadSchedule: ``value`` is not a finite number, or is a boolean.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise BadSchedule(field, value, "it is not a finite number", "give a number")
@@ -65,7 +65,7 @@ def _is_finite(value: float) -> bool:
 
 
 def utc_text(instant: float) -> str:
-    """Return ``instant`` as ``2026-01-01T00:00:00Z``, with milliseconds where it has any."""
+    """Return ``instant`` as ``2026-01-01T00:00:00Z``, with milliseconds if it has any."""
     ms = floor_ms(instant)
     moment = _EPOCH + timedelta(milliseconds=ms)
     return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")

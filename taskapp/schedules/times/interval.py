@@ -1,4 +1,4 @@
-"""Due times that no calendar has a part in: intervals, and one time only."""
+"""Due times independent of a calendar: intervals, and single instants."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_SECONDS = 100 * 366 * DAY_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Every so many seconds of real time, counted from an anchor in both directions; never drifts.
+    """A fixed period of real time, counted from an anchor in both directions without drift.
 
     Args:
         seconds: The period, from 0.1 s to a hundred years, in whole milliseconds.
-        anchor_at: One due time, in Unix seconds; taken to the millisecond. Others lie before and after it.
+        anchor_at: One of the due times, in Unix seconds, rounded down to the millisecond.
 
     Raises:
-        BadSchedule: The period or the anchor cannot be used.
+        BadSchedule: The period or the anchor is invalid.
     """
 
     seconds: float
@@ -39,25 +39,25 @@ class Interval:
     def __post_init__(self) -> None:
         seconds = checked_number("interval", self.seconds)
         if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-            raise BadSchedule("interval", self.seconds, "it is not from 0.1 s to 100 years", "give seconds between")
+            raise BadSchedule("interval", self.seconds, "it is out of range", "give 0.1 s to 100 years, in seconds")
         period_ms = round(seconds * 1000)
         if abs(period_ms / 1000 - seconds) > 1e-9 * max(seconds, 1):
             raise BadSchedule(
-                "interval", self.seconds, "it is no whole number of milliseconds", f"give {period_ms / 1000:g}"
+                "interval", self.seconds, "it is not a whole number of milliseconds", f"give {period_ms / 1000:g}"
             )
         object.__setattr__(self, "seconds", period_ms / 1000)
         object.__setattr__(self, "anchor_at", checked_instant("anchor", self.anchor_at))
         object.__setattr__(self, "_period_ms", period_ms)
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant``; ``None`` from the year 9900."""
+        """Return the first due time strictly later than ``instant``; ``None`` if it is not before the year 9900."""
         anchor_ms = floor_ms(self.anchor_at)
         periods = (floor_ms(instant) - anchor_ms) // self._period_ms + 1
         due_at = (anchor_ms + periods * self._period_ms) / 1000
         return due_at if due_at < LATEST_AT else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
         return {"kind": "interval", "seconds": self.seconds, "anchor_at": self.anchor_at}
 
     def __str__(self) -> str:
@@ -67,10 +67,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """One due time, in Unix seconds, taken to the millisecond.
+    """A single due time, in Unix seconds, rounded down to the millisecond.
 
     Raises:
-        BadSchedule: It is no instant between 1800 and 9900.
+        BadSchedule: ``at`` is not an instant between 1800 and 9900.
     """
 
     at: float
@@ -79,11 +79,11 @@ class Once:
         object.__setattr__(self, "at", checked_instant("time", self.at))
 
     def after(self, instant: float) -> float | None:
-        """Return the due time where it is strictly later than ``instant``."""
+        """Return the due time if it is strictly later than ``instant``, otherwise ``None``."""
         return self.at if floor_ms(instant) < floor_ms(self.at) else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
         return {"kind": "once", "at": self.at}
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What people write for due times, instants and lengths of time."""
+"""Parsers for due times, instants and durations as users write them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _SOLAR = re.compile(r"(?P<event>[A-Za-z_]+)\s+at\s+(?P<latitude>[^\s,]+)\s*,\s*(
 
 
 def parse_when(text: str, zone: str = "UTC") -> When:
-    """Return the due times that ``text`` means, its local times those of ``zone``.
+    """Parse due times; local times are of ``zone``.
 
-    ``0 3 * * MON-FRI`` or ``@daily``, ``every 90s``, ``every 1h30m from 2026-01-01T00:00``,
-    ``at 2026-12-01T09:00``, ``sunrise at 52.5,13.4``.
+    Accepts ``0 3 * * MON-FRI`` or ``@daily``, ``every 90s``, ``every 1h30m from 2026-01-01T00:00``,
+    ``at 2026-12-01T09:00`` and ``sunrise at 52.5,13.4``.
 
     Raises:
-        BadSchedule: It is none of these, or a part of it cannot be used.
-        SolarUnavailable: It is by the sun, and the package that computes it is not installed.
+        BadSchedule: ``text`` or ``zone`` is invalid.
+        SolarUnavailable: ``text`` names a solar event, and the package that computes it is not installed.
     """
     text = text.strip()
     if len(text) > _MAX_LENGTH:
@@ -65,19 +65,19 @@ def parse_when(text: str, zone: str = "UTC") -> When:
 
 
 def parse_instant(text: str, zone: str = "UTC") -> float:
-    """Return the instant that an ISO 8601 time means, in Unix seconds.
+    """Parse an ISO 8601 time into Unix seconds.
 
-    A time without offset is one of ``zone``: where it does not exist, the first instant after the gap; where it
-    exists twice, the first. A date alone is its midnight.
+    A time without offset is local time of ``zone``: if it does not exist, the first instant after the gap; if it
+    occurs twice, the first. A date without time means midnight.
 
     Raises:
-        BadSchedule: It cannot be read, or is not between 1800 and 9900.
+        BadSchedule: ``text`` is not an ISO 8601 time, or is not between 1800 and 9900.
     """
     check_zone(zone)
     try:
         moment = datetime.fromisoformat(text.strip().upper())
     except ValueError as error:
-        raise BadSchedule("time", text, "it is no ISO 8601 time", "write such as '2026-12-01T09:00'") from error
+        raise BadSchedule("time", text, "it is not an ISO 8601 time", "write it like '2026-12-01T09:00'") from error
     try:
         at = moment.timestamp() if moment.tzinfo is not None else _local_instant(moment, zone)
     except (OverflowError, ValueError) as error:
@@ -86,21 +86,23 @@ def parse_instant(text: str, zone: str = "UTC") -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Return a length of time such as ``90s``, ``1h30m``, ``1.5 h``, ``2 days`` or ``500ms``, in seconds.
+    """Parse a duration such as ``90s``, ``1h30m``, ``1.5 h``, ``2 days`` or ``500ms`` into seconds.
 
     Raises:
-        BadSchedule: It cannot be read.
+        BadSchedule: ``text`` is not a duration.
     """
     lowered, ms, position = text.strip().lower()[:_MAX_LENGTH], Decimal(0), 0
     while part := _PART.match(lowered, position):
         unit = part[2].removesuffix("s") if len(part[2]) > 3 else part[2]
         if unit not in _UNIT_MS:
             close = did_you_mean(part[2], _UNIT_MS).removeprefix("; ")
-            raise BadSchedule("duration", text, f"{part[2]!r} is no unit", close or "give ms, s, m, h, d or w")
+            raise BadSchedule("duration", text, f"{part[2]!r} is not a unit", close or "give ms, s, m, h, d or w")
         ms += Decimal(part[1]) * _UNIT_MS[unit]
         position = part.end()
     if position == 0 or position < len(lowered):
-        raise BadSchedule("duration", text, "it is not numbers with units", "write such as '90s' or '1h30m'")
+        raise BadSchedule(
+            "duration", text, "it does not consist of numbers with units", "write it like '90s' or '1h30m'"
+        )
     return float(ms) / 1000
 
 
@@ -121,5 +123,5 @@ def _check_first_word(text: str) -> None:
     word = text.split(maxsplit=1)[0].lower() if text else ""
     if word.isalpha() or "_" in word:
         close = did_you_mean(word[:40], ("every", "at", *EVENTS)).removeprefix("; ")
-        remedy = "write such as '0 3 * * MON-FRI', 'every 90s', 'at 2026-12-01T09:00' or 'sunrise at 52.5,13.4'"
-        raise BadSchedule("when", text, "it is no cron, and begins with no word known here", close or remedy)
+        remedy = "write it like '0 3 * * MON-FRI', 'every 90s', 'at 2026-12-01T09:00' or 'sunrise at 52.5,13.4'"
+        raise BadSchedule("when", text, "it is not a cron expression and starts with no known word", close or remedy)

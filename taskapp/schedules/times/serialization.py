@@ -1,4 +1,4 @@
-"""Due times as JSON holds them, read back."""
+"""Conversion of due times back from their JSON form."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _KINDS: dict[str, tuple[Callable[..., When], tuple[str, ...], tuple[str, ...]]] 
     "once": (Once, ("at",), ()),
     "solar": (Solar, ("event", "latitude", "longitude"), ()),
 }
-"""Kind to its class, the keys it needs and those it may have."""
+"""For each kind: its class, its required keys and its optional keys."""
 
 
 def when_from(form: Mapping[str, Any]) -> When:
-    """Return the due times that ``as_dict`` was called on.
+    """Return the due times whose ``as_dict`` returned ``form``.
 
     Raises:
-        BadSchedule: A key is unknown or missing, or a value cannot be used.
+        BadSchedule: A key is unknown or missing, or a value is invalid.
     """
     if not isinstance(form, Mapping):
-        raise BadSchedule("when", form, "it is no object with keys", "give what as_dict() returns")
+        raise BadSchedule("when", form, "it is not an object with keys", "give what as_dict() returns")
     kind = form.get("kind", "")
     if not isinstance(kind, str) or kind not in _KINDS:
         close = did_you_mean(str(kind)[:40], _KINDS).removeprefix("; ")

@@ -1,4 +1,4 @@
-"""Due times by the sun."""
+"""Solar due times, such as sunrise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskapp.errors.schedules import BadSchedule, SolarUnavailable
 from taskapp.schedules.times.instants import DAY_SECONDS, checked_number, floor_ms
 
 SEARCH_DAYS = 400
-"""How far ahead an event is looked for: near the poles some come once a year."""
+"""How far ahead to search for an event: near the poles, some occur once a year."""
 
 
 class _Event(NamedTuple):
@@ -37,7 +37,7 @@ EVENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Solar:
-    """An event of the sun at a place, as Celery's ``solar`` has it, to the second.
+    """A solar event at a place, as in Celery's ``solar``, precise to the second.
 
     Args:
         event: One of ``EVENTS``.
@@ -63,9 +63,9 @@ class Solar:
         _ephem()
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant``; ``None`` where none is within 400 days.
+        """Return the first due time strictly later than ``instant``; ``None`` if there is none within 400 days.
 
-        An event is computed from the start of its own UTC day, whatever ``instant`` is, so that all who ask find
+        An event is computed from the start of its UTC day, independent of ``instant``, so that the result is always
         the same second.
         """
         day = floor_ms(instant) // 1000 // DAY_SECONDS
@@ -76,7 +76,7 @@ class Solar:
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
         return {"kind": "solar", "event": self.event, "latitude": self.latitude, "longitude": self.longitude}
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ def _ephem() -> Any:
 
 @lru_cache(maxsize=4096)
 def _on_day(event: str, latitude: float, longitude: float, day: int) -> tuple[int, ...]:
-    """Return when the event is on one UTC day, in Unix seconds: mostly once, near the poles also never or twice."""
+    """Return the times of the event on a UTC day (Unix seconds): mostly one, near the poles also none or two."""
     ephem = _ephem()
     search, horizon, use_center = EVENTS[event]
     observer = ephem.Observer()

@@ -1,4 +1,4 @@
-"""What is derived from a schedule's name and a due time, the same for everybody who derives it."""
+"""Task id and jitter of a tick, derived from the schedule's name and the due time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ def tick_id(name: str, due_ms: int) -> str:
 
 
 def jitter_ms(name: str, due_ms: int, width_ms: int) -> int:
-    """Return by how many milliseconds, from 0 to below ``width_ms``, a tick is sent later than it is due.
+    """Return the delay of a tick in milliseconds, at least 0 and less than ``width_ms``.
 
-    Drawn evenly, from the name and the due time alone: another leader draws the same. 0 where the width is none.
+    Uniformly distributed and derived only from name and due time, so that every leader gets the same. 0 if
+    ``width_ms`` is 0 or less.
     """
     if width_ms <= 0:
         return 0

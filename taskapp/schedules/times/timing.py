@@ -1,4 +1,4 @@
-"""When a schedule is due, with what bounds it: start, end, and dates left out."""
+"""Due times within bounds: start, end and excluded dates."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ GIVE_UP_SECONDS = 3653 * DAY_SECONDS
 
 @runtime_checkable
 class When(Protocol):
-    """Due times without end or exception: immutable, hashable, small."""
+    """Due times without bounds or exceptions: immutable, hashable, small."""
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant`` (Unix seconds); ``None``: never again."""
+        """Return the first due time strictly later than ``instant`` (Unix seconds); ``None`` if there is none."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold and ``when_from`` makes an equal one of."""
+        """Return the JSON form, from which ``when_from`` creates an equal object."""
 
 
 def zone_of(when: When, zone: str) -> str:
-    """Return the name of the zone whose dates and clocks ``when`` goes by: its own, or else ``zone``."""
+    """Return the time zone of ``when``: its own if it has one, otherwise ``zone``."""
     own = getattr(when, "zone", None)
     return own if isinstance(own, str) else zone
 
@@ -38,14 +38,14 @@ class Timing:
 
     Args:
         when: The due times.
-        start_at: Nothing is due before this instant; on it, yes.
-        end_at: Nothing is due from this instant on; on it, no.
-        excluded: Local dates nothing is due on: dates, or pairs of a first and a last date. Kept sorted, as
-            pairs, those that overlap or touch as one.
-        zone: Whose dates are meant where ``when`` has no zone of its own.
+        start_at: First instant at which something may be due.
+        end_at: First instant from which on nothing is due.
+        excluded: Local dates without due times: dates, or pairs of first and last date. Stored as sorted pairs, with
+            overlapping and adjacent ones merged.
+        zone: Time zone of ``excluded`` if ``when`` has none of its own.
 
     Raises:
-        BadSchedule: A bound cannot be used, or the end is not after the start.
+        BadSchedule: A bound is invalid, or the end is not after the start.
     """
 
     when: When
@@ -63,13 +63,13 @@ class Timing:
             if value is not None:
                 object.__setattr__(self, field, checked_instant(label, value))
         if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
-            raise BadSchedule("end", self.end_at, f"it is not after the start, {self.start_at!r}", "give a later one")
+            raise BadSchedule("end", self.end_at, f"it is not after the start, {self.start_at!r}", "give a later end")
         object.__setattr__(self, "excluded", _merged(self.excluded))
 
     def after(self, instant: float) -> float | None:
-        """Return the first due time strictly later than ``instant``; ``None``: never again.
+        """Return the first due time strictly later than ``instant``; ``None`` if there is none.
 
-        ``None`` too where every due time is excluded for ten years from the first of them.
+        Also ``None`` if every due time within ten years of the first is excluded.
         """
         if self.start_at is not None:
             instant = max(instant, just_before(self.start_at))
@@ -85,7 +85,7 @@ class Timing:
         return None
 
     def between(self, first: float, last: float, limit: int) -> Iterator[float]:
-        """Yield the due times from ``first`` to before ``last``, in order; at most ``limit``."""
+        """Yield up to ``limit`` due times from ``first`` to before ``last``, in order."""
         due_at = self.after(just_before(first))
         for _ in range(limit):
             if due_at is None or due_at >= last:
@@ -94,7 +94,10 @@ class Timing:
             due_at = self.after(due_at)
 
     def _excluded_until(self, due_at: float) -> int | None:
-        """Return up to when clocks show excluded dates without a break; ``None`` where ``due_at`` is not on one."""
+        """Return the end of the excluded dates that ``due_at`` falls on, or an earlier change of the offset.
+
+        ``None`` if ``due_at`` is not on an excluded date.
+        """
         if not self.excluded:
             return None
         zone = zone_of(self.when, self.zone)
@@ -109,7 +112,7 @@ class Timing:
 
 def _merged(excluded: object) -> tuple[tuple[date, date], ...]:
     if not isinstance(excluded, tuple | list):
-        raise BadSchedule("excluded dates", excluded, "they are no list", "give a list of dates, or pairs of dates")
+        raise BadSchedule("excluded dates", excluded, "they are not a list", "give a list of dates or pairs of dates")
     merged: list[tuple[date, date]] = []
     for first, last in sorted(_pair(item) for item in excluded):
         if merged and (merged[-1][1] == date.max or first <= merged[-1][1] + timedelta(days=1)):
@@ -122,7 +125,7 @@ def _merged(excluded: object) -> tuple[tuple[date, date], ...]:
 def _pair(item: object) -> tuple[date, date]:
     first, last = item if isinstance(item, tuple | list) and len(item) == 2 else (item, item)
     if not (_is_date(first) and _is_date(last)):
-        raise BadSchedule("excluded dates", item, "they are no dates", "give a date, or a pair of first and last date")
+        raise BadSchedule("excluded dates", item, "they are not dates", "give a date, or a pair of first and last date")
     if last < first:
         raise BadSchedule("excluded dates", item, "the last date is before the first", "swap them")
     return first, last

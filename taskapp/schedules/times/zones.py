@@ -1,4 +1,4 @@
-"""Time zones as stretches of constant offset, and how due times cross from one to the next."""
+"""Time zones as stretches of constant UTC offset, and conversions between local time and instants."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from taskapp.schedules.times.instants import DAY_SECONDS, EARLIEST_AT, LATEST_AT
 
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _WINDOW_BITS = 25
-"""Changes are looked up for 2**25 seconds at a time, a little more than a year, and kept."""
+"""Offset changes are computed for 2**25 seconds at a time, a little more than a year, and cached."""
 _PROBE_SECONDS = DAY_SECONDS // 4
-"""Two changes within this time that undo each other would be overlooked; tzdata has none."""
+"""Two changes within this time that cancel each other out would be missed; tzdata has none."""
 
 
 class Stretch(NamedTuple):
-    """Instants from ``start_at`` to before ``end_at`` with one offset; ``before`` is the offset just earlier."""
+    """Instants from ``start_at`` to before ``end_at`` with the same offset; ``before`` is the offset just before."""
 
     start_at: int
     end_at: int
@@ -29,26 +29,26 @@ class Stretch(NamedTuple):
 
 
 def check_zone(key: object) -> None:
-    """Refuse what is not the name of a time zone.
+    """Check that ``key`` is the name of a time zone.
 
     Raises:
-        BadSchedule: There is no such zone; names the likeliest.
+        BadSchedule: It is not; suggests the most similar name.
     """
     if not isinstance(key, str):
-        raise BadSchedule("time zone", key, "it is not a name", "give one such as 'Europe/Berlin'")
+        raise BadSchedule("time zone", key, "it is not a name", "use a name like 'Europe/Berlin'")
     try:
         known = bool(key) and not key.startswith(("right/", "posix/")) and ZoneInfo(key) is not None
     except (ZoneInfoNotFoundError, ValueError, OSError):
         known = False
     if not known:
         close = did_you_mean(key[:64], available_timezones()).removeprefix("; ")
-        raise BadSchedule("time zone", key, "there is no such zone", close or "give one such as 'Europe/Berlin'")
+        raise BadSchedule("time zone", key, "there is no such zone", close or "use a name like 'Europe/Berlin'")
 
 
 def stretches(key: str, instant: int) -> Iterator[Stretch]:
-    """Yield the stretch that ``instant`` is in and those that follow, up to the year 9900.
+    """Yield the stretch that contains ``instant`` and those that follow, up to the year 9900.
 
-    A stretch may be cut in two where nothing changes.
+    Consecutive stretches may have the same offset.
     """
     index = max(instant, EARLIEST_AT) >> _WINDOW_BITS
     while index << _WINDOW_BITS < LATEST_AT:
@@ -59,14 +59,14 @@ def stretches(key: str, instant: int) -> Iterator[Stretch]:
 
 
 def stretch_at(key: str, instant: float) -> Stretch:
-    """Return the stretch that ``instant`` is in; outside 1800 to 9900 the first or the last."""
+    """Return the stretch that contains ``instant``; outside 1800 to 9900, the first or the last."""
     return next(stretches(key, int(min(max(instant, EARLIEST_AT), LATEST_AT - 1) // 1)))
 
 
 def instant_of(key: str, local_seconds: int) -> int:
-    """Return when clocks first show a local time, given as seconds since 1970-01-01T00:00 local.
+    """Return the first instant at which clocks show a local time, given in seconds since 1970-01-01T00:00 local time.
 
-    A local time that does not exist is the instant just after the gap.
+    For a local time that does not exist, return the instant just after the gap.
     """
     for stretch in stretches(key, local_seconds - 2 * DAY_SECONDS):
         due = max(local_seconds - stretch.offset, stretch.start_at)
@@ -76,20 +76,20 @@ def instant_of(key: str, local_seconds: int) -> int:
 
 
 def local_date(key: str, instant: float) -> date:
-    """Return the date that clocks in the zone show at ``instant``."""
+    """Return the local date in zone ``key`` at ``instant``."""
     local_seconds = instant + stretch_at(key, instant).offset
     return date.fromordinal(int(local_seconds // DAY_SECONDS) + _EPOCH_ORDINAL)
 
 
 def seconds_of(day: date) -> int:
-    """Return the start of a date in seconds since 1970-01-01T00:00, both local."""
+    """Return the start of a date in seconds since 1970-01-01T00:00, both in local time."""
     return (day.toordinal() - _EPOCH_ORDINAL) * DAY_SECONDS
 
 
 def offset_change(instant: float, previous_instant: float, zone: str) -> str | None:
-    """Return what clocks did between two instants, such as ``clocks go forward 1 h``; ``None`` where nothing.
+    """Return how clocks changed between two instants, such as ``clocks go forward 1 h``; ``None`` if they did not.
 
-    Says the difference of the two offsets: a change and its undoing in between are none.
+    Compares only the two offsets: changes that cancel each other out are not reported.
     """
     gained = stretch_at(zone, instant).offset - stretch_at(zone, previous_instant).offset
     if not gained:

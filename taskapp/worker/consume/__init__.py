@@ -1,1 +1,1 @@
-"""From the message of a claim to a request, and from the end of a run to what is told of it."""
+"""From a claimed message to a request, and from the end of a run to its settlement and history record."""

@@ -1,6 +1,6 @@
-"""Which messages a node takes, asked before anything of them is decoded, whatever broker they come from.
+"""Checks that decide, before any decoding, whether a node accepts a message from any broker.
 
-Their content type must be in ``accept_content``. Where tasks are signed, headers and body must be those that were.
+The content type must be in ``accept_content``. Where tasks are signed, the signature must match headers and body.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ _registry: Any = serialization.registry  # type: ignore[attr-defined]  # missing
 
 
 class Admission:
-    """Refuses messages that a node must not run; made once for each consumer, as the configuration is then."""
+    """Refuses messages that a node must not run. Each consumer creates one and fixes the configuration at that time."""
 
     def __init__(self, app: Any) -> None:
         """Read the configuration of ``app``.
 
         Raises:
-            KeyError: ``accept_content`` names a serializer that nobody has registered.
+            KeyError: ``accept_content`` names a serializer that is not registered.
         """
         self._names = app.conf.accept_content
         self._signing = app.signing
         self._signed_type = _registry.name_to_type.get(AUTH)
-        # ``None`` is Celery's word for all but those that kombu has disabled; these it refuses as it decodes.
+        # In Celery, ``None`` accepts all serializers that kombu has not disabled; kombu refuses the others on decoding.
         accepted = prepare_accept_content(self._names)
         self._accepted = frozenset(_registry.type_to_name if accepted is None else accepted)
         self.taken_at_once = self._accepted if self._signing is None else self._accepted - {self._signed_type}
-        """Content types of messages that need no ``check``."""
+        """Content types that need no ``check``."""
 
     def check(self, message: Any) -> None:
-        """Check a message whose content type is not among those that are ``taken_at_once``.
+        """Check a message whose content type is not in ``taken_at_once``.
 
-        kombu lets pass what has no content type, and text and bytes without a format: no task is one of these.
+        kombu accepts messages without a content type, plain text and raw bytes; none of these can be a task.
 
         Raises:
-            MessageRefused: It must not run here.
+            MessageRefused: The message must not run here.
         """
         if message.content_type not in self._accepted:
             raise MessageRefused(
-                f"its content type {message.content_type!r} is none of accept_content {list(self._names or ())}"
+                f"its content type {message.content_type!r} is not in accept_content {list(self._names or ())}"
             )
         if message.content_type == self._signed_type:
             self._check_signature(message)
@@ -58,8 +58,8 @@ class Admission:
             if get_settings().accept_body_signatures:
                 return
             raise MessageRefused(
-                "its headers are not signed, only its body, as stock Celery does it; "
-                "TASKAPP_ACCEPT_BODY_SIGNATURES takes such messages"
+                "only its body is signed, not its headers, as stock Celery does; "
+                "set TASKAPP_ACCEPT_BODY_SIGNATURES to accept such messages"
             )
         if isinstance(message, Received):
             headers = {**headers, **message.as_sent}

@@ -1,4 +1,4 @@
-"""What is told of a task when it has ended for good: bounded, readable anywhere, and masked as its type says."""
+"""The history record of a task that has ended: bounded, safe for every database, masked as its type demands."""
 
 from __future__ import annotations
 
@@ -20,63 +20,64 @@ logger = get_logger(__name__)
 
 NAME_MOST = 255
 SHOWN_MOST = 1_024
-"""Characters of arguments and of a result."""
+"""Maximum number of characters of the arguments, and of the result."""
 ERROR_MOST = 2_000
 TRACEBACK_MOST = 10_000
-"""The last so many characters, where the error is."""
+"""Number of characters kept from the end of a traceback, where the error is."""
 REPLACED = "Replaced by new task"
-"""What Celery's ``replace`` ends a run with; another message goes on with its id."""
+"""Message of the error that Celery's ``replace`` ends a run with; another message continues under the same id."""
 
 STATES = {
     "SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled", "REJECTED": "dead", "IGNORED": "ignored",
 }  # fmt: skip
-"""Our word for how a run ended."""
+"""Celery's state of an ended run → state in the history."""
 
 
 class Seen(NamedTuple):
-    """What a run has shown of its end."""
+    """Outcome of a run, as far as this process has seen it."""
 
     result: str = ""
     run_seconds: float | None = None
     error: BaseException | None = None
     traceback: str = ""
     reason: str = ""
-    """In place of an error: why it did not run."""
+    """Why the task did not run; used if there is no ``error``."""
 
 
 NOTHING = Seen()
 
 
 def is_wanted() -> bool:
-    """Say whether the ends of tasks are told."""
+    """Return whether ended tasks are recorded in the history."""
     return get_settings().keeps_history
 
 
 def _is_replaced(seen: Seen) -> bool:
-    """Say whether another message goes on with the task."""
+    """Return whether another message continues the task."""
     return seen.error is not None and seen.error.args[:1] == (REPLACED,)
 
 
 def end_of_request(request: Any, state: str) -> EndOfTask | None:
-    """Return what is told of the task of ``request``, which ended as ``state``, in Celery's words.
+    """Return the history record of the task of ``request``, which ended in Celery's state ``state``.
 
-    ``None``: history is off, another message goes on with the task, or it cannot be told.
+    ``None`` if the history is off, another message continues the task, or the record cannot be built.
     """
     if not is_wanted() or _is_replaced(request.seen):
         return None
     try:
         return _packed(_of_request(request, state, request.seen))
-    except Exception:  # whatever is wrong with a text, the task's end stands
-        logger.exception("the end of task %s[%s] cannot be told", request.name, request.id)
+    except Exception:  # a text that cannot be read must not change how the task ended
+        logger.exception("could not build the history record of task %s[%s]", request.name, request.id)
         return None
 
 
 def end_of_message(
     app: Any, headers: Mapping[str, Any], queue: str, error: str, *, priority: int = 0, deliveries: int = 0
 ) -> EndOfTask | None:
-    """Return what is told of a task that died without the end of a run; ``None``: history is off, or it cannot be.
+    """Return the history record of a task that died outside a run.
 
-    Its arguments are told only if its type is known here and keeps nothing to itself.
+    ``None`` if the history is off or the record cannot be built. The record contains the arguments only if the task
+    type is known here and masks nothing.
     """
     if not is_wanted():
         return None
@@ -86,10 +87,10 @@ def end_of_message(
             **_common(headers), "finished_us": int(now * 1_000_000), "queue": _name(queue), "priority": priority,
             "state": "dead", "error": clean(error, ERROR_MOST),
             "attempts": _count(headers.get("retries")) + deliveries,
-            **{name: _told(app, headers, name) for name in ("args", "kwargs")},
+            **{name: _arguments_of_message(app, headers, name) for name in ("args", "kwargs")},
         })  # fmt: skip
     except Exception:  # the same
-        logger.exception("the end of task %s[%s] cannot be told", headers.get("task"), headers.get("id"))
+        logger.exception("could not build the history record of task %s[%s]", headers.get("task"), headers.get("id"))
         return None
 
 
@@ -119,7 +120,7 @@ def _of_request(request: Any, state: str, seen: Seen) -> dict[str, Any]:
 
 
 def _place(request: Any) -> tuple[Any, Any]:
-    """Return the queue it came from, which a replay may have changed, and its priority there."""
+    """Return the queue the message came from, which a replay may have changed, and its priority there."""
     if isinstance(request.message, Received):
         _, priority, queue = str(request.message.delivery_tag).split(":", 2)
         return queue, int(priority)
@@ -143,7 +144,7 @@ def _common(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(request: Any, seen: Seen) -> dict[str, str]:
-    """Return what of the task may be read: nothing of a ``sensitive`` type, and nothing that ``masks`` name."""
+    """Return the texts that may be shown: none for a ``sensitive`` type, and nothing that ``masks`` name."""
     task, error = request.task, _error(seen)
     if getattr(task, "sensitive", False):
         kind = type(seen.error).__name__ if seen.error is not None else seen.reason
@@ -167,12 +168,12 @@ def _error(seen: Seen) -> str:
         return seen.reason
     try:
         return f"{type(seen.error).__name__}: {seen.error}"
-    except Exception:  # noqa: BLE001 - of an error, by its own class
+    except Exception:  # noqa: BLE001 - raised by the error's own ``__str__``
         return type(seen.error).__name__
 
 
 def _masked(request: Any) -> Masked | None:
-    """Return the arguments as they may be shown; ``None``: nobody can say what is in there."""
+    """Return the arguments as they may be shown; ``None`` if they cannot be read."""
     try:
         return masked(request.task, request.args, request.kwargs)
     except Exception:  # noqa: BLE001 - a body that cannot be decoded, arguments that cannot be shown
@@ -183,7 +184,7 @@ def _arguments(shown: Masked) -> dict[str, str]:
     return {"args": saferepr(shown.args, SHOWN_MOST), "kwargs": saferepr(shown.kwargs, SHOWN_MOST)}
 
 
-def _told(app: Any, headers: Mapping[str, Any], name: str) -> str:
+def _arguments_of_message(app: Any, headers: Mapping[str, Any], name: str) -> str:
     task = app.tasks.get(headers.get("task"))
     if task is None or hides(task):
         return MASK
@@ -191,13 +192,13 @@ def _told(app: Any, headers: Mapping[str, Any], name: str) -> str:
 
 
 def _shown(request: Any, name: str) -> str:
-    """Return the text of the arguments its message brought; what others send may bring none."""
+    """Return the arguments as text: from the message's headers, or rendered here if the sender left it out."""
     text = request.request_dict.get(f"{name}repr")
     return str(text) if text is not None else saferepr(getattr(request, name), SHOWN_MOST)
 
 
 def clean(text: str, most: int) -> str:
-    """Return at most ``most`` characters of ``text``, all of which every database takes."""
+    """Return up to ``most`` characters of ``text``, without any that a database would reject."""
     if len(text) > most:
         text = text[: most - 1] + "…"
     if text.isascii() and "\0" not in text:

@@ -1,4 +1,4 @@
-"""Celery's consumer, which loses no message it cannot use and gives back what it has not begun."""
+"""Celery's consumer, extended to bury unusable messages instead of losing them and to requeue unstarted tasks."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ EVENTS_AT_ONCE = 150
 LONGEST_PROBLEM = 500
 TURN_SECONDS = 0.2
 FAILED_AGAIN_SECONDS = 1.0
-"""How long a message waits that failed at something outside of it, such as a server."""
+"""Delay before a message is retried that failed for an external reason, such as an unreachable server."""
 
 STABLE_SECONDS = 15.0
-"""A connection that lasted so long did not fail again."""
+"""A connection that lasts this long resets the backoff."""
 LONGEST_PAUSE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 
-# The stubs lack half of them.
+# The stubs are incomplete.
 _Stock: Any = stock.Consumer
 _stock_module: Any = stock_module
 
 
 class Consumer(_Stock):
-    """One message never ends the worker: what cannot be used goes to the dead letters, as it came."""
+    """Never lets a single message end the worker: unusable messages go to the dead letters unchanged."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A server that refuses what others do at the same moment, such as a replica that is being promoted, may take
-        # it a second later; Celery knows only of connections that break, and would end the node.
+        # A server that refuses a command now, such as a replica being promoted, may accept it a second later.
+        # Celery only handles broken connections and would end the node.
         self.connection_errors: tuple[type[Exception], ...] = (*self.connection_errors, ResponseError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Connect again, as Celery does; when that keeps failing, with a pause before it that grows.
+        """Reconnect as Celery does, but with a growing pause if connections keep failing.
 
-        Celery connects without end, and at once: a server that takes connections and refuses what is asked
-        over them, for want of a permission for example, would be asked hundreds of times a second.
+        Celery reconnects immediately and without limit. It would make hundreds of attempts per second against a
+        server that accepts connections but refuses commands, for lack of a permission for example.
         """
         super().on_connection_error_after_connected(exc)
         lasted_seconds = monotonic() - self.__dict__.get("_lost_at", float("-inf"))
@@ -76,10 +76,10 @@ class Consumer(_Stock):
         self._lost_again, self._lost_at = again, monotonic()
 
     def update_strategies(self) -> None:
-        """Make what takes and traces the messages of each task type.
+        """Build the strategy and the tracer of each task type.
 
-        Who replaces ``build_tracer``, as Sentry does, does so where tasks are imported: later than Celery's consumer
-        takes it by name.
+        Tools that replace ``build_tracer``, such as Sentry, do so when tasks are imported, which is after Celery's
+        consumer has imported it by name.
         """
         super().update_strategies()
         if (build := stock_trace.build_tracer) is not _stock_module.build_tracer:
@@ -87,11 +87,11 @@ class Consumer(_Stock):
                 task.__trace__ = build(name, task, self.app.loader, self.hostname, app=self.app)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Return what takes a message: Celery's handler behind a guard."""
+        """Return the message handler: Celery's own behind a guard."""
         if self.event_dispatcher is not None:
-            # Celery publishes every 24 events, the news of eight short tasks; waiting ones go out once a turn anyway.
+            # Celery publishes after 24 events, which is eight short tasks; each turn sends the buffered ones anyway.
             self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
-        # What follows a run of a coroutine is put together on the loop, which must not wait for a connection then.
+        # Follow-ups of coroutines are assembled on the loop, which must not wait for a connection at that point.
         self.app.submitter.open()
         handle = super().create_task_handler(*args, **kwargs)
         strategies, callbacks, admission = self.strategies, self.on_task_message, Admission(self.app)
@@ -106,22 +106,22 @@ class Consumer(_Stock):
                 else:
                     handle(message)
             except (BadHeader, MessageRefused) as error:
-                # Whose id a message bears that nobody vouches for is not known.
-                is_told = self.app.signing is None or not isinstance(error, MessageRefused)
-                self._bury(message, str(error), is_told=is_told)
+                # Without a valid signature, the task id in the message cannot be trusted.
+                fails_task = self.app.signing is None or not isinstance(error, MessageRefused)
+                self._bury(message, str(error), fails_task=fails_task)
             except (RedisError, OSError, OperationalError) as error:
                 if not isinstance(message, Received):
                     raise
                 self._give_back_failed(message, error)
             except (WorkerShutdown, WorkerTerminate):
                 raise
-            except BaseException as error:  # noqa: BLE001 - whatever is wrong with a message, the worker goes on
+            except BaseException as error:  # noqa: BLE001 - no message may end the worker
                 self._bury(message, in_words(error))
 
         return on_message
 
     def start(self) -> None:
-        """Consume, as Celery does; an error that ends this counts as a crash for what this node holds."""
+        """Consume as Celery does; an error that ends the consumer counts as a crash for the tasks this node holds."""
         try:
             super().start()
         except (WorkerShutdown, WorkerTerminate):
@@ -131,41 +131,41 @@ class Consumer(_Stock):
             raise
 
     def on_send_event_buffered(self) -> None:
-        """Let events go out soon, all of this moment at once."""
+        """Send buffered events soon, in one batch."""
         if isinstance(self.hub, LoopHub):
             self.hub.soon_on_loop(self._flush_events)
         else:
             super().on_send_event_buffered()
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Acknowledge or reject now: the engine takes it from any thread, and the slot is free at once."""
+        """Acknowledge or reject now: the engine allows this on any thread, and the slot is freed at once."""
         if isinstance(self.connection.default_channel, EngineChannel):
             return p(*args, **kwargs)
         return super().call_soon_ack(p, *args, **kwargs)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded."""
-        self._bury(message, f"its body cannot be decoded: {text_of(exc)}", is_told=self.app.signing is None)
+        self._bury(message, f"its body cannot be decoded: {text_of(exc)}", fails_task=self.app.signing is None)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Bury what is no task."""
-        self._bury(message, f"it is not a task: {type(body).__name__} without a task's name")
+        """Bury a message that is not a task."""
+        self._bury(message, f"it is not a task: {type(body).__name__} without a task name")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
-        """Bury a task whose headers are wrong."""
+        """Bury a task with invalid headers."""
         self._bury(message, in_words(exc))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Set a task of a type this node lacks aside, for a node that has it; other brokers drop it."""
+        """Park a task of a type that this node lacks; on other brokers, fail the task and reject its message."""
         channel, headers = message.channel, message.headers
         if isinstance(channel, EngineChannel):
             name = headers["task"]
-            logger.warning("no task type %r here; its messages wait for a node that has it", name)
+            logger.warning("this node has no task type %r; its messages wait for a node that has it", name)
             channel.park(message.delivery_tag, name)
             return
         named = headers if "task" in headers else body
         name, task_id = named.get("task"), named.get("id")
-        logger.error("no task type %r here; its message is rejected", name)
+        logger.error("this node has no task type %r; rejecting its message", name)
         self._drop(message, NotRegistered(name))
         if self.event_dispatcher:
             self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
@@ -173,21 +173,21 @@ class Consumer(_Stock):
         tell_end(self.app, headers, "FAILURE", 0)
 
     def add_task_queue(self, queue: Any, *args: Any, **options: Any) -> None:
-        """Consume one queue more, as remote control asks for; what it asks for that is none is logged."""
+        """Start consuming a queue, as requested by remote control; log an error if the request is invalid."""
         try:
             super().add_task_queue(queue, *args, **options)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            logger.error("queue %r cannot be consumed: %r", queue, error)
+            logger.error("could not start consuming queue %r: %r", queue, error)
 
     def cancel_task_queue(self, queue: Any) -> None:
-        """Consume one queue less, in the same way."""
+        """Stop consuming a queue, as requested by remote control; log an error if the request is invalid."""
         try:
             super().cancel_task_queue(queue)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            logger.error("queue %r cannot be left: %r", queue, error)
+            logger.error("could not stop consuming queue %r: %r", queue, error)
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
-        """Run a task at its turn; until then it holds no slot, see ``rate_limits``."""
+        """Run a rate-limited task when its turn comes; until then it holds no slot, see ``rate_limits``."""
         if not isinstance(request.message.channel, EngineChannel):
             super()._limit_task(request, bucket, tokens)
             _note_held(request, bucket)
@@ -199,12 +199,12 @@ class Consumer(_Stock):
         limits.take(request, bucket.fill_rate / tokens)
 
     def _limit_post_eta(self, request: Any, bucket: Any, tokens: int) -> None:
-        """Do the same with a task of another broker that has become due."""
+        """Do the same for a delayed task of another broker that has become due."""
         super()._limit_post_eta(request, bucket, tokens)
         _note_held(request, bucket)
 
     def _limit_move_to_pool(self, request: Any) -> None:
-        """Run a task whose turn has come; one that was held for it could not run before."""
+        """Run a task whose turn has come; its waiting time counts from now, as it could not run before."""
         if READY_AT_HEADER in request.request_dict and not isinstance(request.message.channel, EngineChannel):
             request.request_dict[READY_AT_HEADER] = time()
         super()._limit_move_to_pool(request)
@@ -212,9 +212,9 @@ class Consumer(_Stock):
     # --- the end ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Drain: claim no more, give back what has not begun, and turn on until what runs has ended.
+        """Drain: stop claiming, requeue unstarted tasks, and keep the loop running until the others have ended.
 
-        Celery calls it first when it is told to stop. The deadline is ``Drain``'s: it ends the process.
+        Celery calls this first when it stops. ``Drain`` enforces the deadline and ends the process.
         """
         self.controller.drain.begin(self.controller.exitcode or 0)
         if self.connection is None or self.task_consumer is None:
@@ -241,22 +241,22 @@ class Consumer(_Stock):
                 loop = None
 
     def loop_args(self) -> tuple[Any, ...]:
-        """Return what Celery's loop is called with; the one without a hub waits two seconds before it looks up."""
+        """Return the arguments of Celery's loop; shorten the waits of the one without a hub, two seconds by default."""
         consumer, connection, *rest = super().loop_args()
         return consumer, connection if self.hub is not None else _ShortWaits(connection), *rest
 
     def perform_pending_operations(self) -> None:
-        """Do what others left for the loop's thread; without a hub, this is where a turn begins."""
+        """Run the operations that other threads left for the loop's thread; without a hub, a turn begins here."""
         super().perform_pending_operations()
         if self.hub is None:
             self.controller.turn()
 
     def _give_back_what_waits(self, *, also_foreign: bool = False) -> None:
-        """Give back what was received and not begun; what came from another broker only while that is connected."""
+        """Requeue tasks that were received but have not started; those of other brokers only if ``also_foreign``."""
         if self.controller.semaphore is not None:
             self.controller.semaphore.clear()
         for request in tuple(reserved_requests):
-            # What the pool has will run, even if its start was not reported yet.
+            # A task in the pool will run, even if its start has not been reported yet.
             if request in active_requests or pool_result(request) is not None or request.acknowledged:
                 continue
             if isinstance(request.message.channel, EngineChannel):
@@ -268,26 +268,26 @@ class Consumer(_Stock):
             task_ready(request)
 
     def on_close(self) -> None:
-        """Give back what was received and not begun: Celery forgets it and trusts the broker to notice."""
+        """Requeue unstarted tasks: Celery would forget them and rely on the broker to redeliver."""
         self._give_back_what_waits()
         super().on_close()
 
-    def _bury(self, message: Any, problem: str, *, is_told: bool = True) -> None:
-        """Move a message to the dead letters; the task it says it is fails, if that ``is_told``."""
+    def _bury(self, message: Any, problem: str, *, fails_task: bool = True) -> None:
+        """Move a message to the dead letters; if ``fails_task``, fail the task that it names."""
         problem = problem[:LONGEST_PROBLEM]
         if _is_command(message):
-            logger.error("a remote-control command cannot be used and is dropped: %s", problem)
+            logger.error("dropping an unusable remote-control command: %s", problem)
             return
-        logger.error("a message cannot be used and goes to the dead letters: %s", problem)
+        logger.error("moving an unusable message to the dead letters: %s", problem)
         if isinstance(message.channel, EngineChannel):
-            told_already = None if is_told else Settlement()
-            message.channel.bury(message.delivery_tag, "unreadable", problem, told_already)
+            settlement = None if fails_task else Settlement()
+            message.channel.bury(message.delivery_tag, "unreadable", problem, settlement)
         elif not message.acknowledged:
-            self._drop(message, InvalidTaskError(problem) if is_told else None)
+            self._drop(message, InvalidTaskError(problem) if fails_task else None)
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def _drop(self, message: Any, error: Exception | None) -> None:
-        """Reject a message of another broker, once its task has failed with ``error``, if with any."""
+        """Reject a message of another broker; if ``error`` is given, fail its task with that first."""
         reject = partial(message.reject_log_error, logger, self.connection_errors)
         if error is None:
             reject()
@@ -295,19 +295,19 @@ class Consumer(_Stock):
         self.controller.teller.fail(message, error, lambda: self.call_soon(reject))
 
     def _give_back_failed(self, message: Received, error: Exception) -> None:
-        """Give back a message at which this node failed; at one that brings this about again and again, as a crash."""
-        logger.error("a message cannot be taken now: %r; it is tried again", error)
+        """Requeue a message that this node could not handle, as a crash, so that retries of it are limited."""
+        logger.error("could not handle a message: %r; retrying it in %g s", error, FAILED_AGAIN_SECONDS)
         message.channel.give_back(message.delivery_tag, "crashed", delay_seconds=FAILED_AGAIN_SECONDS)
 
 
 def _note_held(request: Any, bucket: Any) -> None:
-    """Note whether Celery holds ``request``, which was added to ``bucket`` last, for its turn."""
+    """Mark ``request`` as not ready yet if Celery has just put it into ``bucket`` to wait for its turn."""
     if bucket.contents and bucket.contents[-1][0] is request:
         request.request_dict[READY_AT_HEADER] = None
 
 
 class _ShortWaits:
-    """A connection on which a loop soon sees that it is to stop."""
+    """A connection with waits short enough for a loop to notice a stop request soon."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -323,7 +323,7 @@ def _is_ours(message: Any) -> bool:
     """Check the headers of a message; return whether it was claimed from the engine.
 
     Raises:
-        ValueError: Something is wrong.
+        ValueError: The headers or the body are invalid.
     """
     if not isinstance(message, Received):
         check_foreign_headers(message.headers)
@@ -336,15 +336,15 @@ def _is_ours(message: Any) -> bool:
 
 
 def _check_foreign(message: Received) -> None:
-    """Check what this package makes sure of in the messages it writes.
+    """Check a message that another program wrote for what this package guarantees in its own.
 
     Raises:
-        ValueError: Something is wrong.
+        ValueError: The headers or the body are invalid.
     """
     headers = message.headers
     check_foreign_headers(headers)
     if not headers.get("id") or not headers.get("task"):
-        raise BadHeader("headers: no id, or no task")
+        raise BadHeader("headers: id or task is missing")
     payload: Any = message.payload
     if isinstance(payload, list | tuple) and len(payload) == 3:
         args, kwargs, embed = payload
@@ -354,7 +354,7 @@ def _check_foreign(message: Received) -> None:
 
 
 def _is_command(message: Any) -> bool:
-    """Return whether nobody acknowledges ``message``, nor can reject it: it is no task, but remote control."""
+    """Return whether ``message`` is a remote-control command, which is neither acknowledged nor rejected."""
     if isinstance(message.channel, EngineChannel):
         return not isinstance(message, Received)
     tag = (message.delivery_info or {}).get("consumer_tag")

@@ -1,4 +1,4 @@
-"""What the engine counts of a run: what became of it, how long it waited and took."""
+"""The engine's counters for a run: its outcome, how long it waited and how long it took."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WHAT = {
 
 
 def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
-    """Return what is counted of a run that ends now.
+    """Return the counter entry for a run that ends now.
 
     Args:
-        request: Of the run, see ``Request``; one that never began has no ``time_start``.
-        state: How it ended, in Celery's words.
-        ahead_seconds: How far the clock of who submitted it is ahead of this machine's.
+        request: The run's ``Request``; its ``time_start`` is unset if the task never started.
+        state: Celery's state of the ended run.
+        ahead_seconds: How far the submitter's clock is ahead of this machine's.
     """
     started_at = request.time_start
     if not started_at:
@@ -39,5 +39,5 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
 
 @cache
 def keeps_successes(app: Any) -> bool:
-    """Return whether Celery counts which tasks succeeded, to run none of them again."""
+    """Return whether Celery remembers which tasks succeeded, so that none of them runs again."""
     return bool(app.conf.worker_deduplicate_successful_tasks)

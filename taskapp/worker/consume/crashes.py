@@ -1,6 +1,6 @@
-"""Tasks that kill their child process, on brokers that do not count deliveries: the node outlives them, so it counts.
+"""Crash counts of tasks that kill their child process, kept by the node for brokers that do not count deliveries.
 
-The engine counts crashes by itself. RabbitMQ gives a message back to its queue as often as it is asked to.
+The engine counts crashes itself. RabbitMQ would requeue such a message without limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Crashes:
 
     def count(self, task_id: str) -> int:
         """Add one crash of this task; return how many there have been."""
-        # Last again: the task that crashed longest ago is the one to drop.
+        # Reinserted at the end: the first entry is the task whose last crash is oldest, and is dropped first.
         crashes = self._counts[task_id] = self._counts.pop(task_id, 0) + 1
         if len(self._counts) > self._tasks_kept:
             del self._counts[next(iter(self._counts))]
@@ -46,11 +46,11 @@ class Crashes:
 
 
 crashes = Crashes()
-"""Of this node."""
+"""The crash counts of this node."""
 
 
 def crashed_too_often(request: Any, error: BaseException | None) -> CrashedTooOften | None:
-    """Count a run that ended with ``error``; return the error its task fails with once the limit is reached."""
+    """Count a crash if ``error`` is one; once the limit is reached, return the error that the task fails with."""
     if not isinstance(error, WorkerLostError) or _is_stopping():
         return None
     if crashes.count(request.id) < get_settings().crash_limit:
@@ -59,12 +59,12 @@ def crashed_too_often(request: Any, error: BaseException | None) -> CrashedTooOf
 
 
 def fail_for_crashes(request: Any, error: CrashedTooOften, on_failure: Callable[[ExceptionInfo], Any]) -> None:
-    """Let the task fail as any other does, and reject its message once that is stored.
+    """Fail the task as any other, and reject its message once the failure is stored.
 
     Args:
-        request: Of the run that was one crash too many.
-        error: What the task fails with.
-        on_failure: Celery's handler of failures.
+        request: The request of the run that reached the crash limit.
+        error: Error that the task fails with.
+        on_failure: Celery's failure handler.
     """
     request.acknowledged = True  # Celery would acknowledge before it stores the failure
     request.seen = Seen(error=error)
@@ -72,7 +72,9 @@ def fail_for_crashes(request: Any, error: CrashedTooOften, on_failure: Callable[
     try:
         on_failure(_info(error))
     except SERVER_GONE as gone:
-        logger.error("the failure of %s[%s] could not be stored: %s; it runs again", request.name, request.id, gone)
+        logger.error(
+            "could not store the failure of task %s[%s]: %s; it will run again", request.name, request.id, gone
+        )
         state = "STARTED"
     finally:
         request.drop(state)
@@ -80,8 +82,8 @@ def fail_for_crashes(request: Any, error: CrashedTooOften, on_failure: Callable[
 
 def _is_stopping() -> bool:
     """Return whether this node kills its children itself, or will soon."""
-    # Otherwise an exit code, which may be 0.
-    return any(told is not None and told is not False for told in (node.should_stop, node.should_terminate))
+    # Each flag is None or False, or else an exit code, which may be 0.
+    return any(flag is not None and flag is not False for flag in (node.should_stop, node.should_terminate))
 
 
 def _info(error: CrashedTooOften) -> ExceptionInfo:

@@ -1,4 +1,4 @@
-"""What is decided of a message while its run ends, and carried out at the end."""
+"""What to do with a message, decided while its run ends and carried out afterwards."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 
 class Disposition(NamedTuple):
-    """What becomes of a message."""
+    """What to do with a message once its run ends."""
 
     back: str = ""
-    """Given back as this kind of run, see ``Node.give_back``."""
+    """If set, requeue the message and report this kind of run, see ``Node.give_back``."""
     back_seconds: float = 0.0
-    """In how many seconds it is ready again."""
+    """Delay before the requeued message is ready again."""
     reason: str = ""
-    """Buried for this reason; else it is settled."""
+    """If set, bury the message for this reason; otherwise settle it."""
     detail: str = ""
     state: str = "SUCCESS"
-    """How the run ended."""
+    """Celery's state of the ended run."""
 
 
 FINISHED = Disposition()

@@ -1,4 +1,4 @@
-"""Celery's events, published over the engine's connection without kombu's detours."""
+"""Celery's events, published directly over the engine's connection, bypassing kombu."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ NO_ERROR = {"exception": None, "traceback": None}
 
 TASK = "task"
 OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
-"""What ``send`` takes beside the fields of an event."""
+"""Options of ``send`` that are not fields of the event."""
 OFFSET_SECONDS = 1.0
-"""How long an offset to UTC is taken for the current one."""
+"""How long the offset to UTC is cached."""
 
 
 class Dispatcher(_Dispatcher):
-    """Sends events: those of one turn of the loop at once."""
+    """Sends events in batches: one for each turn of the loop."""
 
     _offset_hours = 0.0
     _offset_read_at = float("-inf")
 
     def send(self, type: str, *args: Any, **fields: Any) -> Any:
-        """Send an event. Those of tasks, three of each run, are put together here: Celery takes twice the time."""
+        """Send an event. Task events, three for each run, are assembled here in half the time Celery needs."""
         is_of_task = type[:5] == "task-" and TASK in self.buffer_group
         if not is_of_task or args or not OPTIONS.isdisjoint(fields):
             return super().send(type, *args, **fields)
@@ -66,7 +66,7 @@ class Dispatcher(_Dispatcher):
         if not isinstance(channel, EngineChannel) or self.serializer != "json":
             super()._publish(event, producer, routing_key, *args, **options)
             return
-        # Any tag will do, for nobody acknowledges an event.
+        # Any tag will do: events are not acknowledged.
         message = event_message(_json(event), self.exchange.name, self.hostname, routing_key, b'"event"')
         channel.publish_event(self.exchange.name, routing_key, message)
 
@@ -75,17 +75,17 @@ def _json(event: Any) -> bytes:
     try:
         return to_json(event)
     except UnicodeEncodeError:
-        # Half of a pair of surrogates, in the text of an error for example: Python's own encoder escapes it.
+        # A lone surrogate, in an error text for example, which Python's own encoder escapes.
         return json.dumps(event, default=str).encode()
 
 
 def wants_task_events(eventer: Any) -> bool:
-    """Return whether events of tasks go out, which remote control may change at any time."""
+    """Return whether task events are sent now; remote control may change this at any time."""
     return eventer is not None and eventer.enabled and (not eventer.groups or "task" in eventer.groups)
 
 
 def after_retries(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what else an event of a success says: the errors that earlier runs were retried for are over."""
+    """Return the fields that clear the errors of earlier, retried runs in the event of a success."""
     return NO_ERROR if headers.get("retries") else {}
 
 

@@ -1,4 +1,4 @@
-"""Tasks whose messages were buried without a run's end: they fail, and so do the chords and chains they belong to."""
+"""Fails tasks whose messages were buried outside a run, and with them their chords and chains."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from taskapp.worker.consume.completion import end_of_message
 logger = get_logger(__name__)
 
 PROTOCOL_1 = ("id", "task", "errbacks", "chord")
-"""Fields read from the body of a task that has no headers."""
+"""Fields read from the body of a protocol 1 message, which has no headers."""
 FINISHING_LOOK_SECONDS = 0.01
 UNREACHABLE = (RedisError, OSError, OperationalError, TaskappError)
 
 
 class Dead(NamedTuple):
-    """What can be read of a message that is not to run any more."""
+    """The readable parts of a message that will not run."""
 
     headers: Mapping[str, Any]
-    """Those that are right; at least ``id`` and ``task``, which may be empty."""
+    """The valid headers; always includes ``id`` and ``task``, which may be empty."""
     embed: Mapping[str, Any] | None
-    """What follows it; ``None``: that cannot be read."""
+    """Follow-ups of the task; ``None`` if they cannot be read."""
     queue: str
     priority: int = 0
     deliveries: int = 0
 
 
 class DeadTaskFailer:
-    """Fails tasks one after the other, on a thread of its own: no heartbeat and no loop waits for results.
+    """Fails tasks one at a time on its own thread, so that neither heartbeat nor event loop waits for results.
 
-    A letter that could not be told of stays unreported with the engine, which asks another node after a lease.
+    If a failure cannot be stored, its letter stays unreported; the engine hands it to another node after a lease.
     """
 
     def __init__(self, app: Any) -> None:
@@ -64,46 +64,43 @@ class DeadTaskFailer:
         self._letters: DeadLetters | None = None
 
     def tell(self, buried: Iterable[Buried]) -> None:
-        """Take note of letters of the engine whose tasks have to fail; of those that wait already, once.
-
-        Any thread may.
-        """
+        """Queue the engine's letters whose tasks have to fail, except those already queued. Thread-safe."""
         for each in buried:
             if self._waiting.setdefault(each, each) is each:
                 self._put(f"{each.task}[{each.id}]", partial(self._fail_buried, each))
 
     def fail(self, message: Any, error: Exception, then: Callable[[], None]) -> None:
-        """Fail the task of a message that another broker is to drop, then call ``then`` on the same thread."""
+        """Fail the task of another broker's message, then call ``then``, which rejects it, on the same thread."""
         dead = dead_of(message)
         self._put(f"{dead.headers['task']}[{dead.headers['id']}]", partial(self._fail_elsewhere, dead, error, then))
 
     def finish(self, within_seconds: float) -> None:
-        """Wait until the letters told of so far are done with, if that does not take longer."""
+        """Wait up to ``within_seconds`` for the queued letters to be handled."""
         deadline = monotonic() + within_seconds
         while self._waiting and monotonic() < deadline:
             sleep(FINISHING_LOOK_SECONDS)
 
-    def _put(self, name: str, tell: Callable[[], None]) -> None:
-        self._queue.put((name, tell))
+    def _put(self, name: str, fail: Callable[[], None]) -> None:
+        self._queue.put((name, fail))
         if not self._is_started:
             self._is_started = True
             native_thread(self._run)
 
     def _run(self) -> None:
         while True:
-            name, tell = self._queue.get()
+            name, fail = self._queue.get()
             try:
-                tell()
+                fail()
             except UNREACHABLE as unreachable:
                 self._letters = None
-                logger.warning("the failure of %s could not be stored: %s", name, unreachable)
-            except BaseException:  # whatever is wrong with one task, others are waiting, and no other thread comes
-                logger.exception("the failure of %s could not be stored", name)
+                logger.warning("could not store the failure of task %s: %s", name, unreachable)
+            except BaseException:  # one bad task must not end the only thread that serves the others
+                logger.exception("could not store the failure of task %s", name)
 
     def _fail_buried(self, buried: Buried) -> None:
         try:
             if self._letters is None:
-                # A connection of this thread's own: gevent lets no thread read what another has opened.
+                # A separate connection: gevent lets no thread read from a socket that another has opened.
                 with self._app.engine() as engine:
                     self._letters = DeadLetters(Link(engine.link.connect), engine.prefix)
             fail_buried(self._app, buried, self._letters)
@@ -113,7 +110,7 @@ class DeadTaskFailer:
     def _fail_elsewhere(self, dead: Dead, error: Exception, then: Callable[[], None]) -> None:
         try:
             if not dead.headers["id"]:
-                logger.error("of a message that is dropped no id can be read: nobody is told of its end")
+                logger.error("dropping a message without a readable task id; its failure cannot be recorded")
                 return
             settlement = failure_of(self._app, dead, error)
             if settlement.external_writes:
@@ -124,7 +121,7 @@ class DeadTaskFailer:
 
 
 def fail_buried(app: Any, buried: Buried, letters: DeadLetters) -> None:
-    """Give a task the engine buried by itself a result, count it in its chord, send its errbacks: once, in one step."""
+    """Store the failure of a task that the engine buried, count it in its chord and send its errbacks, in one step."""
     letter = letters.get(buried.queue, buried.number)
     settlement, task = Settlement(), buried.task
     if letter is not None:
@@ -133,19 +130,19 @@ def fail_buried(app: Any, buried: Buried, letters: DeadLetters) -> None:
         if dead.headers["id"]:
             settlement = failure_of(app, dead, _error(letter, dead))
         else:
-            logger.error("of dead letter %s no id can be read: nobody is told of its end", letter.name)
+            logger.error("dead letter %s has no readable task id; its failure cannot be recorded", letter.name)
     if settlement.external_writes:
         backend_of(app, task).store_elsewhere(settlement)
     try:
         letters.settle(buried.queue, buried.number, settlement)
     except NotSettled as refused:
-        logger.error("%s; only its result is stored", refused)
+        logger.error("%s; storing only its result", refused)
         settlement.keep_results_only()
         letters.settle(buried.queue, buried.number, settlement)
 
 
 def failure_of(app: Any, dead: Dead, error: Exception) -> Settlement:
-    """Return what the failure of a task leaves: result, part of a chord, errbacks, what is counted and told.
+    """Return the settlement of a failed task: its result, chord part, errbacks, counters and history record.
 
     Raises:
         Exception: The result backend refused the result, or could not be reached.
@@ -154,8 +151,10 @@ def failure_of(app: Any, dead: Dead, error: Exception) -> Settlement:
         settlement = _settled(app, dead, error)
     except UNREACHABLE:
         raise
-    except BaseException as refused:  # noqa: BLE001 - of follow-ups nobody can make sense of, or a receiver that exits
-        logger.error("what follows task %s cannot be told of its failure: %s", dead.headers["id"], shown(refused))
+    except BaseException as refused:  # noqa: BLE001 - malformed follow-ups, or a receiver that exits
+        logger.error(
+            "could not pass the failure of task %s on to its follow-ups: %s", dead.headers["id"], shown(refused)
+        )
         settlement = _settled(app, dead._replace(embed=None), error)
     headers, task = dead.headers, dead.headers["task"]
     tick = tick_of(headers)
@@ -176,25 +175,25 @@ def _settled(app: Any, dead: Dead, error: Exception) -> Settlement:
 
 
 def mark_as_failed(app: Any, dead: Dead, error: Exception) -> None:
-    """Store a failure, and tell what follows of it."""
+    """Store a failure and pass it on to the follow-ups."""
     headers, embed = dead.headers, dead.embed
-    # What a node adds to the headers of a message it runs is not to come from the message.
+    # Fields that a node adds when it runs a message must not come from the message itself.
     own = {"properties": None, "delivery_info": {"routing_key": dead.queue}, "args": None, "kwargs": None}
     request = Context({**headers, **(embed or {}), **own})
     backend = backend_of(app, headers["task"])
     if embed is None and isinstance(backend, Chords):
-        # Which chord it is says the group; one that is none counts nothing.
+        # The group id identifies the chord; for a group without a chord, nothing is counted.
         request.chord = request.group
     backend.mark_as_failure(headers["id"], error, request=request)
 
 
 def dead_of(message: Any) -> Dead:
-    """Return what can be read of one of kombu's messages."""
+    """Return the readable parts of a kombu message."""
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     queue = (message.delivery_info or {}).get("routing_key")
     embed = read_follow_ups(message.body, message.content_type)
     if "task" not in headers:
-        with suppress(Exception):  # of protocol 1, which has them in its body, or of no task at all
+        with suppress(Exception):  # protocol 1 has these fields in the body; otherwise this is not a task
             headers, embed = {key: message.payload.get(key) for key in PROTOCOL_1}, {}
     return Dead({"id": "", "task": "", **sound_headers(headers)}, embed, queue if isinstance(queue, str) else "")
 
@@ -206,7 +205,7 @@ def _read(letter: DeadLetter, buried: Buried) -> Dead:
     except Unreadable:
         headers, embed = {}, None
     known = sound_headers(headers)
-    # What the engine knows of it counts, whatever it says of itself.
+    # The engine's own record takes precedence over the headers.
     known["id"] = envelope.id or buried.id or known.get("id") or ""
     known["task"] = envelope.task or buried.task or known.get("task") or ""
     return Dead(known, embed, buried.queue, letter.priority, letter.deliveries)
@@ -222,6 +221,6 @@ def _error(letter: DeadLetter, dead: Dead) -> Exception:
 
 
 def backend_of(app: Any, name: str) -> Any:
-    """Return where the results of a task type are stored, also of one this node lacks."""
+    """Return the result backend of a task type; the app's backend for a type that this node lacks."""
     task = app.tasks.get(name)
     return task.backend if task is not None else app.backend

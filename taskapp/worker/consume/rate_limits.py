@@ -1,11 +1,12 @@
-"""Rate limits of task types: so many a second on each node, and whatever waits for its turn holds no slot.
+"""Rate limits of task types, per node; a task that waits for its turn holds no slot.
 
-    claimed ──► its turn is soon ──► kept here, under the lease, outside of all slots ──► run at its turn
-        ▲  └──► later ───► given back, to come again shortly before its turn ──┐
+    claimed ──► its turn is soon ──► kept here, under the lease, outside all slots ──► run at its turn
+        ▲  └──► later ───► requeued, to return shortly before its turn ────────┐
         └──────────────────────────────────────────────────────────────────────┘
 
-What comes back may come to another node, whose turns are its own: any message takes the next turn of the node it
-comes to. So that a turn finds a message whoever took the one it was meant for, some are kept ahead.
+Another node, with turns of its own, may claim a requeued message: a message always takes the next turn of the node
+that claims it. Each node keeps some messages ahead, so that no turn is wasted when another node claimed the message
+meant for it.
 """
 
 from __future__ import annotations
@@ -21,30 +22,33 @@ from celery.worker.state import task_ready, task_reserved
 from taskapp.transport.codec import READY_AT_HEADER
 
 AHEAD_SECONDS = 1.0
-"""How long before its turn a message is kept; it also bounds what a change of the rate comes too late for."""
+"""How long before its turn a message is kept; a new rate does not affect the turns already given in this time."""
 AHEAD_MOST = 100
-"""How many messages of a type are kept."""
+"""Maximum number of messages of a type that are kept."""
 HORIZON_SECONDS = 10.0
-"""Turns are given for so long ahead; who gets none comes again, to ask. After a change of the rate all have come."""
+"""How far ahead turns are given. A message without one returns later to ask again; after a change of the rate, all
+messages with a turn have returned within this time."""
 ASIDE_A_SECOND = 200
-"""Messages of a type that come to ask for a turn, about; with more of them they come less often."""
+"""Approximate number of messages of a type that return per second to ask for a turn; if more do, they return less
+often."""
 ASIDE_MOST_SECONDS = 600.0
+"""Maximum delay before a message without a turn returns."""
 
 
 class WaitingTask(NamedTuple):
-    """What to do with a message."""
+    """Whether to keep or requeue a message, and for how long."""
 
     is_kept: bool
     seconds: float
-    """Until it is run, or comes again."""
+    """Seconds until it runs, or until the requeued message is ready again."""
 
 
 class Turns:
     """The turns of one task type on one node. Times are monotonic seconds.
 
     Args:
-        rate: Tasks a second.
-        random: Spreads what comes again to ask.
+        rate: Tasks per second.
+        random: Spreads the times at which messages without a turn return.
     """
 
     def __init__(self, rate: float, random: Random | None = None) -> None:
@@ -54,14 +58,14 @@ class Turns:
         self._random = random or Random()  # noqa: S311 - no secret
         self._next_at = self._line_at = 0.0
         self._returns: list[float] = []
-        """When messages with a turn come back, in order."""
+        """When messages with a turn are expected back, in ascending order."""
         self._came = 0
         self._aside_seconds = HORIZON_SECONDS
         self._asides = 0
         self._asides_since = 0.0
 
     def place(self, now: float) -> WaitingTask:
-        """Give a message that has come at ``now`` its place."""
+        """Decide what to do with a message claimed at ``now``."""
         self._note_returns(now)
         at = max(self._next_at, now)
         has_had_turn = self._came > 0
@@ -71,8 +75,8 @@ class Turns:
             return WaitingTask(is_kept=True, seconds=at - now)
         early_seconds = self._ahead_seconds / 2
         if has_had_turn and bisect_right(self._returns, now + early_seconds) < self.rate * self._ahead_seconds:
-            # Its turn went to another: it is to be there for one of those that come next. So are as many as there are
-            # turns ahead; more would come in vain, again and again.
+            # Another message took its turn, so it should be here for one of the next. Only as many are called back as
+            # there are turns ahead; more would keep returning for nothing.
             return self._later(now, now + early_seconds)
         line_at = max(self._line_at, at)
         if line_at > now + HORIZON_SECONDS:
@@ -83,7 +87,7 @@ class Turns:
     def _note_returns(self, now: float) -> None:
         came = bisect_right(self._returns, now)
         del self._returns[:came]
-        # Some of them went to other nodes, whose messages come here.
+        # Other nodes claimed some of them, and their messages arrive here.
         self._came = min(self._came + came, int(self.rate * self._ahead_seconds) + 1)
 
     def _later(self, now: float, at: float) -> WaitingTask:
@@ -106,7 +110,7 @@ class RateLimits:
 
     Args:
         run: Runs a request; called on the loop's thread.
-        call_later: Calls something with arguments in so many seconds, there.
+        call_later: ``call_later(seconds, function, *args)`` calls ``function`` on the loop's thread.
     """
 
     def __init__(self, run: Callable[[Any], None], call_later: Callable[..., Any]) -> None:
@@ -114,7 +118,7 @@ class RateLimits:
         self._turns: dict[str, Turns] = {}
 
     def take(self, request: Any, rate: float) -> None:
-        """Run a claimed request, keep it or give it back; of its type ``rate`` may run a second."""
+        """Run, keep or requeue a claimed request, whose type is limited to ``rate`` tasks per second."""
         name, message = request.task.name, request.message
         turns = self._turns.get(name)
         if turns is None or turns.rate != rate:
@@ -125,7 +129,7 @@ class RateLimits:
         elif place.seconds <= 0:
             self._run(request)
         else:
-            # Reserved: it is given back with the others when this node ends, or its connection.
+            # Reserved, so that it is requeued with the others when this node stops or its connection breaks.
             task_reserved(request)
             message.channel.qos.forget(message.delivery_tag)
             self._call_later(place.seconds, self._run_kept, request)
@@ -137,5 +141,5 @@ class RateLimits:
             message.headers[READY_AT_HEADER] = message.channel.process.node.clock.now_ms() / 1_000
             self._run(request)
         else:
-            # It was given back meanwhile, or its lease has ended.
+            # It has been requeued, or its lease has expired.
             task_ready(request)

@@ -1,8 +1,8 @@
-"""Celery's request, which finishes a claim in one step and tells the engine why a run ended.
+"""Celery's request, extended to finish a claim in one step and to report to the engine why a run ended.
 
-Celery acknowledges, stores a failure and announces it one after the other. Here acknowledging and
-rejecting only note what is to become of the message; the outermost of Celery's callbacks carries it
-out at its end, together with everything that was collected.
+Celery acknowledges, stores a failure and announces it in separate steps. Here, acknowledging and
+rejecting only record the disposition of the message; when the outermost of Celery's callbacks returns,
+the disposition is carried out together with everything collected so far.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from taskapp.worker.run.execute import decode, run
 from taskapp.worker.run.guard import UNTOLD, fail_unreported, give_up, guarded
 from taskapp.worker.run.tick_dedup import Repeat, tell_end
 
-# The stubs lack half of both.
+# The stubs are incomplete.
 _Stock: Any = stock.Request
 state: Any = worker_state
 revoked_tasks: Any = worker_state.revoked
@@ -60,13 +60,13 @@ class Request(_Stock):
     _is_ending = False
     _is_retried = False
     _is_counted = False
-    _fate: Disposition | None = None
+    _decided: Disposition | None = None
     seen = NOTHING
-    """What the run has shown of its end."""
+    """Outcome of the run so far."""
 
     @classmethod
     def of_claim(cls, message: Received, task: Any, app: Any, hostname: str, eventer: Any) -> Self:
-        """Return the request for a claimed message; its body is decoded where it runs, or when somebody asks."""
+        """Return the request for a claimed message; the body is decoded where the task runs, or on first access."""
         request = cls.__new__(cls)
         given = request._request_dict = message.headers
         properties, delivery_info = message.properties, message.delivery_info
@@ -97,7 +97,7 @@ class Request(_Stock):
             return super()._payload
         try:
             args, kwargs, embed = decode(self._app, self._body, self._content_type, self._content_encoding)
-        except Exception:  # noqa: BLE001 - it fails where it runs; who asks here wants what there is
+        except Exception:  # noqa: BLE001 - the run will fail with this error; here, return what is readable
             args, kwargs, embed = (), {}, read_follow_ups(self._body, self._content_type) or {}
         self._request_dict["args"], self._request_dict["kwargs"] = args, kwargs
         return args, kwargs, embed
@@ -113,12 +113,12 @@ class Request(_Stock):
         return self._payload[1]
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
-        """Return what remote control shows of it."""
+        """Return the fields that remote control shows, see Celery."""
         self._args, self._kwargs = self.args, self.kwargs
         return super().info(safe)  # type: ignore[no-any-return]  # a dict
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Hand the task to ``pool``; one that was revoked, has expired or cannot be taken: ``TaskRevokedError``."""
+        """Hand the task to ``pool``; raise ``TaskRevokedError`` if it was revoked, has expired or is not accepted."""
         if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
         seconds, soft_seconds = self.time_limits
@@ -135,17 +135,17 @@ class Request(_Stock):
                 )  # fmt: skip
             except Exception as error:
                 give_up(self, error)
-                raise TaskRevokedError(self.id) from error  # Celery gives its place to another
+                raise TaskRevokedError(self.id) from error  # makes Celery free the slot
         self._apply_result = ref(result) if result is not None else None
         return result
 
     @guarded
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """Take note that it starts, ``time_accepted`` on the monotonic clock, in the process ``pid``."""
+        """Record that the task started at ``time_accepted`` (monotonic) in process ``pid``."""
         self.worker_pid = pid
         self.time_start = time() - (monotonic() - time_accepted)
         state.active_requests.add(self)
-        # What ``task_accepted`` does, without a Counter's update for each.
+        # As ``task_accepted`` does, without the cost of ``Counter.update``.
         state.total_count[self.name] += 1
         state.all_total_count[0] += 1
         if not self._task.acks_late:
@@ -156,11 +156,11 @@ class Request(_Stock):
 
     @property
     def can_go_back(self) -> bool:
-        """Whether the message may be put back as long as the task has not begun."""
+        """Whether the message may be requeued while the task has not started."""
         return bool(self._task.acks_late) and self._is_claimed()
 
     def give_back(self, back_seconds: float = 0.0) -> None:
-        """Put the message back, ready again in ``back_seconds``: the task has not begun, and would not soon."""
+        """Requeue the message of a task that will not start soon; it is ready again in ``back_seconds``."""
         task_ready(self)
         self._decide(Disposition(back="unstarted", back_seconds=back_seconds))
 
@@ -168,8 +168,8 @@ class Request(_Stock):
 
     @guarded
     def on_success(self, outcome: Any, **_: Any) -> None:
-        """Handle what ``run`` brought back, a failure or a success."""
-        if isinstance(outcome, ExceptionInfo):  # of a pool without child processes, when a task ends its process
+        """Handle the outcome that ``run`` returned, a success or a failure."""
+        if isinstance(outcome, ExceptionInfo):  # from a pool without child processes, when a task exits the process
             self.on_failure(outcome)
             return
         failed, value, runtime, settlement = outcome
@@ -181,7 +181,7 @@ class Request(_Stock):
                 super().on_success((failed, value, runtime))
             return
         self.seen = Seen(value, runtime)
-        # Celery's list of successes is for ``worker_deduplicate_successful_tasks`` alone, and costs more than a run.
+        # Celery's list of successes serves only ``worker_deduplicate_successful_tasks`` and costs more than a run.
         task_ready(self, successful=keeps_successes(self._app))
         is_due = self._task.acks_late and not self.acknowledged
         if is_due and self._is_claimed():
@@ -195,10 +195,10 @@ class Request(_Stock):
 
     @guarded
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
-        """Handle a run that ended with an error; a task out of memory fails and the worker stays."""
+        """Handle a run that ended with an error; a task that runs out of memory fails without ending the worker."""
         error = failure_in(exc_info)
         if isinstance(error, TimeLimitExceeded) and not return_ok:
-            return  # of a pool of child processes, which calls on_timeout next: one failure, heard of once
+            return  # a pool of child processes calls on_timeout next: report the failure once
         self.seen = Seen(error=error, traceback=exc_info.traceback)
         with self._ending(ended_by=error):
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -207,12 +207,12 @@ class Request(_Stock):
 
     @guarded
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's signature
-        """Handle a run over its time limit; past the hard one it has failed for good."""
+        """Handle a run that exceeded a time limit; after the hard limit, the task has failed permanently."""
         if soft:
-            return super().on_timeout(soft, timeout)  # the run goes on
+            return super().on_timeout(soft, timeout)  # the run continues
         limit = TimeLimitExceeded(timeout)
         self.seen = Seen(error=limit)
-        # Who listens to the failure finds the request, as when a process is lost.
+        # Failure handlers find the request on the stack, as they do after a lost process.
         self._task.request_stack.push(self._context)
         try:
             with self._ending(ended_by=limit):
@@ -221,10 +221,10 @@ class Request(_Stock):
             self._task.request_stack.pop()
 
     def on_retry(self, exc_info: Any) -> Any:
-        """Handle a run that asked for another: no failure."""
+        """Handle a run that asked for a retry, which is not a failure."""
         self._ended_by, self._is_retried = None, True
         if isinstance(exc_info.exception, ExceptionWithTraceback):
-            # Only on its way out of a child process it is unwrapped.
+            # Only errors from a child process are unwrapped on the way.
             exc_info.exception = exc_info.exception.exc
         return super().on_retry(exc_info)
 
@@ -242,19 +242,19 @@ class Request(_Stock):
     def _success_was_stored(self) -> Any:
         context = self._context
         if self._is_claimed() and self._task.acks_late and isinstance(self._task.backend, Results):
-            return False  # what a run leaves is stored by this process alone
+            return False  # only this process stores the result of a run
         if context.callbacks or context.chain or context.chord:
-            return False  # the result was, what follows it went with the process
+            return False  # the result was stored, but its follow-ups were lost with the process
         stored = super()._success_was_stored()
         if stored:
             self._ended_by = None
         return stored
 
-    # --- what becomes of the message --------------------------------------------------------------
+    # --- disposition of the message ---------------------------------------------------------------
 
     @contextmanager
     def _ending(self, settlement: Settlement | None = None, ended_by: BaseException | None = None) -> Iterator[None]:
-        """Carry out at the end what was decided inside, together with all that was collected; nested, just go on."""
+        """On exit, carry out what was decided inside with everything collected; nested, leave it to the outer call."""
         outer, self._ended_by = self._ended_by, ended_by or self._ended_by
         if self._is_ending or self.acknowledged or not self._is_claimed():
             try:
@@ -268,43 +268,43 @@ class Request(_Stock):
             with settling(settlement):
                 yield
         except BaseException as error:
-            # Nobody would hear of it any more: what could not be recorded is kept.
-            self._fate = self._fate or Disposition(reason="failed", detail=in_words(error), state="FAILURE")
+            # Nothing else reports this error, so keep the message as a dead letter.
+            self._decided = self._decided or Disposition(reason="failed", detail=in_words(error), state="FAILURE")
             raise
         finally:
             self._is_ending, self._ended_by = False, outer
-            fate, self._fate = self._fate, None
-            if fate is not None:
-                self._carry_out(fate, settlement)
+            decided, self._decided = self._decided, None
+            if decided is not None:
+                self._carry_out(decided, settlement)
 
-    def _carry_out(self, fate: Disposition, settlement: Settlement | None = None) -> None:
+    def _carry_out(self, decided: Disposition, settlement: Settlement | None = None) -> None:
         channel, tag = self.message.channel, self.message.delivery_tag
-        if fate.back:
-            channel.give_back(tag, fate.back, fate.back_seconds)
+        if decided.back:
+            channel.give_back(tag, decided.back, decided.back_seconds)
             return
         settlement = settlement or Settlement()
-        settlement.run = settlement.run or self._counted(fate)
-        self._note_ends(fate, settlement)
+        settlement.run = settlement.run or self._counted(decided)
+        self._note_ends(decided, settlement)
         if settlement.external_writes:
-            # Its slot is free: what the result server takes its time for holds up nobody.
+            # Frees the slot, so that a slow result server delays no other task.
             channel.ended(tag)
             self._task.backend.later.put(
-                Ended(settlement, partial(self._carry_out, fate, settlement), partial(self._refused, fate))
+                Ended(settlement, partial(self._carry_out, decided, settlement), partial(self._refused, decided))
             )
-        elif fate.reason:
-            channel.bury(tag, fate.reason, fate.detail, settlement)
+        elif decided.reason:
+            channel.bury(tag, decided.reason, decided.detail, settlement)
         else:
             channel.settle(tag, settlement)
 
-    def _counted(self, fate: Disposition) -> CountedRun | None:
-        """Return what is counted of its end; ``None``: it is still to come."""
-        if fate.state == "STARTED":
+    def _counted(self, decided: Disposition) -> CountedRun | None:
+        """Return the counter entry for the end of the run; ``None`` if it has not ended."""
+        if decided.state == "STARTED":
             return None
         ahead_seconds = self._message.channel.process.node.clock.ahead_seconds if self._is_claimed() else 0.0
-        return counted(self, "RETRY" if self._is_retried else fate.state, ahead_seconds)
+        return counted(self, "RETRY" if self._is_retried else decided.state, ahead_seconds)
 
     def _count_acknowledged(self) -> None:
-        """Count the end of a run that settles no claim: acknowledged as it began, or of another broker."""
+        """Count the end of a run that settles no claim: acknowledged at its start, or from another broker."""
         if self._is_counted or (self._is_claimed() and self._task.acks_late):
             return
         self._is_counted = True
@@ -316,35 +316,35 @@ class Request(_Stock):
         if is_over and (end := end_of_request(self, state)) is not None:
             note_writer().end(end)
 
-    def _note_ends(self, fate: Disposition, settlement: Settlement) -> None:
-        """Note what others are to hear of the task's end, unless it goes on, as a retry or a replacement."""
+    def _note_ends(self, decided: Disposition, settlement: Settlement) -> None:
+        """Add tick end and history record to ``settlement``, unless the task continues as a retry or replacement."""
         if settlement.messages and any(message.id == self.id for message in settlement.messages):
             return
         if SCHEDULE_HEADER in self._request_dict and (tick := tick_of(self._request_dict)) is not None:
-            settlement.tick = EndOfTick(*tick, fate.state, self._took_ms())
-        if fate.state != "STARTED":
-            settlement.end = settlement.end or end_of_request(self, fate.state)
+            settlement.tick = EndOfTick(*tick, decided.state, self._took_ms())
+        if decided.state != "STARTED":
+            settlement.end = settlement.end or end_of_request(self, decided.state)
 
     def _took_ms(self) -> int:
         return int((time() - self.time_start) * 1_000) if self.time_start else 0
 
-    def _refused(self, fate: Disposition, error: Exception) -> None:
-        """Keep a message whose end could not be recorded."""
-        detail = fate.detail or f"its result was refused: {in_words(error)}"
-        self._carry_out(Disposition(reason=fate.reason or "failed", detail=detail, state="FAILURE"))
+    def _refused(self, decided: Disposition, error: Exception) -> None:
+        """Bury a message whose outcome could not be recorded."""
+        detail = decided.detail or f"the result backend refused its result: {in_words(error)}"
+        self._carry_out(Disposition(reason=decided.reason or "failed", detail=detail, state="FAILURE"))
 
-    def _decide(self, fate: Disposition) -> None:
+    def _decide(self, decided: Disposition) -> None:
         self.acknowledged = True
         if self._is_ending:
-            self._fate = fate
+            self._decided = decided
         else:
-            self._carry_out(fate)
+            self._carry_out(decided)
 
     def _is_claimed(self) -> bool:
         return isinstance(self._message, Received)
 
     def acknowledge(self) -> None:
-        """Acknowledge; a task that failed for good is kept among the dead letters."""
+        """Acknowledge the message; bury it if the task has failed permanently."""
         if self.acknowledged:
             return
         if not self._is_claimed():
@@ -356,7 +356,7 @@ class Request(_Stock):
             self._decide(Disposition(state=self._state()))
 
     def _end_unclaimed(self, state: str, finish: Callable[[], Any]) -> None:
-        """Let the schedule hear of the end of a tick that came by another broker, then ``finish`` its message."""
+        """Report the end of a tick from another broker to its schedule, then ``finish`` the message."""
         self.acknowledged = True
         if state != "STARTED":
             crashes.forget(self.id)
@@ -364,27 +364,27 @@ class Request(_Stock):
         tell_end(self._app, self._request_dict if is_end else {}, state, self._took_ms(), finish)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give back or bury; a run whose process died counts as a crash."""
+        """Requeue or bury the message; a run whose process died counts as a crash."""
         if self.acknowledged:
             return
         if not self._is_claimed():
             if requeue and (error := crashed_too_often(self, self._ended_by)) is not None:
-                self._ended_by = error  # ``on_failure``, which called this, goes on with it
+                self._ended_by = error  # ``on_failure``, which called this, handles it
                 return
             self.drop("STARTED" if requeue else "REJECTED")
             self.send_event("task-rejected", requeue=requeue)
             return
         if requeue:
-            fate = Disposition(back="crashed" if isinstance(self._ended_by, WorkerLostError) else "retry")
+            decided = Disposition(back="crashed" if isinstance(self._ended_by, WorkerLostError) else "retry")
         else:
-            fate = Disposition(reason="rejected", detail="the task, or its message, was rejected", state="REJECTED")
-        self._decide(fate)
+            decided = Disposition(reason="rejected", detail="the task or its message was rejected", state="REJECTED")
+        self._decide(decided)
         self.send_event("task-rejected", requeue=requeue)
 
     def drop(self, state: str) -> None:
-        """Reject the message of another broker; one whose task is to run again, ``STARTED``, returns to its queue."""
+        """Reject the message of another broker; in state ``STARTED`` it is requeued, because its task runs again."""
         requeue = state == "STARTED"
-        self._is_counted = self._is_counted or requeue  # it did not end, it goes back
+        self._is_counted = self._is_counted or requeue  # a requeued task has not ended
         self._end_unclaimed(state, partial(self._on_reject, logger, self._connection_errors, requeue))
 
     def _state(self) -> str:

@@ -13,15 +13,15 @@ from taskapp.worker.consume.request import Request
 
 _Stock: Any = stock.Request  # the stubs lack it
 DECIDED_BY_POOL = ("execute_using_pool", "on_success")
-"""Celery does not use what a request's class overrides of these."""
+"""Methods whose overrides in a request class Celery ignores."""
 
 
 @cache
 def request_class(given: Any) -> type[Request]:
-    """Return ``given``, a ``Task.Request``, with ours behind it unless it derives from ours.
+    """Return ``given``, a ``Task.Request``, combined with our ``Request`` unless it already derives from it.
 
     Raises:
-        BadRequestClass: It is no class of requests.
+        BadRequestClass: ``given`` is not a subclass of Celery's ``Request``.
     """
     if not isinstance(given, type) or not issubclass(given, _Stock):
         raise BadRequestClass(given)
@@ -32,5 +32,5 @@ def request_class(given: Any) -> type[Request]:
 
 
 def makes_itself(given: type[Request]) -> bool:
-    """Return whether requests of this class have to be made by its own ``__init__``."""
+    """Return whether requests of this class must be created through its own ``__init__``."""
     return given.__init__ is not _Stock.__init__

@@ -1,7 +1,7 @@
-"""What was revoked while a node did not listen: before it started, or while its connection was broken.
+"""Learns the ids revoked while a node was not listening: before it started, or while its connection was down.
 
-Celery tells of a revoke once, to who is there, and new nodes ask their neighbours. Where there was none,
-or none answered within a second, a task ran that everybody thought was revoked.
+Celery broadcasts a revoke once, to the nodes that are connected; new nodes ask their neighbours. If there are none,
+or none answers within a second, the revoked task would still run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from redis.exceptions import RedisError
 
 logger = get_logger(__name__)
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _revoked: Any = worker_state.revoked
 
 
 class LearnRevoked(bootsteps.StartStopStep):
-    """Reads what was revoked, each time a node has connected and listens."""
+    """Loads the revoked ids each time a node has connected and is listening."""
 
     requires = ("celery.worker.consumer.control:Control",)
 
     def start(self, c: Any) -> None:
-        """Add it to what Celery keeps in memory; where it cannot be read, neighbours may know."""
+        """Add the stored ids to those Celery keeps in memory; if they cannot be read, only neighbours may know."""
         try:
             notes = c.app.open_notes()
             if notes is None:
@@ -35,11 +35,11 @@ class LearnRevoked(bootsteps.StartStopStep):
             known = notes.revoked_ids()
             notes.close()
         except (RedisError, OSError, OperationalError) as error:
-            logger.warning("what was revoked while this node did not listen is not known: %s", error)
+            logger.warning("could not read which tasks were revoked while this node was disconnected: %s", error)
             return
-        # Its time is monotonic.
+        # Celery's times are monotonic.
         began = time() - monotonic()
         _revoked.update({task_id: at - began for task_id, at in known})
 
     def stop(self, c: Any) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is nothing to undo."""

@@ -1,4 +1,4 @@
-"""From a message to a request: what a worker does with each message of one task type."""
+"""Turns each message of a task type into a request and passes it to the pool."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from taskapp.transport.message import Received
 from taskapp.worker.consume.events import wants_task_events
 from taskapp.worker.consume.request_class import makes_itself, request_class
 
-# The stubs lack half of both.
+# The stubs are incomplete.
 _stock: Any = stock
 state: Any = worker_state
-# The one that users' settings for logs name.
+# Users' logging configuration refers to this name.
 logger = get_logger("celery.worker.strategy")
 
 
 class Strategy:
-    """Handles the messages of one task type: logs, announces, and passes them on to the pool."""
+    """Handles the messages of one task type: logs them, sends their events and passes them to the pool."""
 
     def __init__(self, task: Any, app: Any, consumer: Any, **_: Any) -> None:
         self._task, self._app, self._consumer = task, app, consumer
@@ -41,7 +41,7 @@ class Strategy:
         self._logs = logger.isEnabledFor(logging.INFO)
 
     def __call__(self, message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
-        """Take one message."""
+        """Handle one message."""
         request = self._request(message, body, ack, reject)
         if self._logs:
             self._log(request)
@@ -67,7 +67,7 @@ class Strategy:
             parts = _stock.proto1_to_proto2(message, body)
         body, headers, decoded, utc = parts
         if decoded:
-            # Of protocol 1: they came in the body.
+            # Protocol 1: the headers came in the body.
             check_foreign_headers(headers)
         request = self._request_class(
             message, on_ack=ack, on_reject=reject, app=self._app, hostname=self._consumer.hostname,
@@ -75,7 +75,7 @@ class Strategy:
             body=body, headers=headers, decoded=decoded, utc=utc,
         )  # fmt: skip
         if (priority := request.delivery_info.get("priority")) is not None:
-            # RabbitMQ takes any byte from others; its retry, and what inherits it, could not be submitted with that.
+            # RabbitMQ lets others send any byte, but retries and tasks that inherit it could not be submitted with it.
             request.delivery_info["priority"] = priority_of(priority)
         return request
 
@@ -108,13 +108,13 @@ class Strategy:
     # --- brokers that keep no delayed messages ----------------------------------------------------
 
     def _due_at(self, request: Any) -> float | None:
-        """Return when ``request`` is due, Unix seconds; a time no clock shows is the task's failure."""
+        """Return when ``request`` is due (Unix seconds); if that is out of range, fail the task and return ``None``."""
         try:
             if request.utc:
                 return to_timestamp(timezone.to_system(request.eta))
             return to_timestamp(request.eta, self._app.timezone)
         except (OverflowError, ValueError) as error:
-            logger.error("the due time %r of a task cannot be used: %s", request.eta, error)
+            logger.error("task %s[%s] has an invalid ETA %r: %s", request.name, request.id, request.eta, error)
             self._task.backend.mark_as_failure(
                 request.id, error, request=context_of(request), store_result=request.store_errors
             )
@@ -128,7 +128,7 @@ class Strategy:
             (holds_due_for_rate(consumer), (request, bucket, 1)) if bucket else (consumer.apply_eta_task, (request,))
         )
         note_timer(request, consumer.timer.call_at(due_at, target, args, priority=6))
-        # Last: a connection lost meanwhile cancels the timers of what is scheduled.
+        # Last: losing the connection cancels the timers of scheduled tasks.
         state.task_scheduled(request)
 
 

@@ -1,4 +1,4 @@
-"""Times as messages write them."""
+"""Parsing of the times in message headers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 
 def moment_of(text: Any, app: Any) -> Any:
-    """Return the time ``text`` says, with a zone.
+    """Return the time in ``text`` as an aware datetime; ``None`` for ``None``.
 
     Raises:
-        InvalidTaskError: It says none.
+        InvalidTaskError: ``text`` is not a valid time.
     """
     if text is None:
         return None

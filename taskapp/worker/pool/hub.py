@@ -1,9 +1,9 @@
-"""Celery's event loop with an asyncio loop inside: while Celery's waits, the other one runs.
+"""Celery's event loop with an asyncio loop inside, which runs while Celery's waits.
 
-kombu's hub keeps its poller, timers and callbacks; only its waiting is ours. The asyncio loop watches
-the one descriptor of kombu's poller and runs coroutines until that is readable, a timer of the hub is
-due, or somebody asks for a turn of the hub. So the consumer, its timers, remote control and coroutines
-share one thread, with no hand-over between threads.
+kombu's hub keeps its poller, timers and callbacks; only its waiting is replaced. The asyncio loop watches
+the descriptor of kombu's poller and runs coroutines until that is readable, a timer of the hub is due, or
+the hub is asked to take a turn. So the consumer, its timers, remote control and coroutines share one
+thread, and nothing is handed over between threads.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from taskapp.settings import get_settings
 _Hub: Any = Hub  # the package has no types
 
 LONGEST_TURN_SECONDS = 1.0
-"""The hub has its turn at least so often, so that whoever watches can tell that the loop is free."""
+"""Maximum time between two turns of the hub, which show a watchdog that the loop is not blocked."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an asyncio loop: uvloop's where there is one, unless the settings say otherwise."""
+    """Return an asyncio loop: uvloop's if it is installed and the settings allow it, otherwise Python's own."""
     if get_settings().event_loop == "uvloop":
         with suppress(ImportError):
             import uvloop
@@ -40,7 +40,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class LoopPoller:
-    """kombu's own poller, which runs an asyncio loop while it waits."""
+    """Wraps kombu's poller and runs an asyncio loop while it waits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -54,7 +54,7 @@ class LoopPoller:
         self._is_stopping = False
 
     def poll(self, timeout: float | None) -> Any:
-        """Run the asyncio loop for up to ``timeout`` seconds; return what kombu's poller has then."""
+        """Run the asyncio loop for up to ``timeout`` seconds; return the events that kombu's poller has then."""
         loop = self._loop
         self.turned_at = monotonic()
         self._is_stopping = False
@@ -66,28 +66,28 @@ class LoopPoller:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
-            # Nothing of the worker's own raises through the loop, see ``_guarded``.
+            # The worker's own callbacks never raise through the loop, see ``_guarded``.
             log_exit(error)
         if timer is not None:
             timer.cancel()
         return self._inner.poll(0)
 
     def stop(self) -> None:
-        """End a wait after the callbacks that are ready now."""
+        """End the current wait once the callbacks that are ready now have run."""
         if not self._is_stopping:
             self._is_stopping = True
             self._loop.stop()
 
     def close(self) -> None:
-        """Leave the loop, and close kombu's poller."""
+        """Detach from the loop and close kombu's poller."""
         self._loop.remove_reader(self._descriptor)
         self._inner.close()
 
 
 class _Readers(dict[int, Any]):
-    """What the hub watches, which is never nothing: there are coroutines.
+    """The descriptors that the hub watches; always true, because coroutines need the poller to run.
 
-    Without any of its own, as while the broker is away, kombu's hub sleeps in the place of its poller.
+    With an empty dict, for example while the broker is away, kombu's hub would sleep instead of calling its poller.
     """
 
     def __bool__(self) -> bool:
@@ -95,7 +95,7 @@ class _Readers(dict[int, Any]):
 
 
 class LoopHub(_Hub):
-    """kombu's hub around one asyncio loop, which lives as long as the hub."""
+    """kombu's hub around an asyncio loop, which lives as long as the hub."""
 
     def __init__(self, timer: Any = None) -> None:
         self.loop_of_tasks = new_event_loop()
@@ -103,13 +103,13 @@ class LoopHub(_Hub):
         self._consolidating: Callable[[Any], Any] | None = None
         self._soon: dict[Callable[[], None], None] = {}
         self.on_free_slot: Callable[[], None] | None = None
-        """Called soon after a slot was freed, once for all that were freed together."""
+        """Called soon after slots were freed, once for all slots freed together."""
         super().__init__(timer)
         self.readers = _Readers()
 
     @property
     def consolidate_callback(self) -> Callable[[Any], Any]:
-        """Called with the descriptors of child processes that take work; the running loop asks for it only once."""
+        """Callback given the descriptors of child processes that accept work; the running loop reads it only once."""
         return lambda descriptors: self._consolidating and self._consolidating(descriptors)
 
     @consolidate_callback.setter
@@ -122,27 +122,27 @@ class LoopHub(_Hub):
         if self._waker is not None:
             self._register_fd(self._waker.fileno(), READ)
 
-    # --- without a turn of the hub: on the loop itself --------------------------------------------------
+    # --- on the asyncio loop itself, without a turn of the hub ------------------------------------------
 
     def read_on_loop(self, descriptor: int, read: Callable[[], None]) -> None:
-        """Call ``read`` when ``descriptor`` is readable; what it raises comes up in the hub."""
+        """Call ``read`` when ``descriptor`` is readable; its exceptions are raised in the hub."""
         self.loop_of_tasks.add_reader(descriptor, self._guarded, read)
 
     def forget_on_loop(self, descriptor: int) -> None:
-        """Read ``descriptor`` no more."""
+        """Stop reading ``descriptor``."""
         self.loop_of_tasks.remove_reader(descriptor)
 
     def later_on_loop(self, seconds: float, call: Callable[[], None]) -> Any:
-        """Call ``call`` in ``seconds``; the answer can be cancelled."""
+        """Call ``call`` in ``seconds``; return a handle with ``cancel``."""
         return self.loop_of_tasks.call_later(seconds, self._guarded, call)
 
     def soon_on_loop(self, call: Callable[[], None]) -> None:
-        """Call ``call`` after what is ready now, once however often it was asked for until then."""
+        """Call ``call`` once after the callbacks that are ready now, however often it is requested until then."""
         if call not in self._soon:
             self._soon[call] = None
-            self.loop_of_tasks.call_soon(self._call_soon_ones)
+            self.loop_of_tasks.call_soon(self._call_pending)
 
-    def _call_soon_ones(self) -> None:
+    def _call_pending(self) -> None:
         calls, self._soon = self._soon, {}
         for call in calls:
             self._guarded(call)
@@ -150,35 +150,35 @@ class LoopHub(_Hub):
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except BaseException as error:  # noqa: BLE001 - asyncio would only log it, Celery has to act on it
+        except BaseException as error:  # noqa: BLE001 - asyncio would only log it, but Celery must act on it
             self.call_soon(_raise, error)
 
     def free_slot(self) -> None:
-        """Let whoever claims know that a slot is free."""
+        """Call ``on_free_slot`` soon, so that more tasks can be claimed."""
         if self.on_free_slot is not None:
             self.soon_on_loop(self.on_free_slot)
 
     # --- turns ------------------------------------------------------------------------------------------
 
     def take_turn(self) -> None:
-        """End the hub's wait: there is something for its callbacks and timers. Other threads use ``call_soon``."""
+        """End the hub's wait, so that its callbacks and timers run. Other threads use ``call_soon``."""
         if self.loop_of_tasks.is_running() and get_ident() == self._loop_thread:
             self._poller.stop()
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
-        """Call ``callback`` in the hub's next turn, which begins at once."""
+        """Call ``callback`` in the hub's next turn, which starts at once."""
         promise = super().call_soon(callback, *args)
         self.take_turn()
         return promise
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any:
-        """Call ``callback`` in ``delay`` seconds, also when the hub waits for something later."""
+        """Call ``callback`` in ``delay`` seconds, even if the hub is waiting for something later."""
         entry = super().call_later(delay, callback, *args)
         self.take_turn()
         return entry
 
     def reset(self) -> None:
-        """Begin anew after a broken connection; stay the current hub."""
+        """Start afresh after a broken connection, and remain the current hub."""
         super().reset()
         set_event_loop(self)
 

@@ -1,9 +1,8 @@
-"""What a child process has of its parent and must not keep: sockets.
+"""Closes the sockets that a child process inherits from its parent.
 
-A connection that parent and child both hold is not closed when the parent closes it; what either reads or writes is
-missing from, or in the midst of, what the other does; and the parent's poller goes on announcing it. The numbers
-stay taken, by descriptors that lead nowhere, so that objects which know them find a broken connection and never a
-stranger's.
+A connection held by both is not closed when the parent closes it, their reads and writes interfere, and the parent's
+poller keeps reporting it. The descriptor numbers stay in use, redirected to ``/dev/null``, so that objects that still
+refer to them find a broken connection and never an unrelated one.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ DESCRIPTORS = "/dev/fd"
 STANDARD_STREAMS = 3
 
 
-def let_go_of_sockets() -> None:
-    """Replace every inherited socket by one end of nothing, but for datagrams, such as a log's, which can be shared."""
+def detach_inherited_sockets() -> None:
+    """Redirect every inherited socket to ``/dev/null``, except datagram sockets (syslog), which can be shared."""
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        for name in os.listdir(DESCRIPTORS):  # noqa: PTH208 - numbers, of which paths would be made for nothing
+        for name in os.listdir(DESCRIPTORS):  # noqa: PTH208 - only the numbers are needed, not paths
             number = int(name)
             if number >= STANDARD_STREAMS and number != nowhere and _is_shared_stream(number):
                 os.dup2(nowhere, number, inheritable=False)
     except FileNotFoundError:
-        return  # a system without a list of descriptors
+        return  # this system does not list descriptors
     finally:
         os.close(nowhere)
 

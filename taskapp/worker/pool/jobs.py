@@ -1,4 +1,4 @@
-"""One task in the pool: what Celery is told of it, its time limits, and how it runs on each kind of slot."""
+"""A task in the pool: its reports to Celery, its time limits, and how it runs on each kind of slot."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from taskapp.worker.run.refused import unreported
 
 NOT_YET: Any = object()
 NO_CHILD_SECONDS = 1.0
-"""How long a message waits whose task found no child process."""
+"""Delay before a message is ready again if no child process could be started for its task."""
 
 
 logger = get_logger(__name__)
 
 
 class Pool(Protocol):
-    """What a call needs of its pool."""
+    """The parts of the pool that a call uses."""
 
     loop: Any
-    """Where coroutines run, and where all is told; see ``soon_on_loop``."""
+    """The loop that runs coroutines, and on which everything is reported to Celery."""
     context: Context
-    """What every coroutine begins with."""
+    """Copied for every coroutine."""
     threads: Threads
     children: Any
-    """Celery's prefork pool; ``None`` without task types that need it."""
+    """Celery's prefork pool; ``None`` if no task type needs it."""
 
     def leave(self, call: Call) -> None: ...  # noqa: D102 - see TaskPool
 
@@ -49,7 +49,7 @@ class Pool(Protocol):
 
 
 class Call:
-    """One task in the pool: what Celery is told of it, and its time limits."""
+    """A task in the pool: its reports to Celery and its time limits."""
 
     __slots__ = (
         "__weakref__", "_limits", "_pool", "_request", "_timers", "arguments", "has_started", "is_stopped", "kind",
@@ -62,21 +62,21 @@ class Call:
         self.kind = kind
         self._request = request
         self.arguments = arguments
-        """What ``run`` is called with: the name of the type, the id of the task, and the rest of its message."""
+        """Arguments of ``run``: the task type's name, the task id, and the rest of the message."""
         self._limits = soft_seconds, seconds
         self._timers: tuple[Any, ...] = ()
         self.has_started = False
         self.is_stopped = False
-        """Whether it was ended from outside: what it still comes to is of no interest."""
+        """Whether it was stopped from outside, so that its outcome is ignored."""
 
     def begin(self) -> None:
-        """Tell Celery that it starts, and start it."""
+        """Report the start to Celery, and start the task."""
         self.accept(monotonic())
-        if not self.is_stopped:  # it was to be revoked as soon as it began
+        if not self.is_stopped:  # Celery revokes some tasks as soon as they start
             self.start()
 
     def accept(self, started_at: float) -> None:
-        """Tell Celery that it starts or has started, and count its time from then on."""
+        """Report to Celery that the task started at ``started_at`` (monotonic), and start its time limits."""
         self.has_started = True
         self._request.on_accepted(os.getpid(), started_at)
         soft_seconds, hard_seconds = self._limits
@@ -102,29 +102,29 @@ class Call:
             self.stop()
 
     def finish(self, outcome: Any) -> None:
-        """Tell Celery what came of it; on the loop's thread."""
+        """Report the outcome to Celery; on the loop's thread."""
         for timer in self._timers:
             timer.cancel()
         if self.is_stopped:
             return
         self._pool.leave(self)
         if isinstance(outcome, BaseException):
-            # Outside the runner's guard: raised too late by a limit, or a defect.
+            # Raised outside the runner's guard: by a time limit that came too late, or through a defect.
             outcome = unreported(as_failure(outcome))
         self._request.on_success(outcome)
 
     def terminate(self, signal: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """End it if it runs: Celery has told the world that it was revoked, or will as soon as it begins."""
+        """Stop the task if it runs: Celery has announced that it was revoked, or will do so once it starts."""
         if self.has_started:
             self.stop()
 
     def refuse(self, error: Exception) -> None:
-        """Let its task fail: it cannot be begun."""
+        """Fail the task with ``error``, because it cannot be started."""
         self.is_stopped = True
         give_up(self._request, error)
 
     def stop(self) -> None:
-        """End it, whatever it does; its slot is free at once. Nobody is told."""
+        """Stop the task and free its slot at once, without reporting an outcome."""
         if self.is_stopped:
             return
         self.is_stopped = True
@@ -133,19 +133,19 @@ class Call:
         self.end()
         self._pool.leave(self)
 
-    # --- what differs -----------------------------------------------------------------------------
-    # Not abstract: what runs in a child has none of these, its own pool starts it, interrupts it and ends it.
+    # --- differs by kind --------------------------------------------------------------------------
+    # Not abstract: ``InChild`` leaves starting and interrupting to the pool of child processes.
 
     def start(self) -> None:
-        """Let it run."""
+        """Start the task on its slot."""
         raise NotImplementedError
 
     def interrupt(self) -> None:
-        """Raise ``SoftTimeLimitExceeded`` in it."""
+        """Raise ``SoftTimeLimitExceeded`` in the task."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Stop it."""
+        """End the run of the task, if it has started."""
         raise NotImplementedError
 
 
@@ -155,13 +155,13 @@ class OnLoop(Call):
     __slots__ = ("_interruptible", "task")
 
     def start(self) -> None:
-        """Let it run on the loop."""
+        """Run the task on the loop."""
         self._interruptible: Interruptible | None = None
-        # Perhaps called in the context of another task, which has just ended.
+        # May be called in the context of another task, one that has just ended.
         self.task = self._pool.loop.create_task(self._run(), context=self._pool.context.copy())
 
     def is_current(self) -> bool:
-        """Return whether the loop runs it now."""
+        """Return whether the loop is running it now."""
         return is_current(self.task)
 
     async def _run(self) -> None:
@@ -180,20 +180,20 @@ class OnLoop(Call):
         self.finish(outcome)
 
     def awaitable(self, coroutine: Any) -> Any:
-        """Make ``coroutine`` interruptible if there is a limit that may interrupt it."""
+        """Return ``coroutine``, made interruptible if the task has a soft time limit."""
         if self._limits[0]:
             self._interruptible = Interruptible(coroutine)
             return self._interruptible
         return coroutine
 
     def interrupt(self) -> None:
-        """Raise the limit's exception at its innermost ``await``."""
+        """Raise the soft limit's exception at the task's innermost ``await``."""
         if self._interruptible is not None:
             self._interruptible.interrupt(SoftTimeLimitReached(self._limits[0]))
 
     def end(self) -> None:
-        """Cancel it."""
-        if (task := getattr(self, "task", None)) is not None:  # none yet if it is revoked as it begins
+        """Cancel the coroutine."""
+        if (task := getattr(self, "task", None)) is not None:  # not set yet if it is revoked as it starts
             task.cancel()
 
 
@@ -206,10 +206,10 @@ class OnThread(Call):
         super().__init__(*args)
         self.job = Job(self._run, self._done)
         self.kept_at = 0.0
-        """Since when it waits for a thread (monotonic)."""
+        """When it started to wait for a thread (monotonic)."""
 
     def start(self) -> None:
-        """Let a thread run it."""
+        """Submit the task to the threads."""
         self._pool.threads.submit(self.job)
 
     def _run(self) -> Any:
@@ -219,29 +219,29 @@ class OnThread(Call):
         self._pool.finish_soon(self, outcome)
 
     def interrupt(self) -> None:
-        """Raise ``SoftTimeLimitExceeded`` at its next bytecode."""
+        """Raise ``SoftTimeLimitExceeded`` at the task's next bytecode."""
         self.job.interrupt(SoftTimeLimitExceeded)
 
     def end(self) -> None:
-        """End it at its next bytecode; one that hangs in C never gets there, and keeps only its thread."""
+        """Stop the task at its next bytecode; a task that hangs in C code keeps its thread, but not its slot."""
         if not self.job.withdraw() and self.job.interrupt(Stopped):
             self._pool.abandon(self.job)
 
     @property
     def can_wait(self) -> bool:
-        """Whether it may be kept for a thread, to be begun by that or given back."""
+        """Whether it may be kept for a thread, which starts it, or be requeued later."""
         return bool(self._request.can_go_back)
 
     def give_back(self) -> None:
-        """Put its message back: it has not begun."""
+        """Requeue the message of a task that has not started."""
         self.is_stopped = True
         self._request.give_back()
 
 
-class Told:
-    """In the place of a request: who gave the pool a function to run is told by the callbacks of Celery's pools.
+class FunctionCallbacks:
+    """Stands in for a request and calls the callbacks that were given to the pool with a function.
 
-    What one of these raises is logged: it is called on the loop, which others need.
+    Their exceptions are logged and not raised, because they run on the loop, which serves all tasks.
     """
 
     can_go_back = False
@@ -252,7 +252,7 @@ class Told:
         self._callback, self._error_callback = _logged(callback or _ignore), _logged(error_callback or _log_error)
 
     def on_success(self, outcome: Any) -> None:
-        """Pass on what the function returned or raised."""
+        """Call the callback for the value that the function returned, or for the error it raised."""
         failed, value, *_ = outcome
         (self._error_callback if failed else self._callback)(value)
 
@@ -269,19 +269,18 @@ def _logged(callback: Any) -> Any:
             error = as_error(raised)
             if ends_the_run(error):
                 raise
-            what = "a callback of a function that was given to the pool raised: %s"
-            logger.error(what, in_words(error), exc_info=error)
+            logger.error("a callback of a function run by the pool raised: %s", in_words(error), exc_info=error)
 
     return call
 
 
-def _log_error(seen: ExceptionInfo) -> None:
-    error: Any = getattr(seen.exception, "exc", seen.exception)
-    logger.error("a function that was given to the pool raised: %s", in_words(error), exc_info=error)
+def _log_error(info: ExceptionInfo) -> None:
+    error: Any = getattr(info.exception, "exc", info.exception)
+    logger.error("a function run by the pool raised: %s", in_words(error), exc_info=error)
 
 
-class OfOthers(OnThread):
-    """A function that a task type's own strategy gave the pool."""
+class FunctionCall(OnThread):
+    """A function that a task type's own strategy gave to the pool."""
 
     __slots__ = ()
 
@@ -290,58 +289,58 @@ class OfOthers(OnThread):
         return 0, target(*args, **kwargs), None, None
 
     def refuse(self, error: Exception) -> None:
-        """Tell who gave the function that it cannot be begun."""
+        """Report to the error callback that the function cannot be started."""
         self.is_stopped = True
         self._request.on_success((1, ExceptionInfo((type(error), error, error.__traceback__))))
 
 
 class InChild(Call):
-    """A task in a child process; its limits and its end are the business of the children's own pool."""
+    """A task in a child process; the pool of child processes enforces its limits and handles its end."""
 
     __slots__ = ("_job",)
 
     def begin(self) -> None:
-        """Hand it to the children, who tell Celery when it starts."""
-        told = self._request
+        """Hand the task to the child processes, whose pool reports its start to Celery."""
+        request = self._request
         try:
             self._pool.start_children()
         except OSError as error:
-            if not told.can_go_back:
+            if not request.can_go_back:
                 raise
             self._give_back(error)
             return
         self.has_started = True
         self._job = self._pool.children.apply_async(
             run, self.arguments, callback=self._done, error_callback=self._failed,
-            accept_callback=told.on_accepted, timeout_callback=told.on_timeout,
-            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=told.id,
+            accept_callback=request.on_accepted, timeout_callback=request.on_timeout,
+            soft_timeout=self._limits[0], timeout=self._limits[1], correlation_id=request.id,
         )  # fmt: skip
 
     def _give_back(self, error: OSError) -> None:
-        """Put its message back: descriptors, memory or processes are short here, and may not be elsewhere or later."""
-        told = self._request
+        """Requeue the message: another node, or this one later, may have the descriptors, memory or processes."""
+        request = self._request
         logger.error(
-            "no child process can be started: %s; task %s[%s] goes back to its queue", error, told.name, told.id
+            "could not start a child process: %s; returning task %s[%s] to its queue", error, request.name, request.id
         )
         self.is_stopped = True
         self._pool.leave(self)
-        told.give_back(NO_CHILD_SECONDS)
+        request.give_back(NO_CHILD_SECONDS)
 
     def _done(self, outcome: Any) -> None:
         self._pool.leave(self)
         self._request.on_success(outcome)
 
-    def _failed(self, seen: Any) -> None:
+    def _failed(self, info: ExceptionInfo) -> None:
         self._pool.leave(self)
-        self._request.on_failure(seen)
+        self._request.on_failure(info)
 
     def terminate(self, signal: Any) -> None:
-        """Kill its child as soon as it has one; if it has, Celery asked for that before."""
+        """Kill the task's child process, as soon as it has one."""
         if self.has_started:
             self._job.terminate(signal)
 
     def end(self) -> None:
-        """Kill its child."""
+        """Kill the task's child process."""
         if not self.has_started:
             return
         if (pid := self._job.worker_pids()) and pid[0]:

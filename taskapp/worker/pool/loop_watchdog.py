@@ -1,4 +1,4 @@
-"""Tells who holds up the event loop: a coroutine that computes, or waits without ``await``, stops all others."""
+"""Reports tasks that block the event loop: a coroutine that computes or waits without ``await`` stops all others."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ PATIENCE_SECONDS = 1.0
 
 
 class LoopWatchdog:
-    """Watches a loop from a thread of its own.
+    """Watches a loop from its own thread.
 
     Args:
-        turned_at: When the loop last had its turn (monotonic); it has one at least every ``turn_seconds``.
-        name_of: Says which task an asyncio task runs.
+        loop: The event loop to watch.
+        turned_at: Returns when the loop last took a turn (monotonic seconds).
+        turn_seconds: Maximum time between two turns of a loop that is not blocked.
+        name_of: Returns a description of the task that an asyncio task runs.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class LoopWatchdog:
         self._pid = os.getpid()
 
     def start(self) -> None:
-        """Watch from now on; called by the loop's thread."""
+        """Start watching; called on the loop's thread."""
         threading.Thread(target=self._run, name="taskapp-blocked-loop", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
 
     def _run(self) -> None:
@@ -58,22 +60,23 @@ class LoopWatchdog:
         while not self._over.wait(LOOK_SECONDS):
             since = self._turned_at()
             if not wakeups.is_late() and monotonic() - since > self._late_seconds:
-                who = self._report(since)
+                blocker = self._report(since)
                 while self._turned_at() == since and not self._over.wait(LOOK_SECONDS):
                     pass
                 logger.warning(
-                    "the event loop goes on after %.1f s (%s)", self._turned_at() - since, who,
+                    "the event loop continues after being blocked for %.1f s by %s", self._turned_at() - since, blocker,
                     extra={"action": "loop_goes_on"},
                 )  # fmt: skip
             wakeups.expect(LOOK_SECONDS)
 
     def _report(self, since: float) -> str:
         running = asyncio.tasks._current_tasks.get(self._loop)  # type: ignore[attr-defined]  # no other way from outside
-        who = self._name_of(running)
+        blocker = self._name_of(running)
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
         logger.warning(
-            "the event loop has been blocked for %.1f s by %s; let it await, or make it a def or cpu_bound=True%s",
-            monotonic() - since, who, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
+            "the event loop has been blocked for %.1f s by %s; use await for its waits, or make it a plain def, "
+            "with cpu_bound=True if it computes%s",
+            monotonic() - since, blocker, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
         )  # fmt: skip
-        return who
+        return blocker

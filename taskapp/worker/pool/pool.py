@@ -1,12 +1,12 @@
-"""The pool ``celery -A taskapp worker`` runs: coroutines on one event loop, functions on threads beside it.
+"""The pool of ``celery -A taskapp worker``: coroutines on one event loop, functions on threads and child processes.
 
 ========  =====================================  =======================  ===================================
-kind      its tasks run on                       slots                    are ended from outside by
+kind      tasks run on                           slots                    stopped by
 ========  =====================================  =======================  ===================================
-async     the worker's own event loop            TASKAPP_ASYNC_SLOTS      cancelling the coroutine
+async     the worker's event loop                TASKAPP_ASYNC_SLOTS      cancelling the coroutine
 thread    threads                                ``-c``                   an exception at the next bytecode
 process   child processes (``cpu_bound=True``)   TASKAPP_CHILD_PROCESSES  killing the child
-own       what their own ``Strategy`` says       TASKAPP_ASYNC_SLOTS      nothing
+own       whatever their ``Strategy`` uses       TASKAPP_ASYNC_SLOTS      nothing
 ========  =====================================  =======================  ===================================
 """
 
@@ -33,20 +33,20 @@ from taskapp.engine.slots import STUCK_SECONDS, PrefetchEstimator
 from taskapp.execution import coroutines
 from taskapp.settings import get_settings
 from taskapp.worker.pool.hub import LONGEST_TURN_SECONDS
-from taskapp.worker.pool.jobs import Call, InChild, OfOthers, OnLoop, OnThread, Told
+from taskapp.worker.pool.jobs import Call, FunctionCall, FunctionCallbacks, InChild, OnLoop, OnThread
 from taskapp.worker.pool.loop_watchdog import LoopWatchdog
 from taskapp.worker.pool.prefork import PreforkPool
 from taskapp.worker.pool.threads import Job, Threads
 
 logger = get_logger(__name__)
 
-_BasePool: Any = BasePool  # the stubs lack half of it
+_BasePool: Any = BasePool  # the stubs are incomplete
 
 ASYNC, THREAD, PROCESS, OWN = "async", "thread", "process", "own"
 
 
 def kind_of(task: Any) -> str:
-    """Return on what kind of slot the tasks of a type run."""
+    """Return the kind of slot that tasks of a type run on."""
     if has_own_strategy(task):
         return OWN
     if getattr(task, "cpu_bound", False):
@@ -55,15 +55,15 @@ def kind_of(task: Any) -> str:
 
 
 STARTED = object()
-"""In the place of an outcome: a thread has begun a task by itself."""
+"""Queued instead of an outcome: a thread has started a kept task on its own."""
 CALLS: dict[str, type[Call]] = {ASYNC: OnLoop, THREAD: OnThread, PROCESS: InChild}
 
 
 class TaskPool(_BasePool):
-    """Runs each task on a slot of its type's kind. Everything but the runs happens on the loop's thread."""
+    """Runs each task on a slot of its type's kind. Everything except the runs happens on the loop's thread."""
 
-    # Wide, because it answers to three: Celery's pool (`on_…`, `terminate_job`, `grow`, `shrink`), the engine's slots
-    # (`kinds` to `wanted`) and its own calls, which share the state of both.
+    # A wide interface, because three callers share its state: Celery (`on_…`, `terminate_job`, `grow`, `shrink`), the
+    # engine (`kinds` to `wanted`) and its own calls.
     signal_safe = False
     body_can_be_buffer = True
     limit: int
@@ -86,34 +86,34 @@ class TaskPool(_BasePool):
         self.calls: dict[str, set[Call]] = {kind: set() for kind in self.limits}
         self._waiting: dict[str, deque[Call]] = {kind: deque() for kind in self.limits}
         self._kept: deque[OnThread] = deque()
-        """Short tasks that wait for a thread; one that has ended its task takes the next from here by itself."""
+        """Short tasks waiting for a thread; a thread that has finished its task takes the next one from here."""
         self._pace = PrefetchEstimator()
         self._finished: deque[tuple[OnThread, Any]] = deque()
         self._is_collecting = False
         self._kinds: dict[str, str] = {}
 
-    # --- what Celery calls ------------------------------------------------------------------------
+    # --- called by Celery -------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Take over the worker's loop; a thread is started when there is work for it."""
+        """Take over the worker's loop; threads start when there is work for them."""
         hub: Any = get_event_loop()
         self._hub, self.loop = hub, hub.loop_of_tasks
         coroutines.loop_of_tasks = self.loop
         self.context = copy_context()
-        """What every coroutine begins with; none sees what another has set."""
+        """Copied for every coroutine, so that none sees the context variables set by another."""
         role.slots = self
         self._watch = LoopWatchdog(self.loop, lambda: hub.poller.turned_at, LONGEST_TURN_SECONDS, self._name_of)
         self._watch.start()
 
     def on_close(self) -> None:
-        """Let the children take no more."""
+        """Stop handing jobs to the child processes."""
         if self.children is not None:
             self.children.close()
 
     def run_request(
         self, request: Any, arguments: tuple[Any, ...], soft_seconds: float | None, seconds: float | None
     ) -> Call:
-        """Begin a request's task, or keep it until a slot is free; the request is told of its start and its end."""
+        """Start a request's task, or keep it until a slot is free; call the request's ``on_…`` methods as it runs."""
         kind = self.kind(arguments[0])
         return self._admit(CALLS[kind](self, kind, request, arguments, soft_seconds, seconds))
 
@@ -122,9 +122,9 @@ class TaskPool(_BasePool):
         error_callback: Any = None, timeout_callback: Any = None, soft_timeout: float | None = None,
         timeout: float | None = None, **_: Any,
     ) -> Call:  # fmt: skip
-        """Run a function on a thread, as Celery's other pools do: what strategies of their own ask for."""
-        told = Told(callback, accept_callback, error_callback, timeout_callback)
-        return self._admit(OfOthers(self, THREAD, told, (target, args, kwargs), soft_timeout, timeout))
+        """Run a function for a task type's own strategy on a thread, with the callbacks of Celery's pools."""
+        callbacks = FunctionCallbacks(callback, accept_callback, error_callback, timeout_callback)
+        return self._admit(FunctionCall(self, THREAD, callbacks, (target, args, kwargs), soft_timeout, timeout))
 
     def _admit(self, call: Call) -> Call:
         kind = call.kind
@@ -133,15 +133,15 @@ class TaskPool(_BasePool):
         elif isinstance(call, OnThread) and call.can_wait:
             self._keep(call)
         else:
-            # Claims fit the slots; other brokers send as many as they like.
+            # The engine claims no more than fits; other brokers may deliver more.
             self._waiting[kind].append(call)
         return call
 
     def start_children(self) -> None:
-        """Start the child processes, with the first task that needs one.
+        """Start the child processes, if they do not run; called for the first task that needs one.
 
         Raises:
-            OSError: The system lacks what they take; those it started have been killed.
+            OSError: The system lacks the resources; children that had started have been killed.
         """
         if self.children.active:
             return
@@ -155,7 +155,7 @@ class TaskPool(_BasePool):
         self.children.register_with_event_loop(self._hub)
 
     def on_stop(self) -> None:
-        """Let what runs end; the loop goes on turning meanwhile."""
+        """Keep the loop running until all tasks have ended, then stop."""
         while any(self.calls.values()) or any(self._waiting.values()) or self._kept:
             self._hub.run_once()
         if self.children is not None:
@@ -163,32 +163,32 @@ class TaskPool(_BasePool):
         self._leave_loop()
 
     def on_terminate(self) -> None:
-        """End whatever runs."""
+        """Stop all tasks and terminate the child processes."""
         self.stop_all()
         if self.children is not None:
             self.children.terminate()
         self._leave_loop()
 
     def problem(self) -> str:
-        """Return what is wrong with the pool, or the empty string; threads are started when they are needed."""
+        """Return a description of the pool's problem, or an empty string; threads start on demand and have none."""
         return self.children.problem() if self.children is not None else ""
 
     def is_in_task(self) -> bool:
-        """Return whether the loop is in a task's code at this moment. Any thread may call it."""
+        """Return whether the loop is running a task's code right now. Thread-safe."""
         loop = getattr(self, "loop", None)
         return loop is not None and current_task(loop) is not None
 
     def child_pids(self) -> tuple[int, ...]:
-        """Return the process ids of the children. Any thread may ask."""
+        """Return the process ids of the children. Thread-safe."""
         return self.children.child_pids() if self.children is not None else ()
 
     def kill_children(self) -> None:
-        """Kill every child process and return when none runs. Any thread may call it."""
+        """Kill all child processes and wait until they have ended, see ``PreforkPool``. Thread-safe."""
         if self.children is not None:
             self.children.kill_children()
 
     def stop_all(self) -> None:
-        """End all that runs or waits here; nobody is told what comes of it."""
+        """Stop all running and waiting tasks, without reporting their outcome."""
         self._kept.clear()
         for waiting in self._waiting.values():
             waiting.clear()
@@ -197,16 +197,16 @@ class TaskPool(_BasePool):
                 call.stop()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Kill a child; for a task in this process do nothing: Celery asks the call itself next."""
+        """Kill a child; do nothing for a task in this process, because Celery calls ``Call.terminate`` next."""
         if pid != os.getpid() and self.children is not None:
             self.children.terminate_job(pid, signal)
 
     def grow(self, n: int = 1) -> None:
-        """Run ``n`` more functions at once."""
+        """Run up to ``n`` more functions at once."""
         self._resize(self.limit + n)
 
     def shrink(self, n: int = 1) -> None:
-        """Run ``n`` fewer functions at once; what runs goes on."""
+        """Run ``n`` fewer functions at once; running ones continue."""
         self._resize(max(self.limit - n, 0))
 
     def _resize(self, limit: int) -> None:
@@ -225,7 +225,7 @@ class TaskPool(_BasePool):
         for call in tuple(self.calls[ASYNC]):
             if getattr(call, "task", None) is running:
                 return f"task {call.arguments[0]}[{call.arguments[1]}]"
-        return "no task, but what tasks have left on the loop" if running is not None else "the worker itself"
+        return "code that a task left behind on the loop" if running is not None else "the worker itself"
 
     def _leave_loop(self) -> None:
         self._watch.stop()
@@ -236,11 +236,11 @@ class TaskPool(_BasePool):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of slots this pool has."""
+        """The kinds of slots in this pool."""
         return tuple(self.calls)
 
     def kind(self, task: str) -> str:
-        """Return the kind of slot tasks of this type take; any for a type there is none of."""
+        """Return the kind of slot that tasks of this type take; ``THREAD`` for an unknown type."""
         kind = self._kinds.get(task)
         if kind is None:
             if task not in self.app.tasks:
@@ -251,7 +251,7 @@ class TaskPool(_BasePool):
     measured = None
 
     def free(self, kind: str) -> int:
-        """Return how many more tasks of ``kind`` may be handed over now; of short ones for threads, some to keep."""
+        """Return how many more tasks of ``kind`` the pool accepts now, including short ones to keep for a thread."""
         free = self.limits[kind] - len(self.calls[kind])
         if kind == OWN:
             free -= self.kept.count()
@@ -260,7 +260,7 @@ class TaskPool(_BasePool):
         return free
 
     def wanted(self, kind: str, held: int) -> int:
-        """Return how many to claim: as many as there is room for; none while half of what may be kept is."""
+        """Return how many tasks to claim: as many as fit, but none while over half of the room to keep them is used."""
         if kind == THREAD and len(self.calls[kind]) >= self.limits[kind] and len(self._kept) * 2 > self._pace.ahead():
             return 0
         return max(self.free(kind) - held, 0)
@@ -269,8 +269,8 @@ class TaskPool(_BasePool):
         self.calls[call.kind].add(call)
         try:
             call.begin()
-        except Exception as error:  # noqa: BLE001 - told of by the call
-            # Of a message that cannot be handed to a child, for example: it takes no slot.
+        except Exception as error:  # noqa: BLE001 - reported by the call
+            # For example a message that cannot be pickled for a child; it takes no slot.
             self.leave(call)
             call.refuse(error)
 
@@ -281,7 +281,7 @@ class TaskPool(_BasePool):
         while (waiting or (call.kind == THREAD and self._kept)) and len(self.calls[call.kind]) < self.limits[call.kind]:
             try:
                 following = waiting.popleft() if waiting else self._kept.popleft()
-            except IndexError:  # a thread was quicker
+            except IndexError:  # a thread took the last one
                 break
             if not following.is_stopped:
                 self._begin(following)
@@ -290,14 +290,14 @@ class TaskPool(_BasePool):
     # --- threads ----------------------------------------------------------------------------------
 
     def _keep(self, call: OnThread) -> None:
-        """Keep ``call`` for the next thread that is free."""
+        """Keep ``call`` for the next free thread."""
         call.kept_at = monotonic()
         if not self._kept:
             self.loop.call_later(STUCK_SECONDS, self._give_back_stuck)
         self._kept.append(call)
 
     def _next_job(self) -> Job | None:
-        """Return what a thread that has ended its job shall do next; called on that thread."""
+        """Return the next job for a thread that has finished one, if any; called on that thread."""
         while True:
             try:
                 call = self._kept.popleft()
@@ -305,12 +305,12 @@ class TaskPool(_BasePool):
                 return None
             if not call.is_stopped:
                 self.calls[THREAD].add(call)
-                # Before its end, and told together with the end of the one before, whose news is on its way.
+                # Queued ahead of its own outcome, and collected together with the previous job's, which is on its way.
                 self._finished.append((call, STARTED))
                 return call.job
 
     def _give_back_stuck(self) -> None:
-        """Give back what has waited too long: what runs is longer than thought."""
+        """Requeue tasks that have waited too long, because the running ones take longer than estimated."""
         stuck = []
         while self._kept and self._kept[0].kept_at + STUCK_SECONDS <= monotonic():
             try:
@@ -326,7 +326,7 @@ class TaskPool(_BasePool):
             self.loop.call_later(STUCK_SECONDS, self._give_back_stuck)
 
     def finish_soon(self, call: OnThread, outcome: Any) -> None:
-        """Finish ``call`` on the loop's thread, with all others that come in the meantime."""
+        """Finish ``call`` on the loop's thread, together with all calls that end until then."""
         self._finished.append((call, outcome))
         if not self._is_collecting:
             self._is_collecting = True
@@ -343,6 +343,9 @@ class TaskPool(_BasePool):
                 call.finish(outcome)
 
     def abandon(self, job: Job) -> None:
-        """Leave the thread of ``job`` to itself."""
+        """Replace the thread that runs ``job`` and leave it behind."""
         if self.threads.abandon(job):
-            logger.warning("a thread was left behind in a task that was ended; %d hang now", self.threads.abandoned)
+            logger.warning(
+                "left a thread behind in a task that was stopped but does not end; %d such threads hang",
+                self.threads.abandoned,
+            )

@@ -1,4 +1,4 @@
-"""Celery's prefork pool, which hears a dead child out before it gives its task to another."""
+"""Celery's prefork pool, extended to read a dead child's last messages before giving its task to another child."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from celery.concurrency import asynpool, prefork
 
 from taskapp.celery_internals import child_of, children_of, is_child_alive
-from taskapp.worker.pool.inherited_sockets import let_go_of_sockets
+from taskapp.worker.pool.inherited_sockets import detach_inherited_sockets
 from taskapp.worker.process.stop_signals import leave_the_end_to
 
 # The stubs know neither.
@@ -25,18 +25,19 @@ KILLING_LOOK_SECONDS = 0.005
 
 
 class ChildWorker(_Worker):
-    """One child process, which begins without the sockets of its parent and ends with it."""
+    """A child process that starts without its parent's sockets and ends with its parent."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parent_pid = os.getpid()
 
     def after_fork(self) -> None:
-        """Let go of the parent's sockets, before anything of the user's runs here, and hear only the parent."""
-        let_go_of_sockets()
+        """Detach the parent's sockets before any user code runs, and accept stop signals only from the parent."""
+        detach_inherited_sockets()
         super().after_fork()
         leave_the_end_to(self.parent_pid)
-        # The kernel kills it when its parent ends, as Celery has just asked; not if the parent has ended before that.
+        # Celery has just asked the kernel to kill this process when its parent ends, which comes too late if the parent
+        # has already ended.
         if os.getppid() != self.parent_pid:
             os._exit(0)
 
@@ -48,16 +49,16 @@ class ChildPool(_AsynPool):
 
     @property
     def timers(self) -> dict[Any, float]:
-        """What is done how often; Celery looks for dead children every 5 s, and often hears of one only then."""
+        """Timers with their intervals in seconds; Celery looks for dead children, often unnoticed so far, every 5 s."""
         return {self.maintain_pool: LOOK_AFTER_CHILDREN_SECONDS}
 
     def apply_async(
         self, *args: Any, soft_timeout: float | None = None, timeout: float | None = None, **options: Any
     ) -> Any:
-        """Start a job; a hard limit that comes before the soft one is kept, which billiard waits for first.
+        """Start a job; drop a soft limit at or above the hard one, because billiard enforces the soft limit first.
 
         Raises:
-            Exception: It cannot be pickled; then it takes no place.
+            Exception: The job cannot be pickled; it takes no slot then.
         """
         if soft_timeout and timeout and timeout <= soft_timeout:
             soft_timeout = None
@@ -70,37 +71,37 @@ class ChildPool(_AsynPool):
             raise
 
     def on_job_process_down(self, job: Any, pid_gone: int) -> None:
-        """Find another child for a job whose child is gone, unless the job had begun there.
+        """Find another child for a job whose child is gone, unless the job had started there.
 
-        Celery looks through all jobs when one child has ended. Another may be dead by then whose
-        last words were not read yet: its task has run, and would run again without being counted.
+        When one child has ended, Celery checks all jobs. By then, another child may have died with messages
+        still unread: its task has run, and would run again without being counted.
         """
         child = child_of(job)
         if child and not job.accepted() and not is_child_alive(child):
             self.process_flush_queues(child)
             if job.accepted():
-                return  # it is found lost when its own child's turn comes
+                return  # Celery reports it as lost when it handles the end of this child
         super().on_job_process_down(job, pid_gone)
 
 
 class PreforkPool(_TaskPool):
-    """What ``-P prefork`` starts."""
+    """The pool of ``-P prefork``."""
 
     Pool = ChildPool
 
     def problem(self) -> str:
-        """Return what is wrong with the pool, or the empty string; for the loop's own thread."""
+        """Return a description of the pool's problem, or an empty string. Only for the loop's thread."""
         pool = self._pool
         if pool is None or any(map(is_child_alive, children_of(pool))):
             return ""
-        return "none of its child processes lives"
+        return "none of its child processes is alive"
 
     def child_pids(self) -> tuple[int, ...]:
-        """Return the process ids of the children. Any thread may ask."""
+        """Return the process ids of the children. Thread-safe."""
         return tuple(child.pid for child in children_of(self._pool)) if self._pool is not None else ()
 
     def kill_children(self) -> None:
-        """Kill every child and return when none runs, or after a second. Any thread may call it."""
+        """Kill all children and wait until none runs, for up to ``KILLING_SECONDS``. Thread-safe."""
         children = self.child_pids()
         for pid in children:
             with suppress(ProcessLookupError):
@@ -111,7 +112,7 @@ class PreforkPool(_TaskPool):
 
 
 def _runs(pid: int) -> bool:
-    """Say whether a child runs, leaving its exit status to who waits for it."""
+    """Return whether a child runs, without consuming its exit status."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
     except ChildProcessError:

@@ -1,8 +1,8 @@
-"""A bounded pool of threads whose runs can be given up: interrupted at the next bytecode, or left behind.
+"""A bounded pool of threads whose jobs can be interrupted at the next bytecode, or abandoned.
 
-Python cannot kill a thread. A run over its soft limit gets an exception raised in it; one over its hard
-limit is settled by its owner and its thread abandoned: another takes its place, and the old one ends
-when what it hangs in returns.
+Python cannot kill a thread. A run over its soft limit gets an exception raised in it. A run over its hard
+limit is settled by its owner and its thread is abandoned: another thread takes its place, and the old one
+ends when the call it hangs in returns.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class Job:
         """Called on the job's thread with what ``call`` returned or, as an exception, what it raised."""
         self.thread_id: int | None = None
         self.started_at = self.seconds = 0.0
-        """When it began (monotonic), and how long it took."""
+        """When it started (monotonic), and how many seconds it took."""
         self._lock = threading.Lock()
         self._interrupted = False
         self._is_withdrawn = False
 
     def withdraw(self) -> bool:
-        """See to it that the job does not begin; say whether it had not."""
+        """Keep the job from starting; return whether it had not started."""
         with self._lock:
             self._is_withdrawn = not self.started_at
             return self._is_withdrawn
 
     def interrupt(self, error: type[BaseException]) -> bool:
-        """Raise ``error`` in the job at its next bytecode, if it runs; say whether it does."""
+        """Raise ``error`` in the job at its next bytecode if it is running; return whether it is."""
         with self._lock:
             if self.thread_id is None:
                 return False
@@ -64,7 +64,7 @@ class Job:
             return True
 
     def run(self) -> None:
-        """Run it on this thread, unless it was withdrawn."""
+        """Run the job on this thread, unless it was withdrawn."""
         with self._lock:
             if self._is_withdrawn:
                 return
@@ -72,19 +72,19 @@ class Job:
             self.thread_id = threading.get_ident()
         try:
             outcome = self.call()
-        except BaseException as error:  # noqa: BLE001 - handed to the owner, whatever it is
+        except BaseException as error:  # noqa: BLE001 - the owner handles any error
             outcome = error
         self._leave()
         self.seconds = monotonic() - self.started_at
         self.done(outcome)
 
     def _leave(self) -> None:
-        """Let nobody interrupt this thread for this job any more."""
+        """Detach the job from this thread, so that it can no longer be interrupted."""
         while True:
             try:
                 with self._lock:
                     if self.thread_id is not None and self._interrupted:
-                        # An exception that was not raised yet belongs to this job, not to the next.
+                        # Clear an exception not raised yet: it belongs to this job, not to the next.
                         _raise_in_thread(ctypes.c_ulong(self.thread_id), None)
                     self.thread_id = None
                 return
@@ -105,10 +105,10 @@ class Threads:
         self._busy = 0
         self._given_up: set[int] = set()
         self.following: Callable[[], Job | None] = lambda: None
-        """Asked by a thread that has ended a job for another to go on with, before it waits for one."""
+        """Called by a thread that has finished a job; returns its next job, or ``None`` to wait for a submitted one."""
 
     def submit(self, job: Job) -> None:
-        """Run ``job`` when a thread is free."""
+        """Run ``job`` as soon as a thread is free."""
         with self._lock:
             self._busy += 1
             needed = min(self._busy, self.limit) - self._alive
@@ -125,7 +125,7 @@ class Threads:
             self._jobs.put(None)
 
     def abandon(self, job: Job) -> bool:
-        """Leave the thread that runs ``job`` to itself and put another in its place; say whether it ran."""
+        """Abandon the thread that runs ``job`` and start another in its place; return whether ``job`` was running."""
         with self._lock:
             if job.thread_id is None:
                 return False
@@ -138,11 +138,11 @@ class Threads:
 
     @property
     def abandoned(self) -> int:
-        """How many threads hang in runs that were given up."""
+        """Number of abandoned threads that are still running."""
         return len(self._given_up)
 
     def close(self) -> None:
-        """End the threads that are free, the others after their job. Waits for none."""
+        """End free threads now and the others after their job, without waiting for them."""
         with self._lock:
             alive = self._alive
         for _ in range(alive):
@@ -151,24 +151,24 @@ class Threads:
     def _start(self) -> None:
         self._alive += 1
         self._number += 1
-        # Daemons: a run that never ends must not keep the process from ending.
+        # Daemon threads: a run that never ends must not keep the process from exiting.
         threading.Thread(target=self._work, name=f"{self._name}-{self._number}", daemon=True).start()
 
     def _work(self) -> None:
         taken: list[Job | None] = []
-        # One step for the interpreter: a job that was taken is in the list, whatever is raised as the step returns.
+        # A single step for the interpreter: a job taken from the queue is in the list, whatever is raised afterwards.
         taking = map(taken.append, iter(self._jobs.get, self))
         while True:
             try:
                 self._serve(taken, taking)
-            except BaseException as error:  # noqa: BLE001 - for nobody
-                # Raised by others, such as a time limit of their own that comes too late, for a job that has ended.
-                logger.warning("%s was raised in a thread that ran no task; it goes on", shown(error))
+            except BaseException as error:  # noqa: BLE001 - the thread must survive
+                # Raised from outside for a job that has ended, for example by a library's own time limit.
+                logger.warning("%s was raised in a thread that ran no task; the thread continues", shown(error))
             else:
                 return
 
     def _serve(self, taken: list[Job | None], taking: Iterator[None]) -> None:
-        """Run jobs until this thread is to end. What is ``taken`` when an exception comes is run the next time."""
+        """Run jobs until this thread has to end. A job still in ``taken`` after an exception runs on the next call."""
         while True:
             if not taken:
                 next(taking)

@@ -1,1 +1,1 @@
-"""The node as a process: signals, what it runs when it comes to end, and the first process of a container."""
+"""The node as a process: stop signals, running tasks at its end, and PID 1 of a container."""

@@ -1,9 +1,9 @@
-"""A worker that is the first process of a container: somebody has to end what becomes of orphans there.
+"""Support for a worker that is PID 1 of a container, which has to reap orphaned processes.
 
-An orphan, such as the rest of a program that went into the background, falls to the first process of its
-container and stays a zombie until that one waits for it. A worker cannot wait for everybody: it would take the
-exit codes of children from those who wait for them. So the first process forks, and is nothing but a parent
-from then on; the worker is its child. With a signal it passes on who sent it.
+An orphan, such as a program that has gone into the background, is reparented to PID 1 and stays a zombie until that
+process waits for it. A worker cannot wait for arbitrary children, because it would steal the exit codes that its own
+code waits for. So PID 1 forks: the worker runs as its child, and PID 1 only reaps processes and passes signals on,
+along with their senders.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ PASSED_ON = (
 
 
 is_passed_on = False
-"""Whether signals come to this process from a first process of its own."""
+"""Whether this process is the child of such a PID 1, which passes signals on."""
 
 
 def run_below_first_process() -> None:
-    """Go on in a child if this is the first process of its container; else do nothing."""
+    """Continue in a child process if this is PID 1; otherwise do nothing."""
     global is_passed_on
     if os.getpid() != 1:
         return
-    # What comes before the parent waits for it is kept.
+    # Blocked, so that signals stay pending until the parent waits for them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
     child = os.fork()
     if child:
         _stand_by(child)
-    # Its own group: a Ctrl-C of the terminal reaches the parent alone, which passes it on.
+    # A separate process group: Ctrl-C in the terminal reaches only the parent, which passes it on.
     os.setpgid(0, 0)
     is_passed_on = True
     failures.main_pid = os.getpid()
@@ -43,19 +43,19 @@ def run_below_first_process() -> None:
 
 
 def _stand_by(child: int) -> NoReturn:
-    """Pass signals on to ``child``, wait for whoever ends, and end as the child does."""
+    """Pass signals on to ``child``, reap ended processes, and exit as the child does."""
     libc = ctypes.CDLL(None)
     while True:
-        come = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
-        if come.si_signo == signal.SIGCHLD:
+        received = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
+        if received.si_signo == signal.SIGCHLD:
             _reap(child)
-        elif libc.sigqueue(child, come.si_signo, ctypes.c_void_p(come.si_pid)) != 0:
+        elif libc.sigqueue(child, received.si_signo, ctypes.c_void_p(received.si_pid)) != 0:
             with suppress(ProcessLookupError):
-                os.kill(child, come.si_signo)
+                os.kill(child, received.si_signo)
 
 
 def _reap(child: int) -> None:
-    """Wait for all that have ended; with ``child``, end as it did."""
+    """Reap all processes that have ended; if ``child`` is one of them, exit as it did."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             pid, status = ended

@@ -1,6 +1,6 @@
-"""Exits of greenlets that tasks leave behind, in a node on gevent.
+"""Confines exits of greenlets that tasks leave behind, on nodes that use gevent.
 
-gevent raises a SystemExit or KeyboardInterrupt that ends any greenlet in the main one, where the node runs.
+When a SystemExit or KeyboardInterrupt ends a greenlet, gevent raises it in the main greenlet, which runs the node.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ logger = get_logger(__name__)
 
 
 def confine(worker: Any) -> None:
-    """Let an exit of a greenlet end that greenlet alone, if the pool of ``worker`` is gevent's.
+    """Let an exit in a greenlet end only that greenlet, if ``worker`` uses gevent's pool.
 
-    Signals to stop come by handlers, and Celery's own exceptions to stop a node still do.
+    Stop signals, which arrive through handlers, and Celery's own exceptions for stopping a node still work.
     """
     if not type(worker.pool).__module__.endswith(".gevent"):
         return
@@ -30,7 +30,7 @@ def confine(worker: Any) -> None:
             handle(context, kind, error, traceback)
             return
         logger.error(
-            "%s of a greenlet that a task has left; it ends that alone", repr(error) if error else kind.__name__,
+            "%s in a greenlet left behind by a task; only that greenlet ends", repr(error) if error else kind.__name__,
             extra={"action": "exit_of_greenlet"},
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""What a node runs, and which of it may be why the node ends: over its memory, or by a signal that a task sent.
+"""The tasks a node is running, and which of them may be why it ends: by memory use, or by a signal a task sent.
 
-Given back as it is, such a task would end node after node. So it goes back as after a crash: counted, and
-later alone. What ends before the node does has shown that it can.
+Requeued normally, such a task would end one node after another. So it is requeued as after a crash: counted, and
+later run alone. A task that ends before the node does is no longer a suspect.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ LOOKS = 10
 
 
 def runs_something() -> bool:
-    """Say whether this worker holds a message, or runs a task that was acknowledged early."""
+    """Return whether this worker holds a message, or runs a task that was acknowledged early."""
     return runtime.holds_messages() or len(active_requests) > 0
 
 
 def running_in(child: int | None, at: float) -> frozenset[str]:
-    """Return the tags of the tasks that have run in one process of this node since before ``at``, and still do.
+    """Return the delivery tags of running tasks that started at or before ``at`` in one process of this node.
 
-    Any thread may ask.
+    Thread-safe.
 
     Args:
-        child: The id of a child process of the pool; ``None``: this process.
-        at: A Unix time.
+        child: Process id of a child process of the pool; ``None`` for this process.
+        at: Unix time in seconds.
     """
     where = os.getpid() if child is None else child
     found = set()
@@ -46,6 +46,6 @@ def running_in(child: int | None, at: float) -> frozenset[str]:
 
 def _active() -> tuple[Any, ...]:
     for _ in range(LOOKS):
-        with suppress(RuntimeError):  # it changed on the loop's thread meanwhile
+        with suppress(RuntimeError):  # the loop's thread changed the set during iteration
             return tuple(active_requests)
     return ()

@@ -1,9 +1,9 @@
-"""Who sent a node, or a child of its pool, the signal to stop; and that a node hears the next one whatever a task sets.
+"""Finds out who sent a stop signal to a node or a pool child, and restores signal handlers that a task has changed.
 
-Python's handlers do not learn the sender. The kernel tells: with ``SA_SIGINFO`` it writes the sender onto the
-stack of the handler, and here that is a stack of our own (``sigaltstack``), which is read afterwards. Python's
-own handler runs on it as on any other. Where the place cannot be found at the start (another system than
-64-bit Linux), nobody knows the sender.
+Python's handlers do not learn the sender. With ``SA_SIGINFO``, the kernel writes it onto the stack of the handler.
+This module provides that stack (``sigaltstack``) and reads it afterwards; Python's own handler runs on it as usual.
+If the position on the stack cannot be determined at startup (on systems other than 64-bit Linux), the sender is
+unknown.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ logger = get_logger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Signals that Python ignores, so that a call fails instead; by the system's default they end the process."""
+"""Signals that Python ignores, so that the call fails instead; the system's default action ends the process."""
 KEPT = (*STOPPING, signal.SIGCHLD, *IGNORED)
-"""Signals whose handlers tasks may not change for good."""
+"""Signals whose handlers are restored after a task has changed them."""
 STACK_BYTES = 256 * 1024
 SA_SIGINFO, SA_ONSTACK = 0x4, 0x08000000
 SI_QUEUE, SI_TKILL = -1, -6
 _INFO = struct.Struct("=iiiiii")
 """The head of Linux' ``siginfo_t`` on 64 bits: signal, errno, code, padding, sender's process id, sender's user id."""
 _VALUE = struct.Struct("=i")
-"""What follows it in a signal that was queued with a number."""
+"""Follows the head if the signal was queued with a value."""
 FARTHEST_ANCESTOR = 64
 
 
@@ -53,11 +53,11 @@ class _Action(ctypes.Structure):
 
 
 class StopSignals:
-    """The handlers of one process for signals to stop; used by its main thread.
+    """The stop-signal handlers of this process; used by its main thread.
 
     Args:
-        is_heard: Called with the sender of each such signal: its process id, 0 for the kernel or a process outside
-            this PID namespace, ``None`` if unknown. Returns whether to call the handler that was there.
+        is_heard: Called with the sender of each stop signal: its process id, 0 for the kernel or a process outside
+            this PID namespace, ``None`` if unknown. Returns whether to call the original handler.
     """
 
     def __init__(self, is_heard: Callable[[int | None], bool]) -> None:
@@ -65,10 +65,13 @@ class StopSignals:
         self._handlers: dict[signal.Signals, Any] = {}
         self._pid = 0
         self._offset: int | None = None
-        """Where on the stack the kernel writes who sent a signal."""
+        """Position on the stack where the kernel writes the sender of a signal; ``None`` if unknown."""
 
     def watch(self) -> None:
-        """Keep the handlers as they are now, and tell who sends these signals from now on."""
+        """Remember the current handlers, and pass the senders of stop signals to ``is_heard`` from now on.
+
+        Does nothing outside the main thread.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._pid = os.getpid()
@@ -78,21 +81,21 @@ class StopSignals:
         for number in IGNORED:
             if signal.getsignal(number) == signal.SIG_DFL:
                 signal.signal(number, signal.SIG_IGN)
-                logger.warning("a module has set %s to its default; it is ignored again", number.name)
+                logger.warning("a module had reset %s to its default action; ignoring the signal again", number.name)
         self._handlers = {number: signal.getsignal(number) for number in KEPT}
         if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") and sys.maxsize > 2**32:
             self._offset = _calibrate()
             self._ask_for_senders()
 
     def mend(self) -> None:
-        """Put back the handlers that a task has changed."""
+        """Restore the handlers that a task has changed."""
         if self._pid != os.getpid():
             return
         changed = [number for number, handler in self._handlers.items() if signal.getsignal(number) != handler]
         for number in changed:
             if self._handlers[number] is not None:
                 signal.signal(number, self._handlers[number])
-                logger.warning("a task has changed what this node does on %s; it is as before again", number.name)
+                logger.warning("a task had changed the handler of %s; the node has restored its own", number.name)
         if changed:
             self._ask_for_senders()
 
@@ -102,9 +105,9 @@ class StopSignals:
             try:
                 if not self._is_heard(self._sender()):
                     return
-            except Exception:  # who sent it is worth knowing; that the process stops matters more
-                logger.exception("the sender of a signal to stop cannot be told")
-            # Celery's says so on stdout, which may be gone; it has done its work all the same.
+            except Exception:  # stopping matters more than knowing the sender
+                logger.exception("could not determine the sender of a stop signal")
+            # Celery's handler prints to stdout, which may be closed; by then its work is done.
             with suppress(OSError):
                 handler(*args)
 
@@ -125,10 +128,10 @@ class StopSignals:
 
 
 def leave_the_end_to(parent: int) -> None:
-    """Let no signal to stop end this child of a pool but one of its ``parent``, of itself or of what it has started.
+    """Make this pool child ignore stop signals except from its ``parent``, itself or its own descendants.
 
-    Who tells a whole group of processes to stop means the node, which decides how long its children may run on. Where
-    the sender cannot be known, every signal ends the child.
+    A stop signal sent to a whole process group is meant for the node, which decides how long its children may continue.
+    If the sender is unknown, any stop signal ends the child.
     """
     StopSignals(lambda sender: sender is None or sender == parent or _is_ours(sender)).watch()
 
@@ -138,11 +141,11 @@ def _is_ours(sender: int) -> bool:
 
 
 _stack = ctypes.create_string_buffer(STACK_BYTES)
-"""The stack of handlers on the main thread; the kernel writes to it as long as the process lives."""
+"""The stack for signal handlers on the main thread; the kernel writes to it while the process lives."""
 
 
 def _ask_for_sender(number: signal.Signals) -> None:
-    """Let the kernel tell the sender of a signal that has a handler."""
+    """Make the kernel report the sender of signal ``number``, if that has a handler."""
     libc, action = ctypes.CDLL(None), _Action()
     if libc.sigaction(int(number), None, ctypes.byref(action)) == 0 and (action.handler or 0) > 1:
         action.flags |= SA_SIGINFO | SA_ONSTACK
@@ -150,26 +153,26 @@ def _ask_for_sender(number: signal.Signals) -> None:
 
 
 def _calibrate() -> int | None:
-    """Find the place on the stack, by a signal to ourselves that means nothing; ``None``: it is not there."""
+    """Return the position of the sender on the stack, found with a harmless signal to this process; or ``None``."""
     stack = _Stack(ctypes.addressof(_stack), 0, STACK_BYTES)
     if ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) != 0:
         return None
     before = signal.signal(signal.SIGURG, lambda *_: None)
     try:
         _ask_for_sender(signal.SIGURG)
-        # To this very thread; gevent has replaced what would name it.
+        # Goes to the current thread, which ``get_ident`` would not identify under gevent.
         signal.raise_signal(signal.SIGURG)
-        wanted = _INFO.pack(signal.SIGURG, 0, SI_TKILL, 0, os.getpid(), os.getuid())
-        offset = _stack.raw.rfind(wanted)
+        expected = _INFO.pack(signal.SIGURG, 0, SI_TKILL, 0, os.getpid(), os.getuid())
+        offset = _stack.raw.rfind(expected)
     finally:
         signal.signal(signal.SIGURG, before if before is not None else signal.SIG_DFL)
     return offset if offset >= 0 else None
 
 
 def child_of_ours(pid: int) -> int | None:
-    """Return which child of this process ``pid`` is, or descends from; ``pid`` itself if it is this process.
+    """Return the child of this process that ``pid`` is or descends from; ``pid`` itself if it is this process.
 
-    ``None``: it is another's process, or is gone.
+    ``None`` if the process does not descend from this one, or has ended.
     """
     me, child = os.getpid(), pid
     for _ in range(FARTHEST_ANCESTOR):

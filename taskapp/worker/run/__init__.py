@@ -1,1 +1,1 @@
-"""One run of one task: what goes before and after the task's own function."""
+"""A single run of a task: everything before and after the task's own function."""

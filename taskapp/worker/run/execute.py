@@ -1,4 +1,4 @@
-"""What a slot of any pool is given to run: one message's task, on this thread or on its event loop."""
+"""Entry points for the slots of all pools: run one message's task on this thread or on the event loop."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from taskapp.worker.run.tick_dedup import held_back, is_asked_for
 from taskapp.worker.run.tracer import Outcome, Runner
 
 Ran = tuple[int, Any, float | None, Settlement | None]
-"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds; what is to be settled with it.
+"""``(failed, value, seconds, settlement)`` of a run.
 
-``UNTOLD`` in place of 1: nothing is stored of it.
+``failed`` is 0 with the return value as text, 1 with an ``ExceptionInfo``, or ``UNTOLD`` with an ``ExceptionInfo`` if
+nothing about the run has been stored.
 """
 
 _decode_json: Any = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], FollowUps | None]).decode
@@ -37,10 +38,10 @@ _runners: dict[str, Runner] = {}
 
 
 def run(*message: Any) -> Ran:
-    """Run a task on this thread, in a context of its own: what it sets there no other task sees.
+    """Run a task on this thread, in a copy of the context, so that no other task sees the variables it sets.
 
     Args:
-        message: The name of the task type, the id of the task, its headers, its body, content type and encoding.
+        message: The task type's name, the task id, the message's headers, body, content type and encoding.
     """
     try:
         return copy_context().run(_run, *message)
@@ -48,7 +49,7 @@ def run(*message: Any) -> Ran:
         if ends_the_run(sound(error)):
             raise
         raised = error
-    # Threads and greenlets of Celery's pools lose what comes out of here, and hold the slot for ever.
+    # Threads and greenlets of Celery's pools lose an exception raised here and keep the slot occupied forever.
     return unreported(as_failure(raised))
 
 
@@ -61,11 +62,11 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
         try:
             try:
                 args, kwargs = _arguments(runner, given, body, content_type, encoding)
-            except Exception as error:  # noqa: BLE001 - whatever they hold
+            except Exception as error:  # noqa: BLE001 - the arguments may hold anything
                 outcome = refuse(runner, given, error, read_follow_ups(body, content_type))
             else:
                 outcome = runner.run(task_id, args, kwargs, given)
-        except BaseException as error:  # noqa: BLE001 - of a hook, for example
+        except BaseException as error:  # noqa: BLE001 - from a hook, for example
             raised = error
         if raised is not None:
             outcome = broken_off(runner, given, raised, settlement)
@@ -77,7 +78,7 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
 async def run_async(
     job: Awaiting, name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
 ) -> Ran:
-    """Run a task whose function is a coroutine function, on this event loop."""
+    """Run a task whose function is a coroutine function on this event loop; see ``run``."""
     runner = runner_of(name, given)
     if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
         return *dropped, None
@@ -107,7 +108,7 @@ async def _to_its_end(
             raise Closed(lambda: _to_its_end(job, rest(), runner, given, settlement)) from closed
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not job.is_current():
-                raise  # nobody runs this coroutine any more
+                raise  # this coroutine has been discarded
             raised = error
         if raised is not None:
             outcome = broken_off(runner, given, raised, settlement)
@@ -117,22 +118,22 @@ async def _to_its_end(
 
 
 def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
-    """Return what shall collect the end of a run; ``None``: all goes out at once.
+    """Return the settlement that collects what a run leaves; ``None`` if everything is sent at once.
 
-    So it is for a task that is acknowledged before it runs, and on another broker where Celery takes
-    a stored success for one whose follow-ups were sent.
+    That is the case for tasks acknowledged before they run, and on other brokers with deduplication, where Celery
+    assumes that the follow-ups of a stored success have been sent.
     """
     collects = runner.task.acks_late and (_is_claimed(given) or not runner.deduplicates)
     return Settlement() if collects else None
 
 
 def _is_claimed(given: dict[str, Any]) -> bool:
-    """Say whether the message is the engine's, so that one step settles what the run left."""
+    """Return whether the engine delivered the message, so that one step settles everything the run left."""
     return "lease" in (given.get("properties") or ())
 
 
 def runner_of(name: str, given: dict[str, Any]) -> Runner:
-    """Return what runs the tasks of a type in this process."""
+    """Return the runner of a task type in this process."""
     runner = _runners.get(name)
     if runner is None:
         app: Any = app_or_default()
@@ -141,7 +142,7 @@ def runner_of(name: str, given: dict[str, Any]) -> Runner:
 
 
 def forget_runners() -> None:
-    """Make them anew: this is another process now, or the types changed."""
+    """Drop the cached runners, because this is a new process or the task types have changed."""
     _runners.clear()
 
 
@@ -149,15 +150,15 @@ os.register_at_fork(after_in_child=forget_runners)
 
 
 def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the args, kwargs and embedded signatures a message's body holds; without a type it is decoded already.
+    """Return args, kwargs and embedded signatures of a message's body, which is already decoded if it has no type.
 
     Raises:
-        Exception: It cannot be decoded, or is something else.
+        Exception: The body cannot be decoded, or is not ``[args, kwargs, embed]``.
     """
     if not content_type:
         return _checked(body)
     if content_type == "application/json" and b"__type__" not in (raw := _raw(body)):
-        # What kombu's decoder does for types JSON lacks takes most of its time.
+        # Faster than kombu's decoder, which spends most of its time on types that JSON lacks.
         args, kwargs, embed = _from_json(raw)
         return args, kwargs, embed or {}
     return _checked(loads(body, content_type, encoding, accept=prepare_accept_content(app.conf.accept_content)))
@@ -179,7 +180,7 @@ def _from_json(raw: bytes) -> Any:
     try:
         return _decode_json(raw)
     except msgspec.DecodeError:
-        return _checked(json.loads(raw))  # what JSON does not know and Python writes all the same: NaN, lone surrogates
+        return _checked(json.loads(raw))  # not valid JSON, but written by Python: NaN, lone surrogates
 
 
 def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> tuple[Any, Any]:
@@ -189,7 +190,7 @@ def _arguments(runner: Runner, given: dict[str, Any], body: Any, content_type: s
     except BadHeader:
         raise
     except Exception as error:
-        # In an error that can be stored: of JSON's own nothing but a name would be left.
+        # An error type that can be stored: of JSON's own, only the name would remain.
         raise DecodeError(f"its body cannot be decoded: {error}") from error
     given.update(embed, args=args, kwargs=kwargs, hostname=runner.hostname, is_eager=False)
     return args, kwargs

@@ -1,4 +1,4 @@
-"""What the pool tells a request never fails: nothing of a message, of a run or of its end may raise in the loop."""
+"""Guards the callbacks of requests, so that no message, run or outcome raises an exception in the loop."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from taskapp.transport.message import Received
 logger = get_logger(__name__)
 
 UNTOLD = 2
-"""In place of the 1 of a run that failed: it ended before anything could be stored of it."""
+"""Used instead of 1 for a failed run about which nothing could be stored."""
 
 
 def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a callback of a request such that an error in it ends this request alone: its task fails."""
+    """Wrap a callback of a request so that an error in it fails this task and affects nothing else."""
 
     @wraps(callback)
     def call(request: Any, *args: Any, **options: Any) -> Any:
@@ -33,7 +33,7 @@ def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             message = request.message
             if not isinstance(message, Received) and isinstance(error, request.connection_errors):
-                raise  # Celery connects anew
+                raise  # Celery reconnects
             give_up(request, error)
             return None
 
@@ -41,29 +41,29 @@ def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fail_unreported(request: Any, error: BaseException) -> None:
-    """Let the task of ``request`` fail, of whose run nothing is stored."""
+    """Fail the task of ``request``, about whose run nothing has been stored."""
     message = request.message
     if not (isinstance(message, Received) and message.delivery_tag in message.channel.process.node.held):
-        # No letter that speaks for it.
+        # No dead letter will fail the task.
         try:
             request.task.backend.mark_as_failure(
                 request.id, error, request=context_of(request), store_result=request.store_errors
             )
-        except Exception as refused:  # noqa: BLE001 - as the run's own attempt was
-            logger.error("the failure of task %s cannot be stored: %s", request.id, in_words(refused))
+        except Exception as refused:  # noqa: BLE001 - refused like the run's own attempt
+            logger.error("could not store the failure of task %s: %s", request.id, in_words(refused))
     give_up(request, error)
 
 
 def give_up(request: Any, error: BaseException) -> None:
-    """Let the task of ``request`` fail and its message go to the dead letters, if neither is settled."""
+    """Fail the task of ``request`` and bury or reject its message, unless that is already settled."""
     logger.error("task %s[%s] fails: %s", request.name, request.id, in_words(error), exc_info=error)
     task_ready(request)
     message = request.message
     if isinstance(message, Received):
         request.acknowledged = True
         if message.delivery_tag in message.channel.process.node.held:
-            # Without a settlement: a letter whose task fails by what can be read of it.
-            detail = f"it cannot be begun, or its end not be recorded: {in_words(error)}"
+            # Without a settlement, so that ``DeadTaskFailer`` fails the task from the letter.
+            detail = f"could not start the task or record its outcome: {in_words(error)}"
             message.channel.bury(message.delivery_tag, "failed", detail)
     elif not request.acknowledged:
         request.reject(requeue=False)

@@ -1,9 +1,9 @@
-"""The end of a run whose message is not the engine's: the result, then what follows, then the acknowledgement.
+"""The end of a run on another broker: store the result, publish the follow-ups, then acknowledge.
 
-    run ends ──► stored ──► follow-ups published ──► acknowledged by Celery
+    run ends ──► result stored ──► follow-ups published ──► acknowledged by Celery
 
-In the slot, on the run's own thread or in its child process: RabbitMQ holds the message meanwhile, and has
-the task run again if this process ends before.
+This happens in the slot, on the run's thread or in its child process. Until then RabbitMQ holds the message, and
+redelivers it if this process ends.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ logger = get_logger(__name__)
 
 
 def carry_out(runner: Runner, outcome: Outcome, settlement: Settlement) -> Outcome:
-    """Store and publish what a run left; return its outcome, or that its message is rejected.
+    """Store and publish what a run left; return its outcome, or the outcome that rejects the message.
 
-    It goes back to its queue when a server was away for too long, so that the task runs again.
+    If a server was unreachable for too long, the message is requeued, so that the task runs again.
     """
     backend = runner.backend
     try:
@@ -37,17 +37,21 @@ def carry_out(runner: Runner, outcome: Outcome, settlement: Settlement) -> Outco
         if settlement.finished and isinstance(backend, Results):
             backend.forget_finished(settlement)
     except (OperationalError, *SERVER_GONE) as error:
-        logger.error("what a run of %s left could not be sent: %s; it is to run again", runner.task.name, error)
+        logger.error(
+            "could not send the result or follow-ups of a run of %s: %s; it will run again", runner.task.name, error
+        )
         return rejected(error, requeue=True)
     except Exception as error:
-        # A repetition would end the same way, and begin at once.
-        logger.exception("what a run of %s left was refused; its message is rejected", runner.task.name)
+        # Another run would start at once and end the same way.
+        logger.exception(
+            "the result or a follow-up of a run of %s was refused; rejecting its message", runner.task.name
+        )
         return rejected(error, requeue=False)
     return outcome
 
 
 def rejected(error: Exception, *, requeue: bool) -> tuple[int, Any, None]:
-    """Return the outcome of a run whose message is rejected, to run again with ``requeue``."""
+    """Return the outcome of a run whose message is rejected, and requeued if ``requeue``."""
     try:
         raise Reject(str(error), requeue=requeue)
     except Reject:

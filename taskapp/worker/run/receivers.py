@@ -1,4 +1,4 @@
-"""Receivers of Celery's signals of tasks: one that raises ``SystemExit`` costs itself alone, as one that fails does."""
+"""Guards receivers of Celery's task signals: one that raises ``SystemExit`` affects only itself."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskapp.execution.failures import as_error, ends_the_run
 
 logger = get_logger(__name__)
 
-_Signal: Any = Signal  # the stubs lack half of it
+_Signal: Any = Signal  # the stubs are incomplete
 
 
 class GuardedSignal(_Signal):
-    """Celery's ``Signal``, whose receivers end neither the run they are told of nor the node it runs on."""
+    """Celery's ``Signal``, guarded so that a receiver can end neither the run it observes nor the node."""
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
-        """Tell all receivers; return what each of them returned or raised."""
+        """Call all receivers; return pairs of each receiver and what it returned or raised."""
         responses: list[tuple[Any, Any]] = []
         for receiver in self._live_receivers(sender) if self.receivers else ():
             try:
@@ -37,9 +37,9 @@ class GuardedSignal(_Signal):
 
 
 def guard_receivers() -> None:
-    """Guard the receivers of all signals about tasks, in this worker.
+    """Guard the receivers of all task signals in this worker.
 
-    For want of a seam: Celery's modules hold these objects by name, so they cannot be replaced.
+    This changes the class of Celery's signal objects: its modules import them by name, so they cannot be replaced.
     """
     for name, signal in vars(signals).items():
         if name.startswith("task_") and type(signal) is Signal:

@@ -1,4 +1,4 @@
-"""Runs that fail outside of their task's own code: arguments that cannot be decoded, a hook that raises."""
+"""Runs that fail outside the task's own code, for example by undecodable arguments or a hook that raises."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = get_logger(__name__)
 
 
 def refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Mapping[str, Any] | None) -> Outcome:
-    """End a run whose arguments cannot be decoded: its task fails, hooks and signals as for any failure.
+    """Fail a task whose arguments cannot be decoded, with hooks and signals as for any failure.
 
     Args:
-        runner: Of its type.
-        given: Headers of its message.
-        error: Why.
-        follow_ups: What is known of the tasks that follow; ``None``: which chord it is says the group.
+        runner: Runner of the task type.
+        given: Headers of the message.
+        error: Why the arguments cannot be decoded.
+        follow_ups: The follow-ups, if they can be read; with ``None``, the group id identifies the chord.
     """
     given.update(follow_ups or {}, hostname=runner.hostname, is_eager=False)
     request = runner.request((), {}, given)
@@ -46,26 +46,25 @@ def refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: 
 def broken_off(
     runner: Runner, given: dict[str, Any], raised: BaseException, settlement: Settlement | None
 ) -> Outcome:  # fmt: skip
-    """End a run that broke off with ``raised``, as a hook or what follows it had it: its task fails all the same.
+    """Fail the task of a run that broke off with ``raised``, for example in a hook or a follow-up.
 
     Raises:
-        BaseException: What ends the run, or this child process, from outside.
+        BaseException: ``raised`` ends the run or this child process from outside.
     """
     error = as_failure(raised)
     if ends_the_run(error):
         raise error
     if isinstance(error, Reject):
-        return 1, _seen(error), None
-    what = "task %s[%s] broke off outside of its own code: %s"
-    logger.error(what, runner.task.name, given["id"], in_words(error))
-    is_told = settlement is not None and (settlement.results or settlement.external_writes)
-    if not is_told and not (settlement is None and isinstance(error, SERVER_GONE)):
+        return 1, _info(error), None
+    logger.error("task %s[%s] failed outside its own code: %s", runner.task.name, given["id"], in_words(error))
+    has_result = settlement is not None and (settlement.results or settlement.external_writes)
+    if not has_result and not (settlement is None and isinstance(error, SERVER_GONE)):
         _fail(runner, given, error)
-    return 1, _seen(error), None
+    return 1, _info(error), None
 
 
 def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> None:
-    # Without what follows: nobody could make sense of that.
+    # Without follow-ups, which may be what raised the error.
     request = runner.request((), {}, given)
     request.errbacks = request.chain = None
     request.chord = request.group
@@ -78,17 +77,17 @@ def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> None:
         except BaseException as refused:
             if ends_the_run(problem := sound(refused)):
                 raise
-            logger.error("the failure of task %s cannot be stored: %s", request.id, in_words(problem))
+            logger.error("could not store the failure of task %s: %s", request.id, in_words(problem))
             if isinstance(problem, SERVER_GONE):
                 return None
-            kept = BrokenError(name_of(error), name_of(problem))  # in case that its arguments cannot be encoded
+            kept = BrokenError(name_of(error), name_of(problem))  # in case the error's arguments cannot be encoded
     return None
 
 
 def unreported(error: BaseException) -> tuple[int, Any, None, None]:
-    """Return the outcome of a run that ``error`` ended before anything could be stored of it."""
-    return UNTOLD, _seen(error), None, None
+    """Return the outcome of a run that ended with ``error`` before anything could be stored about it."""
+    return UNTOLD, _info(error), None, None
 
 
-def _seen(error: BaseException) -> ExceptionInfo:
+def _info(error: BaseException) -> ExceptionInfo:
     return ExceptionInfo((type(error), error, error.__traceback__), internal=True)

@@ -1,7 +1,7 @@
-"""What a run tells of its end: the stored failure, the hooks of its class, the signals, the log.
+"""Reports the end of a run: stores a failure, calls the task class's hooks, sends signals and logs.
 
-Celery's ``TraceInfo`` does the same and can neither wait for a hook that is a coroutine function nor
-outlive one that raises ``SystemExit``: such a hook costs itself alone.
+Unlike Celery's ``TraceInfo``, this awaits hooks that are coroutine functions, and survives hooks that raise
+``SystemExit``.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
 
 Steps = Generator[Coroutine[Any, Any, Any] | None, Any, Any]
-"""Yields what its driver is to await and answer, or throw back; ``None``: the task's own function."""
+"""Yields a coroutine, or ``None`` for the task's own function; the driver runs it and sends back what it returns, or
+throws what it raises."""
 
 
 def drive(steps: Generator[Any, Any, Any]) -> Any:
-    """Go through the steps of a report outside of a run; return what they return."""
+    """Run the steps of a report outside a run; return their return value."""
     try:
         step = next(steps)
         while True:
             try:
                 value, raised = run_to_end(step), None
-            except BaseException as error:  # noqa: BLE001 - of the hook that called for it
+            except BaseException as error:  # noqa: BLE001 - thrown back into the steps
                 raised = as_error(error)
             step = steps.send(value) if raised is None else steps.throw(raised)
     except StopIteration as end:
@@ -56,7 +57,7 @@ def drive(steps: Generator[Any, Any, Any]) -> Any:
 
 
 class Reports:
-    """Tells how the runs of one task type end."""
+    """Reports how runs of a task type end."""
 
     def __init__(self, task: Any) -> None:
         self._task = task
@@ -65,30 +66,30 @@ class Reports:
         }
 
     def has(self, name: str) -> bool:
-        """Return whether the task type has a hook of its own."""
+        """Return whether the task type defines the hook ``name``."""
         return name in self._hooks
 
     def hook(self, name: str, *args: Any) -> Steps:
-        """Call a hook; one that is a coroutine function is awaited.
+        """Call a hook, and await it if it is a coroutine function.
 
         Raises:
-            Exception: What it raised.
-            TaskExited: It raised what would have ended more than itself.
+            Exception: The error the hook raised.
+            TaskExited: The hook raised an exception that would have ended more than the hook.
         """
         try:
             returned = self._hooks[name](*args)
         except BaseException as error:
             if (kept := as_error(error)) is error:
                 raise
-            raise kept from kept.__cause__  # not from one that nobody can read
+            raise kept from kept.__cause__  # not from ``error``, which may be unreadable
         if type(returned) is CoroutineType:
             yield returned
 
     def late_hook(self, name: str, request: Any, *args: Any) -> Steps:
-        """Call a hook, if there is one, after the outcome was stored: what it raises changes that no more.
+        """Call a hook, if defined, after the outcome was stored; an error of the hook does not change the outcome.
 
-        In Celery an error of ``on_failure`` takes the place of the task's own, and one of ``on_retry`` makes a failure
-        of a task that runs again.
+        In Celery, an error in ``on_failure`` replaces the task's own, and an error in ``on_retry`` turns a retry into a
+        failure.
         """
         if name not in self._hooks:
             return
@@ -97,20 +98,20 @@ class Reports:
         except Reject:
             raise
         except Exception as error:
-            said = error.args[0] if isinstance(error, TaskExited) else shown(error)
+            reason = error.args[0] if isinstance(error, TaskExited) else shown(error)
             logger.error(
-                "Task %s[%s] %s handler raised: %s", self._name(request), request.id, name, said, exc_info=error
+                "Task %s[%s] %s handler raised: %s", self._name(request), request.id, name, reason, exc_info=error
             )  # fmt: skip
             traceback_clear(error)
 
     # --- failures and retries -------------------------------------------------------------------------
 
     def error(self, request: Any, error: BaseException, state: str) -> Steps:
-        """Store that the run failed, or is retried, and tell it; return what the pool is told."""
+        """Store and report that the run failed or is retried; return the ``ExceptionInfo`` for the pool."""
         task = self._task
         stores = not is_result_ignored(task, request) or task.store_errors_even_if_ignored
-        tell = self._retried if state == states.RETRY else self._failed
-        return (yield from tell(request, error, stores=stores))
+        report = self._retried if state == states.RETRY else self._failed
+        return (yield from report(request, error, stores=stores))
 
     def _retried(self, request: Any, reason: Any, *, stores: bool) -> Steps:
         task = self._task

@@ -1,4 +1,4 @@
-"""What ``self.request`` is in a run: the headers of its message."""
+"""``self.request`` of a running task: a view of its message's headers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ KNOWN_HEADERS = frozenset({
 
 
 class RunContext(Context):
-    """What ``self.request`` is: the message's headers themselves, not a copy; there may be 100,000 at a time."""
+    """``self.request``: uses the message's headers without copying them, as 100,000 may exist at a time."""
 
     __slots__ = ("_given",)
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self._given = len(given)  # what the run adds comes behind
+        self._given = len(given)  # fields that the run adds come after these
         self.__dict__ = given
         limits = given.get("timelimit")
         if isinstance(limits, list | tuple) and len(limits) >= 2:
             self.time_limit, self.soft_time_limit = limits[0], limits[1]
 
     def as_given(self) -> dict[str, Any]:
-        """Return what the message said, without what the run added."""
+        """Return the message's headers without the fields added by the run."""
         return dict(islice(tuple(self.__dict__.items()), self._given))
 
     @property

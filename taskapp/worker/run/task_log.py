@@ -1,4 +1,4 @@
-"""Keeps what each task logs, beside where logs go anyway: for ``taskapp task logs``."""
+"""Keeps the log records of each task for ``taskapp task logs``, in addition to normal logging."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ OF_THE_WORKER = (
     "taskapp.app", "taskapp.execution", "taskapp.probes", "taskapp.results", "taskapp.transport", "taskapp.engine",
     "taskapp.redis",
 )  # fmt: skip
-"""Loggers that speak of a task and not for it: each of its runs would leave a line."""
+"""Loggers that report about tasks, and would otherwise add a line to every run."""
 _encode = msgspec.json.Encoder().encode
 _traceback_of = logging.Formatter().formatException
 
 
 class TaskLog(logging.Handler):
-    """Hands the records a task writes to the note writer. Takes no lock, and waits for nothing."""
+    """Hands a task's log records to the note writer, without locking or waiting."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Keep ``record`` if a task wrote it."""
+        """Keep ``record`` if a task logged it; always return ``True``."""
         task = current_tasks.top
         if task is not None and not record.name.startswith(OF_THE_WORKER):
             request = task.request_stack.top
@@ -47,12 +47,12 @@ class TaskLog(logging.Handler):
                 "attempt": attempt_of(request),
             }  # fmt: skip
             note_writer().line(request.id, _encode(said))
-        except Exception:  # noqa: BLE001 - as logging itself does: a line that cannot be written is no reason to fail
+        except Exception:  # noqa: BLE001 - as in logging itself, a bad record must not fail the task
             self.handleError(record)
 
 
 def shortened(text: str) -> str:
-    """Return ``text`` in at most ``LINE_BYTES_MOST`` bytes: of a long one the beginning and the end."""
+    """Return ``text`` in up to ``LINE_BYTES_MOST`` bytes; a longer text keeps its beginning and end."""
     raw = text.encode(errors="replace")
     if len(raw) <= LINE_BYTES_MOST:
         return raw.decode()
@@ -61,7 +61,7 @@ def shortened(text: str) -> str:
 
 
 def install_task_log(**_: Any) -> None:
-    """Put the handler behind the root logger and Celery's own for tasks, which passes nothing on."""
+    """Add the handler to the root logger, and to Celery's task logger, which does not propagate."""
     app: Any = current_app
     if not get_settings().task_log_lines or not app.keeps_notes:
         return

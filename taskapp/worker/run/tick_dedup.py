@@ -1,7 +1,7 @@
-"""Ticks that came by a broker that is not the engine's: which of several messages of one tick runs.
+"""Deduplicates ticks on other brokers: only one of several messages of a tick runs.
 
-Beat publishes a tick again when it cannot know whether the broker has it. Before a run begins, in its slot, the Redis
-of the schedules is asked whether another message of that tick has run, or runs.
+Beat publishes a tick again if it does not know whether the broker has received it. Before a run starts, its slot asks
+the schedules' Redis whether another message of the tick is running or has run.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from taskapp.worker.run.tracer import Outcome, Runner
 
 logger = get_logger(__name__)
 
-WHY = {"running": "another message of the same tick runs", "ended": "that tick has run"}
+WHY = {"running": "another message of the same tick is running", "ended": "that tick has run"}
 
 
 class Repeat(Ignore):
-    """A message whose tick another message has run, or runs."""
+    """A message of a tick that another message is running or has run."""
 
 
 def is_asked_for(given: dict[str, Any]) -> bool:
-    """Say whether these are the headers of a tick that may be a repeat: the engine hands out none."""
+    """Return whether these are headers of a tick that may be a repeat; ticks from the engine never are."""
     return SCHEDULE_HEADER in given and "lease" not in (given.get("properties") or ())
 
 
 def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
-    """Return how a message ends that is not to run; ``None``: its run may begin. Waits for the server."""
+    """Return the outcome of a message that must not run; ``None`` if it may. Blocks until the server answers."""
     run, backend = tick_run_of(given), runner.app.backend
     if run is None or not isinstance(backend, Results):
         return None
@@ -44,17 +44,20 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
         is_again = _is_again(runner, given)
         answer = backend.store.begin_tick(run, is_again=is_again, retry_seconds=backend.result_retry_seconds)
         if answer == "run" and not runner.task.acks_late:
-            # It is acknowledged: nobody will say more of it.
+            # A task acknowledged early reports nothing later.
             started = Settlement()
             started.external_writes.append(EndOfRun(run, EndOfTick(*run.tick, "STARTED", 0)))
             backend.store_elsewhere(started, retry_seconds=backend.result_retry_seconds)
     except SERVER_GONE as error:
-        logger.error("whether a tick of schedule %r has run cannot be found out: %s", run.tick.schedule, error)
+        logger.error(
+            "could not find out whether a tick of schedule %r has run: %s; returning it to its queue",
+            run.tick.schedule, error,
+        )  # fmt: skip
         return rejected(error, requeue=True)
     if answer == "run":
         return None
     logger.info(
-        "task %s of schedule %r is dropped: %s", run.tick.id, run.tick.schedule, WHY[answer],
+        "dropping task %s of schedule %r: %s", run.tick.id, run.tick.schedule, WHY[answer],
         extra={"action": "tick_repeat"},
     )  # fmt: skip
     return _dropped(run.tick.id)
@@ -63,7 +66,10 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
 def tell_end(
     app: Any, headers: Mapping[str, Any], state: str, took_ms: int, then: Callable[[], Any] = lambda: None
 ) -> None:
-    """Let the schedule hear how a run of it ended, outside of slots, and call ``then``; at once if it is no tick's."""
+    """Report the end of a tick's run to its schedule, outside the slots, then call ``then``.
+
+    For a task that is not a tick, only call ``then``, at once.
+    """
     run, backend = tick_run_of(headers), app.backend
     if run is None or not isinstance(backend, Results):
         then()
@@ -74,9 +80,9 @@ def tell_end(
 
 
 def _is_again(runner: Runner, given: dict[str, Any]) -> bool:
-    """Say whether the broker may have given this message out before; only AMQP's brokers always say."""
-    is_told = str(runner.app.conf.broker_read_url or runner.app.conf.broker_url).startswith(("amqp", "pyamqp"))
-    return not is_told or bool((given.get("delivery_info") or {}).get("redelivered"))
+    """Return whether the broker may have delivered this message before; only AMQP brokers reliably mark redelivery."""
+    is_amqp = str(runner.app.conf.broker_read_url or runner.app.conf.broker_url).startswith(("amqp", "pyamqp"))
+    return not is_amqp or bool((given.get("delivery_info") or {}).get("redelivered"))
 
 
 def _dropped(identity: str) -> tuple[int, Any, None]:

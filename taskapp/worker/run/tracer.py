@@ -1,11 +1,11 @@
-"""How one run of a task goes and what comes of it: Celery's tracer, cut where the task's own function runs.
+"""Celery's tracer, split where the task's own function runs, so that a driver can call or await it.
 
     begin ──► the function ──► succeed ──► end
                     └──► fail (failure, retry, rejected, ignored) ──┘
 
-``celery.app.trace.build_tracer`` does the same in one closure of 320 lines that cannot wait for a
-coroutine. What it promises (order of hooks, signals, follow-ups and results; which error means what)
-is promised here; a test runs both on the same tasks, and another notes when Celery's changes.
+``celery.app.trace.build_tracer`` does the same in one closure of 320 lines that cannot await a
+coroutine. This module keeps its guarantees: the order of hooks, signals, follow-ups and results, and the
+meaning of each error. One test runs both on the same tasks; another fails when Celery's code changes.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _AsyncResult: Any = AsyncResult
 logger = get_logger("celery.app.trace")
 
 Outcome = tuple[int, Any, float | None]
-"""1 and an ``ExceptionInfo``, or 0 and the text of what was returned; seconds it took."""
+"""``(failed, value, seconds)``: 1 with an ``ExceptionInfo``, or 0 with the return value as text."""
 
 CHEAP = (int, float, bool, type(None))
 STOCK_HOOKS = frozenset({BaseLoader.on_task_init, BaseLoader.on_process_cleanup, Backend.process_cleanup})
-"""They do nothing, and are not called for each run."""
+"""Default hooks, which do nothing and are not called."""
 
 
 def _is_stock(hook: Any) -> bool:
@@ -76,24 +76,24 @@ def _is_stock(hook: Any) -> bool:
 
 
 def _follow_up(signature: Any, app: Any) -> Any:
-    """Return the signature of a task that follows.
+    """Return a follow-up as a ``Signature``.
 
     Raises:
-        BadHeader: It is none.
+        BadHeader: ``signature`` is not a valid signature.
     """
     check_signature(signature)
     return _signature(signature, app=app)
 
 
 class Runner:
-    """Runs the tasks of one type in one process."""
+    """Runs the tasks of a type in this process."""
 
     def __init__(self, task: Any, app: Any, hostname: str) -> None:
         self.task = task
         self.app = app
         self.hostname = hostname
         self._loader = app.loader
-        # Celery asks for a custom ``__call__`` in a way that finds its own protection of it, and goes two calls round.
+        # Celery's own check for a custom ``__call__`` matches its own wrapper and would add two calls.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
         self.call: Callable[..., Any] = task if has_own_call else task.run
         self._is_watched = is_watched(task, Task.__call__)
@@ -103,7 +103,7 @@ class Runner:
         self._has_after_return = self._reports.has("after_return")
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._tracks_started = bool(task.track_started)
-        # One for all threads if it says so; else each thread has its own.
+        # Shared by all threads if it is thread-safe; otherwise each thread has its own.
         self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
         self._has_task_init = not _is_stock(app.loader.on_task_init)
         self._has_cleanup = not (_is_stock(app.loader.on_process_cleanup) and _is_stock(self.backend.process_cleanup))
@@ -117,16 +117,16 @@ class Runner:
     @property
     def backend(self) -> Any:
         """The result backend of the task, for this thread."""
-        own = own_backend(self.task)  # of a task type that has one to itself
+        own = own_backend(self.task)  # set if the task type has a backend of its own
         return own if own is not None else self._shared_backend or self.task.backend
 
     # --- drivers ----------------------------------------------------------------------------------
 
     def run(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Outcome:
-        """Run one task here and now; a coroutine that comes back is run to its end.
+        """Run one task on this thread; run a coroutine that it returns to its end.
 
         Raises:
-            celery.exceptions.Reject: A hook asked for it after the run.
+            celery.exceptions.Reject: A hook raised it after the run.
         """
         steps = self._steps(task_id, args, kwargs, given)
         forks = forked.forks
@@ -138,7 +138,7 @@ class Runner:
                     if type(value) is CoroutineType:
                         is_shown = self._is_watched and step is None
                         value = run_shown(self.task, value, args, kwargs) if is_shown else run_to_end(value)
-                except BaseException as error:  # noqa: BLE001 - what it means is decided in one place
+                except BaseException as error:  # noqa: BLE001 - handled by the steps
                     if forked.forks != forks:
                         forked.leave(error)
                     raised = as_failure(error) if step is None else as_error(error)
@@ -147,7 +147,7 @@ class Runner:
                         forked.leave()
                     step = steps.send(value)
                     continue
-                step = steps.throw(raised)  # out here: what is raised in there is not to come from the task's error
+                step = steps.throw(raised)  # outside the handler, so that errors in there are not chained to the task's
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
@@ -155,11 +155,11 @@ class Runner:
         self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any], job: Awaiting,
         closed: tuple[Steps, BaseException] | None = None,
     ) -> Outcome:  # fmt: skip
-        """Run one task whose function returns a coroutine; or the rest of a run that was ``closed``.
+        """Run one task whose function returns a coroutine, or the rest of a run that was ``closed``.
 
         Raises:
-            Stopped: It was stopped from outside, by who reports it.
-            Closed: It goes on in another coroutine.
+            Stopped: The run was stopped from outside, by code that reports its end.
+            Closed: The run continues in another coroutine.
         """
         steps = closed[0] if closed else self._steps(task_id, args, kwargs, given)
         forks = forked.forks
@@ -173,7 +173,7 @@ class Runner:
                         forked.leave(error)
                     if issubclass(type(error), GeneratorExit):
                         if not job.is_current():
-                            raise  # nobody runs this coroutine any more: it is thrown away
+                            raise  # this coroutine has been discarded
                         rest = (steps, as_failure(error))
                         raise Closed(partial(self.run_async, task_id, args, kwargs, given, job, rest)) from error
                     raised = self._raised(error, job, args, kwargs) if step is None else as_error(error)
@@ -187,7 +187,7 @@ class Runner:
             return end.value  # type: ignore[no-any-return]
 
     def _raised(self, error: BaseException, job: Awaiting, args: Any, kwargs: Any) -> BaseException:
-        """Return what ``error`` of the task's own coroutine means."""
+        """Return the error to report for ``error``, raised by the task's own coroutine."""
         error = sound(error)
         if isinstance(error, CancelledError) and job.is_stopped:
             return Stopped()
@@ -196,7 +196,7 @@ class Runner:
     # --- one run ------------------------------------------------------------------------------------
 
     def _steps(self, task_id: str, args: Any, kwargs: Any, given: dict[str, Any]) -> Steps:
-        """Go through one run; its driver does what this yields, see ``Steps``."""
+        """Yield the steps of one run to its driver, see ``Steps``; return its outcome."""
         started_at = monotonic()
         request: RunContext | None = None
         try:
@@ -230,13 +230,13 @@ class Runner:
                     yield from self._reports.hook("before_start", request.id, args, kwargs)
                 retval = yield None
             except GeneratorExit:
-                raise  # the run is thrown away; what a task raises comes under another name
+                raise  # the run is discarded; a task's own ``GeneratorExit`` arrives as another type
             except BaseException as error:
                 if ends_the_run(error):
                     raise
                 state, retval, outcome = yield from self._failed(request, error)
             else:
-                state = states.SUCCESS  # also if what follows fails
+                state = states.SUCCESS  # even if the next line raises
                 state, retval, outcome = yield from self._succeeded(request, retval, started_at)
             if self._has_after_return and state not in IGNORE_STATES:
                 hook = self._reports.late_hook
@@ -246,7 +246,7 @@ class Runner:
         return outcome
 
     def request(self, args: Any, kwargs: Any, given: dict[str, Any]) -> RunContext:
-        """Return what ``self.request`` is in a run of the message with the headers ``given``."""
+        """Return ``self.request`` for a run of the message with the headers ``given``."""
         if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
             raise InvalidTaskError("Task keyword arguments is not a mapping")
         request = RunContext(given)
@@ -283,7 +283,7 @@ class Runner:
         except Exception as error:
             logger.exception("Process cleanup failed: %s", shown_text(error))
 
-    # --- what came of it ----------------------------------------------------------------------------
+    # --- outcome ------------------------------------------------------------------------------------
 
     def _succeeded(self, request: RunContext, retval: Any, started_at: float) -> Steps:
         task, has_sent, is_ignored = self.task, False, is_result_ignored(self.task, request)
@@ -291,7 +291,7 @@ class Runner:
             if type(retval) not in CHEAP:
                 is_sent_on = bool(request.callbacks or request.chain)
                 check_returned(self.backend, retval, is_sent_on=is_sent_on, is_ignored=is_ignored)
-            # Before the result is stored, so that it names its children.
+            # Before the result is stored, so that the result lists its children.
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
@@ -319,18 +319,18 @@ class Runner:
             return state, error, (1, seen, None)
         if isinstance(error, Retry):
             if error.exc is not None:
-                error.exc = as_failure(error.exc)  # type: ignore[assignment]  # an Exception it stays
+                error.exc = as_failure(error.exc)  # type: ignore[assignment]  # still an Exception
             note_retry(request, error.exc, self.hostname)
             return (yield from self._report(request, error, states.RETRY))
         return (yield from self._report(request, error, states.FAILURE))
 
     def report(self, request: RunContext, error: BaseException, state: str) -> tuple[str, Any, Outcome]:
-        """Report that a run ended as ``state`` says, a failure or a retry; return that, the error and the outcome."""
-        return drive(self._report(request, error, state))  # type: ignore[no-any-return]  # it is what that returns
+        """Report a run that ended in ``state``, a failure or a retry; return the state, the error and the outcome."""
+        return drive(self._report(request, error, state))  # type: ignore[no-any-return]  # returned by ``_report``
 
     def _report(self, request: RunContext, error: BaseException, state: str) -> Steps:
         if state == states.FAILURE:
-            # What was collected for a success; Celery's own backends do not see to it.
+            # Drop what was collected for a success, which Celery's own backends do not do.
             with collecting(drop=True):
                 pass
         error = fitting(self.backend, error)
@@ -344,7 +344,7 @@ class Runner:
         groups = [callback for callback in callbacks if isinstance(callback, group)]
         single = [callback for callback in callbacks if not isinstance(callback, group)]
         if len(callbacks) > 1 and single:
-            # One trail for all of them.
+            # A group, so that they share one trail.
             single = [group(single, app=self.app)]
         for callback in (*groups, *single):
             self._send(callback, request, retval)
@@ -360,7 +360,7 @@ class Runner:
         )  # fmt: skip
 
     def _has_succeeded(self, request: RunContext) -> bool:
-        """Say whether an earlier run of a redelivered task left a SUCCESS; send the follow-ups it did not get to."""
+        """Return whether an earlier run of a redelivered task succeeded; send the follow-ups it did not send."""
         if not (request.delivery_info and request.delivery_info.get("redelivered")):
             return False
         if request.id in successful_requests:
@@ -381,7 +381,7 @@ class Runner:
         return True
 
     def _send_late(self, request: RunContext, retval: Any) -> None:
-        """Send the follow-ups of an earlier run; as it was no failure, neither is what stands in the way now."""
+        """Send the follow-ups of an earlier successful run; on an error, requeue the message instead of failing it."""
         try:
             self._send_follow_ups(request, retval)
         except MemoryError:

@@ -92,9 +92,9 @@ def _is_celerys(text: str) -> bool:
     [
         ("minute", "60", "minute of a schedule cannot be '60': 60 is out of range; give 0 to 59, a list, a range or '*'"),
         ("day_of_week", "7", "weekday of a schedule cannot be '7': 7 is out of range; give 0 to 6 or SUN to SAT, a list, a range or '*'"),
-        ("hour", "*/0", "hour of a schedule cannot be '*/0': '*/0' is not what crontab() takes; write such as '1-5,*/10'"),
-        ("hour", "", "hour of a schedule cannot be '': a part of the list is empty; take out the comma too many"),
-        ("minute", 5, "minute of a schedule cannot be 5: it is not text of at most 400 characters; give one such as '*/10'"),
+        ("hour", "*/0", "hour of a schedule cannot be '*/0': '*/0' is not valid for crontab(); write it like '1-5,*/10'"),
+        ("hour", "", "hour of a schedule cannot be '': an item of the list is empty; remove the extra comma"),
+        ("minute", 5, "minute of a schedule cannot be 5: it is not text of up to 400 characters; write it like '*/10'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_a_sentence(field, text, sentence):

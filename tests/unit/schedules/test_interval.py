@@ -60,9 +60,9 @@ def test_nothing_is_due_after_the_calendar_ends():
 @pytest.mark.parametrize(
     ("seconds", "sentence"),
     [
-        (0, "interval of a schedule cannot be 0: it is not from 0.1 s to 100 years; give seconds between"),
-        (-5, "interval of a schedule cannot be -5: it is not from 0.1 s to 100 years; give seconds between"),
-        (1 / 3, "interval of a schedule cannot be 0.3333333333333333: it is no whole number of milliseconds; give 0.333"),
+        (0, "interval of a schedule cannot be 0: it is out of range; give 0.1 s to 100 years, in seconds"),
+        (-5, "interval of a schedule cannot be -5: it is out of range; give 0.1 s to 100 years, in seconds"),
+        (1 / 3, "interval of a schedule cannot be 0.3333333333333333: it is not a whole number of milliseconds; give 0.333"),
         (float("nan"), "interval of a schedule cannot be nan: it is not a finite number; give a number"),
         (10**400, None),
         (True, "interval of a schedule cannot be True: it is not a finite number; give a number"),
