@@ -1,7 +1,7 @@
-"""Files and directories for nobody but the user of this process, from the moment they exist; whose files to believe.
+"""Creates files and directories that only this process's user can access, and checks which files to trust.
 
-The mode is given to the call that creates: what is made first and restricted later can be opened in between.
-What exists already keeps its mode, which somebody chose.
+The mode is passed to the call that creates: a file created first and restricted later could be opened in between.
+Existing files and directories keep their mode, which somebody may have chosen.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LINKS_MOST = 40
-"""Links that are followed for one path, as Linux does."""
+"""Maximum number of links to follow for a path, as in Linux."""
 
 
 def make_private_directory(path: Path) -> None:
-    """Make ``path`` and what is missing above it; one that is there already is no error.
+    """Create ``path`` and its missing parents; do nothing if it exists.
 
     Raises:
-        OSError: It cannot be made, or is something else.
+        OSError: It cannot be created, or is not a directory.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE)
@@ -34,25 +34,25 @@ def make_private_directory(path: Path) -> None:
 
 
 def open_private(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a file, making it if ``flags`` say so, and return its descriptor; an ``opener`` of ``open()``."""
+    """Open a file, creating it privately if ``flags`` say so; return its descriptor. An ``opener`` for ``open()``."""
     return os.open(path, flags, FILE_MODE)
 
 
 def make_private_file(path: Path) -> None:
-    """Make ``path``, empty, for a library that then opens it with a mode of its own; one that is there is left alone.
+    """Create ``path`` as an empty file, for a library that would create it with its own mode; keep an existing one.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     with suppress(FileExistsError):
         os.close(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
 
 
 def why_not_trusted(path: Path) -> str:
-    """Return why what ``path`` holds may be another user's doing; empty: only this user or root can have written it.
+    """Return why another user may have written ``path``; an empty string if only this user or root can have.
 
-    The file has to belong to one of them, and so does its folder; nobody else may write to either. A group of the
-    user's own, without other members, is nobody else. Links are followed, and the folder of each is looked at.
+    File and directory must belong to one of them and must not be writable by others. The user's private group, without
+    other members, does not count as others. Links are followed, and the directory of each is checked.
     """
     if not hasattr(os, "geteuid"):  # Windows, whose modes say nothing
         return ""
@@ -63,9 +63,9 @@ def why_not_trusted(path: Path) -> str:
             if not path.is_symlink():
                 return ""
             path = path.parent / path.readlink()
-        return f"{str(path)!r} is a link in a circle"
+        return f"{str(path)!r} is part of a loop of links"
     except OSError as error:
-        return f"{str(path)!r} cannot be looked at: {error.strerror}"
+        return f"could not check {str(path)!r}: {error.strerror}"
 
 
 def _why_writable(path: Path, found: os.stat_result) -> str:
@@ -81,7 +81,7 @@ def _why_writable(path: Path, found: os.stat_result) -> str:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Return whether ``gid`` is root's, or the group that many systems make for each user."""
+    """Return whether ``gid`` is root's group, or the private group that many systems create for each user."""
     import grp  # not on Windows
     import pwd
 

@@ -1,4 +1,4 @@
-"""A set of processes run together: output prefixed, deaths noticed, one stop for all."""
+"""Runs a set of processes together: prefixes their output, restarts dead ones and stops them all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from types import FrameType
 
 LONGEST_PAUSE_SECONDS = 30.0
 STABLE_AFTER_SECONDS = 30.0
-"""A process that ran this long starts again at once when it dies."""
+"""A process that has run for this long is restarted at once when it dies."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to start: ``argv`` under a ``name``; ``ready_line`` is the text in its output that says it works."""
+    """A program to start: ``argv`` under a ``name``; ``ready_line`` is text in its output that shows it is ready."""
 
     name: str
     argv: Sequence[str]
@@ -29,7 +29,7 @@ class Program:
 
 
 OnLine = Callable[[str, str], None]
-"""Called with a program's name and one line of its output, or a line about it."""
+"""Called with a program's name and a line of its output, or a line about the program."""
 
 
 def celery_program(name: str, *arguments: str, ready_line: str = "") -> Program:
@@ -55,10 +55,10 @@ class _Running:
 
 @dataclass
 class Supervisor:
-    """Starts programs, passes their lines on, starts the dead again, stops them all.
+    """Starts programs, passes on their output, restarts dead ones and stops them all.
 
-    Each program is a process group of its own, so that Ctrl-C reaches this process alone and
-    it decides the order. Use from one thread.
+    Each program runs in its own process group, so that Ctrl-C reaches only this process, which decides the order of
+    stopping. Not thread-safe.
     """
 
     programs: list[Program]
@@ -68,13 +68,13 @@ class Supervisor:
     _running: dict[str, _Running] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Start every program that does not run."""
+        """Start every program that is not running."""
         for program in self.programs:
             if program.name not in self._running:
                 self._running[program.name] = self._spawn(program)
 
     def add(self, program: Program) -> None:
-        """Start one more."""
+        """Add a program and start it."""
         self.programs.append(program)
         self.start()
 
@@ -83,15 +83,15 @@ class Supervisor:
         return {name: one.popen.pid for name, one in self._running.items()}
 
     def not_ready(self) -> list[str]:
-        """Return the names of programs whose ready line has not been seen."""
+        """Return the names of programs that have not printed their ready line."""
         return [name for name, one in self._running.items() if not one.ready.is_set()]
 
     def dead(self) -> dict[str, int]:
-        """Return exit codes by name of programs that ended."""
+        """Return the exit codes of ended programs by name; negative for a signal."""
         return {name: code for name, one in self._running.items() if (code := one.popen.poll()) is not None}
 
     def revive(self) -> None:
-        """Start dead programs again, each after a pause that doubles while it keeps dying."""
+        """Restart dead programs, each after a pause that doubles while it keeps dying."""
         now = time.monotonic()
         for name, code in self.dead().items():
             one = self._running[name]
@@ -100,17 +100,17 @@ class Supervisor:
                     one.deaths = 0
                 pause_seconds = 0.0 if one.deaths == 0 else min(2.0 ** (one.deaths - 1), LONGEST_PAUSE_SECONDS)
                 one.start_again_at = now + pause_seconds
-                self.on_line(name, f"ended with {_how(code)}; starting it again in {pause_seconds:g} s")
+                self.on_line(name, f"ended with {_how(code)}; restarting it in {pause_seconds:g} s")
             if now >= one.start_again_at:
                 self._running[name] = self._spawn(one.program, deaths=one.deaths + 1)
 
     def restart(self, names: Sequence[str], grace_seconds: float = 10.0) -> None:
-        """Stop ``names`` and start them anew."""
+        """Stop the programs in ``names`` and start them again."""
         self.stop(grace_seconds, names)
         self.start()
 
     def stop(self, grace_seconds: float = 10.0, names: Sequence[str] | None = None) -> None:
-        """Send SIGTERM to all (or ``names``), last started first, and SIGKILL to what is left after the grace."""
+        """Send SIGTERM to all (or ``names``), last started first, and SIGKILL to those left after ``grace_seconds``."""
         stopping = [one for name, one in reversed(self._running.items()) if names is None or name in names]
         for one in stopping:
             _signal_group(one.popen, signal.SIGTERM)
@@ -120,7 +120,7 @@ class Supervisor:
                 one.popen.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.on_line(one.program.name, f"did not stop within {grace_seconds:g} s; killed")
-            # Children of a program that ended by itself may live on in its group.
+            # Children of a program may outlive it in its group.
             _signal_group(one.popen, signal.SIGKILL)
             one.popen.wait()
             one.reader.join(1.0)
@@ -155,7 +155,7 @@ class Supervisor:
 def _signal_group(popen: subprocess.Popen[str], number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         if number is signal.SIGTERM:
-            # Only the head of the group: a Celery worker stops its children itself, in order.
+            # Only the group leader: a Celery worker stops its own children in order.
             popen.send_signal(number)
         else:
             os.killpg(popen.pid, number)
@@ -166,7 +166,11 @@ def _how(code: int) -> str:
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return ``wanted`` if nothing listens there on loopback, else a port that is free now."""
+    """Return ``wanted`` if nothing listens on it on loopback, otherwise a port that is free now.
+
+    Raises:
+        OSError: No port is free.
+    """
     for port in (wanted, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -179,9 +183,9 @@ _interrupted = threading.Event()
 
 
 def stop_on_signals() -> None:
-    """Make Ctrl-C, SIGTERM and a closed terminal raise ``KeyboardInterrupt`` here, once, so that cleaning runs.
+    """Make the first Ctrl-C, SIGTERM or closed terminal raise ``KeyboardInterrupt`` here, so that cleanup runs.
 
-    Later ones are ignored: they would cut the cleaning short and leave processes behind.
+    Later signals are ignored, because they would interrupt the cleanup and leave processes behind.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -194,15 +198,15 @@ def stop_on_signals() -> None:
 
 
 def check_interrupted() -> None:
-    """Raise the ``KeyboardInterrupt`` of a signal that came where Python drops exceptions, as in a finalizer.
+    """Raise the ``KeyboardInterrupt`` of a signal that arrived where Python drops exceptions, such as in a finalizer.
 
-    Every loop that waits for the user or for work calls it.
+    Called by every loop that waits for the user or for work.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def sleep_unless_interrupted(seconds: float) -> None:
-    """Wait for ``seconds``, or raise the ``KeyboardInterrupt`` that ``check_interrupted`` would."""
+    """Wait for ``seconds``; raise ``KeyboardInterrupt`` as soon as ``check_interrupted`` would."""
     if _interrupted.wait(seconds):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Text of others in terminals and logs: it may not move the cursor, change colours or pass for a line of ours."""
+"""Escapes foreign text for terminals and logs, so that it cannot move the cursor, change colors or fake a line."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ INDENT = "    "
 
 
 def sanitize(text: object, *, keep: str = "") -> str:
-    """Return ``text`` on one line, every character that does not print written as its escape.
+    """Return ``text`` on one line, with every non-printable character escaped except those in ``keep``.
 
-    That holds for control characters (C0, DEL and C1, hence every ANSI sequence), line breaks of all kinds, marks that
-    reverse or hide text, and lone surrogates; ``keep`` names exceptions.
+    This includes control characters (C0, DEL and C1, and so every ANSI sequence), line breaks of all kinds, marks that
+    reverse or hide text, and lone surrogates.
     """
     shown = str(text)
     if shown.isprintable():
@@ -18,7 +18,7 @@ def sanitize(text: object, *, keep: str = "") -> str:
 
 
 def sanitize_lines(text: object) -> str:
-    """Return ``text`` with its lines, the first flush and the others indented: none of them looks like a new entry."""
+    """Return sanitized ``text`` with all lines but the first indented, so that none looks like a new entry."""
     shown = str(text)
     if shown.isprintable():
         return shown
@@ -26,7 +26,7 @@ def sanitize_lines(text: object) -> str:
 
 
 def sanitize_json(text: str) -> str:
-    """Return ``text``, JSON in ASCII, without the one control character that JSON does not escape."""
+    """Return ``text``, JSON in ASCII, with DEL escaped, the only control character that JSON leaves unescaped."""
     return text.replace("\x7f", "\\u007f")
 
 

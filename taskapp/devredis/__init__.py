@@ -1,16 +1,15 @@
-"""A Redis server of our own for development, the demo and tests, and where the broker is.
+"""The embedded Redis server for development, the demo and tests, and the choice of the broker.
 
-``resolve_broker_url`` makes the whole decision: the setting, else a server of ours that runs,
-else one started from a ``valkey-server`` or ``redis-server`` on PATH, else from a wheel, else an
-error that lists the ways out. The server outlives whoever started it, listens on a Unix socket that
-only its user can reach (``TASKAPP_EMBEDDED=tcp``: on a port of loopback) and keeps its data in ``<data_dir>/redis``:
+``resolve_broker_url`` chooses the broker: the setting, else a running embedded server, else a new one started from
+a ``valkey-server`` or ``redis-server`` on PATH or in a wheel, else an error that lists the options. The server outlives
+the process that started it, listens on a Unix socket that only its user can reach (with ``TASKAPP_EMBEDDED=tcp``, on a
+loopback port) and keeps its data in ``<data_dir>/redis``:
 
-- ``server.json`` where and as whom the last server ran; kept after a stop, so that the next one
-  takes the same address and clients reconnect, with its new password. Never believed, always verified.
-- ``server.conf`` what it was started with, ``server.log`` what it said, ``lock`` held while one
-  is started or stopped.
+- ``server.json``: address and identity of the last server. Kept after a stop, so that the next server takes the same
+  address and clients reconnect with its new password. Never trusted without verification.
+- ``server.conf``: its configuration; ``server.log``: its log; ``lock``: locked while a server is started or stopped.
 
-Every function takes ``data_dir``, the setting, and finds that folder itself.
+Functions take the setting ``data_dir`` and derive that directory from it.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ __all__ = ["Server", "ensure", "own_server", "resolve_broker_url", "running", "s
 
 
 def own_server(settings: Settings) -> Path | None:
-    """Return the directory of the server of ours if that is the broker, else None; see ``taskapp.devredis.login``."""
+    """Return the directory of the embedded server if that is the broker, else None; see ``taskapp.devredis.login``."""
     return None if settings.broker_url else home_of(settings.data_dir)
 
 
 def resolve_broker_url(settings: Settings, *, may_start: bool, announce: Callable[[str], None]) -> str:
-    """Return the URL of the broker to use; start a server of our own if that is what it takes.
+    """Return the URL of the broker to use; start the embedded server if necessary.
 
     Args:
-        settings: ``broker_url``, ``data_dir`` and ``embedded`` decide.
-        may_start: False in processes that only submit: they use a server, they do not leave one behind.
-        announce: Called with one line if, and only if, a server was started.
+        settings: Uses ``broker_url``, ``data_dir`` and ``embedded``.
+        may_start: False in processes that only submit: they use a running server but do not leave one behind.
+        announce: Called with one line if a server was started.
 
     Raises:
-        BrokerNotFound: There is none, and none may or can be started.
-        EmbeddedServerFailed: One was started and did not come up, or does not fit its data.
+        BrokerNotFound: No broker is configured, and the embedded server must not or cannot be started.
+        EmbeddedServerFailed: The embedded server did not come up, or is not compatible with its data.
     """
     if settings.broker_url:
         return settings.broker_url.get_secret_value()
@@ -53,8 +52,8 @@ def resolve_broker_url(settings: Settings, *, may_start: bool, announce: Callabl
         return server.url
     if settings.embedded == "never":
         raise BrokerNotFound(
-            "no broker is configured and TASKAPP_EMBEDDED=never forbids to start a Redis server of our own; "
-            "set TASKAPP_BROKER_URL, such as redis://redis:6379/0"
+            "no broker is configured, and TASKAPP_EMBEDDED=never forbids starting the embedded Redis server; "
+            "set TASKAPP_BROKER_URL, for example to redis://redis:6379/0"
         )
     if not may_start:
         raise BrokerNotFound(f"{ways_out()}\n  or run `taskapp up`, which starts one")

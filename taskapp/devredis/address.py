@@ -1,8 +1,8 @@
-"""Where the server listens: a Unix socket in a directory only its owner can enter, and who is behind a socket.
+"""The server's Unix socket, in a directory that only its owner can enter, and checks of who is behind a socket.
 
-A socket's path is short (``sockaddr_un`` has 104 to 108 bytes, the last of them zero) and some file systems hold
-none, so there are several places for it: the server's own directory, ``XDG_RUNTIME_DIR``, a directory for
-temporary files. In the last two it gets a directory of its own with mode 0700.
+The path of a socket must be short (``sockaddr_un`` has room for 104 to 108 bytes including the final zero), and some
+file systems do not support sockets. So there are several candidates: the server's own directory, ``XDG_RUNTIME_DIR``
+and the directories for temporary files. In all but the first, the socket gets its own directory with mode 0700.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SHARED = "/tmp"  # noqa: S108 - a private directory is made there
 
 
 def choose_socket(home: Path, last: str = "") -> Path:
-    """Return the path at which the server of ``home`` can listen; make the directory for it if there is none.
+    """Return a path on which the server of ``home`` can listen; create its directory if necessary.
 
     Args:
-        home: The server's own directory, which is private already.
-        last: Where the previous server listened; taken again if possible, so that clients reconnect.
+        home: The server's own directory, which is already private.
+        last: Socket of the previous server, reused if possible so that clients reconnect.
 
     Raises:
-        EmbeddedServerFailed: There is no such place; with what is wrong with each.
+        EmbeddedServerFailed: No candidate is usable; names the problem of each.
     """
     problems = []
     for folder in _folders(home, last):
@@ -48,14 +48,15 @@ def choose_socket(home: Path, last: str = "") -> Path:
         else:
             return path
     raise EmbeddedServerFailed(
-        f"there is no place for the socket of the server of ours ({'; '.join(problems)}); set XDG_RUNTIME_DIR to a "
-        "directory of your own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, or TASKAPP_EMBEDDED=tcp"
+        f"found no usable path for the socket of the embedded Redis server ({'; '.join(problems)}); set "
+        "XDG_RUNTIME_DIR to a directory that you own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, "
+        "or TASKAPP_EMBEDDED=tcp"
     )
 
 
 def _folders(home: Path, last: str) -> Iterator[Path]:
     name = f"taskapp-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    if last and Path(last).parent.name == name:  # else it is of another directory, of which this one is a copy
+    if last and Path(last).parent.name == name:  # otherwise ``home`` is a copy of another server's directory
         yield Path(last).parent
     yield home
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
@@ -68,9 +69,9 @@ def _check_length(path: Path) -> None:
     try:
         length = len(str(path).encode())
     except UnicodeEncodeError:
-        raise ValueError("it is no text in UTF-8, which a URL needs") from None
+        raise ValueError("it is not valid UTF-8, which a URL needs") from None
     if length > LONGEST_SOCKET_BYTES:
-        raise ValueError(f"it has {length} bytes, and a socket's path may have {LONGEST_SOCKET_BYTES}")
+        raise ValueError(f"it has {length} bytes, but the path of a socket may have at most {LONGEST_SOCKET_BYTES}")
 
 
 def _make_private(folder: Path) -> None:
@@ -82,7 +83,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _try_to_listen(folder: Path) -> None:
-    """Raise ``OSError`` where the file system holds no sockets, as some shared folders of virtual machines."""
+    """Raise ``OSError`` if the file system does not support sockets, like some shared folders of virtual machines."""
     probe = folder / "probe"
     with socket.socket(socket.AF_UNIX) as listener:
         probe.unlink(missing_ok=True)
@@ -93,7 +94,7 @@ def _try_to_listen(folder: Path) -> None:
 
 
 def forget_socket(home: Path, path: str) -> None:
-    """Remove the directory that was made for the socket at ``path``, once nobody listens there."""
+    """Remove the socket at ``path`` and the directory created for it; the server must have stopped."""
     folder = Path(path).parent
     if path and folder != home:
         with contextlib.suppress(OSError):
@@ -102,17 +103,17 @@ def forget_socket(home: Path, path: str) -> None:
 
 
 def check_peer(connected: socket.socket) -> None:
-    """Make sure that who listens at the other end of a Unix socket is the user of this process.
+    """Check that the listener at the other end of a Unix socket belongs to this process's user.
 
     Raises:
-        PermissionError: It is somebody else; nothing was sent.
+        PermissionError: It belongs to another user; nothing has been sent.
     """
     if (uid := peer_uid(connected)) != os.geteuid():
         raise PermissionError(f"a process of user {uid} listens there, not one of yours (user {os.geteuid()})")
 
 
 def peer_uid(connected: socket.socket) -> int:
-    """Return the id of the user who listens at the other end of a Unix socket; the kernel says so."""
+    """Return the user id of the listener at the other end of a Unix socket, as reported by the kernel."""
     if sys.platform == "linux":
         credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
         return int(struct.unpack("iII", credentials)[1])  # process, user, group
@@ -120,5 +121,5 @@ def peer_uid(connected: socket.socket) -> int:
 
 
 def uid_of_xucred(credentials: bytes) -> int:
-    """Return the user of a ``struct xucred``: its version, the user, groups."""
+    """Return the user id in a ``struct xucred``, which follows its version."""
     return int(struct.unpack_from("=II", credentials)[1])

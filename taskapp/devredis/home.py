@@ -1,8 +1,8 @@
-"""The server's own directory: ``server.json``, the lock, and what may go wrong with them.
+"""The server's own directory: ``server.json``, the lock, and the errors around them.
 
-``server.json`` says where and as whom the last server ran. It is kept after a stop, so that the
-next server takes the same address and clients reconnect; the password is a new one each time. It is never
-believed: who reads it verifies that the server of that run answers.
+``server.json`` holds the address and identity of the last server. It is kept after a stop, so that the next server
+takes the same address and clients reconnect; the password changes with each start. Readers never trust it without
+verifying that the server with that run id answers.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ LOG_TAIL_CHARACTERS = 1_000
 
 
 class ServerRecord(BaseModel):
-    """What ``server.json`` holds."""
+    """The contents of ``server.json``."""
 
     model_config = ConfigDict(frozen=True)
 
     port: int = Field(default=0, ge=0, le=65_535)
-    """On loopback; 0: it listens on ``socket``."""
+    """Loopback port; 0 if the server listens on ``socket``."""
     socket: str = ""
-    """The path of a Unix socket; empty: it listens on ``port``."""
+    """Path of a Unix socket; empty if the server listens on ``port``."""
     password: str = Field(repr=False, min_length=1, pattern=r"^[\w-]+$")
     kind: Kind
     version: str = Field(pattern=r"^\d+\.\d+")
     origin: str
     pid: int = Field(default=0, ge=0)
-    """0 while it is being started."""
+    """Process id; 0 while the server is being started."""
     run_id: str = ""
-    """The server's own random name for its run; empty until it has answered."""
+    """Random id that the server generates at each start; empty until it has answered."""
 
     @model_validator(mode="after")
     def _has_one_address(self) -> ServerRecord:
@@ -57,72 +57,75 @@ class ServerRecord(BaseModel):
 
     @property
     def url(self) -> str:
-        """Where it is, in kombu's words; without the password, see ``taskapp.devredis.login``."""
+        """URL for kombu, without the password; see ``taskapp.devredis.login``."""
         return f"redis+socket://{quote(self.socket)}" if self.socket else f"redis://{HOST}:{self.port}/0"
 
     @property
     def address(self) -> str:
-        """Where it is, for people and as its command line has it."""
+        """Address shown to users: the socket's path, or host and port."""
         return self.socket or f"{HOST}:{self.port}"
 
 
 def home_of(data_dir: Path) -> Path:
-    """Return the directory of the server whose ``data_dir`` this is."""
+    """Return the directory of the embedded server under ``data_dir``."""
     return data_dir.absolute() / "redis"
 
 
 def prepare(home: Path) -> None:
-    """Make ``home``, for our eyes only.
+    """Create ``home`` and make it private.
 
     Raises:
-        EmbeddedServerFailed: It is somebody else's, or no server can work in it.
+        EmbeddedServerFailed: It belongs to another user, or its path is unsuitable.
     """
     if len(os.fsencode(home)) > LONGEST_PATH_BYTES or "\0" in str(home):
         raise EmbeddedServerFailed(
-            f"the path {str(home)[:80]!r}… is more than a Redis server can take ({LONGEST_PATH_BYTES} bytes, "
-            "none of them zero); set TASKAPP_DATA_DIR to a shorter one"
+            f"the path {str(home)[:80]!r}… is unsuitable for a Redis server, which accepts up to {LONGEST_PATH_BYTES} "
+            "bytes, none of them zero; set TASKAPP_DATA_DIR to a shorter path"
         )
     make_private_directory(home)
     if (owner := home.stat().st_uid) != os.geteuid():
         raise EmbeddedServerFailed(
-            f"{str(home)!r} belongs to user {owner}, not to {os.geteuid()}; set TASKAPP_DATA_DIR to one of your own"
+            f"{str(home)!r} belongs to user {owner}, not to {os.geteuid()}; "
+            "set TASKAPP_DATA_DIR to a directory that you own"
         )
     home.chmod(0o700)
 
 
 @contextlib.contextmanager
 def explained(home: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into our error, with the remedy."""
+    """Turn errors of the operating system into ``EmbeddedServerFailed``, with a remedy."""
     try:
         yield
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedServerFailed(
-            f"the server of ours in {str(home)!r} cannot be managed: {error}; "
-            "make that directory usable, or set TASKAPP_DATA_DIR to another or TASKAPP_BROKER_URL to a Redis"
+            f"could not manage the embedded Redis server in {str(home)!r}: {error}; "
+            "make that directory usable, or set TASKAPP_DATA_DIR to another one or TASKAPP_BROKER_URL to a Redis"
         ) from error
 
 
 @contextlib.contextmanager
 def locked(home: Path, deadline: float) -> Iterator[None]:
-    """Keep other starters and stoppers out; wait for them until ``deadline``, a monotonic time.
+    """Exclude other processes that start or stop the server; wait for them until ``deadline`` (monotonic).
 
     Raises:
-        EmbeddedServerFailed: Another one was still at work then.
+        EmbeddedServerFailed: Another process still held the lock at ``deadline``.
     """
     import fcntl  # absent on Windows, where taskapp can still submit to a broker elsewhere
 
-    # Neither the shell nor the server inherits it.
+    # Not inheritable: neither the shell nor the server gets this file.
     with open(home / "lock", "ab", opener=open_private) as lock:
         while not _try_lock(lock):
             if time.monotonic() > deadline:
                 raise EmbeddedServerFailed(
-                    f"another process keeps {str(home / 'lock')!r} locked, starting or stopping the server; try again"
+                    f"another process is starting or stopping the server and holds {str(home / 'lock')!r}; try again"
                 )
             time.sleep(0.02)
         try:
             yield
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # a fork made meanwhile has the file open too, and would keep the lock
+            fcntl.flock(
+                lock, fcntl.LOCK_UN
+            )  # a process forked in the meantime has the file open and would keep it locked
 
 
 def _try_lock(lock: IO[bytes]) -> bool:
@@ -136,7 +139,7 @@ def _try_lock(lock: IO[bytes]) -> bool:
 
 
 def read_record(home: Path) -> ServerRecord | None:
-    """Return what ``server.json`` says; None without one, with a damaged one, or with somebody else's."""
+    """Return the contents of ``server.json``; None if it is missing, damaged or owned by another user."""
     with contextlib.suppress(OSError, ValueError):
         if (home / "server.json").stat().st_uid == os.geteuid():
             return ServerRecord.model_validate_json((home / "server.json").read_bytes())
@@ -149,7 +152,7 @@ def write_record(home: Path, record: ServerRecord) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace ``path`` in one step, readable by us alone from the first moment."""
+    """Replace ``path`` atomically with a file that only this user can ever read."""
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     with open(draft, "xb", opener=open_private) as file:
@@ -158,17 +161,17 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def has_data(home: Path) -> bool:
-    """Whether a server has written data there, however few."""
+    """Return whether a server has written any data there."""
     return any(any(home.glob(written)) for written in ("appendonlydir/*", "appendonly.aof", "dump.rdb"))
 
 
 def last_words(home: Path, record: ServerRecord) -> str:
-    """Return a sentence about a server that ended at its start, with the end of its log."""
+    """Return the error message for a server that failed to start, with the end of its log."""
     try:
         tail = (home / "server.log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:].strip()
     except OSError as error:
         tail = f"(no log: {error})"
     return (
-        f"{record.kind}-server {record.version} ({record.origin}) ended at its start in {str(home)!r}; "
-        f"mend what its log says and try again:\n{tail}"
+        f"{record.kind}-server {record.version} ({record.origin}) failed to start in {str(home)!r}; "
+        f"fix the problem shown in its log and try again:\n{tail}"
     )

@@ -1,7 +1,7 @@
-"""How clients log in at the server of ours: with the password of its present run, to a process of their own user.
+"""Client login to the embedded server: with the current password, and only to a process of the same user.
 
-Each start of the server has a new password. It is in no URL, so that it is in no list of processes, log
-or error, and so that clients reconnect to the next server: they read it from ``server.json`` at each connect.
+The server has a new password at each start. It is not part of the URL, so that it appears in no process list, log or
+error. Clients read it from ``server.json`` at each connect, so that they can reconnect to the next server.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _Mixin: Any = object
 
 
 class Login(CredentialProvider):
-    """The password of the server of ``home``."""
+    """Provides the password of the server of ``home``."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     def get_credentials(self) -> tuple[str]:
-        """Return the password, read anew.
+        """Return the password, read again at each call.
 
         Raises:
-            redis.ConnectionError: No server has been started there.
+            redis.ConnectionError: ``server.json`` is missing or unreadable.
         """
         record = read_record(self._home)
         if record is None:
@@ -39,7 +39,7 @@ class Login(CredentialProvider):
 
 
 class _PeerChecked(_Mixin):
-    """Mixed into a connection over a Unix socket: says nothing to a process of another user."""
+    """Mixin for connections over a Unix socket: closes the connection to a process of another user before sending."""
 
     def _connect(self) -> socket.socket:
         connected: socket.socket = super()._connect()
@@ -52,13 +52,13 @@ class _PeerChecked(_Mixin):
 
 
 class CheckedConnection(_PeerChecked, UnixDomainSocketConnection):
-    """A connection over a Unix socket to a process of our own user."""
+    """A connection over a Unix socket, only to processes of the same user."""
 
 
 def guarded(options: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Return ``options`` of connections, as redis-py has them, for the server of ``home``: its login, its peer checked.
+    """Return redis-py's connection ``options`` with login and peer check for the server of ``home``.
 
-    ``connection_class`` among them is the class of the connection.
+    The peer check applies if ``options`` has a ``connection_class`` for Unix sockets.
     """
     kept = {name: value for name, value in options.items() if name not in ("username", "password")}
     kind = kept.get("connection_class")

@@ -1,4 +1,4 @@
-"""The server's process and its address: starting it, asking it, telling it from strangers."""
+"""The server's process and address: starting the server, querying it, and distinguishing it from others."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from redis import Redis
 
 PORTS = range(20_000, 32_768)
-"""Below the ports that systems give to outgoing connections. Of those, a client that reconnects
-while the server is down can be given the server's own port, connect to itself and block it."""
+"""Below the ephemeral ports that systems assign to outgoing connections. Otherwise a client that reconnects while the
+server is down could be assigned the server's own port, connect to itself and block the port."""
 
 ANSWER_SECONDS = 1.0
-"""How long a server on this machine may take for one answer."""
+"""How long a server on this machine may take to answer one request."""
 
 SHELL_SECONDS = 10.0
 
-# $! is the server, which outlives this shell: init adopts it, so that a long-lived starter keeps
-# no zombie. The configuration comes by stdin because a path with * ? [ would be taken for a pattern;
-# the address is an argument so that the command line shows it even before the server renames itself.
+# $! is the server, which outlives this shell: init adopts it, so that a long-lived starter has no zombie.
+# The configuration is read from stdin because a path with * ? [ would be interpreted as a pattern. The
+# address is an argument so that the command line shows it even before the server changes its title.
 LAUNCH = '"$0" - "$1" "$2" <"$3" >"$4" 2>&1 & echo $!'
 
 
 def launch(program: Path, home: Path, record: ServerRecord) -> int:
-    """Start ``program`` at the address of ``record``, in a session of its own, with none of our files.
+    """Start ``program`` on the address of ``record``, in its own session and without our open files.
 
     Returns its process id.
 
     Raises:
-        OSError: The operating system would not.
+        OSError: The program could not be started.
     """
     with contextlib.suppress(FileNotFoundError):
         (home / "server.log").replace(home / "server.log.1")
@@ -59,7 +59,7 @@ def launch(program: Path, home: Path, record: ServerRecord) -> int:
 
 
 def configuration(home: Path, record: ServerRecord) -> bytes:
-    """Return the configuration file: for one user, a password, every write in the AOF within a second.
+    """Return the configuration file: password required, private socket, append-only file synced every second.
 
     The address is given on the command line.
     """
@@ -79,8 +79,8 @@ def configuration(home: Path, record: ServerRecord) -> bytes:
 
 
 def quoted(path: Path) -> bytes:
-    """Return ``path`` as a string of a Redis configuration file, whatever bytes it has."""
-    # All that is not plain ASCII: Valkey 9.1 loses a bare 0xff.
+    """Return ``path`` as a quoted string for a Redis configuration file; it may contain any bytes."""
+    # Escapes everything that is not printable ASCII: Valkey 9.1 loses a bare 0xff.
     escaped = re.sub(rb"[^ !#-\[\]-~]", lambda found: b"\\x%02x" % ord(found[0]), os.fsencode(path))
     return b'"' + escaped + b'"'
 
@@ -110,10 +110,10 @@ def _connect(record: ServerRecord) -> Redis:
 
 
 def ask(home: Path, record: ServerRecord | None) -> dict[str, Any] | None:
-    """Return INFO of the server of ``record``, None when nobody or somebody else is at its address.
+    """Return INFO of the server of ``record``; None if nothing or another program answers on its address.
 
-    It is ours if it takes our password, works in ``home`` and, once that is known, is the same run. The password is
-    told only to a process of our user where that listens on a socket.
+    The server is ours if it accepts our password, works in ``home`` and has the recorded run id, if known. Over a Unix
+    socket, the password is sent only to a process of this user.
     """
     from redis import RedisError
 
@@ -126,16 +126,16 @@ def ask(home: Path, record: ServerRecord | None) -> dict[str, Any] | None:
         is_ours = home.samefile(directory) and record.run_id in ("", str(answer["run_id"]))
         return {"loading": 0, **answer} if is_ours and identity(answer)["pid"] > 0 else None
     except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # a stranger may say anything
+        return None  # another program may answer anything
 
 
 def identity(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return process id and run id, as the record names them."""
+    """Return process id and run id from INFO, under their names in ``ServerRecord``."""
     return {"pid": int(answer["process_id"]), "run_id": str(answer["run_id"])}
 
 
 def shut_down(record: ServerRecord) -> bool:
-    """Have the server write its data and end; False if it refuses."""
+    """Make the server write its data and exit; return False if it refuses."""
     from redis import RedisError
 
     try:
@@ -147,33 +147,33 @@ def shut_down(record: ServerRecord) -> bool:
 
 
 def find_process(home: Path, record: ServerRecord | None) -> int:
-    """Return the id of the server process at work in ``home``, 0 if there is none; a zombie is none.
+    """Return the id of the server process that works in ``home``; 0 if there is none, or only a zombie.
 
-    On Linux the process is known by where it works, whatever ``record`` says: its starter may have
-    been killed before it could note the id. Elsewhere, by the address of ``record`` on its command line.
+    On Linux, the process is found by its working directory even without ``record``, because its starter may have been
+    killed before recording the process id. Elsewhere, it is found by the address of ``record`` on its command line.
     """
     if not Path("/proc/self/cwd").exists():
         return find_by_address(record.socket or str(record.port)) if record else 0
     recorded = [Path(f"/proc/{record.pid}")] if record else []
     for process in itertools.chain(recorded, Path("/proc").glob("[0-9]*")):
-        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
             if (process / "cwd").samefile(home) and b"-server" in (process / "cmdline").read_bytes():
                 return int(process.name)
     return 0
 
 
 def find_by_address(address: str) -> int:
-    """Return the id of a server process that has ``address``, a port or a path, on its command line, else 0."""
-    shown = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, check=False).stdout
-    wanted = rb"(?<!\w)" + re.escape(address.encode()) + rb"(?!\w)"
-    found = re.search(rb"^ *(\d+) .*-server\b.*" + wanted, shown, re.MULTILINE)
+    """Return the id of a server process with ``address``, a port or a path, on its command line; 0 if there is none."""
+    listing = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, check=False).stdout
+    pattern = rb"(?<!\w)" + re.escape(address.encode()) + rb"(?!\w)"
+    found = re.search(rb"^ *(\d+) .*-server\b.*" + pattern, listing, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def is_free(port: int) -> bool:
-    """Whether a server can listen on ``port`` now."""
+    """Return whether a server can listen on ``port`` now."""
     with socket.socket() as probe:
-        # As the server does; without it, connections that have just closed would keep the port.
+        # As the server does; without it, recently closed connections would block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((HOST, port))
@@ -182,7 +182,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of ``PORTS`` that is free now."""
+    """Return a port of ``PORTS`` that is free now.
+
+    Raises:
+        OSError: None of 100 random ports is free.
+    """
     ports = random.SystemRandom().sample(PORTS, 100)
     if (port := next(filter(is_free, ports), None)) is None:
         raise OSError(f"none of 100 ports between {PORTS[0]} and {PORTS[-1]} is free on {HOST}")

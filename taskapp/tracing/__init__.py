@@ -1,22 +1,22 @@
-"""OpenTelemetry: a submit, its run and all that follows it as spans of one trace.
+"""OpenTelemetry: a submit, its run and all follow-ups as spans of one trace.
 
     the web app's span
-    └── submit shop.pay            PRODUCER, as the message is made
+    └── submit shop.pay            PRODUCER, as the message is created
         └── run shop.pay           CONSUMER, from the first hook to the last
             ├── submit shop.pay    a retry
             │   └── run shop.pay
-            └── submit shop.mail   the next of a chain, a link, a task submitted inside
+            └── submit shop.mail   next step of a chain, a link, or a task submitted by the run
                 └── run shop.mail
 
-Why not ``opentelemetry-instrumentation-celery``: it makes the span of a submit the current one and ends it in
-``after_task_publish``, where it looks the task up by name. Of a type this process does not know by name it is never
-ended nor left, and all that comes later in that thread hangs under it; the same when the push fails. Tasks here are
-also pushed a thousand at a time, by another thread, or in the step that ends a run, in an order and a context that
-are not those of the submits: spans would be left in the wrong order. Runs that were killed, or stopped from outside,
-would have no end. So a submit is what the conventions for messaging call a "create" span: begun and ended as the
-message is made, never current.
+``opentelemetry-instrumentation-celery`` is not used for these reasons. It makes the span of a submit current and ends
+it in ``after_task_publish``, where it looks the task up by name. If this process does not know the task type, or the
+push fails, the span is never ended nor detached, and becomes the parent of everything later in that thread. Here,
+tasks are also pushed in batches of a thousand, by another thread, or in the step that ends a run, in another order and
+context than they were submitted in: spans would be detached in the wrong order. Runs that are killed or stopped from
+outside would never end. So a submit is a "create" span in terms of the messaging conventions: started and ended as the
+message is created, and never current.
 
-Without ``TASKAPP_TRACING`` nothing of OpenTelemetry is imported.
+Without ``TASKAPP_TRACING``, OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "pyamqp": "rabbitmq"}
 
 
 def is_on(settings: Settings) -> bool:
-    """Say whether spans are made: as asked for, unless ``OTEL_SDK_DISABLED`` says no to all of OpenTelemetry."""
+    """Return whether to create spans: if ``settings`` enable tracing and ``OTEL_SDK_DISABLED`` is not set."""
     return settings.tracing and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
 
 
 def install(settings: Settings, seen_error: SeenError) -> None:
-    """Let this process make spans if ``settings`` ask for them. Once more does nothing more.
+    """Make this process create spans if ``settings`` enable tracing. Calling it again has no effect.
 
     Args:
-        settings: Turn tracing on, and name the broker.
-        seen_error: Returns message and traceback of a task's error as others may see them; ``None``: as they are.
+        settings: Enable tracing and name the broker.
+        seen_error: Returns message and traceback of a task's error in masked form; ``None`` if nothing is masked.
 
     Raises:
-        TracingUnavailable: They do, and OpenTelemetry is not installed.
+        TracingUnavailable: Tracing is enabled, and OpenTelemetry is not installed.
     """
     if not is_on(settings):
         return
@@ -61,7 +61,7 @@ def install(settings: Settings, seen_error: SeenError) -> None:
 
 
 def system_of(broker_url: str | None) -> str:
-    """Return what conventions call the broker: ``redis``, ``rabbitmq``, or the scheme of its URL."""
+    """Return the conventional name of the broker's system: ``redis``, ``rabbitmq``, or the scheme of its URL."""
     if broker_url is None or is_over_redis(broker_url):
         return "redis"
     scheme = broker_url.partition("://")[0]

@@ -1,4 +1,4 @@
-"""Who makes spans and sends them away: the program's own ``TracerProvider``, or ours where it has none."""
+"""The ``TracerProvider`` that creates and exports spans: the program's own, or ours if it has none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskapp import __version__
 
 DEFAULT_SERVICE_NAME = "taskapp"
 FINISH_SECONDS = 1.0
-"""How long the end of a node waits for a collector to take the last spans; less than an idle node may take to end."""
+"""How long a stopping node waits for the last spans to be exported; less than an idle node may take to stop."""
 
 _lock = threading.Lock()
 _ours: TracerProvider | None = None
@@ -26,9 +26,9 @@ _known: tuple[Any, trace.Tracer] | None = None
 
 
 class ExporterOfProcess(SpanExporter):
-    """Exports by OTLP/HTTP as ``OTEL_EXPORTER_OTLP_…`` say, in each process over connections of its own.
+    """Exports by OTLP/HTTP as configured by ``OTEL_EXPORTER_OTLP_…``, with separate connections in each process.
 
-    One that was inherited by a fork would be read from by parent and child.
+    Parent and child would both read from a connection inherited by a fork.
     """
 
     def __init__(self) -> None:
@@ -36,22 +36,22 @@ class ExporterOfProcess(SpanExporter):
         self._pid = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send ``spans``; blocks its caller, which is the processor's thread."""
+        """Export ``spans``; blocks the caller, which is the processor's thread."""
         if self._exporter is None or self._pid != os.getpid():
             self._exporter, self._pid = OTLPSpanExporter(), os.getpid()
         return self._exporter.export(spans)
 
     def shutdown(self) -> None:
-        """Give up what is being tried again."""
+        """Stop retrying failed exports."""
         if self._exporter is not None and self._pid == os.getpid():
             self._exporter.shutdown()
 
 
 def tracer(*, of_node: bool = False) -> trace.Tracer:
-    """Return what begins spans here.
+    """Return the tracer of this process.
 
     Args:
-        of_node: This process is there to run tasks: what it makes spans with is for the tasks' own code, too.
+        of_node: Whether this process runs tasks; then our provider also becomes the global one, for the tasks' code.
     """
     global _known
     provider: Any = trace.get_tracer_provider()
@@ -81,7 +81,7 @@ def _resource() -> Resource:
 
 
 def finish_with_worker() -> None:
-    """Send the last spans when a node, or a child process of one, ends."""
+    """Export the last spans when a node or one of its child processes ends."""
     signals.worker_shutdown.connect(_finish, weak=False)
     signals.worker_process_shutdown.connect(_finish, weak=False)
 
@@ -92,7 +92,7 @@ def _finish(**_: Any) -> None:
         provider = _ours
     end = getattr(provider, "shutdown", None)
     if end is not None:
-        # A collector that is away is waited for longer than a node may take to end.
+        # On a thread: the provider would wait for an unreachable collector longer than a node may take to stop.
         ending = threading.Thread(target=end, name="taskapp-tracing-end", daemon=True)
         ending.start()
         ending.join(FINISH_SECONDS)

@@ -1,4 +1,4 @@
-"""The spans of submits and of runs, made where Celery's signals tell of them."""
+"""The spans of submits and runs, created by receivers of Celery's signals."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from taskapp.tracing.provider import tracer
 from taskapp.transport.codec import ready_at_of
 
-STOPPED = "the run was stopped from outside: revoked, over its hard time limit, at the end of a drain; or a hook failed"
+STOPPED = "the run was stopped from outside (revoked, over its hard time limit, end of a drain), or a hook failed"
 
 
 class Run(NamedTuple):
-    """A run that goes on here."""
+    """A run in progress."""
 
     span: Span
     token: Any
     outer: Run | None
-    """The run inside which this one goes on, eagerly."""
+    """The enclosing run, if this one is eager."""
 
 
 _system = "redis"
 _seen_error: SeenError = lambda *_: None  # noqa: E731
 _run: ContextVar[Run | None] = ContextVar("taskapp_traced_run", default=None)
 SeenError = Callable[[Any, Any, Any, BaseException], tuple[str, str] | None]
-"""Called with the task, its positional and its named arguments, and its error."""
+"""``seen_error(task, args, kwargs, error)``; see ``tracing.install``."""
 
 _running: dict[str, Run] = {}
-"""Runs of this process by the id of their task: a hard time limit is told on another thread."""
+"""Runs of this process by task id: hard time limits are reported on another thread."""
 
 
 def connect(system: str, seen_error: SeenError) -> None:
-    """Begin to make spans.
+    """Start to create spans.
 
     Args:
-        system: What conventions call the broker.
-        seen_error: As for ``tracing.install``.
+        system: Conventional name of the broker's system.
+        seen_error: See ``tracing.install``.
     """
     global _system, _seen_error
     _system, _seen_error = system, seen_error
@@ -56,9 +56,9 @@ def connect(system: str, seen_error: SeenError) -> None:
 
 
 def on_submit(sender: str, headers: dict[str, Any], routing_key: str = "", **_: Any) -> None:
-    """Make the span of a submit, and let the message carry it.
+    """Create the span of a submit, and inject it into the message's headers.
 
-    Where nothing is being traced, headers that were given name the trace: of a retry, of the end of a chord.
+    If there is no current span, the given headers name the trace, for example for a retry or the end of a chord.
     """
     context = contexts.get_current()
     if not trace.get_current_span(context).get_span_context().is_valid:
@@ -75,7 +75,7 @@ def on_submit(sender: str, headers: dict[str, Any], routing_key: str = "", **_: 
 
 
 def on_begin(task: Any, task_id: str, **_: Any) -> None:
-    """Begin the span of a run, current until the run ends."""
+    """Start the span of a run and make it current until the run ends."""
     request = task.request
     if request.is_eager:
         context, kind = contexts.get_current(), SpanKind.INTERNAL
@@ -111,7 +111,7 @@ def on_end(task_id: str, state: str | None, **_: Any) -> None:
 
 
 def on_failure(sender: Any, task_id: str, exception: Any, args: Any = (), kwargs: Any = None, **_: Any) -> None:
-    """Record what a run failed with; of one that was lost with its process, in a span that is only that."""
+    """Record the error of a failed run; for a run lost with its process, create a span just for that."""
     run, request = _running.get(task_id), sender.request
     if run is not None:
         _record(run.span, exception, sender, args, kwargs)
@@ -126,14 +126,14 @@ def on_failure(sender: Any, task_id: str, exception: Any, args: Any = (), kwargs
 
 
 def on_retry(sender: Any, request: Any, reason: Any, **_: Any) -> None:
-    """Record what a run is repeated for; a task that only asks to be run again has no error."""
+    """Record the error that a run is retried for; a task that only asks to run again has none."""
     run = _running.get(request.id)
     if run is not None and isinstance(reason.exc, BaseException):
         _record(run.span, reason.exc, sender, request.args, request.kwargs)
 
 
 def ids() -> tuple[str, str] | None:
-    """Return trace and span that are current here, in hexadecimal digits; ``None``: nothing is traced."""
+    """Return the current trace id and span id in hexadecimal, or ``None`` if there is no current span."""
     span = trace.get_current_span().get_span_context()
     return (trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)) if span.is_valid else None
 
@@ -159,7 +159,7 @@ def _waited_seconds(request: Any) -> float | None:
 
 
 def _texts(headers: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return what of ``headers`` may name a trace; propagators take it for texts, whoever sent it."""
+    """Return the headers that are strings: propagators assume that all are, but others may send anything."""
     return {key: value for key, value in (headers or {}).items() if isinstance(value, str)}
 
 
@@ -176,7 +176,7 @@ def _record(span: Span, error: Any, task: Any, args: Any, kwargs: Any) -> None:
         span.record_exception(error)
         message = str(error)
     else:
-        # Collectors get no more than other readers: see ``masks`` and ``sensitive``.
+        # Masked for collectors as for other readers: see ``masks`` and ``sensitive``.
         kind, (message, trace) = type(error), seen
         span.add_event("exception", {
             "exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": message,

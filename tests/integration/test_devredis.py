@@ -290,7 +290,9 @@ def test_a_server_is_ready_for_commands_only_once_its_data_are_loaded(data_dir, 
     client(devredis.ensure(data_dir)).eval(fill, 0, 500_000)
     devredis.stop(data_dir)
 
-    with pytest.raises(EmbeddedServerFailed, match=r"lives but (is still loading its data|does not answer); try again"):
+    with pytest.raises(
+        EmbeddedServerFailed, match=r"is running but (is still loading its data|does not answer); try again"
+    ):
         devredis.ensure(data_dir, timeout_seconds=0.1)
     loading = eventually(lambda: devredis.running(data_dir))
     edit_record(data_dir, pid=0, run_id="")  # as if the starter had been killed
@@ -400,7 +402,9 @@ def test_a_starter_waits_for_the_lock_and_says_so_when_it_gives_up(data_dir):
 
     with (server.directory / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(EmbeddedServerFailed, match=r"another process keeps .*lock' locked, starting or stopping"):
+        with pytest.raises(
+            EmbeddedServerFailed, match=r"another process is starting or stopping the server and holds .*lock'"
+        ):
             devredis.ensure(data_dir, timeout_seconds=0.1)
     assert devredis.ensure(data_dir).pid == server.pid
 
@@ -661,8 +665,8 @@ def test_no_second_server_is_started_beside_one_that_hangs(data_dir, is_noted):
         os.kill(server.pid, signal.SIGCONT)
 
     assert str(refused.value) == (
-        f"the server of ours in {str(server.directory)!r} (process {server.pid}) lives but does not answer; "
-        "try again, see its server.log, or end it with `taskapp redis stop`"
+        f"the embedded Redis server in {str(server.directory)!r} (process {server.pid}) is running "
+        "but does not answer; try again, see its server.log, or end it with `taskapp redis stop`"
     )
     assert devredis.ensure(data_dir).pid == server.pid
 
@@ -672,7 +676,7 @@ def test_a_server_whose_record_was_lost_is_neither_doubled_nor_out_of_reach(data
     server = devredis.ensure(data_dir)
     (server.directory / "server.json").unlink()
 
-    with pytest.raises(EmbeddedServerFailed, match=rf"\(process {server.pid}\) lives but does not answer"):
+    with pytest.raises(EmbeddedServerFailed, match=rf"\(process {server.pid}\) is running but does not answer"):
         devredis.ensure(data_dir, timeout_seconds=0.1)
 
     assert devredis.stop(data_dir) is True
@@ -683,7 +687,7 @@ def test_a_server_whose_record_was_lost_is_neither_doubled_nor_out_of_reach(data
 def test_a_server_too_busy_to_take_commands_is_ended_by_signal_and_only_if_it_goes(data_dir):
     server = devredis.ensure(data_dir)
     os.kill(server.pid, signal.SIGSTOP)
-    with pytest.raises(EmbeddedServerFailed, match=rf"was told to stop and goes on; .*`kill -9 {server.pid}`"):
+    with pytest.raises(EmbeddedServerFailed, match=rf"did not stop in time; .*`kill -9 {server.pid}`"):
         devredis.stop(data_dir, timeout_seconds=0.1)
 
     os.kill(server.pid, signal.SIGCONT)
@@ -725,7 +729,7 @@ def test_data_of_another_kind_or_a_newer_major_version_are_refused(data_dir, sam
     message = str(refused.value)
     assert message.startswith(f"the data in {str(server.directory)!r} were written by {kind}-server {version}, and")
     assert f"{server.kind}-server {server.version} ({server.origin})" in message
-    assert message.endswith(f"install {kind}-server 99 or newer, or move that directory away to begin without its data")
+    assert message.endswith(f"install {kind}-server 99 or newer, or move that directory away to start without its data")
     edit_record(data_dir, kind=server.kind, version=server.version)
     assert devredis.ensure(data_dir).url == server.url
 
@@ -749,15 +753,15 @@ def test_a_program_that_ends_at_its_start_is_reported_with_the_end_of_its_log(da
         devredis.ensure(data_dir)
 
     assert str(failed.value) == (
-        f"redis-server 7.2.0 (PATH) ended at its start in {str(data_dir / 'redis')!r}; "
-        "mend what its log says and try again:\nno luck today"
+        f"redis-server 7.2.0 (PATH) failed to start in {str(data_dir / 'redis')!r}; "
+        "fix the problem shown in its log and try again:\nno luck today"
     )
 
 
 def test_a_program_that_never_answers_is_given_up_and_can_be_stopped(data_dir, no_servers_on_path):
     put_script(no_servers_on_path, "trap 'kill $!; exit' TERM\n/bin/sleep 60 & wait")
 
-    with pytest.raises(EmbeddedServerFailed, match=r"\(process \d+\) lives but does not answer; try again"):
+    with pytest.raises(EmbeddedServerFailed, match=r"\(process \d+\) is running but does not answer; try again"):
         devredis.ensure(data_dir, timeout_seconds=0.3)
 
     assert devredis.stop(data_dir) is True
@@ -768,7 +772,7 @@ def test_a_real_server_that_cannot_write_its_data_is_reported_with_its_own_words
     (data_dir / "redis" / "appendonlydir").write_text("in the way")
     (data_dir / "redis" / "appendonly.aof").mkdir()  # what Redis 6.2 would write
 
-    with pytest.raises(EmbeddedServerFailed, match=r"ended at its start in (.|\n)*(append-only|appendonly)"):
+    with pytest.raises(EmbeddedServerFailed, match=r"failed to start in (.|\n)*(append-only|appendonly)"):
         devredis.ensure(data_dir)
 
 
@@ -785,7 +789,7 @@ print(devredis.ensure(Path(sys.argv[1])).pid)
     assert start_python(code, data_dir).communicate(timeout=20) == (f"{server.pid}\n", "")
 
 
-@pytest.mark.parametrize(("limit_bytes", "words"), [(0, "File too large"), (700, "ended at its start")])
+@pytest.mark.parametrize(("limit_bytes", "words"), [(0, "File too large"), (700, "failed to start")])
 def test_no_room_for_files_is_a_clear_error_and_gone_once_there_is_room(data_dir, limit_bytes, words):
     code = """
 import resource, sys
@@ -815,8 +819,8 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path):
         devredis.ensure(tmp_path / "file" / "data")
 
     assert str(refused.value) == (
-        f"the server of ours in {str(home)!r} cannot be managed: [Errno 20] Not a directory: {str(home)!r}; "
-        "make that directory usable, or set TASKAPP_DATA_DIR to another or TASKAPP_BROKER_URL to a Redis"
+        f"could not manage the embedded Redis server in {str(home)!r}: [Errno 20] Not a directory: {str(home)!r}; "
+        "make that directory usable, or set TASKAPP_DATA_DIR to another one or TASKAPP_BROKER_URL to a Redis"
     )
 
 
@@ -824,7 +828,7 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path):
 def test_a_directory_that_is_read_only_is_a_clear_error(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
 
-    with pytest.raises(EmbeddedServerFailed, match=r"cannot be managed: .*Permission denied"):
+    with pytest.raises(EmbeddedServerFailed, match=r"could not manage the embedded Redis server .*Permission denied"):
         devredis.ensure(tmp_path / "locked" / "data")
 
 
@@ -839,7 +843,7 @@ def test_a_directory_of_somebody_else_is_refused(data_dir):
 
 @pytest.mark.parametrize("path", ["/tmp/" + "long/" * 200, "/tmp/zero\0byte"])
 def test_a_path_no_server_can_take_is_a_clear_error(path):
-    with pytest.raises(EmbeddedServerFailed, match=r"is more than a Redis server can take \(1000 bytes"):
+    with pytest.raises(EmbeddedServerFailed, match=r"is unsuitable for a Redis server, which accepts up to 1000"):
         devredis.ensure(Path(path))
     assert devredis.running(Path(path)) is None
     assert devredis.stop(Path(path)) is False
@@ -877,8 +881,8 @@ def test_where_embedded_is_never_nothing_is_started(data_dir, may_start):
         devredis.resolve_broker_url(settings, may_start=may_start, announce=pytest.fail)
 
     assert str(not_found.value) == (
-        "no broker is configured and TASKAPP_EMBEDDED=never forbids to start a Redis server of our own; "
-        "set TASKAPP_BROKER_URL, such as redis://redis:6379/0"
+        "no broker is configured, and TASKAPP_EMBEDDED=never forbids starting the embedded Redis server; "
+        "set TASKAPP_BROKER_URL, for example to redis://redis:6379/0"
     )
     assert not data_dir.exists()
 
@@ -894,7 +898,7 @@ def test_without_any_program_the_ways_out_are_told(data_dir, no_servers_on_path,
     ("version", "reason"),
     [
         ("Redis server v=5.0.7 sha=0", "version 5.0.7 is older than 6.2"),
-        ("Segmentation fault", "its --version says 'Segmentation fault\\n', which names no Redis or Valkey"),
+        ("Segmentation fault", "its --version prints 'Segmentation fault\\n', which names neither Redis nor Valkey"),
     ],
 )
 def test_a_program_that_cannot_be_used_is_named(data_dir, no_servers_on_path, no_wheels, version, reason):
@@ -903,7 +907,7 @@ def test_a_program_that_cannot_be_used_is_named(data_dir, no_servers_on_path, no
     with pytest.raises(BrokerNotFound) as not_found:
         devredis.ensure(data_dir)
 
-    passed_over = f"{str(no_servers_on_path / 'redis-server')!r} was passed over: {reason}"
+    passed_over = f"{str(no_servers_on_path / 'redis-server')!r} was skipped: {reason}"
     assert str(not_found.value) == programs.ways_out([passed_over])
 
 

