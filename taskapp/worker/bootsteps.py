@@ -27,7 +27,7 @@ from taskapp.transport.channel import EngineChannel
 from taskapp.worker import remote_control
 from taskapp.worker.consume.failed_letters import DeadTaskFailer
 from taskapp.worker.consume.revoked import LearnRevoked
-from taskapp.worker.drain import TELLING_SECONDS, Drain
+from taskapp.worker.drain import FAILING_SECONDS, Drain
 from taskapp.worker.green_remote import KeepRemoteControl
 from taskapp.worker.node_info import NodeInfo
 from taskapp.worker.pool.hub import LoopHub
@@ -133,8 +133,8 @@ def describe_worker(sender: Any) -> None:
     runtime.role.isolates = getattr(sender.pool_cls, "__module__", "").endswith("prefork")
     runtime.role.is_in_task = partial(_is_in_task, sender)
     runtime.role.has_room = partial(_has_room, sender)
-    sender.teller = DeadTaskFailer(app)
-    runtime.role.on_buried = sender.teller.tell
+    sender.failer = DeadTaskFailer(app)
+    runtime.role.on_buried = sender.failer.fail_later
     runtime.role.about = NodeInfo(sender)
 
 
@@ -194,7 +194,7 @@ def give_all_back(sender: Any, **_: Any) -> None:
     if later is not None:
         later.finish(drain.ends_at - monotonic() if drain.ends_at else get_settings().drain_seconds)
     runtime.close_nodes(suspects=drain.find_suspects())
-    sender.teller.finish(TELLING_SECONDS)
+    sender.failer.finish(FAILING_SECONDS)
     finish_writing()
 
 

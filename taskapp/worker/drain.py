@@ -36,9 +36,9 @@ IDLE_SECONDS = 2.0
 """How long Celery may take to shut down once nothing runs."""
 GIVING_BACK_SECONDS = 3.0
 """How long requeueing may take; after that, the lease has to expire."""
-TELLING_SECONDS = 1.0
+FAILING_SECONDS = 1.0
 """How long a node may take at its end to fail the tasks it has buried; other nodes do so after a lease."""
-SAYING_SO_SECONDS = 0.3
+CLOSING_SECONDS = 0.3
 """How long ending an empty lease may take."""
 LATE_NEWS_SECONDS = 0.5
 """Minimum time that a node stopped by a pool child waits to learn which task that child had started."""
@@ -59,7 +59,7 @@ class Drain:
         """
         self._worker = worker
         self._drain_seconds = drain_seconds
-        self._told_again: SimpleQueue[None] = SimpleQueue()
+        self._second_signal: SimpleQueue[None] = SimpleQueue()
         self._pid = os.getpid()
         self._exit_code = 0
         self._suspects: Suspects = NOBODY
@@ -117,7 +117,7 @@ class Drain:
 
     def _on_second_signal(self, *_: Any) -> None:
         if os.getpid() == self._pid:
-            self._told_again.put(None)
+            self._second_signal.put(None)
 
     # --- the watching thread ------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Drain:
                     "are requeued as after a crash", found, extra={"action": "ends_by_itself"},
                 )  # fmt: skip
             with contextlib.suppress(Empty):
-                self._told_again.get(timeout=LOOK_SECONDS)
+                self._second_signal.get(timeout=LOOK_SECONDS)
                 break
             if runs_something():
                 idle_since = 0.0
@@ -164,7 +164,7 @@ class Drain:
             finally:
                 done.put(None)
 
-        patience_seconds = GIVING_BACK_SECONDS if runs_something() else SAYING_SO_SECONDS
+        patience_seconds = GIVING_BACK_SECONDS if runs_something() else CLOSING_SECONDS
         native_thread(give_back)
         with contextlib.suppress(Empty):
             done.get(timeout=patience_seconds)
@@ -177,7 +177,7 @@ class Drain:
         if (kill := getattr(pool, "kill_children", None)) is not None:
             kill()
         runtime.close_nodes(reads=False, suspects=suspects)
-        self._worker.teller.finish(TELLING_SECONDS)
+        self._worker.failer.finish(FAILING_SECONDS)
         if self._worker.pidlock:
             self._worker.pidlock.release()
         sys.stdout.flush()

@@ -24,11 +24,11 @@ def test_a_teller_outlives_what_one_task_raises(monkeypatch: pytest.MonkeyPatch,
         raise raised
 
     monkeypatch.setattr(failed_letters, "failure_of", refuse)
-    teller, first, second = DeadTaskFailer(app), Event(), Event()
+    failer, first, second = DeadTaskFailer(app), Event(), Event()
 
-    teller.fail(message, ValueError("why"), first.set)
+    failer.fail(message, ValueError("why"), first.set)
     assert first.wait(10)
-    teller.fail(message, ValueError("why"), second.set)
+    failer.fail(message, ValueError("why"), second.set)
 
     assert second.wait(10)
 

@@ -133,7 +133,7 @@ def test_without_the_kernels_word_the_sender_is_unknown() -> None:
 
 CHILD = """
 import os, signal, subprocess, sys, time
-from taskapp.worker.process.stop_signals import leave_the_end_to
+from taskapp.worker.process.stop_signals import obey_only
 
 def end(*_):
     os.write(1, b"ended\\n")  # a print that the signal interrupted refuses a second one
@@ -141,7 +141,7 @@ def end(*_):
 
 for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, end)
-leave_the_end_to(os.getppid())
+obey_only(os.getppid())
 """
 STRANGER = """
 import os, re, time

@@ -47,7 +47,7 @@ class Seen(NamedTuple):
 NOTHING = Seen()
 
 
-def is_wanted() -> bool:
+def is_recorded() -> bool:
     """Return whether ended tasks are recorded in the history."""
     return get_settings().keeps_history
 
@@ -62,7 +62,7 @@ def end_of_request(request: Any, state: str) -> EndOfTask | None:
 
     ``None`` if the history is off, another message continues the task, or the record cannot be built.
     """
-    if not is_wanted() or _is_replaced(request.seen):
+    if not is_recorded() or _is_replaced(request.seen):
         return None
     try:
         return _packed(_of_request(request, state, request.seen))
@@ -79,7 +79,7 @@ def end_of_message(
     ``None`` if the history is off or the record cannot be built. The record contains the arguments only if the task
     type is known here and masks nothing.
     """
-    if not is_wanted():
+    if not is_recorded():
         return None
     now = time()
     try:

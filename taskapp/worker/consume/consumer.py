@@ -31,7 +31,7 @@ from taskapp.worker.consume.admission import Admission
 from taskapp.worker.consume.rate_limits import RateLimits
 from taskapp.worker.pool.hub import LoopHub
 from taskapp.worker.process.running import runs_something
-from taskapp.worker.run.tick_dedup import tell_end
+from taskapp.worker.run.tick_dedup import report_end
 
 logger = get_logger(__name__)
 
@@ -170,7 +170,7 @@ class Consumer(_Stock):
         if self.event_dispatcher:
             self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
-        tell_end(self.app, headers, "FAILURE", 0)
+        report_end(self.app, headers, "FAILURE", 0)
 
     def add_task_queue(self, queue: Any, *args: Any, **options: Any) -> None:
         """Start consuming a queue, as requested by remote control; log an error if the request is invalid."""
@@ -292,7 +292,7 @@ class Consumer(_Stock):
         if error is None:
             reject()
             return
-        self.controller.teller.fail(message, error, lambda: self.call_soon(reject))
+        self.controller.failer.fail(message, error, lambda: self.call_soon(reject))
 
     def _give_back_failed(self, message: Received, error: Exception) -> None:
         """Requeue a message that this node could not handle, as a crash, so that retries of it are limited."""

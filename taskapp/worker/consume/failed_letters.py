@@ -63,7 +63,7 @@ class DeadTaskFailer:
         self._is_started = False
         self._letters: DeadLetters | None = None
 
-    def tell(self, buried: Iterable[Buried]) -> None:
+    def fail_later(self, buried: Iterable[Buried]) -> None:
         """Queue the engine's letters whose tasks have to fail, except those already queued. Thread-safe."""
         for each in buried:
             if self._waiting.setdefault(each, each) is each:

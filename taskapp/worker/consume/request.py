@@ -41,8 +41,8 @@ from taskapp.worker.consume.events import after_retries
 from taskapp.worker.consume.timestamps import moment_of
 from taskapp.worker.pool.pool import TaskPool
 from taskapp.worker.run.execute import decode, run
-from taskapp.worker.run.guard import UNTOLD, fail_unreported, give_up, guarded
-from taskapp.worker.run.tick_dedup import Repeat, tell_end
+from taskapp.worker.run.guard import UNREPORTED, fail_unreported, give_up, guarded
+from taskapp.worker.run.tick_dedup import Repeat, report_end
 
 # The stubs are incomplete.
 _Stock: Any = stock.Request
@@ -173,7 +173,7 @@ class Request(_Stock):
             self.on_failure(outcome)
             return
         failed, value, runtime, settlement = outcome
-        if failed == UNTOLD:
+        if failed == UNREPORTED:
             fail_unreported(self, failure_in(value))
             return
         if failed:
@@ -361,7 +361,7 @@ class Request(_Stock):
         if state != "STARTED":
             crashes.forget(self.id)
         is_end = state != "STARTED" and not self._is_retried and not isinstance(self._ended_by, Repeat)
-        tell_end(self._app, self._request_dict if is_end else {}, state, self._took_ms(), finish)
+        report_end(self._app, self._request_dict if is_end else {}, state, self._took_ms(), finish)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Requeue or bury the message; a run whose process died counts as a crash."""

@@ -12,7 +12,7 @@ from celery.concurrency import asynpool, prefork
 
 from taskapp.celery_internals import child_of, children_of, is_child_alive
 from taskapp.worker.pool.inherited_sockets import detach_inherited_sockets
-from taskapp.worker.process.stop_signals import leave_the_end_to
+from taskapp.worker.process.stop_signals import obey_only
 
 # The stubs know neither.
 _AsynPool: Any = asynpool.AsynPool
@@ -35,7 +35,7 @@ class ChildWorker(_Worker):
         """Detach the parent's sockets before any user code runs, and accept stop signals only from the parent."""
         detach_inherited_sockets()
         super().after_fork()
-        leave_the_end_to(self.parent_pid)
+        obey_only(self.parent_pid)
         # Celery has just asked the kernel to kill this process when its parent ends, which comes too late if the parent
         # has already ended.
         if os.getppid() != self.parent_pid:

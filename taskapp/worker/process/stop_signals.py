@@ -77,7 +77,7 @@ class StopSignals:
         self._pid = os.getpid()
         for number in STOPPING:
             if callable(handler := signal.getsignal(number)):
-                signal.signal(number, self._told(handler))
+                signal.signal(number, self._with_sender(handler))
         for number in IGNORED:
             if signal.getsignal(number) == signal.SIG_DFL:
                 signal.signal(number, signal.SIG_IGN)
@@ -99,7 +99,7 @@ class StopSignals:
         if changed:
             self._ask_for_senders()
 
-    def _told(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_sender(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
         def handle(*args: Any) -> None:
             try:
@@ -127,7 +127,7 @@ class StopSignals:
             _ask_for_sender(number)
 
 
-def leave_the_end_to(parent: int) -> None:
+def obey_only(parent: int) -> None:
     """Make this pool child ignore stop signals except from its ``parent``, itself or its own descendants.
 
     A stop signal sent to a whole process group is meant for the node, which decides how long its children may continue.

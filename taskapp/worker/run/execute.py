@@ -23,13 +23,13 @@ from taskapp.execution.failures import as_failure, ends_the_run
 from taskapp.transport.codec import read_follow_ups
 from taskapp.worker.run.other_brokers import carry_out
 from taskapp.worker.run.refused import broken_off, refuse, unreported
-from taskapp.worker.run.tick_dedup import held_back, is_asked_for
+from taskapp.worker.run.tick_dedup import may_repeat, outcome_of_repeat
 from taskapp.worker.run.tracer import Outcome, Runner
 
 Ran = tuple[int, Any, float | None, Settlement | None]
 """``(failed, value, seconds, settlement)`` of a run.
 
-``failed`` is 0 with the return value as text, 1 with an ``ExceptionInfo``, or ``UNTOLD`` with an ``ExceptionInfo`` if
+``failed`` is 0 with the return value as text, or 1 with an ``ExceptionInfo``; it is ``UNREPORTED`` in place of 1 if
 nothing about the run has been stored.
 """
 
@@ -55,7 +55,7 @@ def run(*message: Any) -> Ran:
 
 def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
     runner = runner_of(name, given)
-    if is_asked_for(given) and (dropped := held_back(runner, given)) is not None:
+    if may_repeat(given) and (dropped := outcome_of_repeat(runner, given)) is not None:
         return *dropped, None
     settlement, raised = _settlement(runner, given), None
     with settling(settlement):
@@ -80,7 +80,7 @@ async def run_async(
 ) -> Ran:
     """Run a task whose function is a coroutine function on this event loop; see ``run``."""
     runner = runner_of(name, given)
-    if is_asked_for(given) and (dropped := await asyncio.to_thread(held_back, runner, given)) is not None:
+    if may_repeat(given) and (dropped := await asyncio.to_thread(outcome_of_repeat, runner, given)) is not None:
         return *dropped, None
     try:
         args, kwargs = _arguments(runner, given, body, content_type, encoding)

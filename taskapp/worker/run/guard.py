@@ -16,7 +16,7 @@ from taskapp.transport.message import Received
 
 logger = get_logger(__name__)
 
-UNTOLD = 2
+UNREPORTED = 2
 """Used instead of 1 for a failed run about which nothing could be stored."""
 
 

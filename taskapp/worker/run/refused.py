@@ -15,7 +15,7 @@ from taskapp.engine.settlement import Settlement, collecting
 from taskapp.errors.wording import BrokenError, in_words, name_of, sound
 from taskapp.execution.failures import as_failure, ends_the_run
 from taskapp.redis.outage import SERVER_GONE
-from taskapp.worker.run.guard import UNTOLD
+from taskapp.worker.run.guard import UNREPORTED
 from taskapp.worker.run.tracer import Outcome, Runner
 
 logger = get_logger(__name__)
@@ -86,7 +86,7 @@ def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> None:
 
 def unreported(error: BaseException) -> tuple[int, Any, None, None]:
     """Return the outcome of a run that ended with ``error`` before anything could be stored about it."""
-    return UNTOLD, _info(error), None, None
+    return UNREPORTED, _info(error), None, None
 
 
 def _info(error: BaseException) -> ExceptionInfo:

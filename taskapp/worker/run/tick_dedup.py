@@ -30,12 +30,12 @@ class Repeat(Ignore):
     """A message of a tick that another message is running or has run."""
 
 
-def is_asked_for(given: dict[str, Any]) -> bool:
+def may_repeat(given: dict[str, Any]) -> bool:
     """Return whether these are headers of a tick that may be a repeat; ticks from the engine never are."""
     return SCHEDULE_HEADER in given and "lease" not in (given.get("properties") or ())
 
 
-def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
+def outcome_of_repeat(runner: Runner, given: dict[str, Any]) -> Outcome | None:
     """Return the outcome of a message that must not run; ``None`` if it may. Blocks until the server answers."""
     run, backend = tick_run_of(given), runner.app.backend
     if run is None or not isinstance(backend, Results):
@@ -63,7 +63,7 @@ def held_back(runner: Runner, given: dict[str, Any]) -> Outcome | None:
     return _dropped(run.tick.id)
 
 
-def tell_end(
+def report_end(
     app: Any, headers: Mapping[str, Any], state: str, took_ms: int, then: Callable[[], Any] = lambda: None
 ) -> None:
     """Report the end of a tick's run to its schedule, outside the slots, then call ``then``.
