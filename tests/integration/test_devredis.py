@@ -594,7 +594,9 @@ def test_a_directory_that_others_can_enter_gets_no_socket(short_data_dir, monkey
         devredis.ensure(data_dir)
 
     length = len(str(data_dir / "redis" / "server.sock"))
-    assert f"it has {length} bytes, and a socket's path may have {LONGEST_SOCKET_BYTES}" in str(refused.value)
+    assert f"it has {length} bytes, but the path of a socket may have at most {LONGEST_SOCKET_BYTES}" in str(
+        refused.value
+    )
     assert f"{str(folder)!r} is not a directory that only user {os.geteuid()} can enter" in str(refused.value)
     assert str(refused.value).endswith(
         "set XDG_RUNTIME_DIR to a directory of your own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, "
@@ -727,7 +729,7 @@ def test_data_of_another_kind_or_a_newer_major_version_are_refused(data_dir, sam
         devredis.ensure(data_dir)
 
     message = str(refused.value)
-    assert message.startswith(f"the data in {str(server.directory)!r} were written by {kind}-server {version}, and")
+    assert message.startswith(f"the data in {str(server.directory)!r} was written by {kind}-server {version}, which")
     assert f"{server.kind}-server {server.version} ({server.origin})" in message
     assert message.endswith(f"install {kind}-server 99 or newer, or move that directory away to start without its data")
     edit_record(data_dir, kind=server.kind, version=server.version)
