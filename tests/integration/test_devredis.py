@@ -599,7 +599,7 @@ def test_a_directory_that_others_can_enter_gets_no_socket(short_data_dir, monkey
     )
     assert f"{str(folder)!r} is not a directory that only user {os.geteuid()} can enter" in str(refused.value)
     assert str(refused.value).endswith(
-        "set XDG_RUNTIME_DIR to a directory of your own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, "
+        "set XDG_RUNTIME_DIR to a directory that you own with mode 0700, or TASKAPP_DATA_DIR to a shorter path, "
         "or TASKAPP_EMBEDDED=tcp"
     )
 
