@@ -7,7 +7,7 @@ from tests.faults.outcome import Outcome, play_for
 from tests.faults.processes import Pool, Worker
 from tests.faults.producers import acknowledged
 
-FAULT = "kill -9 again and again in full flow"
+FAULT = "repeated kill -9 under full load"
 PLAYS_STOCK = True
 CONCURRENCY = 2
 POOLS: dict[str, Pool] = {"a": "prefork", "b": "threads", "c": "default"}

@@ -11,7 +11,7 @@ from tests.faults.outcome import Outcome
 from tests.faults.processes import Pool, Worker
 from tests.faults.producers import Submission
 
-FAULT = "worker frozen 3 leases long, and thawed"
+FAULT = "worker frozen for 3 leases, then thawed"
 
 
 def play(bench: Bench) -> Outcome:

@@ -9,7 +9,7 @@ from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome, play_for, quantile
 from tests.faults.producers import Submission, Submitter, acknowledged
 
-FAULT = "delayed tasks, their first holder killed"
+FAULT = "delayed tasks; the first node that could hold them is killed"
 LATENESS_P99_SECONDS = 0.05
 EARLY_SECONDS = 0.002
 """The engine's time has whole milliseconds."""

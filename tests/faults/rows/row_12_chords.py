@@ -15,7 +15,7 @@ from tests.faults.processes import Worker
 from tests.faults.producers import Submission, chord_of, step
 from tests.support import eventually
 
-FAULT = "chord of 500: kill, failing header, twice"
+FAULT = "chord of 500: killed worker, failing header, header delivered twice"
 KEEPER_QUEUE = "high"
 """Where bodies and errbacks run, on a worker that lives: a second run of one has no excuse."""
 HEADER_SECONDS = 0.02

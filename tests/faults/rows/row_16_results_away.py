@@ -12,7 +12,7 @@ from tests.faults.producers import Submission, Submitter, acknowledged, chain_of
 from tests.faults.remains import without_result
 from tests.support import eventually
 
-FAULT = "result backend away, a server of its own"
+FAULT = "separate result server away"
 PER_SECOND = 20
 BEGUN_WITHIN_SECONDS = 2.0
 WRITTEN_WITHIN_SECONDS = 10.0

@@ -8,7 +8,7 @@ from tests.faults.outcome import Outcome, quantile, skipped
 from tests.faults.producers import Submission, acknowledged
 from tests.faults.wrong_clock import WrongClock
 
-FAULT = "clocks of workers 10 minutes wrong"
+FAULT = "clocks of workers wrong by 10 minutes"
 WRONG_SECONDS = 600
 LATE_SECONDS = 1.0
 EARLY_SECONDS = 0.05

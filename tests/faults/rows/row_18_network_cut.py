@@ -13,7 +13,7 @@ from tests.faults.processes import Worker
 from tests.faults.producers import Submission
 from tests.faults.wire import Wire
 
-FAULT = "network cut worker-Redis longer than the lease"
+FAULT = "network between worker and Redis cut for longer than the lease"
 
 
 def play(bench: Bench) -> Outcome:

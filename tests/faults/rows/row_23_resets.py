@@ -10,7 +10,7 @@ from tests.faults.outcome import Outcome, play_for
 from tests.faults.processes import Pool, Worker
 from tests.faults.producers import Submission, step
 
-FAULT = "connections reset again and again"
+FAULT = "connections reset repeatedly"
 WORKING_WITHIN_SECONDS = 5.0
 PER_SECOND = 30
 LEASE_LOST = "was silent for longer than its lease"

@@ -14,7 +14,7 @@ from tests.faults.history import SETUPS, History
 from tests.faults.outcome import Outcome
 from tests.faults.producers import Submission
 
-FAULT = "random history of all faults, with tasks of all kinds"
+FAULT = "random sequence of all faults, with tasks of all kinds"
 PER_SECOND = 8
 MOST_RUNS = 3
 
