@@ -149,7 +149,7 @@ def _check_scheduler(_app: Any, params: Mapping[str, Any]) -> None:
 def _check_result(app: Any, params: Mapping[str, Any]) -> None:
     from taskapp.monitor.task_state import State, task_state
 
-    task_id, steps = params["task_id"], Steps("looked at {} messages")
+    task_id, steps = params["task_id"], Steps("searched {} messages")
     state = task_state(task_id, app, steps)
     steps.end()
     if state.unreadable:

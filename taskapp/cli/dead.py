@@ -1,4 +1,4 @@
-"""``taskapp dead``: look at dead letters, send them again, throw them away."""
+"""``taskapp dead``: list, show, replay and purge dead letters."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Command = Callable[..., Any]
 
 @click.group()
 def dead() -> None:
-    """Look at dead letters, send them again, throw them away.
+    """List, show, replay and purge dead letters.
 
-    A dead letter is a message that could not be read or run: unreadable, of a task type no node
-    has, failed for good, rejected, or one that killed the processes that ran it. It is named by its
-    queue and number: default/17.
+    A dead letter is the message of a task that failed permanently or could not run: it failed, was
+    rejected, crashed the processes that ran it, is unreadable, or has a task type that no node has.
+    Its name is its queue and number: default/17.
     """
 
 
 def _filters(command: Command) -> Command:
     for option in (
-        click.option("--queue", help="Only of this queue."),
-        click.option("--reason", type=click.Choice(REASONS), help="Only with this reason."),
-        click.option("--task", help="Only of this task type."),
+        click.option("--queue", help="Only letters of this queue."),
+        click.option("--reason", type=click.Choice(REASONS), help="Only letters with this reason."),
+        click.option("--task", help="Only letters of this task type."),
     ):
         command = option(command)
     return command
@@ -45,10 +45,10 @@ def _filters(command: Command) -> Command:
 
 @dead.command("list")
 @_filters
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the raw message (unmasked) in Base64.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Maximum to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with the raw, unmasked message in Base64.")
 def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *, as_json: bool) -> None:
-    """List dead letters, the latest first."""
+    """List dead letters, newest first."""
     with engine() as lent:
         counts = lent.dead_letters.count()
         require_queue(queue, [name for name, _ in counts])
@@ -72,9 +72,9 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
 
 @dead.command()
 @click.argument("name")
-@click.option("--raw", is_flag=True, help="Write the message itself, byte for byte: nothing is masked there.")
+@click.option("--raw", is_flag=True, help="Write the message itself, byte for byte and unmasked.")
 def show(name: str, *, raw: bool) -> None:
-    """Show one dead letter; what its task type masks, masked."""
+    """Show one dead letter, with masked arguments hidden."""
     with engine() as lent:
         letter = _get(lent.dead_letters, name)
     if raw:
@@ -87,7 +87,7 @@ def show(name: str, *, raw: bool) -> None:
     }  # fmt: skip
     try:
         args, kwargs = read_arguments(letter.raw)
-        if (seen := _sight(letter)) is not None:
+        if (seen := _redacted(letter)) is not None:
             args, kwargs = seen.args, seen.kwargs
         shown |= {"args": json.dumps(args), "kwargs": json.dumps(kwargs)}
     except Unreadable as error:
@@ -99,15 +99,15 @@ def show(name: str, *, raw: bool) -> None:
 @dead.command()
 @click.argument("names", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All letters that fit, instead of named ones.")
-@click.option("--to", "to_queue", help="Send to this queue instead of its own.")
+@click.option("--all", "everything", is_flag=True, help="All letters that match, instead of named ones.")
+@click.option("--to", "to_queue", help="Send to this queue instead of the original one.")
 @click.option("--args", "new_args", help="JSON list of arguments to send instead.")
-@click.option("--kwargs", "new_kwargs", help="JSON object of named arguments to send instead.")
+@click.option("--kwargs", "new_kwargs", help="JSON object of keyword arguments to send instead.")
 def replay(
     names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None,
     to_queue: str | None, new_args: str | None, new_kwargs: str | None, *, everything: bool,
 ) -> None:  # fmt: skip
-    """Send dead letters again, under the same ids; their counts begin anew."""
+    """Send dead letters again, under the same ids; their attempts count from zero again."""
     if to_queue and to_queue not in get_settings().queues:
         raise click.BadParameter(f"{to_queue!r} is none of {', '.join(get_settings().queues)}", param_hint="--to")
     args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
@@ -115,7 +115,7 @@ def replay(
     with engine() as lent:
         letters = lent.dead_letters
         chosen = _chosen(letters, names, queue, reason, task, everything=everything)
-        for place in Steps("looked at {} dead letters").count(chosen):
+        for place in Steps("checked {} dead letters").count(chosen):
             blob = None
             if args is not None or kwargs is not None:
                 letter = letters.get(*place)
@@ -129,27 +129,27 @@ def replay(
 @dead.command()
 @click.argument("names", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All letters that fit, instead of named ones.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--all", "everything", is_flag=True, help="All letters that match, instead of named ones.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def purge(
     names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None, *, everything: bool, yes: bool
 ) -> None:
-    """Throw dead letters away for good."""
+    """Delete dead letters permanently."""
     with engine() as lent:
         letters = lent.dead_letters
         if not yes:
             counted = Steps("counted {} dead letters")
             number = sum(1 for _ in counted.count(_chosen(letters, names, queue, reason, task, everything=everything)))
             if number:
-                click.confirm(f"throw {number} dead letters away for good?", abort=True)
+                click.confirm(f"delete {number} dead letters permanently?", abort=True)
         chosen = _chosen(letters, names, queue, reason, task, everything=everything)
-        places, purged = Steps("threw away {} dead letters").count(chosen), 0
+        places, purged = Steps("purged {} dead letters").count(chosen), 0
         while some := list(islice(places, PAGE)):
             by_queue: dict[str, list[int]] = {}
             for one_queue, one_number in some:
                 by_queue.setdefault(one_queue, []).append(one_number)
             purged += sum(letters.purge(one, numbers) for one, numbers in by_queue.items())
-    say(f"threw {purged} dead letters away")
+    say(f"purged {purged} dead letters")
 
 
 def _chosen(
@@ -158,7 +158,7 @@ def _chosen(
 ) -> Iterable[tuple[str, int]]:  # fmt: skip
     """Return queue and number of the letters a command is about."""
     if bool(names) == everything:
-        raise click.UsageError("name letters (default/17), or say --all with --queue, --reason or --task")
+        raise click.UsageError("name letters (default/17), or give --all, optionally with --queue, --reason or --task")
     if names:
         return [(letter.queue, letter.number) for letter in (_get(letters, name) for name in names)]
     require_queue(queue, [name for name, _ in letters.count()])
@@ -173,15 +173,15 @@ def _get(letters: DeadLetters, name: str) -> DeadLetter:
     return letter
 
 
-def _sight(letter: DeadLetter) -> Masked | None:
+def _redacted(letter: DeadLetter) -> Masked | None:
     from taskapp.celery import app
 
     return redact(app, letter.task, lambda: read_arguments(letter.raw))
 
 
 def _seen(letter: DeadLetter) -> DeadLetter:
-    """Return ``letter`` with an error that tells no more than may be seen; the message stays as it is."""
-    seen = _sight(letter)
+    """Return ``letter`` with masked arguments removed from its error; the message stays as it is."""
+    seen = _redacted(letter)
     return letter if seen is None else letter._replace(error=seen.strike(letter.error))
 
 

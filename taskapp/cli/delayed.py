@@ -1,4 +1,4 @@
-"""``taskapp delayed``: tasks that wait for their time."""
+"""``taskapp delayed``: list, cancel and reschedule delayed tasks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from taskapp.settings import get_settings
 
 @click.group()
 def delayed() -> None:
-    """List tasks that wait for their time, cancel them, give them another time.
+    """List, cancel and reschedule delayed tasks.
 
-    They are those submitted with a countdown or an eta, and those that wait for a retry.
+    Tasks are delayed if they were submitted with a countdown or an eta, or wait for a retry.
     """
 
 
 @delayed.command("list")
-@click.option("--queue", help="Only of this queue.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="At most so many of a queue.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--queue", help="Only tasks of this queue.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Maximum to list per queue.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
-    """List delayed tasks of each queue, the one due first first."""
+    """List the delayed tasks of each queue, soonest first."""
     with engine() as lent:
         counts = lent.delayed.count()
         require_queue(queue, counts)
@@ -46,7 +46,7 @@ def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
 @delayed.command()
 @click.argument("task_id")
 def cancel(task_id: str) -> None:
-    """Take a delayed task away for good."""
+    """Cancel a delayed task permanently."""
     with engine() as lent:
         if not lent.delayed.cancel(task_id):
             raise _not_there(task_id)
@@ -57,7 +57,7 @@ def cancel(task_id: str) -> None:
 @click.argument("task_id")
 @click.argument("seconds", type=click.FloatRange(min=0))
 def reschedule(task_id: str, seconds: float) -> None:
-    """Let a delayed task run in SECONDS from now."""
+    """Make a delayed task due in SECONDS from now."""
     with engine() as lent:
         if not lent.delayed.reschedule(task_id, seconds):
             raise _not_there(task_id)

@@ -1,4 +1,4 @@
-"""``taskapp demo``: the main job on real flights, end to end."""
+"""``taskapp demo``: the main job on real flight data, end to end."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from taskapp.cli.output import say
 from taskapp.processes import stop_on_signals
 
 PLAIN_WIDTH = 120
-"""Columns of what is printed where there is no terminal."""
+"""Columns of the output if it is not a terminal."""
 
 
 @click.command()
 @click.option(
     "--output", default="taskapp-demo", show_default=True, type=click.Path(file_okay=False, path_type=Path),
-    help="Where report, mail and logs stay.",
+    help="Directory for the report, mail and logs.",
 )  # fmt: skip
-@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, to look at Flower.")
+@click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C, so that you can look at Flower.")
 def demo(*, output: Path, keep: bool) -> None:
-    """Run the main job: 336,776 real flights through twelve parallel tasks to a report and a mail.
+    """Run the main job: 336,776 real flights through twelve parallel tasks to a report and an e-mail.
 
-    Uses a Redis server, directories and ports of its own. Exit code 0 only if the report's
-    numbers match ones computed straight from the file and every other check passed.
+    Uses its own Redis server, directories and ports. Exits with 0 only if the report's numbers
+    match numbers computed directly from the file and every other check passed.
     """
     from taskapp.demo.run import run_demo
 

@@ -1,4 +1,4 @@
-"""``taskapp doctor``: looks at a deployment, and takes over what a stock Celery system left."""
+"""``taskapp doctor``: checks a deployment, and adopts the messages that stock Celery workers left."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 COLOURS = {"ok": "green", "warn": "yellow", "error": "red"}
 LISTED = 20
-"""Messages a dry run lists; all of them with ``--json``."""
+"""Maximum number of messages a dry run lists; ``--json`` lists all."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--adopt", is_flag=True, help="Queue again what stopped workers of stock Celery had taken.")
-@click.option("--dry-run", is_flag=True, help="With --adopt: show what would be done, change nothing.")
+@click.option("--adopt", is_flag=True, help="Requeue the messages that stopped stock Celery workers had taken.")
+@click.option("--dry-run", is_flag=True, help="With --adopt: show what would happen, change nothing.")
 @click.option(
     "--merge-priorities",
     is_flag=True,
-    help="With --adopt: messages of stock Celery with priorities 1 to 9, which it takes last and taskapp first, "
-    "follow those with priority 0.",
+    help="With --adopt: put stock Celery's messages with priorities 1 to 9, which it takes last and taskapp first, "
+    "behind those with priority 0.",
 )
-@click.option("--force", is_flag=True, help="With --adopt: although stock workers seem alive; their tasks run twice.")
+@click.option("--force", is_flag=True, help="With --adopt: even if stock workers seem alive; their tasks run twice.")
 def doctor(*, as_json: bool, adopt: bool, dry_run: bool, merge_priorities: bool, force: bool) -> None:
-    """Look at the server, the queues and the nodes, and say what to mend.
+    """Check the server, queues and nodes, and report what to fix.
 
-    Exit code 0 when there is no error, 1 when there is one; a warning is none.
+    Exits with 1 if there is an error; warnings do not count.
     """
     if not adopt and (dry_run or merge_priorities or force):
-        raise click.UsageError("--dry-run, --merge-priorities and --force go with --adopt")
+        raise click.UsageError("--dry-run, --merge-priorities and --force need --adopt")
     from taskapp.settings import get_settings
 
     settings = get_settings()
@@ -54,7 +54,7 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
     """Return the app and the URL of its broker.
 
     Raises:
-        BrokerNotFound: None is configured and none of ours runs.
+        BrokerNotFound: No broker is configured and the development server is not running.
     """
     from taskapp.devredis import resolve_broker_url
 
@@ -76,7 +76,7 @@ def _examine(settings: Settings, *, as_json: bool) -> None:
     try:
         app, broker_url = _connected_app(settings)
     except BrokerNotFound as error:
-        broker, findings = "", [Finding("broker", "reachable", "error", "there is no broker", str(error))]
+        broker, findings = "", [Finding("broker", "reachable", "error", "no broker found", str(error))]
     else:
         broker, findings = masked(broker_url), examine(app, settings, broker_url)
     worst = max((finding.verdict for finding in findings), key=list(COLOURS).index)
@@ -125,7 +125,7 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
     except RedisError as error:
         raise TaskappError(
             f"the Redis at {masked(broker_url)} stopped the adoption: {error}; "
-            "what has moved has moved whole, run it again to go on"
+            "each message has moved completely or not at all; run it again to continue"
         ) from error
     if as_json:
         say_json(_as_dict(report, signs, dry_run=dry_run))
@@ -148,27 +148,27 @@ def _as_dict(report: Adoption, signs: list[str], *, dry_run: bool) -> dict[str, 
 def _print_adoption(report: Adoption, signs: list[str], *, dry_run: bool) -> None:
     will = "would be " if dry_run else ""
     for sign in signs:
-        _print("warn", "stock workers", sign, "stop it first: what it runs would run twice")
+        _print("warn", "stock workers", sign, "stop it first: its tasks would run twice")
     if dry_run:
         _print_messages(report.adopted)
     for (queue, priority), count in sorted(Counter(message[:2] for message in report.adopted).items()):
         _print("ok", "adopted", f"{count} {will}moved to the front of {queue!r} at priority {priority}")
     for queue, count in report.moved.items():
-        _print("ok", "moved", f"{count} that waited where no node looks, or were merged, {will}moved in {queue!r}")
+        _print("ok", "moved", f"{count} {will}moved in {queue!r}: no node looked there, or priorities were merged")
     for queue, counts in report.waiting.items():
         shown = ", ".join(f"{count} at priority {priority}" for priority, count in counts.items())
         _print(
             "warn", "waiting", f"{queue!r} has {shown}: stock Celery takes these last, taskapp first",
-            "if that is not meant, run this again with --merge-priorities before nodes start",
+            "if you do not want that, run this again with --merge-priorities before nodes start",
         )  # fmt: skip
     for reason, left in report.left.items():
         _print("error", "left", f"{left.count} stay: {reason} ({', '.join(left.tags)})", left.remedy)
     if not (report.adopted or report.moved or report.left):
-        _print("ok", "adopted", "nothing was left by stock workers")
+        _print("ok", "adopted", "no messages left by stock workers")
 
 
 def _print_messages(messages: list[Adopted]) -> None:
     for message in messages[:LISTED]:
         say(f"{message.queue:<12} {message.priority}  {message.id:<36}  {message.task}")
     if len(messages) > LISTED:
-        say(f"… and {len(messages) - LISTED} more; --json lists all")
+        say(f"… and {len(messages) - LISTED} more; list all with --json")

@@ -1,4 +1,4 @@
-"""How commands reach the engine: over the app's own broker, errors as one line."""
+"""Connects commands to the engine over the app's broker, and maps errors to one line."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ Lent = TypeVar("Lent")
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Lend what of the engine commands look at; errors as with ``lent_by``."""
+    """Lend the engine; raises as ``lent_by`` does."""
     from taskapp.celery import app
 
-    with lent_by(app.engine()) as lent:
-        yield lent
+    with lent_by(app.engine()) as opened:
+        yield opened
 
 
 @contextmanager
 def schedules() -> Iterator[Schedules]:
-    """Lend the schedules; errors as with ``lent_by``."""
+    """Lend the schedules; raises as ``lent_by`` does."""
     from taskapp.celery import app
 
-    with lent_by(app.schedules()) as lent:
-        yield lent
+    with lent_by(app.schedules()) as store:
+        yield store
 
 
 @contextmanager
 def lent_by(opening: AbstractContextManager[Lent]) -> Iterator[Lent]:
-    """Lend what ``opening`` does.
+    """Lend the object that ``opening`` yields.
 
     Raises:
         click.ClickException: Redis cannot be reached, or refuses.
-        NoEngine: The broker is no Redis.
+        NoEngine: The broker is not Redis.
     """
     with ExitStack() as held:
         try:
-            lent = held.enter_context(opening)
+            opened = held.enter_context(opening)
         except (RedisError, OSError, OperationalError) as error:
             raise _unreachable(error) from error
-        # From here on an OSError is of what is read or printed: the connection's have classes of their own.
+        # From here on, an OSError comes from reading or printing: connection errors have their own classes.
         try:
-            yield lent
+            yield opened
         except ResponseError as error:
-            raise click.ClickException(f"Redis refused: {error}; nothing was changed by this step") from error
+            raise click.ClickException(f"Redis refused: {error}; this step changed nothing") from error
         except OutcomeUnknown as error:
             why = f"the connection broke before the answer: {error}"
-            raise click.ClickException(f"{why}; look whether it was done before doing it again") from error
+            raise click.ClickException(f"{why}; check whether it took effect before repeating it") from error
         except RedisError as error:
             raise _unreachable(error) from error
 
 
 def require_queue(queue: str | None, others: Iterable[str]) -> None:
-    """Make sure that ``queue`` exists, or that something is left of it.
+    """Check that ``queue`` is configured or still holds messages.
 
     Args:
-        queue: What was typed; ``None``: nothing.
-        others: Queues that no setting names any more, of which something is left.
+        queue: The queue the user named; ``None``: none.
+        others: Queues that still hold messages, whether or not a setting names them.
 
     Raises:
-        UnknownQueue: There is no such queue.
+        UnknownQueue: It is neither.
     """
     from taskapp.settings import get_settings
 
@@ -84,5 +84,5 @@ def _unreachable(error: Exception) -> click.ClickException:
     from taskapp.settings import get_settings
 
     is_broker = is_over_redis(revealed(get_settings().broker_url) or "redis://")
-    server, setting = ("broker", "TASKAPP_BROKER_URL") if is_broker else ("Redis of results", "TASKAPP_RESULT_URL")
+    server, setting = ("broker", "TASKAPP_BROKER_URL") if is_broker else ("result Redis", "TASKAPP_RESULT_URL")
     return click.ClickException(f"the {server} cannot be reached: {error}; check {setting}")

@@ -18,13 +18,13 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     default=9540,
     show_default=True,
     type=click.IntRange(0, 65_535),
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 picks a free one.",
 )
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 means all.")
 def exporter(*, port: int, address: str) -> None:
     """Serve Prometheus metrics of tasks, queues and nodes at /metrics until stopped.
 
-    Goes on while the broker is away. Starts no server of its own.
+    Keeps running while the broker is unreachable. Does not start a broker.
     """
     from taskapp.celery import app
     from taskapp.logs import formatter
@@ -37,8 +37,8 @@ def exporter(*, port: int, address: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    # Blocked before the threads start, which inherit it: whenever a signal comes, it is this
-    # thread that takes it, also as process 1 of a container.
+    # Block the signals before the threads start, which inherit the mask: this thread alone then receives
+    # them, even as process 1 of a container.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     serving = Exporter(app, settings)
     try:

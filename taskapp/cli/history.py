@@ -31,7 +31,7 @@ else:
 
 
 class Length(ParamType):
-    """A length of time, in seconds."""
+    """A duration, converted to seconds."""
 
     name = "length"
 
@@ -40,11 +40,11 @@ class Length(ParamType):
         try:
             return parse_duration(value)
         except BadSchedule:
-            self.fail(f"{value!r} is no length of time; write such as 90d, 12h or 30m", param, ctx)
+            self.fail(f"{value!r} is not a duration; write it as 90d, 12h or 30m", param, ctx)
 
 
 class TimeOption(ParamType):
-    """A time, in Unix seconds: ISO 8601, in UTC where it names no zone, or so long ago."""
+    """A time, converted to Unix seconds: ISO 8601, UTC unless it names a zone, or a duration before now."""
 
     name = "time"
 
@@ -57,14 +57,14 @@ class TimeOption(ParamType):
         try:
             return parse_instant(value)
         except BadSchedule:
-            self.fail(f"{value!r} is no time; write such as 2h or 30m (ago), or 2026-12-01T09:00", param, ctx)
+            self.fail(f"{value!r} is not a time; write it as 2h or 30m (ago), or 2026-12-01T09:00", param, ctx)
 
 
 @click.group()
 def history() -> None:
-    """Look for finished tasks in SQL, and write them there.
+    """Search finished tasks in SQL, and write them there.
 
-    Nodes tell of every finished task when TASKAPP_HISTORY is true; TASKAPP_HISTORY_URL names the database.
+    Nodes report every finished task if TASKAPP_HISTORY is true; TASKAPP_HISTORY_URL names the database.
     """
 
 
@@ -77,9 +77,10 @@ def _opened() -> Iterator[History]:
 
 @history.command()
 def run() -> None:
-    """Write finished tasks into SQL, and delete old ones, until stopped.
+    """Write finished tasks to SQL and delete old ones, until stopped.
 
-    Goes on while Redis or the database is away. Run two, and another takes over within 15 s when one dies.
+    Keeps running while Redis or the database is unreachable. If you run two and one dies, the other takes over
+    within 15 s.
     """
     from taskapp.celery import app
     from taskapp.logs import formatter
@@ -98,20 +99,20 @@ def run() -> None:
 
 
 @history.command()
-@click.option("--type", "task_type", help="Only of this task type.")
-@click.option("--state", "states", multiple=True, help=f"Only with this end: {', '.join(STATES)}. May be repeated.")
-@click.option("--queue", help="Only of this queue.")
-@click.option("--since", type=TimeOption(), help="Finished since then: 2h (ago), or 2026-12-01T09:00 (UTC).")
-@click.option("--until", type=TimeOption(), help="Finished before then.")
-@click.option("--text", help="Only with this in the text of their arguments.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000), help="At most so many.")
-@click.option("--after", help="Go on where the page before ended.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the place of the next page on stderr.")
+@click.option("--type", "task_type", help="Only tasks of this type.")
+@click.option("--state", "states", multiple=True, help=f"Only tasks in this state: {', '.join(STATES)}. Repeatable.")
+@click.option("--queue", help="Only tasks of this queue.")
+@click.option("--since", type=TimeOption(), help="Finished at this time or later: 2h (ago), or 2026-12-01T09:00 (UTC).")
+@click.option("--until", type=TimeOption(), help="Finished before this time.")
+@click.option("--text", help="Only tasks whose arguments contain this text.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000), help="Maximum to list.")
+@click.option("--after", help="Continue after the previous page: the cursor it printed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the cursor of the next page goes to stderr.")
 def search(
     task_type: str | None, states: tuple[str, ...], queue: str | None, since: float | None, until: float | None,
     text: str | None, limit: int, after: str | None, *, as_json: bool,
 ) -> None:  # fmt: skip
-    """List finished tasks, the last one first."""
+    """List finished tasks, newest first."""
     from taskapp.monitor.history import Query
 
     with _opened() as kept:
@@ -122,20 +123,20 @@ def search(
     else:
         _print_table(page.tasks)
     if page.next:
-        say(f"there may be more: --after {page.next}", err=True)
+        say(f"there may be more; continue with --after {page.next}", err=True)
     elif not as_json and not page.tasks:
-        say("no finished task fits")
+        say("no matching finished tasks")
 
 
 @history.command()
 @click.argument("task_id")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def show(task_id: str, *, as_json: bool) -> None:
-    """Show all that is known of a task, the last end first: one that was replayed has several."""
+    """Show every recorded end of a task, newest first; a replayed task has several."""
     with _opened() as kept:
         found = kept.get(task_id)
     if not found:
-        raise click.ClickException(f"no finished task {task_id!r}; it may not have ended, or be deleted since")
+        raise click.ClickException(f"no finished task {task_id!r}; it may not have ended yet, or may have been deleted")
     for one in found:
         if as_json:
             say_json(_as_json(one))
@@ -146,22 +147,22 @@ def show(task_id: str, *, as_json: bool) -> None:
 
 
 @history.command()
-@click.option("--older-than", type=Length(), required=True, help="Those that finished so long ago: 90d.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--older-than", type=Length(), required=True, help="Delete tasks that finished longer ago: 90d.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(older_than: float, *, yes: bool) -> None:
     """Delete old tasks, a thousand at a time."""
     with _opened() as kept:
         before = datetime.fromtimestamp(time() - older_than, UTC)
         if not yes:
-            click.confirm(f"delete what finished before {before:%Y-%m-%d %H:%M} UTC?", abort=True)
+            click.confirm(f"delete tasks that finished before {before:%Y-%m-%d %H:%M} UTC?", abort=True)
         gone = sum(iter(partial(kept.prune, older_than), 0))
     say(f"deleted {gone} finished tasks")
 
 
 @history.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(*, as_json: bool) -> None:
-    """Show how many tasks are kept and wait to be. Exit code 1 when some were lost on the way."""
+    """Show how many tasks are stored and how many wait to be. Exits with 1 if any were lost on the way."""
     from taskapp.celery import app
 
     with _opened() as kept:

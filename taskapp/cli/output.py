@@ -1,4 +1,4 @@
-"""How commands print: the one way from what others wrote, in tasks, messages and errors, to a terminal."""
+"""Output of commands: the only path to a terminal for text that others wrote in tasks, messages and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from taskapp.sanitize import INDENT, sanitize, sanitize_json, sanitize_lines
 
 PIPED_WIDTH = 200
-"""Columns of a table that goes to no terminal."""
+"""Columns of a table that is not printed to a terminal."""
 
 
 def say(text: object = "", *, head: str = "", err: bool = False) -> None:
@@ -23,19 +23,19 @@ def say(text: object = "", *, head: str = "", err: bool = False) -> None:
 
     Args:
         text: What to print.
-        head: Stands in front of it, as it is: words of ours, which may have colours.
+        head: Our own text to print before it unchanged; may contain colors.
         err: Print to standard error.
     """
     click.echo(head + sanitize(text, keep="\t"), err=err)
 
 
 def say_lines(text: object, *, head: str = "", err: bool = False) -> None:
-    """Print ``text`` sanitized with its lines, all but the first indented."""
+    """Print ``text`` sanitized, keeping its lines; all but the first are indented."""
     click.echo(head + sanitize_lines(text), err=err)
 
 
 def say_block(text: object) -> None:
-    """Print ``text`` sanitized with its lines, all of them indented."""
+    """Print ``text`` sanitized, keeping its lines, all indented."""
     say_lines(text, head=INDENT)
 
 
@@ -45,12 +45,12 @@ def say_json(value: Any) -> None:
 
 
 def say_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, unwrapped: Collection[str] = ()) -> None:
-    """Print a table, sanitized cell by cell; nothing if it has no rows.
+    """Print a table, sanitized cell by cell; print nothing if it has no rows.
 
     Args:
-        headings: Of its columns.
-        rows: Their cells.
-        unwrapped: Headings of the columns that stay on one line.
+        headings: Column headings.
+        rows: Cells of each row.
+        unwrapped: Headings of the columns that must not wrap.
     """
     table = Table(box=None, pad_edge=False)
     for heading in headings:

@@ -1,4 +1,4 @@
-"""``taskapp redis``: the Redis server of our own."""
+"""``taskapp redis``: the development Redis server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from taskapp.settings import Settings, get_settings
 
 @click.group()
 def redis() -> None:
-    """Start, look at and stop the Redis server that taskapp runs for development.
+    """Start, inspect and stop the Redis server that taskapp runs for development.
 
-    It is in use while TASKAPP_BROKER_URL is empty; its data are in TASKAPP_DATA_DIR.
+    It is used while TASKAPP_BROKER_URL is empty; its data is in TASKAPP_DATA_DIR.
     """
 
 
 @redis.command()
 def start() -> None:
-    """Start the server, unless it runs, and leave it running."""
+    """Start the server unless it is running, and leave it running."""
     settings = get_settings()
     if settings.broker_url:
-        raise click.UsageError("TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours")
+        raise click.UsageError("TASKAPP_BROKER_URL is set: tasks go there, not to the development server")
     devredis.resolve_broker_url(settings, may_start=True, announce=lambda _: None)
     if server := devredis.running(settings.data_dir):
         say(server.describe())
@@ -32,12 +32,12 @@ def start() -> None:
 
 @redis.command()
 def status() -> None:
-    """Show where the server is and what it runs on. Exit code 1 when there is none."""
+    """Show the server's URL, process and version. Exits with 1 if it is not running."""
     settings = get_settings()
     server = devredis.running(settings.data_dir)
     _say_if_unused(settings, server)
     if server is None:
-        say(f"no Redis server of ours answers (data dir {str(settings.data_dir)!r})", err=True)
+        say(f"the development Redis server does not answer (data dir {str(settings.data_dir)!r})", err=True)
         sys.exit(1)
     say(f"url      {server.url}")
     say(f"pid      {server.pid}")
@@ -48,17 +48,17 @@ def status() -> None:
 
 @redis.command()
 def stop() -> None:
-    """Stop the server, its data on disk. Stopping none is fine; the next start finds the data again."""
+    """Stop the server; its data stays on disk for the next start. Does nothing if it is not running."""
     settings = get_settings()
     _say_if_unused(settings)
     if devredis.stop(settings.data_dir):
-        say(f"stopped the Redis server of ours; its data stay in {str(settings.data_dir)!r}")
+        say(f"stopped the development Redis server; its data stays in {str(settings.data_dir)!r}")
     else:
-        say(f"no Redis server of ours runs (data dir {str(settings.data_dir)!r})")
+        say(f"the development Redis server is not running (data dir {str(settings.data_dir)!r})")
 
 
 def _say_if_unused(settings: Settings, server: devredis.Server | None = None) -> None:
     if settings.broker_url:
-        say("TASKAPP_BROKER_URL is set: tasks go there, not to a server of ours", err=True)
+        say("TASKAPP_BROKER_URL is set: tasks go there, not to the development server", err=True)
     elif settings.embedded == "tcp" and server is not None and "socket" in server.url.partition(":")[0]:
-        say("TASKAPP_EMBEDDED=tcp holds from its next start on: `taskapp redis stop` first", err=True)
+        say("TASKAPP_EMBEDDED=tcp takes effect at the next start: run `taskapp redis stop` first", err=True)

@@ -1,4 +1,4 @@
-"""``taskapp task``: where one task stands, and what it logs."""
+"""``taskapp task``: state and log lines of one task."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.DEAD: "red", Sta
 
 @click.group()
 def task() -> None:
-    """Show where one task stands, and what it logs. A task is named by its id."""
+    """Show the state and the log lines of one task, by its id."""
 
 
 @task.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--traceback", "with_traceback", is_flag=True, help="Show the traceback of the last error, too.")
 def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
     """Show the state of a task: queued, delayed, parked, running, retrying, succeeded, failed, dead or cancelled.
 
-    It comes from where the task's message is, from its result and from what it noted. Exit code 1 when nobody knows it.
+    Derived from the place of the task's message, its result and its notes. Exits with 1 if the id is unknown.
     """
     with _reaching():
         state = _state(task_id)
@@ -54,12 +54,12 @@ def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
 
 @task.command()
 @click.argument("task_id", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on showing lines as they come, until the task has ended.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines until the task has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
-    """Show the last log lines of a task, as many as TASKAPP_TASK_LOG_LINES.
+    """Show the last log lines of a task, up to TASKAPP_TASK_LOG_LINES.
 
-    Kept is what a task logs through logging or prints, at the level its node logs at (-l INFO) or above.
+    Stored are the lines a task logs through logging or prints, from its node's log level (-l INFO) up.
     """
     if follow:
         stop_on_signals()
@@ -80,24 +80,24 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except (RedisError, OperationalError, ConnectionError) as error:
-        message = f"the broker or the results cannot be reached: {error}; check TASKAPP_BROKER_URL"
+        message = f"cannot reach the broker or the results: {error}; check TASKAPP_BROKER_URL and TASKAPP_RESULT_URL"
         raise click.ClickException(message) from error
 
 
 def _state(task_id: str) -> TaskState:
-    looked_at = Steps("looked at {} messages")
+    steps = Steps("searched {} messages")
     try:
-        return task_state(task_id, on_step=looked_at)
+        return task_state(task_id, on_step=steps)
     finally:
-        looked_at.end()
+        steps.end()
 
 
 def _fields(state: TaskState) -> Iterator[tuple[str, str]]:
-    """Yield what is known, by its name."""
+    """Yield the known fields as pairs of name and text."""
     priority = "" if state.priority is None else f", priority {state.priority}"
     texts: list[tuple[str, Any]] = [
         ("remark", state.remark),
-        ("result", state.unreadable and f"cannot be read: {state.unreadable}"),
+        ("result", state.unreadable and f"unreadable: {state.unreadable}"),
         ("task", state.task),
         ("id", state.id),
         ("queue", state.queue and state.queue + priority),

@@ -18,11 +18,13 @@ from taskapp.sanitize import sanitize
 @click.command()
 @click.option(
     "--every", "every_seconds", default=2.0, show_default=True, type=click.FloatRange(0.2, 60.0),
-    help="Seconds between two looks; rates are of what happened in between.",
+    help="Seconds between refreshes; rates cover that interval.",
 )  # fmt: skip
-@click.option("--once", is_flag=True, help="Look twice, print what was seen, and end; so without a terminal, too.")
+@click.option(
+    "--once", is_flag=True, help="Print one screen after one interval, then exit; the default without a terminal."
+)
 def top(*, every_seconds: float, once: bool) -> None:
-    """Show queues, nodes, rates, and slow and failing task types until Ctrl-C."""
+    """Show queues, nodes, rates, and slow and failing task types, until Ctrl-C."""
     console = Console()
     stop_on_signals()
     try:
@@ -45,16 +47,16 @@ def _show_live(console: Console, every_seconds: float) -> None:
             try:
                 before, now = now, look()
             except click.ClickException as error:
-                # It may come back; what is shown next is of then.
+                # The broker may come back; the next rates then cover the outage.
                 live.update(Text(sanitize(f"{error.message}; trying again"), style="red"), refresh=True)
 
 
 def look() -> Look:
-    """Return what there is.
+    """Read the current state from the broker.
 
     Raises:
         click.ClickException: The broker cannot be reached.
-        NoEngine: It is no Redis.
+        NoEngine: The broker is not Redis.
     """
     from taskapp.cli.engine import engine
     from taskapp.engine.counters import read_totals

@@ -1,4 +1,4 @@
-"""``taskapp up``: everything for everyday development, in one terminal."""
+"""``taskapp up``: everything you need for development, in one terminal."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from taskapp.settings import Settings, get_settings
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green")
 
 DRAIN_SECONDS = 5.0
-"""How long tasks may run on when everything is stopped or reloaded."""
+"""How long running tasks may take to finish on stop or reload."""
 
 
 @click.command()
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 32), help="Worker nodes to run.")
 @click.option(
-    "-c", "--concurrency", default=2, show_default=True, type=click.IntRange(1), help="Tasks at once on a node."
+    "-c", "--concurrency", default=2, show_default=True, type=click.IntRange(1), help="Tasks at once per node."
 )
 @click.option("--flower-port", default=5555, show_default=True, help="Port of the dashboard.")
 @click.option("--exporter-port", default=9540, show_default=True, help="Port of the Prometheus metrics.")
-@click.option("--reload", is_flag=True, help="Restart workers and beat when a Python file below this folder changes.")
+@click.option("--reload", is_flag=True, help="Restart workers and beat when a Python file in this folder changes.")
 def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, reload: bool) -> None:
     """Run Redis, workers, beat, Flower and the exporter with your own tasks, until Ctrl-C.
 
-    With TASKAPP_HISTORY also what writes finished tasks into SQL.
+    With TASKAPP_HISTORY, also runs the process that writes finished tasks to SQL.
 
-    A process that dies is started again. A Redis that already runs, or TASKAPP_BROKER_URL, is
-    used and left alone; one started here is stopped at the end.
+    Restarts processes that die. Uses the server of TASKAPP_BROKER_URL or a development server
+    that is already running, and leaves it running; otherwise starts one and stops it at the end.
     """
     stop_on_signals()
     settings = get_settings()
@@ -60,7 +60,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
             f"Flower http://127.0.0.1:{flower_port}  metrics http://127.0.0.1:{exporter_port}/metrics", bold=True
         )
         say("Ctrl-C stops everything")
-        # What runs when it ends, or when code changes, is given back before the supervisor loses its patience.
+        # On stop or reload, nodes must return running tasks to their queues before the supervisor kills them.
         drain_seconds = min(settings.drain_seconds, DRAIN_SECONDS)
         environment = {**os.environ, "TASKAPP_DRAIN_SECONDS": f"{drain_seconds:g}"}
         supervisor = Supervisor(programs, on_line=_Printer(programs), env=environment)
@@ -74,10 +74,10 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
 
 
 def _history(settings: Settings) -> list[Program]:
-    """Return what writes the history, if one is kept.
+    """Return the program that writes the history, if one is kept.
 
     Raises:
-        HistoryPackageMissing, BadDatabaseURL: It could not be; said now, rather than by a program that starts in vain.
+        HistoryPackageMissing, BadDatabaseURL: It could not run; better reported now than by a restarting program.
     """
     if not settings.keeps_history:
         return []
@@ -89,7 +89,7 @@ def _history(settings: Settings) -> list[Program]:
 
 @contextmanager
 def server(settings: Settings) -> Iterator[None]:
-    """Have a broker for the time of the block; stop it afterwards if it was started here."""
+    """Provide a broker during the block; stop it afterwards if it was started here."""
     started: list[str] = []
 
     def announce(line: str) -> None:
@@ -105,7 +105,7 @@ def server(settings: Settings) -> Iterator[None]:
 
 
 class _Printer:
-    """Prints lines with their program's name in front, one at a time."""
+    """Prints lines with their program's name as a prefix, one at a time."""
 
     def __init__(self, programs: list[Program]) -> None:
         self._width = max(len(program.name) for program in programs)

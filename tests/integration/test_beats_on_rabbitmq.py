@@ -163,7 +163,7 @@ def queued_entry(site: Site, schedules: Schedules, task: str = "mark", **options
     schedules.add(Schedule("job", f"{TICKING}.{task}", Once(time() + 86_400), **options))  # type: ignore[arg-type]
     site.command("run-now", "job")
     [entry] = site.redis.client.lrange(OUTBOX, 0, -1)
-    assert site.command("list").startswith("1 schedule; no beat leads")
+    assert site.command("list").startswith("1 schedule; no active beat")
     return entry.encode()  # type: ignore[no-any-return]
 
 
@@ -360,6 +360,6 @@ def test_where_neither_is_a_redis_beat_says_that_only_one_may_run(site: Site) ->
     site.settings["TASKAPP_RESULT_URL"] = ""
     assert "schedules need Redis as the broker or for results" in site.command("list")
     site.settings["TASKAPP_RESULT_URL"] = "redis://127.0.0.1:1/0"
-    assert site.command("list").startswith("Error: the Redis of results cannot be reached")
+    assert site.command("list").startswith("Error: the result Redis cannot be reached")
     assert beat.cwd is not None
     eventually(lambda: list(beat.cwd.glob("celerybeat-schedule*")))  # type: ignore[union-attr]

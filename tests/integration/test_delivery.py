@@ -335,9 +335,9 @@ def test_bytes_nobody_can_read_are_kept_as_they_came_and_purged_by_filter(
     assert letter["reason"] == "unreadable"
     assert shop.greet.delay("still here").get(timeout=20) == "hello still here"
     assert "cannot be edited" in taskapp(redis_server, "dead", "replay", letter["letter"], "--args", "[1]", code=1)
-    assert "say --all" in taskapp(redis_server, "dead", "purge", "--yes", code=2)
-    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "failed", "--yes").startswith("threw 0")
-    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "unreadable", "--yes").startswith("threw 1")
+    assert "give --all" in taskapp(redis_server, "dead", "purge", "--yes", code=2)
+    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "failed", "--yes").startswith("purged 0")
+    assert taskapp(redis_server, "dead", "purge", "--all", "--reason", "unreadable", "--yes").startswith("purged 1")
     assert dead_letters(redis_server) == []
     assert "no dead letter 'default/99'" in taskapp(redis_server, "dead", "show", "default/99", code=1)
 

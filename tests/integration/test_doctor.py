@@ -171,7 +171,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
     assert client.hlen("unacked") == client.zcard("unacked_index") == 0
     still_waiting = [identity for identity in waiting if identity not in held]
     assert ids_waiting(client) == [identity for identity in held if identity in ids_waiting(client)] + still_waiting
-    assert "nothing was left by stock workers" in shop.doctor("--adopt").stdout
+    assert "no messages left by stock workers" in shop.doctor("--adopt").stdout
 
     shop.gate.touch()
     worker("-c", "4", TASKAPP_INCLUDE="old_shop", WORK_LOG=str(shop.log))

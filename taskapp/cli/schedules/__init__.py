@@ -1,4 +1,4 @@
-"""``taskapp schedules``: ``group`` has the commands that concern one schedule, the others a file each.
+"""``taskapp schedules``: ``group`` has the commands for schedules, the other commands have a file each.
 
-``terms`` is what ``add`` and ``edit`` take, ``check`` whether it can be sent, ``view`` what people see.
+``options`` has the options of ``add`` and ``edit``, ``check`` tries out a schedule, ``view`` formats the output.
 """

@@ -1,4 +1,4 @@
-"""``taskapp schedules calendar``: days on which those who follow it are not due."""
+"""``taskapp schedules calendar``: named lists of days on which schedules are not due."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from taskapp.schedules.store import Schedules
 @click.command()
 @click.argument("name", required=False, type=Name())
 @click.argument("days", nargs=-1, metavar="[DAY]...")
-@click.option("--remove", is_flag=True, help="Remove it; refused while a schedule follows it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--remove", is_flag=True, help="Remove the calendar; refused while a schedule uses it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def calendar(name: str | None, days: tuple[str, ...], *, remove: bool, as_json: bool) -> None:
-    """List calendars, show one, or give one its days: 2026-12-24, or 2026-12-24/2027-01-06.
+    """List calendars, show one, or set its days: 2026-12-24, or 2026-12-24/2027-01-06.
 
-    Schedules that follow it, see add --calendar, are not due on its days.
+    Schedules that use it (see add --calendar) are not due on its days.
     """
     if remove and (name is None or days):
-        raise click.UsageError("name one calendar to remove, and no days")
+        raise click.UsageError("with --remove, name one calendar and no days")
     with as_parameter("DAY"):
         days_from(days)
     with lent() as store:
@@ -34,8 +34,8 @@ def calendar(name: str | None, days: tuple[str, ...], *, remove: bool, as_json: 
             say(f"removed calendar {name!r}")
         else:
             followers = store.set_calendar(name, days)
-            follow = f"{view.counted(followers, 'schedule')} follow{'s' if followers == 1 else ''} it"
-            say(f"calendar {name!r}: {' '.join(days)}; {follow}")
+            use = f"{view.counted(followers, 'schedule')} use{'s' if followers == 1 else ''} it"
+            say(f"calendar {name!r}: {' '.join(days)}; {use}")
 
 
 def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.included import import_included
 from taskapp.cli.output import say, say_json
-from taskapp.cli.schedules.check import try_out, warn_of_unknown
+from taskapp.cli.schedules.check import try_out, warn_about_unknown
 from taskapp.cli.schedules.view import counted
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule, ScheduleExists
@@ -24,11 +24,11 @@ from taskapp.schedules.store import Schedules
 TOLD_MOST = 20
 
 Problem = tuple[int, str]
-"""The number of a line, and what is wrong with it."""
+"""A line number, and what is wrong with the line."""
 
 
 class FileLine(NamedTuple):
-    """One that was read: a schedule, and why it is paused (empty: it is not)."""
+    """One parsed line: a schedule, and why it is paused; empty if it is not."""
 
     number: int
     schedule: Schedule
@@ -37,9 +37,9 @@ class FileLine(NamedTuple):
 
 @click.command()
 @click.argument("prefix", default="")
-@click.option("--all", "everything", is_flag=True, help="Those of beat_schedule in the configuration, too.")
+@click.option("--all", "everything", is_flag=True, help="Include those from beat_schedule in the configuration.")
 def export(prefix: str, *, everything: bool) -> None:
-    """Print schedules whose names begin with PREFIX, one JSON object a line, unmasked, as import reads them."""
+    """Print the schedules whose names begin with PREFIX as JSON lines, unmasked, for import."""
     unreadable = 0
     with lent() as store:
         for known in store.all(prefix):
@@ -49,22 +49,22 @@ def export(prefix: str, *, everything: bool) -> None:
                     continue
             elif isinstance(schedule.when, Elsewhere):
                 unreadable += 1
-                say(f"{schedule.name!r} is left out: {known.broken}", err=True)
+                say(f"skipped {schedule.name!r}: {known.broken}", err=True)
                 continue
             paused = {"paused": known.paused} if known.paused else {}
             say_json({**schedule.as_dict(), **paused})
     if unreadable:
-        raise click.ClickException(f"{counted(unreadable, 'schedule')} cannot be read and left out")
+        raise click.ClickException(f"skipped {counted(unreadable, 'unreadable schedule')}")
 
 
 @click.command("import")
 @click.argument("file", type=click.File(encoding="utf-8"))
-@click.option("--replace", is_flag=True, help="In place of those of the same names.")
+@click.option("--replace", is_flag=True, help="Replace schedules of the same names.")
 def import_(file: TextIO, *, replace: bool) -> None:
-    """Add the schedules of FILE (- for standard input), as export prints them.
+    """Add the schedules of FILE (- for standard input), as printed by export.
 
-    All are checked before the first is added: if one cannot be used, none is added. Those of the configuration,
-    and those that are never due again, are left out.
+    Checks all before adding the first: if one is invalid, none is added. Skips those of the configuration and
+    those that are never due again.
     """
     with lent() as store:
         lines, problems = _read(file)
@@ -74,8 +74,8 @@ def import_(file: TextIO, *, replace: bool) -> None:
         wanted = list(_wanted(lines, store))
         _add(store, wanted, replace=replace)
     paused = sum(bool(line.paused) for line in wanted)
-    say(f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; left out {len(lines) - len(wanted)}")
-    warn_of_unknown(app, (line.schedule.task for line in wanted))
+    say(f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; skipped {len(lines) - len(wanted)}")
+    warn_about_unknown(app, (line.schedule.task for line in wanted))
 
 
 def _read(file: TextIO) -> tuple[list[FileLine], list[Problem]]:
@@ -90,22 +90,22 @@ def _read(file: TextIO) -> tuple[list[FileLine], list[Problem]]:
                 except (TaskappError, ValueError, RecursionError) as error:
                     problems.append((number, str(error)))
     except UnicodeDecodeError as error:
-        problems.append((number + 1, f"it is no UTF-8 text: {error}"))
+        problems.append((number + 1, f"it is not UTF-8 text: {error}"))
     return lines, problems
 
 
 def _line(number: int, text: str) -> FileLine:
-    said = json.loads(text)
-    if not isinstance(said, dict):
-        raise BadSchedule("line", text.strip(), "it is no JSON object", "see what taskapp schedules export prints")
-    paused = said.pop("paused", "")
+    read = json.loads(text)
+    if not isinstance(read, dict):
+        raise BadSchedule("line", text.strip(), "it is not a JSON object", "see what taskapp schedules export prints")
+    paused = read.pop("paused", "")
     if not isinstance(paused, str):
-        raise BadSchedule("paused", paused, "it is no text", "say why it is paused, or leave it out")
-    return FileLine(number, schedule_from(said), paused)
+        raise BadSchedule("paused", paused, "it is not a string", "give the reason for the pause, or leave it out")
+    return FileLine(number, schedule_from(read), paused)
 
 
 def _problems(lines: list[FileLine], store: Schedules, *, replace: bool) -> list[Problem]:
-    """Return what is wrong with each that cannot be used."""
+    """Return the problems of all lines that cannot be used."""
     import_included(app)
     taken = set() if replace else store.existing([line.schedule.name for line in lines])
     seen, configured = set[str](), store.configured()
@@ -114,12 +114,14 @@ def _problems(lines: list[FileLine], store: Schedules, *, replace: bool) -> list
         schedule = line.schedule
         try:
             if schedule.name in seen:
-                raise BadSchedule("name", schedule.name, "the file has it twice", "take one out")
+                raise BadSchedule("name", schedule.name, "the file has it twice", "remove one")
             seen.add(schedule.name)
             if schedule.source == "config":
                 continue
             if schedule.name in configured:
-                raise BadSchedule("name", schedule.name, "beat_schedule in the configuration has it", "give another")
+                raise BadSchedule(
+                    "name", schedule.name, "beat_schedule in the configuration has it", "use another name"
+                )
             if schedule.name in taken:
                 raise ScheduleExists(schedule.name)
             _check(schedule, store)
@@ -130,7 +132,7 @@ def _problems(lines: list[FileLine], store: Schedules, *, replace: bool) -> list
 
 def _check(schedule: Schedule, store: Schedules) -> None:
     if isinstance(schedule.when, Elsewhere):
-        raise BadSchedule("when", str(schedule.when), "only its own beat knows its times", "give a when")
+        raise BadSchedule("when", str(schedule.when), "only its own beat knows its times", "give it a when")
     schedule.timing(store.calendars.days(schedule.calendar))
     try_out(app, schedule)
 
@@ -138,16 +140,16 @@ def _check(schedule: Schedule, store: Schedules) -> None:
 def _nothing_imported(problems: list[Problem]) -> click.ClickException:
     for number, problem in sorted(problems)[:TOLD_MOST]:
         say(f"line {number}: {problem}", err=True)
-    return click.ClickException(f"nothing was imported; {counted(len(problems), 'line')} cannot be used")
+    return click.ClickException(f"nothing imported; {counted(len(problems), 'line')} cannot be used")
 
 
 def _wanted(lines: list[FileLine], store: Schedules) -> Iterator[FileLine]:
     for line in lines:
         schedule = line.schedule
         if schedule.source == "config":
-            say(f"{schedule.name!r} is left out: it comes from beat_schedule in the configuration", err=True)
+            say(f"skipped {schedule.name!r}: it comes from beat_schedule in the configuration", err=True)
         elif schedule.timing(store.calendars.days(schedule.calendar)).after(time.time()) is None:
-            say(f"{schedule.name!r} is left out: it is never due again", err=True)
+            say(f"skipped {schedule.name!r}: it is never due again", err=True)
         else:
             yield line
 
@@ -158,4 +160,4 @@ def _add(store: Schedules, lines: list[FileLine], *, replace: bool) -> None:
             store.add(line.schedule, replace=replace, paused=line.paused)
         except (TaskappError, RedisError, OSError) as error:
             why = f"added {count} of {counted(len(lines), 'schedule')}, then at line {line.number}: {error}"
-            raise click.ClickException(f"{why}; import it again with --replace") from error
+            raise click.ClickException(f"{why}; import the file again with --replace") from error

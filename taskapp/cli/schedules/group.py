@@ -1,4 +1,4 @@
-"""``taskapp schedules``: look at schedules and change them, while beats run."""
+"""``taskapp schedules``: show and change schedules while beats run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ names_argument = click.argument("names", nargs=-1, required=True, type=Name())
 
 @click.group()
 def schedules() -> None:
-    """Look at timed jobs and change them, while beats run; what is changed takes effect at once.
+    """Show and change timed jobs while beats run; changes take effect at once.
 
-    A name that begins with a dash goes behind two dashes: taskapp schedules show -- --odd
+    Put a name that begins with a dash after two dashes: taskapp schedules show -- --odd
     """
 
 
@@ -48,10 +48,10 @@ for command in (
 
 @schedules.command("list")
 @click.argument("prefix", default="")
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--state", type=click.Choice(STATES), help="Only schedules in this state.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
-    """List schedules whose names begin with PREFIX, by name."""
+    """List the schedules whose names begin with PREFIX, by name."""
     with lent() as store:
         found = (known for known in store.all(prefix) if state in (None, known.state))
         if as_json:
@@ -72,9 +72,9 @@ def _table_unless_empty(found: Iterator[ScheduleRecord]) -> Iterator[str]:
 
 @schedules.command()
 @name_argument
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, *, as_json: bool) -> None:
-    """Show everything of one schedule: what it says, how it goes, its last ticks and its next."""
+    """Show one schedule: its definition, state, last ticks and next ticks."""
     with lent() as store:
         known, ticks = store.get(name), store.ticks(name)
         dues = [] if known.broken else store.upcoming(name, SHOWN_NEXT)
@@ -100,35 +100,35 @@ def _shown(known: ScheduleRecord) -> dict[str, Any]:
     for bound in ("start_at", "end_at"):
         if bound in others:
             others[bound] = local_text(others[bound], zone)
-    said = {**others, **policies, "when": when_text(schedule), "zone": zone}
+    definition = {**others, **policies, "when": when_text(schedule), "zone": zone}
     if schedule.source == "config":
-        said["from"] = "beat_schedule in the configuration"
-    goes = {
+        definition["from"] = "beat_schedule in the configuration"
+    status = {
         "state": known.state, "paused": known.paused, "broken": known.broken,
         "next due": local_text(known.due_at, zone) if known.state == "active" else "",
         "unfinished": known.unfinished, "failures in a row": known.failures or "",
     }  # fmt: skip
     counts = {"runs": known.runs, "missed": known.missed, "skipped": known.skipped}
-    told = {**said, **{key: value for key, value in goes.items() if value != ""}, **counts}
-    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in told.items()}
+    shown = {**definition, **{key: value for key, value in status.items() if value != ""}, **counts}
+    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in shown.items()}
 
 
 def _print_next(known: ScheduleRecord, dues: list[float], previous: float) -> None:
     if not dues:
         return
     say()
-    say("next, if it were resumed" if known.state == "paused" else "next")
+    say("next ticks, if resumed" if known.state == "paused" else "next ticks")
     for line in view.due_lines(dues, previous, known.schedule.local_zone):
         say(line)
 
 
 @schedules.command("next")
 @name_argument
-@click.option("-n", "--count", default=10, show_default=True, type=click.IntRange(1, 10_000), help="So many.")
-@click.option("--after", metavar="TIME", help="Those later than this time in its zone, such as 2027-03-27T00:00.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-n", "--count", default=10, show_default=True, type=click.IntRange(1, 10_000), help="How many to show.")
+@click.option("--after", metavar="TIME", help="Only later than this time in its zone, such as 2027-03-27T00:00.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def next_(name: str, count: int, after: str | None, *, as_json: bool) -> None:
-    """Say when a schedule is due next, by its own clocks; changes of the clocks are marked."""
+    """Show when a schedule is due next, in its own time zone; marks clock changes."""
     with lent() as store:
         known = store.get(name)
         zone, after_at = known.schedule.local_zone, None
@@ -154,7 +154,7 @@ def next_(name: str, count: int, after: str | None, *, as_json: bool) -> None:
 @click.argument("when")
 @terms
 @click.option("--disabled", is_flag=True, help="Add it paused.")
-@click.option("--replace", is_flag=True, help="In place of one of that name; its ticks and counts stay.")
+@click.option("--replace", is_flag=True, help="Replace one of that name; its ticks and counts stay.")
 def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **given: Any) -> None:
     """Add a schedule: TASK runs WHEN.
 
@@ -175,14 +175,14 @@ def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **giv
 @click.option("--task", help="The task type that runs.")
 @terms
 def edit(name: str, when: str | None, task: str | None, **given: Any) -> None:
-    """Change what is given, and nothing else; an empty text puts a field back to what is usual."""
+    """Change only the given fields; an empty value resets a field to its default."""
     with lent() as store:
         known = store.get(name).schedule
         changes = changes_of(known, when, given)
         if task is not None:
             changes["task"] = task
         if not changes:
-            raise click.UsageError("say what to change; see: taskapp schedules edit --help")
+            raise click.UsageError("give at least one field to change; see: taskapp schedules edit --help")
         check(app, known.changed(changes))
         store.edit(name, **changes)
         say(f"changed {name!r}: {', '.join(changes)}")
@@ -194,16 +194,16 @@ def _foresee(store: Schedules, name: str) -> None:
     for line in view.due_lines(store.upcoming(name, FORESEEN), time.time(), known.schedule.local_zone):
         say(f"next   {line}")
     if known.paused:
-        say(f"{name!r} is paused ({known.paused}); let it go on with: taskapp schedules resume")
+        say(f"{name!r} is paused ({known.paused}); resume it with: taskapp schedules resume")
     elif not store.leader().name:
-        say("no beat leads; start one with: celery -A taskapp beat", err=True)
+        say("no active beat; start one with: celery -A taskapp beat", err=True)
 
 
 @schedules.command()
 @names_argument
-@click.option("--why", default="paused by hand", show_default=True, help="What others are told.")
+@click.option("--why", default="paused by hand", show_default=True, help="Reason shown to others.")
 def pause(names: tuple[str, ...], why: str) -> None:
-    """Let nothing of these schedules be due until they are resumed; what is queued stays queued."""
+    """Pause schedules until they are resumed; queued runs stay queued."""
     with lent() as store:
         for name in names:
             store.pause(name, why or "paused by hand")
@@ -213,12 +213,12 @@ def pause(names: tuple[str, ...], why: str) -> None:
 @schedules.command()
 @names_argument
 def resume(names: tuple[str, ...]) -> None:
-    """Let schedules go on from now; what was due meanwhile is dropped."""
+    """Resume schedules from now on; ticks due during the pause are dropped."""
     with lent() as store:
         for name in names:
             known = store.get(name)
             if known.state == "active":
-                say(f"{name!r} is active already")
+                say(f"{name!r} is already active")
                 continue
             due_at = store.resume(name)
             due = f"due {local_text(due_at, known.schedule.local_zone)}" if due_at else "it is never due again"
@@ -228,7 +228,7 @@ def resume(names: tuple[str, ...]) -> None:
 @schedules.command()
 @names_argument
 def remove(names: tuple[str, ...]) -> None:
-    """Remove schedules; what is queued stays queued."""
+    """Remove schedules; queued runs stay queued."""
     with lent() as store:
         for name in names:
             store.remove(name)

@@ -1,4 +1,4 @@
-"""What ``taskapp schedules add`` and ``edit`` take beside a name, and the fields of a schedule it means."""
+"""The options of ``taskapp schedules add`` and ``edit``, and the schedule fields they set."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ else:
 Command = Callable[..., Any]
 
 USUAL = object()
-"""What an empty text stands for: the field is as it is when nothing is said."""
+"""Value of an empty option: the field's default."""
 
 
 class Name(ParamType):
-    """The name of a schedule: what a terminal can print."""
+    """The name of a schedule; must be printable."""
 
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name."""
         if not value or not value.isprintable():
-            self.fail(f"{value!r} cannot name one; give printable characters", param, ctx)
+            self.fail(f"{value!r} is not a valid name; use printable characters", param, ctx)
         return value
 
 
 class Duration(ParamType):
-    """A length of time, in seconds."""
+    """A duration, converted to seconds."""
 
     name = "duration"
 
@@ -57,83 +57,84 @@ class Json(ParamType):
         self.kind, self.name = kind, "json list" if kind is list else "json object"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what was read."""
+        """Return the parsed value; a list as a tuple."""
         try:
             read = json.loads(value)
         except (ValueError, RecursionError) as error:
             self.fail(f"not JSON: {error}", param, ctx)
         if not isinstance(read, self.kind):
-            self.fail(f"{value[:80]!r} is no {self.name}", param, ctx)
+            self.fail(f"{value[:80]!r} is not a {self.name}", param, ctx)
         return tuple(read) if isinstance(read, list) else read
 
 
 class OrUsual(ParamType):
-    """What another type takes, or nothing at all for what is usual."""
+    """A value of another type, or an empty text for the field's default."""
 
     def __init__(self, kind: ParamType) -> None:
         self.kind, self.name = kind, kind.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what the other type does."""
+        """Return the other type's value, or ``USUAL``."""
         return USUAL if value == "" else self.kind.convert(value, param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Return what help shows for a value."""
+        """Return the metavar of the other type."""
         return self.kind.get_metavar(param, ctx)
 
 
 _OPTIONS: tuple[tuple[str, str, ParamType, str], ...] = (
     ("--args", "args", Json(list), "JSON list of arguments."),
-    ("--kwargs", "kwargs", Json(dict), "JSON object of named arguments."),
-    ("--queue", "queue", click.STRING, "Queue; usually that of the task type."),
-    ("--priority", "priority", click.IntRange(0, 9), "9 goes first."),
-    ("--options", "options", Json(dict), "JSON object of what else apply_async takes, such as expires."),
-    ("--start", "start_at", click.STRING, "Nothing is due before: 2026-12-01T09:00."),
-    ("--end", "end_at", click.STRING, "Nothing is due from then on."),
-    ("--calendar", "calendar", click.STRING, "Nothing is due on its days; see: taskapp schedules calendar."),
-    ("--max-runs", "max_runs", click.IntRange(min=0), "No more after so many; 0: no bound."),
-    ("--jitter", "jitter_seconds", Duration(), "Send each up to so much later: 30s."),
-    ("--misfire", "misfire", click.Choice(get_args(Misfire)), "What becomes of due times nobody was there for."),
-    ("--grace", "grace_seconds", Duration(), "With --misfire skip: how late one may be."),
-    ("--catch-up", "catch_up_most", click.IntRange(min=1), "With --misfire catch_up: how many are sent at most."),
-    ("--overlap", "overlap", click.Choice(get_args(Overlap)), "While the last run is unfinished."),
-    ("--unfinished", "unfinished_seconds", Duration(), "After so long a run nobody heard of counts as finished."),
-    ("--pause-after-failures", "pause_after_failures", click.IntRange(min=0), "So many in a row; 0: never."),
-)
-"""Options that are a field each: name, field, type, help."""
+    ("--kwargs", "kwargs", Json(dict), "JSON object of keyword arguments."),
+    ("--queue", "queue", click.STRING, "Queue; by default that of the task type."),
+    ("--priority", "priority", click.IntRange(0, 9), "Priority; 9 runs first."),
+    ("--options", "options", Json(dict), "JSON object of other apply_async options, such as expires."),
+    ("--start", "start_at", click.STRING, "Not due before this time: 2026-12-01T09:00."),
+    ("--end", "end_at", click.STRING, "Not due from this time on."),
+    ("--calendar", "calendar", click.STRING, "Not due on this calendar's days; see: taskapp schedules calendar."),
+    ("--max-runs", "max_runs", click.IntRange(min=0), "End after this many runs; 0: no limit."),
+    ("--jitter", "jitter_seconds", Duration(), "Delay each run by a random time up to this: 30s."),
+    ("--misfire", "misfire", click.Choice(get_args(Misfire)), "What to do with ticks missed while no beat ran."),
+    ("--grace", "grace_seconds", Duration(), "With --misfire skip: how late a run may start."),
+    ("--catch-up", "catch_up_most", click.IntRange(min=1), "With --misfire catch_up: maximum of missed runs to send."),
+    ("--overlap", "overlap", click.Choice(get_args(Overlap)), "What to do while the last run is unfinished."),
+    ("--unfinished", "unfinished_seconds", Duration(), "How long until a run without news counts as finished."),
+    ("--pause-after-failures", "pause_after_failures", click.IntRange(min=0),
+     "Pause after this many consecutive failures; 0: never."),
+)  # fmt: skip
+"""Options that set one field each: name, field, type, help."""
 
-_TWICE = "A local time that clocks show twice is due both times."
-_EXCLUDE = "Nothing is due on them: 2026-12-24, or 2026-12-24/2027-01-06. Repeat for more."
+_TWICE = "Whether a local time that occurs twice, as clocks go back, is due both times."
+_EXCLUDE = "Not due on these days: 2026-12-24, or 2026-12-24/2027-01-06. Repeatable."
 
 
 def terms(command: Command) -> Command:
-    """Give ``command`` the options; their values come as ``given``."""
+    """Add the options to ``command``; it receives their values as ``given``."""
     for decorate in (
         click.option("--twice/--no-twice", default=None, help=_TWICE),
         click.option("--exclude", "excluded", multiple=True, metavar="DAYS", help=_EXCLUDE),
-        *(click.option(name, field, type=OrUsual(kind), help=said) for name, field, kind, said in reversed(_OPTIONS)),
-        click.option("--zone", metavar="ZONE", help="Time zone, such as Europe/Berlin; usually UTC."),
+        *(click.option(name, field, type=OrUsual(kind), help=text) for name, field, kind, text in reversed(_OPTIONS)),
+        click.option("--zone", metavar="ZONE", help="Time zone, such as Europe/Berlin; UTC by default."),
     ):  # fmt: skip
         command = decorate(command)
     return command
 
 
 def schedule_of(name: str, task: str, when: str, given: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that ``add`` was given.
+    """Return the schedule from the options of ``add``.
 
     Raises:
-        click.BadParameter: A value cannot be read.
-        BadSchedule: They cannot be together.
+        click.BadParameter: A value is malformed.
+        BadSchedule: The values do not go together.
     """
     zone = given["zone"] or "UTC"
     return Schedule(name, task, _when(when, zone, twice=given["twice"]), zone=zone, **_fields(given, zone))
 
 
 def changes_of(known: Schedule, when: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that ``edit`` was given, others as they are.
+    """Return the fields that the options of ``edit`` change.
 
     Raises:
-        click.BadParameter: A value cannot be read.
+        click.BadParameter: A value is malformed.
     """
     zone = given["zone"] or known.local_zone
     changes = _fields(given, zone)
@@ -172,18 +173,18 @@ def _when(text: str, zone: str, *, twice: bool | None) -> When:
 
 
 def _moved(when: When, zone: str, *, twice: bool | None) -> When:
-    """Return ``when`` by the clocks of ``zone``."""
+    """Return ``when`` in the time zone ``zone``."""
     with as_parameter("--zone"):
         if isinstance(when, Cron):
             return replace(when, zone=zone, twice=when.twice if twice is None else twice)
     if twice:
-        raise click.BadParameter("only a cron goes by clocks that show a time twice", param_hint="--twice")
+        raise click.BadParameter("only a cron schedule can use it", param_hint="--twice")
     return when
 
 
 @contextmanager
 def as_parameter(hint: str) -> Iterator[None]:
-    """Say of what cannot be read that the command line is wrong.
+    """Map ``BadSchedule`` to an error in the parameter ``hint``.
 
     Raises:
         click.BadParameter: In place of ``BadSchedule``.

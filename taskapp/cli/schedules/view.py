@@ -1,4 +1,4 @@
-"""How people and programs see schedules."""
+"""Formats schedules for people and programs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick
 from taskapp.schedules.times import duration_text, offset_change
 
 MEASURED_ROWS = 500
-"""The widths of columns are those of the first rows; the others are not waited for."""
+"""Number of first rows that set the column widths, so that printing starts before all rows are read."""
 WIDEST = 60
 HEADINGS = ("NAME", "TASK", "WHEN", "ZONE", "NEXT DUE", "STATE", "LAST RUN", "MISSED", "SKIPPED")
 TICK_HEADINGS = ("DUE", "SENT", "LATE BY", "STATE", "TOOK", "TASK ID")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table as its rows come, each cell sanitized."""
+    """Yield the lines of a table as its rows arrive, each cell sanitized."""
     rows = ([sanitize(text) for text in row] for row in rows)
     first = list(islice(rows, MEASURED_ROWS))
     widths = [min(max(map(cell_len, column)), WIDEST) for column in zip(headings, *first, strict=True)]
@@ -35,7 +35,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
 
 
 def row(known: ScheduleRecord) -> tuple[str, ...]:
-    """Return the cells of one schedule in a list of them."""
+    """Return the cells of one schedule in the list."""
     schedule, zone = known.schedule, known.schedule.local_zone
     return (
         schedule.name, schedule.task, when_text(schedule), zone,
@@ -58,7 +58,7 @@ def tick_row(tick: Tick, zone: str) -> tuple[str, ...]:
 
 
 def as_json(known: ScheduleRecord) -> dict[str, Any]:
-    """Return what programs see of one schedule."""
+    """Return one schedule as JSON-serializable values."""
     return {
         **seen(known), "state": known.state,
         "due_at": known.due_at if known.state == "active" else None,
@@ -69,18 +69,18 @@ def as_json(known: ScheduleRecord) -> dict[str, Any]:
 
 
 def seen(known: ScheduleRecord) -> dict[str, Any]:
-    """Return what a schedule says; what its task type masks, masked."""
+    """Return the fields of a schedule, with masked arguments hidden."""
     return seen_fields(app, known.schedule.task, known.schedule.as_dict())
 
 
 def leader_text(leader: LeaderInfo) -> str:
-    """Say which beat leads."""
-    tick = f"last tick {ago(leader.tick_at)}" if leader.tick_at is not None else "no tick yet"
-    return f"{leader.name} leads, {tick}" if leader.name else f"no beat leads, {tick}"
+    """Return a text that names the active beat and its last tick."""
+    tick = f"last tick {ago(leader.tick_at)}" if leader.tick_at is not None else "no ticks yet"
+    return f"active beat: {leader.name}, {tick}" if leader.name else f"no active beat, {tick}"
 
 
 def due_lines(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]:
-    """Yield a line each due time, those after a change of the clocks marked."""
+    """Yield a line per due time; marks those after a clock change."""
     for due_at in dues:
         change = offset_change(due_at, previous, zone)
         yield local_text(due_at, zone, weekday=True) + (f"  {change}" if change else "")
@@ -88,7 +88,7 @@ def due_lines(dues: Iterable[float], previous: float, zone: str) -> Iterator[str
 
 
 def due_json(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]:
-    """Yield the same as JSON."""
+    """Yield a JSON object per due time."""
     for due_at in dues:
         clocks = offset_change(due_at, previous, zone)
         yield json.dumps({"due_at": due_at, "local": moment(due_at, zone).isoformat(), "clocks": clocks})
@@ -96,7 +96,7 @@ def due_json(dues: Iterable[float], previous: float, zone: str) -> Iterator[str]
 
 
 def ago(instant: float) -> str:
-    """Return how long ago an instant was, in its two largest units."""
+    """Return how long ago ``instant`` was, in its two largest units."""
     seconds = max(time.time() - instant, 0.0)
     parts = duration_text(float(int(seconds))).split()
     return " ".join(parts[:4]) + " ago"

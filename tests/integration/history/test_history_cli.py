@@ -38,7 +38,7 @@ def ids(output: str) -> list[str]:
 
 def test_search_lists_the_newest_first_and_says_where_the_next_page_is(filled: Deployment) -> None:
     first = filled.run("search", "--json", "--type", "shop.pay", "--state", "FAILURE", "--limit", "3")
-    after = re.fullmatch(r"there may be more: --after (\S+)\n", first.stderr).group(1)
+    after = re.fullmatch(r"there may be more; continue with --after (\S+)\n", first.stderr).group(1)
     second = filled.run(
         "search", "--json", "--type", "shop.pay", "--state", "failed", "--limit", "30", "--after", after
     )
@@ -52,7 +52,7 @@ def test_search_by_time_and_text(filled: Deployment) -> None:
     assert ids(filled.run("search", "--json", "--since", "5m").stdout) == ["id-1", "id-2", "id-3", "id-4"]
     assert ids(filled.run("search", "--json", "--text", "ORDER-77'").stdout) == ["id-77"]
     assert ids(filled.run("search", "--json", "--until", "99m30s").stdout) == ["id-100"]
-    assert filled.run("search", "--text", "nowhere").stdout == "no finished task fits\n"
+    assert filled.run("search", "--text", "nowhere").stdout == "no matching finished tasks\n"
 
 
 def test_people_get_a_table_and_all_of_one_task(filled: Deployment) -> None:
@@ -70,10 +70,10 @@ def test_people_get_a_table_and_all_of_one_task(filled: Deployment) -> None:
     ("arguments", "sentence"),
     [
         (["search", "--state", "faild"], "no final state named 'faild'; did you mean 'failed'?"),
-        (["search", "--since", "yesterday"], "'yesterday' is no time; write such as 2h or 30m (ago)"),
+        (["search", "--since", "yesterday"], "'yesterday' is not a time; write it as 2h or 30m (ago)"),
         (["search", "--after", "there"], "'there' is not a valid cursor of the history"),
-        (["prune", "--older-than", "soon"], "'soon' is no length of time; write such as 90d, 12h or 30m"),
-        (["show", "none"], "no finished task 'none'; it may not have ended, or be deleted since"),
+        (["prune", "--older-than", "soon"], "'soon' is not a duration; write it as 90d, 12h or 30m"),
+        (["show", "none"], "no finished task 'none'; it may not have ended yet, or may have been deleted"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(filled: Deployment, arguments: list[str], sentence: str) -> None:
