@@ -11,12 +11,11 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from taskapp.env_file import ENV_FILE_VARIABLE, find_env_file
 from taskapp.errors import InvalidSetting, TaskappError, UnknownSetting
@@ -27,13 +26,13 @@ PREFIX = "TASKAPP_"
 _KUBERNETES_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 """Matches variables that Kubernetes injects for a service named ``taskapp-…``; they are not settings."""
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+CommaSeparated = tuple[str, ...]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Configuration of a deployment. One instance per process: ``get_settings()``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(validate_default=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     broker_url: SecretUrl | None = None
     """URL of the broker: ``redis://``, ``rediss://``, ``amqp://`` … Empty: the embedded Redis server."""
@@ -222,17 +221,6 @@ class Settings(BaseSettings):
             )
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        *_: PydanticBaseSettingsSource,
-        **__: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read values only from ``load_settings``, which has merged the environment and ``.env``."""
-        return (init_settings,)
-
     @property
     def keeps_history(self) -> bool:
         """Whether nodes report every finished task for the history."""
@@ -283,7 +271,7 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
         elif not _KUBERNETES_SERVICE.search(name):
             raise UnknownSetting(name, SETTING_NAMES)
     try:
-        return Settings(**values)  # type: ignore[arg-type]  # pydantic turns the text into each field's type
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise _first_problem(error, values) from None  # pydantic's own error shows values, secrets among them
 

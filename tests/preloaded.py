@@ -32,7 +32,7 @@ MODULES = (
     "celery.app.control", "celery.app.trace", "celery.app.events", "celery.app.log", "celery.app.amqp",
     "celery.app.builtins", "celery.backends.redis", "celery.concurrency.prefork", "celery.fixups.django",
     "kombu.transport.redis", "kombu.transport.pyamqp", "kombu.pools", "kombu.asynchronous.hub", "kombu.pidbox",
-    "billiard.pool", "pydantic_settings", "pydantic.deprecated", "redis.asyncio", "redis.sentinel", "uvloop", "msgspec",
+    "billiard.pool", "pydantic", "pydantic.deprecated", "redis.asyncio", "redis.sentinel", "uvloop", "msgspec",
     "dateutil.parser", "yaml", "pythonjsonlogger", "asyncio", "concurrent.futures.thread", "email.message",
     "http.client", "urllib.request", "platformdirs", "tzlocal", "zoneinfo", "sqlalchemy", "sqlalchemy.dialects.sqlite",
     "tornado.web", "tornado.httpserver", "prometheus_client", "wsgiref.simple_server",

@@ -1,5 +1,9 @@
 """The registry of task types, in which every type is one of ours, whatever class it derives from.
 
+A type whose extra is not installed is not registered. So a node does not have it, and its messages wait for one that
+has; beat and ``send_task`` send it by its name; calling or submitting the type itself raises an error that names the
+extra.
+
 ``celery-once``, ``AbortableTask`` and Celery's own examples derive from plain ``celery.Task``. Such a task gets a class
 with ours behind its own: what it overrides holds, everything else is ``taskapp.app.task.Task``.
 """
@@ -7,10 +11,15 @@ with ours behind its own: what it overrides holds, everything else is ``taskapp.
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import celery
 from celery.app.registry import TaskRegistry
+
+from taskapp.errors.extras import TaskTypeMissesExtra
+from taskapp.extras import missing_extra
 
 NOT_COPIED = frozenset({
     "__dict__", "__weakref__", "__slots__", "__init_subclass__", "_unchecked_run", "_orig_run", "__bound__",
@@ -21,8 +30,15 @@ NOT_COPIED = frozenset({
 class Registry(TaskRegistry):
     """Celery's registry of task types."""
 
+    lacking: Mapping[str, TaskTypeMissesExtra] = MappingProxyType({})
+    """Types that are not here for want of an extra, by name, and what to say of each."""
+
     def __setitem__(self, name: str, task: Any) -> None:
-        super().__setitem__(name, adopted(name, task))
+        task = adopted(name, task)
+        if error := missing_extra(type(task)):
+            self.lacking = {**self.lacking, name: error}
+        else:
+            super().__setitem__(name, task)
 
 
 class _Adopted:

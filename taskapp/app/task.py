@@ -29,6 +29,7 @@ from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.execution.current_task import ContextStack, follow_contexts
 from taskapp.execution.failures import as_error
 from taskapp.execution.watched_calls import to_raise
+from taskapp.extras import missing_extra
 
 if TYPE_CHECKING:
     from taskapp.app.application import Application
@@ -53,6 +54,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     """Run in a child process of the worker: for what holds the GIL, or must be killed by its hard time limit."""
     typed = False
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
+    needs_extra = ""
+    """The extra of taskapp that has what this type runs with; where it is not installed, the type is not there."""
     keeps_failures = True
     """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
     masks: tuple[str, ...] = ()
@@ -106,7 +109,15 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @classmethod
     @functools.cache
     def payload(cls) -> Payload:
-        """Return what is checked of this type's arguments, read from its annotations once."""
+        """Return what is checked of this type's arguments, read from its annotations once.
+
+        Every call and every submit begins here.
+
+        Raises:
+            TaskTypeMissesExtra: What the type runs with is not installed.
+        """
+        if error := missing_extra(cls):
+            raise error
         _ = cls.app  # binds a type that was registered after the app was put together
         return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
 

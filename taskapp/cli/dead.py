@@ -66,7 +66,7 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
     say_table(
         ("letter", "reason", "task", "id", "came back", "buried at", "error"),
         [(one.name, one.reason, one.task, one.id, one.deliveries, _when(one), one.error[:200]) for one in letters],
-        unwrapped=["letter"],
+        unwrapped=["letter", "id"],
     )
 
 

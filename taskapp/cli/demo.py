@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from taskapp.cli.output import say
+from taskapp.extras import require
 from taskapp.processes import stop_on_signals
 
 PLAIN_WIDTH = 120
@@ -27,6 +27,9 @@ def demo(*, output: Path, keep: bool) -> None:
     Uses its own Redis server, directories and ports. Exits with 0 only if the report's numbers
     match numbers computed directly from the file and every other check passed.
     """
+    require("demo", "taskapp demo")
+    from rich.console import Console
+
     from taskapp.demo.run import run_demo
 
     stop_on_signals()

@@ -200,4 +200,4 @@ def _print_table(found: list[Finished]) -> None:
         last = (one.error or one.result)[:200]
         rows.append((finished_at, one.state, one.type, one.id, one.queue, ran, arguments[:200], last))
     headings = ("finished at", "state", "task", "id", "queue", "ran", "arguments", "result or error")
-    say_table(headings, rows, unwrapped=headings[:2])
+    say_table(headings, rows, unwrapped=["finished at", "state", "id"])

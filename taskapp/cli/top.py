@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
+from taskapp.extras import require
 from taskapp.monitor.rates import Look
-from taskapp.monitor.top import screen
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
 from taskapp.sanitize import sanitize
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command()
@@ -25,6 +26,11 @@ from taskapp.sanitize import sanitize
 )
 def top(*, every_seconds: float, once: bool) -> None:
     """Show queues, nodes, rates, and slow and failing task types, until Ctrl-C."""
+    require("top", "taskapp top")
+    from rich.console import Console
+
+    from taskapp.monitor.top import screen
+
     console = Console()
     stop_on_signals()
     try:
@@ -39,6 +45,11 @@ def top(*, every_seconds: float, once: bool) -> None:
 
 
 def _show_live(console: Console, every_seconds: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from taskapp.monitor.top import screen
+
     before, now = None, look()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:

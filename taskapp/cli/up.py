@@ -14,6 +14,7 @@ import click
 
 from taskapp import devredis
 from taskapp.cli.output import say
+from taskapp.extras import require
 from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
 from taskapp.sanitize import sanitize
 from taskapp.schemes import check_schemes
@@ -41,6 +42,8 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
     Restarts processes that die. Uses the server of TASKAPP_BROKER_URL or a development server
     that is already running, and leaves it running; otherwise starts one and stops it at the end.
     """
+    if reload:
+        require("reload", "taskapp up --reload")
     stop_on_signals()
     settings = get_settings()
     check_schemes(settings)

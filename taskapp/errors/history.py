@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskapp.errors import TaskappError, did_you_mean
+from taskapp.errors.extras import MissingExtra
 
 
-class HistoryPackageMissing(TaskappError):
+class HistoryPackageMissing(MissingExtra):
     """The package for the database is missing."""
 
     def __init__(self, package: str, extra: str) -> None:
-        self.package = package
-        super().__init__(f"history needs the package {package}; install it with pip install 'taskapp[{extra}]'")
+        super().__init__("history", package, extra)
 
 
 class HistoryOff(TaskappError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskapp.errors import NoEngine, TaskappError, did_you_mean
+from taskapp.errors.extras import MissingExtra
 
 
 class BadSchedule(TaskappError):
@@ -18,11 +19,11 @@ class BadSchedule(TaskappError):
         super().__init__(f"{field} of a schedule cannot be {shown}: {why}; {remedy}")
 
 
-class SolarUnavailable(TaskappError):
+class SolarUnavailable(MissingExtra):
     """A solar schedule needs a package that is missing."""
 
     def __init__(self) -> None:
-        super().__init__("solar schedules need the package ephem; install it with pip install 'taskapp[solar]'")
+        super().__init__("a solar schedule", "ephem", "solar")
 
 
 class NoSchedules(NoEngine):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from taskapp.errors import TaskappError
+from taskapp.errors.extras import MissingExtra
 
 
-class SigningPackageMissing(TaskappError):
+class SigningPackageMissing(MissingExtra):
     """An app is set up to sign tasks, and the package for it is missing."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "app.setup_security() needs the package cryptography; install it with pip install 'taskapp[auth]'"
-        )
+        super().__init__("app.setup_security()", "cryptography", "auth")

@@ -160,6 +160,16 @@ def choose_pool(worker: Any) -> None:
     broker_connection(worker).requires_hub = LoopHub
 
 
+def warn_of_missing_extras(instance: Any, **_: Any) -> None:
+    """Log which of the task types that ship this node does not have, for want of what they run with."""
+    for name, error in sorted(getattr(instance.app.tasks, "lacking", {}).items()):
+        remedy = f"install it with pip install 'taskapp[{error.extra}]'"
+        logger.warning(
+            "this node does not run %s: the package %s is missing; %s", name, error.package, remedy,
+            extra={"action": "missing_extra"},
+        )  # fmt: skip
+
+
 def freeze_what_stays(**_: Any) -> None:
     """Exclude from garbage collection the objects that live as long as the worker: code, task types, settings."""
     gc.collect()
@@ -225,5 +235,6 @@ def install(app: Any) -> None:
     signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)
+    signals.celeryd_after_setup.connect(warn_of_missing_extras, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)
     signals.worker_process_shutdown.connect(finish_in_child, weak=False)

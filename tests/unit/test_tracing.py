@@ -18,8 +18,7 @@ def test_tracing_without_opentelemetry_is_refused_with_the_remedy(monkeypatch: p
         tracing.install(load_settings({"TASKAPP_TRACING": "1"}), lambda *_: None)
 
     assert str(refusal.value) == (
-        "TASKAPP_TRACING is on, but the package 'opentelemetry' is missing; "
-        "install OpenTelemetry with pip install 'taskapp[tracing]'"
+        "TASKAPP_TRACING needs the package opentelemetry; install it with pip install 'taskapp[tracing]'"
     )
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from rich.cells import cell_len
-
 from taskapp.app.masks import seen_fields
 from taskapp.celery import app
+from taskapp.cli.output import columns_of, table_line
 from taskapp.sanitize import sanitize
 from taskapp.schedules.formatting import NOTHING, local_text, moment, when_text
 from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick
@@ -28,10 +27,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
     """Yield the lines of a table as its rows arrive, each cell sanitized."""
     rows = ([sanitize(text) for text in row] for row in rows)
     first = list(islice(rows, MEASURED_ROWS))
-    widths = [min(max(map(cell_len, column)), WIDEST) for column in zip(headings, *first, strict=True)]
+    widths = [min(max(map(columns_of, column)), WIDEST) for column in zip(headings, *first, strict=True)]
     for row in chain([headings], first, rows):
-        cells = [text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
+        yield table_line(row, widths)
 
 
 def row(known: ScheduleRecord) -> tuple[str, ...]:

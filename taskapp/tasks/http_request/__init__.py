@@ -19,6 +19,7 @@ def idempotency_key(task_id: str | None) -> str:
 
 @app.task(
     name="taskapp.http_request",
+    needs_extra="http",
     autoretry_for=(TransientError,),
     retry_backoff=1,
     retry_backoff_max=600,

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 @app.task(
     name="taskapp.send_email",
+    needs_extra="mail",
     # A run that hit its soft limit left the mail unconfirmed, like a lost connection.
     autoretry_for=(TransientError, SoftTimeLimitExceeded),
     retry_backoff=RETRY_BACKOFF_SECONDS,

@@ -166,9 +166,10 @@ class Consumer(_Stock):
         named = headers if "task" in headers else body
         name, task_id = named.get("task"), named.get("id")
         logger.error("this node has no task type %r; rejecting its message", name)
-        self._drop(message, NotRegistered(name))
+        error = self.app.tasks.lacking.get(name) or NotRegistered(name)
+        self._drop(message, error)
         if self.event_dispatcher:
-            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"{type(error).__name__}({name!r})")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
         report_end(self.app, headers, "FAILURE", 0)
 

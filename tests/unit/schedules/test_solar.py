@@ -76,7 +76,7 @@ def test_without_ephem_it_says_what_to_install(monkeypatch):
     with pytest.raises(SolarUnavailable) as caught:
         Solar("sunrise", 52.5, 13.4)
 
-    assert str(caught.value) == "solar schedules need the package ephem; install it with pip install 'taskapp[solar]'"
+    assert str(caught.value) == "a solar schedule needs the package ephem; install it with pip install 'taskapp[solar]'"
 
 
 @pytest.mark.parametrize(("latitude", "longitude"), [(91, 0), (0, 181), ("1", 0), (None, 0), (0, float("inf"))])
