@@ -1,4 +1,4 @@
-"""What the demo must have shown, each compared with something the tasks did not compute."""
+"""The demo's checks: each compares a result with something the tasks did not compute."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATCH_UP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must be so, and what was seen."""
+    """One condition of the demo, and what was observed."""
 
     name: str
     passed: bool
@@ -34,7 +34,7 @@ class Check:
 
     @property
     def mark(self) -> str:
-        """A tick or a cross."""
+        """A check mark or a cross."""
         return "✔" if self.passed else "✘"
 
 
@@ -54,7 +54,7 @@ def checks_of(pipeline: Pipeline, truth: Truth, *, report: Path, mail: Path, exp
 
 
 def report_data(report: Path) -> dict[str, Any]:
-    """Return the numbers in the report, as it shows them to programs."""
+    """Return the numbers that the report embeds as JSON."""
     html = report.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', html, re.DOTALL)
     data: dict[str, Any] = json.loads(found.group(1)) if found else {}
@@ -92,7 +92,7 @@ def _mail_holds_report(directory: Path, report: Path) -> Check:
         for part in mail.iter_attachments()
     ]
     same = report.exists() and attached == [hashlib.sha256(report.read_bytes()).digest()]
-    seen = f"{len(mails)} mail, attachment {'is' if same else 'is not'} the report byte for byte"
+    seen = f"{len(mails)} mail; its attachment {'is' if same else 'is not'} the report, byte for byte"
     return Check("the mail carries the report", same and len(mails) == 1, seen)
 
 
@@ -108,14 +108,14 @@ def _urgent_first(pipeline: Pipeline) -> Check:
     waiting = [*pipeline.ended_at("route statistics"), *pipeline.ended_at("months (chord)")]
     later = sum(ended > last_urgent for ended in waiting)
     return Check(
-        "urgent tasks overtook those submitted before", later > len(waiting) // 2,
-        f"{later} of {len(waiting)} submitted before them ended after the last of them",
+        "urgent tasks overtook earlier ones", later > len(waiting) // 2,
+        f"{later} of {len(waiting)} tasks submitted before the urgent ones ended after the last of them",
     )  # fmt: skip
 
 
 def _beat_fired(counted: Counted) -> Check:
     runs = _eventually(lambda: counted.completed("taskapp.canary"))
-    return Check("beat fired its timed job", runs >= 1, f"{runs} runs of taskapp.canary")
+    return Check("beat ran its timed job", runs >= 1, f"{runs} runs of taskapp.canary")
 
 
 def _exporter_agrees(pipeline: Pipeline, counted: Counted) -> Check:
@@ -126,7 +126,7 @@ def _exporter_agrees(pipeline: Pipeline, counted: Counted) -> Check:
 
 
 class Counted:
-    """What the exporter says, read anew at each question."""
+    """The exporter's counters, scraped for each call."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/metrics"

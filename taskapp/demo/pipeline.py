@@ -1,8 +1,8 @@
-"""The main job as Celery signatures, and what can be said of it while it runs.
+"""The main job as Celery signatures, and its progress while it runs.
 
-Twelve months are aggregated in parallel as a chord whose body writes the report, which is then
-mailed. Beside it run route statistics of low priority, an HTTP request that fails twice, and ten
-urgent tasks slipped in while the others wait.
+A chord aggregates twelve months in parallel; its body writes the report, which is then mailed. In addition there
+are low-priority route statistics, an HTTP request that fails twice, and ten urgent tasks submitted while the others
+wait.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FLIGHTS, CANCELLED, DELAY = "flights", "departed", "mean delay"
 
 
 class Pipeline:
-    """The submitted work: its results by step, in the order the table shows them."""
+    """The submitted work: its results by step, in the order of the table."""
 
     def __init__(self, months: Path, report: Path, http_port: int) -> None:
         self._paths = sorted(months.glob("*.csv"))
@@ -40,7 +40,7 @@ class Pipeline:
         self.steps: dict[str, list[AsyncResult[Any]]] = {}
 
     def submit(self) -> None:
-        """Submit everything; the urgent tasks last, when the others already wait."""
+        """Submit everything; the urgent tasks last, while the others already wait."""
         ids = {name: uuid() for name in ("report", "mail")}
         headers = [monthly(path).set(task_id=uuid(), priority=MONTHS_PRIORITY) for path in self._paths]
         background = [routes(path).apply_async(priority=BACKGROUND_PRIORITY) for path in self._paths * 2]
@@ -63,18 +63,18 @@ class Pipeline:
         }
 
     def finished(self) -> bool:
-        """Say whether every task has its end, good or bad."""
+        """Return whether every task has ended, in success or failure."""
         for result in self._results():
             if result.id not in self._done and result.ready():
                 self._done.add(result.id)
         return len(self._done) == sum(len(results) for results in self.steps.values())
 
     def unfinished(self) -> str:
-        """Return what is missing, by step."""
+        """Return the unfinished steps with their counts, as text."""
         return ", ".join(f"{name} {done}/{total}" for name, (done, total) in self._progress().items() if done < total)
 
     def failures(self) -> list[str]:
-        """Return one line a task that failed."""
+        """Return one line per failed task."""
         return [
             f"{name}: {result.result!r}"
             for name, results in self.steps.items()
@@ -83,7 +83,7 @@ class Pipeline:
         ]
 
     def retries(self, step: str) -> int:
-        """Return how many runs of ``step`` were repeated."""
+        """Return the number of retries in ``step``."""
         return sum(result.retries or 0 for result in self.steps[step])
 
     def ended_at(self, step: str) -> list[datetime]:
@@ -91,12 +91,12 @@ class Pipeline:
         return [result.date_done for result in self.steps[step] if result.date_done is not None]
 
     def picture(self, nodes: Nodes) -> Picture:
-        """Return this moment: what waits, what is done, what each of ``nodes`` runs."""
+        """Return the current state: waiting messages, finished tasks, and the tasks each node runs."""
         waiting = depths(app, get_settings().queues)
         return Picture(waiting=waiting, done=self._progress(), nodes=nodes.busy())
 
     def rows(self) -> list[list[str]]:
-        """Return one row a step: tasks, retries, seconds from first submit to last end."""
+        """Return one row per step: tasks, retries, and seconds from the first end of any step to its last end."""
         first = min(min(self.ended_at(step)) for step in self.steps)
         return [
             [
@@ -157,7 +157,7 @@ def report(path: Path) -> dict[str, Any]:
     delay = {"name": "mean delay, minutes", "function": "mean", "column": DELAY, "weight": CANCELLED, "decimals": 1}
     return {
         "title": "A year of flights from New York",
-        "subtitle": "Every flight that left EWR, JFK and LGA in 2013: how many, how late, how many never did.",
+        "subtitle": "Every flight from EWR, JFK and LGA in 2013: how many, how late, and how many never departed.",
         "output_path": str(path),
         "label_column": "month",
         "labels": list(MONTHS),
@@ -171,14 +171,14 @@ def report(path: Path) -> dict[str, Any]:
             },
             {
                 "heading": "Delay by month",
-                "text": "Minutes between planned and actual departure, mean of the flights that left.",
+                "text": "Mean minutes between planned and actual departure, for flights that departed.",
                 "summary": {"group_by": ["month"], "totals": [delay]},
                 "chart": {"kind": "line", "unit": "minutes"},
                 "table": False,
             },
             {
                 "heading": "Carriers",
-                "text": "By number of flights, two-letter codes as in the source.",
+                "text": "By number of flights; two-letter codes as in the source.",
                 "summary": {"group_by": ["carrier"], "totals": [flights, departed, delay], "order_by": "flights"},
                 "chart": {"kind": "horizontal_bar", "unit": "flights"},
             },
@@ -198,7 +198,7 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def mail(report_path: Path) -> dict[str, Any]:
-    """Return the payload of the mail that carries the report."""
+    """Return the payload of the mail with the report."""
     return {
         "to": ["operations@example.com"],
         "subject": "A year of flights from New York",

@@ -1,4 +1,4 @@
-"""The main job, from the server's start to the check of its numbers."""
+"""Runs the main job, from starting the server to checking the numbers."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ EXPORTER_PORT = 9540
 
 
 class DemoFailed(TaskappError):
-    """The demo could not be run to its end."""
+    """The demo could not finish."""
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where the demo works: what is temporary, what stays, and the ports of its servers."""
+    """The demo's directories, temporary and permanent, and the ports of its servers."""
 
     temporary: Path
     output: Path
@@ -59,31 +59,31 @@ class Workshop:
 
     @property
     def months(self) -> Path:
-        """One CSV a month."""
+        """Directory with one CSV file per month."""
         return self.temporary / "flights"
 
     @property
     def mail(self) -> Path:
-        """Received mails."""
+        """Directory with received mail."""
         return self.output / "mail"
 
     @property
     def logs(self) -> Path:
-        """One log a process."""
+        """Directory with one log per process."""
         return self.output / "logs"
 
     @property
     def report(self) -> Path:
-        """The report."""
+        """Path of the report."""
         return self.output / "report.html"
 
     @property
     def metrics(self) -> Path:
-        """What the exporter said at the end, as Prometheus reads it."""
+        """Path of the exporter's last metrics, in Prometheus' text format."""
         return self.output / "metrics.prom"
 
     def variables(self) -> dict[str, str]:
-        """Return the settings of every process of the demo; nothing of the user's own is used."""
+        """Return the settings of every process of the demo; the user's own are not used."""
         return {
             ENV_FILE_VARIABLE: "",
             "TASKAPP_DATA_DIR": str(self.temporary / "data"),
@@ -95,7 +95,7 @@ class Workshop:
         }
 
     def programs(self) -> list[Program]:
-        """Return what runs beside the Redis server."""
+        """Return the programs that run in addition to the Redis server."""
         nodes = [
             celery_program(
                 f"node-{n}", "worker", "-n", f"node-{n}@%h", "-c", str(SLOTS_PER_NODE), "-l", "INFO",
@@ -121,17 +121,17 @@ class Workshop:
         ]  # fmt: skip
 
     def beat(self) -> Program:
-        """Return beat, started when somebody can run what it sends."""
+        """Return beat, which is started once nodes can run what it sends."""
         return celery_program("beat", "beat", "-l", "INFO", ready_line="beat: Starting")
 
 
 def run_demo(console: Console, output: Path, *, keep: bool) -> int:
-    """Run the main job; return 0 when everything it must show was seen, else 1.
+    """Run the main job; return 0 if every check passed, else 1.
 
     Args:
-        console: Where to show it.
-        output: Where report, mail and logs stay.
-        keep: Leave everything running until Ctrl-C, to look at it.
+        console: Where to print the progress.
+        output: Directory for the report, mail and logs.
+        keep: Keep everything running until Ctrl-C.
     """
     view = ProgressView(console)
     with ExitStack() as cleaning:
@@ -145,7 +145,7 @@ def run_demo(console: Console, output: Path, *, keep: bool) -> int:
         cleaning.callback(supervisor.stop)
         _start(view, supervisor, workshop)
         checks = _work(view, workshop, truth)
-        _tell(view, workshop, checks)
+        _report(view, workshop, checks)
         if keep:
             _stay(view, workshop, supervisor)
     return 0 if all(check.passed for check in checks) else 1
@@ -166,7 +166,7 @@ def _prepare(temporary: Path, output: Path) -> Workshop:
 
 
 def _use_only(variables: Mapping[str, str]) -> None:
-    """Make ``variables`` the only settings of this process and of those it starts."""
+    """Make ``variables`` the only settings of this process and its child processes."""
     for name in [name for name in os.environ if name.startswith((PREFIX, "CELERY_", "FLOWER_"))]:
         del os.environ[name]
     os.environ.update(variables)
@@ -191,7 +191,7 @@ def _server(view: ProgressView) -> Iterator[None]:
 
 
 class LogWriter:
-    """Writes each process's lines to a file of its own."""
+    """Writes the lines of each process to a separate file."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -229,7 +229,7 @@ def _wait_until_ready(supervisor: Supervisor, workshop: Workshop) -> None:
 
 
 def _work(view: ProgressView, workshop: Workshop, truth: Truth) -> list[Check]:
-    # Imported here: the pipeline's task types read the settings that were just made.
+    # Imported here: the pipeline's task types read the settings that were just set.
     from taskapp.demo.check import checks_of
     from taskapp.demo.nodes import Nodes
     from taskapp.demo.pipeline import Pipeline
@@ -247,17 +247,15 @@ def _work(view: ProgressView, workshop: Workshop, truth: Truth) -> list[Check]:
             f"not finished within {FINISH_WITHIN_SECONDS:g} s: {pipeline.unfinished()}; see {workshop.logs}"
         )
     seconds = time.monotonic() - started
-    view.table(
-        "What ran", ["step", "tasks", "retries", "seconds"], [*pipeline.rows(), ["all", "", "", f"{seconds:.1f}"]]
-    )
+    view.table("Steps", ["step", "tasks", "retries", "seconds"], [*pipeline.rows(), ["all", "", "", f"{seconds:.1f}"]])
     checks = checks_of(
         pipeline, truth, report=workshop.report, mail=workshop.mail, exporter_port=workshop.exporter_port
     )  # fmt: skip
     return [*checks, *timed.checks()]
 
 
-def _tell(view: ProgressView, workshop: Workshop, checks: list[Check]) -> None:
-    view.table("What was checked", ["", "seen"], [[f"{check.mark} {check.name}", check.seen] for check in checks])
+def _report(view: ProgressView, workshop: Workshop, checks: list[Check]) -> None:
+    view.table("Checks", ["", "observed"], [[f"{check.mark} {check.name}", check.seen] for check in checks])
     view.say(f"report  {workshop.report}")
     view.say(f"mail    {next(iter(sorted(workshop.mail.glob('*.eml'))), 'none')}")
     view.say(f"logs    {workshop.logs}")
@@ -267,7 +265,7 @@ def _tell(view: ProgressView, workshop: Workshop, checks: list[Check]) -> None:
 
 
 def _stay(view: ProgressView, workshop: Workshop, supervisor: Supervisor) -> None:
-    view.say(f"metrics now at http://127.0.0.1:{workshop.exporter_port}/metrics")
+    view.say(f"metrics http://127.0.0.1:{workshop.exporter_port}/metrics")
     view.say(f"Flower  http://127.0.0.1:{workshop.flower_port}")
     view.say("everything keeps running; Ctrl-C stops it")
     try:

@@ -1,4 +1,4 @@
-"""Schedules that are added, paused, resumed and fired while beat and the main job run, and what came of them."""
+"""Adds, pauses, resumes and runs a schedule while beat and the main job run, and checks the effects."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Value = TypeVar("Value")
 
 
 class Timed:
-    """Goes through its steps in a thread of its own, beside the main job."""
+    """Runs its steps in a separate thread, in parallel with the main job."""
 
     def __init__(self) -> None:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._checks: list[Check] = []
 
     def start(self) -> None:
-        """Begin; ``checks`` waits for the end."""
+        """Start the steps; ``checks`` waits for them."""
         self._thread.start()
 
     def checks(self) -> list[Check]:
-        """Return what was seen, once all steps are done."""
+        """Wait for all steps and return their checks."""
         self._thread.join()
         return self._checks
 
@@ -47,12 +47,12 @@ class Timed:
             with app.schedules() as schedules:
                 for step in (_fires_on_time, _is_silent_while_paused, _goes_on, _fires_by_hand, _is_gone):
                     self._checks.append(step(schedules))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what was seen
+        except Exception as error:  # noqa: BLE001 - any error is the observation
             self._checks.append(Check("schedules changed while beat ran", passed=False, seen=repr(error)))
 
 
 def _fires_on_time(schedules: Schedules) -> Check:
-    """Add a schedule and let it fire; the nodes are busy meanwhile."""
+    """Add a schedule and let it run while the nodes are busy."""
     when = Interval(PERIOD_SECONDS)
     schedules.add(Schedule(NAME, add.name, when, args=(1, 2), queue="critical", priority=9))
     ticks = _soon(lambda: _ended(schedules, TICKS))
@@ -60,8 +60,8 @@ def _fires_on_time(schedules: Schedules) -> Check:
     dues = [tick.due_at for tick in reversed(ticks)]
     follow = all(when.after(one) == next_one for one, next_one in pairwise(dues))
     passed = len(ticks) >= TICKS and latest < LATE_SECONDS and follow
-    seen = f"{len(ticks)} ticks every {PERIOD_SECONDS:g} s, the latest {latest * 1_000:.0f} ms after its time"
-    return Check("a schedule added while beat ran fired on time", passed, seen)
+    seen = f"{len(ticks)} ticks every {PERIOD_SECONDS:g} s, at most {latest * 1_000:.0f} ms late"
+    return Check("a schedule added while beat was running ran on time", passed, seen)
 
 
 def _is_silent_while_paused(schedules: Schedules) -> Check:
@@ -69,7 +69,7 @@ def _is_silent_while_paused(schedules: Schedules) -> Check:
     before = schedules.get(NAME).runs
     time.sleep(QUIET_SECONDS)
     ticks = schedules.get(NAME).runs - before
-    return Check("paused it was silent", not ticks, f"{ticks} ticks in {QUIET_SECONDS:g} s")
+    return Check("no ticks while it was paused", not ticks, f"{ticks} ticks in {QUIET_SECONDS:g} s")
 
 
 def _goes_on(schedules: Schedules) -> Check:
@@ -78,23 +78,25 @@ def _goes_on(schedules: Schedules) -> Check:
     runs = _soon(lambda: schedules.get(NAME).runs - before)
     [last, *_] = schedules.ticks(NAME)
     seconds = last.sent_at - resumed_at
-    return Check("resumed it went on", runs >= 1 and last.due_at > resumed_at, f"after {seconds:.1f} s")
+    return Check("ticks continued after resume", runs >= 1 and last.due_at > resumed_at, f"after {seconds:.1f} s")
 
 
 def _fires_by_hand(schedules: Schedules) -> Check:
     schedules.edit(NAME, args=BY_HAND, when=Interval(3_600.0))
     answer = app.AsyncResult(schedules.run_now(NAME)).get(timeout=EACH_WITHIN_SECONDS)
-    return Check("edited and fired by hand it ran as edited", answer == sum(BY_HAND), f"{BY_HAND} gave {answer}")
+    return Check(
+        "edited and run by hand, it used the new arguments", answer == sum(BY_HAND), f"{BY_HAND} gave {answer}"
+    )
 
 
 def _is_gone(schedules: Schedules) -> Check:
     schedules.remove(NAME)
     names = [known.schedule.name for known in schedules.all()]
-    return Check("removed it was gone", NAME not in names, f"left: {', '.join(names)}")
+    return Check("removed, it was gone", NAME not in names, f"left: {', '.join(names)}")
 
 
 def _ended(schedules: Schedules, count: int) -> list[Tick]:
-    """Return its ticks once ``count`` of their runs succeeded, else none."""
+    """Return the schedule's ticks if ``count`` of their runs succeeded, else an empty list."""
     ticks = schedules.ticks(NAME)
     return ticks if sum(tick.state == "SUCCESS" for tick in ticks) >= count else []
 

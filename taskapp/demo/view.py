@@ -1,4 +1,4 @@
-"""What the demo shows: a live picture on a terminal, plain lines elsewhere."""
+"""The demo's output: a live picture on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ REFRESH_PER_SECOND = 8
 
 @dataclass
 class Picture:
-    """One moment of the system."""
+    """State of the system at one moment."""
 
     waiting: dict[str, int] = field(default_factory=dict)
-    """Messages ready, by queue in the order they are taken."""
+    """Ready messages by queue, in the order nodes take from them."""
     done: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Tasks done and in all, by step."""
+    """Finished and total tasks, by step."""
     nodes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Tasks running and slots, by node."""
+    """Running tasks and slots, by node."""
 
 
 class ProgressView:
@@ -44,7 +44,7 @@ class ProgressView:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draw live for the time of the block where there is a terminal."""
+        """Draw live during the block, if there is a terminal."""
         if not self.console.is_terminal:
             yield
             return
@@ -55,11 +55,11 @@ class ProgressView:
                 self._live = None
 
     def say(self, line: str) -> None:
-        """Print ``line``; it stays."""
+        """Print ``line`` permanently."""
         self.console.print(sanitize(line), highlight=False, soft_wrap=True)
 
     def show(self, picture: Picture) -> None:
-        """Draw ``picture``; without a terminal, print it as one line when it changed."""
+        """Draw ``picture``; without a terminal, print it as one line if it changed."""
         if self._live is not None:
             self._live.update(_drawn(picture))
             return
@@ -69,7 +69,7 @@ class ProgressView:
             self.say(line)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """Print a table; numbers and seconds to the right."""
+        """Print a table; all columns but the first are right-aligned."""
         table = Table(title=title, title_justify="left", header_style="bold")
         for position, column in enumerate(columns):
             table.add_column(column, justify="left" if position == 0 else "right")
@@ -81,7 +81,7 @@ class ProgressView:
 def until(
     condition: Callable[[], bool], view: ProgressView, picture: Callable[[], Picture], within_seconds: float
 ) -> bool:
-    """Draw until ``condition`` holds; say whether it did within the time."""
+    """Draw until ``condition`` holds; return whether it did within ``within_seconds``."""
     deadline = time.monotonic() + within_seconds
     while not condition():
         check_interrupted()

@@ -1,4 +1,4 @@
-"""The task types that ship, one module or folder each. Web applications import what they submit from here."""
+"""The task types that ship with taskapp, one module or folder each. Web applications import them from here."""
 
 from __future__ import annotations
 

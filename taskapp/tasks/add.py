@@ -1,4 +1,4 @@
-"""``taskapp.add``: the smallest task there is."""
+"""``taskapp.add``: the smallest possible task."""
 
 from __future__ import annotations
 

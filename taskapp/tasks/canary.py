@@ -1,4 +1,4 @@
-"""``taskapp.canary``: the timed job that shows the path from beat to result works."""
+"""``taskapp.canary``: a timed job that shows that the path from beat to result works."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def test_too_many_columns_are_refused_within_the_promised_memory(tmp_path: Path,
     # A line of JSON that fits is read for the keys that are asked for alone.
     assert problem in (
         "" if suffix == "jsonl" else None,
-        f"{str(path)!r} has {number:,} columns, at most 10,000 are possible; "
-        "write those you need to a file of their own",
+        f"{str(path)!r} has {number:,} columns, but at most 10,000 are allowed; "
+        "write those you need to a separate file",
         f"a row of {str(path)!r} is too long for 120MB of memory; write a file of the columns you need",
     )
 
@@ -129,7 +129,7 @@ def test_a_parquet_file_whose_description_is_too_large_is_refused(
     monkeypatch.setattr(source, "MAX_FOOTER_BYTES", 10)
 
     with pytest.raises(
-        PermanentError, match=r"has a footer of \d+ bytes, at most 10 are possible; write it with fewer"
+        PermanentError, match=r"has a footer of \d+ bytes, but at most 10 are allowed; write it with fewer"
     ):
         rows_of(path)
 
@@ -284,7 +284,7 @@ def test_a_name_that_is_a_pattern_reads_no_other_file(tmp_path: Path) -> None:
     file_of(tmp_path, "a\n1\n", "shop1.csv")
     path = file_of(tmp_path, "a\n7\n", "shop*.csv")
 
-    with pytest.raises(PermanentError, match="is a pattern; rename it"):
+    with pytest.raises(PermanentError, match="is a pattern; rename the file"):
         rows_of(path, measure("sum", "a"))
 
 

@@ -118,10 +118,10 @@ def test_what_is_wrong_is_said_by_name(folder: Path) -> None:
     refusals: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (PermanentError, "has no column 'cty'; did you mean 'city'?", lambda: aggregate(path, group_by=["cty"])),
         (PermanentError, "has more than 1 groups of", lambda: aggregate(path, group_by=["city"], limit=1)),
-        (PermanentError, "there is no file", lambda: aggregate(folder / "none.csv")),
+        (PermanentError, "no file", lambda: aggregate(folder / "none.csv")),
         (PermanentError, "is not a regular file", lambda: aggregate(folder / "pipe.csv")),
         (PermanentError, "broken.jsonl", lambda: aggregate(broken)),
-        (PermanentError, "tells no format; set format to", lambda: aggregate(write(folder / "shop.txt", SHOP))),
+        (PermanentError, "shows no format; set format to", lambda: aggregate(write(folder / "shop.txt", SHOP))),
         (PathNotAllowed, "add its directory to TASKAPP_FILE_DIRS", lambda: aggregate(folder / "link.csv")),
         (PathNotAllowed, "is outside the directories", lambda: aggregate(folder / ".." / ".." / "x.csv")),
         (InvalidPayload, "needs a column", lambda: aggregate(path, {"name": "s", "function": "sum"})),

@@ -92,11 +92,11 @@ def test_the_refusal_names_host_and_remedy() -> None:
     with pytest.raises(PermanentError) as caught:
         check_allowed(httpx.URL("http://Evil.com.:8000/x?token=1"), ALLOWED)
 
-    assert str(caught.value) == "host 'evil.com:8000' may not be called; add it to TASKAPP_HTTP_ALLOWED_HOSTS"
+    assert str(caught.value) == "host 'evil.com:8000' is not allowed; add it to TASKAPP_HTTP_ALLOWED_HOSTS"
 
 
 def test_an_empty_list_allows_nothing() -> None:
-    with pytest.raises(PermanentError, match="may not be called"):
+    with pytest.raises(PermanentError, match="is not allowed"):
         check_allowed(httpx.URL("http://localhost/"), [])
 
 
@@ -157,25 +157,25 @@ def test_the_canonical_form_is_its_own_canonical_form(text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"url": "ftp://api.example.com"}, "a URL such as 'https://api.example.com/orders' is needed"),
+        ({"url": "ftp://api.example.com"}, "give a URL such as 'https://api.example.com/orders'"),
         ({"url": "/orders"}, "a URL such as"),
         ({"url": "https://a b/"}, "a URL such as"),
         ({"url": "https://a/\r\nX: y"}, "a URL such as"),
         ({"url": "https://a\\@b/"}, "a URL such as"),
         (
             {"url": "https://me:pw@api.example.com/"},
-            "a URL must not hold a login; send an 'Authorization' header instead",
+            "a URL must not contain a login; send an 'Authorization' header instead",
         ),
         ({"method": "TRACE"}, "Input should be 'GET'"),
         ({"headers": {"X-A": "b\r\nX-C: d"}}, "the value of header 'X-A' must be one line of ASCII; encode it first"),
         ({"headers": {"X-A": "ü"}}, "must be one line of ASCII"),
-        ({"headers": {"X A": "b"}}, "'X A' is no header name"),
-        ({"headers": {"X-A:": "b"}}, "'X-A:' is no header name"),
-        ({"headers": {"": "b"}}, "'' is no header name"),
+        ({"headers": {"X A": "b"}}, "'X A' is not a header name"),
+        ({"headers": {"X-A:": "b"}}, "'X-A:' is not a header name"),
+        ({"headers": {"": "b"}}, "'' is not a header name"),
         ({"headers": {"hOST": "evil"}}, "header 'hOST' is set from the URL and the body; leave it out"),
         ({"headers": {"Transfer-Encoding": "chunked"}}, "leave it out"),
-        ({"json_body": {}, "body": "x"}, "a request has one body; give either 'json_body' or 'body'"),
-        ({"body": "a\ud800"}, "the text holds half a character at position 1; leave it out"),
+        ({"json_body": {}, "body": "x"}, "a request has only one body; give either 'json_body' or 'body'"),
+        ({"body": "a\ud800"}, "the text has a lone surrogate at position 1; remove it"),
         ({"timeout_seconds": 301}, "less than or equal to 300"),
         ({"timeout_seconds": 0}, "greater than 0"),
         ({"max_response_bytes": 0}, "greater than or equal to 1"),
@@ -277,7 +277,7 @@ def test_secrets_do_not_follow_to_another_origin(location: str, kept: bool) -> N
 
 
 def test_a_redirect_from_https_to_http_is_not_followed() -> None:
-    with pytest.raises(PermanentError, match="redirects from https to http, which is not followed"):
+    with pytest.raises(PermanentError, match="redirects from https to http, which is not allowed"):
         first_hop().redirected(302, "http://api.example.com/")
 
 

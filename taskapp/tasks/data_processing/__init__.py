@@ -1,4 +1,4 @@
-"""``taskapp.data_processing``: filter, group and measure a file of rows, in bounded memory."""
+"""``taskapp.data_processing``: filters, groups and aggregates a file of rows in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ __all__ = ["Aggregated", "Aggregation", "Filter", "Measure", "Order", "data_proc
 
 @app.task(name="taskapp.data_processing", needs_extra="data", cpu_bound=True, soft_time_limit=3_300, time_limit=3_600)
 def data_processing(aggregation: Aggregation) -> Aggregated:
-    """Read a file, keep some rows, group them and measure each group.
+    """Read a file, filter its rows, group them and compute measures for each group.
 
-    A column of a CSV file is booleans, whole numbers or numbers if all its values are, and text
-    if not. Dates in CSV and JSON Lines are text; written the ISO way they compare and sort rightly.
+    A CSV column holds booleans, integers or numbers if all its values do, and text otherwise. Dates
+    in CSV and JSON Lines are text; in ISO format they compare and sort correctly.
 
-    Running it again reads the file again and writes nothing. The process stays below 256 MB for
-    any size of file (``benchmarks/data_processing_memory.py``); groups that do not fit, and files of more than 10,000
-    columns, are an error.
-    A soft time limit ends the query at once.
+    Running it again reads the file again and writes nothing. The process stays below 256 MB for files
+    of any size (``benchmarks/data_processing_memory.py``); groups that do not fit, and files with more
+    than 10,000 columns, are an error. A soft time limit ends the query at once.
 
     Raises:
         PathNotAllowed: The file is outside ``TASKAPP_FILE_DIRS``.
-        PermanentError: It is missing or malformed, a column is unknown, or there are more groups
+        PermanentError: The file is missing or malformed, a column is unknown, or there are more groups
             than ``limit``. Not retried.
     """
-    # duckdb is loaded by the node that runs the task, not by the web process that submits it.
+    # Only the node that runs the task loads duckdb, not the web process that submits it.
     from taskapp.tasks.data_processing.run import run
 
     path = allowed_path(aggregation.path, get_settings().allowed_roots, must_exist=True)

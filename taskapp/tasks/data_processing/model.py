@@ -1,4 +1,4 @@
-"""What ``taskapp.data_processing`` takes and returns."""
+"""Payload and result of ``taskapp.data_processing``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_NULL_VALUES = 100
 
 
 class Filter(BaseModel):
-    """Keeps the rows whose ``column`` stands in the relation ``op`` to ``value``."""
+    """Keeps the rows for which comparing ``column`` with ``value`` by ``op`` is true."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +36,7 @@ class Filter(BaseModel):
         if (self.op in ("in", "not_in")) != isinstance(self.value, list):
             raise ValueError(f"op {self.op!r} needs {'a list' if self.op in ('in', 'not_in') else 'one value'}")
         if self.op == "contains" and not isinstance(self.value, str):
-            raise ValueError("op 'contains' needs a text")
+            raise ValueError("op 'contains' needs a string")
         values = self.value if isinstance(self.value, list) else [self.value]
         if self.op not in ("is_null", "not_null") and None in values:
             raise ValueError(f"op {self.op!r} cannot compare with null; use 'is_null' or 'not_null'")
@@ -46,15 +46,15 @@ class Filter(BaseModel):
 
 
 class Measure(BaseModel):
-    """One number a group: ``function`` of ``column``, under ``name`` in the result."""
+    """One number per group: ``function`` of ``column``, as ``name`` in the result."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Column
     function: Literal["count", "sum", "mean", "min", "max", "median", "quantile", "stddev", "distinct"]
-    """``median``, ``quantile`` and ``distinct`` are close, not exact: exact ones need unbounded memory."""
+    """``median``, ``quantile`` and ``distinct`` are approximate: exact ones need unbounded memory."""
     column: Column | None = None
-    """Needed by every function but ``count``, which counts rows without it and values with it."""
+    """Required except for ``count``, which counts rows without it and values with it."""
     quantile: Annotated[float, Field(ge=0, le=1)] | None = None
     """For ``quantile``: 0.95 for the value that 95 % of the values do not exceed."""
 
@@ -63,12 +63,12 @@ class Measure(BaseModel):
         if self.column is None and self.function != "count":
             raise ValueError(f"function {self.function!r} needs a column")
         if (self.function == "quantile") != (self.quantile is not None):
-            raise ValueError("function 'quantile' needs the field quantile, and no other function has it")
+            raise ValueError("function 'quantile' needs the field quantile, and no other function takes it")
         return self
 
 
 class Order(BaseModel):
-    """Sorts the result by one of its columns; missing values come last."""
+    """Sorts the result by one of its columns; missing values last."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,34 +77,34 @@ class Order(BaseModel):
 
 
 class Aggregation(BaseModel):
-    """What to read and what to make of it."""
+    """What to read, and how to aggregate it."""
 
     model_config = ConfigDict(extra="forbid")
 
     path: str
     """A file below ``TASKAPP_FILE_DIRS``; CSV and JSON Lines may be ``.gz`` or ``.zst``."""
     format: Literal["csv", "jsonl", "parquet"] | None = None
-    """By default what the file's name says."""
+    """By default taken from the file's name."""
     delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n\x1f]$")] | None = None
-    """Between the values of a CSV row; by default a tab in ``.tsv`` and a comma elsewhere."""
+    """Separator of the values in a CSV row; by default a tab for ``.tsv`` and a comma otherwise."""
     null_values: Annotated[list[str], Field(min_length=1, max_length=MAX_NULL_VALUES)] = [""]
-    """Texts that mean a missing value, in CSV."""
+    """Texts that stand for a missing value in CSV."""
     filters: Annotated[list[Filter], Field(max_length=MAX_FILTERS)] = []
-    """All must hold. They may name ``MAX_FILTER_VALUES`` values in all."""
+    """A row must match all of them. Together they may name ``MAX_FILTER_VALUES`` values."""
     group_by: Annotated[list[Column], Field(max_length=MAX_GROUP_COLUMNS)] = []
-    """Without any, one row for the whole file."""
+    """If empty, the result is one row for the whole file."""
     measures: Annotated[list[Measure], Field(min_length=1, max_length=MAX_MEASURES)]
     order_by: Annotated[list[Order], Field(max_length=MAX_GROUP_COLUMNS + MAX_MEASURES)] = []
-    """By default the order of the groups."""
+    """By default, rows are sorted by their groups."""
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 10_000
-    """The most groups there may be; more is an error, not a part of the answer."""
+    """Maximum number of groups; more is an error, never a partial result."""
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Aggregation:
         values = sum(len(each.value) for each in self.filters if isinstance(each.value, list))
         if values > MAX_FILTER_VALUES:
             raise ValueError(
-                f"the filters name {values:,} values, at most {MAX_FILTER_VALUES:,} are possible; "
+                f"the filters name {values:,} values, but at most {MAX_FILTER_VALUES:,} are allowed; "
                 "use ranges (ge and lt), or several tasks"
             )
         if len(set(self.columns)) != len(self.columns):
@@ -117,12 +117,12 @@ class Aggregation(BaseModel):
 
     @property
     def columns(self) -> list[str]:
-        """The names of the result's columns."""
+        """Names of the result's columns."""
         return [*self.group_by, *(measure.name for measure in self.measures)]
 
 
 class Aggregated(BaseModel):
-    """The result: by default, rows in the order of their groups."""
+    """The result; by default, rows are sorted by their groups."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -144,7 +144,7 @@ def aggregated(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, seconds
 
 
 def _json_value(value: Any) -> Scalar:
-    """Turn a database value into JSON: dates and decimals become text and numbers, no NaN."""
+    """Convert a database value to JSON: dates become text, decimals become numbers, NaN becomes null."""
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float | Decimal):

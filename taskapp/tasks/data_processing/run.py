@@ -1,4 +1,4 @@
-"""How ``data_processing`` runs: one DuckDB query on one file, locked in and bounded in memory."""
+"""Runs ``data_processing``: one DuckDB query on one file, sandboxed and bounded in memory."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from taskapp.tasks.data_processing.source import (
 )
 
 MEMORY_LIMIT = "120MB"
-"""Of the database; Python, our modules and what the allocator keeps come on top, all below 256 MB."""
+"""Limit of the database; with Python, our modules and the allocator's reserve, the total is below 256 MB."""
 THREADS = 1
-"""Each thread has buffers and groups of its own; a node runs several tasks anyway. With one, the same
-file gives the same sums to the last digit."""
+"""Each thread needs its own buffers and groups, and a node runs several tasks anyway. With one thread, the
+same file gives the same sums to the last digit."""
 
 MAX_OTHER_VALUES = 1_000
-"""Of one filter, where each is a parameter of its own."""
+"""Maximum number of values in a filter that binds each as a separate parameter."""
 
 COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ARITHMETIC = {"sum": "sum({})", "mean": "avg({})", "stddev": "stddev_samp({})", "median": "approx_quantile({}, 0.5)"}
-"""These need numbers. Quantiles are the approximate ones: exact ones hold every value in memory."""
+"""Functions that need numbers. Quantiles are approximate: exact ones hold every value in memory."""
 FUNCTIONS = {"count": "count({})", "min": "min({})", "max": "max({})", "distinct": "approx_count_distinct({})"}
 
 Answer = TypeVar("Answer")
 
 
 def run(aggregation: Aggregation, path: Path) -> list[tuple[Any, ...]]:
-    """Return the rows in their order; behind each one's values stands how many rows it was made of.
+    """Return the rows in order; each ends with the number of file rows it aggregates.
 
     Raises:
-        PermanentError: As ``data_processing`` says.
+        PermanentError: As for ``data_processing``.
     """
     kind = aggregation.format or format_of(path)
     if kind is None:
-        raise PermanentError(f"the name of {str(path)!r} tells no format; set format to 'csv', 'jsonl' or 'parquet'")
+        raise PermanentError(f"the name of {str(path)!r} shows no format; set format to 'csv', 'jsonl' or 'parquet'")
     check_path(path)
     with _locked_database(path) as database:
         rows = _interruptible(database, lambda: _query(database, aggregation, path, kind))
@@ -61,17 +61,17 @@ def run(aggregation: Aggregation, path: Path) -> list[tuple[Any, ...]]:
 
 
 def used_columns(aggregation: Aggregation) -> list[str]:
-    """Return each column of the file that ``aggregation`` names, once."""
+    """Return the file's columns that ``aggregation`` names, each once."""
     filtered = [condition.column for condition in aggregation.filters]
     measured = [measure.column for measure in aggregation.measures if measure.column]
     return list(dict.fromkeys([*aggregation.group_by, *filtered, *measured]))
 
 
 def build_query(aggregation: Aggregation, source: Source) -> tuple[str, list[Any]]:
-    """Return the SQL and its values; every name in it is ours, every value bound.
+    """Return the SQL and its values; every name in it is ours and every value is bound.
 
     Raises:
-        PermanentError: A filter compares, or a measure computes, what its column does not hold.
+        PermanentError: A filter or measure does not fit the type of its column.
     """
     groups = [source.column(name) for name in aggregation.group_by]
     selected = [*groups, *(_measure(measure, source) for measure in aggregation.measures), "count(*)"]
@@ -121,7 +121,7 @@ def _order(aggregation: Aggregation) -> str:
     wanted = [
         f"{columns.index(order.column) + 1} {'DESC' if order.descending else 'ASC'}" for order in aggregation.order_by
     ]
-    # Groups come last, so that equal rows have an order too.
+    # Sort by the groups last, so that rows with equal values also have a fixed order.
     return ", ".join(f"{term} NULLS LAST" for term in [*wanted, *map(str, range(1, len(aggregation.group_by) + 1))])
 
 
@@ -133,7 +133,7 @@ def _measure(measure: Measure, source: Source) -> str:
         return FUNCTIONS[measure.function].format(column)
     if kind == "text":
         raise PermanentError(
-            f"column {measure.column!r} holds text, of which there is no {measure.function}; "
+            f"column {measure.column!r} holds text, which has no {measure.function}; "
             "in CSV, name the texts that mean a missing value in null_values, or use count, distinct, min or max"
         )
     if kind in ("empty", "boolean"):
@@ -157,19 +157,19 @@ def _condition(condition: Filter, source: Source) -> tuple[str, list[Any]]:
         return ("false" if condition.op == "in" else "true"), []
     operator = "IN" if condition.op == "in" else "NOT IN"
     if source.kinds[condition.column] == "other":
-        # What such a value becomes, a date for example, is known to a comparison, not to a list.
+        # DuckDB converts such a value, to a date for example, in a comparison but not in a list.
         if len(values) > MAX_OTHER_VALUES:
             raise PermanentError(
                 f"a filter compares column {condition.column!r}, which holds neither text, numbers nor booleans, with "
-                f"{len(values):,} values; at most {MAX_OTHER_VALUES:,} are possible: use a range (ge and lt)"
+                f"{len(values):,} values, but at most {MAX_OTHER_VALUES:,} are allowed; use a range (ge and lt)"
             )
         return f"{column} {operator} ({', '.join('?' * len(values))})", values
-    # Bound as one value: each parameter is an expression of its own, 7 KB of memory that no limit counts.
+    # Bind them as one value: each parameter is a separate expression and takes 7 KB that no limit counts.
     return f"{column} {operator} (SELECT unnest(?))", [values]
 
 
 def _comparable(value: Any, column: str, kind: Kind) -> Any:
-    """Return ``value`` as a column of ``kind`` can be compared with it: nothing is converted silently."""
+    """Return ``value`` if it can be compared with a column of ``kind``; nothing is converted silently."""
     if kind == "empty":
         return str(value)
     if isinstance(value, bool):
@@ -184,13 +184,13 @@ def _comparable(value: Any, column: str, kind: Kind) -> Any:
 
 
 def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], Answer]) -> Answer:
-    """Return what ``work`` returns; an exception raised here meanwhile, such as a time limit's, ends it."""
+    """Run ``work`` and return its result; an exception raised here during it, such as a time limit, interrupts it."""
     with ThreadPoolExecutor(1, thread_name_prefix="data-processing") as executor:
         future = executor.submit(work)
         try:
             return future.result()
         finally:
-            # Between two statements there is nothing to interrupt, so once may not be enough.
+            # An interrupt between two statements has no effect, so repeat it.
             while not future.done():
                 database.interrupt()
                 wait([future], timeout=0.05)
@@ -198,7 +198,7 @@ def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], Answe
 
 @contextmanager
 def _locked_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a database in memory that reads ``path``, spills to a folder of its own, and nothing else."""
+    """Yield an in-memory database that can only read ``path`` and spill to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="taskapp-spill-") as spill:
         config: dict[str, Any] = {
             "memory_limit": MEMORY_LIMIT,
@@ -219,6 +219,6 @@ def _locked_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _reason(error: duckdb.Error) -> str:
-    """Return what DuckDB says is wrong, without its advice on options that we do not offer."""
+    """Return DuckDB's error message without its advice on options that we do not offer."""
     text = str(error).split("Possible", maxsplit=1)[0].split("LINE 1:", maxsplit=1)[0]
     return " ".join(text.split())[:500]

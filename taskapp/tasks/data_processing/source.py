@@ -1,8 +1,8 @@
-"""How ``data_processing`` sees a file: as a table whose columns ``c0``, ``c1`` … are those it uses.
+"""Presents a file to ``data_processing`` as a table whose columns ``c0``, ``c1`` … are those in use.
 
-No name from outside becomes SQL in CSV and JSON Lines; Parquet's are quoted. A column of CSV has
-the narrowest kind that fits all its values, of JSON Lines what JSON says: a text in row one
-million is no surprise. So each such file is read once or twice more, for the kinds.
+For CSV and JSON Lines, no name from outside becomes SQL; Parquet's names are quoted. A CSV column gets the narrowest
+kind that fits all its values, a JSON Lines column the kind its JSON values have, even if text first appears in row one
+million. Such a file is therefore read once or twice more to find the kinds.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Kind = Literal["empty", "boolean", "integer", "number", "text", "other"]
-"""``empty`` has no value at all; ``other`` are Parquet's dates, lists and their kin."""
+"""``empty`` has no values at all; ``other`` covers Parquet's dates, lists and the like."""
 
 SAMPLE_ROWS = 20_000
 MAX_COLUMNS = 10_000
 MAX_FOOTER_BYTES = 8 * 1024 * 1024
-"""Of a Parquet file; read, it takes some ten times that."""
+"""Limit for the footer of a Parquet file; in memory it takes about ten times as much."""
 BUFFER_BYTES = 4 * 1024 * 1024
-"""Of a CSV reader, of which DuckDB makes several; its own default alone would take 256 MB."""
+"""Buffer size of a CSV reader. DuckDB creates several; its default alone would take 256 MB."""
 
 _CSV = (
     "read_csv(?, auto_detect = false, header = {header}, columns = ?, delim = ?, quote = ?, escape = ?, "
@@ -55,21 +55,21 @@ _JSONL_FITS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A subquery and its values; ``kinds`` has the used columns in their order."""
+    """A subquery and its values; ``kinds`` maps the used columns, in order, to their kinds."""
 
     sql: str
     values: list[Any]
     kinds: dict[str, Kind]
 
     def column(self, name: str) -> str:
-        """Return the SQL name of the column that the file calls ``name``."""
+        """Return the SQL name of the file's column ``name``."""
         return f"c{list(self.kinds).index(name)}"
 
 
 def csv_source(
     database: DuckDBPyConnection, path: Path, used: Sequence[str], *, delimiter: str, null_values: Sequence[str]
 ) -> Source:
-    """Read CSV with a header, quotes doubled inside quotes, UTF-8; a line of any other shape is an error."""
+    """Read UTF-8 CSV with a header and doubled quotes inside quotes; any other line is an error."""
     header = _csv_header(database, path, delimiter)
     if header is None:
         return _nothing(used)
@@ -85,10 +85,10 @@ def csv_source(
 
 
 def jsonl_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) -> Source:
-    """Read one JSON object a line; a key some lines lack is missing there."""
+    """Read one JSON object per line; a key that a line lacks is a missing value."""
     if not database.execute(f"SELECT 1 FROM {_JSONL} LIMIT 1", [str(path)]).fetchall():  # noqa: S608 - a constant
         return _nothing(used)
-    # Keys may be millions where they are data; so few are listed, and those in use are looked for by name.
+    # If keys are data, there may be millions; so list only some, and look up those in use by name.
     sample = f"(SELECT json FROM {_JSONL} LIMIT {SAMPLE_ROWS})"  # noqa: S608 - a constant
     keys = "SELECT DISTINCT key FROM (SELECT unnest(json_keys(json)) AS key FROM {rows})"
     listed = database.execute(f"{keys.format(rows=sample)} LIMIT {MAX_COLUMNS}", [str(path)]).fetchall()
@@ -106,7 +106,7 @@ def jsonl_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) 
 
 
 def parquet_source(database: DuckDBPyConnection, path: Path, used: Sequence[str]) -> Source:
-    """Read Parquet, with the types it declares."""
+    """Read Parquet with its declared types."""
     _check_footer(path)
     described = database.execute(f"DESCRIBE SELECT * FROM {_PARQUET}", [str(path)]).fetchall()  # noqa: S608 - a constant
     _check_width(len(described), path)
@@ -123,17 +123,17 @@ def quoted(name: str) -> str:
 
 
 def check_path(path: Path) -> None:
-    """Refuse a name that DuckDB would read as a pattern of many files.
+    """Refuse a name that DuckDB would read as a pattern for many files.
 
     Raises:
-        PermanentError: It holds ``*``, ``?`` or ``[``.
+        PermanentError: The name contains ``*``, ``?`` or ``[``.
     """
     if glob.has_magic(str(path)):
-        raise PermanentError(f"the name of {str(path)!r} is a pattern; rename it without '*', '?' and '['")
+        raise PermanentError(f"the name of {str(path)!r} is a pattern; rename the file without '*', '?' and '['")
 
 
 def _csv_header(database: DuckDBPyConnection, path: Path, delimiter: str) -> list[str] | None:
-    # Lines are not split here: U+001F stands in no text file.
+    # This delimiter does not split lines: no text file contains U+001F.
     lines = database.execute(
         f"SELECT line FROM {_CSV.format(header='false')} LIMIT 1",  # noqa: S608 - a constant
         [str(path), {"line": "VARCHAR"}, "\x1f", "", "", [""]],
@@ -149,20 +149,20 @@ def _csv_header(database: DuckDBPyConnection, path: Path, delimiter: str) -> lis
 def _check_width(columns: int, path: Path) -> None:
     if columns > MAX_COLUMNS:
         raise PermanentError(
-            f"{str(path)!r} has {columns:,} columns, at most {MAX_COLUMNS:,} are possible; "
-            "write those you need to a file of their own"
+            f"{str(path)!r} has {columns:,} columns, but at most {MAX_COLUMNS:,} are allowed; "
+            "write those you need to a separate file"
         )
 
 
 def _check_footer(path: Path) -> None:
-    """Refuse Parquet whose description of its columns alone would take too much memory."""
+    """Refuse a Parquet file whose column metadata alone would take too much memory."""
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(length - 8, 0))
         size = int.from_bytes(file.read(4), "little")
     if length > size > MAX_FOOTER_BYTES:
         raise PermanentError(
-            f"{str(path)!r} has a footer of {size:,} bytes, at most {MAX_FOOTER_BYTES:,} are possible; "
+            f"{str(path)!r} has a footer of {size:,} bytes, but at most {MAX_FOOTER_BYTES:,} are allowed; "
             "write it with fewer columns, or with larger row groups"
         )
 
@@ -192,7 +192,7 @@ def _typed(
 def _unfit(
     database: DuckDBPyConnection, rows: str, values: list[Any], kinds: dict[str, Kind], fits: dict[str, str]
 ) -> list[str]:
-    """Return the columns with a value that their kind does not allow."""
+    """Return the columns that have a value their kind does not allow."""
     checked = [(index, name) for index, name in enumerate(kinds) if kinds[name] != "text"]
     if not checked:
         return []
@@ -213,7 +213,7 @@ def _parquet_kind(declared: str) -> Kind:
 
 
 def format_of(path: Path) -> str | None:
-    """Return the format that the name of ``path`` tells: csv, jsonl or parquet."""
+    """Return the format that the name of ``path`` shows: csv, jsonl or parquet; ``None`` if none."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
     kinds = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
     return kinds.get(suffixes[-1]) if suffixes else None

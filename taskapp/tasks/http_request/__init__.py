@@ -1,4 +1,4 @@
-"""``taskapp.http_request``: call an HTTP API on the allow-list, inside one deadline."""
+"""``taskapp.http_request``: calls an HTTP API on the allow-list, within one deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HttpRequest", "HttpResponse", "http_request"]
 
 
 def idempotency_key(task_id: str | None) -> str:
-    """Return the key all runs of the task ``task_id`` share; without an id, a fresh one."""
+    """Return the key that all runs of the task ``task_id`` share; without an id, a new one."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"taskapp:{task_id}") if task_id else uuid.uuid4())
 
 
@@ -28,22 +28,22 @@ def idempotency_key(task_id: str | None) -> str:
     time_limit=MAX_TIMEOUT_SECONDS + 60,
 )
 async def http_request(request: HttpRequest) -> HttpResponse:
-    """Call a host of ``TASKAPP_HTTP_ALLOWED_HOSTS`` and return its answer.
+    """Call a host in ``TASKAPP_HTTP_ALLOWED_HOSTS`` and return its response.
 
-    Running it again sends the request again: a lost worker, or an answer lost on the way, repeats
-    it although the server may have acted already. POST and PATCH therefore carry an
-    ``Idempotency-Key`` header, the same in every run of one task unless you set one; servers that
-    honour it act once. Of others, ask only what may happen twice.
+    Running it again sends the request again: after a lost worker or a lost response it is repeated
+    even though the server may already have acted. POST and PATCH therefore carry an
+    ``Idempotency-Key`` header, the same in every run of one task unless you set your own; servers that
+    honor it act once. With other servers, request only what may happen twice.
 
-    Retried: no connection, no answer in time, and the statuses 408, 429 and 5xx, after at least
-    the ``Retry-After`` the server asks for (an hour at most).
+    Retries if there is no connection or no response in time, and for the statuses 408, 429 and 5xx,
+    after at least the server's ``Retry-After`` (up to an hour).
 
     Raises:
-        TransientError: Still one of these after the last retry.
+        TransientError: One of these persists after the last retry.
         PermanentError: The host is not allowed, the server refused (another 4xx, or a status not
-            in ``expected_status``), its certificate is not trusted, or its answer is too large.
+            in ``expected_status``), its certificate is not trusted, or its response is too large.
     """
-    # httpx takes 100 ms to import, which a web application that only submits need not pay.
+    # Importing httpx takes 100 ms; a web application that only submits need not pay for it.
     from taskapp.tasks.http_request.hosts import AllowedHost
     from taskapp.tasks.http_request.run import fetch
 

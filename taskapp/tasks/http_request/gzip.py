@@ -1,4 +1,4 @@
-"""Unpacking of an answer in gzip, chunk by chunk, with a bound."""
+"""Decompresses a gzip response chunk by chunk, with a size limit."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import zlib
 
 MAGIC = b"\x1f\x8b"
 MOST_MEMBERS = 1_000
-"""Of one answer: an empty one takes 20 bytes, and no more than its beginning tells that there is another."""
+"""Limit per response: an empty member takes only 20 bytes, and the end of one does not show whether another follows."""
 
 
 class Gunzip:
-    """Unpacks the members of a gzip, one behind the other (RFC 1952).
+    """Decompresses the consecutive members of a gzip stream (RFC 1952).
 
-    What stands behind the last is no part of the answer, as for ``gzip`` itself: it is neither kept nor waited for.
+    Data after the last member is not part of the response, as with ``gzip`` itself; it is neither kept nor awaited.
     """
 
     def __init__(self) -> None:
         self.is_over = False
-        """Whether something stands behind the last member: nothing more is to be read."""
+        """Whether data after the last member was found; stop reading."""
         self._member: zlib._Decompress | None = zlib.decompressobj(wbits=31)
         self._is_fresh = True
         self._members = 1
         self._held = b""
-        """The first byte of what may be another member."""
+        """First byte of a possible next member."""
 
     @property
     def is_within_a_member(self) -> bool:
-        """Whether a member began and did not end; nothing at all is an empty answer."""
+        """Whether a member has started but not ended; no data at all is an empty response."""
         return self._member is not None and not self._is_fresh
 
     def read(self, chunk: bytes, most: int) -> bytes:
-        """Return what ``chunk`` holds, at most ``most`` bytes (1 or more); of more the rest is lost.
+        """Decompress ``chunk`` and return at most ``most`` bytes (1 or more); discard the rest.
 
         Raises:
-            zlib.error: It is no gzip, or broken.
+            zlib.error: The data is not gzip, or is corrupt.
         """
         data, self._held, out = self._held + chunk, b"", bytearray()
         while data and len(out) < most and not self.is_over:
@@ -48,7 +48,7 @@ class Gunzip:
         return bytes(out)
 
     def _begin(self, data: bytes) -> bytes:
-        """Begin another member if ``data`` holds one; return what it is to be given."""
+        """Start the next member if ``data`` begins with one; return the data to decompress."""
         if not data.startswith(MAGIC[: len(data)]) or self._members >= MOST_MEMBERS:
             self.is_over = True
             return b""

@@ -1,7 +1,7 @@
-"""The target of a request: path and query byte for byte as given, because signatures cover them.
+"""The target of a request: path and query, byte for byte as given, because signatures cover them.
 
-httpx rewrites URLs (``..``, percent-encoding), queries most of all. Its parsed URL names the host; the target comes
-from here.
+httpx rewrites URLs (``..``, percent-encoding), queries most of all. Its parsed URL is used for the host; the target
+comes from here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _WHOLE = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*(?P<rest>[^#]*)", re.IGNOR
 
 
 def target_of(given: str, url: httpx.URL, base: bytes = b"") -> bytes:
-    """Return path and query of ``given`` as they stand there.
+    """Return path and query of ``given``, unchanged.
 
     Args:
-        given: A URL, or a reference relative to another. What no request line can hold (spaces, controls, other than
-            ASCII) is percent-encoded as UTF-8; the fragment is left out.
-        url: The same as httpx reads it, where ``given`` is relative joined with what it is relative to.
-        base: The target of what ``given`` is relative to.
+        given: A URL, or a reference relative to another. Characters a request line cannot carry (spaces, controls,
+            non-ASCII) are percent-encoded as UTF-8; the fragment is dropped.
+        url: ``given`` as httpx parses it; if relative, joined with its base.
+        base: Target of the base that ``given`` is relative to.
     """
     if whole := _WHOLE.match(given):
         rest = whole["rest"]
@@ -36,7 +36,7 @@ def target_of(given: str, url: httpx.URL, base: bytes = b"") -> bytes:
 
 
 def with_params(target: bytes, params: httpx.QueryParams) -> bytes:
-    """Return ``target`` with ``params`` behind its query, which stays as it is."""
+    """Append ``params`` to the query of ``target``, which stays as it is."""
     if not params:
         return target
     joint = b"?" if b"?" not in target else b"" if target.endswith((b"?", b"&")) else b"&"

@@ -1,4 +1,4 @@
-"""``taskapp.report_generation``: a self-contained HTML report with tables and charts."""
+"""``taskapp.report_generation``: writes a self-contained HTML report with tables and charts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Chart", "Fact", "Leader", "Report", "Section", "Summary", "Table", "
 
 @app.task(name="taskapp.report_generation", needs_extra="reports", cpu_bound=True, soft_time_limit=300, time_limit=360)
 def report_generation(parts: list[Aggregated], report: Report) -> Written:
-    """Write the report about ``parts``, results of ``data_processing``, to ``report.output_path``.
+    """Write a report about ``parts``, results of ``data_processing``, to ``report.output_path``.
 
-    Made to be the body of a chord whose headers are the parts. The file appears whole or not at
-    all. Running it again with the same parts writes the same bytes again.
+    Designed as the body of a chord whose header computes the parts. The file appears completely or not
+    at all. Running it again with the same parts writes the same bytes.
 
     Raises:
         PathNotAllowed: The path is outside ``TASKAPP_FILE_DIRS``.
         PermanentError: Parts and labels do not match, or a total names an unknown column.
     """
-    # matplotlib and jinja2 are loaded by the node that runs the task.
+    # Only the node that runs the task loads matplotlib and jinja2.
     from taskapp.tasks.report_generation.run import page
 
     path = allowed_path(report.output_path, get_settings().allowed_roots, must_exist=False)

@@ -1,4 +1,4 @@
-"""Charts of a report as inline SVG, in colours the page's style decides."""
+"""Charts of a report as inline SVG, in colors that the page's style sets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ACCENT = "#2f6fde"
 INK = "#5b6577"
 GRID = "#d9dee7"
 PAGE_COLORS = {ACCENT: "--accent", INK: "--soft", GRID: "--line"}
-"""These become the page's own, which differ by day and night."""
+"""Replaced by the page's variables, which differ between light and dark mode."""
 SERIES = (ACCENT, "#e08a1e", "#2a9d73", "#c94f7c", "#7b61d1", "#4aa3c7", "#a8862b", "#7d8799")
 WIDTH_INCHES = 8.6
 FEWEST_BARS = 6
 MOST_MARKERS = 40
 MOST_VALUES = {"line": 100_000, "bar": 2_000, "stacked_bar": 2_000, "horizontal_bar": 1_000, "heatmap": 100_000}
-"""Names times series, by kind of chart. A bar is an element of its own, 10 KB in memory."""
+"""Maximum of names times series, by kind of chart. Each bar is a separate element that takes 10 KB of memory."""
 MOST_NAMES_DOWN = 60
-"""Names that have room beside a heatmap."""
+"""Number of names that fit next to a heatmap."""
 LINE_CHARACTERS = 92
-"""How many characters fit under a chart."""
+"""Number of characters that fit below a chart."""
 _STYLE_LOCK = threading.Lock()
 STYLE = {
     "svg.hashsalt": "taskapp",  # the same chart has the same element ids, so the same bytes
@@ -50,13 +50,13 @@ STYLE = {
 
 
 def draw(chart: Chart, table: Table, title: str, number: int) -> Markup:
-    """Return ``table`` drawn as ``chart``, the page's ``number``-th, with a text alternative.
+    """Draw ``table`` as ``chart``, with a text alternative; ``number`` identifies it on the page.
 
     Raises:
-        PermanentError: The table has not what this kind of chart draws.
+        PermanentError: The table does not fit this kind of chart.
     """
     grid = _Grid(table, chart.kind)
-    # The style is one for the whole process: two reports on two threads take turns.
+    # The style is global to the process, so reports on different threads take turns.
     with _STYLE_LOCK, mpl.rc_context(STYLE):  # type: ignore[arg-type]  # a mapping of these names
         height = 0.34 * len(grid.names) + 0.8 if chart.kind == "horizontal_bar" else 3.2
         figure = Figure(figsize=(WIDTH_INCHES, max(2.2, height)), layout="constrained")
@@ -70,7 +70,7 @@ def draw(chart: Chart, table: Table, title: str, number: int) -> Markup:
 
 
 class _Grid:
-    """A table as charts need it: a row of values a series, a column a name; gaps are not a number."""
+    """A table arranged for charts: one row of values per series, one column per name; gaps are NaN."""
 
     def __init__(self, table: Table, kind: str) -> None:
         needed = (2,) if kind == "heatmap" else (1,) if kind == "horizontal_bar" else (1, 2)
@@ -94,10 +94,10 @@ class _Grid:
 
 
 def _check_size(kind: str, names: int, series: int) -> None:
-    """Refuse what takes a page more than it shows: of two columns of names, each pair is a value.
+    """Refuse charts that are too large: with two columns of names, each pair is a value.
 
     Raises:
-        PermanentError: There are more values than ``MOST_VALUES`` of this kind.
+        PermanentError: There are more values than ``MOST_VALUES`` allows for this kind.
     """
     if names * series > MOST_VALUES[kind]:
         raise PermanentError(
@@ -164,14 +164,14 @@ _DRAW = {
 
 
 def _name_bars(axes: Axes, names: Sequence[str]) -> None:
-    # Two bars are not as broad as the page, and a missing last one keeps its place.
+    # Keep a few bars from filling the page, and keep the place of a missing last bar.
     spare = max(0, FEWEST_BARS - len(names)) / 2
     axes.set_xlim(-0.6 - spare, len(names) - 0.4 + spare)
     _name_across(axes, names)
 
 
 def _name_across(axes: Axes, names: Sequence[str]) -> None:
-    """Put as many of ``names`` under the chart as have room."""
+    """Label the chart with as many of ``names`` as fit below it."""
     shown = [_short(name, 16) for name in names]
     room = max(1, LINE_CHARACTERS // (max(map(len, shown)) + 2))
     step = math.ceil(len(shown) / room)
@@ -183,7 +183,7 @@ def _short(name: str, length: int) -> str:
 
 
 def _described(chart: Chart, table: Table) -> str:
-    """Return the chart in words: its kind, and its smallest and largest value."""
+    """Describe the chart in words: its kind, and its smallest and largest values."""
     known = [(_number(row[table.names]), row) for row in table.rows if row[table.names] is not None]
     kind = f"{chart.kind.replace('_', ' ')} chart of {table.columns[table.names]}"
     if not known:
@@ -194,12 +194,12 @@ def _described(chart: Chart, table: Table) -> str:
 
 
 def name_of(value: Any) -> str:
-    """Return ``value`` as the name of a row or a series; a dash where it is missing."""
+    """Return ``value`` as the name of a row or series; a dash if it is missing."""
     return "\N{EN DASH}" if value is None else str(value)
 
 
 def _in_order(values: Iterable[Any]) -> list[str]:
-    """Return each value once as text: numbers ascending, anything else in the order it comes."""
+    """Return each distinct value as text: numbers ascending, anything else in order of appearance."""
     different = list(dict.fromkeys(values))
     if all(isinstance(value, int | float) for value in different):
         different.sort()
@@ -227,7 +227,7 @@ def _bare(axes: Axes, unit: str, grid: str) -> None:
 
 
 def _inline(svg: str, description: str, number: int) -> Markup:
-    """Take the ``svg`` element out of the file, describe it, let it fill its column."""
+    """Extract the ``svg`` element, add the description, and let it fill its column."""
     element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     element = re.sub(r"<[^>]*>", lambda tag: _adapted(tag[0], number), element)
     label = f'<svg role="img" aria-label="{escape(description)}"'
@@ -235,7 +235,7 @@ def _inline(svg: str, description: str, number: int) -> Markup:
 
 
 def _adapted(tag: str, number: int) -> str:
-    """Let a tag fit a page with other charts: names of its own, the page's colours, no fixed size."""
+    """Adapt a tag to a page with other charts: unique ids, the page's colors, no fixed size."""
     if tag.startswith("<svg"):
         tag = re.sub(r' (width|height)="[^"]*"', "", tag)
     tag = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>chart{number}-", tag)

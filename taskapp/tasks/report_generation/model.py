@@ -1,4 +1,4 @@
-"""What ``taskapp.report_generation`` takes and returns."""
+"""Payload and result of ``taskapp.report_generation``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskapp.tasks.data_processing.model import Column, Scalar
 
 
 class Total(BaseModel):
-    """One number made of the rows of a group: ``function`` of ``column``, under ``name``."""
+    """One number computed from the rows of a group: ``function`` of ``column``, shown as ``name``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -18,7 +18,7 @@ class Total(BaseModel):
     function: Literal["sum", "mean", "min", "max", "count", "distinct"]
     column: Column
     weight: Column | None = None
-    """For ``mean``: the column that says how much each row counts, as the rows behind a mean do."""
+    """For ``mean``: column with the weight of each row, such as the number of values behind a partial mean."""
     decimals: Annotated[int, Field(ge=0, le=6)] = 0
 
 
@@ -33,7 +33,7 @@ class Leader(BaseModel):
 
 
 class Fact(BaseModel):
-    """A value that is known already."""
+    """A given value."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -43,19 +43,19 @@ class Fact(BaseModel):
 
 
 class Summary(BaseModel):
-    """The combined rows of all parts, grouped again. Without ``group_by``, one row."""
+    """The rows of all parts, grouped again. Without ``group_by``, a single row."""
 
     model_config = ConfigDict(extra="forbid")
 
     group_by: list[Column] = []
     totals: Annotated[list[Total], Field(min_length=1)]
     order_by: Column | None = None
-    """A column of the result, largest first; by default groups stay in the order they come."""
+    """Column of the result to sort by, largest first; by default groups stay in order of appearance."""
     limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
 
 
 class Table(BaseModel):
-    """Rows under columns. The first ``names`` columns name a row, the others hold its numbers."""
+    """Rows and columns. The first ``names`` columns name a row, the others hold its numbers."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -63,7 +63,7 @@ class Table(BaseModel):
     rows: list[list[Scalar]]
     names: Annotated[int, Field(ge=0)] = 1
     decimals: list[Annotated[int, Field(ge=0, le=6)]] = []
-    """Of each column of numbers; 0 where the list ends."""
+    """Decimals of each column of numbers; 0 for columns beyond the list."""
 
     @model_validator(mode="after")
     def _rows_fit_columns(self) -> Table:
@@ -74,10 +74,10 @@ class Table(BaseModel):
 
 
 class Chart(BaseModel):
-    """A picture of a section's table: its first column of numbers over its names.
+    """A chart of a section's table: its first column of numbers by its names.
 
-    With two names, the second tells the lines, or the colours of the bars, apart; a ``heatmap``
-    has it across.
+    With two columns of names, the second distinguishes the lines or the colors of the bars; in a ``heatmap`` it
+    runs across.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,7 +87,7 @@ class Chart(BaseModel):
 
 
 class Section(BaseModel):
-    """A heading, a text, and a table: what the parts say, or rows that are known already."""
+    """A heading, a text, and a table: a summary of the parts, or given rows."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -106,7 +106,7 @@ class Section(BaseModel):
 
 
 class Report(BaseModel):
-    """What the report says and where it goes."""
+    """The content of the report and where to write it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -115,14 +115,14 @@ class Report(BaseModel):
     output_path: str
     """An HTML file below ``TASKAPP_FILE_DIRS``."""
     label_column: Column = "part"
-    """The name of the column that says which part a row is of."""
+    """Name of the column with the label of each row's part."""
     labels: list[str] = []
-    """One a part, in their order. None for a report without parts."""
+    """One label per part, in order; empty for a report without parts."""
     tiles: list[Total | Leader | Fact] = []
-    """What is most worth knowing, shown at the top."""
+    """Key figures, shown at the top."""
     sections: Annotated[list[Section], Field(min_length=1)]
     source: str = ""
-    """Where the data are from, shown at the end."""
+    """Source of the data, shown at the end."""
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Report:
@@ -132,7 +132,7 @@ class Report(BaseModel):
 
 
 class Written(BaseModel):
-    """The result."""
+    """The written file."""
 
     path: str
     size_bytes: int

@@ -1,4 +1,4 @@
-"""The page of a report: summaries, charts and one template to one HTML text."""
+"""Renders the page of a report: summaries, charts and a template become one HTML text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENVIRONMENT = Environment(
 def page(report: Report, parts: Sequence[Aggregated]) -> str:
     """Return the whole HTML. The same report and parts give the same text.
 
-    The numbers stand in it once more as JSON, in the element ``report-data``, for programs.
+    For programs, the element ``report-data`` contains the numbers again as JSON.
     """
     rows = combine(report, parts)
     tiles = {tile.name: tile_of(rows, tile) for tile in report.tiles}
@@ -46,7 +46,7 @@ def page(report: Report, parts: Sequence[Aggregated]) -> str:
 
 
 def text_of(value: Scalar, decimals: int) -> str:
-    """Return ``value`` as people read it: thousands apart, a dash where there is none."""
+    """Format ``value`` for people: with thousands separators; a dash if it is missing."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool | str):
@@ -55,7 +55,7 @@ def text_of(value: Scalar, decimals: int) -> str:
 
 
 def _shown(table: Table) -> dict[str, Any]:
-    """Return cells as (text, is a number): a name is shown as it is, a year has no thousands."""
+    """Return cells as pairs of text and "is a number"; names stay as they are, so a year has no separator."""
     decimals = [*table.decimals, *[0] * len(table.columns)]
     is_number = [index >= table.names for index in range(len(table.columns))]
     return {
@@ -72,5 +72,5 @@ def _shown(table: Table) -> dict[str, Any]:
 
 def _json_for_script(data: object) -> Markup:
     text = json.dumps(data, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    # Inside a script element only these can end it or start a comment.
+    # Only these characters can end a script element or start a comment in it.
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704

@@ -1,4 +1,4 @@
-"""Rows of many parts to the rows of one table: pure arithmetic, no I/O."""
+"""Combines the rows of many parts into the rows of one table: pure arithmetic, no I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def combine(report: Report, parts: Sequence[Aggregated]) -> list[Row]:
     """Return the rows of all parts, each with its part's label.
 
     Raises:
-        PermanentError: There are more or fewer parts than labels.
+        PermanentError: The numbers of parts and labels differ.
     """
     if len(parts) != len(report.labels):
         raise PermanentError(f"there are {len(parts)} parts for {len(report.labels)} labels")
@@ -29,7 +29,7 @@ def combine(report: Report, parts: Sequence[Aggregated]) -> list[Row]:
 
 
 def table_of(rows: Sequence[Row], section: Section) -> Table:
-    """Return the section's table: its summary of ``rows``, or the one it brings."""
+    """Return the section's table: its summary of ``rows``, or its literal table."""
     if section.literal is not None:
         return section.literal
     assert section.summary is not None  # noqa: S101 - the payload has one of the two
@@ -37,7 +37,7 @@ def table_of(rows: Sequence[Row], section: Section) -> Table:
 
 
 def summarise(rows: Sequence[Row], summary: Summary) -> Table:
-    """Group ``rows`` again and return one row a group, groups in the order they first come."""
+    """Group ``rows`` again and return one row per group, in order of first appearance unless ordered."""
     groups = _grouped(rows, summary.group_by)
     columns = [*summary.group_by, *(total.name for total in summary.totals)]
     table = [[*key, *(total_of(members, total) for total in summary.totals)] for key, members in groups.items()]
@@ -53,7 +53,7 @@ def summarise(rows: Sequence[Row], summary: Summary) -> Table:
 
 
 def tile_of(rows: Sequence[Row], tile: Total | Leader | Fact) -> Scalar:
-    """Return what the tile shows: a number over all rows, the name of a group, or what it brings."""
+    """Return the tile's value: a number over all rows, the name of the leading group, or the given value."""
     if isinstance(tile, Fact):
         return tile.value
     if isinstance(tile, Total):
@@ -64,10 +64,10 @@ def tile_of(rows: Sequence[Row], tile: Total | Leader | Fact) -> Scalar:
 
 
 def total_of(rows: Iterable[Row], total: Total) -> Scalar:
-    """Return one number for ``rows``; ``None`` where no row has a value.
+    """Return one number for ``rows``; ``None`` if no row has a value.
 
     Raises:
-        PermanentError: A sum or a mean of something that is no number.
+        PermanentError: A sum or mean over values that are not numbers.
     """
     pairs = [(_cell(row, total.column), _cell(row, total.weight) if total.weight else 1) for row in rows]
     pairs = [(value, weight) for value, weight in pairs if value is not None and weight is not None]
@@ -108,11 +108,11 @@ def _position(columns: Sequence[str], column: str) -> int:
 
 
 def _ascending(value: Scalar) -> tuple[bool, Any]:
-    """Numbers before texts, each in its order, so that a mixed column can be sorted."""
+    """Sort key: numbers before texts, so that a mixed column can be sorted."""
     return isinstance(value, str), value
 
 
 def _descending(value: Scalar) -> tuple[bool, bool, Any]:
-    """Largest number first, then texts from A to Z, missing values last."""
+    """Sort key: largest number first, then texts from A to Z, missing values last."""
     number = isinstance(value, int | float)
     return value is None, not number, -value if isinstance(value, int | float) else value or ""

@@ -1,6 +1,6 @@
-"""``taskapp.send_email``: one e-mail to one or more recipients, with attachments.
+"""``taskapp.send_email``: sends one e-mail to one or more recipients, with attachments.
 
-``message`` writes the mail, ``run`` sends it; what to do with the outcome is decided here.
+``message`` composes the mail, ``run`` sends it; this module decides what to do with the outcome.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ logger = logging.getLogger(__name__)
 @app.task(
     name="taskapp.send_email",
     needs_extra="mail",
-    # A run that hit its soft limit left the mail unconfirmed, like a lost connection.
+    # A run that hit its soft time limit left the mail unconfirmed, as a lost connection does.
     autoretry_for=(TransientError, SoftTimeLimitExceeded),
     retry_backoff=RETRY_BACKOFF_SECONDS,
     retry_backoff_max=RETRY_BACKOFF_MAX_SECONDS,
-    # About 25 minutes on average: greylisting lets a mail in after five to fifteen.
+    # About 25 minutes on average: greylisting accepts a mail after five to fifteen.
     max_retries=12,
     soft_time_limit=600,
     time_limit=660,
 )
 def send_email(message: EmailMessage) -> SentEmail:
-    """Send one e-mail; return its Message-ID, derived from ``message.dedup_id``, and who got it.
+    """Send one e-mail; return its Message-ID, derived from ``message.dedup_id``, and its recipients.
 
-    At least once: running it again sends the mail again, and so does a crash, or a lost
-    connection, between the mail server's answer and our record of it. It is the same mail, with
-    the same Message-ID, so that mail systems which look for it fold the two.
+    Delivers at least once: running it again sends the mail again, and so does a crash or a lost
+    connection between the mail server's answer and our record of it. The repeated mail has the same
+    Message-ID, so that mail systems that check it show only one.
 
-    Recipients the server refuses for good are listed in the result; the others have the mail.
-    Those it puts off (4xx) are tried again alone, in a retry of this task that leaves out
-    everyone already settled; who has the mail does not get it again on their account.
+    The result lists recipients the server refused permanently; the others have the mail. Recipients
+    it deferred (4xx) are retried in a retry of this task that skips everyone already settled, so
+    nobody gets the mail twice because of them.
 
     Raises:
-        TransientError: No server, no answer, or "try later", still so after the last retry.
-        PermanentError: Every recipient is refused, or the server refuses the sender, the login,
-            the mail or protection; or an attachment is missing or too large. Nobody got this run's mail.
+        TransientError: No server, no answer, or "try later", even after the last retry.
+        PermanentError: The server refuses every recipient, the sender, the login, the mail or
+            encryption; or an attachment is missing or too large. Nobody got this run's mail.
     """
     from taskapp.tasks.send_email.run import deliver
 
@@ -58,7 +58,7 @@ def send_email(message: EmailMessage) -> SentEmail:
     outcome = deliver(message, dedup_id, settings)
     sent = outcome.after(message.earlier)
     logger.info(
-        "mail %s: %d accepted, %d refused, %d put off",
+        "mail %s: %d accepted, %d refused, %d deferred",
         sent.message_id, len(sent.accepted), len(sent.refused), len(outcome.put_off),
         extra={"action": "email"},
     )  # fmt: skip
@@ -76,7 +76,7 @@ def _retry_for_the_rest(rest: EmailMessage, put_off: list[Refusal]) -> None:
         maximum=RETRY_BACKOFF_MAX_SECONDS,
         full_jitter=True,
     )
-    error = TransientError(f"the mail server put off {_listed(put_off)}; the other recipients are settled")
+    error = TransientError(f"the mail server deferred {_listed(put_off)}; the other recipients are settled")
     raise send_email.retry(args=(rest,), kwargs={}, exc=error, countdown=countdown_seconds)
 
 

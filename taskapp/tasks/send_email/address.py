@@ -1,4 +1,4 @@
-"""Mail addresses and header lines: checked, and written so that nothing in them can end a header."""
+"""Checks mail addresses and header lines, and writes them so that nothing in them can end a header."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 _SPECIALS = frozenset('<>()",;:\\')
 _HEADERS = HeaderRegistry()
 _HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
-"""A dot in a name that is not quoted; a local part in any script."""
+"""Defects to accept: an unquoted dot in a name, and a non-ASCII local part."""
 _LOCAL = re.compile(r"[^\s()<>@,;:\\\".\[\]]+(\.[^\s()<>@,;:\\\".\[\]]+)*")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 
 
 def check_one_line(text: str) -> str:
-    """Return ``text`` when it can stand in a header.
+    """Return ``text`` if it is safe in a header.
 
     Raises:
-        ValueError: It holds a control character, a line separator or an encoded word, which
-            mail programs would decode to who knows what.
+        ValueError: It contains a control character, a line separator or an encoded word, which
+            mail programs would decode to something unchecked.
     """
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise ValueError(f"{text!r} holds the control character {character!r}; leave it out")
+            raise ValueError(f"{text!r} contains the control character {character!r}; remove it")
     if "=?" in text:
-        raise ValueError(f"{text!r} holds an encoded word; write plain text, it is encoded for you")
+        raise ValueError(f"{text!r} contains an encoded word; write plain text, it is encoded for you")
     return text
 
 
 @dataclass(frozen=True)
 class MailAddress:
-    """A mailbox: ``name <local@domain>``, the domain in ASCII."""
+    """A mailbox: ``name <local@domain>``, with the domain in ASCII."""
 
     name: str
     local: str
@@ -44,29 +44,29 @@ class MailAddress:
 
     @classmethod
     def parse(cls, text: str) -> MailAddress:
-        """Read ``jo@example.com`` or ``Jo Doe <jo@example.com>``, in any script.
+        """Parse ``jo@example.com`` or ``Jo Doe <jo@example.com>``, in any script.
 
         Raises:
-            ValueError: It is none, or several.
+            ValueError: It is not a single valid address.
         """
         check_one_line(text)
         name, local, domain = _mailbox(text.strip()) or ("", "", "")
         ascii_domain = _ascii_domain(domain)
         if ascii_domain is None or len(local.encode()) > 64 or not _is_local(local):
             raise ValueError(
-                f"{text!r} is no mail address; write 'jo@example.com' or 'Jo Doe <jo@example.com>', "
-                "a name that holds a comma or other punctuation in double quotes"
+                f"{text!r} is not a mail address; write 'jo@example.com' or 'Jo Doe <jo@example.com>', "
+                "with double quotes around a name that contains a comma or other punctuation"
             )
         return cls(check_one_line(name), local, ascii_domain)
 
     @property
     def spec(self) -> str:
-        """The bare address, as the mail server gets it."""
+        """The bare address, as sent to the mail server."""
         return f"{self.local}@{self.domain}"
 
     @property
     def header(self) -> str:
-        """The address as it stands in a header: ASCII, except for a local part that is not."""
+        """The address for a header: ASCII, except for a non-ASCII local part."""
         if not self.name:
             return self.spec
         if self.name.isascii():
@@ -76,7 +76,7 @@ class MailAddress:
 
 
 def encoded(text: str) -> str:
-    """Return ``text`` for a header in ASCII, folded to lines of at most 75 characters where encoded."""
+    """Encode ``text`` in ASCII for a header; encoded text is folded to lines of at most 75 characters."""
     return text if text.isascii() else Header(text, "utf-8", maxlinelen=75).encode(linesep="\r\n")
 
 
@@ -98,18 +98,18 @@ def _ascii_domain(domain: str) -> str | None:
 
 @lru_cache(maxsize=2_048)
 def _mailbox(text: str) -> tuple[str, str, str] | None:
-    """Return name, local part and domain of the one mailbox that ``text`` is; ``None``: it is anything else.
+    """Return name, local part and domain if ``text`` is exactly one mailbox, else ``None``.
 
-    What is one mailbox, several, or a group says the parser of the email package (RFC 5322). It also takes what nobody
-    should write: routes, stray commas, comments in an address. So the address must stand in ``text`` as it was read.
-    It takes half a millisecond, and a mail is read several times on its way.
+    The email package's parser (RFC 5322) tells one mailbox from several and from groups. It also accepts what nobody
+    should write: routes, stray commas, comments in an address. So the parsed address must also occur literally in
+    ``text``. Parsing takes half a millisecond, and a mail is parsed several times on its way, hence the cache.
     """
     if _SPECIALS.isdisjoint(text):
         local, _, domain = text.rpartition("@")
         return "", local, domain
     try:
         header: Any = _HEADERS("To", text)
-    except Exception:  # noqa: BLE001 - nested without end, for example
+    except Exception:  # noqa: BLE001 - endless nesting, for example
         return None
     [*mailboxes] = header.addresses
     is_one = len(mailboxes) == len(header.groups) == 1 and header.groups[0].display_name is None

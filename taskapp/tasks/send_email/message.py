@@ -1,4 +1,4 @@
-"""The text of a mail, as it goes over the wire."""
+"""Composes a mail as it goes over the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskapp.tasks.send_email.address import MailAddress, encoded
 from taskapp.tasks.send_email.model import MAX_ATTACHMENT_BYTES, Attachment, EmailMessage
 from taskapp.tasks.shared.files import allowed_path
 
-# Every mail server takes seven-bit content, whatever it says it can do.
+# Every mail server accepts seven-bit content, whatever extensions it announces.
 _POLICY = SMTP.clone(cte_type="7bit")
 
 
@@ -30,11 +30,11 @@ class Loaded:
 
 
 def load(attachments: Sequence[Attachment], roots: Sequence[Path]) -> list[Loaded]:
-    """Read every attachment into memory, together at most ``MAX_ATTACHMENT_BYTES``.
+    """Read all attachments into memory, at most ``MAX_ATTACHMENT_BYTES`` in total.
 
     Raises:
         PathNotAllowed: A path leads outside ``roots``.
-        PermanentError: A file cannot be read, or all together are too large.
+        PermanentError: A file cannot be read, or the attachments are too large together.
     """
     loaded: list[Loaded] = []
     left_bytes = MAX_ATTACHMENT_BYTES
@@ -55,7 +55,7 @@ def _content(attachment: Attachment, roots: Sequence[Path], left_bytes: int) -> 
     path = allowed_path(attachment.path, roots, must_exist=True)
     try:
         with path.open("rb") as file:
-            # One byte more tells a file that is too large, without reading all of it.
+            # One extra byte shows that a file is too large, without reading all of it.
             return file.read(left_bytes + 1)
     except OSError as error:
         raise PermanentError(f"attachment {attachment.path!r} cannot be read: {error}") from error
@@ -64,9 +64,9 @@ def _content(attachment: Attachment, roots: Sequence[Path], left_bytes: int) -> 
 def write(
     message: EmailMessage, sender: MailAddress, message_id: str, attachments: Sequence[Loaded], sent_at: datetime
 ) -> bytes:
-    """Return the whole mail, lines ended by CRLF; ``bcc`` appears nowhere in it.
+    """Return the whole mail with CRLF line ends; ``bcc`` appears nowhere in it.
 
-    ASCII throughout, unless an address has a local part that is not.
+    The mail is ASCII, unless an address has a non-ASCII local part.
     """
     headers = [
         f"Date: {format_datetime(sent_at)}",
@@ -82,8 +82,8 @@ def write(
 
 
 def _address_line(field: str, addresses: Sequence[str]) -> list[str]:
-    # Written here and not by the email package: before Python 3.11.9 it encodes the commas between
-    # long addresses with the names (CVE-2025-1795), and folds some names into new headers.
+    # Not written with the email package: before Python 3.11.9 it encodes the commas between long
+    # addresses together with the names (CVE-2025-1795), and folds some names into new headers.
     return [f"{field}: " + ",\r\n ".join(MailAddress.parse(text).header for text in addresses)] if addresses else []
 
 

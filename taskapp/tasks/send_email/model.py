@@ -1,4 +1,4 @@
-"""What ``taskapp.send_email`` takes and returns."""
+"""Payload and result of ``taskapp.send_email``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from taskapp.tasks.send_email.address import MailAddress, check_one_line
 from taskapp.tasks.shared.texts import Text
 
 MAX_RECIPIENTS = 1_000
-"""A server may take fewer at a time; the rest it puts off and gets in a retry."""
+"""A server may accept fewer at a time; it then defers the rest, which follow in a retry."""
 MAX_ATTACHMENT_BYTES = 25 * 1_048_576
-"""What all attachments of one mail may take together; mail servers take rarely more."""
+"""Maximum total size of a mail's attachments; mail servers rarely accept more."""
 
 WHOLE_MAILS = ("multipart/", "message/")
-"""Content types with a structure of their own, which an attachment's bytes would break."""
+"""Content types with an inner structure that an attachment's bytes would break."""
 
 DEDUP_ID = r"[A-Za-z0-9_+=-]+(\.[A-Za-z0-9_+=-]+)*"
 
@@ -37,16 +37,16 @@ def _one_is_a_list(value: object) -> object:
 
 def _check_content_type(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", value, re.IGNORECASE):
-        raise ValueError("a content type such as 'application/pdf' is needed, without parameters")
+        raise ValueError("give a content type such as 'application/pdf', without parameters")
     if value.lower().startswith(WHOLE_MAILS):
-        raise ValueError("a multipart or a message cannot be attached as it is; use 'application/octet-stream'")
+        raise ValueError("a multipart or message type cannot be attached; use 'application/octet-stream'")
     return value.lower()
 
 
 def _check_filename(value: str) -> str:
     check_one_line(value)
     if not value.strip(" .") or PurePath(value).name != value or "\\" in value:
-        raise ValueError("a plain file name such as 'report.pdf' is needed, without folders")
+        raise ValueError("give a plain file name such as 'report.pdf', without folders")
     return value
 
 
@@ -56,29 +56,29 @@ Addresses = Annotated[list[Address], BeforeValidator(_one_is_a_list), Field(max_
 
 
 class Attachment(BaseModel):
-    """A file of the allowed directories, or content given inline."""
+    """A file in the allowed directories, or inline content."""
 
     model_config = ConfigDict(extra="forbid")
 
     path: str | None = None
     """A file below one of TASKAPP_FILE_DIRS, read when the task runs."""
     content_base64: Annotated[str, Field(max_length=MAX_ATTACHMENT_BYTES * 4 // 3 + 4)] | None = Field(None, repr=False)
-    """The content itself. It travels in the message and counts towards TASKAPP_MAX_PAYLOAD_BYTES."""
+    """The content itself. It travels in the message and counts toward TASKAPP_MAX_PAYLOAD_BYTES."""
     filename: Annotated[str, Field(max_length=255), AfterValidator(_check_filename)] | None = None
-    """The name the recipient sees. Empty: that of ``path``."""
+    """The name the recipient sees. Empty: the name of ``path``."""
     content_type: Annotated[str, AfterValidator(_check_content_type)] | None = None
     """Empty: guessed from the name."""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Attachment:
         if (self.path is None) == (self.content_base64 is None):
-            raise ValueError("an attachment is one of 'path' and 'content_base64'; give exactly one")
+            raise ValueError("an attachment needs either 'path' or 'content_base64'; give exactly one")
         if self.content_base64 is not None and self.filename is None:
-            raise ValueError("inline content has no name of its own; give 'filename'")
+            raise ValueError("inline content needs a name; give 'filename'")
         try:
             base64.b64decode(self.content_base64 or "", validate=True)
         except binascii.Error as error:
-            raise ValueError(f"'content_base64' is no base64: {error}") from error
+            raise ValueError(f"'content_base64' is not valid Base64: {error}") from error
         return self
 
     @property
@@ -103,13 +103,13 @@ class Refusal(BaseModel):
 
 
 class SentEmail(BaseModel):
-    """What became of a mail. Addresses are bare: no names, domains in ASCII."""
+    """Outcome of sending a mail. Addresses are bare: no names, domains in ASCII."""
 
     message_id: str
     accepted: list[str] = Field(default_factory=list)
-    """Recipients the mail server took the mail for."""
+    """Recipients for whom the mail server accepted the mail."""
     refused: list[Refusal] = Field(default_factory=list)
-    """Recipients it refused for good (5xx)."""
+    """Recipients it refused permanently (5xx)."""
 
 
 class EmailMessage(BaseModel):
@@ -120,39 +120,39 @@ class EmailMessage(BaseModel):
     to: Addresses = Field(default_factory=list)
     cc: Addresses = Field(default_factory=list)
     bcc: Addresses = Field(default_factory=list)
-    """These get the mail and appear nowhere in it."""
+    """Recipients who get the mail but appear nowhere in it."""
     sender: Address | None = None
     """Empty: TASKAPP_MAIL_FROM."""
     reply_to: Addresses = Field(default_factory=list)
     subject: Annotated[str, Field(max_length=900), AfterValidator(check_one_line)] = ""
     text: Text | None = Field(default=None, repr=False)
     html: Text | None = Field(default=None, repr=False)
-    """With ``text`` as well, mail programs choose."""
+    """If ``text`` is also given, mail programs choose which to show."""
     attachments: list[Attachment] = Field(default_factory=list)
     dedup_id: Annotated[str, Field(max_length=200, pattern=f"^{DEDUP_ID}$")] | None = None
-    """What makes this mail the same mail: it becomes the Message-ID. Empty: derived from the task's id."""
+    """Identifies the mail across repeats: becomes its Message-ID. Empty: derived from the task's id."""
     earlier: SentEmail | None = None
-    """Who was settled by earlier runs and is left out of this one. Set by a retry; leave it empty."""
+    """Recipients settled by earlier runs, which this run skips. Set by a retry; leave it empty."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> EmailMessage:
         if not (self.to or self.cc or self.bcc):
             raise ValueError("a mail needs a recipient; give 'to', 'cc' or 'bcc'")
         if len(self.to) + len(self.cc) + len(self.bcc) > MAX_RECIPIENTS:
-            raise ValueError(f"a mail goes to at most {MAX_RECIPIENTS} recipients; submit several")
+            raise ValueError(f"a mail can have at most {MAX_RECIPIENTS} recipients; submit several")
         if self.text is None and self.html is None:
             raise ValueError("a mail needs a body; give 'text', 'html' or both")
         return self
 
     def open_recipients(self) -> list[str]:
-        """Return the bare addresses that have neither the mail nor a refusal yet, each once."""
+        """Return the bare addresses of recipients not settled yet, each once."""
         every = dict.fromkeys(MailAddress.parse(text).spec for text in (*self.to, *self.cc, *self.bcc))
         settled = [*self.earlier.accepted, *(one.recipient for one in self.earlier.refused)] if self.earlier else []
         return [address for address in every if address not in settled]
 
 
 def dedup_id_for(task_id: str | None) -> str:
-    """Return the id all runs of the task ``task_id`` share; without an id, a fresh one."""
+    """Return the id that all runs of the task ``task_id`` share; without an id, a new one."""
     if task_id and len(task_id) <= 200 and re.fullmatch(DEDUP_ID, task_id):
         return task_id
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"taskapp:{task_id}") if task_id else uuid.uuid4())

@@ -1,4 +1,4 @@
-"""One conversation with the mail server, and what its answers mean."""
+"""Conducts one session with the mail server and interprets its answers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from taskapp.tasks.send_email.message import load, write
 from taskapp.tasks.send_email.model import EmailMessage, Refusal, SentEmail
 
 GOODBYE_SECONDS = 2.0
-"""How long the server may take to say goodbye; by then the mail is settled."""
+"""Timeout for the server's goodbye; the mail is settled by then."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Which recipients of one run were accepted, refused for good, and put off."""
+    """Recipients of one run that were accepted, permanently refused, and deferred."""
 
     message_id: str
     accepted: list[str] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Delivery:
     put_off: list[Refusal] = field(default_factory=list)
 
     def after(self, earlier: SentEmail | None) -> SentEmail:
-        """Return what is settled by this run and those before it."""
+        """Return the recipients settled by this run and earlier ones."""
         accepted, refused = (earlier.accepted, earlier.refused) if earlier else ([], [])
         return SentEmail(
             message_id=self.message_id, accepted=[*accepted, *self.accepted], refused=[*refused, *self.refused]
@@ -41,8 +41,8 @@ def deliver(message: EmailMessage, dedup_id: str, settings: Settings) -> Deliver
     """Send ``message`` once to its open recipients.
 
     Raises:
-        TransientError: The server is not there, not answering, or says "later" to the whole mail.
-        PermanentError: The server refuses the whole mail, or cannot be trusted; or the mail cannot be written.
+        TransientError: The server cannot be reached, does not answer, or defers the whole mail.
+        PermanentError: The server refuses the whole mail or is not trusted, or the mail cannot be composed.
     """
     sender = _sender(message, settings)
     message_id = f"<{dedup_id}@{sender.domain}>"
@@ -73,19 +73,19 @@ def _mail_options(server: smtplib.SMTP, content: bytes, addresses: Sequence[str]
         return []
     server.ehlo_or_helo_if_needed()
     if not server.has_extn("smtputf8"):
-        raise PermanentError("the mail server takes only addresses in ASCII; use others, or a server with SMTPUTF8")
+        raise PermanentError("the mail server accepts only ASCII addresses; use others, or a server with SMTPUTF8")
     return ["SMTPUTF8", "BODY=8BITMIME"]
 
 
-# --- the conversation ------------------------------------------------------------------------
+# --- the session -----------------------------------------------------------------------------
 
 
 @contextmanager
 def _session(settings: Settings) -> Iterator[smtplib.SMTP]:
-    """A connection that is protected and logged in as the settings say."""
+    """Yield a connection that is encrypted and logged in as the settings say."""
     if settings.smtp_username and settings.smtp_security == "none":
         raise PermanentError(
-            "a login without protection would show the password to the network; "
+            "a login without encryption would expose the password to the network; "
             "set TASKAPP_SMTP_SECURITY to 'starttls' or 'tls'"
         )
     server = _connect(settings)
@@ -110,12 +110,12 @@ def _trust(settings: Settings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.smtp_ca_file)
     except (OSError, ssl.SSLError) as error:
-        problem = f"it holds no certificates that can be read: {error}"
+        problem = f"it contains no readable certificates: {error}"
         raise InvalidSetting("TASKAPP_SMTP_CA_FILE", str(settings.smtp_ca_file), problem) from error
 
 
 def _leave(server: smtplib.SMTP) -> None:
-    # Whatever happens here, the mail is settled: an error would send it again.
+    # The mail is already settled, so suppress errors: one would send it again.
     with contextlib.suppress(smtplib.SMTPException, OSError):
         if server.sock is not None:
             server.sock.settimeout(GOODBYE_SECONDS)
@@ -123,7 +123,7 @@ def _leave(server: smtplib.SMTP) -> None:
     server.close()
 
 
-# --- what answers mean -----------------------------------------------------------------------
+# --- interpreting answers --------------------------------------------------------------------
 
 Answers = Mapping[str, tuple[int, bytes]]
 
@@ -138,7 +138,7 @@ def _outcome(message_id: str, recipients: Sequence[str], answers: Answers) -> De
 
 
 def _none_accepted(message_id: str, recipients: Sequence[str], answers: Answers) -> Delivery:
-    # A server that closes (421) in the middle leaves recipients without an answer of their own.
+    # A server that closes (421) midway leaves some recipients without an answer.
     closing = next((answer for answer in answers.values() if answer[0] == 421), (421, b"no answer"))
     every = {address: answers.get(address, closing) for address in recipients}
     return Delivery(message_id, [], _refusals(every, permanent=True), _refusals(every, permanent=False))
@@ -162,7 +162,7 @@ def _text(answer: bytes | str) -> str:
 
 
 def _meaning(error: Exception, settings: Settings) -> TaskappError:
-    """Return our error for one of ``smtplib`` or of the network."""
+    """Map an error of ``smtplib`` or the network to ours."""
     server = f"mail server {settings.smtp_host}:{settings.smtp_port}"
     match error:
         case smtplib.SMTPResponseException():
@@ -170,26 +170,30 @@ def _meaning(error: Exception, settings: Settings) -> TaskappError:
         case smtplib.SMTPServerDisconnected():
             return TransientError(f"{server} closed the connection: {error}")
         case smtplib.SMTPException():
-            return PermanentError(f"{server} cannot take the mail: {error}; check TASKAPP_SMTP_SECURITY and the login")
+            return PermanentError(
+                f"{server} cannot accept the mail: {error}; check TASKAPP_SMTP_SECURITY and the login"
+            )
         case UnicodeError():
-            return PermanentError(f"{server}, its login and password must be ASCII: {error}; correct the settings")
+            return PermanentError(
+                f"{server}: host name, login and password must be ASCII: {error}; correct the settings"
+            )
         case ssl.SSLCertVerificationError():
             return PermanentError(
                 f"{server} is not trusted: {error.verify_message}; name its CA in TASKAPP_SMTP_CA_FILE"
             )
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
-            return TransientError(f"{server} broke off while protection was set up: {error}")
+            return TransientError(f"{server} closed the connection during the TLS handshake: {error}")
         case ssl.SSLError():
-            return PermanentError(f"{server} does not speak TLS as asked: {error}; check TASKAPP_SMTP_SECURITY")
+            return PermanentError(f"{server} does not speak TLS as configured: {error}; check TASKAPP_SMTP_SECURITY")
         case _:
-            # Unknown names count as well: resolvers of container platforms lose names for a while.
+            # Includes unknown names: resolvers of container platforms lose names for a while.
             return TransientError(f"{server} cannot be reached: {error}")
 
 
 def _meaning_of_answer(error: smtplib.SMTPResponseException, server: str) -> TaskappError:
     answer = f"{error.smtp_code} {_text(error.smtp_error)}"
     if not _is_permanent(error.smtp_code):
-        return TransientError(f"{server} says later: {answer}")
+        return TransientError(f"{server} deferred the mail: {answer}")
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return PermanentError(f"{server} refused the login: {answer}; check TASKAPP_SMTP_USERNAME and its password")
     if isinstance(error, smtplib.SMTPSenderRefused):

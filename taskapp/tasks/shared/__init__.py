@@ -1,1 +1,1 @@
-"""What several task types use."""
+"""Helpers shared by several task types."""

@@ -1,4 +1,4 @@
-"""The one gate for paths of tasks: which may be touched, and how a file is written at once."""
+"""The only gate for file paths in tasks: which are allowed, and how files are written atomically."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from taskapp.errors import PathNotAllowed, PermanentError
 from taskapp.private_files import make_private_directory, open_private
 
 LEFTOVER_SUFFIX = ".taskapp-partial"
-"""Ends the name of a file whose writing was cut short; safe to delete."""
+"""Suffix of a file whose writing was interrupted; safe to delete."""
 LEFTOVER_AGE_SECONDS = 3_600.0
-"""A partial file this old belongs to no running write."""
+"""Age from which a partial file cannot belong to a running write."""
 
 
 def allowed_path(path: str | Path, roots: Sequence[Path], *, must_exist: bool) -> Path:
-    """Return ``path`` absolute and free of symbolic links, if it lies below one of ``roots``.
+    """Return ``path`` absolute and free of symbolic links, if it is below one of ``roots``.
 
-    Relative paths count from the first root. With ``must_exist`` it must be a regular file. What
-    the path means is decided here, once: open what is returned. Someone who may rename folders
-    below a root can still swap one in between; tasks themselves cannot.
+    Relative paths start at the first root. With ``must_exist`` it must be a regular file. The path is
+    resolved here, once: open the returned one. Someone who may rename folders below a root can still
+    swap one between the check and the open; tasks themselves cannot.
 
     Raises:
-        PathNotAllowed: It leads outside, by ``..`` or by a symbolic link.
-        PermanentError: There is no such file, it is a device, a pipe or a directory, or it cannot
-            be looked at.
+        PathNotAllowed: It leads outside, through ``..`` or a symbolic link.
+        PermanentError: The file does not exist, is a device, a pipe or a directory, or cannot be accessed.
     """
     if "\0" in str(path) or not roots:
         raise PathNotAllowed(path, roots)
@@ -40,11 +39,11 @@ def allowed_path(path: str | Path, roots: Sequence[Path], *, must_exist: bool) -
         mode = resolved.stat().st_mode
     except FileNotFoundError:
         mode = None
-    # UnicodeError: half a character; RuntimeError: links in a circle, or the home of a stranger.
+    # UnicodeError: a lone surrogate; RuntimeError: a loop of links, or the home of an unknown user.
     except (OSError, UnicodeError, RuntimeError) as error:
         raise PermanentError(f"path {str(path)!r} cannot be used: {_reason(error)}") from error
     if mode is None and must_exist:
-        raise PermanentError(f"there is no file {str(path)!r}")
+        raise PermanentError(f"no file {str(path)!r}")
     if mode is not None and not stat.S_ISREG(mode):
         raise PermanentError(f"path {str(path)!r} is not a regular file")
     return resolved
@@ -64,12 +63,12 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def written_at_once(path: Path) -> Iterator[IO[str]]:
-    """Yield a text file that becomes ``path`` when the block ends well, and vanishes when it does not.
+    """Yield a text file that becomes ``path`` if the block succeeds, and is deleted if it fails.
 
-    Readers see the old file or the new one, whole. A kill in between leaves a file that ends in
-    ``LEFTOVER_SUFFIX``, which a write to the same ``path`` removes an hour later. Folders that
-    are missing are made; they and the file are for nobody but the user of this process. Once the
-    block has ended, the file survives a loss of power.
+    Readers see either the old file or the complete new one. A kill during the block leaves a file that
+    ends in ``LEFTOVER_SUFFIX``; writing the same ``path`` an hour later or more removes it. Missing
+    folders are created; only this process's user can access them and the file. Once the block has
+    ended, the file survives a power loss.
     """
     make_private_directory(path.parent)
     _remove_leftovers(path)
@@ -86,7 +85,7 @@ def written_at_once(path: Path) -> Iterator[IO[str]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name in ``folder`` last; the file's own sync does not."""
+    """Make the new name in ``folder`` durable; syncing the file does not."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -97,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
 def _remove_leftovers(path: Path) -> None:
     oldest = time.time() - LEFTOVER_AGE_SECONDS
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{LEFTOVER_SUFFIX}"):
-        # Another write may be removing it too.
+        # Another write may remove it at the same time.
         with suppress(FileNotFoundError):
             if leftover.stat().st_mtime < oldest:
                 leftover.unlink()

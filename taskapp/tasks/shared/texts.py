@@ -1,4 +1,4 @@
-"""Text that can be sent: what JSON lets through and UTF-8 does not is refused."""
+"""Text that can be sent: refuses what JSON allows but UTF-8 cannot encode."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import AfterValidator
 
 
 def check_text(text: str) -> str:
-    """Return ``text``.
+    """Return ``text`` unchanged if UTF-8 can encode it.
 
     Raises:
-        ValueError: It holds a lone surrogate, half of a character that is two in UTF-16.
+        ValueError: It contains a lone surrogate, half of a character that takes two units in UTF-16.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"the text holds half a character at position {error.start}; leave it out") from error
+        raise ValueError(f"the text has a lone surrogate at position {error.start}; remove it") from error
     return text
 
 
