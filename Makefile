@@ -1,11 +1,11 @@
-# Needs Python >= 3.11 and make; everything else is put into .venv.
+# Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-# Demo and tests use a server and a data directory of their own, whatever .env or the environment say; and the hundreds
-# of processes they start read compiled modules, else a fifth of their start is spent on compiling ours.
+# Demo and tests use their own server and data directory, whatever .env or the environment say. The hundreds of
+# processes they start read compiled modules; compiling ours would take a fifth of each start.
 ISOLATED := env -u PYTHONDONTWRITEBYTECODE -u CELERY_BROKER_URL -u CELERY_RESULT_BACKEND -u CELERY_CONFIG_MODULE \
 	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
 
@@ -18,26 +18,26 @@ help: ## show the targets
 demo: $(VENV)/.demo ## run the main job on real flights, end to end
 	@$(ISOLATED) $(BIN)/taskapp demo $(ARGS)
 
-up: $(VENV)/.demo ## everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
+up: $(VENV)/.demo ## run everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
 	@$(BIN)/taskapp up $(ARGS)
 
-# Most tests wait for processes: four at a time keep two cores busy, and none is left alone with a long file.
+# Most tests wait for processes: four at a time keep two cores busy, and no worker is left alone with a long file.
 TOGETHER := -n 4 --dist worksteal
-test: $(VENV)/.dev ## unit tests and quick tests on real servers
+test: $(VENV)/.dev ## run unit tests and quick tests on real servers
 	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 
-# File by file: the alerts share one deployment, on which every fault is played once.
-test-all: $(VENV)/.dev ## every test
+# File by file: the alert tests share one deployment, on which each fault is played once.
+test-all: $(VENV)/.dev ## run every test
 	@$(ISOLATED) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")
 	@$(ISOLATED) $(BIN)/python -m tests.faults --size $(FAULTS) $(ARGS)
 
-bench: $(VENV)/.dev ## what a task costs, beside its peers: writes docs/benchmarks.md (ARGS="--size full")
+bench: $(VENV)/.dev ## measure what a task costs, compared with other frameworks; write docs/benchmarks.md (ARGS="--size full")
 	@$(ISOLATED) $(BIN)/python -m benchmarks $(ARGS)
 
-check: $(VENV)/.dev ## style, types, imports, deployment files
+check: $(VENV)/.dev ## check style, types, imports and deployment files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/check
 
 tables: $(VENV)/.dev ## write the tables of settings, metrics and alerts into the documents
@@ -49,7 +49,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt from pyproject.toml
 wheel: $(VENV)/.dev ## build dist/taskapp-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation
 
-clean: ## remove .venv and what was built
+clean: ## remove .venv and build results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache
 
 # Both stamps belong to one environment: making dev also makes demo.

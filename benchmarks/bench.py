@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS, IDLE_CORES = 60.0, 0.1
 ANSWER_SECONDS = 150.0
-"""What one call of the client may take; each workload keeps its own below it."""
+"""Maximum duration of one call of the client; each workload stays below it."""
 
 
 class Client:
@@ -36,7 +36,7 @@ class Client:
         )  # fmt: skip
 
     def await_connected(self) -> None:
-        """Return when it can be called.
+        """Wait until it can be called.
 
         Raises:
             BrokenOff: It could not connect.
@@ -44,7 +44,7 @@ class Client:
         self._read(CONNECT_SECONDS)
 
     def __call__(self, what: str, *, answer_seconds: float = ANSWER_SECONDS, **keywords: Any) -> dict[str, Any]:
-        """Have the client do ``what`` and return what it tells.
+        """Call ``what`` in the client and return its answer.
 
         Raises:
             BrokenOff: It failed, or took longer than ``answer_seconds``.
@@ -82,14 +82,14 @@ class Workers:
         self._processes.append(process)
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that all of them have used."""
+        """Return the CPU time that all of them have used, in seconds."""
         return sum(process.cpu_seconds() for process in self._processes)
 
     def peak_mib(self) -> float:
         return sum(process.peak_mib() for process in self._processes)
 
     def await_idle(self) -> None:
-        """Return when they have all come to rest: started, connected, nothing to do."""
+        """Wait until all of them are idle: started, connected, nothing to do."""
         deadline, used = time.monotonic() + IDLE_SECONDS, self.cpu_seconds()
         while time.monotonic() < deadline:
             time.sleep(1.0)
@@ -119,7 +119,7 @@ class Bench:
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """Start a client, connected."""
+        """Start a client and connect it."""
         client = Client(self._python, self.variant.framework, self._environment(1), self._directory / "client.log")
         try:
             client.await_connected()
@@ -129,7 +129,7 @@ class Bench:
 
     @contextmanager
     def workers(self, *, slots: int | None = None, count: int = 1) -> Iterator[Workers]:
-        """Start ``count`` workers with so many slots each; they may not have connected yet."""
+        """Start ``count`` workers with ``slots`` slots each; they may not have connected yet."""
         slots = slots or self.variant.slots
         workers = Workers()
         try:
@@ -141,7 +141,7 @@ class Bench:
 
     @contextmanager
     def scheduler(self) -> Iterator[None]:
-        """Start what delayed tasks need beside workers, if anything."""
+        """Start the program that delayed tasks need next to workers, if any."""
         process = self._start(self.variant.scheduler, 1, 0) if self.variant.scheduler else None
         try:
             yield
@@ -151,7 +151,7 @@ class Bench:
 
     @contextmanager
     def beat(self, number: int = 0) -> Iterator[Process]:
-        """Start what sends timed jobs; it may not have connected yet."""
+        """Start the program that sends timed jobs; it may not have connected yet."""
         process = self._start(self.variant.beat, 1, number)
         try:
             yield process
@@ -174,6 +174,6 @@ class Bench:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder for the logs and data of one measurement, removed when it is over."""
+    """Make a folder for the logs and data of one measurement, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="taskapp-bench-") as name:
         yield Path(name)

@@ -29,7 +29,7 @@ def draw(records: Records, path: Path) -> None:
 
 
 def _bars(axes: Axes, title: str, records: list[Record], name: str) -> None:
-    """Draw a bar a variant, on a logarithmic scale: the costs differ a hundredfold."""
+    """Draw one bar per variant, on a logarithmic scale: the costs differ by a factor of a hundred."""
     measured = [(value, record) for record in records if (value := record.median(name)) is not None]
     measured.sort(key=lambda each: -each[0])
     positions = range(len(measured))

@@ -1,7 +1,7 @@
 """The client of one measurement, run in the framework's own environment: ``python -m benchmarks.client saq``.
 
-Reads a call as a line of JSON, ``["submit", {"count": 10}]``, answers with a line of JSON: ``{"cpu_seconds": …}``
-or ``{"error": …}``. Ends when its input does.
+Reads calls as lines of JSON, ``["submit", {"count": 10}]``, and answers with lines of JSON: ``{"cpu_seconds": …}``
+or ``{"error": …}``. Exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks.adaptors import Call
 LOOK_SECONDS = 0.005
 BULK = 1_000
 AT_ONCE = 20
-"""How many results are waited for at the same time; clients that block do so one by one all the same."""
+"""How many results to wait for at once; clients that block still wait one by one."""
 
 
 class Session:
-    """What the driver can ask for. Keeps the handles of what was submitted since the last ``forget``."""
+    """The calls of the driver. Keeps the handles of tasks submitted since the last ``forget``."""
 
     def __init__(self, adaptor: Any) -> None:
         self.adaptor = adaptor
@@ -37,14 +37,14 @@ class Session:
     async def submit(
         self, count: int, how: str = "one by one", name: str = "noop", bytes: int = 0, seconds: float = 0.0
     ) -> dict[str, float]:
-        """Submit ``count`` tasks; tell the CPU and wall time that took.
+        """Submit ``count`` tasks; return the CPU and wall time this took.
 
         Args:
-            count: How many.
+            count: Number of tasks.
             how: ``one by one``, or ``bulk``: a thousand in one call.
             name: The task.
-            bytes: The size of a ``noop``'s padding.
-            seconds: How long a ``nap`` is.
+            bytes: Size of the padding of a ``noop``.
+            seconds: Duration of a ``nap``.
         """
         first = len(self.handles)
         padding = "x" * bytes
@@ -64,14 +64,14 @@ class Session:
     async def schedule(
         self, first: int, count: int, first_at: float, apart_seconds: float, every_seconds: float
     ) -> dict[str, float]:
-        """Add timed jobs ``job-000000`` and so on; tell the CPU and wall time that took.
+        """Add timed jobs ``job-000000`` and so on; return the CPU and wall time this took.
 
         Args:
             first: Number of the first.
-            count: How many.
-            first_at: When the first of them is due first, Unix seconds.
-            apart_seconds: How much later each is due than the one before it.
-            every_seconds: How often each is due.
+            count: Number of jobs.
+            first_at: First due time of the first job, Unix seconds.
+            apart_seconds: How much later each job is due than the one before it.
+            every_seconds: Interval of each job.
         """
         began, cpu = time.perf_counter(), time.process_time()
         jobs = [(f"job-{first + number:06}", first_at + number * apart_seconds) for number in range(count)]
@@ -79,7 +79,7 @@ class Session:
         return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
 
     async def wait_for(self, index: int, within_seconds: float) -> dict[str, float]:
-        """Return when the result of the task submitted as number ``index`` is stored."""
+        """Wait until the result of the task submitted as number ``index`` is stored."""
         deadline = time.monotonic() + within_seconds
         while not await self.adaptor.is_done(self.handles[index]):
             if time.monotonic() > deadline:
@@ -88,7 +88,7 @@ class Session:
         return {}
 
     async def done(self, index: int) -> dict[str, float]:
-        """Return how many tasks are done, when that of number ``index`` is, and they are done in order."""
+        """Wait until task number ``index`` is done; return how many are done, provided they finish in order."""
         step = 1
         while index + step < len(self.handles) and await self.adaptor.is_done(self.handles[index + step]):
             index, step = index + step, 2 * step
@@ -99,7 +99,7 @@ class Session:
         return {"done": index + 1}
 
     async def missing(self, within_seconds: float) -> dict[str, float]:
-        """Wait until every task is done; return how many never were, and leave those out from now on."""
+        """Wait until every task is done; return how many never were, and ignore those from now on."""
         deadline, waiting = time.monotonic() + within_seconds, list(enumerate(self.handles))
         while waiting:
             waiting = [(number, handle) for number, handle in waiting if not await self.adaptor.is_done(handle)]
@@ -110,7 +110,7 @@ class Session:
         return {"missing": len(waiting)}
 
     async def read_back(self) -> dict[str, float]:
-        """Read the result of every ``noop``, and see that each is right."""
+        """Read the result of every ``noop`` and check that it is right."""
         began, cpu = time.perf_counter(), time.process_time()
         for number, found in zip(self.numbers, await self._results(), strict=True):
             if found != number:
@@ -118,7 +118,7 @@ class Session:
         return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
 
     async def results(self) -> dict[str, list[Any]]:
-        """Return all results, in the order of submitting."""
+        """Return all results, in the order of submission."""
         return {"results": await self._results()}
 
     async def _results(self) -> list[Any]:
@@ -129,9 +129,9 @@ class Session:
         return found
 
     async def round_trips(self, count: int, pause_seconds: float, seed: int) -> dict[str, list[float]]:
-        """Submit ``count`` tasks, each after the result of the one before was read and a pause of random length.
+        """Submit ``count`` tasks one by one, each after the previous result was read and a random pause.
 
-        Returns the seconds from before submitting to the start of the task, and to when its result was here.
+        Returns the seconds from before the submit to the start of the task, and to the arrival of its result.
         """
         rng = random.Random(seed)
         started, ended = [], []
@@ -144,7 +144,7 @@ class Session:
         return {"started_seconds": started, "ended_seconds": ended}
 
     async def delay(self, count: int, first_seconds: float, spread_seconds: float) -> dict[str, float]:
-        """Submit ``count`` tasks that are due evenly spread, the first ``first_seconds`` from now."""
+        """Submit ``count`` tasks with evenly spread due times, the first ``first_seconds`` from now."""
         now, began, cpu = time.time(), time.perf_counter(), time.process_time()
         for number in range(count):
             due_at = now + first_seconds + spread_seconds * number / count
@@ -160,18 +160,18 @@ class Session:
         return {}
 
     async def lateness(self) -> dict[str, list[float]]:
-        """Return how many seconds after its due time each delayed task was started."""
+        """Return how many seconds after its due time each delayed task started."""
         found = await self._results()
         return {"late_seconds": [at - due_at for at, due_at in zip(found, self.due_at, strict=True)]}
 
     async def forget(self) -> dict[str, float]:
-        """Begin anew."""
+        """Forget all handles."""
         self.handles, self.numbers, self.due_at = [], [], []
         return {}
 
 
 async def answer(session: Session, line: str) -> dict[str, Any]:
-    """Do what one line asks for."""
+    """Carry out the call in one line."""
     what, keywords = json.loads(line)
     call: Callable[..., Awaitable[dict[str, Any]]] = getattr(session, what)
     try:
@@ -182,7 +182,7 @@ async def answer(session: Session, line: str) -> dict[str, Any]:
 
 
 async def serve(framework: str, replies: Any) -> None:
-    """Answer lines until there are no more."""
+    """Answer calls until the input ends."""
     adaptor = import_module(f"benchmarks.adaptors.{framework}").Client()
     await adaptor.open()
     session, loop = Session(adaptor), asyncio.get_running_loop()
@@ -193,7 +193,7 @@ async def serve(framework: str, replies: Any) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    # Whatever a framework prints must not be taken for an answer.
+    # Output of a framework must not be mistaken for an answer.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/data_processing_memory.py --gib 1
 
-Writes the file into a temporary folder, runs the task as a function in a child process, and
-prints the child's peak resident memory and its time.
+Writes the file to a temporary folder, runs the task as a function in a child process, and
+prints the child's peak resident memory and its run time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures what was chosen, round by round, all frameworks one after the other in each."""
+"""Measures the selected workloads round by round; in each round one framework after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.servers import STORES, Store
 
 
 class Measurement(NamedTuple):
-    """One thing to measure of one variant."""
+    """One measurement of one variant."""
 
     workload: str
     parameters: dict[str, Any]
@@ -34,7 +34,7 @@ class Measurement(NamedTuple):
 
 
 def choose(names: Sequence[str], variants: Sequence[Variant], size: str) -> list[Measurement]:
-    """Return what there is to measure, ordered so that what will be compared is measured one after the other."""
+    """Return the measurements, ordered so that those to be compared follow one another."""
     return [
         Measurement(name, dict(parameters), variant)
         for name in names
@@ -45,7 +45,7 @@ def choose(names: Sequence[str], variants: Sequence[Variant], size: str) -> list
 
 
 class Driver:
-    """One run: its measurements, and what came of them so far."""
+    """One run: its measurements and their figures so far."""
 
     def __init__(self, measurements: Sequence[Measurement], size: str, rounds: int) -> None:
         self._measurements = measurements
@@ -56,7 +56,7 @@ class Driver:
         self.records: dict[tuple[str, str, str], Record] = {}
 
     def measure(self) -> None:
-        """Measure all, as often as there are rounds; what cannot be measured is noted, the rest goes on."""
+        """Measure everything once per round; note what cannot be measured, and continue with the rest."""
         for framework in dict.fromkeys(each.variant.framework for each in self._measurements):
             python_of(framework)
             self.run.versions[framework] = versions(framework)
@@ -78,7 +78,7 @@ class Driver:
                 figures = workloads.load(name).measure(Bench(variant, store, directory), **parameters)
             except BrokenOff as error:
                 record.failures.append(str(error))
-                told = f"broke off: {error}"
+                told = f"failed: {error}"
             else:
                 record.add(figures)
                 told = "  ".join(f"{each} {value:,.5g}" for each, value in figures.items())
@@ -86,7 +86,7 @@ class Driver:
 
 
 class Stores:
-    """The servers of a run, each started when it is first needed."""
+    """The servers of a run, each started at first use."""
 
     def __init__(self, stack: ExitStack, directory: Path) -> None:
         self._stack, self._directory = stack, directory
@@ -102,12 +102,12 @@ class Stores:
         return self._running[variant.store]
 
     def versions(self) -> str:
-        """Return what they are: ``PostgreSQL 15.4, Redis 7.0.15``."""
+        """Return their versions: ``PostgreSQL 15.4, Redis 7.0.15``."""
         return ", ".join(sorted(store.version for store in self._running.values()))
 
 
 def _turned(measurements: Sequence[Measurement], number: int) -> Iterator[Measurement]:
-    """Give each round another first framework: none has always the same neighbour, or the coldest caches."""
+    """Start each round with another framework, so that none always has the same neighbour or the coldest caches."""
     for _what, group in groupby(measurements, key=lambda each: (each.workload, each.parameters)):
         members = list(group)
         first = number * 7 % len(members)

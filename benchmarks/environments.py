@@ -1,6 +1,6 @@
 """A virtual environment for each framework, from the pinned versions in ``peers/<framework>.txt``.
 
-They are kept in the user's cache folder, and made anew when the file or Python's version changes.
+They are stored in the user's cache folder, and recreated when the file or the version of Python changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STAMP = "complete"
 
 
 def python_of(framework: str, cache: Path | None = None) -> Path:
-    """Return the interpreter that has ``framework``; install it first where that was not done.
+    """Return the interpreter with ``framework``; install it first if necessary.
 
     Raises:
         BrokenOff: It cannot be installed.
@@ -56,7 +56,7 @@ def _run(argv: list[str]) -> None:
 
 
 def versions(framework: str) -> str:
-    """Return what is pinned of the framework itself and of its way to the store: ``saq 0.26.4, redis 7.4.1``."""
+    """Return the pinned versions of the framework and of its client library: ``saq 0.26.4, redis 7.4.1``."""
     requirements = PEERS / f"{framework}.txt"
     if not requirements.exists():
         return ", ".join(f"{name} {metadata.version(name)}" for name in (framework, "celery", "redis"))

@@ -1,9 +1,9 @@
-"""What watching costs: CPU of ``taskapp exporter`` and of Redis for one scrape, with as many series as there can be.
+"""What monitoring costs: CPU of ``taskapp exporter`` and of Redis per scrape, with the maximum number of series.
 
     python -m benchmarks.exporter_cost [--scrapes 100]
 
-A scrape reads totals and one look at all queues, so it costs the same whether five or five million tasks ran since the
-last. What grows with tasks is paid where they run: the counting is a part of the step that settles them.
+A scrape reads totals and looks once at all queues, so it costs the same whether five or five million tasks ran since
+the last one. The cost that grows with tasks is paid where they run: counting is part of the step that settles them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TYPES = 200
 QUEUES = ("critical", "high", "default", "low")
 NODES = 100
 EVERY_SECONDS = 15
-"""How often Prometheus scrapes, as deploy/prometheus has it."""
+"""Scrape interval in ``deploy/prometheus``."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def fill(store: RedisStore) -> None:
-    """Put there what a large deployment has: totals of every label there can be, and nodes."""
+    """Store the data of a large deployment: totals for every possible label, and nodes."""
     totals = {
         BAR.join((what, f"shop.task_{number}", queue)): 1_000
         for what, number, queue in product(("received", "completed", "failed", "retried"), range(TYPES), QUEUES)
@@ -64,7 +64,7 @@ def fill(store: RedisStore) -> None:
 
 
 def start(store: RedisStore, directory: Path) -> tuple[Process, str]:
-    """Start the exporter; return it and where it serves."""
+    """Start the exporter; return it and its URL."""
     environment = {
         **os.environ,
         "TASKAPP_BROKER_URL": store.url,
@@ -82,7 +82,7 @@ def start(store: RedisStore, directory: Path) -> tuple[Process, str]:
 
 
 def measure(store: RedisStore, exporter: Process, url: str, scrapes: int) -> None:
-    """Scrape so often, and say what it cost."""
+    """Scrape repeatedly and print the cost."""
     page = fetch(url)
     before = exporter.cpu_seconds(), store.cpu_seconds(), time.perf_counter()
     for _ in range(scrapes):

@@ -1,8 +1,8 @@
-"""What the history of tasks costs with a million of them: a page of a search, and writing a task down.
+"""What the history costs with a million tasks: a page of a search, and writing a task.
 
     python -m benchmarks.history --database sqlite,postgresql,mariadb --rows 1000000
 
-PostgreSQL and MariaDB are those of Debian, as they come, started for this on a port of their own.
+PostgreSQL and MariaDB are Debian's, with default settings, started for this on a port of their own.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ SEED = 6
 
 
 class Asked(NamedTuple):
-    """A search, in words and as it is asked."""
+    """A search: its name and its query."""
 
     words: str
     query: Query
     pages: int = 1
-    """The last of so many pages is measured."""
+    """Number of pages; the last one is measured."""
 
 
 def asked(rows: int) -> list[Asked]:
-    """Return the searches: dense and sparse ones, and those that no index answers alone."""
+    """Return the searches: with many and few matches, and those that no single index answers."""
     middle = BEGIN + DAYS * 43_200
     return [
         Asked("all", Query()),
         Asked("all, page 20", Query(), 20),
         Asked("a frequent type", Query(type=TYPES[0])),
         Asked("a rare type", Query(type="shop.rare")),
-        Asked("no such type", Query(type="shop.none")),
+        Asked("unknown type", Query(type="shop.none")),
         Asked("a state of 1 in 50", Query(states=["failed"])),
         Asked("a state of 1 in 5,000", Query(states=["dead"])),
         Asked("three states", Query(states=["failed", "dead", "cancelled"])),
@@ -61,17 +61,17 @@ def asked(rows: int) -> list[Asked]:
         Asked("an hour two weeks ago", Query(since=middle, until=middle + 3_600)),
         Asked("a state until two weeks ago", Query(states=["failed"], until=middle)),
         Asked("a rare type since two weeks ago", Query(type="shop.rare", since=middle)),
-        Asked("a text that stands in each", Query(text="order")),
-        Asked("a text that stands nowhere", Query(text="nowhere at all")),
-        Asked("a text that stands nowhere, of a type", Query(text="nowhere at all", type=TYPES[0])),
-        Asked("a text that stands nowhere, of a type of 1 in 150", Query(text="nowhere at all", type=TYPES[-1])),
-        Asked("a text that stands nowhere, of a state of 1 in 50", Query(text="nowhere at all", states=["failed"])),
-        Asked(f"a text of one task in {rows:,}", Query(text="order-777777'")),
+        Asked("a text in every task", Query(text="order")),
+        Asked("a text in no task", Query(text="nowhere at all")),
+        Asked("a text in no task, of a type", Query(text="nowhere at all", type=TYPES[0])),
+        Asked("a text in no task, of a type of 1 in 150", Query(text="nowhere at all", type=TYPES[-1])),
+        Asked("a text in no task, of a state of 1 in 50", Query(text="nowhere at all", states=["failed"])),
+        Asked(f"a text in one task of {rows:,}", Query(text="order-777777'")),
     ]
 
 
 def finished(rows: int) -> Iterator[list[Finished]]:
-    """Yield tasks in the order in which they finished: few types make most of them, one in fifty fails."""
+    """Yield tasks in the order in which they finished: a few types account for most, one in fifty fails."""
     dice = random.Random(SEED)
     step_us = int(DAYS * 86_400 * 1_000_000 / rows)
     for start in range(0, rows, BATCH):
@@ -83,7 +83,7 @@ def finished(rows: int) -> Iterator[list[Finished]]:
             at_us = int(BEGIN * 1_000_000) + number * step_us
             batch.append(Finished(
                 at_us, f"{dice.getrandbits(128):032x}", kind,
-                # A type has its queue.
+                # Each type has one queue.
                 QUEUES[1 + crc32(kind.encode()) % 3] if kind != "shop.rare" else "low",
                 state, dice.randrange(10), "worker@host-1", at_us / 1e6 - 1, at_us / 1e6 - 0.5, 0.5, 1,
                 args=f"('order-{number}', {dice.randrange(10**9)})",
@@ -96,7 +96,7 @@ def finished(rows: int) -> Iterator[list[Finished]]:
 
 
 def fill(history: History, rows: int) -> float:
-    """Write ``rows`` tasks down; return how many a second."""
+    """Write ``rows`` tasks; return how many per second."""
     history.create()
     seconds = 0.0
     for batch in finished(rows):
@@ -120,7 +120,7 @@ def measure(history: History, one: Asked) -> tuple[float, float, int]:
 
 
 def report(name: str, history: History, rows: int) -> None:
-    """Fill ``history`` and print what it takes."""
+    """Fill ``history`` and print the figures."""
     print(f"## {name}, {rows:,} tasks\n\nwritten: {fill(history, rows):,.0f} a second\n")
     print("| search | found | median ms | longest ms |\n|---|---|---|---|")
     for one in asked(rows):
@@ -136,7 +136,7 @@ def report(name: str, history: History, rows: int) -> None:
 
 
 def main() -> None:
-    """Measure each database that is asked for."""
+    """Measure each requested database."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", default="sqlite,postgresql,mariadb")
     parser.add_argument("--rows", type=int, default=1_000_000)

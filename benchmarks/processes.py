@@ -1,4 +1,4 @@
-"""Processes of one measurement: each in a group of its own, CPU and memory read, ended for certain. Linux."""
+"""Processes of one measurement: each in its own process group, with CPU and memory readings, reliably ended. Linux."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PATIENCE_SECONDS = 15.0
 
 
 class BrokenOff(Exception):
-    """A measurement that could not be made, with the reason."""
+    """A measurement failed; the message says why."""
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """Return the CPU time that the process has used, to the nanosecond; 0 when it is gone."""
+    """Return the CPU time of the process in seconds, to the nanosecond; 0 if it is gone."""
     try:
         return time.clock_gettime((~pid << 3) | CLOCK_OF_PROCESS)
     except OSError:
@@ -30,7 +30,7 @@ def cpu_seconds_of(pid: int) -> float:
 
 
 class Process:
-    """A program and what it starts, its output in a file."""
+    """A program and its children, with their output in a file."""
 
     def __init__(
         self, argv: Sequence[str], environment: Mapping[str, str], log: Path, *, user: str | None = None
@@ -48,20 +48,20 @@ class Process:
         return self._popen.poll() is not None
 
     def last_words(self) -> str:
-        """Return the last line of its output that is not empty."""
+        """Return the last non-empty line of its output."""
         lines = self.log.read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
     def all(self) -> list[psutil.Process]:
-        """Return the process and all below it that live."""
+        """Return the process and all its living descendants."""
         with suppress(psutil.NoSuchProcess):
             return [self._root, *self._root.children(recursive=True)]
         return []
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process and all it ever started have used.
+        """Return the CPU time in seconds of the process and all its descendants, past ones included.
 
-        Of children that have ended it is known to a hundredth of a second only.
+        For children that have ended it is accurate only to a hundredth of a second.
         """
         total = 0.0
         for process in self.all():
@@ -71,7 +71,7 @@ class Process:
         return total
 
     def peak_mib(self) -> float:
-        """Return the most memory the living processes ever held, added up, in MiB; what they share counts for each."""
+        """Return the sum of the peak memory of the living processes in MiB; shared memory counts once for each."""
         peaks = 0.0
         for process in self.all():
             with suppress(OSError, StopIteration):
@@ -80,7 +80,7 @@ class Process:
         return peaks
 
     def end(self) -> None:
-        """Ask it to end, then end its whole group."""
+        """Ask it to stop, then kill its whole group."""
         if not self.has_ended:
             self._popen.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -88,7 +88,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """End its whole group at once; what of it outlives its first process too."""
+        """Kill its whole group at once, including members that outlive its first process."""
         with suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()

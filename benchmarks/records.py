@@ -1,4 +1,4 @@
-"""Figures by what was measured, kept in a JSON file: a part measured anew takes the place of what it was before."""
+"""Figures by measurement, in a JSON file: a new measurement replaces the earlier one."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PATH = Path(__file__).parent / "results.json"
 
 @dataclass
 class Run:
-    """One call of the driver: when and where its figures come from."""
+    """One run of the driver: when and where its figures were measured."""
 
     started: str
-    """When, ISO 8601, UTC; names the run."""
+    """Start of the run, ISO 8601, UTC; identifies it."""
     machine: str
     python: str
     stores: str
     size: str
     rounds: int
     load: float
-    """The machine's load when it began: what else was running."""
+    """Load of the machine at the start, from other programs."""
     versions: dict[str, str] = field(default_factory=dict)
-    """By framework: its version and that of its way to the store."""
+    """By framework: the versions of it and of its client library."""
 
 
 @dataclass
 class Record:
-    """What was measured of one variant in one run, round by round."""
+    """Figures of one variant in one run, by round."""
 
     run: str
     variant: str
@@ -43,37 +43,37 @@ class Record:
     parameters: dict[str, Any]
     figures: dict[str, list[float]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """Why a round has no figures."""
+    """Why rounds have no figures."""
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.variant, self.workload, json.dumps(self.parameters, sort_keys=True)
 
     def median(self, name: str) -> float | None:
-        """Return the median over the rounds, None where nothing was measured."""
+        """Return the median over the rounds, ``None`` if nothing was measured."""
         values = self.figures.get(name)
         return statistics.median(values) if values else None
 
     def spread(self, name: str) -> tuple[float, float]:
-        """Return the least and the most."""
+        """Return the minimum and the maximum."""
         return min(self.figures[name]), max(self.figures[name])
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Take in the figures of one round."""
+        """Add the figures of one round."""
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
 
 
 @dataclass
 class Records:
-    """All figures there are."""
+    """All stored figures."""
 
     runs: dict[str, Run] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> Records:
-        """Read ``path``, without variants that are no more; nothing where there is no such file."""
+        """Read ``path``, without variants that no longer exist; empty if there is no such file."""
         if not path.exists():
             return cls()
         kept = json.loads(path.read_text())
@@ -81,21 +81,21 @@ class Records:
         return cls(runs, [Record(**record) for record in kept["records"] if record["variant"] in BY_KEY])
 
     def merge(self, run: Run, records: Iterable[Record]) -> None:
-        """Put ``records`` in the place of older ones of the same measurements."""
+        """Replace older records of the same measurements with ``records``."""
         new = {record.key: record for record in records}
         self.records = [*(record for record in self.records if record.key not in new), *new.values()]
         used = {record.run for record in self.records}
         self.runs = {name: each for name, each in {**self.runs, run.started: run}.items() if name in used}
 
     def save(self, path: Path) -> None:
-        """Write all, a record a line, so that a change shows as one."""
+        """Write everything, one record per line, so that diffs stay small."""
         runs = [json.dumps(asdict(run)) for run in self.runs.values()]
         records = [json.dumps(asdict(_rounded(record))) for record in sorted(self.records, key=lambda each: each.key)]
         text = '{"runs": [\n' + ",\n".join(runs) + '\n], "records": [\n' + ",\n".join(records) + "\n]}\n"
         path.write_text(text)
 
     def of(self, workload: str, **parameters: Any) -> list[Record]:
-        """Return the records of a workload whose parameters are among others these, those of older runs first."""
+        """Return the records of a workload whose parameters include these, oldest runs first."""
         return sorted(
             (
                 record
@@ -106,7 +106,7 @@ class Records:
         )
 
     def newest(self, workload: str, **parameters: Any) -> list[Record]:
-        """Return of each variant the one that was measured last, whatever the number of tasks."""
+        """Return the latest record of each variant, whatever the number of tasks."""
         return list({record.variant: record for record in self.of(workload, **parameters)}.values())
 
 
@@ -116,7 +116,7 @@ def _rounded(record: Record) -> Record:
 
 
 def machine() -> str:
-    """Return what the figures were measured on: ``2 cores, 24 GiB, Linux 6.1 x86_64, Some CPU``."""
+    """Return a description of the machine: ``2 cores, 24 GiB, Linux 6.1 x86_64, Some CPU``."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
     parts = [f"{os.cpu_count()} cores", f"{gib:.0f} GiB", f"{platform.system()} {platform.machine()}", *names[:1]]

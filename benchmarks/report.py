@@ -109,7 +109,7 @@ def write(records: Records, docs: Path) -> str:
 def _many(
     heading: str, workload: str, columns: tuple[Column, ...], records: Records, runs: dict[str, str]
 ) -> list[str]:
-    """Return a table for each of a workload's parameters."""
+    """Return one table per parameter set of a workload."""
     found = records.of(workload)
     parameters = sorted({_told(record) for record in found})
     tables = [

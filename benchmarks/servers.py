@@ -1,4 +1,4 @@
-"""The stores: a Redis or a PostgreSQL on a free port of loopback, with nothing of anybody else's in it."""
+"""The stores: a Redis or a PostgreSQL on a free loopback port, used by nobody else."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ START_SECONDS = 20.0
 
 
 class Store(Protocol):
-    """What a measurement needs of a store."""
+    """What a measurement needs from a store."""
 
     url: str
     version: str
 
     def empty(self) -> None:
-        """Remove all that is in it."""
+        """Delete all its data."""
 
     def await_ready(self) -> None:
-        """Return when it answers.
+        """Wait until it answers.
 
         Raises:
             BrokenOff: It does not.
         """
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the server has used."""
+        """Return the CPU time of the server in seconds."""
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody has."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def program(name: str) -> str:
-    """Return the path of a server's program.
+    """Return the path of a server's executable.
 
     Raises:
         BrokenOff: It is not there.
@@ -100,7 +100,7 @@ class RedisStore:
 
 
 class PostgresStore:
-    """A PostgreSQL cluster with its defaults. The server refuses to run as root, and runs as ``postgres`` then."""
+    """A PostgreSQL cluster with default settings. It refuses to run as root, so root starts it as ``postgres``."""
 
     def __init__(self, directory: Path) -> None:
         self._user = "postgres" if os.geteuid() == 0 else None

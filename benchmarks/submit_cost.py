@@ -1,9 +1,9 @@
-"""What submitting costs the process that submits: CPU per task, beside stock Celery.
+"""What submitting costs the submitting process: CPU per task, compared with stock Celery.
 
     python benchmarks/submit_cost.py [--tasks 2000] [--rounds 5] [--redis redis://localhost:6379/15]
 
-Rounds of all ways are interleaved and medians shown, so that a busy machine treats all alike. The database
-named must be empty; it is emptied after every round. CPU is user and system time of this process alone.
+All ways are measured in turn, round by round, and medians are shown, so that a busy machine affects all of them alike.
+The database must be empty; it is emptied after every round. CPU is user and system time of this process alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import redis
 
 
 def ways(url: str) -> dict[str, Callable[[int], Any]]:
-    """Return what is measured: each submits so many no-op tasks."""
+    """Return the ways to measure: each submits the given number of no-op tasks."""
     os.environ.setdefault("TASKAPP_ENV_FILE", "")
     os.environ["TASKAPP_BROKER_URL"] = url
     from celery import Celery, group
@@ -62,7 +62,7 @@ def ways(url: str) -> dict[str, Callable[[int], Any]]:
 
 
 def run_in_loop(task: Any, count: int, *, together: int) -> None:
-    """Submit from coroutines, so many at once."""
+    """Submit from many coroutines at once."""
     import asyncio
 
     async def submit() -> None:
@@ -73,7 +73,7 @@ def run_in_loop(task: Any, count: int, *, together: int) -> None:
 
 
 def measure(way: Callable[[int], Any], count: int) -> float:
-    """Return the CPU of this process for one task, in µs."""
+    """Return the CPU time of this process per task, in µs."""
     gc.collect()
     began = time.process_time()
     way(count)
@@ -83,7 +83,7 @@ def measure(way: Callable[[int], Any], count: int) -> float:
 def rounds(
     measured: dict[str, Callable[[int], Any]], count: int, tasks: int, empty: Callable[[], Any]
 ) -> dict[str, list[float]]:
-    """Return the figures of ``count`` interleaved rounds."""
+    """Return the figures of ``count`` rounds, all ways in turn."""
     figures: dict[str, list[float]] = {name: [] for name in measured}
     for way in measured.values():
         way(100)  # connections, scripts, caches

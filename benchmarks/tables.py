@@ -1,4 +1,4 @@
-"""Markdown tables of figures: a row a variant, medians over the rounds, what broke off in words."""
+"""Markdown tables of figures: one row per variant, medians over the rounds, failures in words."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from benchmarks.records import Record
 
 NONE, TIMES = "\u2013", "\u00d7"
 REFERENCE = "taskapp-async"
-"""What the others are compared with: the worker as it comes, with tasks that are coroutines."""
+"""The variant that others are compared with: the default worker with coroutine tasks."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, its figure, and how that is written."""
+    """A column: its heading, its figure and its format."""
 
     heading: str
     figure: str
     digits: int = 0
     is_ratio: bool = False
-    """How many times the figure of the reference, both measured in the same run."""
+    """Show the ratio to the figure of the reference, measured in the same run."""
 
 
 def table(records: Iterable[Record], columns: Sequence[Column], runs: Mapping[str, str]) -> str:
     """Return the table of ``records``, in the order of the frameworks.
 
     Args:
-        records: One of each variant.
+        records: One for each variant.
         columns: What to show.
-        runs: Letters for runs; shown where records come from more than one.
+        runs: Letters for runs; shown if the records come from more than one.
     """
     of = {record.variant: record for record in records}
     rows = [of[variant.key] for variant in VARIANTS if variant.key in of]
@@ -46,22 +46,22 @@ def table(records: Iterable[Record], columns: Sequence[Column], runs: Mapping[st
 
 
 def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table, numbers to the right."""
+    """Return a Markdown table with right-aligned numbers."""
     rule = ["---", *("---:" for _ in headings[1:])]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [headings, rule, *lines])
 
 
 def title(record: Record) -> str:
-    """Return the variant's title, marked where it gives a message up before the task has run."""
+    """Return the variant's title, marked if it acknowledges before the run."""
     variant = BY_KEY[record.variant]
     text = variant.title + (" ¹" if variant.acknowledges == EARLY else "")
     return f"**{text}**" if variant.framework == "taskapp" else text
 
 
 def failures(records: Iterable[Record]) -> str:
-    """Return a line for each variant that could not be measured in some round."""
+    """Return a line for each variant that failed in some round."""
     return "".join(
-        f"\n{BY_KEY[record.variant].title} broke off in {len(record.failures)} of {rounds(record)} rounds: "
+        f"\n{BY_KEY[record.variant].title} failed in {len(record.failures)} of {rounds(record)} rounds: "
         f"{record.failures[0]}.\n"
         for record in records
         if record.failures
@@ -69,12 +69,12 @@ def failures(records: Iterable[Record]) -> str:
 
 
 def rounds(record: Record) -> int:
-    """Return how often it was tried."""
+    """Return the number of attempts."""
     return len(record.failures) + max(map(len, record.figures.values()), default=0)
 
 
 def number(value: float, digits: int = 0) -> str:
-    """Return ``value`` with thousands parted: ``1,234``."""
+    """Return ``value`` with thousands separators: ``1,234``."""
     return f"{value:,.{digits}f}"
 
 
@@ -92,17 +92,17 @@ def across(records: Iterable[Record], headings: Sequence[str], place: Callable[[
     """Return a table of one figure with a column for each value of a parameter.
 
     Args:
-        records: Any number of each variant.
-        headings: The columns.
-        place: The column that a record belongs in.
-        figure: What to show.
+        records: Any number for each variant.
+        headings: Headings of the columns.
+        place: Returns the heading of a record's column.
+        figure: Name of the figure to show.
     """
     cells: dict[str, dict[str, str]] = {}
     some: dict[str, Record] = {}
     for record in records:
         value = record.median(figure)
         some[record.variant] = record
-        cells.setdefault(record.variant, {})[place(record)] = "broke off" if value is None else number(value)
+        cells.setdefault(record.variant, {})[place(record)] = "failed" if value is None else number(value)
     lines = [
         [title(some[variant.key]), *(cells[variant.key].get(heading, NONE) for heading in headings)]
         for variant in VARIANTS

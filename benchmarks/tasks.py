@@ -7,7 +7,7 @@ import time
 
 
 def noop(number: int, padding: str = "") -> int:  # noqa: ARG001 - the padding is the payload
-    """Return ``number``, so that each result can be told from the others."""
+    """Return ``number``, so that results can be told apart."""
     return number
 
 
@@ -16,7 +16,7 @@ async def noop_async(number: int, padding: str = "") -> int:  # noqa: ARG001
 
 
 def stamp() -> float:
-    """Return when it was started, Unix seconds."""
+    """Return the start time, Unix seconds."""
     return time.time()
 
 
@@ -25,14 +25,14 @@ async def stamp_async() -> float:
 
 
 async def nap_async(seconds: float) -> list[float]:
-    """Sleep without holding a thread; return when it was started and when it ended, Unix seconds."""
+    """Sleep without occupying a thread; return the start and end time, Unix seconds."""
     started_at = time.time()
     await asyncio.sleep(seconds)
     return [started_at, time.time()]
 
 
 def nap(seconds: float) -> list[float]:
-    """Sleep in the place where plain functions run."""
+    """Sleep where plain functions run."""
     started_at = time.time()
     time.sleep(seconds)
     return [started_at, time.time()]

@@ -1,4 +1,4 @@
-"""arq. A job stays in the queue while it runs; others see that it does by a key that expires."""
+"""arq. A job stays in the queue while it runs; an expiring key tells others that it is running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def nap(_context: Any, seconds: float) -> list[float]:
 
 
 class WorkerSettings:
-    """What ``arq`` reads."""
+    """Settings that ``arq`` reads."""
 
     functions = (noop, stamp, nap)
     redis_settings = RedisSettings.from_dsn(STORE_URL)
@@ -51,7 +51,7 @@ class Client:
         return await self.pool.enqueue_job(name, *arguments)
 
     async def submit_many(self, calls: Sequence[Call]) -> list[Job]:
-        # More at once would each open a connection.
+        # Beyond this, each would open a connection.
         handles: list[Job] = []
         for first in range(0, len(calls), 50):
             some = calls[first : first + 50]

@@ -1,4 +1,4 @@
-"""Celery as it comes, set up so that no task is lost: acknowledged after the run."""
+"""Celery, configured so that it loses no task: it acknowledges after the run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Client:
         return registered[name].apply_async(arguments, eta=datetime.fromtimestamp(due_at, UTC))
 
     async def is_done(self, handle: AsyncResult) -> bool:
-        # One of its own: a handle keeps the result it has once seen, and reading it would cost nothing.
+        # A new handle: the other keeps the result it has seen, and reading it would cost nothing.
         return app.AsyncResult(handle.id).ready()
 
     async def result(self, handle: AsyncResult) -> Any:

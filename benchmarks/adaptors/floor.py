@@ -1,7 +1,7 @@
-"""No framework: what a task costs when nothing but the work itself is done, 100 of them at a time.
+"""No framework: what a task costs if only the necessary work is done, 100 tasks at a time.
 
-Claimed in one script under a record of what is held, decoded, called, its result stored and
-published, and the claim ended together with the next one.
+One script claims tasks and records what is held. Each is decoded and called, its result is stored and
+published, and its claim ends together with the next one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Huey. A task is taken from the queue before it runs: one that was running when its worker died is gone."""
+"""Huey. A task is taken from the queue before it runs, so one that was running when its worker died is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from huey.api import Result
 from benchmarks import tasks
 from benchmarks.adaptors import STORE_URL
 
-# A result is waited for by a blocking read, which is off by default.
+# Waits for results with a blocking read, which is off by default.
 app = RedisHuey("bench", url=STORE_URL, notify_result=True, utc=False)
 registered = {name: app.task(name=name)(getattr(tasks, name)) for name in ("noop", "stamp", "nap")}
 
@@ -32,7 +32,7 @@ class Client:
         return registered[name].schedule(arguments, eta=datetime.fromtimestamp(due_at))  # noqa: DTZ006 - Huey's own zone
 
     async def is_done(self, handle: Result) -> bool:
-        # Asking the handle would take the result out of the store.
+        # The handle would remove the result from the store.
         return app.storage.has_data_for_key(handle.id)
 
     async def result(self, handle: Result) -> Any:

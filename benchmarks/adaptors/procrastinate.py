@@ -1,4 +1,4 @@
-"""procrastinate, on PostgreSQL. It keeps no results: the tasks here write them, in a table of their own."""
+"""procrastinate, on PostgreSQL. It stores no results: the tasks here write them to a table of their own."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ app.task(tasks.noop, name="noop")
 
 
 class Client:
-    """Adds entries with ``save()``, as the documentation shows it, in the state they have after a run."""
+    """Adds entries with ``save()``, as its documentation shows, in the state they have after a run."""
 
     async def open(self) -> None:
         app.finalize()
@@ -41,5 +41,5 @@ class Client:
             ran_at = datetime.fromtimestamp(first_at - every_seconds, UTC)
             entry = RedBeatSchedulerEntry(name, "noop", interval, args=[0, name], app=app, last_run_at=ran_at)
             entry.save()
-            # It takes each new entry for one that has run just now; its times there are whole seconds.
+            # It treats each new entry as one that has just run; its times are whole seconds.
             get_redis(app).zadd(app.redbeat_conf.schedule_key, {entry.key: int(first_at)})

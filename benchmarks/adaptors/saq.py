@@ -1,4 +1,4 @@
-"""SAQ. A job moves to a list of active ones and is swept from there when its worker is gone."""
+"""SAQ. A job moves to a list of active jobs and is swept from there if its worker is gone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Client:
         return handle.completed > 0
 
     async def result(self, handle: Job) -> Any:
-        # refresh(until_complete=60) looks, then subscribes, and waits for ever for what was done in between.
+        # refresh(until_complete=60) reads, then subscribes, and waits forever for a job that ended in between.
         while not await self.is_done(handle):
             await asyncio.sleep(0.001)
         return handle.result

@@ -50,7 +50,7 @@ class Client:
 
 
 if __name__ == "__main__":
-    # The ``streaq`` command would log two lines a task.
+    # The ``streaq`` command would log two lines per task.
     from benchmarks.adaptors import streaq
 
     streaq.worker.run_sync()

@@ -1,4 +1,4 @@
-"""taskapp. ``BENCH_WATCHED`` leaves the events, STARTED and extended results that it has by default."""
+"""taskapp. ``BENCH_WATCHED`` keeps its default events, STARTED and extended results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
 
 SUFFIX = os.environ.get("BENCH_TASKS", "")
-"""``_async`` for tasks that are coroutine functions."""
+"""``_async`` for coroutine functions."""
 
 if not os.environ.get("BENCH_WATCHED"):
     app.conf.update(
@@ -51,12 +51,12 @@ class Client:
     async def schedule(self, jobs: Sequence[tuple[str, float]], every_seconds: float) -> None:
         with app.schedules() as schedules:
             for name, first_at in jobs:
-                # Arguments are what a task type of its own would have; the name is to be found again.
+                # Arguments as a real task type would have; the name in them identifies the job in the queue.
                 when = Interval(every_seconds, round(first_at, 3))
                 schedules.add(Schedule(name, "bench.noop", when, args=(0, name)))
 
     async def is_done(self, handle: AsyncResult) -> bool:
-        # One of its own: a handle keeps the result it has once seen, and reading it would cost nothing.
+        # A new handle: the other keeps the result it has seen, and reading it would cost nothing.
         return app.AsyncResult(handle.id).ready()
 
     async def result(self, handle: AsyncResult) -> Any:

@@ -1,4 +1,4 @@
-"""taskiq. Over a list a task is taken before it runs, over a stream it is acknowledged when its result is stored."""
+"""taskiq. With a list a task is taken before it runs; with a stream it is acknowledged when its result is stored."""
 
 from __future__ import annotations
 

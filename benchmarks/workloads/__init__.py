@@ -1,4 +1,4 @@
-"""What is measured, one file each: a function from a bench to figures by name, and the parameters of each size."""
+"""The workloads, one file each: a function from a bench to figures by name, and the parameters of each size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to measure."""
+    """One workload to measure."""
 
     measure: Callable[..., dict[str, float]]
     """Called with a ``Bench`` and the parameters."""
     sizes: Mapping[str, Sequence[Parameters]]
-    """``smoke``, ``quick`` and ``full`` to the parameters it is measured with."""
+    """``smoke``, ``quick`` and ``full`` to its parameters."""
     takes_part: Callable[[Variant, Parameters], bool]
 
 

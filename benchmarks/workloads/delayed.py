@@ -22,7 +22,7 @@ SIZES = {
 
 
 def takes_part(variant: Variant, parameters: Parameters) -> bool:
-    # With a million the others would take an hour each to be filled.
+    # With a million, the others would take an hour each to fill.
     return variant.has_delay and (not parameters.get("waiting") or variant.framework == "taskapp")
 
 
@@ -32,7 +32,7 @@ def measure(bench: Bench, count: int, spread_seconds: float, waiting: int = 0) -
         if waiting:
             client("wait_far", count=waiting, seconds=FAR_SECONDS, answer_seconds=1_500.0)
             client("forget")
-        # Due only when all are submitted: a busy client would delay them.
+        # Due only after all are submitted: a busy client would delay them.
         lead_seconds = 2.0 + count * 0.003
         store = bench.store.cpu_seconds()
         client("delay", count=count, first_seconds=lead_seconds, spread_seconds=spread_seconds)

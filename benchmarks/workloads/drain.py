@@ -1,4 +1,4 @@
-"""What a task that does nothing costs the worker and the store, from a full queue; every result is read back."""
+"""What a no-op task costs the worker and the store, from a full queue; every result is read back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ START_SECONDS = 40.0
 DRAIN_SECONDS = 100.0
 STRAGGLERS_SECONDS = 10.0
 SKIPPED = 0.2
-"""The part of the queue during which worker and caches warm up; what comes after it is measured."""
+"""Share of the queue that warms up worker and caches; the rest is measured."""
 
 LEAST = 0.3
-"""The part of the queue that must be left to be measured."""
+"""Share of the queue that must be left for the measurement."""
 
 SIZES = {"smoke": ({"count": 2_500},), "quick": ({"count": 4_000},), "full": ({"count": 10_000},)}
 
@@ -29,10 +29,10 @@ def measure(bench: Bench, count: int, bytes: int = 0, behind: int = 0) -> dict[s
     """Drain a queue with one worker.
 
     Args:
-        bench: Where.
-        count: How many tasks are run.
-        bytes: The size of each one's payload.
-        behind: How many more tasks wait in the queue all the time, and are not run.
+        bench: The bench.
+        count: Number of tasks to run.
+        bytes: Size of the payload of each.
+        behind: Number of further tasks that wait in the queue throughout and are not run.
     """
     how = "bulk" if bench.variant.has_bulk else "one by one"
     first = int(count * SKIPPED)
@@ -41,13 +41,13 @@ def measure(bench: Bench, count: int, bytes: int = 0, behind: int = 0) -> dict[s
         with bench.workers() as running:
             client("wait_for", index=first, within_seconds=START_SECONDS)
             began, worker, store = time.perf_counter(), running.cpu_seconds(), bench.store.cpu_seconds()
-            # Workers that settle many at once are further than the one that was waited for.
+            # Workers that settle in batches are further than the task that was waited for.
             first = int(client("done", index=first)["done"])
             client("wait_for", index=count - 1, within_seconds=DRAIN_SECONDS)
             worker, store = running.cpu_seconds() - worker, bench.store.cpu_seconds() - store
             wall, figures = time.perf_counter() - began, {}
             if not behind:
-                # The last one submitted need not be the last one done.
+                # The last task submitted is not necessarily the last one done.
                 figures = client("missing", within_seconds=STRAGGLERS_SECONDS)
                 figures["read_back_us"] = client("read_back")["cpu_seconds"] / (count - figures["missing"]) * 1e6
             running.require_alive()

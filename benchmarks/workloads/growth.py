@@ -9,7 +9,7 @@ from benchmarks.workloads import Parameters, drain
 COUNT = 4_000
 WARM_UP = 200
 HUGE = 100_000
-"""Longer queues than this take most frameworks longer to fill than anybody waits."""
+"""Most frameworks take too long to fill longer queues."""
 
 SIZES = {
     "smoke": ({"count": COUNT, "behind": 1_000}, {"count": 200, "workers": 2}),
@@ -29,12 +29,12 @@ def takes_part(variant: Variant, parameters: Parameters) -> bool:
 
 
 def measure(bench: Bench, count: int, workers: int = 0, **parameters: int) -> dict[str, float]:
-    """Run ``count`` tasks: with ``workers`` that share them, else as ``drain`` does."""
+    """Run ``count`` tasks, shared by ``workers`` if given, otherwise as in ``drain``."""
     return _shared(bench, count, workers) if workers else drain.measure(bench, count, **parameters)
 
 
 def _shared(bench: Bench, count: int, workers: int) -> dict[str, float]:
-    """Submit to workers that are all there: from a full queue the first to start would take all."""
+    """Submit to running workers: from a full queue the first one to start would take everything."""
     how = "bulk" if bench.variant.has_bulk else "one by one"
     with bench.client() as client, bench.workers(count=workers) as running:
         client("submit", count=WARM_UP, how=how)

@@ -1,4 +1,4 @@
-"""How many sleeping tasks one worker holds at once, in what time, and how much memory that takes."""
+"""How many sleeping tasks one worker holds at once, how long it takes, and how much memory it uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def takes_part(variant: Variant, parameters: Parameters) -> bool:
 
 
 def measure(bench: Bench, count: int, seconds: float = 1.0) -> dict[str, float]:
-    """Start a worker on a queue of naps: what counts is how fast it takes them, not how fast they are submitted."""
+    """Start a worker on a queue of naps, to measure how fast it takes them, not how fast they are submitted."""
     how = "bulk" if bench.variant.has_bulk else "one by one"
     with bench.client() as client:
         with bench.workers(slots=count) as running:

@@ -1,6 +1,6 @@
-"""Timed jobs: how late they are sent when many are due at once, what an idle beat costs, how long a dead one is missed.
+"""Timed jobs: how late they are sent if many are due at once, what an idle beat costs, how long a takeover takes.
 
-No worker runs: what beats send is taken from the queue by the benchmark, which notes when it came.
+No worker runs: the benchmark takes what beats send from the queue and notes the time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from benchmarks.processes import BrokenOff, Process
 from benchmarks.workloads import Parameters
 
 QUEUES = ("default", "celery")
-"""Where taskapp and Celery send what no route sends elsewhere."""
+"""Default queues of taskapp and Celery."""
 NAME = re.compile(rb"job-(\d{6})")
 DAY_SECONDS = 86_400.0
 LEAD_SECONDS = 15.0
-"""Between adding and the first due time: a beat that looks now and then is to have seen them."""
+"""Time between adding and the first due time, long enough for a beat that polls."""
 OVERTIME_SECONDS = 20.0
 IDLE_SECONDS = 10.0
 TAKEOVER_SECONDS = 60.0
@@ -76,7 +76,7 @@ def _require_alive(beat: Process) -> None:
 
 
 def _idle_seconds(beat: Process) -> float:
-    """Return the CPU time of a second with nothing due."""
+    """Return the CPU time per second with nothing due."""
     began, cpu = time.monotonic(), beat.cpu_seconds()
     time.sleep(IDLE_SECONDS)
     _require_alive(beat)
@@ -84,13 +84,13 @@ def _idle_seconds(beat: Process) -> float:
 
 
 def _takeover(arrivals: Arrivals, beat: Process) -> float:
-    """Kill the beat that leads; return after how long another sends a job that is due every second."""
+    """Kill the leading beat; return how long it takes until another sends a job that is due every second."""
     time.sleep(IDLE_SECONDS)
     arrivals.forget()
     arrivals.take(until_at=time.time() + OVERTIME_SECONDS, most=2)
     killed_at = time.time()
     beat.kill()
-    # What it had sent is there at once.
+    # What the killed beat had sent is there at once.
     time.sleep(LOOK_SECONDS * 10)
     arrivals.take(until_at=time.time(), most=AT_ONCE)
     arrivals.forget()
@@ -101,10 +101,10 @@ def _takeover(arrivals: Arrivals, beat: Process) -> float:
 
 
 class Arrivals:
-    """What was sent, and when: number of the job, Unix seconds."""
+    """What was sent: number of the job, and Unix seconds."""
 
     def __init__(self, bench: Bench) -> None:
-        # Of a Redis, as all have that have a beat.
+        # A Redis: every framework with a beat uses one.
         self._client: Any = bench.store.client  # type: ignore[attr-defined]
         self.seen: list[tuple[int, float]] = []
 
@@ -112,7 +112,7 @@ class Arrivals:
         self.seen.clear()
 
     def take(self, *, until_at: float, most: int) -> None:
-        """Take what is sent from the queue, to the millisecond, until ``most`` are known or it is ``until_at``."""
+        """Take sent jobs from the queue, timed to the millisecond, until there are ``most`` or it is ``until_at``."""
         while True:
             for queue in QUEUES:
                 messages = self._client.rpop(queue, AT_ONCE) or ()
@@ -123,7 +123,7 @@ class Arrivals:
             time.sleep(LOOK_SECONDS)
 
     def figures(self, due_at: dict[int, float]) -> dict[str, float]:
-        """Return how late they came, how many came not at all, and how many twice."""
+        """Return how late jobs were sent, how many never, and how many twice."""
         counts = Counter(number for number, _ in self.seen)
         late = [at - due_at[number] for number, at in self.seen if number in due_at]
         if len(late) < 2:

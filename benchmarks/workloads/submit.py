@@ -1,4 +1,4 @@
-"""What submitting costs the one who submits, and the store, while no worker runs."""
+"""What submitting costs the client and the store, while no worker runs."""
 
 from __future__ import annotations
 

@@ -84,13 +84,13 @@ def test_a_table_shows_medians_and_compares_only_within_a_run():
 def test_a_table_says_what_broke_off_and_how_often():
     record = drained("saq", 800.0)
     record.failures.append("the client took longer than 150 s")
-    assert "SAQ broke off in 1 of 2 rounds: the client took longer than 150 s." in table(
+    assert "SAQ failed in 1 of 2 rounds: the client took longer than 150 s." in table(
         [record], [WORKER], {"first": "a"}
     )
 
 
 def test_a_framework_that_is_not_there_is_refused():
-    with pytest.raises(argparse.ArgumentTypeError, match=r"^there is no sqa; there are floor, taskapp-async, "):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"^unknown: sqa; known: floor, taskapp-async, "):
         _variants("saq,sqa")
     assert [variant.key for variant in _variants("taskiq,saq")] == ["saq", "taskiq-list", "taskiq-stream"]
 
