@@ -65,33 +65,36 @@ def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *
 def _print_table(letters: Iterable[DeadLetter]) -> None:
     say_table(
         ("letter", "reason", "task", "id", "came back", "buried at", "error"),
-        [(one.name, one.reason, one.task, one.id, one.deliveries, _when(one), one.error[:200]) for one in letters],
-        unwrapped=["letter", "id"],
+        [(one.name, one.reason, one.task, one.id, one.deliveries, _when(one), one.error) for one in letters],
+        kept=("letter", "id"),
+        expendable=("came back", "buried at"),
     )
 
 
 @dead.command()
 @click.argument("name")
 @click.option("--raw", is_flag=True, help="Write the message itself, byte for byte and unmasked.")
-def show(name: str, *, raw: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with masked arguments.")
+def show(name: str, *, raw: bool, as_json: bool) -> None:
     """Show one dead letter, with masked arguments hidden."""
     with engine() as lent:
         letter = _get(lent.dead_letters, name)
     if raw:
         sys.stdout.buffer.write(letter.raw)
         return
+    about = _shown(letter)
+    if as_json:
+        say_json(about)
+        return
     shown: dict[str, Any] = {
-        "reason": letter.reason, "error": _seen(letter).error, "task": letter.task, "id": letter.id,
+        "reason": letter.reason, "error": about["error"], "task": letter.task, "id": letter.id,
         "priority": letter.priority, "deliveries": letter.deliveries, "crashes": letter.crashes,
         "buried at": _when(letter), "node": letter.node, "message": f"{len(letter.raw)} bytes",
     }  # fmt: skip
-    try:
-        args, kwargs = read_arguments(letter.raw)
-        if (seen := _redacted(letter)) is not None:
-            args, kwargs = seen.args, seen.kwargs
-        shown |= {"args": json.dumps(args), "kwargs": json.dumps(kwargs)}
-    except Unreadable as error:
-        shown["args"] = f"unreadable: {error}"
+    if about["unreadable"]:
+        shown["args"] = f"unreadable: {about['unreadable']}"
+    else:
+        shown |= {"args": json.dumps(about["args"]), "kwargs": json.dumps(about["kwargs"])}
     for field, value in shown.items():
         say(value, head=f"{field:<12}")
 
@@ -206,6 +209,20 @@ def _json(text: str | None, kind: type, option: str) -> Any:
 
 def _when(letter: DeadLetter) -> str:
     return datetime.fromtimestamp(letter.buried_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _shown(letter: DeadLetter) -> dict[str, Any]:
+    """Return the fields of ``dead list --json``, with the masked arguments in place of the message."""
+    fields = {name: value for name, value in _seen(letter)._asdict().items() if name != "raw"}
+    args, kwargs, unreadable = None, None, ""
+    try:
+        args, kwargs = read_arguments(letter.raw)
+        if (seen := _redacted(letter)) is not None:
+            args, kwargs = seen.args, seen.kwargs
+    except Unreadable as error:
+        unreadable = str(error)
+    about = {"args": args, "kwargs": kwargs, "unreadable": unreadable, "message_bytes": len(letter.raw)}
+    return {"letter": letter.name, **fields, **about}
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def list_(queue: str | None, limit: int, *, as_json: bool) -> None:
     say_table(
         ("id", "task", "queue", "priority", "due at"),
         [(one.id, one.task, one.queue, one.priority, _when(one.due_at)) for one in found],
-        unwrapped=["id"],
+        kept=("id",),
+        expendable=("priority", "queue"),
     )
     total = counts.get(queue, 0) if queue else sum(counts.values())
     say(f"{len(found)} of {total} delayed tasks" if total else "no delayed tasks")

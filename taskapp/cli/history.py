@@ -197,7 +197,7 @@ def _print_table(found: list[Finished]) -> None:
         ran = "" if one.run_seconds is None else f"{one.run_seconds:.3g} s"
         arguments = " ".join(text for text in (one.args, one.kwargs) if text not in ("", "()", "{}"))
         finished_at = datetime.fromtimestamp(one.finished_at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        last = (one.error or one.result)[:200]
-        rows.append((finished_at, one.state, one.type, one.id, one.queue, ran, arguments[:200], last))
+        last = one.error or one.result
+        rows.append((finished_at, one.state, one.type, one.id, one.queue, ran, arguments, last))
     headings = ("finished at", "state", "task", "id", "queue", "ran", "arguments", "result or error")
-    say_table(headings, rows, unwrapped=["finished at", "state", "id"])
+    say_table(headings, rows, kept=("id",), expendable=("queue", "ran", "arguments"))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from taskapp.cli.output import say_json
 from taskapp.extras import require
-from taskapp.monitor.rates import Look
+from taskapp.monitor.rates import Look, seen
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
 from taskapp.sanitize import sanitize
 
@@ -24,24 +25,34 @@ if TYPE_CHECKING:
 @click.option(
     "--once", is_flag=True, help="Print one screen after one interval, then exit; the default without a terminal."
 )
-def top(*, every_seconds: float, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object after one interval, then exit.")
+def top(*, every_seconds: float, once: bool, as_json: bool) -> None:
     """Show queues, nodes, rates, and slow and failing task types, until Ctrl-C."""
-    require("top", "taskapp top")
-    from rich.console import Console
-
-    from taskapp.monitor.top import screen
-
-    console = Console()
     stop_on_signals()
     try:
+        if as_json:
+            say_json(seen(*_two_looks(every_seconds)))
+            return
+        require("top", "taskapp top")
+        from rich.console import Console
+
+        from taskapp.monitor.top import UNBOUNDED, screen
+
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=UNBOUNDED)
         if once or not console.is_terminal:
-            before = look()
-            sleep_unless_interrupted(every_seconds)
-            console.print(screen(before, look()))
+            console.print(screen(*_two_looks(every_seconds)))
             return
         _show_live(console, every_seconds)
     except KeyboardInterrupt:
         pass
+
+
+def _two_looks(every_seconds: float) -> tuple[Look, Look]:
+    before = look()
+    sleep_unless_interrupted(every_seconds)
+    return before, look()
 
 
 def _show_live(console: Console, every_seconds: float) -> None:

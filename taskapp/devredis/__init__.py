@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from taskapp.devredis.home import home_of
 from taskapp.devredis.programs import ways_out
-from taskapp.devredis.server import Server, ensure, running, stop
+from taskapp.devredis.server import Server, connections, ensure, running, stop
 from taskapp.errors import BrokerNotFound
 
 if TYPE_CHECKING:
     from taskapp.settings import Settings
 
-__all__ = ["Server", "ensure", "own_server", "resolve_broker_url", "running", "stop"]
+__all__ = ["Server", "connections", "ensure", "own_server", "resolve_broker_url", "running", "stop"]
 
 
 def own_server(settings: Settings) -> Path | None:

@@ -85,7 +85,8 @@ def quoted(path: Path) -> bytes:
     return b'"' + escaped + b'"'
 
 
-def _connect(record: ServerRecord) -> Redis:
+def client_of(record: ServerRecord) -> Redis:
+    """Return a client of the server of ``record``; it connects when it is used."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -120,7 +121,7 @@ def ask(home: Path, record: ServerRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
     try:
-        with _connect(record) as client:
+        with client_of(record) as client:
             answer: dict[str, Any] = client.info()
             directory = client.config_get("dir")["dir"]
         is_ours = home.samefile(directory) and record.run_id in ("", str(answer["run_id"]))
@@ -139,7 +140,7 @@ def shut_down(record: ServerRecord) -> bool:
     from redis import RedisError
 
     try:
-        with _connect(record) as client:
+        with client_of(record) as client:
             client.shutdown()
     except RedisError:
         return False

@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from taskapp.devredis.address import choose_socket, forget_socket
 from taskapp.devredis.home import (
@@ -26,6 +27,7 @@ from taskapp.devredis.home import (
 )
 from taskapp.devredis.process import (
     ask,
+    client_of,
     configuration,
     find_process,
     free_port,
@@ -36,6 +38,9 @@ from taskapp.devredis.process import (
 )
 from taskapp.devredis.programs import choose
 from taskapp.errors import EmbeddedServerFailed
+
+if TYPE_CHECKING:
+    from redis.connection import Connection
 
 POLL_SECONDS = 0.02
 
@@ -85,6 +90,16 @@ def running(data_dir: Path) -> Server | None:
     record = read_record(home)
     answer = ask(home, record)
     return _server(data_dir, record, answer, started_here=False) if record and answer else None
+
+
+def connections(data_dir: Path) -> Callable[[], Connection] | None:
+    """Return what opens a connection to the server of ours that runs on ``data_dir``; None: there is none."""
+    home = home_of(data_dir)
+    record = read_record(home)
+    if record is None or not ask(home, record):
+        return None
+    connect: Any = client_of(record).connection_pool.make_connection  # typed as the interface alone
+    return connect  # type: ignore[no-any-return]
 
 
 def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10) -> Server:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from taskapp.engine.counters import BEYOND, Spread, Totals
 from taskapp.engine.snapshot import Snapshot
@@ -97,3 +98,25 @@ def _risen(before: Totals, now: Totals, label: int) -> Counter[tuple[str, str]]:
         # After a flush, the server counts from 0 again.
         risen[key[0], key[label]] += max(number - before.tasks.get(key, 0), 0)
     return +risen
+
+
+def seen(before: Look, now: Look) -> dict[str, Any]:
+    """Return what ``taskapp top`` shows, for JSON: rates are per second, a percentile above an hour is None."""
+    rates = queue_rates(before, now)
+    takers = now.snapshot.takers()
+    return {
+        "at": now.snapshot.at,
+        "queues": [
+            {
+                "name": queue.name, "ready": queue.depth, "oldest_seconds": queue.oldest_seconds,
+                "delayed": queue.delayed, "parked": queue.parked_depth, "dead": queue.dead_depth,
+                "nodes": takers[queue.name], **rates.get(queue.name, QueueRates(0.0, 0.0, 0.0))._asdict(),
+            }
+            for queue in now.snapshot.queues
+        ],
+        "nodes": [{**asdict(node), "queues": list(node.queues)} for node in now.snapshot.nodes],
+        "task_types": [
+            {**each._asdict(), "slow_seconds": None if each.slow_seconds == float("inf") else each.slow_seconds}
+            for each in type_rates(before, now)
+        ],
+    }  # fmt: skip

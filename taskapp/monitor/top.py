@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +14,8 @@ from taskapp.monitor.rates import Look, QueueRates, TypeRates, queue_rates, type
 from taskapp.sanitize import sanitize
 
 NONE = "·"
+UNBOUNDED = 10_000
+"""More columns than any line has: what goes to no terminal is not cut."""
 TYPES_MOST = 20
 NODES_MOST = 40
 MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3_600, 86_400
@@ -56,17 +59,36 @@ def _heading(snapshot: Snapshot, queues: dict[str, QueueRates]) -> Text:
     )
 
 
-def _table(*columns: str) -> Table:
-    """Return a table whose first column is text and whose others are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-    table.add_column(columns[0], justify="left", no_wrap=True, overflow="ellipsis", min_width=12)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+class _Fitting:
+    """A table whose first column is text and whose others are numbers, without the last ones that have no room."""
+
+    def __init__(self, *columns: str) -> None:
+        self._columns, self._rows = columns, list[tuple[RenderableType, ...]]()
+
+    def add_row(self, *cells: RenderableType) -> None:
+        """Add a row."""
+        self._rows.append(cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table(len(self._columns))
+        for count in range(len(self._columns) - 1, 0, -1):
+            if Measurement.get(console, options.update(max_width=UNBOUNDED), table).maximum <= options.max_width:
+                break
+            table = self._table(count)
+        yield table
+
+    def _table(self, count: int) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+        table.add_column(self._columns[0], justify="left", no_wrap=True, overflow="ellipsis", min_width=12)
+        for column in self._columns[1:count]:
+            table.add_column(column, justify="right", no_wrap=True)
+        for cells in self._rows:
+            table.add_row(*cells[:count])
+        return table
 
 
-def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> Table:
-    table = _table(
+def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> _Fitting:
+    table = _Fitting(
         "\nQUEUE", "\nready", "\noldest", "\ndelayed", "\nparked", "\ndead", "\nnodes", "\ndone/s", "\nfailed/s"
     )
     takers = snapshot.takers()
@@ -82,9 +104,9 @@ def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> Table:
     return table
 
 
-def _nodes(snapshot: Snapshot) -> Table:
+def _nodes(snapshot: Snapshot) -> _Fitting:
     nodes = snapshot.nodes
-    table = _table("\nNODE", "\nstate", "\nslots used", "\nheld", "\nload", "\nup", "\nqueues")
+    table = _Fitting("\nNODE", "\nstate", "\nslots used", "\nheld", "\nload", "\nup", "\nqueues")
     order = {"lost": 0, "draining": 1, "running": 2}
     for node in sorted(nodes, key=lambda each: (order.get(each.state, 3), each.name))[:NODES_MOST]:
         style = {"lost": "red", "draining": "yellow"}.get(node.state, "")
@@ -109,8 +131,8 @@ def _slots(node: NodeSnapshot) -> str:
     return f"{sum(node.used.values()):,}/{sum(node.slots.values()):,}" + (f" ({kinds})" if kinds else "")
 
 
-def _types(types: list[TypeRates], *, is_known: bool) -> Table:
-    table = _table("\nTASK TYPE", "\ndone/s", "\nfailed/s", "\nretried/s", "\nfailing", "\nmean", "\n95 % within")
+def _types(types: list[TypeRates], *, is_known: bool) -> _Fitting:
+    table = _Fitting("\nTASK TYPE", "\ndone/s", "\nfailed/s", "\nretried/s", "\nfailing", "\nmean", "\n95 % within")
     for each in types:
         slow = "> 1 h" if each.slow_seconds == float("inf") else _seconds(each.slow_seconds)
         failing = Text(f"{each.failing_share:.0%}", style="red") if each.failing_share else Text(NONE, style="dim")

@@ -46,7 +46,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
     yield commands
     for process in commands.started:
         process.close()
-    commands.taskapp("redis", "stop")
+    commands.taskapp("redis", "stop", "--yes")
 
 
 def start_all(commands: Commands, **variables: str) -> int:
@@ -75,7 +75,7 @@ def test_three_commands_started_at_once_share_one_server_of_their_own(commands: 
     assert "redis" in commands.taskapp("redis", "status").stdout
     servers = processes_of(commands.directory / "data")
     assert len(servers) == 1
-    assert commands.taskapp("redis", "stop").returncode == 0
+    assert commands.taskapp("redis", "stop", "--yes").returncode == 0
     assert psutil.wait_procs(servers, timeout=20)[1] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from io import StringIO
 
@@ -10,8 +11,8 @@ from rich.console import Console
 
 from taskapp.engine.counters import Spread, Totals
 from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
-from taskapp.monitor.rates import Look, QueueRates, queue_rates, type_rates
-from taskapp.monitor.top import age, screen
+from taskapp.monitor.rates import Look, QueueRates, queue_rates, seen, type_rates
+from taskapp.monitor.top import UNBOUNDED, age, screen
 
 
 def look(at: float, tasks: dict[tuple[str, str, str], int], runs: dict[str, Spread] | None = None) -> Look:
@@ -52,8 +53,8 @@ def test_spans_of_time_are_short(seconds: float | None, text: str) -> None:
     assert age(seconds) == text
 
 
-def drawn(now: Look, before: Look | None = None) -> str:
-    console = Console(width=120, force_terminal=False, record=True, file=StringIO())
+def drawn(now: Look, before: Look | None = None, width: int = 120) -> str:
+    console = Console(width=width, force_terminal=False, record=True, file=StringIO())
     console.print(screen(before, now))
     return console.export_text()
 
@@ -78,3 +79,33 @@ def test_a_name_cannot_move_the_cursor() -> None:
     assert "\x1b" not in text
     assert "3/10 (async 3)" in text
     assert "lost" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, UNBOUNDED])
+def test_a_narrow_screen_has_fewer_columns_and_cuts_no_number(width: int) -> None:
+    numbers = ("1,234,567", "7,654,321", "1,111,111")
+    queue = QueueSnapshot(
+        "high", {0: Waiting(1_234_567, 90.0)}, 7_654_321, 3.0, {"a": Parked(1_111_111, 1.0)}, {"failed": 2_222_222}
+    )
+    node = NodeSnapshot("e", "n" * 70 + "@host", "running", {"a": 1}, {"a": 1}, 1, ("high",) * 9, 0.5, 1.0, 9.0)
+    text = drawn(Look(1.0, Snapshot(100.0, [queue], [node], {}), Totals()), width=width)
+
+    line = next(line for line in text.splitlines() if line.startswith("high"))
+    shown = line.split()[1:2] + line.split()[4:6]
+    assert [*numbers][: len(shown)] == shown
+    assert "…" not in line
+    assert width < 80 or "n" * 70 + "@host" in text or width < UNBOUNDED
+
+
+def test_json_has_all_that_the_screen_shows() -> None:
+    queue = QueueSnapshot("high", {0: Waiting(3, 90.0)}, 5, 3.0, {"a": Parked(4, 60.0)}, {"failed": 2})
+    node = NodeSnapshot("e", "w@h", "running", {"a": 1}, {"a": 1}, 1, ("high",), 0.5, 1.0, 9.0)
+    snapshot = Snapshot(100.0, [queue], [node], {})
+
+    shown = seen(Look(1.0, snapshot, Totals({}, {})), Look(2.0, snapshot, Totals({("failed", "t", "high"): 2}, {})))
+
+    json.dumps(shown, allow_nan=False)
+    [high] = shown["queues"]
+    assert (high["ready"], high["delayed"], high["parked"], high["dead"], high["failed"]) == (3, 5, 4, 2, 2.0)
+    assert shown["nodes"][0]["queues"] == ["high"]
+    assert shown["task_types"][0]["task"] == "t"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from taskapp.cli.engine import schedules as lent
-from taskapp.cli.output import say, say_json
+from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.schedules import view
 from taskapp.cli.schedules.options import Name, as_parameter
 from taskapp.schedules.schedule import days_from
@@ -46,7 +46,7 @@ def _print(store: Schedules, name: str | None, *, as_json: bool) -> None:
         for each, days in calendars.items():
             say_json({"name": each, "days": days})
     elif calendars:
-        for line in view.table(("CALENDAR", "DAYS"), [(k, " ".join(v)) for k, v in calendars.items()]):
-            say(line)
+        rows = [(each, " ".join(days)) for each, days in calendars.items()]
+        say_table(("CALENDAR", "DAYS"), rows, kept=("CALENDAR",))
     else:
         say("no calendars")

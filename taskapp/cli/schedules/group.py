@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
-from taskapp.cli.output import say, say_json
+from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.schedules import calendars, files, runs, view
 from taskapp.cli.schedules.check import check
 from taskapp.cli.schedules.options import Name, as_parameter, changes_of, schedule_of, terms
@@ -59,15 +58,7 @@ def list_(prefix: str, state: str | None, *, as_json: bool) -> None:
                 say_json(view.as_json(known))
             return
         say(f"{view.counted(store.overview().total, 'schedule')}; {view.leader_text(store.leader())}")
-        for line in _table_unless_empty(found):
-            say(line)
-
-
-def _table_unless_empty(found: Iterator[ScheduleRecord]) -> Iterator[str]:
-    first = next(found, None)
-    if first is None:
-        return
-    yield from view.table(view.HEADINGS, (view.row(known) for each in ([first], found) for known in each))
+        say_table(view.HEADINGS, map(view.row, found), kept=("NAME",), expendable=("SKIPPED", "MISSED", "ZONE"))
 
 
 @schedules.command()
@@ -88,8 +79,7 @@ def show(name: str, *, as_json: bool) -> None:
     if ticks:
         say()
         say("last ticks")
-        for line in view.table(view.TICK_HEADINGS, (view.tick_row(tick, zone) for tick in ticks)):
-            say(line)
+        say_table(view.TICK_HEADINGS, (view.tick_row(tick, zone) for tick in ticks), kept=("TASK ID",))
     _print_next(known, dues, time.time())
 
 

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from taskapp.app.masks import seen_fields
 from taskapp.celery import app
-from taskapp.cli.output import columns_of, table_line
-from taskapp.sanitize import sanitize
 from taskapp.schedules.formatting import NOTHING, local_text, moment, when_text
 from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick
 from taskapp.schedules.times import duration_text, offset_change
 
-MEASURED_ROWS = 500
-"""Number of first rows that set the column widths, so that printing starts before all rows are read."""
-WIDEST = 60
 HEADINGS = ("NAME", "TASK", "WHEN", "ZONE", "NEXT DUE", "STATE", "LAST RUN", "MISSED", "SKIPPED")
 TICK_HEADINGS = ("DUE", "SENT", "LATE BY", "STATE", "TOOK", "TASK ID")
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table as its rows arrive, each cell sanitized."""
-    rows = ([sanitize(text) for text in row] for row in rows)
-    first = list(islice(rows, MEASURED_ROWS))
-    widths = [min(max(map(columns_of, column)), WIDEST) for column in zip(headings, *first, strict=True)]
-    for row in chain([headings], first, rows):
-        yield table_line(row, widths)
 
 
 def row(known: ScheduleRecord) -> tuple[str, ...]:
