@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import yaml
+
+from taskapp.cli.main import COMMANDS
+from taskapp.env_file import ENV_FILE_VARIABLE
+from taskapp.monitor.metrics import METRICS
+from taskapp.settings import SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "docs").rglob("*.md"))
@@ -61,6 +70,81 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     named = IN_TREE.findall(re.sub(r"`taskapp/monitor/flower/tabs/delayed.py`|`[\w/]*expedite.lua`", "", text_of(page)))
 
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+# --- what pages name --------------------------------------------------------------------------------
+
+CURRENT = [page for page in PAGES if page.name not in {"CHANGELOG.md", "CONTRIBUTING.md"}]
+"""Pages that speak of what there is: not of what was, nor of what an example adds."""
+
+COMMAND = re.compile(r"(?:^|`|\$ |&& |=\S* |bin/)taskapp ((?:[a-z][a-z-]*)[^`\n#]*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=name_of)
+def test_settings_metrics_and_alerts_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/taskapp.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    series = {name for metric in METRICS for name in (metric.name, *metric.series())}
+
+    assert set(re.findall(r"\bTASKAPP_[A-Z_]+[A-Z]\b", text)) <= {*SETTING_NAMES, ENV_FILE_VARIABLE}
+    assert set(re.findall(r"\bTaskapp[A-Z]\w+", text)) - {"TaskappError"} <= alerts
+    named = set(re.findall(r"\b(taskapp_[a-z_]+[a-z])\b(?!`? header)", text)) - HEADERS_AND_TABLES
+    assert named <= series
+
+
+HEADERS_AND_TABLES = {"taskapp_due_at", "taskapp_copy", "taskapp_history", "taskapp_history_layout"}
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each call of the ``taskapp`` command that ``text`` shows: as it stands, and its words."""
+    for call in COMMAND.findall(text):
+        for words in alternatives(call):
+            yield call, words
+
+
+def alternatives(call: str) -> Iterator[list[str]]:
+    """``dead list | show ID`` is two calls, and ``list`` alone would be one of ``taskapp``."""
+    first, *others = re.split(r" *\| *", call)
+    try:
+        words = shlex.split(first)
+    except ValueError:
+        return
+    yield words
+    group = words[0]
+    for other in others:
+        if (rest := other.split()) and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
+            yield rest if len(words) == 1 else [group, *rest]
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command, found as far as words name one, and the words behind it."""
+    module, _, name = COMMANDS[words[0]].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), name)
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+def before_two_dashes(words: list[str]) -> list[str]:
+    return words[: words.index("--")] if "--" in words else words
+
+
+def test_calls_are_found_in_pages() -> None:
+    found = {" ".join(words) for page in CURRENT for _, words in commands(page.read_text())}
+
+    assert {"dead replay", "health ready", "schedules calendar holidays 2026-12-24/2026-12-26 2027-01-01"} <= found
+    assert len(found) > 40
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=name_of)
+def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None:
+    for call, words in commands(page.read_text()):
+        command, rest = command_of(words)
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        options = {word.partition("=")[0] for word in before_two_dashes(rest) if re.match(r"--?[a-z]", word)}
+        assert options <= {*known, "--help"}, call
 
 
 def test_the_index_lists_every_page_once() -> None:
