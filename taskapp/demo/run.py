@@ -148,6 +148,8 @@ def run_demo(console: Console, output: Path, *, keep: bool) -> int:
         _report(view, workshop, checks)
         if keep:
             _stay(view, workshop, supervisor)
+        else:
+            view.say("Flower and metrics stop now; `taskapp demo --keep` leaves them running to look at")
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -183,7 +185,8 @@ def _split(view: ProgressView, workshop: Workshop) -> tuple[list[Path], Truth]:
 @contextmanager
 def _server(view: ProgressView) -> Iterator[None]:
     data_dir = get_settings().data_dir
-    view.say(devredis.ensure(data_dir).describe())
+    server = devredis.ensure(data_dir)
+    view.say(f"started {server.kind}-server {server.version} ({server.origin}), for this demo only")
     try:
         yield
     finally:
@@ -210,7 +213,8 @@ def _start(view: ProgressView, supervisor: Supervisor, workshop: Workshop) -> No
     names = ", ".join(program.name for program in supervisor.programs)
     view.say(f"{len(supervisor.programs)} processes ready in {time.monotonic() - started:.1f} s: {names}")
     view.say(
-        f"Flower http://127.0.0.1:{workshop.flower_port}  metrics http://127.0.0.1:{workshop.exporter_port}/metrics"
+        f"Flower http://127.0.0.1:{workshop.flower_port}  metrics http://127.0.0.1:{workshop.exporter_port}/metrics "
+        "(while the demo runs)"
     )
 
 

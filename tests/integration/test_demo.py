@@ -61,6 +61,8 @@ def test_the_main_job_ends_well_and_leaves_nothing_running(demo: StartDemo, tmp_
     assert process.returncode == 0, output
     assert "✘" not in output
     assert "http://" not in output.partition("Checks")[2]
+    assert "`taskapp demo --keep` leaves them running" in output
+    assert "taskapp redis stop" not in output
     page = (tmp_path / "out" / "metrics.prom").read_bytes()
     assert b'taskapp_tasks_completed_total{queue="critical",type="taskapp.canary"}' in page
     if shutil.which("promtool"):

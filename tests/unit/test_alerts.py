@@ -153,17 +153,44 @@ def test_signs_that_mean_something_to_shell_sed_or_yaml_are_kept() -> None:
     assert config["receivers"][1]["webhook_configs"][0]["url"] == "http://p/"
 
 
+NOBODY = "nobody receives alerts: set ALERT_WEBHOOK_URL, ALERT_PAGER_URL or ALERT_MAIL_TO (in .env), or edit"
+MAIL, HOOK, PAGER = ("mail", "team@example.com"), ("hook", "http://hook.example/"), ("hook", "http://pager.example/")
+
+
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "team", "on_call"),
     [
-        ({"ALERT_MAIL_TO": "a@b.c"}, "ALERT_WEBHOOK_URL is not set, so nobody would receive alerts; "),
-        ({**ADDRESSES, "ALERT_MAIL_TO": ""}, "ALERT_MAIL_TO is not set, so nobody would receive alerts; "),
-        ({**ADDRESSES, "ALERT_SMTP_TLS": "yes"}, "ALERT_SMTP_TLS is 'yes'; it must be true or false"),
+        ({}, [], []),
+        ({"ALERT_MAIL_TO": MAIL[1]}, [MAIL], [MAIL]),
+        ({"ALERT_WEBHOOK_URL": HOOK[1]}, [HOOK], [HOOK]),
+        ({"ALERT_PAGER_URL": PAGER[1]}, [], [PAGER]),
+        ({"ALERT_WEBHOOK_URL": HOOK[1], "ALERT_PAGER_URL": PAGER[1]}, [HOOK], [PAGER]),
+        ({"ALERT_MAIL_TO": MAIL[1], "ALERT_WEBHOOK_URL": HOOK[1]}, [MAIL, HOOK], [MAIL, HOOK]),
     ],
 )
-def test_alerts_that_would_go_nowhere_are_refused(env: dict[str, str], said: str) -> None:
-    done = run(str(RENDER), **env)
+def test_each_receiver_has_what_is_set_and_alertmanager_takes_it(
+    env: dict[str, str], team: list[tuple[str, str]], on_call: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    # As Compose does it: what is not in .env is empty.
+    done = run(str(RENDER), **{"ALERT_MAIL_TO": "", "ALERT_WEBHOOK_URL": "", "ALERT_PAGER_URL": "", **env})
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(done.stdout)
+
+    assert done.returncode == 0
+    assert done.stderr.startswith(NOBODY) if not env else done.stderr == ""
+    told = [
+        [("mail", each["to"]) for each in receiver.get("email_configs", ())]
+        + [("hook", each["url"]) for each in receiver.get("webhook_configs", ())]
+        for receiver in yaml.safe_load(done.stdout)["receivers"]
+    ]
+    assert told == [team, on_call]
+    checked = run("amtool", "check-config", str(path))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_setting_that_alertmanager_would_not_understand_is_refused() -> None:
+    done = run(str(RENDER), **ADDRESSES, ALERT_SMTP_TLS="yes")
 
     assert done.returncode == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith("ALERT_SMTP_TLS is 'yes'; it must be true or false")
     assert done.stdout == ""

@@ -182,3 +182,15 @@ def test_results_are_not_kept_on_one_of_several_servers(environ: dict[str, str],
 )
 def test_a_broker_may_be_one_of_several_servers(environ: dict[str, str]) -> None:
     assert load_settings(environ)
+
+
+def test_readme_lists_every_variable_that_is_read_and_is_no_setting() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "taskapp").rglob("*.py"))
+    read = {
+        *re.findall(r"""os\.environ(?:\.get\(|\.pop\(|\[)"(\w+)\"""", code),
+        *re.findall(r'_VARIABLE = "(\w+)"', code),
+    }
+
+    _, _, section = (ROOT / "README.md").read_text().partition("Variables that are not settings:")
+    assert {*re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE)} == read - {*SETTING_NAMES}
+    assert "TASKAPP_ENV_FILE" in read
