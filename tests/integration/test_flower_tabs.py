@@ -461,7 +461,7 @@ def test_one_file_adds_a_tab(flower: Callable[..., str], tmp_path: Path) -> None
         "from taskapp.monitor.flower.page.tab import Tab\n"
         "from taskapp.monitor.flower.page.view import Note, View\n"
         "class Workflows(Tab):\n"
-        "    name, title, about, order, elsewhere = 'workflows', 'Workflows', 'Chains.', 60, 'Not here.'\n"
+        "    name, title, about, order, without_engine = 'workflows', 'Workflows', 'Chains.', 60, 'Not here.'\n"
         "    def view(self, app, query):\n"
         "        return View([Note('a chain of ' + query['n'])])\n"
     )

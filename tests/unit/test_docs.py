@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import re
 import shlex
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -16,7 +19,11 @@ import yaml
 
 from taskapp.cli.main import COMMANDS
 from taskapp.env_file import ENV_FILE_VARIABLE
+from taskapp.monitor.flower.page import tab as tab_module
+from taskapp.monitor.flower.page import view as view_module
+from taskapp.monitor.flower.page.tab import Tab
 from taskapp.monitor.metrics import METRICS
+from taskapp.redis.keys import KEYS
 from taskapp.settings import SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +154,47 @@ def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None
         assert options <= {*known, "--help"}, call
 
 
+# --- worked examples --------------------------------------------------------------------------------
+
+
+def example(language: str, containing: str) -> str:
+    """The block of code in CONTRIBUTING.md that is about ``containing``."""
+    blocks = re.findall(
+        rf"^( *)```{language}\n(.*?)^\1```$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    [block] = [text for _, text in blocks if containing in text]
+    return textwrap.dedent(block)
+
+
+def test_the_example_of_a_tab_has_what_a_tab_has() -> None:
+    names: dict[str, Any] = {**vars(tab_module), **vars(view_module)}
+    exec(example("python", "class DelayedTab"), names)
+    tab = names["DelayedTab"]
+
+    assert tab().title == "Delayed"
+    assert inspect.signature(tab.view).parameters.keys() == inspect.signature(Tab.view).parameters.keys()
+    assert {name for name in vars(tab) if not name.startswith("_")} <= {*vars(Tab), *Tab.__annotations__}
+    assert set(Tab.__annotations__) <= {*tab.__annotations__}
+
+
+def test_the_example_of_a_script_calls_what_scripts_can_call() -> None:
+    body = example("lua", "ZREM")
+    prelude = (ROOT / "taskapp/engine/lua/prelude.lua").read_text()
+    called = set(re.findall(r"(?<![.\w])([a-z_]+)\(", re.sub("--.*", "", body)))
+
+    assert {name.removeprefix("key_") for name in called if name.startswith("key_")} <= set(KEYS)
+    assert {name for name in called if f"function {name}(" not in prelude and not name.startswith("key_")} == set()
+
+
+def test_the_example_of_an_alert_asks_for_metrics_there_are() -> None:
+    [rule] = yaml.safe_load(example("yaml", "annotations"))
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/taskapp.yml").read_text())["groups"][0]["rules"]
+
+    assert rule.keys() == rules[0].keys()
+    assert rule["annotations"].keys() == rules[0]["annotations"].keys()
+    assert set(re.findall(r"taskapp_\w+", rule["expr"])) <= {metric.name for metric in METRICS}
+
+
 def test_the_index_lists_every_page_once() -> None:
     listed = [file for file, _ in links(ROOT / "docs/README.md") if file.parent == ROOT / "docs"]
 
@@ -163,6 +211,14 @@ def test_decisions_are_numbered_listed_and_short() -> None:
         assert lines[0].startswith(f"# {number}. ")
         assert [line for line in lines if line.startswith("## ")] == ["## Context", "## Decision", "## Consequences"]
         assert len(lines) <= 40
+
+
+def test_threads_that_the_architecture_names_are_started_somewhere() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "taskapp").rglob("*.py"))
+    named = re.findall(r"`(taskapp-[a-z-]+)`", (ROOT / "docs/architecture.md").read_text())
+
+    assert named
+    assert [name for name in named if f'"{name}"' not in sources] == []
 
 
 def test_the_architecture_names_every_room_in_the_order_of_the_contract() -> None:
