@@ -16,7 +16,6 @@ from celery.utils.imports import symbol_by_name
 
 from taskapp.app.application import Application
 from taskapp.app.registry import Registry
-from taskapp.celery_internals import run_after_forkers
 
 
 def in_django_project() -> bool:
@@ -49,19 +48,9 @@ def _become_node(sender: Any, **_: Any) -> None:
         symbol_by_name("taskapp.worker.bootsteps:prepare")(sender)
 
 
-def _format_logs(logger: Any, **_: Any) -> None:
-    """Let a logger that Celery has set up write our lines."""
-    symbol_by_name("taskapp.logs:format_handlers")(logger)
-
-
 def _start_over_in_child() -> None:
-    """Let go of the connections a forked web worker inherited.
-
-    Parent and child on one socket read each other's replies. Celery and kombu have registered
-    what is to be done, but only billiard's own fork runs it; gunicorn and uwsgi fork plainly.
-    """
-    run_after_forkers()
-    app.forget_backend()
+    """Let go of the connections a forked web worker inherited."""
+    symbol_by_name("taskapp.app.after_fork:start_over")(app)
 
 
 app = Application(
@@ -70,6 +59,7 @@ app = Application(
     amqp="taskapp.app.amqp:Amqp",
     control="taskapp.client.control:Control",
     events="taskapp.worker.consume.events:Events",
+    log="taskapp.logs:Logging",
     task_cls="taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task",
     tasks=Registry(),
 )
@@ -79,7 +69,5 @@ app.user_options["preload"] |= {
 }
 app.on_after_finalize.connect(_add_own_task_types, weak=False)
 signals.worker_init.connect(_become_node, weak=False)
-for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
-    signal.connect(_format_logs, weak=False)
 os.register_at_fork(after_in_child=_start_over_in_child)
 app.set_default()  # a @shared_task called in a web server's thread finds this app

@@ -69,7 +69,7 @@ ACCESSED: Table = {
     "kombu.utils.eventio:_kqueue": {"_kqueue": "the same, on BSD and macOS"},
     "billiard.pool:ApplyResult": {"_write_to": "the child a job was written to"},
     "billiard.pool:Pool": {"_pool": "the child processes"},
-    "billiard.util": {"_run_after_forkers": "lets a forked process go of what it inherited"},
+    "billiard.util": {"_afterfork_registry": "what a forked process lets go of, of our app alone"},
     "billiard.process:BaseProcess": {"_is_alive": "asks about a child; is_alive() raises for one that was closed"},
 }  # fmt: skip
 
@@ -342,11 +342,13 @@ def poller_descriptor(poller: Any) -> int:
     return descriptor
 
 
-def run_after_forkers() -> None:
-    """Do what Celery and kombu have registered for a forked process; only billiard's own fork does."""
+def after_forkers() -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return what is to be called in a forked process and with what, in the order it was registered."""
     from billiard import util
 
-    util._run_after_forkers()  # type: ignore[attr-defined]  # missing in the stubs
+    registered: Any = util._afterfork_registry  # type: ignore[attr-defined]  # missing in the stubs
+    ordered = sorted(registered.items(), key=lambda item: item[0][0])
+    return [(function, thing) for (_, _, function), thing in ordered]
 
 
 def children_of(pool: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from celery import current_task
+from celery.app import log as stock
 from celery.utils.saferepr import saferepr
 from pythonjsonlogger.json import JsonFormatter
 
@@ -20,6 +21,7 @@ from taskapp.log_message import formattable
 from taskapp.sanitize import sanitize_json, sanitize_lines
 from taskapp.settings import get_settings
 
+_StockLogging: Any = stock.Logging  # the stubs know half of it
 TASK_FIELDS = ("task_id", "task_type", "queue", "attempt")
 TRACE_FIELDS = ("trace_id", "span_id")
 VALUE_MOST = 1_024
@@ -175,6 +177,16 @@ def formatter(log_format: str) -> logging.Formatter:
         fields = (*TASK_FIELDS, *TRACE_FIELDS) if tracing.is_on(get_settings()) else TASK_FIELDS
         return JSONFormatter(fields)
     return TextFormatter()
+
+
+class Logging(_StockLogging):
+    """Sets up the loggers of our app, as Celery does; they write our lines. Celery's signals come after that."""
+
+    def setup_handlers(self, logger: logging.Logger, *args: Any, **options: Any) -> logging.Logger:
+        """Give ``logger`` handlers, unless it has some."""
+        super().setup_handlers(logger, *args, **options)
+        format_handlers(logger)
+        return logger
 
 
 def format_handlers(logger: logging.Logger) -> None:

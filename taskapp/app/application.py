@@ -192,6 +192,11 @@ class Application(EngineAccess):
         self._backend_cache = None
         self._local.__dict__.pop("backend", None)
 
+    def keeps_results_in_sql(self) -> bool:
+        """Return whether a backend that does was made here."""
+        made = (self._backend_cache, getattr(self._local, "backend", None))
+        return any(type(each).__module__.startswith("celery.backends.database") for each in made)
+
     def _connection(self, url: str | None, *args: Any, **options: Any) -> Any:
         self.find_broker()
         return super()._connection(url or self.conf.broker_url, *args, **options)  # type: ignore[misc]  # untyped

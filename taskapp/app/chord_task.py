@@ -15,7 +15,7 @@ def install(app: Any) -> None:
     """Give ``app`` the task type. It keeps no result and sends no events: nobody has asked for it by name."""
 
     @app.task(
-        name=FINISH_CHORD, ignore_result=True, send_events=False, acks_late=True, max_retries=None,
+        shared=False, name=FINISH_CHORD, ignore_result=True, send_events=False, acks_late=True, max_retries=None,
         autoretry_for=(ResultServerGone,), default_retry_delay=AGAIN_SECONDS,
     )  # fmt: skip
     def finish_chord(chord_id: str) -> None:

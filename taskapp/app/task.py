@@ -26,7 +26,7 @@ from taskapp.client.submitter import Submitter
 from taskapp.engine.settlement import collecting, settling
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
-from taskapp.execution.current_task import ContextStack, follow_contexts
+from taskapp.execution.current_task import ContextStack
 from taskapp.execution.failures import as_error
 from taskapp.execution.watched_calls import to_raise
 from taskapp.extras import missing_extra
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Those of ``apply_async`` that may be given by position."""
 NEVER_RETRIED = (PermanentError, InvalidPayload)
-
-follow_contexts()
 
 
 class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import SoftTimeLimitExceeded
 
+from taskapp.execution.current_task import carrying, following
 from taskapp.execution.side_loop import is_green, is_on_a_loop, log_exit, run_beside, wait_for
 
 
@@ -119,8 +120,8 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     the coroutine runs on a separate loop and thread.
     """
     if is_on_a_loop():
-        with ThreadPoolExecutor(1) as executor:
-            return executor.submit(copy_context().run, asyncio.run, coroutine).result()
+        with ThreadPoolExecutor(1) as executor, carrying():
+            return executor.submit(copy_context().run, _run_apart, coroutine).result()
     if loop_of_tasks is not None and loop_of_tasks.is_running():
         return wait_for(coroutine, loop_of_tasks)
     if threading.current_thread() is not threading.main_thread() or is_green():
@@ -128,14 +129,20 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return _run_here(coroutine)
 
 
+def _run_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=lambda: following(asyncio.new_event_loop())) as runner:
+        return runner.run(coroutine)
+
+
 def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the main thread, where signals interrupt it."""
     global _loop_here
     if _loop_here is None:
-        _loop_here = asyncio.new_event_loop()
+        _loop_here = following(asyncio.new_event_loop())
     loop = _loop_here
     interruptible = Interruptible(coroutine)
-    task = loop.create_task(_awaited(interruptible))
+    with carrying():
+        task = loop.create_task(_awaited(interruptible))
     while True:
         try:
             return loop.run_until_complete(task)

@@ -2,11 +2,19 @@
 
 The thread of an event loop interleaves many tasks. A context variable follows each of them, even into
 ``asyncio.gather``, ``TaskGroup`` and ``to_thread``; on plain threads it acts like a thread-local.
+
+In a worker of ours Celery's stack of current tasks itself becomes one. Elsewhere it serves every app in the process and
+stays as it is: the loops that run eager coroutines put their task on it for each turn.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from types import CoroutineType
 from typing import Any
 
 from celery.utils.threads import LocalStack
@@ -14,6 +22,8 @@ from celery.utils.threads import LocalStack
 from taskapp.celery_internals import current_tasks
 
 _LocalStack: Any = LocalStack
+Tasks = tuple[Any, ...]
+_carried: ContextVar[Tasks] = ContextVar("taskapp_carried_tasks", default=())
 
 
 class ContextStack(_LocalStack):
@@ -25,9 +35,9 @@ class ContextStack(_LocalStack):
 
     def start_in_context(self) -> None:
         """Begin with no items, in every context."""
-        self._items: ContextVar[tuple[Any, ...]] = ContextVar("taskapp_stack", default=())
+        self._items: ContextVar[Tasks] = ContextVar("taskapp_stack", default=())
 
-    def push(self, obj: Any) -> tuple[Any, ...]:
+    def push(self, obj: Any) -> Tasks:
         """Push ``obj`` in this context; return all items, the topmost last."""
         items = (*self._items.get(), obj)
         self._items.set(items)
@@ -40,7 +50,7 @@ class ContextStack(_LocalStack):
         return items[-1] if items else None
 
     @property
-    def stack(self) -> tuple[Any, ...]:
+    def stack(self) -> Tasks:
         """All items, the topmost last."""
         return self._items.get()
 
@@ -58,10 +68,86 @@ class ContextStack(_LocalStack):
 
 
 def follow_contexts() -> None:
-    """Make ``current_task`` follow contexts.
+    """Make ``current_task`` follow contexts; for a process that runs a worker of ours.
 
     This changes the class of Celery's stack object: its modules import it by name, so it cannot be replaced.
     """
     if not isinstance(current_tasks, ContextStack):
         current_tasks.__class__ = ContextStack
         current_tasks.start_in_context()
+
+
+# --- where no worker runs ---------------------------------------------------------------------------
+
+
+@contextmanager
+def carrying() -> Iterator[None]:
+    """Let what begins in this context carry the tasks that run here to a loop of ``following``."""
+    if isinstance(current_tasks, ContextStack):
+        yield
+        return
+    token = _carried.set(tuple(current_tasks.stack))
+    try:
+        yield
+    finally:
+        _carried.reset(token)
+
+
+def following(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """Return ``loop``; ``current_task`` is right in all that carried tasks run on it, and in its threads."""
+    if not isinstance(current_tasks, ContextStack):
+        loop.set_task_factory(_following)
+        loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
+    return loop
+
+
+def _following(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    context: Context | None = options.get("context")
+    tasks = _carried.get() if context is None else context.get(_carried, ())
+    if tasks and isinstance(coroutine, CoroutineType):
+        coroutine = _awaited(_Turns(coroutine, tasks))
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+async def _awaited(turns: _Turns) -> Any:
+    return await turns
+
+
+class _Turns:
+    """Awaits a coroutine; whenever it has its turn, ``tasks`` are those that run here."""
+
+    __slots__ = ("_coroutine", "_tasks")
+
+    def __init__(self, coroutine: Any, tasks: Tasks) -> None:
+        self._coroutine, self._tasks = coroutine, tasks
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._coroutine.__await__()
+        resume: Callable[..., Any] = steps.send
+        value: Any = None
+        try:
+            while True:
+                waited_for = _call_with(self._tasks, resume, value)
+                try:
+                    resume, value = steps.send, (yield waited_for)
+                except BaseException as error:  # noqa: BLE001 - belongs to the coroutine
+                    resume, value = steps.throw, error
+        except StopIteration as end:
+            return end.value
+
+
+class _Threads(ThreadPoolExecutor):
+    """The threads of a loop: of ``to_thread`` and ``run_in_executor``."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        return super().submit(_call_with, _carried.get(), call, *args, **options)
+
+
+def _call_with(tasks: Tasks, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    for task in tasks:
+        current_tasks.push(task)
+    try:
+        return call(*args, **options)
+    finally:
+        for _ in tasks:
+            current_tasks.pop()

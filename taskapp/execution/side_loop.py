@@ -17,6 +17,7 @@ from celery.utils.log import get_logger
 
 from taskapp.errors.wording import shown, sound
 from taskapp.execution import forked
+from taskapp.execution.current_task import carrying, following
 
 logger = get_logger(__name__)
 
@@ -37,7 +38,8 @@ def is_on_a_loop() -> bool:
 
 def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the process's side loop while this thread or greenlet waits; return its result."""
-    return wait_for(_to_its_end(coroutine), _loop_of_process())
+    with carrying():
+        return wait_for(_to_its_end(coroutine), _loop_of_process())
 
 
 def wait_for(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
@@ -82,7 +84,7 @@ def _loop_of_process() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             # asyncio's own loop lets other greenlets run while it waits; uvloop's does not.
-            _loop = asyncio.new_event_loop()
+            _loop = following(asyncio.new_event_loop())
             forked.guard(_loop)
             _thread = threading.Thread(target=_turn, args=(_loop,), name="taskapp-loop", daemon=True)
             _thread.start()

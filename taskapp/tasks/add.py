@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskapp.celery import app
 
 
-@app.task(name="taskapp.add", typed=True)
+@app.task(shared=False, name="taskapp.add", typed=True)
 def add(x: int | float, y: int | float) -> int | float:
     """Return ``x + y``. Running it again returns the same."""
     return x + y

@@ -10,7 +10,7 @@ from taskapp.celery import app
 logger = logging.getLogger(__name__)
 
 
-@app.task(name="taskapp.canary", typed=True, soft_time_limit=10, time_limit=15)
+@app.task(shared=False, name="taskapp.canary", typed=True, soft_time_limit=10, time_limit=15)
 def canary() -> float:
     """Return the time of the run in Unix seconds. Running it again returns a later time."""
     logger.info("canary ran", extra={"action": "canary"})

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
+from taskapp.execution.current_task import follow_contexts
 from taskapp.execution.note_writer import finish_writing
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
@@ -220,6 +221,7 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 
 def prepare(worker: Any) -> None:
     """Turn ``worker``, of a taskapp application, into a node."""
+    follow_contexts()
     install(worker.app)
     describe_worker(worker)
     watch_worker(worker)

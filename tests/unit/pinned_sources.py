@@ -6,7 +6,7 @@ PINNED = {
     "billiard.pool:ApplyResult": "0e0753f51fd2",
     "billiard.pool:Pool": "481d39bfba41",
     "billiard.process:BaseProcess._is_alive": "2bc1027367d8",
-    "billiard.util._run_after_forkers": "8f632814ba04",
+    "billiard.util._afterfork_registry": "9531eec0bc05",
     "celery._state._task_stack": "043b20acb393",
     "celery.app.amqp:AMQP._create_task_sender": "f648c9fd2959",
     "celery.app.amqp:AMQP._event_dispatcher": "5ad7bf3964b4",

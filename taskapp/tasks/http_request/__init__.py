@@ -18,6 +18,7 @@ def idempotency_key(task_id: str | None) -> str:
 
 
 @app.task(
+    shared=False,
     name="taskapp.http_request",
     needs_extra="http",
     autoretry_for=(TransientError,),

@@ -13,7 +13,9 @@ from taskapp.tasks.shared.files import allowed_path, written_at_once
 __all__ = ["Chart", "Fact", "Leader", "Report", "Section", "Summary", "Table", "Total", "Written", "report_generation"]
 
 
-@app.task(name="taskapp.report_generation", needs_extra="reports", cpu_bound=True, soft_time_limit=300, time_limit=360)
+@app.task(
+    shared=False, name="taskapp.report_generation", needs_extra="reports", cpu_bound=True, soft_time_limit=300, time_limit=360,
+)  # fmt: skip
 def report_generation(parts: list[Aggregated], report: Report) -> Written:
     """Write a report about ``parts``, results of ``data_processing``, to ``report.output_path``.
 

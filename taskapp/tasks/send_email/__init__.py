@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @app.task(
+    shared=False,
     name="taskapp.send_email",
     needs_extra="mail",
     # A run that hit its soft time limit left the mail unconfirmed, as a lost connection does.
