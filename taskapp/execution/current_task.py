@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Context, ContextVar
 from types import CoroutineType
 from typing import Any
@@ -23,6 +23,7 @@ from taskapp.celery_internals import current_tasks
 
 _LocalStack: Any = LocalStack
 Tasks = tuple[Any, ...]
+_NOTHING = nullcontext()
 _carried: ContextVar[Tasks] = ContextVar("taskapp_carried_tasks", default=())
 
 
@@ -77,15 +78,16 @@ def follow_contexts() -> None:
         current_tasks.start_in_context()
 
 
-# --- where no worker runs ---------------------------------------------------------------------------
+# --- where no worker runs -------------------------------------------------------------------------
+
+
+def carrying() -> AbstractContextManager[None]:
+    """Let what starts in this context carry the current tasks to a loop made by ``following``."""
+    return _NOTHING if isinstance(current_tasks, ContextStack) else _carrying()
 
 
 @contextmanager
-def carrying() -> Iterator[None]:
-    """Let what begins in this context carry the tasks that run here to a loop of ``following``."""
-    if isinstance(current_tasks, ContextStack):
-        yield
-        return
+def _carrying() -> Iterator[None]:
     token = _carried.set(tuple(current_tasks.stack))
     try:
         yield
@@ -94,7 +96,7 @@ def carrying() -> Iterator[None]:
 
 
 def following(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """Return ``loop``; ``current_task`` is right in all that carried tasks run on it, and in its threads."""
+    """Return ``loop``, on which ``current_task`` is right in all that carried tasks start, and in its threads."""
     if not isinstance(current_tasks, ContextStack):
         loop.set_task_factory(_following)
         loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
@@ -114,7 +116,7 @@ async def _awaited(turns: _Turns) -> Any:
 
 
 class _Turns:
-    """Awaits a coroutine; whenever it has its turn, ``tasks`` are those that run here."""
+    """Awaits a coroutine; ``tasks`` are current during each of its turns."""
 
     __slots__ = ("_coroutine", "_tasks")
 

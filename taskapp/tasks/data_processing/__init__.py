@@ -13,7 +13,8 @@ __all__ = ["Aggregated", "Aggregation", "Filter", "Measure", "Order", "data_proc
 
 
 @app.task(
-    shared=False, name="taskapp.data_processing", needs_extra="data", cpu_bound=True, soft_time_limit=3_300, time_limit=3_600,
+    shared=False, name="taskapp.data_processing", needs_extra="data",
+    cpu_bound=True, soft_time_limit=3_300, time_limit=3_600,
 )  # fmt: skip
 def data_processing(aggregation: Aggregation) -> Aggregated:
     """Read a file, filter its rows, group them and compute measures for each group.

@@ -14,7 +14,8 @@ __all__ = ["Chart", "Fact", "Leader", "Report", "Section", "Summary", "Table", "
 
 
 @app.task(
-    shared=False, name="taskapp.report_generation", needs_extra="reports", cpu_bound=True, soft_time_limit=300, time_limit=360,
+    shared=False, name="taskapp.report_generation", needs_extra="reports",
+    cpu_bound=True, soft_time_limit=300, time_limit=360,
 )  # fmt: skip
 def report_generation(parts: list[Aggregated], report: Report) -> Written:
     """Write a report about ``parts``, results of ``data_processing``, to ``report.output_path``.
