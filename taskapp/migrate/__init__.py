@@ -1,1 +1,1 @@
-"""Moving in from stock Celery: what its workers left in Redis."""
+"""Migration from stock Celery: messages that its workers left in Redis."""

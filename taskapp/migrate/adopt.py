@@ -1,16 +1,16 @@
-"""Takes over what a stock Celery system left in Redis; knows neither kombu nor Celery.
+"""Takes over messages that a stock Celery system left in Redis; imports neither kombu nor Celery.
 
 A worker on kombu's own Redis transport keeps the messages it has taken in the hash ``unacked``
-until it has run them. When it is gone they lie there until some other stock worker finds the
-visibility timeout over. ``adopt`` moves them back to the front of their ready lists.
+until it has run them. When it is gone they stay there until another stock worker finds that the
+visibility timeout has passed. ``adopt`` moves them back to the front of their ready lists.
 
-What waits in a ready list under one of our names needs no adoption: nodes read kombu's JSON. Two
-things about priorities do. Celery's guide tells to set ``sep`` to a colon, which makes lists no node
-of ours looks at. And stock Celery takes the *lowest* number first, ours the highest: whoever used
-priorities may have all of it merged into priority 0, in the order stock Celery would have taken it.
+Messages in the ready lists that taskapp uses need no adoption: nodes read kombu's JSON. Two
+kinds of messages with priorities do. Celery's guide recommends a colon as ``sep``, which gives lists
+names that no node consumes. And stock Celery takes the *lowest* number first, taskapp the highest: to
+keep the old order, messages can be merged into priority 0, in the order of stock Celery.
 
-Each message moves in one atomic step, so who is killed half way runs the same again: nothing is
-lost, nothing is there twice.
+Each message moves in one atomic step, so an interrupted run can simply be repeated: nothing is
+lost or duplicated.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from taskapp.redis.keys import Keys
 
 ABOVE_LOWEST = tuple(priority for priority in PRIORITIES if priority != LOWEST_PRIORITY)
 BATCH = 200
-"""Messages in one step; at 1 MiB a message, what a client and the server can still hold."""
+"""Messages in one step; with 1 MiB per message, client and server can still hold them."""
 EXAMPLES = 5
-"""Tags named of those left for one reason."""
+"""Number of tags to show per reason."""
 
 
 class StockWorkersAlive(TaskappError):
-    """Messages would be taken from workers that still run them."""
+    """Stock workers may still be running the messages to adopt."""
 
     def __init__(self, signs: Iterable[str]) -> None:
         self.signs = list(signs)
         super().__init__(
-            f"stock workers still seem alive: {'; '.join(self.signs)}; stop them first, "
-            "or pass --force if none of them runs tasks of this broker (what they run would run twice)"
+            f"stock workers still seem to be alive: {'; '.join(self.signs)}; stop them first, "
+            "or pass --force if none of them runs tasks of this broker (tasks that they run would run twice)"
         )
 
 
@@ -69,28 +69,28 @@ class Adopted(NamedTuple):
 
 @dataclass
 class Left:
-    """Messages that stay where they are for one reason."""
+    """Messages that stay where they are for the same reason."""
 
     remedy: str
     count: int = 0
     tags: list[str] = field(default_factory=list)
-    """Delivery tags of the first of them."""
+    """Delivery tags of the first few."""
 
 
 @dataclass
 class Adoption:
-    """What was moved, or would be in a dry run, and what stays where it is."""
+    """Messages that were moved, or would be in a dry run, and messages that stay where they are."""
 
     adopted: list[Adopted] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
-    """Waiting messages by queue that were in lists no node looks at, or were merged."""
+    """Number of waiting messages by queue that were merged, or moved from lists that no node consumes."""
     waiting: dict[str, dict[int, int]] = field(default_factory=dict)
-    """How many messages of stock Celery wait above priority 0, taken last by it and first by us: by queue, priority."""
+    """Number of stock messages above priority 0, by queue and priority; Celery takes them last, taskapp first."""
     left: dict[str, Left] = field(default_factory=dict)
-    """What stays in ``unacked``, by the reason."""
+    """Messages that stay in ``unacked``, by reason."""
 
     def leave(self, tag: bytes, reason: str, remedy: str) -> None:
-        """Count one that stays."""
+        """Record a message that stays."""
         left = self.left.setdefault(reason, Left(remedy))
         left.count += 1
         if len(left.tags) < EXAMPLES:
@@ -99,29 +99,29 @@ class Adoption:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where to adopt, and how."""
+    """Destination and options of an adoption."""
 
     client: Redis
-    """On the database of the broker; returns bytes."""
+    """Client of the broker's database; returns bytes."""
     key_prefix: str
     """``TASKAPP_KEY_PREFIX``, kombu's ``global_keyprefix``."""
     queues: Sequence[str]
     """``TASKAPP_QUEUES``."""
     dry_run: bool = False
-    """Whether to change nothing and report what would be."""
+    """Whether to report what would happen without changing anything."""
     merge_priorities: bool = False
-    """Whether messages with priorities 1 to 9 follow those with 0, at 0."""
+    """Whether messages with priorities 1 to 9 are put behind those with 0, at priority 0."""
 
     def ready(self, queue: str, priority: int) -> str:
         """Return the key of the ready list to move to."""
         return Keys(self.key_prefix).ready(queue, self.level(priority))
 
     def level(self, priority: int) -> int:
-        """Return the priority that becomes of ``priority``."""
+        """Return the priority after the move."""
         return LOWEST_PRIORITY if self.merge_priorities else priority
 
     def as_moved(self, message: bytes) -> bytes:
-        """Return kombu's ``message`` as it lies in the list it moves to."""
+        """Return kombu's ``message`` in the form it has after the move."""
         return at_lowest_priority(message) if self.merge_priorities else message
 
     def script(self, operation: str) -> Script:
@@ -131,14 +131,14 @@ class Destination:
 
 
 def adopt(place: Destination) -> Adoption:
-    """Move what workers on kombu's own transport held, or left where no node of ours looks.
+    """Move messages that workers on kombu's own transport held, or that wait in lists no node consumes.
 
     A held message goes to the front of its queue at its priority; the one that was delivered first
-    is taken first again. What cannot be read, or belongs to none of the queues, stays byte for byte
+    is taken first again. Messages that cannot be read, or belong to none of the queues, stay unchanged
     in ``unacked``. Call it while no stock worker runs.
 
     Raises:
-        RedisError: The server went away or refused; what has moved by then has moved whole.
+        RedisError: The server went away or refused; messages moved by then are moved completely.
     """
     report = Adoption()
     _WaitingMessages(place, report).move()
@@ -149,7 +149,7 @@ def adopt(place: Destination) -> Adoption:
 class _Move(NamedTuple):
     tag: bytes
     message: bytes
-    """Empty: nobody holds the tag, only the index names it."""
+    """Empty: only the index contains the tag."""
     to: list[Adopted]
 
 
@@ -163,9 +163,9 @@ class _HeldMessages:
         self._bindings: dict[str, list[Binding]] = {}
 
     def adopt(self) -> None:
-        """Adopt every message that can be."""
+        """Adopt every message that can be adopted."""
         passed_over = 0
-        # The newest first, since each goes in front of those before it.
+        # Newest first, because each one goes in front of the previous ones.
         while tags := self._newest(passed_over):
             passed_over += self._adopt(tags)
         for tags in self._without_index():
@@ -175,7 +175,7 @@ class _HeldMessages:
         return cast("list[bytes]", self._client.zrange(self._index, passed_over, passed_over + BATCH - 1, desc=True))
 
     def _without_index(self) -> Iterator[list[bytes]]:
-        """Yield tags of held messages that the index does not name; each once."""
+        """Yield tags of held messages that are missing from the index, each once."""
         seen: set[bytes] = set()
         cursor = -1
         while cursor:
@@ -197,14 +197,14 @@ class _HeldMessages:
         return len(tags) - len(moves) + self._carry_out(moves)
 
     def _plan(self, tag: bytes, value: bytes | None) -> _Move | None:
-        """Return what is to be done with a tag; ``None`` when its message stays."""
+        """Return the move for a tag; ``None`` if its message stays."""
         if value is None:
             return _Move(tag, b"", [])
         try:
             held = read_held(value)
         except ValueError:
             remedy = f"see `HGET {self._unacked} <tag>`; `HDEL` removes it"
-            self._report.leave(tag, "cannot be read as a message of kombu", remedy)
+            self._report.leave(tag, "cannot be read as a kombu message", remedy)
             return None
         named, queues = self._queues_of(held), self._place.queues
         if unknown := [queue for queue in named if queue not in queues]:
@@ -219,9 +219,9 @@ class _HeldMessages:
         return Adopted(queue, self._place.level(held.priority), task, identity)
 
     def _queues_of(self, held: HeldMessage) -> list[str]:
-        """Return the queues that get messages of this exchange and key; all of them, as kombu restores.
+        """Return all queues bound to this exchange and key, as kombu does when it restores messages.
 
-        Which of them a copy came from, ``unacked`` does not say.
+        ``unacked`` does not record from which of them a copy came.
         """
         if not held.exchange:
             return [held.routing_key]
@@ -231,7 +231,7 @@ class _HeldMessages:
         return sorted(bound) or [held.routing_key]
 
     def _carry_out(self, moves: list[_Move]) -> int:
-        """Make ``moves`` and return how many could not be made."""
+        """Carry out ``moves``; return how many could not be carried out."""
         if not moves:
             return 0
         lists = [[self._place.ready(each.queue, each.priority) for each in move.to] for move in moves]
@@ -244,19 +244,19 @@ class _HeldMessages:
             if outcome == b"adopted":
                 self._report.adopted += move.to
             elif outcome == b"wrong type":
-                self._report.leave(move.tag, f"{keys[0]!r} is no list", "rename that key and run this again")
+                self._report.leave(move.tag, f"{keys[0]!r} is not a list", "rename that key and run this again")
         return outcomes.count(b"wrong type")
 
 
 class _WaitingMessages:
-    """What stock Celery queued above priority 0."""
+    """Messages that stock Celery queued above priority 0."""
 
     def __init__(self, place: Destination, report: Adoption) -> None:
         self._place, self._client, self._report = place, place.client, report
         self._script = place.script("merge")
 
     def move(self) -> None:
-        """Move what waits where no node looks; with ``merge_priorities`` all, in stock Celery's order."""
+        """Move messages from lists that no node consumes; with ``merge_priorities`` all, in stock Celery's order."""
         for queue in self._place.queues:
             for priority in ABOVE_LOWEST:
                 self._move_level(queue, priority)
@@ -270,19 +270,19 @@ class _WaitingMessages:
         if other_name not in self._place.queues:
             renamed = self._move(self._place.key_prefix + other_name, target)
         if merges:
-            self._report.moved += Counter({queue: there + renamed})  # which leaves zeros out
+            self._report.moved += Counter({queue: there + renamed})  # += drops zeros
             return
         self._report.moved += Counter({queue: renamed})
         if there + renamed:
             self._report.waiting.setdefault(queue, {})[priority] = there + renamed
 
     def _length(self, key: str) -> int:
-        """Return the length of a list whose next message is kombu's, else 0."""
+        """Return the length of a list if its next message is kombu's, else 0."""
         is_stock = any(read_waiting(entry) is not None for entry in self._next(key, 0, 1))
         return self._client.llen(key) if is_stock else 0
 
     def _move(self, source: str, target: str) -> int:
-        """Move kombu's messages of one list behind those of another; return how many."""
+        """Move kombu's messages of one list behind those of another; return the number moved."""
         total = stayed = 0
         while entries := self._next(source, stayed, BATCH):
             stock = [entry for entry in entries if read_waiting(entry) is not None]
@@ -297,7 +297,7 @@ class _WaitingMessages:
         return total
 
     def _next(self, key: str, passed_over: int, count: int) -> list[bytes]:
-        """Return up to ``count`` entries of a list, in the order they are taken; none where the key is no list."""
+        """Return up to ``count`` entries of a list in the order they are taken; none if the key is not a list."""
         try:
             return cast("list[bytes]", self._client.lrange(key, -count - passed_over, -1 - passed_over))[::-1]
         except ResponseError:

@@ -1,7 +1,7 @@
-"""What stock Celery keeps in Redis, and how to see that its workers still run.
+"""Stock Celery's data in Redis, and how to detect that its workers still run.
 
-Knows kombu's names and its JSON, imports nothing of it. Every function takes a plain
-``redis.Redis`` that returns bytes, on the database of the broker; ``key_prefix`` is
+It knows kombu's key names and JSON without importing kombu. Every function takes a plain
+``redis.Redis`` that returns bytes, connected to the broker's database; ``key_prefix`` is
 ``TASKAPP_KEY_PREFIX``, kombu's ``global_keyprefix``.
 """
 
@@ -20,17 +20,17 @@ from redis.exceptions import ResponseError
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITY_SEPARATOR
 
 UNACKED = "unacked"
-"""Hash: delivery tag -> JSON of message, exchange and routing key, of all that workers have taken."""
+"""Hash: delivery tag -> JSON of message, exchange and routing key, for all messages that workers have taken."""
 UNACKED_INDEX = "unacked_index"
 """Sorted set: delivery tag -> when it was delivered, Unix seconds."""
 BINDINGS = "_kombu.binding."
-"""Before an exchange's name: the set of its routing keys, patterns and queues."""
+"""Prefix of an exchange's key: the set of its routing keys, patterns and queues."""
 GUIDE_SEPARATOR = ":"
-"""What Celery's guide to priorities tells to set as ``sep``, in place of ``PRIORITY_SEPARATOR``."""
+"""The ``sep`` that Celery's guide to priorities recommends instead of ``PRIORITY_SEPARATOR``."""
 RECENT_SECONDS = 60.0
-"""A delivery as young as this is taken for a sign of life where the server does not list its clients."""
+"""Age up to which a delivery is a sign of life if the server does not list its clients."""
 OWN_CLIENTS = "taskapp"
-"""How the names of our nodes' connections begin."""
+"""Prefix of the names of taskapp's own connections."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class HeldMessage:
 
     @property
     def priority(self) -> int:
-        """The number it was sent with, brought into 0 to 9 as kombu does; 0 where it names none."""
+        """Its priority, clamped to 0 to 9 as kombu does; 0 if it has none."""
         try:
             return max(LOWEST_PRIORITY, min(HIGHEST_PRIORITY, int(self.message["properties"]["priority"])))
         except (KeyError, TypeError, ValueError, OverflowError):
             return LOWEST_PRIORITY
 
     def to_json(self) -> bytes:
-        """Return the message as it lies in a ready list, marked as delivered before."""
+        """Return the message as stored in a ready list, marked as redelivered."""
         headers = {**self.message["headers"], "redelivered": True}
         properties = self.message["properties"]
         sent_to = {"exchange": self.exchange, "routing_key": self.routing_key}
@@ -60,15 +60,15 @@ class HeldMessage:
 
 
 class Binding(NamedTuple):
-    """A queue that gets messages of an exchange."""
+    """A queue bound to an exchange."""
 
     routing_key: str
     pattern: str
-    """Regular expression of a topic exchange; else empty."""
+    """Regular expression for a topic exchange; else empty."""
     queue: str
 
     def takes(self, routing_key: str) -> bool:
-        """Say whether a message with ``routing_key`` comes here."""
+        """Return whether the queue gets messages with ``routing_key``."""
         try:
             return self.routing_key == routing_key or bool(self.pattern and re.match(self.pattern, routing_key))
         except re.error:
@@ -79,19 +79,19 @@ def read_held(value: bytes) -> HeldMessage:
     """Return the message in one value of ``unacked``.
 
     Raises:
-        ValueError: It is none, or no worker could read it.
+        ValueError: It is not a message that a worker could read.
     """
     try:
         held = HeldMessage(*json.loads(value))
     except (TypeError, RecursionError) as error:
-        raise ValueError("no list of message, exchange and routing key") from error
+        raise ValueError("not a list of message, exchange and routing key") from error
     if not (is_message(held.message) and isinstance(held.exchange, str) and isinstance(held.routing_key, str)):
-        raise ValueError("no message of kombu")
+        raise ValueError("not a kombu message")
     return held
 
 
 def read_waiting(entry: bytes) -> dict[str, Any] | None:
-    """Return the message in one entry of a ready list; ``None`` when it is ours, or none at all."""
+    """Return the kombu message in one entry of a ready list; ``None`` if it is taskapp's, or not a message."""
     try:
         message = json.loads(entry)
     except (ValueError, RecursionError):
@@ -100,7 +100,7 @@ def read_waiting(entry: bytes) -> dict[str, Any] | None:
 
 
 def is_message(value: object) -> bool:
-    """Say whether ``value`` has the parts a worker needs of a message."""
+    """Return whether ``value`` has the parts of a message that a worker needs."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("body"), str)
@@ -112,18 +112,18 @@ def is_message(value: object) -> bool:
 
 
 def at_lowest_priority(message: bytes) -> bytes:
-    """Return kombu's ``message`` with priority 0 inside, which counts too: a retry is sent with it."""
+    """Return kombu's ``message`` with priority 0 in its properties, which a retry is sent with."""
     parts = json.loads(message)
     return json.dumps({**parts, "properties": {**parts["properties"], "priority": LOWEST_PRIORITY}}).encode()
 
 
 def held_messages(client: Redis, key_prefix: str) -> int:
-    """Return how many messages are recorded as taken by workers on kombu's own transport."""
+    """Return the number of messages recorded as taken by workers on kombu's own transport."""
     return client.hlen(key_prefix + UNACKED)
 
 
 def bindings(client: Redis, key_prefix: str, exchange: str) -> list[Binding]:
-    """Return what is bound to ``exchange``, in a stable order."""
+    """Return the bindings of ``exchange`` in a stable order."""
     members = cast("set[bytes]", client.smembers(f"{key_prefix}{BINDINGS}{exchange}"))
     found = []
     for member in sorted(member.decode(errors="replace") for member in members):
@@ -134,14 +134,14 @@ def bindings(client: Redis, key_prefix: str, exchange: str) -> list[Binding]:
 
 
 def signs_of_life(client: Redis, key_prefix: str, answering: Callable[[], Iterable[str]]) -> list[str]:
-    """Return what speaks for stock workers that still run, as phrases; none when nothing does.
+    """Return signs, as phrases, that stock workers still run; empty if there are none.
 
     Args:
-        client: On the database of the broker.
-        key_prefix: See above.
-        answering: Asks the nodes and returns the names of stock ones. A busy one may not answer, hence the other signs.
+        client: Client of the broker's database.
+        key_prefix: See the module.
+        answering: Pings the workers and returns the names of stock ones. A busy one may not answer, hence other signs.
     """
-    # Before the nodes are asked: whoever waits for their replies looks like a worker, too.
+    # Before the workers are pinged: a client that waits for their replies looks like a worker, too.
     signs = _signs_in_redis(client, key_prefix)
     return [f"{name!r} answers" for name in answering()] + signs
 

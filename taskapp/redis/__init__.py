@@ -1,1 +1,1 @@
-"""How everything here speaks to Redis: the names of keys, Lua scripts, connections that wait and that do not."""
+"""Access to Redis: names of keys, Lua scripts, blocking and non-blocking connections."""

@@ -1,7 +1,7 @@
-"""Private names of redis-py: what we use of them, behind plain names, and why.
+"""Private names of redis-py that taskapp uses, behind plain names, with the reasons.
 
-A file beside ``taskapp.celery_internals``, which says what the tables are: this one is for the engine, which knows
-neither Celery nor kombu.
+``taskapp.celery_internals`` explains the tables; this module is separate because the engine depends on neither
+Celery nor kombu.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 Table = dict[str, dict[str, str]]
 
 ACCESSED: Table = {
-    "redis._parsers.hiredis": {"_parsers": "the module of what hiredis answers while an answer is not whole"},
-    "redis._parsers.hiredis:_HiredisParser": {"_reader": "tells whether a whole answer has come"},
+    "redis._parsers.hiredis": {"_parsers": "the module of the value that stands for an incomplete answer"},
+    "redis._parsers.hiredis:_HiredisParser": {"_reader": "tells whether a complete answer is available"},
     "redis.connection:AbstractConnection": {
-        "_parser": "its errors, without what redis-py does around each command",
-        "_sock": "the socket, to be watched and written to without waiting; kombu does the same",
+        "_parser": "its errors, without redis-py's overhead for each command",
+        "_sock": "the socket, to poll it and write to it without blocking; kombu does the same",
     },
 }  # fmt: skip
 
@@ -30,18 +30,18 @@ INHERITED: Table = {
     "redis.connection:UnixDomainSocketConnection": {"_connect": "the process that listens is checked first"},
 }  # fmt: skip
 
-# Built in C: it costs what the attribute costs.
+# Implemented in C: as fast as the attribute access itself.
 socket_of: Callable[[Any], Any] = attrgetter("_sock")
 """The socket of a connection; ``None``: it is closed."""
 
 
 def error_parser(connection: Connection) -> Any:
-    """Return what makes redis-py's error of what the server answered."""
+    """Return the function that turns an error text of the server into redis-py's exception."""
     return connection._parser.parse_error
 
 
 def has_answer(connection: Any) -> bool:
-    """Read what has come over ``connection`` without waiting; return whether a whole answer is there.
+    """Read available bytes from ``connection`` without waiting; return whether an answer is complete.
 
     Raises:
         RedisError: The connection is closed or broken.
@@ -63,7 +63,7 @@ def has_answer(connection: Any) -> bool:
 
 
 class _ReadAhead:
-    """A hiredis reader that can tell whether a whole answer has come."""
+    """A hiredis reader that can tell whether a complete answer is available."""
 
     def __init__(self, reader: Any) -> None:
         self.feed = reader.feed
@@ -76,11 +76,11 @@ class _ReadAhead:
         return self._whole.popleft() if self._whole else self._gets(*decode)
 
     def has_data(self) -> bool:
-        """Return whether anything has come that was not taken."""
+        """Return whether there are bytes or answers that have not been taken."""
         return bool(self._whole) or self._has_data()
 
     def has_answer(self) -> bool:
-        """Return whether a whole answer has come."""
+        """Return whether a complete answer is available."""
         if not self._whole and (answer := self._gets()) is not NOT_ENOUGH_DATA:
             self._whole.append(answer)
         return bool(self._whole)

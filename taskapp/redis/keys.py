@@ -1,8 +1,8 @@
-"""The names of all keys in Redis. Nothing else in the package names one.
+"""Names of all keys in Redis; no other module contains one.
 
-Keys of one queue share the hash tag of its plain ready list, so that they could lie in one slot of a Redis Cluster. Two
-things forbid a Cluster today: the ready lists of priorities 1 to 9 have kombu's names, which carry no tag; and a claim
-spans several queues.
+Keys of one queue share the hash tag of its plain ready list, so that they would fall into one slot of a Redis Cluster.
+Two things rule out a Cluster today: the ready lists of priorities 1 to 9 have kombu's names, which carry no tag; and a
+claim spans several queues.
 """
 
 from __future__ import annotations
@@ -10,85 +10,85 @@ from __future__ import annotations
 from taskapp.queues import ready_key
 
 KEYS: dict[str, str] = {
-    # one a deployment
+    # one per deployment
     "leases": "<P>taskapp:leases",  # sorted set: epoch -> when its lease ends
     "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
-    "counts": "<P>taskapp:counts",  # hash: what was counted and not kept
-    "totals": "<P>taskapp:totals",  # hash: what has happened to tasks since the beginning, see engine/counters.py
-    "types": "<P>taskapp:types",  # set: task types a node has announced, ever
-    "total_types": "<P>taskapp:totals:types",  # set: those of them that have totals of their own
-    "minute": "<P>taskapp:totals:<X>",  # hash by minute since 1970, wall clock: the same by queue, for two hours
-    "nodes": "<P>taskapp:nodes",  # hash: epoch -> JSON, what the node says of itself
+    "counts": "<P>taskapp:counts",  # hash: counters of messages that were not run
+    "totals": "<P>taskapp:totals",  # hash: totals of task events, see engine/counters.py
+    "types": "<P>taskapp:types",  # set: all task types that a node has ever announced
+    "total_types": "<P>taskapp:totals:types",  # set: those of them that have their own totals
+    "minute": "<P>taskapp:totals:<X>",  # hash by minute since 1970, wall clock: totals by queue, kept for two hours
+    "nodes": "<P>taskapp:nodes",  # hash: epoch -> the node's description of itself, JSON
     "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
-    "parked_sweep": "<P>taskapp:parked_sweep",  # hash: who looks for what was parked too long, until when, how far
-    "living": "<P>taskapp:parked_sweep:nodes",  # set: epochs whose task types it knows
+    "parked_sweep": "<P>taskapp:parked_sweep",  # hash: who searches for messages parked too long, until when, how far
+    "living": "<P>taskapp:parked_sweep:nodes",  # set: epochs whose task types are known to that search
     "living_types": "<P>taskapp:parked_sweep:types",  # set: t:<task type> that they have
-    "unreported": "<P>taskapp:untold",  # sorted set: letter -> when a node was told to fail its task
-    "schedules": "<P>taskapp:schedules",  # sorted set, all at 0: name
-    "schedules_due": "<P>taskapp:schedules:due",  # sorted set: name -> when its next tick is to be sent, wall clock
-    "schedules_config": "<P>taskapp:schedules:config",  # set: names of those that come from beat_schedule
-    "schedules_paused": "<P>taskapp:schedules:paused",  # set: names of those that are paused and not broken
-    "schedules_broken": "<P>taskapp:schedules:broken",  # set: names of those that are set aside
+    "unreported": "<P>taskapp:untold",  # sorted set: letter -> when a node was asked to fail its task
+    "schedules": "<P>taskapp:schedules",  # sorted set, all scores 0: name
+    "schedules_due": "<P>taskapp:schedules:due",  # sorted set: name -> when to send its next tick, wall clock
+    "schedules_config": "<P>taskapp:schedules:config",  # set: names of schedules from beat_schedule
+    "schedules_paused": "<P>taskapp:schedules:paused",  # set: names of schedules that are paused and not broken
+    "schedules_broken": "<P>taskapp:schedules:broken",  # set: names of schedules that are set aside
     "schedules_wake": "<P>taskapp:schedules:wake",  # list of at most one token, for the leader
     "calendars": "<P>taskapp:schedules:calendars",  # hash: name -> JSON list of days
     "beat": "<P>taskapp:beat",  # hash: leader, token, until, tick_at, changes
-    "finished": "<P>taskapp:finished",  # stream: r -> a task that has ended, see engine/completions.py
-    "finished_aside": "<P>taskapp:finished:aside",  # list: those of them that were of no use, the latest first
-    "finished_writer": "<P>taskapp:finished:writer",  # string: who writes them down
-    # one a schedule
+    "finished": "<P>taskapp:finished",  # stream: r -> record of a finished task, see engine/completions.py
+    "finished_aside": "<P>taskapp:finished:aside",  # list: unusable records, latest first
+    "finished_writer": "<P>taskapp:finished:writer",  # string: name of the history writer
+    # one per schedule
     "schedule": "<P>taskapp:schedule:<X>",  # hash: about, revision, due, runs, … see schedules/record.py
-    "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, the latest first
+    "schedule_runs": "<P>taskapp:schedule:<X>:runs",  # list of JSON: the last ticks, latest first
     "schedule_open": "<P>taskapp:schedule:<X>:open",  # sorted set: <due ms>:<id> of an unfinished tick -> sent at
-    # one a tick, on brokers that are not the engine's
+    # one per tick, on brokers other than Redis
     "tick": "<P>taskapp:tick:<X>",  # hash: copy, run, ended
-    # one a node
+    # one per node
     "leased": "<P>taskapp:leased:<X>",  # hash: tag -> message
     "node": "<P>taskapp:node:<X>",  # hash: fence, crowd, t:<task type>
-    "revoked": "<P>taskapp:revoked",  # sorted set: id of a task that was revoked -> when
-    # one a task, where something is worth it
+    "revoked": "<P>taskapp:revoked",  # sorted set: id of a revoked task -> when
+    # one per task that has notes
     "task": "<P>taskapp:task:<X>",  # hash: progress, revoked_at, cancelled_at
-    "task_retries": "<P>taskapp:task:<X>:retries",  # list of JSON: the runs that asked for another
+    "task_retries": "<P>taskapp:task:<X>:retries",  # list of JSON: runs that ended with a retry
     "task_log": "<P>taskapp:task:<X>:log",  # stream: its last log lines
     "task_logs": "<P>taskapp:task_logs",  # sorted set: id of a task with log lines -> when the last was written
-    # one a process that takes notes on tasks
+    # one per process that writes notes
     "note_writer": "<P>taskapp:scribe:<X>",  # string: number of its last batch
-    # one a submitting process
+    # one per submitting process
     "producer": "<P>taskapp:producer:<X>",  # string: number of its last push, or "closed"
-    # one a chord
+    # one per chord
     "chord": "<P>taskapp:chord:<X>",  # hash: size, extra, about, finish, sent
     "chord_parts": "<P>taskapp:chord:<X>:parts",  # hash: task id -> outcome
-    # one a queue
+    # one per queue
     "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token
     "delayed": "<P>taskapp:{<P><X>}:delayed",  # sorted set: id -> due at
     "delayed_messages": "<P>taskapp:{<P><X>}:delayed:messages",  # hash: id -> message
-    "parked": "<P>taskapp:{<P><X>}:parked",  # hash: task type -> parked since, of the oldest
+    "parked": "<P>taskapp:{<P><X>}:parked",  # hash: task type -> since when its oldest message is parked
     "parked_messages": "<P>taskapp:{<P><X>}:parked:<Y>",  # list, by task type
     "dead": "<P>taskapp:{<P><X>}:dead:<Y>",  # sorted set by reason: number -> buried at
-    "dead_number": "<P>taskapp:{<P><X>}:dead:number",  # the last number given
-    "dead_raw": "<P>taskapp:{<P><X>}:dead:raw",  # hash: number -> the bytes as they came
-    "dead_about": "<P>taskapp:{<P><X>}:dead:about",  # hash: number -> JSON
+    "dead_number": "<P>taskapp:{<P><X>}:dead:number",  # the last number used
+    "dead_raw": "<P>taskapp:{<P><X>}:dead:raw",  # hash: number -> the bytes as received
+    "dead_about": "<P>taskapp:{<P><X>}:dead:about",  # hash: number -> summary, JSON
     "aside": "<P>taskapp:{<P><X>}:aside:<Y>",  # a key of the wrong type, renamed
 }
-"""Name to pattern; ``<P>`` is the prefix, ``<X>`` and ``<Y>`` what the name is asked for."""
+"""Name to pattern; ``<P>`` is the prefix, ``<X>`` and ``<Y>`` are the arguments of ``Keys``."""
 
 
 class Keys:
-    """The names of keys under one prefix."""
+    """Names of keys under one prefix."""
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
 
     def __call__(self, name: str, x: str = "", y: str = "") -> str:
-        """Return the key ``name`` of ``x`` (a queue, an epoch) and ``y`` (a reason, a task type)."""
+        """Return the key ``name`` for ``x`` (a queue, an epoch) and ``y`` (a reason, a task type)."""
         return KEYS[name].replace("<P>", self.prefix).replace("<X>", x).replace("<Y>", y)
 
     def ready(self, queue: str, priority: int = 0) -> str:
-        """Return the name of the ready list of ``queue`` at ``priority``, as kombu names it."""
+        """Return the name of the ready list of ``queue`` at ``priority``, the same as kombu's."""
         return self.prefix + ready_key(queue, priority)
 
 
 def lua_names(body: str) -> str:
-    """Return those of ``KEYS`` that ``body`` uses as Lua functions: ``key_leased(epoch)``."""
+    """Return definitions of the Lua functions, such as ``key_leased(epoch)``, that ``body`` uses for ``KEYS``."""
     lines = []
     for name, pattern in KEYS.items():
         if f"key_{name}(" not in body:

@@ -1,4 +1,4 @@
-"""One held connection to Redis, for scripts and single commands."""
+"""A persistent connection to Redis, for scripts and single commands."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NotSent(RedisConnectionError):
 
 
 class OutcomeUnknown(RedisConnectionError):
-    """A command was sent and the answer did not come: nobody here knows whether it was carried out."""
+    """A command was sent but not answered: it is unknown whether it was carried out."""
 
 
 class Link:
-    """One held connection, used by one thread at a time. Reconnects by itself; never repeats a command."""
+    """A persistent connection, used by one thread at a time. Reconnects automatically; never repeats a command."""
 
     def __init__(self, connect: Callable[[], Connection], rooms: Path = ROOMS) -> None:
         self.connect = connect
@@ -35,7 +35,7 @@ class Link:
         self._line: _Line | None = None
         self._lock = threading.RLock()
         self.patience_seconds: float | None = None
-        """How long opening a connection may take; ``None``: as the connection says."""
+        """How long opening a connection may take; ``None``: the connection's own timeouts."""
 
     def run(self, name: str, *args: Any) -> Any:
         """Run the script ``name``; its first argument is the key prefix.
@@ -54,19 +54,19 @@ class Link:
             return _unless_refused(answer)
 
     def command(self, *args: Any) -> Any:
-        """Send one command and return its answer; errors as with ``run``."""
+        """Send one command and return its answer; errors are those of ``run``."""
         with self._lock:
             return _unless_refused(self._ask(self._usable(), args))
 
     def pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """Send ``commands`` at once and return their answers; a refusal stands among them as its error."""
+        """Send ``commands`` at once and return their answers; a refused command has its error as its answer."""
         with self._lock:
             line = self._usable()
             self._send(line, b"".join([hiredis.pack_command(command) for command in commands]))
             return [self._answer(line) for _ in commands]
 
     def close(self) -> None:
-        """Let go of the connection; the next command opens another."""
+        """Close the connection; the next command opens another."""
         line, self._line = self._line, None
         if line is not None:
             line.connection.disconnect()
@@ -84,7 +84,7 @@ class Link:
             connection = self.connect()
             usual_seconds = connection.socket_timeout
             if self.patience_seconds is not None:
-                # Connecting and the first answer are two waits.
+                # Connecting waits twice: for the connection and for the first answer.
                 each_seconds = max(self.patience_seconds / 2, 0.05)
                 connection.socket_timeout = min(connection.socket_timeout or each_seconds, each_seconds)
                 connection.socket_connect_timeout = min(connection.socket_connect_timeout or each_seconds, each_seconds)
@@ -106,28 +106,28 @@ class Link:
             self.close()
             raise NotSent(str(error)) from error
         except BaseException:
-            # Interrupted halfway, by a time limit for example: the rest would be taken for the next command's.
+            # Interrupted halfway, by a time limit for example: the next command would become part of this one.
             self.close()
             raise
 
     def _answer(self, line: _Line) -> Any:
-        """Return the next answer; a refusal is one, too."""
+        """Return the next answer, which may be an error of the server."""
         try:
             answer = line.read()
             if isinstance(answer, RedisConnectionError):
-                raise answer  # loading its data, or asking who we are
+                raise answer  # the server is loading its data, or requires authentication
         except (OSError, RedisError) as error:
             self.close()
             raise OutcomeUnknown(str(error)) from error
         except BaseException:
-            # Interrupted between question and answer: the next one would read this answer.
+            # Interrupted between request and answer: the next request would read this answer.
             self.close()
             raise
         return answer
 
 
 class _Line:
-    """An open connection, without what redis-py does around each command: ten times the work of the command."""
+    """An open connection without redis-py's overhead, which is ten times the cost of the command itself."""
 
     READ_BYTES = 1 << 14
 
@@ -142,7 +142,7 @@ class _Line:
         self._poll.register(self.socket, select.POLLIN)
 
     def read(self) -> Any:
-        """Return the next answer, an exception if it is an error; raises ``OSError`` and redis' errors."""
+        """Return the next answer, an exception if it is an error; raises ``OSError`` and errors of redis-py."""
         reader = self._reader
         try:
             while (answer := reader.gets()) is _Line:
@@ -155,7 +155,7 @@ class _Line:
         return answer
 
     def has_ended(self) -> bool:
-        """Say whether the server closed an idle connection: nothing that is asked would be answered."""
+        """Return whether the server has closed the idle connection."""
         try:
             return bool(self._poll.poll(0))
         except (OSError, ValueError):
@@ -169,15 +169,15 @@ def _unless_refused(answer: Any) -> Any:
 
 
 def all_answered(answers: list[Any]) -> list[Any]:
-    """Return the ``answers`` of a pipeline; raises the first refusal among them."""
+    """Return the ``answers`` of a pipeline; raise the first error among them."""
     for answer in answers:
         _unless_refused(answer)
     return answers
 
 
 REFUSALS = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
-"""How Redis begins its answer when it writes nothing for now: a full disk or memory, a failover. Not what was asked is
-wrong, and asking again helps."""
+"""How the answer of Redis begins while it refuses writes: full disk or memory, failover. The command is not at fault,
+and repeating it later helps."""
 
 
 SHEBANG_PROBE = "#!lua flags=no-writes,allow-stale\nreturn 1"
@@ -186,10 +186,10 @@ SHEBANG_PROBE = "#!lua flags=no-writes,allow-stale\nreturn 1"
 def is_modern(connection: Connection) -> bool:
     """Return whether the server at ``connection`` knows flags in scripts (Redis 7, Valkey).
 
-    Asked in words that a user may use who may not ask ``INFO``.
+    Uses commands available to users without permission for ``INFO``.
     """
     try:
-        hello = _asked(connection, "HELLO")
+        hello = _answer_of(connection, "HELLO")
     except ResponseError:
         return _knows_flags(connection)
     fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
@@ -199,13 +199,13 @@ def is_modern(connection: Connection) -> bool:
 
 def _knows_flags(connection: Connection) -> bool:
     try:
-        return bool(_asked(connection, "EVAL", SHEBANG_PROBE, 0))
+        return bool(_answer_of(connection, "EVAL", SHEBANG_PROBE, 0))
     except NoPermissionError:
         return True
     except ResponseError:
         return False
 
 
-def _asked(connection: Connection, *command: Any) -> Any:
+def _answer_of(connection: Connection, *command: Any) -> Any:
     connection.send_command(*command, check_health=False)
     return connection.read_response()

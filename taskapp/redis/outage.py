@@ -1,4 +1,4 @@
-"""A time without the result server, as one caller lives through it."""
+"""An outage of the result server, as seen by one caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskapp.errors import TaskappError
 logger = logging.getLogger(__name__)
 
 SERVER_GONE = (RedisConnectionError, RedisTimeoutError, OSError)
-"""Errors by which a connection says that the server is away, or does not answer in time."""
+"""Errors of a connection whose server is away or does not answer in time."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
@@ -22,21 +22,21 @@ REPORT_EVERY_SECONDS = 5.0
 
 
 class ResultServerGone(TaskappError, RedisConnectionError):
-    """The result server was away for longer than a caller waits."""
+    """The result server was away for longer than the caller waits."""
 
     def __init__(self, doing: str, away_seconds: float, reason: object) -> None:
         super().__init__(
-            f"{doing} was given up: the result server has been away for {away_seconds:.1f} s ({reason}); "
-            "start it, or mend TASKAPP_RESULT_URL, and ask again"
+            f"gave up {doing}: the result server has been away for {away_seconds:.1f} s ({reason}); "
+            "start it, or correct TASKAPP_RESULT_URL, and try again"
         )
 
 
 class Outage:
-    """Pauses between attempts, and says in the log that the server is away, and when it is back.
+    """Pauses between attempts, and logs that the server is away and when it is back.
 
     Args:
-        doing: What has to wait, for the log: ``storing the result of task …``.
-        patience_seconds: How long to go on trying; ``math.inf``: until it is back.
+        doing: The action that has to wait, for the log: ``storing the result of task …``.
+        patience_seconds: How long to keep trying; ``math.inf``: until the server is back.
     """
 
     def __init__(self, doing: str, patience_seconds: float) -> None:
@@ -64,7 +64,7 @@ class Outage:
         if now - self._reported_at >= REPORT_EVERY_SECONDS:
             self._reported_at = now
             logger.warning(
-                "%s has to wait: the result server is away for %.1f s, %s: %s",
+                "%s has to wait: the result server has been away for %.1f s, %s: %s",
                 self._doing, away_seconds, self._until, error,
                 extra={"action": "result_server_away"},
             )  # fmt: skip
@@ -72,11 +72,11 @@ class Outage:
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def end(self) -> None:
-        """Note that the server answers; nothing happens if it always did."""
+        """Record that the server answers; does nothing if there was no outage."""
         if self._since is None:
             return
         logger.info(
-            "%s goes on: the result server is back after %.1f s", self._doing, time.monotonic() - self._since,
+            "%s continues: the result server is back after %.1f s", self._doing, time.monotonic() - self._since,
             extra={"action": "result_server_back"},
         )  # fmt: skip
         self._start_over()

@@ -1,4 +1,4 @@
-"""A connection that does not wait: scripts are sent as they come, their answers read when they are there."""
+"""A non-blocking connection: scripts are sent at once, and answers are read when they arrive."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from taskapp.redis.scripts import ROOMS, script
 
 READ_BYTES = 1 << 16
 SENDING_SECONDS = 5.0
-"""How long a server may take nothing before the connection counts as broken, unless the connection says less."""
+"""How long a server may accept no data before the connection counts as broken, if it has no timeout of its own."""
 NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 Connect = Callable[[], Connection]
 
 
 class SentScript(NamedTuple):
-    """A script that was sent, or could not be, and who wants its answer."""
+    """A script that was sent, or could not be sent, with the callback for its answer."""
 
     name: str
     args: tuple[Any, ...]
@@ -36,7 +36,7 @@ class SentScript(NamedTuple):
 
 
 class Pipe:
-    """Sends from any thread; its owner, one thread, opens it, closes it and reads answers in the order of the calls."""
+    """Sends from any thread. Its owner, one thread, opens and closes it and reads answers in the order of the calls."""
 
     def __init__(self, connect: Connect, scripts: Sequence[str] = (), rooms: Path = ROOMS) -> None:
         self._connect = connect
@@ -54,7 +54,7 @@ class Pipe:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection that is not known to be broken."""
+        """Whether there is a connection not known to be broken."""
         return self._connection is not None and not self._is_broken
 
     @property
@@ -64,22 +64,22 @@ class Pipe:
 
     @property
     def socket(self) -> Any:
-        """The socket to watch, or ``None``. Whoever watches it asks for ``before_closing``."""
+        """The socket to poll, or ``None``. A loop that polls it must register with ``before_closing``."""
         connection = self._connection
         return socket_of(connection) if connection is not None else None
 
     def before_closing(self, watcher: Callable[[Any], None]) -> None:
-        """Call ``watcher`` with the present socket before it is closed; on the owner's thread, once.
+        """Call ``watcher`` with the current socket before it is closed; on the owner's thread, once.
 
-        A loop must not watch a closed descriptor: its number may be another connection's at once, and libuv
-        ends the process.
+        A loop must not poll a closed descriptor: another connection may get its number at once, and libuv
+        aborts the process.
         """
         self._watchers.append(watcher)
 
     # --- opening ------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Connect, and wait until it is done.
+        """Connect, and wait until the connection is open.
 
         Raises:
             NotSent: The server cannot be reached, or refuses.
@@ -88,7 +88,7 @@ class Pipe:
             self.wait_opened()
 
     def open_soon(self) -> bool:
-        """Begin to connect, unless that goes on already; return whether it is done.
+        """Start connecting in the background, unless already started; return whether the connection is open.
 
         Connecting takes several answers of the server, for which a loop must not wait.
 
@@ -112,7 +112,7 @@ class Pipe:
         return True
 
     def wait_opened(self, seconds: float | None = None) -> None:
-        """Wait until the attempt to connect is over, or ``seconds`` are."""
+        """Wait until the attempt to connect is over, for up to ``seconds``."""
         if self._opening is not None:
             self._opening.is_over.wait(seconds)
 
@@ -125,7 +125,7 @@ class Pipe:
         return connection
 
     def _load(self, connection: Connection) -> None:
-        """Load the scripts: one that is found missing later would be carried out after what was sent behind it."""
+        """Load the scripts: one found missing later would run after commands sent behind it."""
         if self._scripts:
             sources = [script(name, self._rooms).source(modern=self._modern).text for name in self._scripts]
             connection.send_packed_command(connection.pack_commands([("SCRIPT", "LOAD", text) for text in sources]))
@@ -135,12 +135,12 @@ class Pipe:
     # --- sending ------------------------------------------------------------------------------
 
     def send(self, name: str, args: tuple[Any, ...], on_answer: Callable[[Any], None]) -> bool:
-        """Send the script ``name``; say whether it went out. A call that did not is not remembered here."""
+        """Send the script ``name``; return whether it was sent. A call that was not sent is not kept."""
         source = script(name, self._rooms).source(modern=self._modern)
         return self._write(("EVALSHA", source.sha, 0, *args), SentScript(name, args, on_answer))
 
     def ask(self, *command: Any, on_answer: Callable[[Any], None]) -> bool:
-        """Send one plain command."""
+        """Send one plain command; return whether it was sent."""
         return self._write(command, SentScript("", command, on_answer))
 
     def _write(self, command: tuple[Any, ...], call: SentScript) -> bool:
@@ -155,14 +155,14 @@ class Pipe:
             try:
                 _send_whole(_socket(connection), packed, connection.socket_timeout or SENDING_SECONDS)
             except OSError:
-                # What was not written whole is not carried out; the reader finds the rest broken.
+                # A command that was not written completely is not carried out; the reader finds the connection broken.
                 self.unanswered.pop()
                 self._break()
                 return False
         return True
 
     def _break(self) -> None:
-        """Make the owner see that the connection is broken; it alone may close what its loop watches."""
+        """Make the owner notice that the connection is broken; only it may close what its loop polls."""
         self._is_broken = True
         socket = self.socket
         if socket is not None:
@@ -174,7 +174,7 @@ class Pipe:
     # --- reading ------------------------------------------------------------------------------
 
     def read(self) -> bool:
-        """Read what has come and hand out the answers; say whether the connection still stands. Never waits."""
+        """Read available answers and call their callbacks; return whether the connection still works. Never waits."""
         connection, reader = self._connection, self._reader
         if connection is None or reader is None:
             return False
@@ -189,7 +189,7 @@ class Pipe:
         return True
 
     def _take_in(self, socket: Any, reader: hiredis.Reader) -> None:
-        """Feed ``reader`` with what has come, which may be nothing, or half an answer."""
+        """Feed ``reader`` with the available bytes: none, part of an answer, or more."""
         try:
             if not isinstance(socket, ssl.SSLSocket):
                 data = socket.recv(READ_BYTES)
@@ -197,7 +197,7 @@ class Pipe:
                     raise ConnectionResetError("the server closed the connection")
                 reader.feed(data)
                 return
-            # OpenSSL does not read and write at once. And it may hold decrypted bytes that no poll will announce.
+            # OpenSSL cannot read and write at the same time. And it may buffer decrypted bytes that poll does not see.
             with self._sending:
                 while data := socket.recv(READ_BYTES):
                     reader.feed(data)
@@ -215,7 +215,7 @@ class Pipe:
         call.on_answer(answer)
 
     def is_silent_since(self, at: float) -> bool:
-        """Return whether a call has been waiting since ``at`` (monotonic) and no byte of an answer is there."""
+        """Return whether a call has been waiting since ``at`` (monotonic) without a byte of an answer."""
         connection = self._connection
         if connection is None or not self.unanswered or self._waiting_since > at:
             return False
@@ -226,7 +226,7 @@ class Pipe:
     # --- closing ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the connection. Unanswered calls stay in ``unanswered`` for their owner, who alone calls this."""
+        """Close the connection; only the owner may call this. Unanswered calls stay in ``unanswered``."""
         if self._opening is not None:
             self._opening.give_up()
             self._opening = None
@@ -241,7 +241,7 @@ class Pipe:
             connection.disconnect()
 
     def shut(self) -> None:
-        """End the connection from any thread: nothing is sent or read any more, and its owner may close it."""
+        """Shut the connection down from any thread: nothing is sent or read any more. Its owner closes it."""
         with self._sending:
             self._break()
 
@@ -266,13 +266,13 @@ class _Opening:
                     self.connection = connection
                     return
             connection.disconnect()
-        except Exception as error:  # noqa: BLE001 - raised by whoever asks what became of the attempt
+        except Exception as error:  # noqa: BLE001 - ``open_soon`` raises it
             self.error = error
         finally:
             self.is_over.set()
 
     def give_up(self) -> None:
-        """Close what comes of the attempt."""
+        """Close the connection if the attempt succeeds, or has succeeded."""
         with self._lock:
             self._is_given_up = True
         if self.connection is not None:
@@ -280,10 +280,10 @@ class _Opening:
 
 
 def _send_whole(socket: Any, packed: bytes, patience_seconds: float) -> None:
-    """Send all of ``packed`` over a socket that does not wait; wait here, up to ``patience_seconds``, when it is full.
+    """Send all of ``packed`` over a non-blocking socket; wait up to ``patience_seconds`` while its buffer is full.
 
     Raises:
-        OSError: The connection is broken, or the server takes nothing.
+        OSError: The connection is broken, or the server accepts no data.
     """
     rest = memoryview(packed)
     while rest:
@@ -294,7 +294,7 @@ def _send_whole(socket: Any, packed: bytes, patience_seconds: float) -> None:
             wants_to_read = isinstance(error, ssl.SSLWantReadError)
             poll.register(socket, select.POLLIN if wants_to_read else select.POLLOUT)
             if not poll.poll(patience_seconds * 1_000):
-                raise TimeoutError("the server takes nothing") from error
+                raise TimeoutError("the server accepts no data") from error
 
 
 def _packed(command: tuple[Any, ...]) -> bytes:
@@ -306,7 +306,7 @@ def _packed(command: tuple[Any, ...]) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """Return bytes for any text: a name that came as other bytes as it came, half a surrogate pair in words."""
+    """Return bytes for any text: undecodable bytes as they were received, half a surrogate pair as an escape."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:

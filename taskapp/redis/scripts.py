@@ -1,4 +1,4 @@
-"""Lua scripts: one file an operation, in the folder ``lua`` beside the modules that run it."""
+"""Lua scripts: one file per operation, in the folder ``lua`` next to the modules that run it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from taskapp.redis.keys import lua_names
 
 ENGINE = "engine"
-# Not by ``importlib.resources``, which imports more at its first call: that is a thread's, and a child that is forked
-# meanwhile waits for the lock of that import for ever.
+# Not with ``importlib.resources``, whose first call imports modules: a child forked while a thread does that would wait
+# forever for the lock of that import.
 ROOMS = Path(__file__).parent.parent
 
 SHEBANG = "#!lua flags=allow-oom\n"
 FREEING_WRITE = "redis.call('DEL', KEYS_PREFIX .. 'taskapp:none')\n"
-"""Redis 6.2 knows no flags; it refuses memory only to a script that has not written yet."""
+"""Redis 6.2 knows no flags; it refuses memory only to scripts that have not written anything yet."""
 
 
 class Script:
     """One operation on the server.
 
     Scripts of a folder share its ``prelude.lua``; a folder without one shares the engine's. ``ARGV[1]`` is the key
-    prefix. A script whose first line is the shebang may use memory when Redis is full.
+    prefix. A script that begins with the shebang may use memory when Redis is full.
 
     Args:
-        name: Its file without ``.lua``; before it the room, unless that is the engine: ``schedules/tick``.
-        rooms: The folder in which the rooms are.
+        name: File name without ``.lua``, with its package in front unless that is the engine: ``schedules/tick``.
+        rooms: The folder that contains the packages.
     """
 
     def __init__(self, name: str, rooms: Path = ROOMS) -> None:
@@ -43,7 +43,7 @@ class Script:
         self._old = _Source(names + FREEING_WRITE + body) if self.frees else None
 
     def source(self, *, modern: bool) -> _Source:
-        """Return the text and its digest for Redis 7 or newer (``modern``), or for 6.2."""
+        """Return the text and its digest, for Redis 7 or newer (``modern``) or for 6.2."""
         return self._modern if modern or self._old is None else self._old
 
 

@@ -1,4 +1,4 @@
-"""One connection that hears of results as they are stored, shared by all threads that wait."""
+"""One connection that receives results as they are stored, shared by all waiting threads."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from taskapp.redis.internals import socket_of
 from taskapp.redis.outage import SERVER_GONE
 
 QUIET_SECONDS = 5.0
-"""A connection that said nothing for so long is asked whether it is alive."""
+"""Silence after which to check whether the connection is alive."""
 
 
 class Listener:
-    """One waiting call: the channels it wants, and what came on them."""
+    """One waiting call: its channels, and the messages received on them."""
 
     def __init__(self, channels: Iterable[bytes]) -> None:
         self.channels = frozenset(channels)
         self.inbox: deque[tuple[bytes, bytes]] = deque()
         self.connection_number = -1
-        """Which connection it is subscribed on; an older one is lost."""
+        """Number of the connection it is subscribed on; an older one is lost."""
         self.marker = 0
         self.is_confirmed = False
-        """Whether the server has said that the subscription holds."""
+        """Whether the server has confirmed the subscription."""
 
 
 class Subscriptions:
-    """Subscribes for many listeners on one connection; one of the waiting threads reads for all.
+    """Subscribes for many listeners on one connection; one of the waiting threads reads for all of them.
 
-    The lock is held to send and to read what is there, never to wait. ``leave`` never waits for it:
-    it may be called by the garbage collector in the middle of anything.
+    The lock is held to send and to read available data, never to wait. ``leave`` never waits for the lock,
+    because the garbage collector may call it at any time.
     """
 
     def __init__(self, pool: Callable[[], ConnectionPool], answer_seconds: float) -> None:
@@ -45,7 +45,7 @@ class Subscriptions:
         self.start_over()
 
     def start_over(self) -> None:
-        """Forget everything, as a forked child has to."""
+        """Forget everything, as a forked child must."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
@@ -59,16 +59,16 @@ class Subscriptions:
         self._heard_at = 0.0
 
     def has(self, listener: Listener) -> bool:
-        """Say whether ``listener`` is subscribed on a connection that stands, as far as known."""
+        """Return whether ``listener`` is subscribed on a connection that works, as far as is known."""
         return listener.connection_number == self._connection_number and self._pid == os.getpid()
 
     @property
     def answered(self) -> int:
-        """The highest ``marker`` the server has answered: what joined with it or before it is subscribed."""
+        """The highest ``marker`` the server has answered; listeners with this marker or a lower one are subscribed."""
         return self._answered
 
     def join(self, *listeners: Listener) -> None:
-        """Subscribe to what ``listeners`` want and nobody else does, in one command, without awaiting the answer.
+        """Subscribe to the channels of ``listeners`` that are not subscribed yet, without awaiting the answer.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: The server is away.
@@ -88,15 +88,15 @@ class Subscriptions:
                 listener.connection_number = self._connection_number
 
     def leave(self, *listeners: Listener) -> None:
-        """Unsubscribe from what nobody else wants, now or when the lock is free."""
+        """Unsubscribe from channels without other listeners, now or when the lock is free."""
         self._leaving.extend(listeners)
         self._unsubscribe()
 
     def listen(self, listener: Listener, seconds: float, waker: Any = None) -> None:
-        """Wait for news of ``listener``: a message, its confirmation, the loss of the connection; up to ``seconds``.
+        """Wait up to ``seconds`` for a message to ``listener``, its confirmation, or the loss of the connection.
 
-        May return earlier, without any; also when ``waker``, a socket, has something to read, provided that no
-        other thread listens.
+        May return earlier without any of these; also when ``waker``, a socket, becomes readable, provided that no
+        other thread is reading.
         """
         with self._locked():
             if self._answered >= listener.marker:
@@ -120,7 +120,7 @@ class Subscriptions:
                     self._read(is_readable=is_readable)
 
     def close(self) -> None:
-        """Let go of the connection; listeners find it lost."""
+        """Close the connection; listeners find it lost."""
         with self._locked():
             self._lose()
 
@@ -138,7 +138,7 @@ class Subscriptions:
         if self._connection is None:
             self._connection = self._pool().get_connection()
         elif not self._listeners:
-            # Nobody has read since the last wait: the answers to UNSUBSCRIBE are there, or the end.
+            # Nothing has been read since the last wait: answers to UNSUBSCRIBE may be there, or the end of the stream.
             try:
                 while self._connection.can_read():
                     self._take(self._connection.read_response(disable_decoding=True))
@@ -170,7 +170,7 @@ class Subscriptions:
             raise
 
     def _take_all(self) -> None:
-        # All of it: what is left in the parser's buffer no poll will announce.
+        # Read everything: poll does not report what is left in the parser's buffer.
         self._take(self._connection.read_response(disable_decoding=True))
         while self._connection.can_read():
             self._take(self._connection.read_response(disable_decoding=True))
@@ -203,7 +203,7 @@ class Subscriptions:
             self._connection.disconnect()
 
     def _unsubscribe(self) -> None:
-        # Whoever holds the lock looks again when it lets go.
+        # A thread that holds the lock checks again after releasing it.
         while self._leaving and self._lock.acquire(blocking=False):
             try:
                 unwanted = self._remove_leaving()
@@ -232,7 +232,7 @@ class Subscriptions:
 
 def _wait_readable(socket: Any, seconds: float, waker: Any = None) -> bool:
     try:
-        # Looked up each time, so that gevent's patch applies whenever it came.
+        # Looked up each time, so that gevent's patch applies even if it is installed late.
         poll = select.poll()
         poll.register(socket, select.POLLIN)
         if waker is not None:
@@ -240,4 +240,4 @@ def _wait_readable(socket: Any, seconds: float, waker: Any = None) -> bool:
         number = socket.fileno()
         return any(ready == number for ready, _ in poll.poll(seconds * 1_000))
     except (OSError, ValueError):
-        return True  # closed meanwhile: reading says so
+        return True  # closed in the meantime: reading will fail

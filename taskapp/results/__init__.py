@@ -1,7 +1,7 @@
-"""Where results are kept: Celery's keys and JSON on Redis, stored fenced, waited for without a subscription per task.
+"""Result backends: Celery's keys and JSON on Redis, fenced writes, waiting without a subscription per task.
 
-``backend`` is what Celery talks to; ``store`` writes, ``started`` holds back what may not be worth
-writing, ``waiting`` and ``subscriptions`` wait.
+``backend`` is the interface to Celery; ``store`` writes, ``started_delay`` delays records that may not be
+needed, ``waiting`` and ``async_waiter`` wait.
 """
 
 from taskapp.results.backend import RedisBackend, SentinelBackend

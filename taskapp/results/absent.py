@@ -1,4 +1,4 @@
-"""Stands where no results are kept, and says so."""
+"""Result backend of an app that keeps no results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Disabled: Any = DisabledBackend
 
 
 class NoResults(_Disabled):
-    """Celery's backend that keeps nothing; what needs a result names the setting."""
+    """Celery's disabled backend; calls that need a result raise an error that names the setting."""
 
     def _is_disabled(self, *_: Any, **__: Any) -> NoReturn:
         raise NoResultsKept

@@ -1,4 +1,4 @@
-"""Waiting for results in coroutines: one thread a process listens for all of them."""
+"""Waiting for results in coroutines: one thread per process listens for all of them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ logger = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1_000
 LOOK_SECONDS = 1.0
-"""How long the thread listens before it looks whether the server is alive."""
+"""How long the thread listens before it checks whether the server is alive."""
 
 
 class WatchedResult:
-    """The results one coroutine waits for."""
+    """The results that one coroutine waits for."""
 
     def __init__(
         self, keys: Iterable[bytes], hear: Callable[[bytes, bytes], None], fail: Callable[[Exception], None]
     ) -> None:
-        """Begin to describe what is awaited.
+        """Describe the results to wait for; must be called on the event loop.
 
         Args:
-            keys: Of the results, which are also the channels they are published on.
-            hear: Called on the event loop with a key and what is stored there, final or not, maybe twice.
-            fail: Called there when the server was away for too long.
+            keys: Keys of the results, which are also the channels they are published on.
+            hear: Called on the event loop with a key and its stored value, final or not, possibly twice.
+            fail: Called on the event loop if the server was away for too long.
         """
         self.keys = tuple(keys)
         self.hear, self.fail = hear, fail
@@ -45,7 +45,7 @@ class WatchedResult:
 
 
 class _News(NamedTuple):
-    """What is to be said to a coroutine."""
+    """A value to pass to a coroutine."""
 
     watch: WatchedResult
     key: bytes
@@ -53,9 +53,9 @@ class _News(NamedTuple):
 
 
 class Awaiter:
-    """Subscribes for many coroutines of any number of loops, on one connection and one daemon thread.
+    """Subscribes for coroutines of any number of loops, with one connection and one daemon thread.
 
-    ``watch`` and ``forget`` wait for nothing, not even for a lock another thread holds while it speaks to the server.
+    ``watch`` and ``forget`` never wait, not even for a lock that another thread holds while it talks to the server.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Awaiter:
         self.pid = os.getpid()
 
     def watch(self, watch: WatchedResult) -> None:
-        """Let ``watch`` hear of its results: of what is stored now, and of what will be."""
+        """Start to pass results to ``watch``: those already stored, and those stored later."""
         watch.listener.inbox = self._inbox
         self._order(watch, begins=True)
 
     def forget(self, watch: WatchedResult) -> None:
-        """Let ``watch`` hear no more."""
+        """Stop passing results to ``watch``."""
         self._order(watch, begins=False)
 
     def _order(self, watch: WatchedResult, *, begins: bool) -> None:
         self._orders.append((watch, begins))
         if self._thread is None:
             self._start()
-        with suppress(BlockingIOError):  # it has enough of them to wake up
+        with suppress(BlockingIOError):  # the socket is full, so the thread will wake up anyway
             self._waker.send(b"\0")
 
     def _start(self) -> None:
@@ -113,7 +113,7 @@ class Awaiter:
                     _wait_readable(self._ear)
             except SERVER_GONE as error:
                 self._endure(error)
-            except Exception as error:  # the thread serves others, too
+            except Exception as error:  # the thread must live on for others
                 logger.exception("waiting for results failed")
                 self._fail(error)
 
@@ -121,7 +121,7 @@ class Awaiter:
         self._subscriptions.close()
         try:
             self._outage.pause(error)
-        except Exception as lasting:  # noqa: BLE001 - said to who waits
+        except Exception as lasting:  # noqa: BLE001 - passed on to those who wait
             self._fail(lasting)
 
     def _fail(self, error: Exception) -> None:
@@ -145,14 +145,14 @@ class Awaiter:
                 self._watches.setdefault(key, {})[watch] = None
         self._unread += new
         if gone:
-            self._let_go(gone)
+            self._remove(gone)
 
     def _hush(self) -> None:
         with suppress(BlockingIOError):
             while self._ear.recv(4_096):
                 pass
 
-    def _let_go(self, gone: list[WatchedResult]) -> None:
+    def _remove(self, gone: list[WatchedResult]) -> None:
         for watch in gone:
             for key in watch.keys:
                 watches = self._watches.get(key, {})
@@ -178,7 +178,7 @@ class Awaiter:
     def _listen(self) -> None:
         listener = next(iter(next(iter(self._watches.values())))).listener
         if not self._subscriptions.has(listener):
-            # The connection was lost: what was published meanwhile is to be read.
+            # The connection was lost: read results that were published in the meantime.
             self._unread = list(dict.fromkeys(watch for each in self._watches.values() for watch in each))
             return
         self._subscriptions.listen(listener, LOOK_SECONDS, self._ear)
@@ -192,14 +192,14 @@ class Awaiter:
         self._unread = [watch for watch in self._unread if watch not in done]
 
     def _hand_out(self) -> None:
-        """Say what was heard: to each loop once."""
+        """Pass received values on, with one call per loop."""
         by_loop: dict[asyncio.AbstractEventLoop, list[_News]] = {}
         while self._inbox:
             key, payload = self._inbox.popleft()
             for watch in self._watches.get(key, ()):
                 by_loop.setdefault(watch.loop, []).append(_News(watch, key, payload))
         for loop, news in by_loop.items():
-            _call_soon(loop, _tell, news)
+            _call_soon(loop, _deliver, news)
 
 
 def _wait_readable(ear: socket.socket) -> None:
@@ -208,7 +208,7 @@ def _wait_readable(ear: socket.socket) -> None:
     poll.poll()
 
 
-def _tell(news: list[_News]) -> None:
+def _deliver(news: list[_News]) -> None:
     for watch, key, payload in news:
         watch.hear(key, payload)
 

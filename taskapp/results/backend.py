@@ -1,4 +1,4 @@
-"""Celery's result backends on Redis, with our way of storing and of waiting."""
+"""Celery's result backends on Redis, with taskapp's way of storing and waiting."""
 
 from __future__ import annotations
 
@@ -37,46 +37,46 @@ from taskapp.results.waiting import ResultConsumer
 from taskapp.transport.codec import sent_at_of
 
 TRAVELS_BYTES = 1_000_000
-"""A larger result is written by itself, before its run is settled, and by a child process itself."""
+"""Size above which a result is written separately, before its run is settled; a child process writes it itself."""
 
 TRACEBACK_MOST = 1 << 16
-"""Characters of a traceback that are kept where all of it is too large."""
+"""Number of characters kept of a traceback that is too large."""
 
 BEGUN_MOST = 200_000
-"""Of how many runs that were shown as started the time is kept until they end."""
+"""Maximum number of runs shown as started whose start time is kept until they end."""
 
 logger = logging.getLogger(__name__)
 
 
 class Results(BoundedDecoding, Failures, Chords):
-    """Makes a Redis backend of Celery store in one fenced round trip, and subscribe only to wait.
+    """Makes Celery's Redis backend store in one fenced round trip, and subscribe only while waiting.
 
-    Keys, their content and the channels stay Celery's, so that stock clients and Flower read them.
+    Keys, values and channels stay Celery's, so that stock clients and Flower can read them.
     One backend serves all threads of a process.
     """
 
     ResultConsumer = ResultConsumer
     measures_results = True
-    """Whether a result that is too large is refused when it is stored."""
+    """Whether storing a result that is too large is refused."""
     connparams: dict[str, Any]
 
     result_retry_seconds = 300.0
-    """How long a result is kept trying to be stored while its server is away; then the error is raised."""
+    """How long to retry storing a result while its server is away, before the error is raised."""
     started_after_seconds = 0.2
-    """A task that ends sooner never shows as STARTED; 0 writes it at once."""
+    """How long a task must run before it shows as STARTED; 0: at once."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # A connection that subscribes is read by us, and RESP2 needs no handshake.
+        # Subscribed connections are read without redis-py's handling of RESP3, and RESP2 needs no handshake.
         self.connparams["protocol"] = 2
         if own_server := self._transport_options.get("own_server"):
             self.connparams = guarded(self.connparams, Path(own_server))
         self.thread_safe = True
         self.store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
-        """Writes at once, outside of the steps that settle runs."""
+        """Writes at once, outside the steps that settle runs."""
         self._started = StartedWriter(self._write_started)
         self._begun: dict[str, float] = {}
-        """Task id to when its run began, Unix seconds, of those that were shown as started."""
+        """Task id to start of its run, Unix seconds, for runs that were shown as started."""
         self._is_child = False
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
@@ -85,16 +85,16 @@ class Results(BoundedDecoding, Failures, Chords):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
-        """Encode and store a result, as ``_store_result`` says; that waits for a server by itself."""
+        """Encode and store a result, see ``_store_result``, which also handles an absent server."""
         result = self.encode_result(result, state)
         self._store_result(task_id, result, state, traceback, request)
         return result
 
     def encode(self, data: Any) -> Any:
-        """Return ``data`` in the backend's format; as kombu does, with an encoder that is made once.
+        """Return ``data`` in the backend's format, as kombu does, but with a reused encoder.
 
         Raises:
-            kombu.exceptions.EncodeError: It holds what the format cannot.
+            kombu.exceptions.EncodeError: The format cannot represent it.
         """
         if not self._is_plain:
             return super().encode(as_literal(data) if self.serializer == "json" else data)
@@ -107,15 +107,15 @@ class Results(BoundedDecoding, Failures, Chords):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
-        """Store what ``encode_result`` gave, while the server is away for up to ``result_retry_seconds``.
+        """Store a result encoded by ``encode_result``; retry for ``result_retry_seconds`` while the server is away.
 
-        What a run leaves at its end is only collected: it is stored when the run is settled, or before by ``later``.
+        The result of a run that ends is only collected: it is stored when the run is settled, or before by ``later``.
 
         Raises:
             ResultTooLarge: It takes more than TASKAPP_MAX_RESULT_BYTES.
             kombu.exceptions.EncodeError: It cannot be encoded.
             ResultServerGone: The server was away for that long.
-            redis.ResponseError: The server refused it for good.
+            redis.ResponseError: The server refused it permanently.
         """
         arguments = (bytes_to_str(task_id), result, state, traceback, request)
         if state == states.STARTED and self.started_after_seconds:
@@ -138,15 +138,15 @@ class Results(BoundedDecoding, Failures, Chords):
 
     @cached_property
     def later(self) -> DeferredStore:
-        """Stores what ended runs have for this server, so that nobody else waits for it."""
+        """Stores results of ended runs on this server, so that nothing else waits for it."""
         return DeferredStore(self.store_elsewhere)
 
     def store_elsewhere(self, settlement: Settlement, *, retry_seconds: float = math.inf) -> None:
-        """Store what ``settlement`` has for this server, and note there what follows from that.
+        """Carry out the external writes of ``settlement``, and add their follow-ups to it.
 
         Raises:
             ResultServerGone: The server was away for ``retry_seconds``.
-            redis.ResponseError: The server refused it for good.
+            redis.ResponseError: The server refused it permanently.
         """
         while settlement.external_writes:
             step = settlement.external_writes[0]
@@ -165,7 +165,7 @@ class Results(BoundedDecoding, Failures, Chords):
             del settlement.external_writes[0]
 
     def server(self) -> tuple[Callable[[], Connection], str]:
-        """Return what opens connections to the server of results, beside those of its pool, and the prefix there."""
+        """Return a function that opens connections to the result server, outside its pool, and the key prefix."""
         pool = self.client.connection_pool
         return lambda: pool.connection_class(**pool.connection_kwargs), self._transport_options.get(
             "global_keyprefix", ""
@@ -178,7 +178,7 @@ class Results(BoundedDecoding, Failures, Chords):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether results are JSON that scripts can look into."""
+        """Whether results are JSON that scripts can inspect."""
         return self.compression is None and self.serializer == "json"
 
     def mark_as_done(self, *args: Any, **options: Any) -> None:
@@ -187,8 +187,8 @@ class Results(BoundedDecoding, Failures, Chords):
             super().mark_as_done(*args, **options)
 
     def mark_as_failure(self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **rest: Any) -> None:
-        """Record a failure, in the step that settles the run; what was to follow a success does not."""
-        # Without a request it is said of another task, whose failure follows from this one's end.
+        """Record a failure, in the step that settles the run, and drop the follow-ups of a success."""
+        # Without a request it concerns another task, whose failure follows from the end of this one.
         with collecting(drop=request is not None):
             super().mark_as_failure(task_id, exc, traceback, request, **rest)
 
@@ -203,7 +203,7 @@ class Results(BoundedDecoding, Failures, Chords):
             super().mark_as_revoked(*args, **options)
 
     def _write_started(self, arguments: Any) -> None:
-        """Write a STARTED that was held; one that cannot be written is of no use later."""
+        """Write a delayed STARTED; one that cannot be written is dropped, because it soon becomes useless."""
         self._begun[arguments[0]] = time() - self.started_after_seconds
         if len(self._begun) > BEGUN_MOST:
             self._begun.pop(next(iter(self._begun)), None)
@@ -228,24 +228,24 @@ class Results(BoundedDecoding, Failures, Chords):
         return Record(task_id, self._task_prefix + task_id.encode(), value, keep_seconds or 0, is_final, fence)
 
     def _smaller(self, meta: dict[str, Any], value: Any) -> Any:
-        """Return what is stored of a result of which all that belongs to it takes ``value``: more than it may.
+        """Return a smaller encoding of ``meta``, whose encoding ``value`` exceeds the limit.
 
         Raises:
-            ResultTooLarge: What was returned, or is said of a running task, is too large itself.
+            ResultTooLarge: The returned value itself, or the state of a running task, is too large.
         """
         if meta["status"] in states.EXCEPTION_STATES:
-            # The error itself fits; those it came from may not.
+            # The error itself fits; its traceback may not.
             return self.encode({**meta, "traceback": str(meta["traceback"] or "")[-TRACEBACK_MOST:]})
         self.size.check_encoded(len(self.encode(meta["result"])))
         return value
 
     @cached_property
     def size(self) -> ResultSize:
-        """How large a result may be."""
+        """Limit for the size of a result."""
         return ResultSize(self)
 
     def _times(self, task_id: str, state: str, request: Any) -> dict[str, float]:
-        """Return when a run that was shown as started began, and when its task was submitted."""
+        """Return the start time of a run that was shown as started, and the submit time of its task."""
         began_at = self._begun.get(task_id) if state == states.STARTED else self._begun.pop(task_id, None)
         if began_at is None:
             return {}
@@ -261,7 +261,7 @@ class Results(BoundedDecoding, Failures, Chords):
     ) -> Any:
         if rest or options or not request or getattr(request, "stamps", None):
             return super()._get_result_meta(result, state, traceback, request, *rest, **options)
-        # As Celery makes it, without asking the configuration and every attribute with a default each time.
+        # The same as Celery's, without reading the configuration and every attribute with a default each time.
         known = request.__dict__
         meta = {
             "status": state,
@@ -295,13 +295,13 @@ class Results(BoundedDecoding, Failures, Chords):
         outcome = self.store.write(record, retry_seconds=retry_seconds)
         if outcome < StoreOutcome.KEPT and record.is_final:
             logger.warning(
-                "the result of task %s was not stored: this run lost its claim on the task, "
-                "and the run that has it now decides the outcome",
+                "the result of task %s was not stored: this run has lost its claim on the task, "
+                "and the run that holds it now decides the outcome",
                 record.task_id, extra={"action": "result_stale"},
             )  # fmt: skip
 
     def _hides_success(self, task_id: str) -> bool:
-        """Say whether a success is there that the script cannot see, compressed or in a binary format."""
+        """Return whether a success is stored that the script cannot see, compressed or in a binary format."""
         if self._is_plain:
             return False
         try:
@@ -310,10 +310,10 @@ class Results(BoundedDecoding, Failures, Chords):
             return False
 
     def _keeps_claim(self, request: Any) -> bool:
-        """Say whether the claim of the run that ``request`` describes is there to look at until its result is stored.
+        """Return whether the claim of the run that ``request`` describes can be checked when its result is stored.
 
-        Not for results on another server, nor for a task that is acknowledged before it runs, nor for
-        what a worker says of a run from outside: Celery acknowledges a run whose process died first.
+        Not for results on another server, nor for a task acknowledged before it runs, nor for results that the worker
+        records from outside a run: Celery first acknowledges a run whose process died.
         """
         if not self._lies_beside_messages or getattr(request, "called_directly", True):
             return False
@@ -332,39 +332,39 @@ class Results(BoundedDecoding, Failures, Chords):
             return False
         if self.url.startswith("sentinel"):
             return bool(options.get("master_name") == self._transport_options.get("master_name"))
-        # A database in the query is read differently for messages and for results.
+        # kombu and Celery interpret a database in the query differently for messages and results.
         return "db=" not in self.url and "virtual_host=" not in self.url
 
     # --- waiting ------------------------------------------------------------------------------
 
     @cached_property
     def awaiter(self) -> Awaiter:
-        """What coroutines of this process wait with."""
+        """Waits for results on behalf of this process's coroutines."""
         consumer = self.result_consumer
         return Awaiter(
             lambda: self.client.connection_pool, self.mget, consumer.answer_seconds, consumer.patience_seconds
         )
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Subscribe to nothing: who waits for the result does that."""
+        """Do nothing: only a wait for the result subscribes."""
 
     def add_pending_result(self, result: Any, weak: bool = False, start_drainer: bool = True) -> Any:  # noqa: ARG002, FBT001, FBT002
-        """Remember a result whose callbacks are to be called when anybody waits; costs no round trip."""
+        """Remember a result, so that any wait calls its callbacks; costs no round trip."""
         if not weak:
             self.result_consumer.remember(result)
         return result
 
     def add_pending_results(self, results: Sequence[Any], weak: bool = False) -> list[Any]:  # noqa: FBT001, FBT002
-        """Remember several results, as ``add_pending_result`` does."""
+        """Remember several results, see ``add_pending_result``."""
         return [self.add_pending_result(result, weak=weak) for result in results]
 
     def remove_pending_result(self, result: Any) -> Any:
-        """Forget what ``add_pending_result`` remembered; also called when a result is garbage."""
+        """Forget a result remembered by ``add_pending_result``; also called when a result is garbage-collected."""
         self.result_consumer.disregard(result)
         return result
 
     def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Iterator[tuple[str, Any]]:  # noqa: FBT001, FBT002
-        """Yield ``(task id, outcome)`` of the results in a set as they come; for groups, last, ``(id, results)``."""
+        """Yield ``(task id, outcome)`` for results in a set as they arrive; for groups, last, ``(id, results)``."""
         self._ensure_not_eager()
         members = [node for node in result.results if is_single_result(node)]
         awaited = {id(node): node for node in members if cached_meta(node) is None}
@@ -373,21 +373,21 @@ class Results(BoundedDecoding, Failures, Chords):
             for node in resolved:
                 if awaited.pop(id(node), None) is not None:
                     yield node.id, cached_meta(node)
-        # Another thread that waits for the same object may have been the one to resolve it.
+        # Another thread waiting for the same object may have resolved it.
         yield from ((node.id, cached_meta(node)) for node in awaited.values() if cached_meta(node) is not None)
         yield from ((node.id, node.children) for node in result.results if not is_single_result(node))
 
 
-class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the stubs know another signature
+class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the stubs have another signature
     """Results on one Redis: ``redis://``, ``rediss://`` or ``redis+socket://``."""
 
 
 class SentinelBackend(Results, redis.SentinelBackend):  # type: ignore[misc]  # the same
-    """Results on the Redis that Sentinel names: ``sentinel://``."""
+    """Results on the Redis master that Sentinel names: ``sentinel://``."""
 
 
 def _leave_to_parent(backend: weakref.ref[Results]) -> None:
-    """Make a forked child use clients of its own: another thread may have held the lock of their pool."""
+    """Make a forked child create its own clients: another thread may have held the lock of their pool."""
     if (itself := backend()) is not None:
         scripts = ("_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script")
         for name in ("client", "awaiter", "later", *scripts):

@@ -1,6 +1,6 @@
-"""Chords: parts are counted where their tasks are settled, and the last one sends the message that ends the chord.
+"""Chords: parts are counted when their tasks are settled, and the last one sends the message that ends the chord.
 
-Nobody polls. The message is of a task type of ours, ``finish_chord``; its run reads the parts and sends
+Nothing polls. The message has the task type ``finish_chord``; its run reads the parts and sends
 the body, or fails it and sends its errbacks, and all of that is settled with it.
 """
 
@@ -23,23 +23,23 @@ from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, 
 from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
 
-# Mixed into two backends of Celery; a common base there would be one too many.
+# Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
 
 FINISH_CHORD = "taskapp.finish_chord"
 TRACE_HEADERS = ("traceparent", "tracestate")
-"""Those of the W3C; see ``taskapp.tracing``."""
+"""Trace context headers of the W3C; see ``taskapp.tracing``."""
 PATIENCE_SECONDS = 4.0
-"""How long who starts a chord waits for a server that is away; a task that does goes on trying as for its result."""
+"""How long starting a chord waits for an absent server; inside a task it waits as long as for its result."""
 
 logger = logging.getLogger(__name__)
 
 Part = tuple[int | None, str, str, Any, str | None]
-"""Index in the header, task id, state, result as encoded, root id."""
+"""Index in the header, task id, state, encoded result, root id."""
 
 
 class Chords(_Mixin):
-    """Counts the parts of chords, with the claim where results lie beside the messages, else on the result server."""
+    """Counts parts of chords: with the claim if messages and results share a server, else on the result server."""
 
     store: Store
 
@@ -59,7 +59,7 @@ class Chords(_Mixin):
             run.external_writes.append(chord)
 
     def _written(self, chord_id: str, about: dict[str, Any]) -> bytes:
-        """Return what is kept of a chord until its parts are there; signed where tasks are: its body becomes one."""
+        """Return the data to keep until the chord's parts are complete; signed if tasks are, since its body is one."""
         if getattr(self.app, "signing", None) is None:
             return _bytes(self.encode(about))
         return _bytes(dumps({"chord": chord_id, **about}, serializer="auth")[2])
@@ -69,11 +69,11 @@ class Chords(_Mixin):
             return self.decode(written)
         known: Any = loads(written, "application/data", "utf-8")
         if known["chord"] != chord_id:
-            raise SecurityError(f"what is kept of chord {chord_id} was signed for another one")
+            raise SecurityError(f"the stored data of chord {chord_id} was signed for another chord")
         return known
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Say how many parts a chord waits for, before the last of its header is sent."""
+        """Set how many parts a chord waits for, before the last task of its header is sent."""
         group_id = str(group_id)
         run, size = current(), ChordSize(group_id, chord_size, self.chord_expires or 0)
         begun = [chord for chord in run.chords if chord.id == group_id] if run is not None else []
@@ -85,14 +85,14 @@ class Chords(_Mixin):
             self.store.set_chord_size(*size, retry_seconds=self._patience_seconds())
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Let a chord wait for one part more."""
+        """Make a chord wait for one more part."""
         self.store.extend_chord(chord_id, retry_seconds=self._patience_seconds())
 
     def _patience_seconds(self) -> float:
         return PATIENCE_SECONDS if current() is None else float(self.result_retry_seconds)
 
     def _shape(self, chord_id: str, header: Any) -> Any:
-        """Return the header's results as a tree if it is one; a flat one is told by its parts alone."""
+        """Return the header's results as a tree if they are nested; the parts alone describe a flat header."""
         if isinstance(header, Regenerated) or not any(isinstance(result, GroupResult) for result in header):
             return None
         return self.app.GroupResult(chord_id, header).as_tuple()
@@ -143,14 +143,14 @@ class Chords(_Mixin):
     # --- finishing --------------------------------------------------------------------------------
 
     def finish_chord(self, chord_id: str) -> None:
-        """Send the body of a chord whose parts are all there, or fail it. Running it again sends nothing.
+        """Send the body of a chord whose parts are complete, or fail it. Running it again sends nothing.
 
         Raises:
-            ResultServerGone: The server is away; ask again.
+            ResultServerGone: The server is away; try again.
         """
         about, parts = self.store.read_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
         if about is None:
-            logger.info("chord %s is finished already, or has expired", chord_id)
+            logger.info("chord %s has already finished or has expired", chord_id)
             return
         known = self._read(chord_id, about)
         body = maybe_signature(known["body"], app=self.app)
@@ -160,11 +160,11 @@ class Chords(_Mixin):
         if run is None:
             self.store.forget_chord(chord_id, retry_seconds=self.result_retry_seconds)
         else:
-            # Where nobody forgets them on a server of their own, the parts stay until they expire.
+            # On a separate result server, parts that are not deleted stay until they expire.
             run.finished.append(chord_id)
 
     def forget_finished(self, settlement: Settlement) -> None:
-        """Forget the chords whose bodies ``settlement`` has sent; errors as with ``finish_chord``."""
+        """Delete the chords whose bodies ``settlement`` has sent; errors are those of ``finish_chord``."""
         for chord_id in settlement.finished:
             self.store.forget_chord(chord_id, retry_seconds=PATIENCE_SECONDS)
 
@@ -172,20 +172,20 @@ class Chords(_Mixin):
         parts.sort(key=lambda part: (part[0] is None, part[0] or 0, part[1]))
         try:
             values = self._values(header, {part[1]: part for part in parts})
-        except Exception as error:  # noqa: BLE001 - whatever a task of the header failed with
+        except Exception as error:  # noqa: BLE001 - a task of the header may have failed with anything
             logger.error("a chord fails: %s", text_of(error))
             self._fail_body(body, error if isinstance(error, ChordError) else ChordError(shown(error)))
             return
         try:
             body.apply_async((values,), parent_id=parts[-1][1] if parts else None)
-        except Exception as error:  # noqa: BLE001 - whatever the body cannot be sent for
+        except Exception as error:  # noqa: BLE001 - sending the body may raise anything
             logger.error("the body of a chord cannot be sent: %s", error)
             if run := current():
                 run.drop()
             self._fail_body(body, ChordError(f"Callback error: {shown(error)}"))
 
     def _fail_body(self, body: Any, error: ChordError) -> None:
-        """Fail the body of a chord, while the error it fails for is being handled."""
+        """Fail the body of a chord; called while the error that it fails with is being handled."""
         errbacks = []
         while isinstance(body, chord):
             errbacks += maybe_list(body.options.get("link_error")) or []
@@ -199,7 +199,7 @@ class Chords(_Mixin):
             self.chord_error_from_stack(body, error)
 
     def _fail_group(self, body: Any, error: BaseException) -> None:
-        """Fail each task of ``body`` as Celery does, but revoke none: a revocation would come before what is stored."""
+        """Fail each task of ``body`` as Celery does, but revoke none: a revocation would precede the stored results."""
         frozen = body.freeze()
         own = dict(errbacks_of(task, self.app) for task in body.tasks)
         shared = maybe_list(body.options.get("link_error")) or []

@@ -1,4 +1,4 @@
-"""Reading results: what is compressed becomes no larger than a result may be, and what is no result is said so."""
+"""Reads results: limits the size of unpacked ones, and reports values that are not results."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from taskapp.errors.tasks import UnreadableResult
 from taskapp.settings import get_settings
 from taskapp.transport.unpacking import CannotUnpack, unpacked
 
-# Mixed into two backends of Celery; a common base there would be one too many.
+# Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
 _PACKED: bytes = base.COMPRESSED_PAYLOAD_MAGIC  # type: ignore[attr-defined]  # missing in the stubs
 WHY_MOST = 300
-"""Characters of what is wrong with a result."""
+"""Maximum length of the description of a problem, in characters."""
 
 
 class BoundedDecoding(_Mixin):
-    """Makes a result backend of Celery unpack results up to a limit, and name what is no result."""
+    """Makes Celery's result backend unpack results up to a limit, and report values that are not results."""
 
     def get(self, key: Any) -> Any:
-        """Return what is stored under ``key``, ``None``: nothing.
+        """Return the value stored under ``key``; ``None`` if there is none.
 
         Raises:
-            UnreadableResult: A value of another type than results have is stored there.
+            UnreadableResult: The value has a type that results do not have.
         """
         try:
             return super().get(key)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            raise UnreadableResult("it is no string of Redis but a value of another type", _text(key)) from error
+            raise UnreadableResult("it is not a Redis string but a value of another type", _text(key)) from error
 
     def decode(self, payload: Any) -> Any:
-        """Return what ``encode`` was given; a compressed result becomes no more than ``TASKAPP_MAX_UNPACKED_BYTES``.
+        """Return the value that was passed to ``encode``; unpack up to the limit for messages and results.
 
         Raises:
-            UnreadableResult: It would become larger, is damaged, or holds what cannot be made here.
+            UnreadableResult: It would become larger, is damaged, or contains a value that cannot be created here.
             kombu.exceptions.ContentDisallowed: The format is not in ``result_accept_content``.
         """
         try:
@@ -55,23 +55,23 @@ class BoundedDecoding(_Mixin):
             raise UnreadableResult(why_undecodable(error)) from error
 
     def meta_from_decoded(self, meta: Any) -> Any:
-        """Return ``meta``, what was decoded, with the error of a failure made.
+        """Return the decoded ``meta`` with the error of a failure as an exception.
 
         Raises:
-            UnreadableResult: It is not what Celery stores of a task.
+            UnreadableResult: It is not a result as Celery stores it.
         """
         if not isinstance(meta, dict) or not isinstance(meta.get("status"), str) or "result" not in meta:
-            raise UnreadableResult("it is no object with a status and a result")
+            raise UnreadableResult("it is not an object with a status and a result")
         children = meta.get("children")
         if children and not _are_children(children):
-            raise UnreadableResult("its children are no list of ids and their groups")
+            raise UnreadableResult("its children are not a list of ids and their groups")
         return super().meta_from_decoded(meta)
 
     def read_result(self, key: bytes | str, payload: Any) -> Any:
-        """Return what the ``payload`` stored under ``key`` says of a task.
+        """Decode the ``payload`` stored under ``key``.
 
         Raises:
-            UnreadableResult: It is no result; names ``key``.
+            UnreadableResult: It is not a result; the error names ``key``.
         """
         try:
             return self.decode_result(payload)
@@ -86,23 +86,24 @@ class BoundedDecoding(_Mixin):
 
 
 def why_undecodable(error: BaseException) -> str:
-    """Say in words what is wrong with what could not be decoded, without quoting it."""
+    """Return a description of a decoding error that does not quote the value."""
     origin = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
     if isinstance(origin, RecursionError):
         return "it is nested too deeply"
     if isinstance(origin, UnicodeDecodeError):
-        return f"it is no text in UTF-8, by its byte {origin.start}"
+        return f"it is not valid UTF-8, see byte {origin.start}"
     if isinstance(origin, json.JSONDecodeError):
-        return f"it is no JSON: {origin}"
+        return f"it is not JSON: {origin}"
     if isinstance(origin, CannotUnpack):
         return str(origin)
-    said = str(origin.args[0]) if origin.args else ""
-    return f"it holds a value that cannot be made: {type(origin).__name__}: {said}".removesuffix(": ")[:WHY_MOST]
+    detail = str(origin.args[0]) if origin.args else ""
+    kind = type(origin).__name__
+    return f"it contains a value that cannot be created: {kind}: {detail}".removesuffix(": ")[:WHY_MOST]
 
 
 def _are_children(children: Any) -> bool:
-    """Return whether Celery can make results of ``children``: ``((id, parent), children or None)`` each."""
-    # Parents lie as deep in each other as a chain is long.
+    """Return whether Celery can create results from ``children``: ``((id, parent), children or None)`` each."""
+    # Not recursive: parents are nested as deeply as a chain is long.
     waiting = [children]
     while waiting:
         nodes = waiting.pop()

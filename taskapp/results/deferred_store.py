@@ -1,9 +1,9 @@
-"""Results that do not travel with the claim they end: stored first, outside the slot, then the claim is settled.
+"""Stores results that cannot be part of the settlement: first the result, outside the slot, then the claim is settled.
 
-    run ends ──► slot is free, the claim is held on ──► stored ──► settled: follow-ups, acknowledgement
-                       (the server of results may be away meanwhile)
+    run ends ──► slot is free, claim is still held ──► stored ──► settled: follow-ups, acknowledgement
+                       (the result server may be away)
 
-Nobody else waits for that server: no slot, no event loop, no child process.
+Nothing else waits for that server: no slot, no event loop, no child process.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ LOOK_SECONDS = 0.05
 
 
 class Ended(NamedTuple):
-    """A run that has ended and is not settled yet."""
+    """A run that has ended but is not settled yet."""
 
     settlement: Settlement
     settle: Callable[[], None]
-    """Called when all is stored."""
+    """Called once everything is stored."""
     refuse: Callable[[Exception], None]
-    """Called when the server will never take it."""
+    """Called if the server refuses it permanently."""
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes to keep it."""
+        """Approximate memory that it takes."""
         return sum(len(getattr(step, "value", b"")) for step in self.settlement.external_writes)
 
 
 class DeferredStore:
-    """Stores what ended runs left, one after the other, on a daemon thread that starts with the first of them.
+    """Stores results of ended runs one by one, on a daemon thread that starts with the first of them.
 
-    A server that is away is waited for as long as it takes; the claims are held meanwhile, so whatever
-    ends this process before has the tasks run again.
+    It waits for an absent server without a limit and holds the claims, so that the tasks run again if this process
+    ends before.
 
     Args:
-        store: Stores all that a settlement has for the server; waits for the server.
+        store: Carries out a settlement's external writes; waits for the server.
     """
 
     def __init__(self, store: Callable[[Settlement], None]) -> None:
@@ -60,17 +60,17 @@ class DeferredStore:
         self._runs = self._bytes = 0
 
     def put(self, ended: Ended) -> None:
-        """Store what ``ended`` left, then settle it. Any thread may."""
+        """Store the results of ``ended``, then settle it. Any thread may call this."""
         size_bytes = ended.size_bytes
         self._count(1, size_bytes)
         self._queue.put((ended, size_bytes))
 
     def has_room(self) -> bool:
-        """Say whether more runs may begin: fewer than ``MOST_RUNS`` wait, with less than ``MOST_BYTES``."""
+        """Return whether more runs may start: fewer than ``MOST_RUNS`` wait, with less than ``MOST_BYTES``."""
         return self._runs < MOST_RUNS and self._bytes < MOST_BYTES
 
     def finish(self, within_seconds: float) -> bool:
-        """Wait until nothing waits any more; say whether that was so ``within_seconds``."""
+        """Wait up to ``within_seconds`` until all runs are settled; return whether they are."""
         deadline = time.monotonic() + within_seconds
         while self._runs and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
@@ -90,10 +90,10 @@ class DeferredStore:
             try:
                 self._finish(ended)
             except SERVER_GONE as error:
-                logger.info("what a run left is not stored yet: %s", error)
+                logger.info("the result of a run could not be stored yet: %s", error)
                 time.sleep(AGAIN_SECONDS)
                 self._queue.put((ended, size_bytes))
-            except Exception:  # whatever is wrong with one run, others are waiting
+            except Exception:  # a problem with one run must not stop the others
                 logger.exception("a run could not be settled; its message stays with this node")
                 self._count(-1, -size_bytes)
             else:
@@ -105,7 +105,7 @@ class DeferredStore:
         except SERVER_GONE:
             raise
         except Exception as error:  # noqa: BLE001 - the same
-            logger.error("what a run left cannot be stored: %s", shown(error))
+            logger.error("the result of a run cannot be stored: %s", shown(error))
             ended.refuse(error)
         else:
             ended.settle()

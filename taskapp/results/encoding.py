@@ -1,4 +1,4 @@
-"""JSON of results, as kombu writes it."""
+"""Encodes results as JSON, like kombu."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from kombu.utils.json import JSONEncoder
 
-_encoder: Any = stock_json.c_make_encoder  # type: ignore[attr-defined]  # ``json`` makes one anew for each text
+_encoder: Any = stock_json.c_make_encoder  # type: ignore[attr-defined]  # ``json`` creates one per text
 _chunks = _encoder(
     None, JSONEncoder().default, stock_json.encode_basestring_ascii, None, ": ", ", ", False, False, True,  # noqa: FBT003
 )  # fmt: skip
 
 
 def to_json(data: Any) -> str:
-    """Encode as kombu does; what holds itself: ``RecursionError``."""
+    """Encode as kombu does; raise ``RecursionError`` for data that contains itself."""
     return "".join(_chunks(data, 0))

@@ -1,7 +1,7 @@
-"""What a stored failure becomes for who reads it: an error that may be raised where a result is asked for.
+"""Turns a stored failure into an error that a caller asking for the result can safely get.
 
-Whoever can write results can name any class there. One that would end more than a call (SystemExit,
-KeyboardInterrupt, CancelledError), or is no class of errors, does not come out of a result.
+A stored failure can name any class. One that would end more than the call (SystemExit,
+KeyboardInterrupt, CancelledError), or is not an exception class, is replaced.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from celery.exceptions import SecurityError
 
 from taskapp.errors import UnreadableFailure
 
-# Mixed into two backends of Celery; a common base there would be one too many.
+# Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
 
 
 def may_be_raised(stored: Any) -> Any:
-    """Return ``stored``, or in place of an error that is no ``Exception`` one that is."""
+    """Return ``stored``, or ``UnreadableFailure`` if it is an error but not an ``Exception``."""
     if isinstance(stored, BaseException) and not isinstance(stored, Exception):
         return UnreadableFailure(type(stored).__qualname__, str(stored))
     return stored
 
 
 class Failures(_Mixin):
-    """Makes errors of stored failures."""
+    """Turns stored failures into errors."""
 
     def exception_to_python(self, exc: Any) -> Any:
-        """Return the error that a stored failure is, always an ``Exception``; ``None`` of nothing."""
+        """Return the error of a stored failure, always an ``Exception``; ``None`` if there is none."""
         try:
             return may_be_raised(super().exception_to_python(exc))
         except (SecurityError, TypeError, ValueError, AttributeError, LookupError) as error:

@@ -1,8 +1,8 @@
-"""Dicts that look like kombu's own way of writing a type: written so that they are read as what they are.
+"""Encodes dicts that look like kombu's encoding of a type so that they are decoded as plain dicts.
 
-kombu writes what JSON lacks as ``{"__type__": "datetime", "__value__": …}`` and reads every dict with exactly these
-keys as such, also one that a web user sent. Here such a dict is written as one of the type ``taskapp.dict``, with its
-items as pairs.
+kombu writes types that JSON lacks as ``{"__type__": "datetime", "__value__": …}`` and decodes every dict with exactly
+these keys accordingly, even one that a web user sent. Here such a dict is written with the type ``taskapp.dict`` and
+its items as pairs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from taskapp.celery_internals import sends_results
 _KEYS = frozenset({"__type__", "__value__"})
 _TYPE = "taskapp.dict"
 SIGN = '"__type__"'
-"""What JSON holds that may need it."""
+"""Text in JSON that may need this encoding."""
 
 
 class _Pairs:
-    """Stands for such a dict in kombu's table of types."""
+    """Represents such a dict in kombu's table of types."""
 
 
 def _read(pairs: Any) -> Any:
@@ -32,9 +32,9 @@ register_type(_Pairs, _TYPE, repr, _read)
 
 
 def as_literal(content: Any) -> Any:
-    """Return ``content``, to be written as JSON, with such dicts as pairs; ``content`` itself if there is none.
+    """Return ``content`` with such dicts encoded as pairs; ``content`` itself if there is none.
 
-    What is nested too deep to be written stays as it is.
+    Data nested too deeply to be written as JSON is returned unchanged.
     """
     try:
         return _as_literal(content)
@@ -54,12 +54,12 @@ def _as_literal(content: Any) -> Any:
     return content
 
 
-# Mixed into backends of Celery; a common base there would be one too many.
+# Mixed into backends of Celery, which have no useful common base.
 _Mixin: Any = object
 
 
 class _WritesLiteral(_Mixin):
-    """A backend of Celery that writes such dicts as pairs."""
+    """Makes Celery's backend write such dicts as pairs."""
 
     _stock: type
 
@@ -72,7 +72,7 @@ class _WritesLiteral(_Mixin):
 
 
 class _SendsLiteral(_WritesLiteral):
-    """The same, for results that are sent as messages."""
+    """The same for backends that send results as messages."""
 
     def _to_result(self, *args: Any, **options: Any) -> Any:
         result = super()._to_result(*args, **options)
@@ -81,7 +81,7 @@ class _SendsLiteral(_WritesLiteral):
 
 @cache
 def writing_literals(backend: type) -> type:
-    """Return ``backend``, a class of result backends, writing such dicts as pairs; our own do."""
+    """Return a subclass of ``backend`` that writes such dicts as pairs; taskapp's own backends already do."""
     if getattr(backend, "measures_results", False):
         return backend
     mixin = _SendsLiteral if sends_results(backend) else _WritesLiteral

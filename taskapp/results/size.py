@@ -1,4 +1,4 @@
-"""How large a result may be."""
+"""Limits the size of results."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kombu.exceptions import EncodeError
 from taskapp.errors.tasks import ResultTooLarge
 
 MOST_BYTES = 16 << 20
-"""Where nothing else is set."""
+"""Default limit."""
 TEXT_BYTES = 10
-"""Characters take no more bytes than this, however they are encoded."""
+"""Maximum number of bytes per character in any encoding."""
 LEAVES_MOST = 32
 
 
 class ResultSize:
-    """Measures what is to be a result, for one backend.
+    """Measures results of one backend.
 
     Args:
-        backend: Encodes it.
+        backend: Encodes the results.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -31,33 +31,33 @@ class ResultSize:
         self.most = int(options.get("max_result_bytes", MOST_BYTES))
 
     def check(self, value: Any) -> None:
-        """Refuse ``value``, which a task returned, if it is too large.
+        """Check the size of ``value``, which a task returned.
 
         Raises:
-            ResultTooLarge: It is.
+            ResultTooLarge: It exceeds the limit.
         """
         if _is_small(value, self.most):
             return
         try:
             encoded = self._backend.encode(self._backend.encode_result(value, states.SUCCESS))
         except EncodeError:
-            return  # who stores it says so
+            return  # storing it reports the error
         self.check_encoded(len(encoded))
 
     def check_encoded(self, size: int) -> None:
-        """Refuse what takes ``size`` bytes if that is too much.
+        """Check the ``size`` of an encoded result, in bytes.
 
         Raises:
-            ResultTooLarge: It is.
+            ResultTooLarge: It exceeds the limit.
         """
         if size > self.most:
             raise ResultTooLarge.of("the result", size, self.most)
 
     def fitting(self, error: BaseException) -> BaseException:
-        """Return ``error``, or one that says what it was if its texts are too large for a result."""
+        """Return ``error``, or ``ResultTooLarge`` with its name if its texts exceed the limit."""
         try:
             texts = [str(error), *(arg for arg in error.args if isinstance(arg, str | bytes))]
-        except Exception:  # noqa: BLE001 - of an error, by its own class
+        except Exception:  # noqa: BLE001 - raised by the class of the error
             return error
         size = max(map(len, texts))
         if size <= self.most:
@@ -68,28 +68,28 @@ class ResultSize:
 
 
 def check_returned(backend: Any, value: Any, *, is_sent_on: bool, is_ignored: bool) -> None:
-    """Refuse what a task returned, before anything is sent, if it is too large; ours alone measure it as they store it.
+    """Check the size of a returned value before anything is sent, unless the backend does so when it stores it.
 
     Args:
-        backend: Stores it.
-        value: It.
+        backend: Backend that stores the value.
+        value: Value that the task returned.
         is_sent_on: Whether other tasks get it.
         is_ignored: Whether it is not stored.
 
     Raises:
-        ResultTooLarge: It is.
+        ResultTooLarge: It exceeds the limit.
     """
     if is_sent_on or not (is_ignored or _measures(backend) or isinstance(backend, DisabledBackend)):
         _size_of(backend).check(value)
 
 
 def fitting(backend: Any, error: BaseException) -> BaseException:
-    """Return ``error``, or ``Retry``, with no more text than a result may take."""
+    """Return ``error``, which may be a ``Retry``, with its text limited to the size of a result."""
     size = _size_of(backend)
     if not isinstance(error, Retry):
         return size.fitting(error)
     if error.exc is not None:
-        error.exc = size.fitting(error.exc)  # type: ignore[assignment]  # an Exception it stays
+        error.exc = size.fitting(error.exc)  # type: ignore[assignment]  # still an Exception
     return error
 
 
@@ -102,7 +102,7 @@ def _size_of(backend: Any) -> ResultSize:
 
 
 def _is_small(value: Any, most: int) -> bool:
-    """Return whether ``value`` is sure to be within the limit, at next to no cost."""
+    """Return whether ``value`` is certainly within the limit; cheap, without encoding it."""
     left, waiting = LEAVES_MOST, [value]
     while waiting:
         one = waiting.pop()

@@ -1,4 +1,4 @@
-"""Holding back STARTED: a task that ends at once needs no record that it began."""
+"""Delays STARTED records: a task that ends quickly needs none."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class StartedWriter:
-    """Writes what was held for long enough, on one daemon thread that starts with the first record.
+    """Writes records after a delay, on one daemon thread that starts with the first record.
 
-    ``drop`` returns only when the record of that task is written or never will be, so what is
-    written for the task afterwards comes later. Nothing else waits for the server.
+    ``drop`` returns only when the task's record is written or never will be, so that later records of the
+    task are written after it. Nothing else waits for the server.
 
     Args:
         write: Writes one record; raises nothing.
@@ -29,12 +29,12 @@ class StartedWriter:
         self._held: dict[str, tuple[float, Any]] = {}
         self._writing = threading.Lock()
         self._written = ""
-        """The task whose record is being written, or was the last."""
+        """The task whose record is being written, or was written last."""
         self._has_work = threading.Event()
         self._thread: threading.Thread | None = None
 
     def hold(self, task_id: str, record: Any, seconds: float) -> None:
-        """Write ``record`` in ``seconds``, the same for all, unless it is dropped before."""
+        """Write ``record`` after ``seconds``, the same for all records, unless it is dropped before."""
         if self._pid != os.getpid():
             self._start_over()
         with self._lock:
@@ -47,13 +47,13 @@ class StartedWriter:
             self._has_work.set()
 
     def drop(self, task_id: str) -> None:
-        """Forget the record of ``task_id``, if there is one; one that is being written is waited for."""
+        """Forget the record of ``task_id``, if there is one; wait for it if it is being written."""
         if not self.forget(task_id) and self._written == task_id and self._pid == os.getpid():
             with self._writing:
                 pass
 
     def forget(self, task_id: str) -> bool:
-        """Forget the record of ``task_id`` if it is held; say whether it was. Does not wait for the server."""
+        """Forget the record of ``task_id``; return whether there was one. Does not wait for the server."""
         if self._thread is None or self._pid != os.getpid():
             return False
         with self._lock:
@@ -65,7 +65,7 @@ class StartedWriter:
             time.sleep(self._write_next())
 
     def _write_next(self) -> float:
-        """Write the first record if it is due; return the seconds to wait then."""
+        """Write the first record if it is due; return the seconds to wait before the next call."""
         with self._writing:
             with self._lock:
                 if not self._held:

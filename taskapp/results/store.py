@@ -1,4 +1,4 @@
-"""Writing results: fenced, in one round trip, and not giving up when the server is away."""
+"""Writes results: fenced, in one round trip, with retries while the server is away."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from taskapp.redis.outage import SERVER_GONE, Outage
 
 UNKNOWN_RUN = -1
 TICK_KEPT_SECONDS = 86_400
-"""How long a tick's message that comes once more is known to be a repeat."""
+"""How long a repeated message of a tick is recognised as a repeat."""
 PASSING_PROBLEMS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
-"""Refusals that end by themselves or when somebody mends the server: a failover, a full disk, a full memory."""
+"""Refusals that end without changing the request: a failover, a full disk, full memory."""
 
 
 class StoreOutcome(IntEnum):
-    """What became of a result that was to be written; the numbers are those of ``store.lua``."""
+    """Outcome of writing a result; the numbers are those of ``store.lua``."""
 
     STORED = 1
     KEPT = 0
-    """A success, or the final result of the same run, was there and stays."""
+    """A success, or the final result of the same run, was already stored and stays."""
     CLAIM_LOST = -1
     """Stale: the claim on the message is gone, so another run decides."""
     OVERTAKEN = -2
@@ -37,12 +37,12 @@ class StoreOutcome(IntEnum):
 
 
 class Fence(NamedTuple):
-    """By what the server tells whether a run still counts."""
+    """Lets the server decide whether a run still counts."""
 
     run: int = UNKNOWN_RUN
-    """Grows with every run of the task, by redelivery, retry or replacement."""
+    """Increases with every run of the task, by redelivery, retry or replacement."""
     lease: str = ""
-    """Key of the hash whose field ``tag`` exists as long as the claim holds; empty if there is none to look at."""
+    """Key of the hash whose field ``tag`` exists while the claim holds; empty if it cannot be checked."""
     tag: str = ""
 
 
@@ -53,13 +53,13 @@ class Record(NamedTuple):
     key: bytes
     value: str | bytes
     keep_seconds: int
-    """0 for ever."""
+    """0: forever."""
     is_final: bool
     fence: Fence
 
 
 class ChordSize(NamedTuple):
-    """How many parts a chord waits for, said after it began."""
+    """Number of parts that a chord waits for, set after it began."""
 
     chord: str
     size: int
@@ -67,33 +67,33 @@ class ChordSize(NamedTuple):
 
 
 class CountedPart(NamedTuple):
-    """A part of a chord that is counted where no message lies, and where its own message came from."""
+    """A part of a chord to count on a separate result server, with the queue of its message."""
 
     part: ChordPart
     queue: str
     trace: dict[str, str] | None = None
-    """Headers that name the trace its task belongs to, for what is sent after the last part."""
+    """Headers of the trace of its task, for the message sent after the last part."""
 
 
 class TickRun(NamedTuple):
-    """One run of a tick whose message is not the engine's."""
+    """One run of a tick on a broker other than Redis."""
 
     tick: TickName
     copy: str
-    """Which publication of the tick; a message published again has another."""
+    """Identifies the publication of the tick; a message published again has another value."""
     number: int
-    """Grows with every retry."""
+    """Increases with every retry."""
 
 
 class EndOfRun(NamedTuple):
-    """How such a run ended."""
+    """End of such a run."""
 
     run: TickRun
     end: EndOfTick
 
 
 def tick_run_of(headers: Mapping[str, Any]) -> TickRun | None:
-    """Return the run of the tick that a task's ``headers`` describe; ``None``: it is no tick."""
+    """Return the run of the tick that a task's ``headers`` describe; ``None``: it is not a tick."""
     tick = tick_of(headers)
     if tick is None:
         return None
@@ -105,9 +105,9 @@ def fence_of(request: Any, task_id: str, *, with_lease: bool) -> Fence:
     """Return the fence of the run that ``request`` (a Celery ``Context``) describes.
 
     Args:
-        request: None, or one without the engine's properties, gives no fence.
-        task_id: Whose result is written; a task may set the state of another, whose runs differ.
-        with_lease: Whether the lease lies beside the results, and is held until the result is stored.
+        request: ``None``, or a request without the engine's properties, gives an empty fence.
+        task_id: Task whose result is written; a task may set the state of another, whose runs differ.
+        with_lease: Whether the lease is on the result server, and held until the result is stored.
     """
     properties = getattr(request, "properties", None)
     if not properties or "deliveries" not in properties:
@@ -117,13 +117,13 @@ def fence_of(request: Any, task_id: str, *, with_lease: bool) -> Fence:
 
 
 def _run(request: Any, deliveries: int) -> int:
-    """Return one number that grows with every run: a retry and a replacement come as new messages."""
+    """Return a number that increases with every run, including retries and replacements, which are new messages."""
     replaced, retries = request.replaced_task_nesting or 0, request.retries or 0
     return int((replaced * 1_000_000 + retries) * 1_000 + min(deliveries, 999))
 
 
 class Store:
-    """Writes results over one held connection, from any thread, in any forked child."""
+    """Writes results over one persistent connection, from any thread, in any forked child."""
 
     def __init__(self, pool: Callable[[], ConnectionPool], prefix: str) -> None:
         self._pool, self._prefix = pool, prefix
@@ -131,18 +131,18 @@ class Store:
 
     def _start_over(self) -> None:
         self._pid = os.getpid()
-        # The same connection opened anew: each one made counts against the pool's limit.
+        # Reopens the same connection object: each new one would count against the pool's limit.
         make: Any = cache(lambda: self._pool().make_connection())
         self._link = Link(make)
-        # The scripts for chords and ticks are the engine's; opened only by who needs them.
+        # For the engine's scripts for chords and ticks; opened only when needed.
         beside: Any = cache(lambda: self._pool().make_connection())
         self._beside = Link(beside)
 
     def write(self, record: Record, *, retry_seconds: float) -> StoreOutcome:
-        """Write ``record`` in one round trip and return what became of it.
+        """Write ``record`` in one round trip and return the outcome.
 
-        Repeated while the server is away or refuses for a passing reason, up to ``retry_seconds``:
-        a result written twice is the same result.
+        Retries for up to ``retry_seconds`` while the server is away or refuses for a passing reason;
+        writing a result twice is safe.
 
         Raises:
             ResultServerGone: The server was away for that long.
@@ -161,7 +161,7 @@ class Store:
             except (*SERVER_GONE, ResponseError) as error:
                 if _is_lasting(error) or _worker_ends_at_once():
                     raise
-                # Behind the same name there may be another server soon.
+                # Another server may soon answer under the same name.
                 self._link.close()
                 self._beside.close()
                 outage.pause(error)
@@ -173,59 +173,59 @@ class Store:
         _, key, value, keep_seconds, is_final, fence = record
         return int(self._link.run("results/store", self._prefix, key, value, keep_seconds, int(is_final), *fence))
 
-    # --- ticks that came by another broker; errors and patience as with ``write`` -------------------
+    # --- ticks of another broker; errors and retries as for ``write`` ------------------------------
 
     def begin_tick(self, run: TickRun, *, is_again: bool, retry_seconds: float) -> str:
-        """Say whether ``run`` may begin: ``run``, or why not, ``running`` or ``ended``.
+        """Return ``run`` if the run may start, otherwise why not: ``running`` or ``ended``.
 
         Args:
-            run: Whose message wants to run.
-            is_again: Whether the broker may have given out this very message before.
+            run: The run to start.
+            is_again: Whether the broker may have delivered this very message before.
             retry_seconds: How long to wait for the server.
         """
-        asked = (*run.tick, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
-        attempt = lambda: self._beside.run("run_tick", self._prefix, 0, *asked)  # noqa: E731
+        arguments = (*run.tick, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
+        attempt = lambda: self._beside.run("run_tick", self._prefix, 0, *arguments)  # noqa: E731
         doing = f"task {run.tick.id} of schedule {run.tick.schedule!r}"
         return str(self._insist(doing, attempt, retry_seconds).decode())
 
     def end_tick(self, end: EndOfRun, *, retry_seconds: float) -> None:
-        """Let a schedule know how a run of it ended, if that run is the one that counts."""
-        told = (*end.end, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
-        attempt = lambda: self._beside.run("end_tick", self._prefix, 0, *told)  # noqa: E731
+        """Record in the schedule how a run ended, if it is the run that counts."""
+        arguments = (*end.end, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
+        attempt = lambda: self._beside.run("end_tick", self._prefix, 0, *arguments)  # noqa: E731
         self._insist(f"schedule {end.end.schedule!r}", attempt, retry_seconds)
 
-    # --- chords; errors and patience as with ``write`` ---------------------------------------------
+    # --- chords; errors and retries as for ``write`` -----------------------------------------------
 
     def begin_chord(self, chord: Chord, *, retry_seconds: float) -> None:
-        """Begin ``chord``, anew if it was there."""
+        """Begin ``chord``, replacing one with the same id."""
         self._on_chord(chord.id, lambda: self._beside.run("chord", self._prefix, 0, *chord), retry_seconds)
 
     def set_chord_size(self, chord_id: str, size: int, keep_seconds: int, *, retry_seconds: float) -> None:
-        """Say how many parts a chord waits for; what was said first holds."""
+        """Set how many parts a chord waits for; the first value set counts."""
         key = Keys(self._prefix)("chord", chord_id)
         commands: list[tuple[Any, ...]] = [("HSETNX", key, "size", size)]
         commands += [("EXPIRE", key, keep_seconds)] if keep_seconds else []
         self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
 
     def extend_chord(self, chord_id: str, *, retry_seconds: float) -> None:
-        """Let a chord wait for one part more."""
+        """Make a chord wait for one more part."""
         key = Keys(self._prefix)("chord", chord_id)
         self._on_chord(chord_id, lambda: self._beside.command("HINCRBY", key, "extra", 1), retry_seconds)
 
     def count_part(self, part: ChordPart, queue: str, *, retry_seconds: float) -> bool:
-        """Count ``part``; say whether the caller shall send the message that finishes the chord, as no other does."""
+        """Count ``part``; return whether the caller must send the message that finishes the chord."""
         run = lambda: self._beside.run("part", self._prefix, 0, *part, queue)  # noqa: E731
         return bool(self._on_chord(part.chord, run, retry_seconds))
 
     def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:
-        """Return what was said when the chord began, ``None`` if it is gone, and the values of its parts."""
+        """Return the data stored when the chord began, ``None`` if it is gone, and the values of its parts."""
         keys = Keys(self._prefix)
         commands = [("HGET", keys("chord", chord_id), "about"), ("HVALS", keys("chord_parts", chord_id))]
         about, parts = self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
         return about, [part[1:] for part in parts]
 
     def forget_chord(self, chord_id: str, *, retry_seconds: float) -> None:
-        """Forget a chord that is finished."""
+        """Delete a finished chord."""
         keys = Keys(self._prefix)
         command = ("DEL", keys("chord", chord_id), keys("chord_parts", chord_id))
         self._on_chord(chord_id, lambda: self._beside.command(*command), retry_seconds)
@@ -240,5 +240,5 @@ def _is_lasting(error: Exception) -> bool:
 
 
 def _worker_ends_at_once() -> bool:
-    """Return whether this worker is to end without finishing its tasks, as ``WorkerTerminate`` asks."""
-    return worker_state.should_terminate is not None and worker_state.should_terminate is not False  # 0 ends it, too
+    """Return whether this worker must end without finishing its tasks, as ``WorkerTerminate`` asks."""
+    return worker_state.should_terminate is not None and worker_state.should_terminate is not False  # 0 counts, too

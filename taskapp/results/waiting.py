@@ -18,17 +18,17 @@ from taskapp.redis.outage import SERVER_GONE, Outage
 from taskapp.redis.subscriptions import Listener, Subscriptions
 
 TICK_SECONDS = 1.0
-"""How often ``on_interval`` is called at least, and a wait looks at the clock."""
+"""Maximum time between two calls of ``on_interval``, and between two checks of the deadline."""
 READ_AT_ONCE = 1_000
 CROWDED = 1_000
-"""How many results with callbacks are remembered before those that need no remembering are looked for."""
+"""Number of remembered results from which those that need not be remembered are removed."""
 
 
 class ResultConsumer(BaseResultConsumer):
     """Lets any number of threads wait for results over one subscribed connection."""
 
     patience_seconds = 60.0
-    """How long a wait without a timeout lives through the absence of the server before it raises."""
+    """How long a wait tolerates an absent server before it raises."""
 
     def __init__(self, backend: Any, *args: Any, **options: Any) -> None:
         super().__init__(backend, *args, **options)
@@ -47,11 +47,11 @@ class ResultConsumer(BaseResultConsumer):
         """Do nothing: a subscription ends with the wait."""
 
     def on_after_fork(self) -> None:
-        """Let go of the parent's connection."""
+        """Forget the parent's connection."""
         self._subscriptions.start_over()
 
     def stop(self) -> None:
-        """Close the connection; who still waits opens another."""
+        """Close the connection; a wait still in progress opens another."""
         self._subscriptions.close()
 
     def _wait_for_pending(
@@ -61,9 +61,9 @@ class ResultConsumer(BaseResultConsumer):
         """Yield results as they are resolved, until ``result`` is ready.
 
         Raises:
-            celery.exceptions.TimeoutError: It was not within ``timeout`` seconds.
-            redis.ConnectionError, redis.TimeoutError: The server could not be read at first.
-            ResultServerGone: It was away for ``patience_seconds`` in a row.
+            celery.exceptions.TimeoutError: It was not ready within ``timeout`` seconds.
+            redis.ConnectionError, redis.TimeoutError: The first read failed.
+            ResultServerGone: The server was away for ``patience_seconds`` without a break.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         wait = _Wait(self.backend, [*_leaves(result), *self._with_callbacks()], on_message)
@@ -107,24 +107,24 @@ class ResultConsumer(BaseResultConsumer):
             return
         self._remembered[id(result)] = result
         if len(self._remembered) > self._crowded:
-            # Members of groups nobody waited for would stay for ever.
+            # Otherwise members of groups that nobody waits for would stay forever.
             self._crowded = CROWDED + 2 * len(list(self._with_callbacks()))
 
     def disregard(self, result: Any) -> None:
-        """Keep ``result`` no longer."""
+        """Forget ``result``."""
         self._remembered.pop(id(result), None)
 
     def _with_callbacks(self) -> Iterator[Any]:
         for result in list(self._remembered.values()):
             listeners = _listeners(result)
             if listeners and all(isinstance(listener, barrier) for listener in listeners):
-                self.disregard(result)  # of a group only, which reads its members itself
+                self.disregard(result)  # it has only a group's callback, and a group reads its members itself
             elif listeners:
                 yield result
 
 
 class _Wait:
-    """The results one call waits for."""
+    """The results that one call waits for."""
 
     def __init__(
         self, backend: Any, results: Iterable[Any], on_message: Callable[[dict[str, Any]], Any] | None
@@ -138,7 +138,7 @@ class _Wait:
         self.has_read = False
 
     def read(self) -> list[Any]:
-        """Read all that is still missing; return the results that are resolved by it."""
+        """Read all missing results; return those that are now resolved."""
         keys, resolved = list(self._pending), []
         for start in range(0, len(keys), READ_AT_ONCE):
             chunk = keys[start : start + READ_AT_ONCE]
@@ -148,7 +148,7 @@ class _Wait:
         return resolved
 
     def take(self) -> list[Any]:
-        """Return the results that are resolved by what was heard."""
+        """Return the results resolved by received messages."""
         resolved, inbox = [], self.listener.inbox
         while inbox:
             resolved += self._resolve(*inbox.popleft())
@@ -170,7 +170,7 @@ class _Wait:
 
 
 def _leaves(result: Any) -> Iterator[Any]:
-    """Return the results of single tasks in ``result``, a result or a set of sets."""
+    """Yield the results of single tasks in ``result``, which may be a nested set."""
     if is_single_result(result):
         yield result
     else:
@@ -183,12 +183,12 @@ def _listeners(result: Any) -> list[Any]:
 
 
 def _call(on_interval: Callable[[], Any], result: Any, outage: Outage) -> None:
-    """Call it; Celery's own looks at the parents of ``result``, on a server that may be away."""
+    """Call ``on_interval``; Celery's own reads the parents of ``result`` from a server that may be away."""
     try:
         on_interval()
     except (RedisConnectionError, RedisTimeoutError) as error:
         if any(known["result"] is error for known in map(cached_meta, _parents(result)) if known):
-            raise  # it is what a parent failed with
+            raise  # the error is the outcome of a parent
         outage.pause(error, at_most_seconds=TICK_SECONDS)
 
 

@@ -1,1 +1,1 @@
-"""How messages of the engine, and of RabbitMQ, become kombu's and back."""
+"""Converts messages of the engine and of RabbitMQ to kombu's and back."""

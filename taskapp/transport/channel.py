@@ -1,6 +1,6 @@
-"""The kombu channels of our app: tasks are pushed, claimed and settled through the engine.
+"""The kombu channels of taskapp: tasks are pushed, claimed and settled through the engine.
 
-What needs no delivery guarantee (remote control, its replies, events) stays with kombu: pub/sub, and
+Messages without a delivery guarantee (remote control, its replies, events) stay with kombu: pub/sub, and
 plain lists consumed without acknowledgement.
 """
 
@@ -31,7 +31,7 @@ from taskapp.transport.polled import PolledChannel
 from taskapp.transport.qos import QoS
 from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
 
-# The stubs know neither well.
+# The stubs describe neither well.
 _RedisChannel: Any = redis.Channel
 _SentinelChannel: Any = redis.SentinelChannel
 
@@ -39,12 +39,12 @@ Command = tuple[Any, ...]
 
 logger = logging.getLogger(__name__)
 
-TELL_SECONDS = 2.0
-"""How often a long purge says how far it is."""
+REPORT_SECONDS = 2.0
+"""How often a long purge logs its progress."""
 
 
 class EngineChannel(PolledChannel):
-    """Makes a Redis channel of kombu push, claim and settle through the engine."""
+    """Makes kombu's Redis channel push, claim and settle through the engine."""
 
     QoS = QoS
     Message = BoundedMessage
@@ -52,7 +52,7 @@ class EngineChannel(PolledChannel):
     _in_poll: Any  # kombu's: the connection that waits in a BRPOP
 
     queue_order: tuple[str, ...] = ()
-    """Queues in the order they are taken; others follow in the order they were named."""
+    """Queues in the order they are served; others follow in the order they are consumed."""
     lease_seconds = Options.lease_seconds
     starvation_guard = Options.starvation_guard
     crash_limit = Options.crash_limit
@@ -78,7 +78,7 @@ class EngineChannel(PolledChannel):
 
     @property
     def process(self) -> Runtime:
-        """What this process holds for this channel's server."""
+        """This process's runtime for this channel's server."""
         if self._process is None or self._process.is_inherited:
             server = f"{self.connection.client.as_uri(include_password=True)} {self.global_keyprefix}"
             self._process = runtime_for(server, self._make_process)
@@ -100,11 +100,11 @@ class EngineChannel(PolledChannel):
     def _connector(self) -> Callable[[], Connection]:
         pool = self._get_pool()
         options = {**pool.connection_kwargs, "protocol": 2}
-        # Beside the pool, whose limit is for connections it lends.
+        # Outside the pool, whose limit applies to connections it lends.
         return lambda: pool.connection_class(**options)
 
     def _rest(self) -> None:
-        """Close connections nobody uses now: a process that only submits holds one, the producer's."""
+        """Close idle connections: a process that only submits keeps one, the producer's."""
         for pool in (self._pool, self._async_pool):
             if pool is not None:
                 pool.disconnect(inuse_connections=False)
@@ -112,7 +112,7 @@ class EngineChannel(PolledChannel):
     # --- publishing -------------------------------------------------------------------------------
 
     def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
-        """Leave the body as it is: only what travels as JSON needs an encoding, see ``_put``."""
+        """Leave the body as it is: only messages sent as JSON need an encoding, see ``_put``."""
         return body, encoding
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
@@ -130,21 +130,21 @@ class EngineChannel(PolledChannel):
         return self.process.producer.known_clock().ahead_of_here_seconds()
 
     def _as_json(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Make a body of bytes fit for JSON, unless the message is a task and travels in our own format."""
+        """Encode a body of bytes for JSON, unless the message is a task, which has a binary format."""
         if "task" not in message["headers"] and isinstance(message["body"], bytes):
             message["body"], message["properties"]["body_encoding"] = super().encode_body(message["body"], "base64")
         return message
 
     def in_engine_time(self, moment: str) -> str:
-        """Return an ISO time of this machine's by the engine's clock; may ask the server."""
+        """Convert an ISO time of this machine to the engine's clock; may ask the server for the time."""
         return shifted(moment, self._ahead_seconds())
 
     def event_topic(self, exchange: str, routing_key: str) -> str:
-        """Return the channel of Redis on which events of ``exchange`` are published."""
+        """Return the Redis channel for events of ``exchange``."""
         return str(self.global_keyprefix + self._get_publish_topics(exchange, routing_key)[0])
 
     def _put_reply(self, queue: str, message: dict[str, Any]) -> None:
-        """Queue a reply to a remote-control command; nobody waits for it when the server is away."""
+        """Queue a reply to a remote-control command; drop it if the server is away, since nobody waits that long."""
         body = to_json(self._as_json(message))
         try:
             self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).ready(queue), body)
@@ -160,7 +160,7 @@ class EngineChannel(PolledChannel):
             self._publish([("PUBLISH", topic, body) for topic in self._topics(exchange, routing_key)])
 
     def publish_event(self, exchange: str, routing_key: str, body: bytes) -> None:
-        """Publish kombu's message with an event; it is dropped while the server is away."""
+        """Publish an event, given as kombu's message; it is dropped while the server is away."""
         if monotonic() < self._events_lost_until:
             return
         topics = self._topics(exchange, routing_key)
@@ -176,7 +176,7 @@ class EngineChannel(PolledChannel):
         self.process.producer.link.pipeline(commands)
 
     def _publish_events(self, commands: list[Command]) -> None:
-        # A node does not wait to hear how many listened.
+        # A node does not wait for the number of listeners.
         if self.process.node.publish(commands):
             return
         try:
@@ -187,14 +187,14 @@ class EngineChannel(PolledChannel):
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":
-            # What is published there goes to who listens. kombu also keeps a table of them, which nobody reads, and
-            # in which every node that was killed would stay.
+            # Published messages reach all listeners. kombu also keeps a table of them, which nobody reads and in which
+            # every killed node would stay.
             self._fanout_queues[queue] = exchange, routing_key.replace("#", "*")
             return
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)
         except ResponseError as error:
-            # A full Redis: only remote control needs the entry, and tasks are to be run all the same.
+            # A full Redis: only remote control needs the entry, and tasks must run anyway.
             logger.warning("remote control may not reach queue %r: %s", queue, error)
         self._rest()
 
@@ -204,7 +204,7 @@ class EngineChannel(PolledChannel):
     # --- consuming --------------------------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's signature
-        """Consume ``queue``: through the engine, or as kombu does when nothing is acknowledged."""
+        """Consume ``queue``: through the engine, or through kombu if messages are not acknowledged."""
         if no_ack or queue in self._fanout_queues:
             return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         self._tag_to_queue[consumer_tag] = queue
@@ -228,8 +228,8 @@ class EngineChannel(PolledChannel):
         if queue not in self._claiming:
             done = super()._basic_cancel(consumer_tag)
             if self._in_poll and not self.active_queues:
-                # kombu leaves its BRPOP behind: whoever asks nodes next would read the end of a connection
-                # that a restart of Redis has closed since.
+                # kombu leaves its BRPOP behind: the next caller that asks nodes would read the end of a connection
+                # that a restart of Redis has closed.
                 self._in_poll.disconnect()
                 self._in_poll = None
             return done
@@ -251,7 +251,7 @@ class EngineChannel(PolledChannel):
             callback(message)
 
     def _message(self, claimed: Claimed) -> Any:
-        """Return kombu's message, or ``None`` when it is not for handing out now."""
+        """Return kombu's message, or ``None`` if it must not be handed out now."""
         node = self.process.node
         try:
             message = Received(claimed, self)
@@ -259,14 +259,14 @@ class EngineChannel(PolledChannel):
                 node.give_back([claimed.tag], delay_seconds=early_seconds)
                 return None
             message.take_times(node.clock)
-        except Exception as error:  # noqa: BLE001 - whatever a message says of itself
+        except Exception as error:  # noqa: BLE001 - a message may contain anything
             logger.error("a message in %s cannot be read and goes to the dead letters: %s", claimed.queue, error)
             node.bury(claimed.tag, "unreadable", f"{type(error).__name__}: {error}")
             return None
         return message
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """Take one message of ``queue`` now, or ``None``."""
+        """Return one message of ``queue``, or ``None`` if none is ready."""
         answers: list[Any] = []
         node = self.process.node
         if not node.ready():
@@ -284,20 +284,20 @@ class EngineChannel(PolledChannel):
                 self.qos.append(message, message.delivery_tag)
         return message
 
-    # --- what becomes of a message ----------------------------------------------------------------
+    # --- ending a message -------------------------------------------------------------------------
 
     def ended(self, tag: str) -> None:
-        """Free the place of a message whose run has ended, though it is not settled yet."""
+        """Free the slot of a message whose run has ended, even if it is not settled yet."""
         if self.qos.forget(tag):
             self._note_run(tag)
 
     def settle(self, tag: str, settlement: Settlement | None = None) -> None:
-        """Finish a claim, with all that its run left. Any thread may."""
+        """Settle a claim together with its run's settlement. Any thread may call this."""
         self.ended(tag)
         self.process.node.settle(tag, settlement)
 
     def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
-        """Put a message back, see ``Node.give_back``."""
+        """Return a message, see ``Node.give_back``."""
         self.qos.forget(tag)
         self.process.node.give_back([tag], kind, delay_seconds)
 
@@ -307,7 +307,7 @@ class EngineChannel(PolledChannel):
         self.process.node.bury(tag, reason, detail, settlement)
 
     def park(self, tag: str, task: str) -> None:
-        """Set a message aside for a node that has its task type."""
+        """Park a message until a node has its task type."""
         self.qos.forget(tag)
         self.process.node.park(tag, task)
 
@@ -325,14 +325,14 @@ class EngineChannel(PolledChannel):
         return sum(length for length in lengths if isinstance(length, int))
 
     def _purge(self, queue: str) -> int:
-        gone, at, told_at = 0, b"", monotonic()
+        gone, at, reported_at = 0, b"", monotonic()
         while at != b"0":
             some, at = self.process.producer.link.run("empty", self.global_keyprefix, 0, queue, at or b"0")
             gone += int(some)
-            if (now := monotonic()) >= told_at + TELL_SECONDS:
-                told_at = now
-                # A warning: `celery purge` shows nothing less.
-                logger.warning("purging queue %s: %s messages are gone so far", queue, f"{gone:,}")
+            if (now := monotonic()) >= reported_at + REPORT_SECONDS:
+                reported_at = now
+                # A warning, because `celery purge` shows nothing below that level.
+                logger.warning("purging queue %s: %s messages deleted so far", queue, f"{gone:,}")
         return gone
 
     def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
@@ -340,7 +340,7 @@ class EngineChannel(PolledChannel):
         keys = Keys(self.global_keyprefix)
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
-        # One by one: in a transaction a full Redis refuses also what frees memory.
+        # One by one: in a transaction a full Redis also refuses commands that free memory.
         commands: list[Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
         commands += [("UNLINK", keys.ready(queue, priority)) for priority in self.priority_steps]
         try:
@@ -351,7 +351,7 @@ class EngineChannel(PolledChannel):
             self._purge(queue)
 
     def close(self) -> None:
-        """Close, giving back what was not handed out; what was stays with the process's lease."""
+        """Close and return messages not handed out; those handed out stay under the process's lease."""
         if self._consumer is not None and not self.closed:
             self._consumer.stop()
             self.connection.cycle.discard_consumer(self._consumer)
@@ -368,6 +368,6 @@ class Channel(EngineChannel, OwnServerChannel, _RedisChannel):
 
 
 class SentinelChannel(EngineChannel, _SentinelChannel):
-    """A channel to the Redis that Sentinel names."""
+    """A channel to the Redis master that Sentinel names."""
 
     from_transport_options = (*_SentinelChannel.from_transport_options, *EngineChannel.OPTIONS)

@@ -1,7 +1,7 @@
-"""Between kombu's messages and the bytes in Redis.
+"""Encodes and decodes messages: kombu's on one side, the bytes in Redis on the other.
 
-A task travels as a sealed envelope around MessagePack, a tenth of the work of kombu's JSON with its
-base64. Everything else (remote control, replies) and what stock Celery sent stays kombu's JSON.
+A task is sent as a sealed envelope around MessagePack, at a tenth of the cost of kombu's JSON with
+base64. Everything else (remote control, replies), and messages of stock Celery, stay kombu's JSON.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, str, str | None, dict[str, Any], str | None, str | None, str, str]).decode
 """Body, content type, encoding, headers, correlation id, reply to, exchange and routing key."""
 to_json = msgspec.json.Encoder(enc_hook=str).encode
-"""A message as kombu writes it: all strings, numbers and mappings."""
+"""Encodes a message as kombu writes it: all strings, numbers and mappings."""
 
 
 FOREIGN_BYTES_MOST = 32 * 1024 * 1024
-"""A message that was not written by us and is larger is not read: its decoding would hold up the node for seconds."""
+"""Maximum size of a message of another program: decoding a larger one would block the node for seconds."""
 
 
 SKEW_SECONDS = 0.5
-"""Clocks of machines nearer than this are taken as equal when an expiry is compared."""
+"""Difference between clocks of machines up to which they count as equal for an expiry."""
 
 
 SENT_AT_HEADER = "taskapp_sent_at"
-"""In the headers of a task: when it was submitted, Unix seconds by the engine's clock."""
+"""Header of a task: when it was submitted, Unix seconds by the engine's clock."""
 
 READY_AT_HEADER = "taskapp_ready_at"
-"""In the headers of a task that could not run when it was submitted or due: since when it can, Unix seconds by the
+"""Header of a task that could not run when it was submitted or due: since when it can, Unix seconds by the
 engine's clock. Scripts write it, see ``with_ready_at`` in ``prelude.lua``."""
 
 SIGNATURE_HEADER = "taskapp_signature"
-"""In the headers of a signed task: who signed, and the signature, both in Base64 with a colon between."""
+"""Header of a signed task: the signer and the signature, both in Base64, separated by a colon."""
 
 
 PROPERTIES_HEADER = "taskapp_properties"
-"""In the headers of a task: those properties of AMQP it was sent with that have no place of their own."""
+"""Header of a task: AMQP properties that have no place elsewhere in its message."""
 
 
 def with_properties(headers: dict[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``headers`` with what of ``properties`` has no place of its own, unless they hold it already.
+    """Return ``headers`` with those of ``properties`` that need ``PROPERTIES_HEADER``, unless it is already set.
 
-    As in Celery, ``expires`` takes the place of ``expiration``.
+    As in Celery, ``expires`` overrides ``expiration``.
     """
     carried = {name: properties[name] for name in PROPERTIES if properties.get(name) is not None}
     if headers.get("expires"):
@@ -65,10 +65,10 @@ def with_properties(headers: dict[str, Any], properties: Mapping[str, Any]) -> d
 
 
 def carried_properties(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the properties that came in the headers of a task.
+    """Return the properties in ``PROPERTIES_HEADER`` of a task.
 
     Raises:
-        BadHeader: They are none.
+        BadHeader: The header is invalid.
     """
     check_headers({PROPERTIES_HEADER: headers[PROPERTIES_HEADER]})
     carried: Mapping[str, Any] = headers[PROPERTIES_HEADER]
@@ -76,12 +76,12 @@ def carried_properties(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def claim_by(headers: Mapping[str, Any], eta: str | None, properties: Mapping[str, Any]) -> float | None:
-    """Return until when a task may be claimed by its ``expiration``, Unix seconds by the engine's clock.
+    """Return the latest time to claim a task by its ``expiration``, Unix seconds by the engine's clock.
 
-    It counts from when the task was submitted, or is due. ``None``: for ever.
+    It counts from when the task was submitted, or is due. ``None``: no limit.
 
     Raises:
-        ValueError: It is no number, or ``eta`` no moment.
+        ValueError: ``expiration`` is not a number, or ``eta`` is not a time.
     """
     began_at = sent_at_of(headers)
     if "expiration" not in properties or began_at is None:
@@ -91,30 +91,30 @@ def claim_by(headers: Mapping[str, Any], eta: str | None, properties: Mapping[st
 
 
 def sent_at_of(headers: Mapping[str, Any]) -> float | None:
-    """Return when a task was submitted; ``None``: its message does not say, or no moment."""
+    """Return when a task was submitted, Unix seconds; ``None``: its message has no valid time."""
     sent_at = headers.get(SENT_AT_HEADER)
     return sent_at if type(sent_at) is float and isfinite(sent_at) else None
 
 
 def ready_at_of(headers: Mapping[str, Any]) -> float | None:
-    """Return since when a task may run, Unix seconds: the moment from which it waits for a slot.
+    """Return since when a task may run and has been waiting for a slot, Unix seconds.
 
-    When it was submitted, or is due; when it was replayed, given back by a node or found a node with its type, if that
-    was later. ``None``: its message does not say.
+    That is when it was submitted or due, or later: when it was replayed, returned by a node, or when a node with its
+    type started. ``None``: unknown.
     """
     ready_at = headers.get(READY_AT_HEADER)
     if ready_at is not None:
         return ready_at if type(ready_at) is float and isfinite(ready_at) else None
     delivery = headers.get("delivery_info")
     if delivery is not None and delivery.get("redelivered"):
-        return None  # by a broker that is not the engine's
+        return None  # a broker other than Redis has delivered it again
     sent_at = sent_at_of(headers)
     eta = headers.get("eta")
     return sent_at if sent_at is None or not eta else due_at_of(eta, sent_at)
 
 
 def due_at_of(eta: Any, sent_at: float | None) -> float | None:
-    """Return when a task with this ``eta`` is due, not before it was submitted; ``None``: that is no moment."""
+    """Return when a task with this ``eta`` is due, at least ``sent_at``; ``None``: it is not a valid time."""
     try:
         return max(datetime.fromisoformat(eta).timestamp(), sent_at or 0.0)
     except (TypeError, ValueError, OverflowError):
@@ -122,11 +122,11 @@ def due_at_of(eta: Any, sent_at: float | None) -> float | None:
 
 
 class Unreadable(ValueError):
-    """Bytes that are no message."""
+    """Bytes are not a message."""
 
 
 def pack(message: dict[str, Any], priority: int) -> tuple[str, bytes]:
-    """Return the id and the bytes of a kombu message."""
+    """Return the id and the bytes of a kombu message; the id is empty if it has no usable one."""
     headers = message["headers"]
     identity, task = headers.get("id"), headers.get("task")
     if not (_fits(identity) and _fits(task)):
@@ -145,24 +145,24 @@ def pack_task(
     content: tuple[Any, str, str], headers: dict[str, Any], priority: int,
     correlation_id: str | None, reply_to: str | None, exchange: str, routing_key: str,
 ) -> bytes:  # fmt: skip
-    """Return the bytes of a task with these ``headers`` of Celery's and this body, content type and encoding.
+    """Return the bytes of a task with Celery's ``headers`` and this body, content type and encoding.
 
     Raises:
-        ValueError: The id or the name takes more than 255 bytes.
+        ValueError: The id or the name is longer than 255 bytes.
     """
     body = _encode((*content, headers, correlation_id, reply_to, exchange, routing_key))
     return seal(headers["id"], headers["task"], priority, body)
 
 
 def time_of(headers: dict[str, Any], ahead_seconds: Callable[[], float]) -> int:
-    """Return when a task with these headers is due, by the engine's time in ms, and put its expiry into that time.
+    """Return when a task with these headers is due, in ms of the engine's time, and convert its expiry to that time.
 
     Args:
-        headers: ``expires`` is changed, unless they are signed: then it is in the engine's time already.
-        ahead_seconds: Says how far the engine's time is ahead of this machine's; may ask the server.
+        headers: ``expires`` is changed unless they are signed: then it already is in the engine's time.
+        ahead_seconds: Returns how far the engine's time is ahead of this machine's; may ask the server.
     """
     if (expires := headers.get("expires")) and SIGNATURE_HEADER not in headers:
-        # The node that claims it turns it into its own time.
+        # The node that claims it converts it to its own time.
         headers["expires"] = shifted(expires, ahead_seconds())
     if eta := headers.get("eta"):
         return ceil((datetime.fromisoformat(eta).timestamp() + ahead_seconds()) * 1_000)
@@ -170,7 +170,7 @@ def time_of(headers: dict[str, Any], ahead_seconds: Callable[[], float]) -> int:
 
 
 def shifted(moment: str, seconds: float) -> str:
-    """Return an ISO time moved by ``seconds``, unless that is less than clocks may differ."""
+    """Return an ISO time shifted by ``seconds``; unchanged if that is less than ``SKEW_SECONDS``."""
     if abs(seconds) < SKEW_SECONDS:
         return moment
     return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat()
@@ -184,12 +184,14 @@ def unpack(envelope: Envelope) -> dict[str, Any]:
     """Return the kombu message in ``envelope``, without a delivery tag.
 
     Raises:
-        Unreadable: It is none; says why.
+        Unreadable: It is not a message; the error says why.
     """
     if envelope.version == OURS:
         return _unpack_ours(envelope)
     if len(envelope.body) > FOREIGN_BYTES_MOST:
-        raise Unreadable(f"it takes {len(envelope.body)} bytes; what others send may take {FOREIGN_BYTES_MOST}")
+        raise Unreadable(
+            f"it takes {len(envelope.body)} bytes; messages of other programs may take {FOREIGN_BYTES_MOST}"
+        )
     return _unpack_json(envelope.body)
 
 
@@ -197,22 +199,22 @@ def read_arguments(raw: bytes) -> tuple[Any, Any]:
     """Return args and kwargs of the task in ``raw``.
 
     Raises:
-        Unreadable: It holds no task whose body is JSON.
+        Unreadable: It is not a task with a JSON body.
     """
     return arguments_in(unseal(raw))
 
 
 def arguments_in(envelope: Envelope) -> tuple[Any, Any]:
-    """Return the same of the task in ``envelope``; errors as with ``read_arguments``."""
+    """Return args and kwargs of the task in ``envelope``; errors are those of ``read_arguments``."""
     args, kwargs, _ = _body(unpack(envelope))
     return args, kwargs
 
 
 def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the headers of a task and what its body says of the tasks that follow, see ``read_follow_ups``.
+    """Return the headers of a task and its follow-up tasks, see ``read_follow_ups``.
 
     Raises:
-        Unreadable: It is no message.
+        Unreadable: It is not a message.
     """
     try:
         message = unpack(envelope)
@@ -226,7 +228,7 @@ def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | N
 
 
 def _headers_alone(envelope: Envelope) -> dict[str, Any]:
-    """Return the headers of a message of kombu's of which something else cannot be read."""
+    """Return the headers of a kombu message that is otherwise unreadable."""
     if envelope.version == OURS or len(envelope.body) > FOREIGN_BYTES_MOST:
         raise Unreadable("its headers cannot be read")
     try:
@@ -237,27 +239,27 @@ def _headers_alone(envelope: Envelope) -> dict[str, Any]:
 
 
 def read_follow_ups(body: Any, content_type: Any) -> dict[str, Any] | None:
-    """Return what a body says of the tasks that follow (links, chain, chord), although its arguments may be unreadable.
+    """Return the follow-up tasks in a body (links, chain, chord), even if its arguments are unreadable.
 
-    ``None``: that cannot be read either.
+    ``None``: the follow-up tasks are unreadable, too.
     """
     if content_type != "application/json" or not isinstance(body, str | bytes):
         return None
     try:
-        # Not as kombu reads it: an argument it cannot make is the most common reason to be here.
+        # Not with kombu's decoder: an argument that it cannot decode is the most common reason to be here.
         embed = json.loads(body)[2] or {}
         check_follow_ups(embed)
-        return loads(json.dumps(embed))  # type: ignore[no-any-return]  # a dict, as was checked
-    except Exception as error:  # noqa: BLE001 - whatever it holds
-        logger.debug("what follows a task cannot be read: %s", error)
+        return loads(json.dumps(embed))  # type: ignore[no-any-return]  # check_follow_ups accepts only a dict
+    except Exception as error:  # noqa: BLE001 - a body may contain anything
+        logger.debug("the follow-up tasks of a message cannot be read: %s", error)
         return None
 
 
 def edit_arguments(raw: bytes, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes:
-    """Return the message ``raw`` with other arguments, where they are given.
+    """Return the message ``raw`` with new ``args`` or ``kwargs``; ``None`` keeps the old ones.
 
     Raises:
-        Unreadable: It holds no task whose body is JSON.
+        Unreadable: It is not a task with a JSON body.
     """
     envelope = unseal(raw)
     message = unpack(envelope)
@@ -280,7 +282,7 @@ def _body(message: dict[str, Any]) -> list[Any]:
         if message["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
         args, kwargs, embed = loads(body)
-    except Exception as error:  # whatever the types that JSON lacks are made of
+    except Exception as error:  # kombu's decoders of extra types may raise anything
         raise Unreadable(f"its arguments cannot be read: {error}") from error
     return [args, kwargs, embed]
 
@@ -289,7 +291,7 @@ def _unpack_ours(envelope: Envelope) -> dict[str, Any]:
     try:
         body, content_type, encoding, headers, correlation_id, reply_to, exchange, key = _decode(envelope.body)
         if not isinstance(body, str | bytes):
-            raise Unreadable(f"its body is no text and no bytes: {type(body).__name__}")
+            raise Unreadable(f"its body is neither text nor bytes: {type(body).__name__}")
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
         raise Unreadable(f"not a message of this version: {error}") from error
     return {
@@ -310,7 +312,7 @@ def _unpack_ours(envelope: Envelope) -> dict[str, Any]:
 def _unpack_json(body: bytes) -> dict[str, Any]:
     try:
         message = loads(body.decode())
-    except Exception as error:  # whatever the types that JSON lacks are made of
+    except Exception as error:  # kombu's decoders of extra types may raise anything
         raise Unreadable(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise Unreadable(f"a JSON {type(message).__name__}, not a message")

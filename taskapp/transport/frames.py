@@ -1,8 +1,8 @@
-"""Reading what RabbitMQ sends: bytes that are no text end no connection.
+"""Reads frames of RabbitMQ so that bytes that cannot be decoded do not end the connection.
 
-Whoever can publish sets the properties of a message and its routing key, which py-amqp decodes where the worker's loop
-reads. What cannot be decoded reaches the worker without its properties, and is rejected there like any message that is
-no task. Left alone it would end every node in turn, since RabbitMQ gives it to the next.
+Any publisher sets the properties of a message and its routing key, which py-amqp decodes in the worker's loop.
+A message with undecodable properties reaches the worker without them, and is rejected like any other message that is
+not a task. Without this it would end every node in turn, because RabbitMQ delivers it to the next one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE = (ValueError, ArithmeticError, IndexError, RecursionError, struct.error, FrameSyntaxError)
 CONTENT_HEADER = 2
-"""The type of the frame with the properties of a message."""
+"""Type of the frame with the properties of a message."""
 SIZE_BYTES = 12
-"""What stands in it before the properties: the size of the body, among other things."""
+"""Length of the fields before the properties, among them the size of the body."""
 NO_PROPERTIES = b"\0\0"
 
 Frame = tuple[int, int, Any]
 
 
 def frame_handler(connection: Any, callback: Callable[..., Any]) -> Callable[[Frame], Any]:
-    """Return what takes the frames of ``connection``, as py-amqp's does."""
+    """Return a handler for the frames of ``connection``, like py-amqp's."""
     take = method_framing.frame_handler(connection, callback)
 
     def take_readable(frame: Frame) -> Any:
@@ -38,16 +38,16 @@ def frame_handler(connection: Any, callback: Callable[..., Any]) -> Callable[[Fr
             kind, channel, payload = frame
             if kind != CONTENT_HEADER:
                 raise
-            logger.error("the properties of a message cannot be read, it is taken without them: %s", error)
+            logger.error("the properties of a message cannot be read, it is delivered without them: %s", error)
             return take((kind, channel, bytes(payload[:SIZE_BYTES]) + NO_PROPERTIES))
 
     return take_readable
 
 
 def readable_delivery(arguments: Any) -> bytes:
-    """Return the ``arguments`` of a delivery with names of exchange and key that are text, of the same lengths.
+    """Return the ``arguments`` of a delivery with exchange and routing key replaced by ASCII of the same length.
 
-    They are: four bytes, consumer tag, eight bytes of the delivery tag, one of flags, exchange, routing key.
+    Layout: four bytes, consumer tag, eight bytes of delivery tag, one byte of flags, exchange, routing key.
     """
     known = bytes(arguments)
     at = 4 + 1 + known[4] + 8 + 1

@@ -1,4 +1,4 @@
-"""A claimed message as kombu and Celery see it, made without kombu's detours where it is in our own format."""
+"""A claimed message as kombu and Celery see it; for taskapp's own format it bypasses kombu's slow constructor."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _Message: Any = Message  # the package has no types
 
 
 class Unpacking:
-    """Mixed into a message of kombu, unpacks it up to a limit; errors are kept for who takes it, as kombu's are."""
+    """Mixed into kombu's message, unpacks its body up to a limit; errors are kept in ``errors``, like kombu's."""
 
     errors: Any
     headers: Any
     body: Any
 
     def _read_packed(self, read: Callable[[], None], most_bytes: int) -> None:
-        """Let ``read`` set the message up as it came, and unpack its body."""
-        self.errors = [None]  # kombu unpacks no message that has errors
+        """Let ``read`` initialise the message as received, and unpack its body."""
+        self.errors = [None]  # kombu does not unpack a message that has errors
         read()
         self.errors = []
         self._unpack(most_bytes)
@@ -48,12 +48,12 @@ class Unpacking:
         try:
             self.body = unpacked(self.body, self.headers["compression"], most_bytes)
         except CannotUnpack as error:
-            # Without a traceback, which would keep what was unpacked so far.
+            # Without a traceback, which would keep the partly unpacked body in memory.
             self.errors = [(CannotUnpack, error.with_traceback(None), None)]
 
 
 class BoundedMessage(Unpacking, _Message):
-    """A message of kombu, as remote control and events are."""
+    """A kombu message: remote control or an event."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         read = partial(super().__init__, payload, channel=channel, **options)
@@ -67,17 +67,17 @@ class Received(BoundedMessage):
     """One claimed message."""
 
     as_sent: dict[str, Any]
-    """Headers that were changed as it was claimed, as they were before."""
+    """Original values of headers that were changed when it was claimed."""
     envelope_names: tuple[str, str]
-    """Id and task type in its envelope; empty where there is none."""
+    """Id and task type in its envelope; empty if it has none."""
     is_foreign: bool
-    """Whether it was written by something else than this package; what it says of itself is to be checked."""
+    """Whether another program wrote it, so that its headers must be checked."""
 
     def __init__(self, claimed: Claimed, channel: Any) -> None:
         """Read ``claimed``.
 
         Raises:
-            Unreadable: It is no message.
+            Unreadable: It is not a message.
         """
         envelope = claimed.envelope
         payload = unpack(envelope)
@@ -95,7 +95,7 @@ class Received(BoundedMessage):
         if headers.get("id") != envelope.id or headers.get("task") != envelope.task:
             raise Unreadable(
                 f"its header names the task {headers.get('task')!r} with the id {headers.get('id')!r}, "
-                f"its envelope {envelope.task!r} with {envelope.id!r}"
+                f"but its envelope names {envelope.task!r} with {envelope.id!r}"
             )
         self.errors = None
         self.channel = channel
@@ -113,20 +113,20 @@ class Received(BoundedMessage):
             self._unpack(channel.unpacked_bytes_most)
 
     def early_seconds(self, clock: Clock) -> float:
-        """Return for how long it is not due yet; errors are those of ``take_times``."""
+        """Return the seconds until it is due; errors are those of ``take_times``."""
         eta = self.headers.get("eta")
         return datetime.fromisoformat(eta).timestamp() - clock.now_ms() / 1_000 if eta else 0.0
 
     def take_times(self, clock: Clock) -> None:
-        """Set its due time aside, and turn the time it expires into this machine's.
+        """Move its due time to ``as_sent``, and convert its expiry to this machine's time.
 
         Raises:
-            ValueError, TypeError, AttributeError: A header is not what it should be.
+            ValueError, TypeError, AttributeError: A header is invalid.
         """
         headers = self.headers
         if eta := headers.get("eta"):
             self.as_sent["eta"] = eta
-            headers["eta"] = None  # it is due: nobody shall hold it in memory
+            headers["eta"] = None  # it is due: Celery must not hold it in memory
             if READY_AT_HEADER not in headers and not self.properties["deliveries"]:
                 headers[READY_AT_HEADER] = due_at_of(eta, sent_at_of(headers))
         if headers.get("expires"):
@@ -136,7 +136,7 @@ class Received(BoundedMessage):
             self._take_properties(eta, clock)
 
     def _take_properties(self, eta: str | None, clock: Clock) -> None:
-        """Put properties that came in a header in their place; who is claimed later than they allow has expired."""
+        """Restore properties sent in a header; mark the task as expired if it was claimed later than they allow."""
         headers = self.headers
         carried = carried_properties(headers)
         self.properties.update(carried)

@@ -1,4 +1,4 @@
-"""Channels to the server of ours: logged in as its present run wants it, and only to a process of our own user."""
+"""Channels to the embedded Redis server: use the password of its current run, and trust only this user's process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Mixin: Any = object
 
 
 class OwnServerChannel(_Mixin):
-    """Mixed into a channel of kombu: the transport option ``own_server`` is the directory of the server of ours."""
+    """Mixed into kombu's channel: the transport option ``own_server`` is the directory of the embedded server."""
 
     own_server: str | None = None
 

@@ -1,8 +1,8 @@
-"""kombu's own connections to Redis, made fit for a loop: read without waiting, and watched no more before they close.
+"""Makes kombu's own connections to Redis safe for a loop: reads never wait, and polling stops before they close.
 
-kombu reads whole answers, and waits in the loop for an answer of which only the beginning has come. And it takes a
-connection off its poller after it was closed, when the number may be another connection's: if a forked child
-still holds the old one, the poller announces that one under the number of the new one.
+kombu reads complete answers, and so blocks the loop if only the beginning of one has arrived. And it removes a
+connection from its poller after closing it, when another connection may have its descriptor: if a forked child
+still holds the old one, the poller reports events of the old one under the number of the new one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from redis.exceptions import RedisError
 
 from taskapp.redis.internals import has_answer, socket_of
 
-# Mixed into channels of kombu, which the stubs do not know well.
+# Mixed into kombu's channels, which the stubs do not describe well.
 _Mixin: Any = object
 
 
 def polled(connection_class: type, before_closing: Callable[[Any], None]) -> type:
-    """Return a kind of ``connection_class`` that a loop can watch.
+    """Return a subclass of ``connection_class`` that a loop can poll.
 
     Args:
-        connection_class: One of redis-py's.
-        before_closing: Called with the socket of a connection before that is closed.
+        connection_class: A connection class of redis-py.
+        before_closing: Called with the socket of a connection before it is closed.
     """
     base: Any = connection_class
 
@@ -40,19 +40,20 @@ def polled(connection_class: type, before_closing: Callable[[Any], None]) -> typ
 
 
 class Opener:
-    """Opens connections of kombu's again, beside the loop that watches them: a server may take seconds to greet."""
+    """Reopens kombu's connections outside the loop that polls them, because connecting may take seconds."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def are_open(self, clients: Iterable[Any]) -> bool:
-        """Return whether none of redis-py's ``clients`` has lost its connection; begin to connect those that have.
+        """Return whether no client has lost its connection; start to reconnect those that have.
 
-        One that was never connected is kombu's to connect: a node that is ready listens.
+        Args:
+            clients: Clients of redis-py. kombu itself makes the first connection, so that a node that is ready listens.
 
         Raises:
-            RedisError, OSError: The last attempt failed. The next call begins another.
+            RedisError, OSError: The last attempt failed. The next call starts another.
         """
         if self._thread is not None:
             if self._thread.is_alive():
@@ -75,7 +76,7 @@ class Opener:
 
 
 class PolledChannel(_Mixin):
-    """Makes a Redis channel of kombu read only what has come, from connections that leave their poller in time."""
+    """Makes kombu's Redis channel read only complete answers, from connections that leave the poller in time."""
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         params: dict[str, Any] = super()._connparams(asynchronous)
@@ -88,7 +89,7 @@ class PolledChannel(_Mixin):
             self.connection.cycle.before_kombu_closes(socket)
 
     def _receive(self) -> bool:
-        """Deliver the messages that have come whole."""
+        """Deliver messages that have arrived completely."""
         client, delivered = self.subclient, False
         while client.connection is not None and has_answer(client.connection):
             with suppress(Empty):
@@ -96,8 +97,8 @@ class PolledChannel(_Mixin):
         return delivered
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Deliver the message that has come, if it has come whole."""
-        # What is broken, kombu finds broken, too.
+        """Deliver a message if it has arrived completely."""
+        # kombu itself notices a broken connection.
         with suppress(RedisError):
             if not has_answer(self.client.connection):
                 raise Empty

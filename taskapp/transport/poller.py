@@ -1,4 +1,4 @@
-"""kombu's poller, which also watches the engine's connections and survives broken ones."""
+"""kombu's poller, extended to poll the engine's connections and to survive broken ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from taskapp.transport.polled import Opener
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 1.0
-"""How long a quiet loop may sleep: what broke meanwhile is mended then."""
+"""How long an idle loop may sleep before it checks for broken connections."""
 
 
 class _Watched(NamedTuple):
@@ -32,9 +32,9 @@ class _Watched(NamedTuple):
 
 
 class Poller(redis.MultiChannelPoller):
-    """Drives consumers and nodes beside kombu's own connections, in Celery's loop or without one."""
+    """Drives consumers and nodes next to kombu's own connections, in Celery's loop or without one."""
 
-    _fd_to_chan: dict[int, tuple[Any, str]]  # kombu's: descriptor to channel and what it waits for
+    _fd_to_chan: dict[int, tuple[Any, str]]  # kombu's: descriptor to channel and command it waits for
     _channels: set[Any]  # kombu's, too
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Poller(redis.MultiChannelPoller):
         self._consumers.append(consumer)
 
     def discard_consumer(self, consumer: Fetcher) -> None:
-        """Drive it no more."""
+        """Stop driving ``consumer``."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
         self._watch()
@@ -65,16 +65,16 @@ class Poller(redis.MultiChannelPoller):
     # --- with Celery's loop -----------------------------------------------------------------------
 
     def follow(self, loop: Any, transport: Any) -> None:
-        """Let ``loop`` tell what is readable and when time has come."""
+        """Let ``loop`` poll the connections and run the timer."""
         self._unwatch_all()
         self._loop, self._on_readable = loop, transport.on_readable
-        # A loop inside the loop: what is the engine's needs no turn of the outer one.
+        # A loop inside the loop: the engine's events need no turn of the outer one.
         self._inner = loop if hasattr(loop, "read_on_loop") else None
         if self._inner is not None:
             self._inner.on_free_slot = self._tick
 
     def on_poll_start(self) -> None:
-        """Do what can be done, and see to it that the loop wakes up for what comes next."""
+        """Do what is due, and make sure that the loop wakes up for the next event."""
         for consumer in list(self._consumers):
             consumer.tick()
         self._watch()
@@ -88,7 +88,7 @@ class Poller(redis.MultiChannelPoller):
         except (RedisError, OSError) as error:
             if not self._consumers:
                 raise
-            # Raised to Celery it would restart its whole consumer; commands can wait.
+            # Celery would restart its whole consumer if it got the error; remote control can wait.
             self._connection_broke(error)
 
     def _kombus_clients(self) -> Iterator[Any]:
@@ -103,7 +103,7 @@ class Poller(redis.MultiChannelPoller):
             return
         now = monotonic()
         at = now + min(consumer.due_seconds() for consumer in self._consumers)
-        # One that is early does no harm: it looks, and sets the next.
+        # An early timer does no harm: it checks, and sets the next one.
         if self._timer is not None and now < self._timer_at < at + 0.0005:
             return
         if self._timer is not None:
@@ -125,7 +125,7 @@ class Poller(redis.MultiChannelPoller):
             self._watch()
 
     def _watch(self) -> None:
-        """Follow the engine's connections as they come and go."""
+        """Poll the engine's current connections."""
         sockets = [pipe.socket for consumer in self._consumers for pipe in (consumer.node.pipe, consumer.waiting)]
         if sockets == self._sockets:
             return
@@ -136,7 +136,7 @@ class Poller(redis.MultiChannelPoller):
                 if (socket := pipe.socket) is not None:
                     wanted[socket.fileno()] = _Watched(socket, pipe, read)
         for fd, watched in list(self._watched.items()):
-            # The same number may by now be another connection.
+            # Another connection may have the same number by now.
             if fd not in wanted or wanted[fd].socket is not watched.socket:
                 self._unwatch(fd)
                 del self._watched[fd]
@@ -147,11 +147,11 @@ class Poller(redis.MultiChannelPoller):
                 self._inner.read_on_loop(fd, partial(self.on_readable, fd))
             else:
                 self._loop.add_reader(fd, self._on_readable, fd)
-            wanted[fd].pipe.before_closing(self._let_go)
+            wanted[fd].pipe.before_closing(self._stop_watching)
         self._watched = wanted
 
-    def _let_go(self, socket: Any) -> None:
-        """Watch ``socket`` no more: it is about to be closed."""
+    def _stop_watching(self, socket: Any) -> None:
+        """Stop polling ``socket``, which is about to be closed."""
         fd = socket.fileno()
         if fd in self._watched and self._watched[fd].socket is socket:
             self._unwatch(fd)
@@ -176,9 +176,9 @@ class Poller(redis.MultiChannelPoller):
                 logger.debug("descriptor %d was closed before it was unregistered", fd)
 
     def before_kombu_closes(self, socket: Any) -> None:
-        """Watch a socket of kombu's no more. kombu itself would do so when it is closed and its number is another's.
+        """Stop polling one of kombu's sockets. kombu would do so after closing it, when its number may be reused.
 
-        A forked child does nothing: it shares what the parent watches.
+        A forked child does nothing, because it shares the parent's poller.
         """
         fd = socket.fileno()
         if fd not in self._fd_to_chan or os.getpid() != self._pid or fd in self._watched:
@@ -190,28 +190,28 @@ class Poller(redis.MultiChannelPoller):
                 self.poller.unregister(fd)
         self._fd_to_chan.pop(fd, None)
 
-    # --- what is readable -------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def on_readable(self, fileno: int) -> Any:
-        """Let whoever owns ``fileno`` read."""
+        """Let the owner of ``fileno`` read."""
         watched = self._watched.get(fileno)
         if watched is not None:
             watched.read()
-            # On the inner loop whoever frees a slot says so by itself.
+            # On the inner loop, a freed slot triggers a tick of its own.
             if self._inner is None or not all(consumer.is_quiet for consumer in self._consumers):
                 self._tick()
             return True
         return self._guarded(super().on_readable, fileno)
 
     def handle_event(self, fileno: int, event: int) -> Any:
-        """Without a loop: read what is readable."""
+        """Read a readable descriptor, without a loop."""
         if fileno in self._watched:
             self.on_readable(fileno)
             return None
         return self._guarded(super().handle_event, fileno, event)
 
     def _guarded(self, read: Callable[..., Any], *args: Any) -> Any:
-        """Let kombu read; neither a broken connection nor what somebody publishes as a command ends a node."""
+        """Let kombu read; neither a broken connection nor a malformed command may end a node."""
         try:
             answer = read(*args)
         except Empty:
@@ -228,7 +228,7 @@ class Poller(redis.MultiChannelPoller):
         return None
 
     def _connection_broke(self, error: Exception, fileno: int = -1) -> None:
-        # kombu leaves a connection on which it failed to read as it is: readable, for ever.
+        # kombu keeps a connection on which reading failed; it would stay readable forever.
         channel, kind = self._fd_to_chan.get(fileno, (None, ""))
         if channel is not None and (client := channel.client if kind == "BRPOP" else channel.subclient).connection:
             client.connection.disconnect()
@@ -240,7 +240,7 @@ class Poller(redis.MultiChannelPoller):
     # --- without a loop (gevent, plain consumers) ---------------------------------------------------
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait up to ``timeout`` seconds for something, and hand it out."""
+        """Wait up to ``timeout`` seconds for events and handle them; raise ``Empty`` if no message was handed out."""
         if not self._consumers:
             return super().get(callback, timeout)
         self._in_protected_read = True
@@ -263,4 +263,4 @@ class Poller(redis.MultiChannelPoller):
                 self.after_read.pop()()
 
     def maybe_restore_messages(self) -> None:
-        """Do nothing: the engine reaps."""
+        """Do nothing: the engine reaps the messages of dead nodes."""

@@ -1,4 +1,4 @@
-"""How many messages of the engine a channel of kombu may hand out, and what it says of them."""
+"""Prefetch limit of a channel, and acknowledgement of the engine's messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kombu.transport import virtual
 _VirtualQoS: Any = virtual.QoS  # the package has no types
 
 UNLIMITED = 100
-"""How many messages a consumer without a prefetch limit is given at once."""
+"""Number of messages handed out at once to a consumer without a prefetch limit."""
 
 
 class QoS(_VirtualQoS):
-    """Counts what was handed out and not finished; tells the node what became of it."""
+    """Counts messages that are handed out and not finished; settles them through the channel."""
 
     restore_at_shutdown = False
 
@@ -22,19 +22,19 @@ class QoS(_VirtualQoS):
         return max(self.prefetch_count - len(self._delivered), 0) if self.prefetch_count else UNLIMITED
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Take note of a message that is being handed out."""
+        """Record a message that is being handed out."""
         self._delivered[delivery_tag] = message
 
     def forget(self, delivery_tag: str) -> bool:
-        """Take note that a message is done with; say whether it was not known yet. Any thread may."""
+        """Record that a message is finished; return whether it was still counted. Any thread may call this."""
         return self._delivered.pop(delivery_tag, None) is not None
 
     def ack(self, delivery_tag: str) -> None:
-        """Settle."""
+        """Settle the message."""
         self.channel.settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give back, or bury as rejected."""
+        """Return the message to its queue, or bury it as rejected."""
         if requeue:
             self.channel.give_back(delivery_tag, "retry")
         else:

@@ -1,14 +1,14 @@
-"""kombu's transport for RabbitMQ, with limits: how long a submit waits, and how large a message becomes unpacked.
+"""kombu's transport for RabbitMQ with limits: on the duration of a submit, and on the size of unpacked messages.
 
-py-amqp waits for answers without end, and takes any confirmation for that of the message it has sent last. Under a
-memory or disk alarm RabbitMQ stops to read from a connection that publishes, so both come to nothing.
+py-amqp waits for answers without a limit, and takes any confirmation for that of the last message. During a
+memory or disk alarm RabbitMQ stops reading from connections that publish, so neither works.
 
-    publish ──► blocked? wait for its end ──► written whole ──► confirmed
-                      │                         │                  └──► no answer: ``Unconfirmed``, nobody knows
+    publish ──► blocked? wait for its end ──► completely written ──► confirmed
+                      │                         │                       └──► no answer: ``Unconfirmed``, outcome unknown
                       │                         └──► not: the broker cannot have it
                       └──► still blocked: ``Blocked``, it was not sent
 
-Events and replies of remote control are published without a wait, and dropped while the connection is blocked.
+Events and replies of remote control are published without waiting, and dropped while the connection is blocked.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ _Transport: Any = pyamqp.Transport
 _SSLTransport: Any = pyamqp.SSLTransport
 
 CLOSE_SECONDS = 1.0
-"""How long closing waits for the broker to agree."""
+"""How long closing waits for the broker's answer."""
 LEAST_SECONDS = 0.01
-ALARM = "it takes no messages, for an alarm of its memory or disk"
+ALARM = "it accepts no messages because of a memory or disk alarm"
 UNCONFIRMED = ("celeryev", "reply.")
-"""How the exchanges begin of what nobody misses."""
+"""Prefixes of exchanges whose messages may be lost."""
 
 
 class Unconfirmed(OperationalError):
-    """A message was sent and the broker did not answer in time: it may have it."""
+    """A message was sent, but the broker did not confirm it in time: it may have it."""
 
 
 class Blocked(OperationalError):
-    """The broker takes no messages now; nothing was sent."""
+    """The broker accepts no messages now; nothing was sent."""
 
 
 class Submission:
-    """One submit: until when it may take, and whether the broker may have what was sent."""
+    """One submit: its deadline, and whether the broker may have the message."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        """By the monotonic clock; infinite: there is none."""
+        """By the monotonic clock; infinite: no deadline."""
         self.in_doubt = False
 
     @property
     def left_seconds(self) -> float | None:
-        """How long it may still take, a moment at least; ``None``: as long as it needs."""
+        """Seconds until the deadline, at least a moment; ``None``: no deadline."""
         return max(self.deadline - monotonic(), LEAST_SECONDS) if isfinite(self.deadline) else None
 
 
@@ -72,7 +72,7 @@ _submission: ContextVar[Submission | None] = ContextVar("taskapp_submission", de
 
 @contextmanager
 def submitting(deadline: float) -> Iterator[Submission]:
-    """Make whatever is asked of RabbitMQ inside end at ``deadline``, by the monotonic clock."""
+    """Limit all calls to RabbitMQ inside to ``deadline``, by the monotonic clock."""
     submission = Submission(deadline)
     token = _submission.set(submission)
     try:
@@ -82,7 +82,7 @@ def submitting(deadline: float) -> Iterator[Submission]:
 
 
 def left_seconds() -> float | None:
-    """Return how long the submit around may still take; ``None``: as long as it needs, or there is none."""
+    """Return the seconds left to the current submit; ``None``: it has no deadline, or there is no submit."""
     submission = _submission.get()
     return submission.left_seconds if submission is not None else None
 
@@ -104,7 +104,7 @@ class AmqpChannel(_Channel):
     Message = AmqpMessage
 
     def dispatch_method(self, method: Any, arguments: Any, content: Any) -> Any:
-        """Take what the broker says; see ``frames`` for what is no text."""
+        """Handle a method of the broker; see ``frames`` for names that cannot be decoded."""
         try:
             return super().dispatch_method(method, arguments, content)
         except UnicodeDecodeError:
@@ -113,10 +113,10 @@ class AmqpChannel(_Channel):
         return super().dispatch_method(method, readable_delivery(arguments), content)
 
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
-        """Wait for an answer of the broker, no longer than the submit around may take, or closing.
+        """Wait for an answer of the broker, within the deadline of the current submit or the limit for closing.
 
         Raises:
-            TimeoutError: There was none.
+            TimeoutError: There was no answer.
         """
         return super().wait(method, callback, _bounded(method, timeout), returns_tuple)
 
@@ -124,18 +124,18 @@ class AmqpChannel(_Channel):
         self, msg: Any, exchange: str = "", routing_key: str = "", timeout: float | None = None,
         confirm_timeout: float | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        """Publish a message and wait until the broker has it.
+        """Publish a message and wait until the broker confirms it.
 
         Args:
             msg: The message.
             exchange: Its exchange.
-            routing_key: Its key there.
-            timeout: For how many seconds to wait; ``None``: as long as the submit around may take, or without end.
-            confirm_timeout: The same.
+            routing_key: Its routing key.
+            timeout: How many seconds to wait; ``None``: until the deadline of the current submit, if there is one.
+            confirm_timeout: The same; it takes precedence.
             options: ``mandatory``, ``immediate``.
 
         Raises:
-            Blocked: An alarm of the broker did not end in that time; nothing was sent.
+            Blocked: An alarm of the broker did not end in time; nothing was sent.
             Unconfirmed: It did not answer; the connection is dropped.
             amqp.exceptions.MessageNacked: It refused the message.
             OSError, amqp.exceptions.AMQPError: The connection broke, or the broker closed the channel.
@@ -159,7 +159,7 @@ class AmqpChannel(_Channel):
         try:
             self._basic_publish(msg, exchange, routing_key, timeout=_left(deadline), **options)
         except BaseException:
-            # Whatever is left half written makes what follows unreadable.
+            # A half-written message would make everything after it unreadable.
             connection.collect()
             raise
         if is_awaited:
@@ -201,14 +201,14 @@ class AmqpChannel(_Channel):
 
 
 class AmqpConnection(_Connection):
-    """A connection to RabbitMQ; its options are those of the transport and py-amqp's."""
+    """A connection to RabbitMQ; its options are those of the transport and of py-amqp."""
 
     Channel = AmqpChannel
 
     def __init__(self, *args: Any, unpacked_bytes_most: int = UNPACKED_BYTES_MOST, **options: Any) -> None:
         self.unpacked_bytes_most = unpacked_bytes_most
         self.is_blocked = False
-        """Whether the broker has said that it does not read what is published here."""
+        """Whether the broker has announced that it does not read from this connection."""
         super().__init__(*args, **{"frame_handler": frame_handler, **options})
         self.on_blocked, self.on_unblocked = self._note_blocked, self._note_unblocked
 
@@ -219,14 +219,14 @@ class AmqpConnection(_Connection):
         self.is_blocked = False
 
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
-        """Wait as a channel does."""
+        """Wait for an answer of the broker, like ``AmqpChannel.wait``."""
         return super().wait(method, callback, _bounded(method, timeout), returns_tuple)
 
     def wait_while_blocked(self, deadline: float | None) -> None:
-        """Return once what is published is read.
+        """Wait until the broker reads from this connection again.
 
         Raises:
-            Blocked: Not until ``deadline``.
+            Blocked: It did not until ``deadline``.
         """
         self._read_what_came()
         while self.is_blocked:
@@ -244,18 +244,18 @@ class AmqpConnection(_Connection):
 
 
 class _Bounded:
-    """Mixed into a transport, connects within the time of the submit around."""
+    """Mixed into a transport, connects within the deadline of the current submit."""
 
     client: Any
 
     def establish_connection(self) -> Any:
-        """Connect."""
+        """Connect, within the deadline of the current submit."""
         client, left = self.client, left_seconds()
         usual = client.connect_timeout
         if left is not None:
             client.connect_timeout = min(usual or left, left)
         try:
-            return super().establish_connection()  # type: ignore[misc]  # of what it is mixed into
+            return super().establish_connection()  # type: ignore[misc]  # defined by the class it is mixed into
         finally:
             client.connect_timeout = usual
 

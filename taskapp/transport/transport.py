@@ -1,6 +1,6 @@
-"""The kombu transports of our app, behind ``redis://``, ``rediss://``, ``redis+socket://``, ``sentinel://``, ``amqp://``.
+"""taskapp's kombu transports for ``redis://``, ``rediss://``, ``redis+socket://``, ``sentinel://`` and ``amqp://``.
 
-Only our app's connections know them; other Celery apps in the process keep kombu's own.
+Only connections of a taskapp app use them; other Celery apps in the process keep kombu's own.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from taskapp.transport import rabbitmq
 from taskapp.transport.channel import Channel, SentinelChannel
 from taskapp.transport.poller import Poller
 
-# Mixed into classes of kombu; a common base there would be one too many.
+# Mixed into kombu's classes, which have no useful common base.
 _Mixin: Any = object
 _RedisTransport: Any = redis.Transport
 _SentinelTransport: Any = redis.SentinelTransport
 
 
 class _EngineTransport(_Mixin):
-    """What both transports share: the poller that also watches nodes and consumers."""
+    """Common part of both transports: the poller that also drives nodes and consumers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,13 +37,13 @@ class _EngineTransport(_Mixin):
 
 
 class Transport(_EngineTransport, _RedisTransport):
-    """One Redis."""
+    """Transport to one Redis."""
 
     Channel = Channel
 
 
 class SentinelTransport(_EngineTransport, _SentinelTransport):
-    """A Redis behind Sentinel."""
+    """Transport to a Redis behind Sentinel."""
 
     Channel = SentinelChannel
 
@@ -53,43 +53,43 @@ OF_RABBITMQ = {"amqp": rabbitmq.AmqpTransport, "pyamqp": rabbitmq.AmqpTransport,
 
 
 def is_over_redis(url: str | None) -> bool:
-    """Return whether ``url`` leads to the engine."""
+    """Return whether ``url`` is that of Redis, so that the engine delivers."""
     return url is not None and url.partition("://")[0].partition("+")[0] in TRANSPORTS
 
 
 def is_over_rabbitmq(url: str | None) -> bool:
-    """Return whether ``url`` leads to RabbitMQ."""
+    """Return whether ``url`` is that of RabbitMQ."""
     return url is not None and url.partition("://")[0] in OF_RABBITMQ
 
 
 class _Ours(_Mixin):
-    """A connection whose URLs mean our transports; they are shown as they were typed."""
+    """A connection that uses taskapp's transports; URLs are shown as they were typed."""
 
     def get_transport_cls(self) -> Any:
-        """Return our transport for Redis and RabbitMQ, kombu's for any other."""
+        """Return taskapp's transport for Redis and RabbitMQ, kombu's for any other broker."""
         name = self.transport_cls
         return TRANSPORTS.get(name) or OF_RABBITMQ.get(name) or super().get_transport_cls()
 
     def __eqhash__(self) -> Any:
-        # kombu's pools are the process's: another app with this URL must not be lent our connections.
+        # kombu's pools are global: another app with the same URL must not get these connections.
         return HashedSeq("taskapp", *super().__eqhash__())
 
 
 class PooledConnection(_Ours, connection.PooledConnection):
-    """One of a pool."""
+    """A connection of a pool."""
 
 
 class ConnectionPool(connection.ConnectionPool):
-    """A pool of our connections."""
+    """A pool of connections with taskapp's transports."""
 
     def new(self) -> PooledConnection:
-        """Make one more."""
+        """Return a new connection for this pool."""
         return PooledConnection(self, **connection_options(self.connection))
 
 
 class Connection(_Ours, kombu.Connection):
-    """What our app connects with. Other Celery apps in the process keep kombu's."""
+    """The connection class of a taskapp app. Other Celery apps in the process keep kombu's."""
 
     def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:  # noqa: N802 - kombu's name
-        """Return a pool of such connections."""
+        """Return a pool of up to ``limit`` such connections; ``None``: no limit."""
         return ConnectionPool(self, limit, **kwargs)

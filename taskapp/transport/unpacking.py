@@ -1,7 +1,7 @@
-"""Unpacks compressed messages and results up to a limit: a kilobyte can stand for gigabytes.
+"""Unpacks compressed messages and results up to a limit: a kilobyte can expand to gigabytes.
 
-kombu unpacks without asking how much it becomes. Here the output of each method kombu knows is bounded while it is
-made, so that a refused body costs no more memory than an accepted one.
+kombu unpacks without a limit. Here the output of every method that kombu knows is bounded while it is
+produced, so that a refused body costs no more memory than an accepted one.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from kombu import compression
 from kombu.utils.encoding import ensure_bytes
 
 UNPACKED_BYTES_MOST = 32 * 1024 * 1024
-"""``TASKAPP_MAX_UNPACKED_BYTES`` where nothing else is set."""
+"""Default of ``TASKAPP_MAX_UNPACKED_BYTES``."""
 LZMA_MEMORY_BYTES = 128 * 1024 * 1024
-"""What the dictionary of an LZMA stream may take; the highest preset needs 65 MiB."""
+"""Maximum memory for the dictionary of an LZMA stream; the highest preset needs 65 MiB."""
 BROTLI_PIECE_BYTES = 64
 
 Unpack = Callable[[bytes, int], bytes]
-"""Returns up to so many bytes, or more to say that there are more."""
+"""Returns the unpacked bytes; more than the given maximum means that the limit is exceeded."""
 
 
 class CannotUnpack(ValueError):
-    """What was compressed is damaged, by an unknown method, or becomes too large."""
+    """A compressed body is damaged, uses an unknown method, or becomes too large."""
 
 
 def unpacked(body: str | bytes, method: Any, most_bytes: int) -> bytes:
     """Return ``body`` unpacked.
 
     Args:
-        body: As ``kombu.compression.compress`` makes it.
-        method: Which method, by the name or the alias kombu has for it.
-        most_bytes: How much it may become.
+        body: A body as ``kombu.compression.compress`` returns it.
+        method: Method, by kombu's name or alias.
+        most_bytes: Maximum size of the unpacked body.
 
     Raises:
-        CannotUnpack: Says why, and what to do.
+        CannotUnpack: The error says why, and what to do.
     """
     try:
         own = compression.get_decoder(method)
     except (KeyError, TypeError):
-        raise CannotUnpack(f"nobody here knows the compression {method!r}") from None
+        raise CannotUnpack(f"the compression {method!r} is not installed here") from None
     unpack = _bounded().get(own, lambda data, _: own(data))
     try:
         content = unpack(ensure_bytes(body), most_bytes)
@@ -53,14 +53,14 @@ def unpacked(body: str | bytes, method: Any, most_bytes: int) -> bytes:
         raise CannotUnpack(f"it cannot be unpacked as {method!r}: {error}") from error
     if len(content) > most_bytes:
         raise CannotUnpack(
-            f"unpacked it takes more than {most_bytes} bytes; send a path or an id instead, "
+            f"it takes more than {most_bytes} bytes when unpacked; send a path or an id instead, "
             "or raise TASKAPP_MAX_UNPACKED_BYTES"
         )
     return bytes(content)
 
 
 def _bounded() -> dict[Any, Unpack]:
-    """Return by kombu's own function what unpacks in its place. Methods others have registered are theirs to bound."""
+    """Map kombu's decoders to bounded ones. Methods that users have registered are theirs to bound."""
     found: dict[Any, Unpack] = {
         zlib.decompress: _by(zlib.decompressobj),
         bz2.decompress: _by(bz2.BZ2Decompressor),
@@ -82,14 +82,14 @@ def _by(make: Callable[[], Any]) -> Unpack:
         if len(content) <= most_bytes and not stream.eof:
             raise CannotUnpack("it ends too early")
         if stream.unused_data:
-            raise CannotUnpack("something follows its end")
+            raise CannotUnpack("extra data follows its end")
         return content
 
     return unpack
 
 
 def _by_pieces(stream: Any, data: bytes, most_bytes: int) -> bytes:
-    """Unpack Brotli, which has no limit in all its versions: a piece of its input becomes a few blocks at most."""
+    """Unpack Brotli piece by piece, because not all its versions have a limit: a piece becomes a few blocks at most."""
     pieces, size = [], 0
     for start in range(0, len(data), BROTLI_PIECE_BYTES):
         pieces.append(stream.process(data[start : start + BROTLI_PIECE_BYTES]))

@@ -350,7 +350,7 @@ def test_a_long_purge_says_how_far_it_is(
         pipeline.hset("taskapp:{default}:parked", f"shop.v{number}", 0)
         pipeline.rpush(f"taskapp:{{default}}:parked:shop.v{number}", bytes(8) + b"a message")
     pipeline.execute()
-    monkeypatch.setattr(channel, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(channel, "REPORT_SECONDS", 0.0)
 
     assert app.control.purge() == 2_000
 

@@ -149,7 +149,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
 
     refused = shop.doctor("--adopt")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("Error: stock workers still seem alive: 'old@shop' answers; the client at ")
+    assert refused.stderr.startswith("Error: stock workers still seem to be alive: 'old@shop' answers; the client at ")
     looked = shop.doctor("--json")
     assert "held by stock workers that still run" in findings(looked)["stock celery"]["found"]
 
@@ -341,7 +341,7 @@ def test_what_cannot_be_adopted_stays_as_it_is_and_is_named(shop: Shop, client: 
     assert done.returncode == 1
     assert "error left          1 stay: queue 'celery' is not in TASKAPP_QUEUES (tag-0)" in done.stdout
     assert "-> set TASKAPP_QUEUES=critical,high,default,low,celery and run this again" in done.stdout
-    assert "1 stay: cannot be read as a message of kombu (broken)" in done.stdout
+    assert "1 stay: cannot be read as a kombu message (broken)" in done.stdout
     assert client.hgetall("unacked") == before
     assert set(client.zrange("unacked_index", 0, -1)) == {b"broken", b"tag-0"}
     assert shop.doctor("--adopt", TASKAPP_QUEUES="default,celery").returncode == 1

@@ -85,23 +85,23 @@ def success(rest: bytes) -> bytes:
 
 
 NO_RESULTS = {
-    "broken": (b"{", "it is no JSON"), "packed by another": (b"\x1f\x8b\x08\x00aaa", "it is no text in UTF-8"),
-    "no text": (success(b'"result": "\xff"'), "it is no text in UTF-8"),
+    "broken": (b"{", "it is not JSON"), "packed by another": (b"\x1f\x8b\x08\x00aaa", "it is not valid UTF-8"),
+    "no text": (success(b'"result": "\xff"'), "it is not valid UTF-8"),
     "packed and damaged": (COMPRESSED_PAYLOAD_MAGIC + b"application/x-gzip\0abc", "it cannot be unpacked"),
-    "packed by nobody": (COMPRESSED_PAYLOAD_MAGIC + b"no-such\0abc", "nobody here knows the compression"),
-    "nothing": (b"null", "it is no object"),
-    "a list": (b"[]", "it is no object"), "a number": (b"5", "it is no object"),
-    "a status that is none": (b'{"status": 5, "result": 1}', "it is no object"),
-    "no result": (b'{"status": "SUCCESS"}', "it is no object"),
-    "a value of no type": (success(b'"result": {"__type__": "nosuch", "__value__": 1}'), "cannot be made"),
+    "packed by nobody": (COMPRESSED_PAYLOAD_MAGIC + b"no-such\0abc", "is not installed here"),
+    "nothing": (b"null", "it is not an object"),
+    "a list": (b"[]", "it is not an object"), "a number": (b"5", "it is no object"),
+    "a status that is none": (b'{"status": 5, "result": 1}', "it is not an object"),
+    "no result": (b'{"status": "SUCCESS"}', "it is not an object"),
+    "a value of no type": (success(b'"result": {"__type__": "nosuch", "__value__": 1}'), "cannot be created"),
     "a value of the wrong type": (
-        success(b'"result": {"__type__": "uuid", "__value__": {"hex": "z"}}'), "cannot be made"
+        success(b'"result": {"__type__": "uuid", "__value__": {"hex": "z"}}'), "cannot be created"
     ),
     "too deep": (success(b'"result": ' + b"[" * 50_000 + b"]" * 50_000), "nested too deeply"),
-    "a number too long": (success(b'"result": ' + b"9" * 5_000), "cannot be made"),
+    "a number too long": (success(b'"result": ' + b"9" * 5_000), "cannot be created"),
     **{f"children {children!r}": (success(b'"result": 1, "children": ' + children), "its children")
        for children in (b"5", b"[5]", b"[[1]]", b'[[["a", 5], null]]', b"[[null, null]]", b'[["a", [[{}, null]]]]')},
-    "a list of Redis": (None, "no string of Redis"),
+    "a list of Redis": (None, "not a Redis string"),
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_what_is_stored_and_is_no_result_is_said_in_words(
 
     assert (seen.state, seen.celery_state) == (State.UNKNOWN, "PENDING")
     assert why in seen.unreadable
-    said = f"stored under '{key}' cannot be read: .*{why}"
+    said = f"stored result under '{key}' cannot be read: .*{why}"
     with pytest.raises(UnreadableResult, match=said):
         assert app.AsyncResult("odd").state
     if stored is not None:  # Redis reads several at once, and nothing of those that are no texts

@@ -91,8 +91,8 @@ def test_giving_up_says_what_for_how_long_and_what_to_do():
         pause_until_it_gives_up(outage)
 
     assert str(caught.value) == (
-        "storing the result of task a was given up: the result server has been away for 0.1 s (Connection refused); "
-        "start it, or mend TASKAPP_RESULT_URL, and ask again"
+        "gave up storing the result of task a: the result server has been away for 0.1 s (Connection refused); "
+        "start it, or correct TASKAPP_RESULT_URL, and try again"
     )
 
 

@@ -1,15 +1,15 @@
--- Move messages that workers on kombu's own Redis transport held back to where they are taken next.
+-- Return messages held by workers on kombu's own Redis transport to the front of their ready lists.
 --
 -- KEYS[1]  hash     kombu's `unacked`: delivery tag -> JSON of [message, exchange, routing key]
 -- KEYS[2]  zset     kombu's `unacked_index`: delivery tag -> when it was delivered, Unix seconds
--- KEYS[3…] lists    ready lists; what is taken next lies at the right end
+-- KEYS[3…] lists    ready lists; the next message is at the right end
 -- ARGV     triples  tag, message as kombu JSON, indexes into KEYS of its lists, separated by spaces
 --
--- Returns one word a triple: `adopted`, `gone` (nobody holds the tag any more) or `wrong type`
--- (a destination is no list; the message stays where it is).
+-- Returns one word per triple: `adopted`, `gone` (the tag is no longer held) or `wrong type`
+-- (a destination is not a list; the message stays where it is).
 --
--- Keeps: a message is in `unacked` or in its ready lists, never in neither, also where the server
--- is full or refuses a command half way.
+-- Keeps: a message is in `unacked` or in its ready lists, never in neither, even if the server
+-- is full or refuses a command halfway.
 
 local outcomes = {}
 

@@ -1,19 +1,19 @@
 -- Move waiting messages of one ready list behind those of another.
 --
--- KEYS[1]  list   ready list they leave; what is taken next lies at the right end
--- KEYS[2]  list   ready list they go to the left end of
--- ARGV     pairs  an entry as it lies in KEYS[1], and what it is to be in KEYS[2]; what is taken next first
+-- KEYS[1]  list   source; the next message is at the right end
+-- KEYS[2]  list   destination; messages are added at the left end
+-- ARGV     pairs  an entry in KEYS[1], and the entry to add to KEYS[2]; in the order they are taken
 --
--- Returns how many were moved. An entry that is no longer there was taken meanwhile and is passed
--- over, as is one that lies more than 10,000 deep; when KEYS[2] is no list, nothing moves.
+-- Returns the number moved. An entry that a worker has taken by now is skipped, as is one more
+-- than 10,000 entries deep; if KEYS[2] is not a list, nothing moves.
 --
--- Keeps: an entry is in one of the two lists, never in neither, also where the server is full.
+-- Keeps: an entry is in one of the two lists, never in neither, even if the server is full.
 
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'list' and kind ~= 'none' then
     return 0
 end
--- Changes nothing; after a command that may free memory a full server accepts the pushes as well.
+-- Changes nothing, but after a command that may free memory a full server also accepts the pushes.
 redis.call('LTRIM', KEYS[1], 0, -1)
 local moved = 0
 for first = 1, #ARGV, 2 do

@@ -1,1 +1,1 @@
--- Shared by every script: nothing; the loader wants the file.
+-- Shared by every script: nothing. With this file the loader does not use the engine's prelude.
