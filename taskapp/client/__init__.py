@@ -1,7 +1,7 @@
-"""The submitting side: from ``delay()`` to the engine, and from the event loop of a web app.
+"""The submitting side: from ``delay()`` to the engine, also from the event loop of a web app.
 
-``terms`` is what of the configuration a submit depends on, ``message`` what Celery says of a task in its
-message, ``stencil`` its bytes and ``sent_event`` the news of it; ``sender`` brings it to the engine, ``canvas`` a
-group of them; ``pusher`` does so for coroutines, and ``results`` are what they
-await.
+``submitter`` drives a submit. ``submit_config`` is the part of the configuration it depends on; ``template`` and
+``packed_template`` build the message, ``protocol`` its headers, ``sent_event`` its event; ``sender`` passes it to the
+engine. ``canvas`` sends groups, ``batches`` many tasks of one type, ``async_pusher`` pushes for coroutines, and
+``results`` are the results they await.
 """

@@ -1,4 +1,4 @@
-"""Pushing for coroutines: one thread a process pushes what event loops hand over, many messages at once."""
+"""Pushing for coroutines: one thread per process pushes the messages of all event loops, in batches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 
 LEAST_SECONDS = 0.1
-"""An attempt with less time than this is not begun."""
+"""Minimum time left for another attempt."""
 
 
 class _PushRequest:
-    """What one coroutine hands over: pushed together, and waited for."""
+    """The messages of one coroutine, pushed together, and the future it awaits."""
 
     def __init__(self, producer: Producer, messages: Sequence[Message], deadline: float) -> None:
         self.producer, self.messages, self.deadline = producer, messages, deadline
@@ -35,7 +35,7 @@ class _PushRequest:
         return [message.id for message in self.messages]
 
     def take(self) -> bool:
-        """Say whether it is the caller's to push, or to withdraw: only the first to ask gets it."""
+        """Claim the request, to push or withdraw it; return whether the caller is the first to do so."""
         try:
             self._ticket.pop()
         except IndexError:
@@ -43,39 +43,39 @@ class _PushRequest:
         return True
 
     def put_back(self) -> bool:
-        """Let it be taken again; say whether anybody still waits for it."""
+        """Release the request; return whether its coroutine still waits."""
         self._ticket.append(None)
         return not self.future.cancelled()
 
     def has_time(self) -> bool:
-        """Say whether another attempt may come in time."""
+        """Return whether there is time for another attempt."""
         return monotonic() + LEAST_SECONDS < self.deadline
 
 
 class Pusher:
-    """Pushes parcels in the order they come; says to each what became of it."""
+    """Pushes requests in the order in which they arrive, and resolves their futures."""
 
     def __init__(self) -> None:
-        self._parcels: SimpleQueue[_PushRequest] = SimpleQueue()
+        self._requests: SimpleQueue[_PushRequest] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     async def push(self, producer: Producer, messages: Sequence[Message], deadline_seconds: float) -> None:
-        """Push ``messages``, as ``Producer.push`` does, without blocking the event loop.
+        """Push ``messages`` like ``Producer.push``, without blocking the event loop.
 
-        Cancelled before its turn has come, nothing is queued; later, it may be.
+        If it is cancelled before its turn, nothing is queued; afterwards, the messages may be.
 
         Raises:
             NotQueued, SubmitOutcomeUnknown, BrokerFull: See ``Producer.push``.
         """
-        parcel = _PushRequest(producer, messages, monotonic() + deadline_seconds)
+        request = _PushRequest(producer, messages, monotonic() + deadline_seconds)
         if self._thread is None:
             self._start()
-        self._parcels.put(parcel)
+        self._requests.put(request)
         try:
-            await parcel.future
+            await request.future
         except asyncio.CancelledError:
-            parcel.take()
+            request.take()
             raise
 
     def _start(self) -> None:
@@ -90,50 +90,50 @@ class Pusher:
         taken: list[_PushRequest] = []
         while True:
             if not taken:
-                taken.append(self._parcels.get())
+                taken.append(self._requests.get())
             self._take_more(taken)
-            batch = [parcel for parcel in taken if parcel.producer is taken[0].producer]
-            rest = [parcel for parcel in taken if parcel.producer is not taken[0].producer]
+            batch = [request for request in taken if request.producer is taken[0].producer]
+            rest = [request for request in taken if request.producer is not taken[0].producer]
             taken = self._push(batch) + rest
 
     def _take_more(self, taken: list[_PushRequest]) -> None:
-        """Add what else waits, as much as goes into one push."""
-        count, size = sum(len(parcel.messages) for parcel in taken), sum(parcel.size for parcel in taken)
+        """Add waiting requests, up to the size of one push."""
+        count, size = sum(len(request.messages) for request in taken), sum(request.size for request in taken)
         while count < PUSHED_AT_ONCE and size < PUSHED_BYTES_AT_ONCE:
             try:
-                taken.append(self._parcels.get_nowait())
+                taken.append(self._requests.get_nowait())
             except Empty:
                 return
             count, size = count + len(taken[-1].messages), size + taken[-1].size
 
     @staticmethod
     def _push(batch: list[_PushRequest]) -> list[_PushRequest]:
-        """Push ``batch`` and say what became of it; return those that are to be tried again."""
-        mine = [parcel for parcel in batch if parcel.take()]
-        messages = [message for parcel in mine for message in parcel.messages]
+        """Push ``batch`` and resolve its futures; return the requests to try again."""
+        mine = [request for request in batch if request.take()]
+        messages = [message for request in mine for message in request.messages]
         if not messages:
             return []
         try:
-            mine[0].producer.push(messages, deadline=min(parcel.deadline for parcel in mine))
+            mine[0].producer.push(messages, deadline=min(request.deadline for request in mine))
         except NotQueued as error:
-            # Whoever came later has more time.
-            late = [parcel for parcel in mine if parcel.has_time() and error.about(parcel.ids)]
-            _tell([(parcel, error.about(parcel.ids)) for parcel in mine if parcel not in late])
-            return [parcel for parcel in late if parcel.put_back()]
+            # Requests that came later have more time.
+            late = [request for request in mine if request.has_time() and error.about(request.ids)]
+            _report([(request, error.about(request.ids)) for request in mine if request not in late])
+            return [request for request in late if request.put_back()]
         except PushError as error:
-            _tell([(parcel, error.about(parcel.ids)) for parcel in mine])
-        except BaseException as error:  # noqa: BLE001 - said to who waits; the thread serves others, too
-            _tell([(parcel, error) for parcel in mine])
+            _report([(request, error.about(request.ids)) for request in mine])
+        except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on for others
+            _report([(request, error) for request in mine])
         else:
-            _tell([(parcel, None) for parcel in mine])
+            _report([(request, None) for request in mine])
         return []
 
 
 Outcome = tuple[_PushRequest, BaseException | None]
 
 
-def _tell(outcomes: list[Outcome]) -> None:
-    """Resolve the futures: of each loop in one call."""
+def _report(outcomes: list[Outcome]) -> None:
+    """Resolve the futures, with one call per loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for outcome in outcomes:
         by_loop.setdefault(outcome[0].loop, []).append(outcome)
@@ -145,13 +145,13 @@ def _tell(outcomes: list[Outcome]) -> None:
 
 
 def _resolve(outcomes: list[Outcome]) -> None:
-    for parcel, error in outcomes:
-        if parcel.future.done():
+    for request, error in outcomes:
+        if request.future.done():
             continue
         if error is None:
-            parcel.future.set_result(None)
+            request.future.set_result(None)
         else:
-            parcel.future.set_exception(error)
+            request.future.set_exception(error)
 
 
 _pusher: Pusher | None = None

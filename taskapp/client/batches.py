@@ -1,6 +1,6 @@
-"""Submitting many tasks of one type: batch by batch, and knowing what became of each.
+"""Submits many tasks of one type in batches, and reports the outcome of each.
 
-A batch ends with its number of tasks, or as soon as their messages are enough bytes for one step.
+A batch ends at its maximum number of tasks, or as soon as their messages have enough bytes for one step.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Submit = Callable[[Any, Any, str], Any]
 """Submits one task with these arguments and this id; returns its result."""
 
 PUT_TOGETHER_AT_ONCE = 200
-"""How many an event loop puts together before others have their turn: some milliseconds."""
+"""Number of tasks that an event loop prepares before it runs other work: a few milliseconds."""
 
 
 class _Batch:
-    """Some of many tasks."""
+    """A batch of tasks."""
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls = calls
         self.ids = [new_id() for _ in calls]
         self.begun: list[Any] = []
         self.goes_out_together = False
-        """Whether what has begun is not queued yet."""
+        """Whether the submitted tasks are not queued yet."""
 
     def begin(self, name: str, submit: Submit, *, together: Callable[[], bool]) -> None:
-        """Submit one after the other, until there is enough for one step: what is left is for the next batch."""
+        """Submit tasks until there are enough bytes for one step; the rest is for the next batch."""
         for task_id, call in zip(self.ids, self.calls, strict=True):
             self.begun.append(submit(*_arguments(name, call), task_id))
             self.goes_out_together = together()
@@ -44,11 +44,11 @@ class _Batch:
 
     @property
     def left(self) -> list[Call]:
-        """Those that were not begun."""
+        """Arguments of tasks that were not submitted."""
         return self.calls[len(self.begun) :]
 
     def stopped(self, name: str, before: list[Any], error: TaskappError) -> SubmitInterrupted:
-        """Return what to say of this batch, and of the results ``before`` it."""
+        """Return the error for this batch, with the results ``before`` it."""
         queued = [] if self.goes_out_together else self.begun
         unknown = set(error.task_ids) if isinstance(error, SubmitOutcomeUnknown) else set()
         calls = list(zip(self.ids, self.calls, strict=True))[len(queued) :]
@@ -59,15 +59,15 @@ class _Batch:
 
 
 def submit_many(name: str, calls: Iterable[Call], submits: Callable[[], Submit]) -> list[Any]:
-    """Submit a task for each of ``calls``, a thousand, or 1 MiB, in one step.
+    """Submit a task for each of ``calls``, in steps of up to 1,000 tasks or 1 MiB; return their results.
 
     Args:
-        name: Of the task type.
-        calls: Arguments.
-        submits: Returns what submits one, for each batch anew.
+        name: Name of the task type.
+        calls: Arguments of the tasks.
+        submits: Called for each batch; returns a function that submits one task.
 
     Raises:
-        SubmitInterrupted: Something stood in the way.
+        SubmitInterrupted: A batch failed; the error lists the outcome of each task.
     """
     results: list[Any] = []
     batches = _Batches(calls, PUSHED_AT_ONCE)
@@ -85,7 +85,7 @@ def submit_many(name: str, calls: Iterable[Call], submits: Callable[[], Submit])
 async def asubmit_many(
     submitter: Submitter, name: str, calls: Iterable[Call], submits: Callable[[], Submit]
 ) -> list[Any]:
-    """Do as ``submit_many``, without blocking the event loop for long."""
+    """Like ``submit_many``, without blocking the event loop for long."""
     results: list[Any] = []
     together = submitter.goes_together
     batches = _Batches(calls, PUT_TOGETHER_AT_ONCE)
@@ -100,19 +100,19 @@ async def asubmit_many(
 
 
 class _Batches:
-    """Takes calls by the batch."""
+    """Splits calls into batches."""
 
     def __init__(self, calls: Iterable[Call], at_once: int) -> None:
         self._calls, self._at_once = iter(calls), at_once
         self._first: list[Call] = []
 
     def next(self) -> _Batch | None:
-        """Return the next batch, if there is one."""
+        """Return the next batch; ``None`` at the end."""
         calls = [*self._first, *islice(self._calls, self._at_once - len(self._first))]
         return _Batch(calls) if calls else None
 
     def put_back(self, calls: list[Call]) -> None:
-        """Take these first."""
+        """Put ``calls`` in front of the remaining ones."""
         self._first = calls
 
 
@@ -121,4 +121,4 @@ def _arguments(name: str, call: Call) -> tuple[Any, Any]:
         return call, {}
     if isinstance(call, Mapping):
         return (), dict(call)
-    raise InvalidPayload(name, f"{call!r} is neither a list or tuple of arguments nor a dict of named ones")
+    raise InvalidPayload(name, f"{call!r} is neither a list or tuple of arguments nor a dict of keyword arguments")

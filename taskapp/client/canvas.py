@@ -1,4 +1,4 @@
-"""Signatures of our tasks: in a group or the header of a chord they cost little more than the tasks themselves."""
+"""Signatures of taskapp's tasks, which cost little more than the tasks themselves in groups and chord headers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from celery.canvas import Signature
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import new_id
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _Signature: Any = Signature
 
 OF_MEMBERS = {"task_id": "id", "root_id": "root_id", "group_id": "group", "group_index": "group_index"}
-"""Options a group gives its tasks, and the headers they become."""
+"""Options that a group sets on its tasks, and the headers they become."""
 OF_GROUPS = frozenset({"producer", "add_to_parent", "chord", "group_id", "args", "kwargs"})
-"""What a group without options of its own passes on when it sends its tasks."""
+"""Arguments that a group without options passes when it sends its tasks."""
 
 
 class TaskSignature(_Signature):
-    """Celery's signature of one task. What has options of its own goes Celery's way."""
+    """Celery's signature of one task. A signature with options of its own is sent Celery's way."""
 
     _app: Any
     _type: Any
     _is_member = False
-    """Whether its options are those a group gave it, and no others."""
+    """Whether its only options are those set by a group."""
 
     def clone(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Return a copy, with more arguments and other options where they are given."""
+        """Return a copy with additional arguments and options."""
         if args or kwargs or options or self["options"] or self._type is None:
             return super().clone(args, kwargs, **options)
         copy = TaskSignature(self)
@@ -36,10 +36,10 @@ class TaskSignature(_Signature):
         return copy
 
     def set(self, immutable: bool | None = None, **options: Any) -> Any:  # noqa: FBT001 - Celery's signature
-        """Set options, as Celery does; a step of a chain is not sent from here, so what is wrong is refused now.
+        """Set options like Celery; check them now, because a step of a chain is sent elsewhere.
 
         Raises:
-            BadOption: The priority is no integer from 0 to 9.
+            BadOption: The priority is not an integer from 0 to 9.
         """
         check_priority(self["task"], options.get("priority"))
         return super().set(immutable, **options)
@@ -48,7 +48,7 @@ class TaskSignature(_Signature):
         self, _id: str | None = None, group_id: str | None = None, chord: Any = None, root_id: str | None = None,
         parent_id: str | None = None, group_index: int | None = None,
     ) -> Any:  # fmt: skip
-        """Give it its id; return its result."""
+        """Set its id, like Celery; return its result."""
         options = self["options"]
         if options or chord or parent_id or not group_id or group_index is None or self._type is None:
             return super().freeze(_id or new_id(), group_id, chord, root_id, parent_id, group_index)
@@ -61,7 +61,7 @@ class TaskSignature(_Signature):
         return self._type.AsyncResult(task_id)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
-        """Submit it."""
+        """Submit the task, like Celery."""
         if self._is_plain_member(args, kwargs, options):
             own = self["options"]
             headers = {header: own[option] for option, header in OF_MEMBERS.items() if option in own}
@@ -70,7 +70,7 @@ class TaskSignature(_Signature):
         return super().apply_async(args, kwargs, route_name, **options)
 
     def _is_plain_member(self, args: Any, kwargs: Any, options: dict[str, Any]) -> bool:
-        """Say whether a group sends it, and nothing was added since that group froze it."""
+        """Return whether a group sends it and nothing was added since that group froze it."""
         own = self["options"]
         return (
             self._is_member and not args and not kwargs

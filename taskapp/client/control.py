@@ -1,4 +1,4 @@
-"""Celery's remote control, which notes what was revoked: nodes keep that in memory, and those to come know nothing."""
+"""Celery's remote control, extended to record revoked ids for nodes that start later; others keep them in memory."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ logger = logging.getLogger(__name__)
 NAMING = frozenset({"task_id", "ids"})
 """Arguments of commands that name tasks."""
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _Control: Any = control.Control
 
 
 class Control(_Control):
-    """Remote control."""
+    """Celery's remote control; see the module."""
 
     app: Any
 
     def broadcast(
         self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any
     ) -> Any:
-        """Send a command to nodes, as Celery does; note a ``revoke`` that all of them get."""
+        """Send a command to nodes, like Celery; record a ``revoke`` that goes to all of them."""
         arguments = {name: texts_of_ids(ids) if name in NAMING else ids for name, ids in (arguments or {}).items()}
         options |= {name: texts_of_ids(options[name]) for name in NAMING & options.keys()}
         if command == "revoke" and destination is None:
             task_ids = {**arguments, **options}.get("task_id") or ()
-            # Before nodes hear of it: who begins to listen in between reads it.
+            # Before it is sent: a node that starts to listen in between reads the record.
             self._note([task_ids] if isinstance(task_ids, str) else [str(one) for one in task_ids])
         return super().broadcast(command, arguments, destination, *rest, **options)
 
@@ -43,11 +43,11 @@ class Control(_Control):
                 notes.revoked(task_ids)
                 notes.close()
         except (RedisError, OSError, OperationalError) as error:
-            logger.warning("that %d tasks were revoked could not be noted: %s", len(task_ids), error)
+            logger.warning("could not record that %d tasks were revoked: %s", len(task_ids), error)
 
 
 def texts_of_ids(ids: Any) -> Any:
-    """Return one id or several as nodes know them, texts; a ``uuid.UUID`` is one."""
+    """Return one id or several with each ``uuid.UUID`` as text."""
     if isinstance(ids, UUID):
         return str(ids)
     if isinstance(ids, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""Tasks for a broker that is not the engine's, kept until the run they follow has stored its result."""
+"""Follow-up tasks for a broker other than Redis, kept until their run has stored its result."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from taskapp.engine.settlement import Settlement
 from taskapp.transport.rabbitmq import submitting
 
 PATIENCE = {"max_retries": 15, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0}
-"""How often a posting is tried again, and after how many seconds: a broker may be gone for some ten."""
+"""Retry policy of a posting; it covers an absence of the broker of about ten seconds."""
 
 
 POSTING_SECONDS = 120.0
-"""How long one of them may take, of a broker that is there and does not take it, for an alarm."""
+"""Time limit of one posting to a broker that accepts no messages because of an alarm."""
 
 
 class Posting(NamedTuple):
-    """A message as kombu is to publish it."""
+    """A message for kombu to publish."""
 
     body: Any
     options: Mapping[str, Any]
 
 
 class CollectingProducer:
-    """Stands in for a producer of kombu: what is published is collected, encoded as it is now."""
+    """Replaces kombu's producer: collects messages, encoded at once, instead of publishing them."""
 
     def __init__(self, producer: Any, settlement: Settlement) -> None:
         self._producer = producer
@@ -36,14 +36,14 @@ class CollectingProducer:
 
     @property
     def channel(self) -> Any:
-        """The channel of the producer it stands for; connects."""
+        """The channel of the replaced producer; connects."""
         return self._producer.channel
 
     def publish(self, body: Any, *, serializer: str | None = None, **options: Any) -> None:
         """Collect a message.
 
         Raises:
-            kombu.exceptions.EncodeError: It holds what the format cannot.
+            kombu.exceptions.EncodeError: The format cannot represent it.
         """
         if "content_type" not in options:
             options["content_type"], options["content_encoding"], body = dumps(body, serializer=serializer)
@@ -51,7 +51,7 @@ class CollectingProducer:
 
 
 def post(app: Any, postings: list[Posting]) -> None:
-    """Publish ``postings`` in order, taking off the list what the broker has; blocks.
+    """Publish ``postings`` in order, removing each from the list once the broker has it; blocks.
 
     Raises:
         kombu.exceptions.OperationalError: The broker was away for longer than ``PATIENCE`` allows.

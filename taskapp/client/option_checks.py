@@ -1,4 +1,4 @@
-"""Checks the options of a submit that would otherwise fail deep inside, or at the node."""
+"""Checks options of a submit that would otherwise fail deep inside Celery, or on the node."""
 
 from __future__ import annotations
 
@@ -19,59 +19,64 @@ Options = Mapping[str, Any]
 
 EARLIEST_SECONDS = -(2**31)
 LINKS = ("link", "link_error")
+TIMES = {
+    "countdown": "a finite number of seconds", "eta": "a datetime or an ISO 8601 string",
+    "expires": "seconds, a datetime or an ISO 8601 string",
+}  # fmt: skip
+"""What the value of each option may be."""
 
 
 def check_content(name: str, serializer: Any, compressor: Any) -> None:
-    """Make sure that the arguments of a task of type ``name`` can be written so.
+    """Check that serializer and compression of a task of type ``name`` are installed.
 
     Raises:
-        BadOption: Nothing here can.
+        BadOption: One of them is not.
     """
     if serializer not in serializers():
         there_are = ", ".join(sorted(serializers()))
-        raise BadOption(name, "serializer", serializer, f"give one that is installed here: {there_are}")
+        raise BadOption(name, "serializer", serializer, f"use one that is installed here: {there_are}")
     if compressor:
         try:
             compression.get_encoder(compressor)
         except (KeyError, TypeError):
             there_are = ", ".join(sorted(compressions()))
-            raise BadOption(name, "compression", compressor, f"give one that is installed here: {there_are}") from None
+            raise BadOption(name, "compression", compressor, f"use one that is installed here: {there_are}") from None
 
 
 def check_links(name: str, options: Options) -> None:
-    """Make sure that what follows a task of type ``name`` are tasks.
+    """Check that the links of a task of type ``name`` are signatures.
 
     Raises:
-        BadOption: Something else does.
+        BadOption: One of them is not.
     """
     for option in LINKS:
         for one in maybe_list(options.get(option)) or ():
             if not isinstance(one, Mapping):
-                raise BadOption(name, option, one, "give a signature, such as add.s(1), or a list of them")
+                raise BadOption(name, option, one, "use a signature, such as add.s(1), or a list of them")
 
 
 def check_priority(name: str, priority: Any) -> None:
-    """Make sure that a task of type ``name`` can have this priority; ``None``: the default.
+    """Check the priority of a task of type ``name``; ``None``: the default.
 
     Raises:
-        BadOption: It is no integer from 0 to 9.
+        BadOption: It is not an integer from 0 to 9.
     """
     if priority is None:
         return
     if type(priority) is bool or not isinstance(priority, int) or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
-        remedy = f"give an integer from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, where {HIGHEST_PRIORITY} goes first"
+        remedy = f"use an integer from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, where {HIGHEST_PRIORITY} runs first"
         raise BadOption(name, "priority", priority, remedy)
 
 
 def times_of(name: str, options: Options, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return when a task is due, ``None``: at once, and when it is not to be run any more, ``None``: never; aware.
+    """Return when a task is due (``None``: at once) and when it expires (``None``: never), as aware datetimes.
 
     Raises:
-        BadOption: ``countdown``, ``eta`` or ``expires`` is no time.
+        BadOption: ``countdown``, ``eta`` or ``expires`` is not a valid time.
     """
     countdown, eta, expires = options.get("countdown"), options.get("eta"), options.get("expires")
     if countdown is not None and not isinstance(countdown, Real):
-        raise BadOption(name, "countdown", countdown, "give a number of seconds")
+        raise BadOption(name, "countdown", countdown, "use a number of seconds")
     due = _at(name, "countdown", countdown, now) if countdown else _at(name, "eta", eta, now) if eta else None
     return due, None if expires is None else _at(name, "expires", expires, now)
 
@@ -85,8 +90,7 @@ def _at(name: str, option: str, value: Any, now: datetime) -> datetime:
             return now + timedelta(seconds=seconds)
     except (ValueError, TypeError, AttributeError, OverflowError):
         pass
-    what = "seconds" if option == "countdown" else "a datetime" if option == "eta" else "seconds or a datetime"
-    raise BadOption(name, option, value, f"give {what} that a calendar has")
+    raise BadOption(name, option, value, f"use {TIMES[option]}, up to the year 9999")
 
 
 def _moment(value: Any, zone: tzinfo | None) -> datetime:

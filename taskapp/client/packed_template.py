@@ -1,4 +1,4 @@
-"""The bytes of a task's message, as far as they are the same for all tasks of a type and its options."""
+"""The bytes of a task's message that are the same for all tasks of a type with the same options."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _pack = msgspec.msgpack.Encoder(enc_hook=str).encode
 OWN_HEADERS = (
     "id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "eta", "expires", "group", "group_index", SENT_AT_HEADER,
 )  # fmt: skip
-"""Those in which one task differs from the next."""
+"""Headers that differ from task to task."""
 _FIRST_OF_MANY = 16
-"""A mapping with fewer entries has a header of one byte in MessagePack, and one of three above."""
+"""Number of entries from which a MessagePack mapping has a header of three bytes instead of one."""
 
 
 class PackedTemplate:
-    """Makes what ``pack_task`` makes, for a body in JSON: only what differs is encoded."""
+    """Builds the same bytes as ``pack_task`` for a JSON body, but encodes only the parts that differ."""
 
     def __init__(self, name: str, queue: str, headers: dict[str, Any]) -> None:
         usual = {key: value for key, value in headers.items() if key not in OWN_HEADERS}
@@ -36,9 +36,9 @@ class PackedTemplate:
         """Return the message of the task with this body and these ``OWN_HEADERS``.
 
         Raises:
-            ValueError: The id or the name takes more than 255 bytes.
+            ValueError: The id or the name is longer than 255 bytes.
         """
-        # An array of eight; the mapping goes on where the usual headers end, without a header of its own.
+        # An array of eight; the own headers continue the mapping of the usual ones, without a header byte.
         content = b"\x98%b%b%b%b%b%b" % (
             _pack(body), self._content, _pack(own)[1:], _pack(correlation_id), _pack(reply_to), self._destination,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How long a submit waits for its broker, and what it says when that was in vain."""
+"""How long a submit waits for its broker, and which error it raises in the end."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def patiently(
     app: Any, name: str, task_id: str, send: Callable[[], Any], options: Mapping[str, Any] = NO_OPTIONS,
     began_at: float | None = None,
 ) -> Any:  # fmt: skip
-    """Return what ``send`` returns, called again while the broker of ``app`` cannot be reached, up to the deadline.
+    """Call ``send``, again while the broker of ``app`` cannot be reached, up to the deadline; return its result.
 
-    What follows a run has no deadline: the run has done its work, and its slot waits with it.
+    Follow-ups of a run have no deadline: the run has done its work, and only its slot waits.
 
     Raises:
-        BrokerUnavailable: The deadline is over; nothing was queued.
-        PublishOutcomeUnknown: It is over, and the broker may have taken the message.
-        UnknownQueue: There is none of the name in ``options``.
+        BrokerUnavailable: The deadline has passed; nothing was queued.
+        PublishOutcomeUnknown: It has passed, and the broker may have the message.
+        UnknownQueue: The queue in ``options`` does not exist.
     """
     is_patient = is_only_awaited_by_its_slot()
     deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
@@ -53,17 +53,17 @@ def patiently(
             except Unconfirmed as error:
                 raise PublishOutcomeUnknown(task_id, get_settings().submit_deadline_seconds, error) from error
             except (OperationalError, RedisError, OSError, LimitExceeded) as error:
-                # The engine says by errors of its own what became of a push; here none was begun.
+                # The engine reports the outcome of a push with its own errors; here no push was started.
                 pause_or_raise(app, name, task_id, error, began_at, deadline, in_doubt=submission.in_doubt)
                 if is_patient:
-                    logger.warning("%r waits to follow a run until the broker can be reached: %s", name, error)
+                    logger.warning("a follow-up %r waits until the broker can be reached: %s", name, error)
                     is_patient = False
 
 
 def pause_or_raise(
     app: Any, name: str, task_id: str, error: Exception, began_at: float, deadline: float, *, in_doubt: bool = False
 ) -> None:
-    """Wait before another attempt, if one as long as the last, begun at ``began_at``, ends before ``deadline``."""
+    """Wait before another attempt; raise if one as long as the last, started at ``began_at``, misses ``deadline``."""
     now, url, seconds = monotonic(), app.conf.broker_url, get_settings().submit_deadline_seconds
     is_known = is_over_redis(url) or is_over_rabbitmq(url)
     if is_known and now + (now - began_at) + PAUSE_SECONDS < deadline:
@@ -75,5 +75,5 @@ def pause_or_raise(
 
 
 def unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
-    """Return the error for who submitted a message that was not queued."""
+    """Return the error for the caller of a submit that was not queued."""
     return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)

@@ -1,4 +1,4 @@
-"""What Celery says of a task in its message (protocol 2), made for little."""
+"""Builds Celery's message of a task (protocol 2) at low cost."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def _encoder() -> Callable[[Any], str]:
-    """Return kombu's JSON encoder; with C made once, which ``json`` makes anew for each call: half of the work."""
+    """Return kombu's JSON encoder; its C part is created once, which ``json`` does for each call: half the cost."""
     kombus = JSONEncoder()
     if c_make_encoder is None:
         return kombus.encode
-    # Arguments have no names here: no mark of what is seen, the way strings are written, no indent, how keys and
-    # values are set apart, unsorted, no key skipped, NaN allowed: as ``JSONEncoder`` itself does.
+    # Positional arguments: markers (none), default, string encoder, indent (none), key separator, item separator,
+    # sort keys (no), skip keys (no), allow NaN (yes); the same as in ``JSONEncoder``.
     options = None, kombus.default, encode_basestring_ascii, None, ": ", ", ", False, False, True
     chunks = c_make_encoder(*options)
     return lambda content: "".join(chunks(content, 0))
@@ -47,23 +47,23 @@ _encode = _encoder()
 _LINKED_TO_NOTHING: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _NOTHING_AS_JSON = _encode(_LINKED_TO_NOTHING)
 REPR_MOST = 1_024
-"""How long what is shown of the arguments may be, as in Celery."""
+"""Maximum length of the text shown for the arguments, as in Celery."""
 REPR_LEVELS = 3
 PLAIN_REPR_MOST = 256
-"""Arguments whose JSON is no longer than this are shown by ``repr``: it cannot be long either."""
+"""Length of JSON up to which ``repr`` is used for arguments, because it cannot be long either."""
 ID_OPTIONS = frozenset({"task_id", "root_id", "parent_id", "group_id", "correlation_id", "reply_to"})
-"""Options of ``apply_async`` that name something by an id."""
+"""Options of ``apply_async`` that are ids."""
 LONGEST_SECONDS = 10**12
 
 
 _spare: list[str] = []
-"""Random digits for ids to come: each read from the system costs a call, which lets other threads in between."""
-# Or parent and child would give the same ids.
+"""Random digits for further ids: reading them from the system takes a call that lets other threads run."""
+# Otherwise parent and child would create the same ids.
 os.register_at_fork(after_in_child=_spare.clear)
 
 
 def new_id() -> str:
-    """Return a random UUID (version 4) as text; a third of the work of ``uuid.uuid4``."""
+    """Return a random UUID (version 4) as text; a third of the cost of ``uuid.uuid4``."""
     try:
         text = _spare.pop()
     except IndexError:
@@ -81,7 +81,7 @@ def arguments_as_json(name: str, args: Any, kwargs: Any, limit_bytes: int) -> st
         PayloadTooLarge: They take more than ``limit_bytes``.
     """
     text = _json(name, (args, kwargs))
-    # All ASCII: everything else is escaped.
+    # Everything is ASCII: other characters are escaped.
     if len(text) > limit_bytes:
         raise PayloadTooLarge(name, len(text), limit_bytes)
     return text
@@ -92,11 +92,11 @@ def _json(name: str, content: Any) -> str:
         text = _encode(content)
         return _encode(as_literal(content)) if SIGN in text else text
     except (TypeError, ValueError, RecursionError, EncodeError) as error:
-        raise InvalidPayload(name, f"{error}; only what JSON can hold can be submitted") from error
+        raise InvalidPayload(name, f"{error}; only values that JSON can represent can be submitted") from error
 
 
 def embedded(options: Options) -> dict[str, Any] | None:
-    """Return what follows a task whose ``options`` name anything of it; the keys are Celery's."""
+    """Return the follow-ups in ``options`` with Celery's keys; ``None`` if there are none."""
     get = options.get
     link, link_error, chain, chord = get("link"), get("link_error"), get("chain"), get("chord")
     if link is None and link_error is None and chain is None and chord is None:
@@ -108,18 +108,18 @@ def body(name: str, arguments: str, embed: dict[str, Any] | None) -> str:
     """Return the body of a message from ``arguments_as_json``.
 
     Raises:
-        InvalidPayload: What follows the task is not JSON.
+        InvalidPayload: The follow-ups are not JSON.
     """
     return f"{arguments[:-1]}, {_NOTHING_AS_JSON if embed is None else _json(name, embed)}]"
 
 
 def linked(embed: dict[str, Any] | None) -> dict[str, Any]:
-    """Return ``embed``, or what stands for nothing."""
+    """Return ``embed``, or Celery's empty follow-ups for ``None``."""
     return dict(_LINKED_TO_NOTHING) if embed is None else embed
 
 
 def compressed(body: Any, compression: str | None, headers: Options) -> Any:
-    """Return ``body`` compressed if that is asked for, and note it in ``headers``.
+    """Return ``body``, compressed if ``compression`` is set, which is then recorded in ``headers``.
 
     Raises:
         PayloadTooLarge: No node would unpack it.
@@ -133,10 +133,10 @@ def compressed(body: Any, compression: str | None, headers: Options) -> Any:
 
 
 def properties(name: str, options: Options) -> dict[str, Any]:
-    """Return the properties of AMQP that ``options`` name, ``expiration`` in seconds.
+    """Return the AMQP properties in ``options``, ``expiration`` in seconds.
 
     Raises:
-        BadMessageProperty: One of them has no meaning.
+        BadMessageProperty: One of them is invalid.
     """
     stamped = options.get("stamped_headers") or ()
     given = {key: options[key] for key in PROPERTIES if options.get(key) is not None and key not in stamped}
@@ -152,7 +152,7 @@ def properties(name: str, options: Options) -> dict[str, Any]:
 
 
 def as_sent(properties: Options) -> Options:
-    """Return ``properties`` with ``expiration`` as AMQP has it: milliseconds, as text."""
+    """Return ``properties`` with ``expiration`` as in AMQP: milliseconds as text."""
     expiration = properties.get("expiration")
     if expiration is None or isinstance(expiration, str):
         return properties
@@ -160,7 +160,7 @@ def as_sent(properties: Options) -> Options:
 
 
 def headers(name: str, options: Options, origin: str) -> dict[str, Any]:
-    """Return the headers of a task as far as ``options`` say them; its id, arguments and times are still to come."""
+    """Return the headers of a task that depend on ``options`` alone; id, arguments and times are set later."""
     get = options.get
     stamped = get("stamped_headers")
     return {
@@ -187,7 +187,7 @@ def headers(name: str, options: Options, origin: str) -> dict[str, Any]:
 
 
 def check(name: str, headers: Mapping[str, Any]) -> None:
-    """Check what ``options`` made of the headers of a task of type ``name``, before an id.
+    """Check the ``headers`` of a task of type ``name``, which has no id yet.
 
     Raises:
         BadHeaders: No node could read one of them.
@@ -199,7 +199,7 @@ def check(name: str, headers: Mapping[str, Any]) -> None:
 
 
 def shown(args: Any, kwargs: Any, arguments: str, options: Options) -> tuple[str, str]:
-    """Return what is shown of the arguments: what ``options`` say, or a short text of them."""
+    """Return the texts shown for ``args`` and ``kwargs``: those in ``options``, or short representations."""
     argsrepr, kwargsrepr = options.get("argsrepr"), options.get("kwargsrepr")
     is_short = len(arguments) <= PLAIN_REPR_MOST
     return (
@@ -214,7 +214,7 @@ def _text(value: Any, *, is_short: bool) -> str:
     if is_short:
         try:
             text = repr(value)
-        except Exception:  # noqa: BLE001 - of an argument, by its own class; Celery's way is prepared for it
+        except Exception:  # noqa: BLE001 - raised by the class of an argument; ``saferepr`` handles that
             text = ""
         if text and len(text) <= REPR_MOST:
             return text
@@ -222,10 +222,10 @@ def _text(value: Any, *, is_short: bool) -> str:
 
 
 def check_arguments(args: Any, kwargs: Any) -> None:
-    """Refuse what cannot be passed on.
+    """Check the types of ``args`` and ``kwargs``.
 
     Raises:
-        TypeError: ``args`` is no list or tuple, or ``kwargs`` no mapping.
+        TypeError: ``args`` is not a list or tuple, or ``kwargs`` is not a mapping.
     """
     if not isinstance(args, list | tuple):
         raise TypeError("task args must be a list or tuple")
@@ -234,7 +234,7 @@ def check_arguments(args: Any, kwargs: Any) -> None:
 
 
 def priority_of(priority: Any) -> int:
-    """Return ``priority`` brought into 0 to 9, as kombu does; what is no number is 0."""
+    """Return ``priority`` clamped to 0 to 9, like kombu; 0 if it is not a number."""
     try:
         return max(LOWEST_PRIORITY, min(HIGHEST_PRIORITY, int(priority or 0)))
     except (TypeError, ValueError):
@@ -242,7 +242,7 @@ def priority_of(priority: Any) -> int:
 
 
 def set_times(name: str, headers: dict[str, Any], options: Options, now: datetime) -> None:
-    """Put into ``headers`` when a task is due and when it expires, as ``options`` ask for it; errors: ``times_of``."""
+    """Set due time and expiry in ``headers`` according to ``options``; errors are those of ``times_of``."""
     due, end = times_of(name, options, now)
     headers["eta"] = due and due.isoformat()
     headers["expires"] = end and end.isoformat()
@@ -251,24 +251,24 @@ def set_times(name: str, headers: dict[str, Any], options: Options, now: datetim
 
 
 def with_texts_of_ids(name: str, options: Options) -> Options:
-    """Return ``options`` with ids that were given as ``uuid.UUID`` as texts.
+    """Return ``options`` with each id that is a ``uuid.UUID`` as text.
 
     Raises:
-        BadOption: One is something else.
+        BadOption: An id is neither text nor a ``uuid.UUID``.
     """
     given = {option: options[option] for option in ID_OPTIONS & options.keys() if options[option] is not None}
     return {**options, **{option: text_of_id(name, option, value) for option, value in given.items()}}
 
 
 def text_of_id(name: str, option: str, value: Any) -> str:
-    """Return an id as messages and results have it; errors as with ``with_texts_of_ids``."""
+    """Return an id as text; errors are those of ``with_texts_of_ids``."""
     if isinstance(value, str):
         return value
     if isinstance(value, UUID):
         return str(value)
-    raise BadOption(name, option, value, "give a text or a uuid.UUID")
+    raise BadOption(name, option, value, "use a string or a uuid.UUID")
 
 
 def without_none(options: Options) -> Options:
-    """Return the options that say something."""
+    """Return the options that are not ``None``."""
     return {key: value for key, value in options.items() if value is not None}

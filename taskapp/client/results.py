@@ -1,4 +1,4 @@
-"""Results as submitting gives them: cheap to make, and awaited as well as waited for."""
+"""Results that a submit returns: cheap to create, with ``aget`` for coroutines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
 
 POLL_SECONDS = 0.5
-"""How often a store is read that does not tell when a result is there; Celery's own pace."""
+"""How often to read a store that does not announce results; the same as Celery."""
 
-# The stubs lack half of it.
+# The stubs are incomplete.
 _AsyncResult: Any = stock.AsyncResult
 _EagerResult: Any = stock.EagerResult
 _ResultSet: Any = stock.ResultSet
@@ -30,7 +30,7 @@ _GroupResult: Any = stock.GroupResult
 
 
 class AsyncResult(_AsyncResult):
-    """Celery's result of a task; its promise is made when somebody asks for it."""
+    """Celery's result of a task; its promise is created when it is first used."""
 
     id: str
     _cache: Any = None
@@ -49,37 +49,37 @@ class AsyncResult(_AsyncResult):
             self.parent = parent
 
     def _set_cache(self, d: Any) -> Any:
-        # Here for stores of any kind; Redis' own way there has seen to it before.
+        # For all kinds of stores; the Redis backend has already done it.
         d["result"] = may_be_raised(d.get("result"))
         return super()._set_cache(d)
 
     @cached_property
     def on_ready(self) -> Any:
-        """What is called when the result is there."""
+        """Promise that is fulfilled when the result is ready."""
         return promise(self._on_fulfilled, weak=True)
 
     def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
-        """Return the result as Celery does; of a chord that failed, always the error of its header."""
+        """Return the result, like Celery; for a failed chord, always raise the error of its header."""
         try:
             return super().get(timeout, propagate, *args, **options)
         except ChordError:
-            # Celery looks at the header before and while it waits, which may both be too early.
+            # Celery checks the header before and during the wait, which may both be too early.
             if options.get("follow_parents", True) and self.parent:
                 self._maybe_reraise_parent_error()
             raise
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
-        """Return the result as ``get`` does, without blocking the event loop.
+        """Return the result like ``get``, without blocking the event loop.
 
-        Also inside an async task: nothing waits for a slot meanwhile. From another store than Redis a thread reads.
+        It also works inside an async task, without blocking a slot. Stores other than Redis are read by a thread.
 
         Args:
-            timeout: In seconds.
+            timeout: Seconds to wait; ``None``: no limit.
             propagate: Raise the error of a failed task instead of returning it.
-            follow_parents: Raise the error of a task before it in a chain, too.
+            follow_parents: Also raise the error of an earlier task in a chain.
 
         Raises:
-            celery.exceptions.TimeoutError: The result did not come within ``timeout``.
+            celery.exceptions.TimeoutError: The result was not ready within ``timeout``.
             ResultServerGone: The server was away for a minute.
         """
         if self.ignored:
@@ -98,23 +98,23 @@ class AsyncResult(_AsyncResult):
 
 
 class EagerResult(_EagerResult):
-    """Celery's result of a task that ran at once."""
+    """Celery's result of a task that ran eagerly."""
 
-    async def aget(self, timeout: float | None = None, *, propagate: bool = True, **_: Any) -> Any:  # noqa: ARG002 - it is there
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True, **_: Any) -> Any:  # noqa: ARG002 - it is ready
         """Return the result."""
         return self.get(propagate=propagate, disable_sync_subtasks=False)
 
 
 class _Several:
-    """What sets of results have in common."""
+    """Common part of the sets of results."""
 
     results: list[Any]
     backend: Any
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
-        """Return the results in order as ``get`` does, without blocking the event loop; see ``AsyncResult.aget``.
+        """Return the results in order like ``get``, without blocking the event loop; see ``AsyncResult.aget``.
 
-        With ``propagate``, the first error that comes ends the wait.
+        With ``propagate``, the first error ends the wait.
         """
         arrival = _Arrival(propagate=propagate)
         arrival.expect(list(_leaves(self)))
@@ -131,7 +131,7 @@ class GroupResult(_Several, _GroupResult):
 
 
 class _Arrival:
-    """The results one coroutine waits for."""
+    """The results that one coroutine waits for."""
 
     def __init__(self, *, propagate: bool) -> None:
         self._propagate = propagate
@@ -143,12 +143,12 @@ class _Arrival:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def expect(self, results: list[Any]) -> None:
-        """Let the wait end when all of ``results`` are there."""
+        """Make the wait end when all of ``results`` are ready."""
         self._missing += len(results)
         self._take_in(results)
 
     def look_at(self, results: list[Any]) -> None:
-        """Let an error among ``results`` end the wait, too."""
+        """Make an error among ``results`` end the wait, too."""
         self._unawaited.update(id(result) for result in results)
         self._take_in(results)
 
@@ -166,11 +166,11 @@ class _Arrival:
         return str(result.id).encode()
 
     async def wait(self, timeout: float | None) -> None:
-        """Return when it is over.
+        """Wait until all results are ready.
 
         Raises:
-            celery.exceptions.TimeoutError: It was not within ``timeout``.
-            Exception: With ``propagate``, what a task failed with.
+            celery.exceptions.TimeoutError: They were not ready within ``timeout`` seconds.
+            Exception: With ``propagate``, the error of a failed task.
         """
         try:
             if self._missing and self._failed is None:
@@ -194,7 +194,7 @@ class _Arrival:
             awaiter.forget(watch)
 
     async def _poll(self) -> None:
-        """Read another store than ours on a thread, again and again: its own way of waiting blocks."""
+        """Poll another kind of store on a thread, because its own wait blocks."""
         while True:
             waiting = [
                 result for results in self._pending.values() for result in results if cached_meta(result) is None
@@ -214,11 +214,11 @@ class _Arrival:
                 for result in self._pending.pop(key, ()):
                     note_meta(result, meta)
                     self._note(result)
-        except Exception as error:  # noqa: BLE001 - said to who waits
+        except Exception as error:  # noqa: BLE001 - raised by the wait
             self._fail(error)
 
     def _note(self, result: Any) -> None:
-        """Take note of a result that is there."""
+        """Record a result that is ready."""
         if id(result) not in self._unawaited:
             self._missing -= 1
         if self._failed is None and self._propagate and cached_meta(result)["status"] in states.PROPAGATE_STATES:
@@ -232,13 +232,13 @@ class _Arrival:
 
 
 def _read(results: list[Any]) -> None:
-    """Let each of ``results`` know what is stored of it; blocks."""
+    """Load each of ``results`` from its store; blocks."""
     for result in results:
         read_meta(result)
 
 
 def _leaves(result: Any) -> Iterator[Any]:
-    """Return the results of single tasks in ``result``, a result or a set of sets."""
+    """Yield the results of single tasks in ``result``, which may be a nested set."""
     if is_single_result(result):
         yield result
     else:
@@ -252,7 +252,7 @@ def _parents(result: Any) -> Iterator[Any]:
 
 
 def _value(result: Any, *, propagate: bool) -> Any:
-    """Return what is there of ``result``."""
+    """Return the value of a ready ``result``, or a list of values for a set."""
     if is_single_result(result):
         return result.get(propagate=propagate, follow_parents=False, disable_sync_subtasks=False)
     return [_value(member, propagate=propagate) for member in result.results]

@@ -1,8 +1,8 @@
-"""Brings tasks to the engine: what ``delay()``, canvas, retries and ``send_task`` have in common.
+"""Passes tasks to the engine: the common path of ``delay()``, canvas, retries and ``send_task``.
 
-Celery's own way there asks its configuration, its router, and a producer and a channel of kombu anew for
-each message. Here is done once what is the same for all. What needs more than a plain queue of the engine
-(another broker, an exchange, a connection of the caller's) is not for this sender.
+For each message, Celery reads its configuration, routes, and gets a producer and a channel from kombu.
+Here everything that is the same for all messages is done once. Messages that need more than a plain queue of the
+engine (another broker, an exchange, the caller's own connection) do not go through this sender.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taskapp.engine.runtime import Runtime
 from taskapp.transport.channel import EngineChannel
 
 NEEDS_KOMBU = ("exchange", "routing_key", "connection", "router")
-"""Options only kombu's producer understands."""
+"""Options that only kombu's producer supports."""
 
 
 class Sender:
@@ -38,10 +38,10 @@ class Sender:
 
     @property
     def config(self) -> SubmitConfig:
-        """What the configuration says now."""
+        """The current configuration."""
         conf = self._app.conf
         known = self._known
-        # Whatever is set on a configuration lies in its ``changes``, whose values are compared by identity first.
+        # ``changes`` contains all values set on a configuration; comparing them starts with their identity.
         if known is None or known[0] is not conf or known[1] != conf.changes:
             self._known = known = (conf, dict(conf.changes), read_submit_config(conf))
             self._sending = None
@@ -49,20 +49,20 @@ class Sender:
 
     @property
     def is_open(self) -> bool:
-        """Whether sending waits for nothing but the push itself."""
+        """Whether sending waits only for the push itself."""
         config, sending = self.config, self._sending
         if not config.is_plain:
             return config.has_broker
         return sending is not None and sending.is_valid() and bool(sending.process.producer.clock.predicted_ms())
 
     def open(self) -> None:
-        """Do what has to wait for the server before a task can be sent; errors are kombu's and redis'."""
+        """Do all preparations that wait for the server; errors are those of kombu and redis-py."""
         self._find_broker()
         if self.config.is_plain:
             self.sending().process.producer.known_clock()
 
     def sending(self) -> Sending:
-        """Return what is the same for all tasks that are sent now."""
+        """Return the data common to all tasks sent now."""
         config, sending = self.config, self._sending
         if sending is None or not sending.is_valid():
             sending = self._sending = self._begin(config)
@@ -77,15 +77,15 @@ class Sender:
         return Sending(self._app, config, process, events, origin, os.getpid())
 
     def known_template(self, name: str) -> TaskTemplate | None:
-        """Return the template of tasks of our ``Task`` without options, if it was made and still holds."""
+        """Return the template for tasks of taskapp's ``Task`` without options, if it exists and is still valid."""
         template = self._usual.get(name)
-        # Asked first: it notices what was set since.
+        # ``config`` comes first, because it notices changes.
         if template is not None and self.config and template.sending is self._sending and template.sending.is_valid():
             return template
         return None
 
     def usual_template(self, task: Any, args: Any, kwargs: Any) -> TaskTemplate | None:
-        """Return the template of tasks of our ``Task`` for which no options are given, see ``template``."""
+        """Return the template for tasks of taskapp's ``Task`` submitted without options, see ``template``."""
         template = self.template(task.name, args, kwargs, task.usual_options())
         if template is not None and self.routes_by_name:
             self._usual[task.name] = template
@@ -93,22 +93,22 @@ class Sender:
 
     @property
     def routes_by_name(self) -> bool:
-        """Whether nothing but its name decides where a task goes."""
+        """Whether only the name of a task decides its queue."""
         return all(getattr(one, "looks_at_name_only", False) for one in self._app.amqp.routes)
 
     def template(self, name: str, args: Any, kwargs: Any, options: Options) -> TaskTemplate | None:
-        """Return what is the same for all tasks of type ``name`` with these options.
+        """Return the template for all tasks of type ``name`` with these options.
 
-        ``None`` when such a task is not for this sender.
+        ``None`` if this sender does not support such a task.
 
         Args:
-            name: The task type, known here or not.
-            args: Arguments to be sent, for a route that looks at them.
+            name: The task type, which need not be registered here.
+            args: Arguments to send, for routes that depend on them.
             kwargs: The same.
-            options: As for ``Celery.send_task``, by their names.
+            options: Keyword arguments of ``Celery.send_task``.
 
         Raises:
-            celery.exceptions.QueueNotFound: There is no such queue.
+            celery.exceptions.QueueNotFound: The queue does not exist.
         """
         self._find_broker()
         if not self.config.is_plain:
@@ -145,7 +145,7 @@ class Sender:
     def _route(
         self, name: str, args: Any, kwargs: Any, wanted: Any, options: Options, task_type: Any
     ) -> tuple[str | None, Options]:
-        """Return the queue, ``None`` when it is no plain one, and the options with what the route adds."""
+        """Return the queue (``None`` if it is not a plain one) and the options with those that the route adds."""
         amqp = self._app.amqp
         route = self._router.route({} if wanted is None else {"queue": wanted}, name, args, kwargs, task_type)
         declared = route.pop("queue", None)

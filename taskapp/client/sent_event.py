@@ -1,4 +1,4 @@
-"""Celery's event ``task-sent``, as kombu publishes it; it travels with the message it speaks of."""
+"""Celery's event ``task-sent`` in kombu's format; it is published in the same step as its message."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ logger = logging.getLogger(__name__)
 
 EVENT_SECONDS = 0.5
 QUARTER_HOUR_SECONDS = 900
-"""Zones change at full quarters of an hour."""
+"""The UTC offset of a zone changes only at full quarters of an hour."""
 
 
 class SentEvents(NamedTuple):
-    """Publishes events of tasks that were sent: one as Celery does, several as Celery's workers do theirs."""
+    """Turns events of sent tasks into publications: one like Celery's clients, several like Celery's workers."""
 
     topic: str
-    """Channel of Redis for one."""
+    """Redis channel for one event."""
     topic_of_many: str
+    """Redis channel for a list of events."""
     exchange: str
     hostname: str
 
@@ -40,12 +41,12 @@ class SentEvents(NamedTuple):
         else:
             topic, key = self.topic_of_many, "task.multi"
             body = b"[%b]" % b",".join([message.event for message in messages])
-        # Nobody acknowledges it, but each tag is another.
+        # The tag is never acknowledged, but each one must be different.
         return topic, event_message(body, self.exchange, self.hostname, key, to_json(messages[0].id))
 
 
 def event_message(body: bytes, exchange: str, hostname: str, routing_key: str, tag: bytes) -> bytes:
-    """Return kombu's message with the event, or the list of events, in ``body``; ``tag`` is JSON too."""
+    """Return kombu's message with the event, or list of events, in ``body``; ``tag`` is JSON, too."""
     return b'{"body":%b,%b,"delivery_tag":%b}}' % (
         to_json(body.decode()),
         _envelope(exchange, hostname, routing_key),
@@ -55,7 +56,7 @@ def event_message(body: bytes, exchange: str, hostname: str, routing_key: str, t
 
 @lru_cache(maxsize=16)
 def _envelope(exchange: str, hostname: str, key: str) -> bytes:
-    """Return a message of kombu's from behind its body to its delivery tag."""
+    """Return the part of kombu's message between its body and its delivery tag."""
     properties = {
         "delivery_mode": 1, "delivery_info": {"exchange": exchange, "routing_key": key}, "priority": 0,
         "body_encoding": None,
@@ -68,7 +69,7 @@ def _envelope(exchange: str, hostname: str, key: str) -> bytes:
 
 
 def usual_part(hostname: str, pid: int, name: str, queue: str) -> bytes:
-    """Return the beginning of the events of all tasks of a type, see ``sent_event``."""
+    """Return the common beginning of the events of all tasks of a type, see ``sent_event``."""
     usual = {
         "hostname": hostname, "pid": pid, "name": name, "queue": queue, "exchange": "", "routing_key": queue,
         "type": "task-sent",
@@ -80,10 +81,10 @@ def sent_event(usual: bytes, clock: int, retries: Any, headers: dict[str, Any]) 
     """Return the event of the task with these headers.
 
     Args:
-        usual: From ``usual_part``.
+        usual: Result of ``usual_part``.
         clock: The app's logical time.
-        retries: How often the task was run before.
-        headers: Of the task, as far as they are its own.
+        retries: Number of earlier runs of the task.
+        headers: Headers of the task, see ``packed_template.OWN_HEADERS``.
     """
     now = time()
     own = {
@@ -108,23 +109,23 @@ def _utcoffset(_quarter: int) -> int:
 
 
 class SentEventDispatcher:
-    """Publishes events of tasks that another broker than the engine's has; one that is lost does not undo its task.
+    """Publishes events of tasks sent to a broker other than Redis; losing an event does not affect its task.
 
     Args:
-        dispatcher: Celery's.
+        dispatcher: Celery's dispatcher.
     """
 
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
-        # Each event has a producer of its own. A child that forks while another thread publishes, perhaps for seconds,
-        # would find the lock taken for ever.
+        # Each event has its own producer, so no lock is needed. A child forked while another thread publishes, perhaps
+        # for seconds, would find the lock taken forever.
         dispatcher.mutex = nullcontext()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dispatcher, name)
 
     def publish(self, type: str, fields: Any, producer: Any, **options: Any) -> None:
-        """Publish an event; drop it where the broker does not take it within ``EVENT_SECONDS``."""
+        """Publish an event; drop it if the broker does not accept it within ``EVENT_SECONDS``."""
         try:
             with submitting(monotonic() + EVENT_SECONDS):
                 self._dispatcher.publish(type, fields, producer, **{**options, "retry": False})

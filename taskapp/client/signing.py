@@ -1,13 +1,13 @@
-"""Signs what Celery's ``auth`` serializer leaves open: which task a signed body belongs to.
+"""Signs the link between a task and its body, which Celery's ``auth`` serializer does not cover.
 
-``auth`` signs the body alone, so whoever can write to the broker may send signed arguments again under another task
-type or id, without their expiry, or with another address for the reply. Where ``app.setup_security()`` was called, a
-task carries a second signature, over its headers, its reply and the digest of its body:
+``auth`` signs the body alone, so anyone who can write to the broker may send signed arguments again under another task
+type or id, without their expiry, or with another reply address. After ``app.setup_security()``, a
+task carries a second signature, over its headers, its reply address and the digest of its body:
 
     submit ──► headers, reply_to, correlation_id, content type, SHA-256 of the body ──► signed ──► taskapp_signature
     claim  ──► the same again ──► checked against the certificates of the store, before the body is decoded
 
-What brokers and nodes change on the way is not covered: the queue, the priority, counts of deliveries.
+It does not cover data that brokers and nodes change: the queue, the priority, counts of deliveries.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
 
 NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER})
-"""When a task may run is the engine's to say; when it was sent and which copy it is are set anew when a tick that
-waited for its broker is published."""
+"""Headers outside the signature: the engine sets when a task may run, and publishing a tick that waited for its broker
+sets when it was sent and which copy it is."""
 SET_BY_BROKERS = "x-"
-"""How the headers begin that RabbitMQ adds."""
+"""Prefix of headers that RabbitMQ adds."""
 _CONTEXT = b"taskapp task 1\n"
-"""So that no signature of anything else, such as a body, can stand for one of these."""
+"""Prefix of the signed bytes, so that no other signature, such as that of a body, is valid here."""
 
 
 class Signing:
-    """Signs with one key, and checks with the certificates of a store."""
+    """Signs with one key, and checks against the certificates of a store."""
 
     def __init__(
         self, key: Path, password: str | None, certificate: Path, store: str, digest: str, serializer: str = "json"
@@ -55,15 +55,15 @@ class Signing:
 
         Args:
             key: The private key, PEM.
-            password: Of the key.
-            certificate: Of the key, PEM.
-            store: A directory of certificates, or a pattern of files; who has one of them is trusted.
-            digest: The name of a hash, such as ``sha256``.
-            serializer: What writes a body before it is signed.
+            password: Password of the key.
+            certificate: Certificate of the key, PEM.
+            store: A directory of trusted certificates, or a file pattern.
+            digest: Name of a hash, such as ``sha256``.
+            serializer: Serializer of the body, before it is signed.
 
         Raises:
             OSError: A file cannot be read.
-            celery.exceptions.SecurityError: It holds no RSA key or certificate, or one that has expired.
+            celery.exceptions.SecurityError: It contains no RSA key or certificate, or an expired one.
         """
         self._key = PrivateKey(key.read_text(), password)
         self._certificate = Certificate(certificate.read_text())
@@ -72,23 +72,23 @@ class Signing:
         self._digest_name, self._serializer = digest, serializer
         self._digest: Any = get_digest_algorithm(digest)
         self.writes_json = serializer in ("json", "application/json")
-        """Whether signed bodies hold JSON."""
+        """Whether signed bodies are JSON."""
 
     def register(self) -> None:
-        """Register Celery's serializer anew, with a store that tells what is wrong with a signature."""
+        """Replace Celery's serializer by one whose store reports the problem with a signature."""
         auth: Any = SecureSerializer(self._key, self._certificate, self._store, self._digest_name, self._serializer)
         register(AUTH, auth.serialize, auth.deserialize, content_type="application/data", content_encoding="utf-8")
 
     def signed(
         self, headers: Mapping[str, Any], properties: Mapping[str, Any], content_type: str, body: str | bytes
     ) -> dict[str, Any]:
-        """Return ``headers`` with a signature, and as JSON has them: the same whatever carries them.
+        """Return ``headers`` with a signature, reduced to JSON types so that every broker preserves them.
 
         Args:
-            headers: All that the task will have.
-            properties: Of its message; ``reply_to`` and ``correlation_id`` are signed.
-            content_type: Of the body.
-            body: As it is serialized, before any compression.
+            headers: All headers of the task.
+            properties: Properties of its message; ``reply_to`` and ``correlation_id`` are signed.
+            content_type: Content type of the body.
+            body: The serialized body, before any compression.
         """
         kept: dict[str, Any] = _plain(headers)
         signature: bytes = self._key.sign(_covered(kept, properties, content_type, body), self._digest)
@@ -97,32 +97,32 @@ class Signing:
     def check(
         self, headers: Mapping[str, Any], properties: Mapping[str, Any], content_type: str, body: str | bytes
     ) -> None:
-        """Check the signature that ``signed`` has made of these.
+        """Check the signature created by ``signed``.
 
         Raises:
-            MessageRefused: It is not of these, or not by anybody in the store.
+            MessageRefused: It does not match, or its signer is not in the store.
         """
         try:
             signer, signature = (base64.b64decode(part, validate=True) for part in headers[SIGNATURE_HEADER].split(":"))
             covered = _covered(headers, properties, content_type, body)
             self._store[signer.decode()].verify(covered, signature, self._digest)
         except (SecurityError, binascii.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise MessageRefused(f"its signature is not that of its headers and body: {error}") from error
+            raise MessageRefused(f"its signature does not match its headers and body: {error}") from error
 
     def producer(self, producer: Any) -> SigningProducer:
-        """Return what signs each task that is published by ``producer``, one of kombu."""
+        """Return a wrapper of kombu's ``producer`` that signs each task it publishes."""
         return SigningProducer(self, producer)
 
 
 class _Store(FSCertStore):
-    """The certificates of who is trusted."""
+    """The trusted certificates."""
 
     def __getitem__(self, name: str) -> Any:
         return _Trusted(super().__getitem__(name))
 
 
 class _Trusted:
-    """A certificate of Celery's whose check means what it says: Celery catches a module there, not its errors."""
+    """Celery's certificate with a working check: Celery's own names a module in ``except`` instead of its errors."""
 
     def __init__(self, certificate: Any) -> None:
         self._certificate = certificate
@@ -143,7 +143,7 @@ class _Trusted:
 
 
 class SigningProducer:
-    """Stands in for a producer of kombu."""
+    """Wraps kombu's producer to sign tasks."""
 
     def __init__(self, signing: Signing, producer: Any) -> None:
         self._signing, self._producer = signing, producer
@@ -155,10 +155,10 @@ class SigningProducer:
         self, body: Any, *, headers: Mapping[str, Any], serializer: str | None = None, compression: str | None = None,
         **options: Any,
     ) -> Any:  # fmt: skip
-        """Publish a task, signed if its serializer is the one that signs.
+        """Publish a task, signed if its serializer is ``auth``.
 
         Raises:
-            kombu.exceptions.EncodeError: It holds what the format cannot.
+            kombu.exceptions.EncodeError: The format cannot represent it.
         """
         if serializer != AUTH:
             return self._producer.publish(
@@ -178,7 +178,7 @@ class SigningProducer:
 
 
 def _covered(headers: Mapping[str, Any], properties: Mapping[str, Any], content_type: str, body: str | bytes) -> bytes:
-    """Return the bytes that are signed."""
+    """Return the bytes to sign."""
     kept = {
         name: value
         for name, value in headers.items()
@@ -190,7 +190,7 @@ def _covered(headers: Mapping[str, Any], properties: Mapping[str, Any], content_
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as it comes out of JSON; what else some brokers know becomes text."""
+    """Return ``value`` reduced to JSON types; other types that some brokers support become text."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What of Celery's configuration a submit depends on, read once until something is set."""
+"""The part of Celery's configuration that a submit depends on, read once until a value is set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from taskapp.transport.transport import is_over_redis
 
 
 class SubmitConfig(NamedTuple):
-    """The configuration as submitting sees it."""
+    """Configuration of submits."""
 
     has_broker: bool
     is_eager: bool
     is_plain: bool
-    """Whether tasks go to the engine in the way of ``sender``; else kombu's producer sends them."""
+    """Whether ``sender`` passes tasks to the engine; otherwise kombu's producer sends them."""
     sends_event: bool
     serializer: str
     compression: str | None
@@ -21,7 +21,7 @@ class SubmitConfig(NamedTuple):
 
 
 def read_submit_config(conf: Any) -> SubmitConfig:
-    """Return what ``conf``, an app's configuration with a broker, says now."""
+    """Return the current values in ``conf``, an app's configuration with a broker."""
     return SubmitConfig(
         has_broker=conf.broker_url is not None,
         is_eager=bool(conf.task_always_eager),

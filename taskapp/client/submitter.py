@@ -1,7 +1,7 @@
-"""The way of every submit: checked, filled in, pushed; again while the broker cannot be reached, up to a deadline.
+"""The path of every submit: check, fill in the template, push; retry until a deadline if the broker is unreachable.
 
 delay() ─► Submitter ─► TaskTemplate ─► Producer ─► push.lua
-└─ what is not for the engine ─► the app's own send_by_kombu
+└─ tasks for other brokers ─► the app's send_by_kombu
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Submitter:
     """Submits the tasks of one app.
 
     Raises (all methods that submit):
-        UnknownTask: A name under ``taskapp.`` that no task type has.
-        UnknownQueue: ``queue`` is none of ``TASKAPP_QUEUES``.
+        UnknownTask: No task type has this name, which begins with ``taskapp.``.
+        UnknownQueue: ``queue`` is not in ``TASKAPP_QUEUES``.
         InvalidPayload: An argument is not JSON.
         PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
         BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
-        SubmitOutcomeUnknown: It was reached and did not answer; says how to find out.
+        SubmitOutcomeUnknown: It was reached and did not answer; the error says what to do.
         BrokerFull: Redis has no memory left.
     """
 
@@ -55,20 +55,20 @@ class Submitter:
 
     @property
     def routes_by_name(self) -> bool:
-        """Whether nothing but its name decides where a task goes."""
+        """Whether only the name of a task decides its queue."""
         return self._sender.routes_by_name
 
     def open(self) -> None:
-        """Do what has to wait for the server before a task can be submitted; errors are kombu's and redis'."""
+        """Do all preparations that wait for the server; errors are those of kombu and redis-py."""
         self._sender.open()
 
     def goes_together(self) -> bool:
-        """Return whether what a coroutine submits is queued only when all of it is put together."""
+        """Return whether tasks submitted by a coroutine are queued only once all of them are prepared."""
         config = self._sender.config
         return config.is_plain and not config.is_eager
 
     def send_task(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send the task ``name``; ``options`` as for ``Celery.send_task``, by their names."""
+        """Send the task ``name``; ``options`` are keyword arguments of ``Celery.send_task``."""
         if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self._app.tasks:
             raise UnknownTask(name, TASK_ROUTES)
         options = with_texts_of_ids(name, options)
@@ -76,7 +76,7 @@ class Submitter:
         return patiently(self._app, name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
 
     def submit(self, task: Any, args: Any, kwargs: Any) -> Any:
-        """Send a task of our ``Task`` for which no options are given."""
+        """Send a task of taskapp's ``Task`` without options."""
         task_id = new_id()
         template = self._sender.known_template(task.name)
         if template is None:
@@ -93,9 +93,9 @@ class Submitter:
             return patiently(self._app, task.name, task_id, again, began_at=began_at)
 
     def submit_member(self, task: Any, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> bool:
-        """Send a task of a group, of our ``Task``, with these headers; return whether it could be sent so.
+        """Send a task of taskapp's ``Task`` as a group member with these headers; return whether that was possible.
 
-        Inside ``producer_or_acquire`` nothing goes out yet.
+        Inside ``producer_or_acquire`` the message is only collected.
         """
         template = self._sender.known_template(task.name)
         if template is None:
@@ -110,7 +110,7 @@ class Submitter:
         return True
 
     def template(self, task: Any, options: Mapping[str, Any]) -> TaskTemplate | None:
-        """Return what is the same for tasks of our ``Task`` with these options, see ``Sender.template``."""
+        """Return the template for tasks of taskapp's ``Task`` with these options, see ``Sender.template``."""
         all_options = with_texts_of_ids(task.name, {**task.usual_options(), **options})
         template: TaskTemplate | None = patiently(
             self._app, task.name, "", lambda: self._sender.template(task.name, (), {}, all_options), options
@@ -118,9 +118,9 @@ class Submitter:
         return template
 
     async def awaiting(self, name: str, submit: Callable[[], Any]) -> Any:
-        """Return what ``submit`` returns, once the tasks it submits are queued; does not block the event loop.
+        """Call ``submit`` and return its result once its tasks are queued; does not block the event loop.
 
-        Through another broker than Redis each call has a thread. With ``task_always_eager`` the task runs here.
+        With a broker other than Redis, each call uses a thread. With ``task_always_eager`` the task runs here.
         """
         sender = self._sender
         if sender.config.is_eager:

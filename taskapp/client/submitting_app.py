@@ -1,4 +1,4 @@
-"""What submitting needs of the app it submits for: the only way up from here, and a narrow one."""
+"""The interface of the app that submitting needs: the only dependency on a higher layer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 
 class SubmittingApp(Protocol):
-    """A Celery app, as far as submitting sees it. What has no words here is Celery's."""
+    """A Celery app as submitting uses it. Members without a docstring are Celery's."""
 
     clock: Any
     conf: Any
     signing: Any
-    """What signs tasks, see ``client.signing.Signing``; ``None``: nothing does."""
+    """Signs tasks, see ``client.signing.Signing``; ``None``: tasks are not signed."""
 
     @property
     def amqp(self) -> Any: ...  # noqa: D102
@@ -37,13 +37,13 @@ class SubmittingApp(Protocol):
     def AsyncResult(self) -> Any: ...  # noqa: D102, N802
 
     def known_task(self, name: str) -> Any:
-        """Return the task type ``name`` if it is known by now; the app is not put together for that."""
+        """Return the task type ``name`` if it is registered already; does not finalize the app."""
 
     def lend_producer(self, producer: Any = None) -> AbstractContextManager[Any]:
-        """Lend a producer of kombu for one message."""
+        """Lend kombu's producer for one message."""
 
     def now(self) -> datetime:
-        """Return the time in the app's zone."""
+        """Return the current time in the app's time zone."""
 
     def send_by_kombu(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send a task as Celery does, through kombu; return its result."""
+        """Send a task through kombu, like Celery; return its result."""

@@ -1,4 +1,4 @@
-"""A task before it has arguments: all that is the same for many of one type and its options."""
+"""A task without its arguments: everything that is the same for all tasks of a type with the same options."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ CHECKED = frozenset({
     "headers", "time_limit", "soft_time_limit", "argsrepr", "kwargsrepr", "retries", "group_index",
     "replaced_task_nesting", "stamped_headers", "origin",
 })  # fmt: skip
-"""Options by which a caller may write a header that no node can read."""
+"""Options that may lead to a header that no node can read."""
 TIMED = ("countdown", "eta", "expires")
 AUTH = "auth"
-"""The serializer of Celery's that signs."""
+"""Celery's serializer that signs."""
 _before, _after = signals.before_task_publish, signals.after_task_publish
 
 
 class Sending(NamedTuple):
-    """What is the same for all tasks an app sends from this process, until its configuration changes."""
+    """Data common to all tasks that an app sends from this process, until its configuration changes."""
 
     app: SubmittingApp
     config: SubmitConfig
     process: Runtime
     events: SentEvents | None
-    """Publishes events of tasks that were sent; ``None``: there are none."""
+    """Publishes events of sent tasks; ``None``: no events."""
     origin: str
     pid: int
 
     def is_valid(self) -> bool:
-        """Say whether this process still is the one it was made for."""
+        """Return whether it was created in this process, not in its parent."""
         return not self.process.is_inherited
 
 
 class TaskTemplate:
-    """Filled in with arguments, it is a task on its way."""
+    """A template that is filled in with arguments and sent."""
 
     def __init__(self, sending: Sending, name: str, queue: str, options: protocol.Options) -> None:
         self._sending, self._name, self._queue, self._options = sending, name, queue, options
@@ -75,7 +75,7 @@ class TaskTemplate:
 
     @property
     def sending(self) -> Sending:
-        """What it was made with."""
+        """The common data it was created with."""
         return self._sending
 
     def submit(self, args: Any, kwargs: Any, task_id: str) -> Any:
@@ -89,17 +89,17 @@ class TaskTemplate:
         return result
 
     def send(self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE) -> Any:
-        """Send a task with these arguments; return the task that does so, if one does.
+        """Send a task with these arguments; return the task from which it is sent, or ``None`` outside a task.
 
         Args:
-            args: Arguments.
-            kwargs: The same.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
             task_id: Its id.
-            headers: More of those in which one task differs from the next, see ``packed_template.OWN_HEADERS``.
+            headers: Further headers that differ from task to task, see ``packed_template.OWN_HEADERS``.
 
         Raises:
             InvalidPayload: The arguments are not JSON.
-            PayloadTooLarge: They take too much.
+            PayloadTooLarge: They take too many bytes.
             PushError: See ``Producer.push``.
         """
         app, options = self._sending.app, self._options
@@ -125,7 +125,7 @@ class TaskTemplate:
         return parent
 
     def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
-        """Return the headers in which this task differs from others; see ``packed_template.OWN_HEADERS``."""
+        """Return the headers that differ from task to task, see ``packed_template.OWN_HEADERS``."""
         options = self._options
         argsrepr, kwargsrepr = protocol.shown(args, kwargs, arguments, options)
         own = {
@@ -139,7 +139,7 @@ class TaskTemplate:
         return own
 
     def _inherit(self, request: Any, own: dict[str, Any], properties: dict[str, Any]) -> None:
-        """Let the task descend from the one that is running here."""
+        """Make the task a descendant of the one running here."""
         if "root_id" not in self._options:
             own["root_id"] = request.root_id or request.id
         if "parent_id" not in self._options and own["id"] != request.id:  # a retry has the parent of its first run
@@ -150,7 +150,7 @@ class TaskTemplate:
     def _post_plain(
         self, packed: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any]
     ) -> None:
-        """Send what nobody looks at on the way."""
+        """Send a task that no signal handler may inspect or change."""
         sending, queue = self._sending, self._queue
         body = protocol.body(self._name, arguments, self._embed)
         event = self._event_of(own) if sending.events is not None else b""
@@ -163,13 +163,13 @@ class TaskTemplate:
     def _post(self, args: Any, kwargs: Any, arguments: str, own: dict[str, Any], properties: dict[str, Any]) -> None:
         sending, queue, embed = self._sending, self._queue, self._embed
         headers = {**self._headers, **own, **(self._options.get("headers") or {})}
-        # Others may change what they find in there.
+        # Copies, because signal handlers may change them.
         headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
         if _before.receivers:
             embed, arguments = self._announce(args, kwargs, headers, properties)
-        headers.pop(SIGNATURE_HEADER, None)  # of the task that sends this one, passed on with its headers
+        headers.pop(SIGNATURE_HEADER, None)  # inherited from the task that sends this one
         headers = with_properties(headers, protocol.as_sent(properties))
-        # Of the times as they were asked for: by this machine's clock, not yet by the engine's.
+        # Events show times by this machine's clock, before they are converted to the engine's.
         event = self._event_of(headers) if sending.events is not None else b""
         due_ms = self._due_ms(headers)
         content, headers = self._content(args, kwargs, arguments, embed, headers, properties)
@@ -195,7 +195,7 @@ class TaskTemplate:
         self, args: Any, kwargs: Any, arguments: str, embed: dict[str, Any] | None, headers: dict[str, Any],
         properties: dict[str, Any],
     ) -> tuple[tuple[Any, str, str], dict[str, Any]]:  # fmt: skip
-        """Return the body, its type and its encoding; and the headers with what they say of it."""
+        """Return the body, its type and its encoding, and the headers that describe them."""
         if self._is_json:
             return (protocol.body(self._name, arguments, embed), "application/json", "utf-8"), headers
         whole = args, kwargs, protocol.linked(embed)
@@ -210,7 +210,7 @@ class TaskTemplate:
     def _announce(
         self, args: Any, kwargs: Any, headers: dict[str, Any], properties: dict[str, Any]
     ) -> tuple[dict[str, Any], str]:
-        """Show the task to who listens before it is sent; return what follows it and its arguments, as changed."""
+        """Send ``before_task_publish``; return follow-ups and arguments, which its handlers may have changed."""
         embed = protocol.linked(self._embed)
         _before.send(
             sender=self._name, body=(args, kwargs, embed), exchange="", routing_key=self._queue,
@@ -219,7 +219,7 @@ class TaskTemplate:
         return embed, protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
 
     def _announcement(self, args: Any, kwargs: Any, embed: dict[str, Any] | None, headers: dict[str, Any]) -> Any:
-        """Return what tells who listens after a task was sent."""
+        """Return a function that sends ``after_task_publish``."""
         return lambda: _after.send(
             sender=self._name, body=(args, kwargs, protocol.linked(embed)), headers=headers,
             exchange="", routing_key=self._queue,

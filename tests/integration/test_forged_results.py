@@ -90,7 +90,7 @@ NO_RESULTS = {
     "packed and damaged": (COMPRESSED_PAYLOAD_MAGIC + b"application/x-gzip\0abc", "it cannot be unpacked"),
     "packed by nobody": (COMPRESSED_PAYLOAD_MAGIC + b"no-such\0abc", "is not installed here"),
     "nothing": (b"null", "it is not an object"),
-    "a list": (b"[]", "it is not an object"), "a number": (b"5", "it is no object"),
+    "a list": (b"[]", "it is not an object"), "a number": (b"5", "it is not an object"),
     "a status that is none": (b'{"status": 5, "result": 1}', "it is not an object"),
     "no result": (b'{"status": "SUCCESS"}', "it is not an object"),
     "a value of no type": (success(b'"result": {"__type__": "nosuch", "__value__": 1}'), "cannot be created"),
@@ -151,12 +151,12 @@ def test_a_task_whose_result_cannot_be_read_is_shown_all_the_same(app: Celery, r
     waits = run(redis_server, "taskapp", "task", "show", "odd")
 
     assert (alone.returncode, alone.stderr) == (0, "")
-    assert alone.stdout.startswith("state      unknown\nresult     cannot be read: it is no JSON")
+    assert alone.stdout.startswith("state      unknown\nresult     cannot be read: it is not JSON")
     assert waits.returncode == 0
     assert "state      queued" in waits.stdout
-    assert "result     cannot be read: it is no JSON" in waits.stdout
+    assert "result     cannot be read: it is not JSON" in waits.stdout
     assert printed.returncode == 1
-    assert "the result of the task 'odd' cannot be read: it is no JSON" in printed.stderr
+    assert "the result of the task 'odd' cannot be read: it is not JSON" in printed.stderr
     assert "Traceback" not in printed.stderr
 
 

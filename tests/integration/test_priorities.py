@@ -56,7 +56,7 @@ def refusal(submit: Callable[[], Any]) -> BadOption:
 def test_what_is_no_priority_is_refused(app: Celery, redis_server: RedisServer, way: str) -> None:
     for bad in BAD:
         error = refusal(lambda bad=bad: WAYS[way](bad))
-        assert f"priority is {bad!r}; give an integer from 0 to 9, where 9 goes first" in str(error)
+        assert f"priority is {bad!r}; use an integer from 0 to 9, where 9 runs first" in str(error)
     assert redis_server.client.keys("*default*") == []
 
 

@@ -182,14 +182,14 @@ for bad in "high", 11, -3, True, 1.0:
         refused(lambda: app.send_task(add.name, (1, 2), priority=bad)),
         refused(lambda: add.s(1, 2).set(priority=bad).delay()),
         refused(lambda: chord([add.s(1, 1).set(priority=bad)])(total.s())),
-    } == {f"priority is {bad!r}; give an integer from 0 to 9, where 9 goes first"})
+    } == {f"priority is {bad!r}; use an integer from 0 to 9, where 9 runs first"})
 app.conf.task_routes = ({add.name: {"queue": "low", "priority": 10}},)
 app.amqp.flush_routes()
 app.amqp.router = app.amqp.Router()
 print(refused(lambda: add.delay(1, 2)))
 """)
 
-    assert said.splitlines() == ["True"] * 5 + ["priority is 10; give an integer from 0 to 9, where 9 goes first"]
+    assert said.splitlines() == ["True"] * 5 + ["priority is 10; use an integer from 0 to 9, where 9 runs first"]
 
 
 def test_a_task_of_others_with_a_higher_priority_is_retried(site: Site) -> None:

@@ -145,7 +145,7 @@ def test_what_follows_a_run_is_sent_however_long_the_broker_is_away(
         (tmp_path / "go").touch()
         if pool == "prefork":
             # Its first message: a child has no connection yet. The others' parent has.
-            eventually(lambda: "waits to follow a run" in worker.output())
+            eventually(lambda: "a follow-up" in worker.output())
         else:
             eventually((tmp_path / "go.ended").exists)
     finally:

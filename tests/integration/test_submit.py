@@ -253,7 +253,7 @@ def test_what_cannot_be_sent_is_refused_and_nothing_is_queued(app: Celery, redis
         shop.greet.apply_async(("Ada",), queue="lwo")
     with pytest.raises(UnknownTask, match=r"did you mean 'taskapp\.add'"):
         app.send_task("taskapp.ad")
-    with pytest.raises(InvalidPayload, match="only what JSON can hold"):
+    with pytest.raises(InvalidPayload, match="only values that JSON can represent"):
         shop.greet.delay(object())
     with pytest.raises(PayloadTooLarge, match="more than the limit"):
         shop.greet.delay("x" * 2_000_000)
@@ -459,28 +459,28 @@ def redis_server_raw(server: RedisServer) -> redis.Redis:
 
 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"serializer": "nosuch"}, "serializer is 'nosuch'; give one that is installed here: "),
-    ({"compression": "foo"}, "compression is 'foo'; give one that is installed here: .*gzip"),
-    ({"countdown": nan}, "countdown is nan; give seconds that a calendar has"),
-    ({"countdown": inf}, "countdown is inf; give seconds that a calendar has"),
-    ({"countdown": 1e16}, "countdown is 1e[+]16; give seconds"),
-    ({"countdown": -1e12}, "countdown is -1000000000000.0; give seconds"),
-    ({"countdown": "5"}, "countdown is '5'; give a number of seconds"),
-    ({"eta": "soon"}, "eta is 'soon'; give a datetime that a calendar has"),
-    ({"eta": [1]}, r"eta is \[1\]; give a datetime"),
-    ({"expires": nan}, "expires is nan; give seconds or a datetime"),
-    ({"expires": "later"}, "expires is 'later'; give seconds or a datetime"),
-    ({"link": "x"}, "link is 'x'; give a signature, such as add.s"),
-    ({"link_error": [5]}, "link_error is 5; give a signature, such as add.s"),
-    ({"task_id": 17}, "task_id is 17; give a text or a uuid.UUID"),
+    ({"serializer": "nosuch"}, "serializer is 'nosuch'; use one that is installed here: "),
+    ({"compression": "foo"}, "compression is 'foo'; use one that is installed here: .*gzip"),
+    ({"countdown": nan}, "countdown is nan; use a finite number of seconds, up to the year 9999"),
+    ({"countdown": inf}, "countdown is inf; use a finite number of seconds, up to the year 9999"),
+    ({"countdown": 1e16}, "countdown is 1e[+]16; use a finite"),
+    ({"countdown": -1e12}, "countdown is -1000000000000.0; use a finite"),
+    ({"countdown": "5"}, "countdown is '5'; use a number of seconds"),
+    ({"eta": "soon"}, "eta is 'soon'; use a datetime or an ISO 8601 string, up to the year 9999"),
+    ({"eta": [1]}, r"eta is \[1\]; use a datetime"),
+    ({"expires": nan}, "expires is nan; use seconds, a datetime or"),
+    ({"expires": "later"}, "expires is 'later'; use seconds, a datetime or"),
+    ({"link": "x"}, "link is 'x'; use a signature, such as add.s"),
+    ({"link_error": [5]}, "link_error is 5; use a signature, such as add.s"),
+    ({"task_id": 17}, "task_id is 17; use a string or a uuid.UUID"),
 ]
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"task_id": 5}, "task_id is 5; give a text or a uuid.UUID"),
-        ({"root_id": []}, r"root_id is \[\]; give a text or a uuid.UUID"),
+        ({"task_id": 5}, "task_id is 5; use a string or a uuid.UUID"),
+        ({"root_id": []}, r"root_id is \[\]; use a string or a uuid.UUID"),
         ({"headers": {"taskapp_schedule": []}}, "header 'taskapp_schedule': expected `str | null`, got `array`"),
         ({"headers": {"get": 1}}, "header 'get': the name would hide"),
         ({"time_limit": "soon"}, r"header 'timelimit\[0\]': expected `float | null`, got `str`"),
