@@ -107,7 +107,7 @@ def test_what_cannot_work_is_refused_at_the_caller(app: Celery, redis_server: Re
         (InvalidPayload, lambda: shop.pay.delay({"ident": 1}), "for 'shop.pay': order.id: field required"),
         (InvalidPayload, lambda: shop.pay.s(order={"id": "x"}), "order.id: input should be a valid integer"),
         (InvalidPayload, lambda: add.delay("x", 1), "invalid arguments for 'taskapp.add': x"),
-        (InvalidPayload, lambda: shop.greet.delay(object()), "is not JSON serializable; only values that JSON can represent"),
+        (InvalidPayload, lambda: shop.greet.delay(object()), "is not JSON serializable; only values that JSON can"),
         (TypeError, lambda: add.delay(1), "missing 1 required positional argument: 'y'"),
         (UnknownQueue, lambda: add.apply_async((1, 2), queue="hihg"), "no queue named 'hihg'; did you mean 'high'"),
         (UnknownTask, lambda: app.send_task("taskapp.ad", (1, 2)), "did you mean 'taskapp.add'"),
