@@ -1,4 +1,4 @@
-"""What taskapp adds to the commands of ``celery -A taskapp``: the user's modules, checks, errors in one line."""
+"""Additions to the commands of ``celery -A taskapp``: imports of the user's modules, checks, one-line errors."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from taskapp.sanitize import sanitize_lines
 from taskapp.settings import get_settings
 
 LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
-"""Commands of which a traceback tells more than a sentence, unless the error is one of ours."""
+"""Commands for which a traceback helps more than a sentence, unless the error is ours."""
 UNTIL_STOPPED = frozenset({"worker", "beat", "flower", "events"})
-"""Commands that run until they are told to stop; doing so is their success."""
+"""Commands that run until stopped; stopping them is a success."""
 IMPORTING = frozenset({"call", "control", "events", "graph", "inspect", "result", "status"})
-"""Commands that send to nodes or read what they sent, and of themselves import no module of tasks."""
+"""Commands that exchange messages with nodes but do not import task modules on their own."""
 NO_REPLY = "No nodes replied within time constraint"
 """Celery's message when no node replies, whether or not the node exists."""
 
 
 @contextmanager
 def errors_in_one_line(context: click.Context) -> Iterator[None]:
-    """Show an error of ``context``'s command as a sentence, without a traceback.
+    """Turn an error of ``context``'s command into a sentence without a traceback.
 
     Raises:
-        click.ClickException: In place of it.
+        click.ClickException: In place of the error.
     """
     try:
         yield
     except click.ClickException as error:
-        asked = context.params.get("destination")
-        if error.message == NO_REPLY and asked:
-            raise _replace_message(error, _no_reply_of(asked, context.params.get("timeout"))) from error
+        nodes = context.params.get("destination")
+        if error.message == NO_REPLY and nodes:
+            raise _replace_message(error, _no_reply_from(nodes, context.params.get("timeout"))) from error
         raise
     except KeyboardInterrupt:
         if context.info_name not in UNTIL_STOPPED:
             raise
-        # Told to stop while it was still starting: what the command's own handlers would have answered.
+        # Stopped while still starting: exit as the command's own signal handlers would.
         raise Exit(0) from None
     except Exception as error:
         sentence = _sentence(context, error)
@@ -61,7 +61,7 @@ def errors_in_one_line(context: click.Context) -> Iterator[None]:
 
 
 def _sentence(context: click.Context, error: Exception) -> str:
-    """Return what ``context``'s command says in place of a traceback; the empty string: the traceback tells more."""
+    """Return the sentence to show for ``error``; empty if a traceback helps more."""
     if isinstance(error, TaskappError | ImproperlyConfigured):
         return str(error)
     if problem := _of_this_machine(context, error):
@@ -74,7 +74,7 @@ def _sentence(context: click.Context, error: Exception) -> str:
 
 
 def _of_this_machine(context: click.Context, error: Exception) -> str:
-    """Return what is wrong with a port or a file that a command was given; the empty string: something else is."""
+    """Return the problem with a port or file given to a command; empty if the error has another cause."""
     if context.info_name == "flower":
         from taskapp.monitor.flower.command_line import why_not_started
 
@@ -95,23 +95,23 @@ def _replace_message(error: click.ClickException, message: str) -> click.ClickEx
     return error
 
 
-def _no_reply_of(asked: str | Iterable[str], timeout: float | None) -> str:
-    names = asked if isinstance(asked, str) else ", ".join(asked)
+def _no_reply_from(nodes: str | Iterable[str], timeout: float | None) -> str:
+    names = nodes if isinstance(nodes, str) else ", ".join(nodes)
     within = f" within {timeout:g} s" if timeout else ""
-    return f"no reply from {names}{within}; 'celery -A taskapp status' names the nodes that answer"
+    return f"no reply from {names}{within}; 'celery -A taskapp status' lists the nodes that answer"
 
 
 def prepare(context: click.Context) -> None:
-    """Import what a command of Celery's needs to be understood by nodes, and make sure that what was typed exists.
+    """Import the modules that Celery's command needs to talk to nodes, and check the names it was given.
 
     Raises:
-        click.ClickException: It does not.
+        click.ClickException: A queue, scheduler, task id or option does not exist.
     """
     if context.info_name in IMPORTING:
         with errors_in_one_line(context):
             import_included(context.obj.app)
     if context.info_name == "call" and context.get_parameter_source("serializer") is ParameterSource.DEFAULT:
-        # Celery's default is json, whatever the app is set up to send, and nodes of one that signs refuse that.
+        # Celery's default is json whatever the app's serializer, and nodes of an app that signs refuse unsigned JSON.
         context.params["serializer"] = context.obj.app.conf.task_serializer
     check = CHECKS.get(context.info_name or "")
     if check is not None:
@@ -142,7 +142,7 @@ def _check_scheduler(_app: Any, params: Mapping[str, Any]) -> None:
     try:
         symbol_by_name(name, aliases=dict(names))
     except (ImportError, AttributeError, ValueError) as error:
-        remedy = "give it as package.module:Class, or leave it out for taskapp's own"
+        remedy = "give it as package.module:Class, or omit the option to use taskapp's own"
         raise click.ClickException(f"no scheduler {name!r}: {error}; {remedy}") from error
 
 
@@ -153,8 +153,8 @@ def _check_result(app: Any, params: Mapping[str, Any]) -> None:
     state = task_state(task_id, app, steps)
     steps.end()
     if state.unreadable:
-        raise click.ClickException(f"the result of the task {task_id!r} cannot be read: {state.unreadable}")
-    # A remark says why it may be there all the same.
+        raise click.ClickException(f"cannot read the result of the task {task_id!r}: {state.unreadable}")
+    # A remark explains why the task may exist nonetheless.
     if state.state is State.UNKNOWN and not state.remark:
         raise NoSuchTask(task_id, get_settings().result_expires_seconds)
 

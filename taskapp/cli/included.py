@@ -1,4 +1,4 @@
-"""Imports the modules of ``TASKAPP_INCLUDE`` for a command, as a node does: what they set up holds for it, too."""
+"""Imports the modules of ``TASKAPP_INCLUDE`` for a command, as a node does, so that their setup applies to it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from taskapp.errors import ModuleNotImported
 
 
 def import_included(app: Any) -> None:
-    """Import the modules; warn on stderr of one that cannot be imported, and go on without it.
+    """Import the modules; if one cannot be imported, warn on stderr and continue without it.
 
     Raises:
         TaskappError: A module raised one, such as ``SigningPackageMissing``.
-        click.ClickException: A setting cannot be used.
+        click.ClickException: A setting is invalid.
     """
     try:
         app.loader.import_default_modules()
     except ModuleNotImported as error:
-        lost = "task types, signing and remote-control commands that it sets up are not known here"
+        lost = "its task types, signing and remote-control commands are unavailable here"
         say_lines(f"Warning: {error}; {lost}", err=True)

@@ -1,4 +1,4 @@
-"""``taskapp``: finds its commands by name and imports only the one that is run."""
+"""The ``taskapp`` command: finds its subcommands by name and imports only the one that runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS = {
     "doctor": "taskapp.cli.doctor:doctor",
     "health": "taskapp.cli.health:health",
 }
-"""Every command and where it is."""
+"""Every command and its import path."""
 
 CELERY_COMMANDS = frozenset(
     {
@@ -36,23 +36,22 @@ CELERY_COMMANDS = frozenset(
         "multi", "purge", "report", "result", "shell", "status", "upgrade", "worker",
     }
 )  # fmt: skip
-"""Those of ``celery -A taskapp``."""
+"""Commands of ``celery -A taskapp``."""
 
 UNTIL_STOPPED = ("up", "top", "exporter")
-"""Those that run until they are told to stop, which is a success also while they start."""
+"""Commands that run until stopped; stopping them is a success, even while they start."""
 
 RUN = "taskapp.command"
-"""Where Click's context has the name of the command that runs."""
+"""Key in Click's context for the name of the running command."""
 
 WITHOUT_SERVER = ("demo", "up", "redis", "health")
-"""Those that only start other processes, or ask no server of the deployment."""
+"""Commands that only start other processes, or contact no server of the deployment."""
 
 
 def read_own_configuration() -> None:
-    """Import the user's modules where the app needs them to reach its server.
+    """Import the user's modules if the app needs them to reach its server.
 
-    Celery has no setting for what Sentinels want of their own, such as a password: such modules put it
-    into ``app.conf``.
+    Celery has no settings for Sentinel's own options, such as a password; such modules set them in ``app.conf``.
     """
     from taskapp.settings import get_settings
 
@@ -64,19 +63,19 @@ def read_own_configuration() -> None:
 
             for module in settings.include:
                 app.loader.import_task_module(module)
-    except ModuleNotImported as error:  # the command may do without
+    except ModuleNotImported as error:  # the command may work without it
         say_lines(f"Warning: {error}", err=True)
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group that imports each command only when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is Click's
         """Return the names, in the order of the table."""
         return list(COMMANDS)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; its error, which quotes messages and servers, is sanitized."""
+        """Run a command; sanitize its error, which may quote messages and servers."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
@@ -90,7 +89,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was typed, and read the user's own configuration if it needs that."""
+        """Find the requested command, and read the user's configuration if the command needs it."""
         name, command, rest = super().resolve_command(ctx, args)
         ctx.meta[RUN] = name
         if name not in WITHOUT_SERVER:
@@ -98,7 +97,7 @@ class LazyGroup(click.Group):
         return name, command, rest
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command, or say which one was probably meant."""
+        """Return the command; fail with a suggestion if it does not exist."""
         if cmd_name not in COMMANDS:
             hint = f"; run: celery -A taskapp {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
             ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
@@ -118,7 +117,7 @@ def taskapp() -> None:
 
 
 def main() -> None:
-    """Run the command line; ``Error: …`` on stderr and exit code 1 for an error of ours."""
+    """Run the command line; for our own errors, print ``Error: …`` on stderr and exit with 1."""
     try:
         taskapp()
     except TaskappError as error:

@@ -151,12 +151,12 @@ def test_a_task_whose_result_cannot_be_read_is_shown_all_the_same(app: Celery, r
     waits = run(redis_server, "taskapp", "task", "show", "odd")
 
     assert (alone.returncode, alone.stderr) == (0, "")
-    assert alone.stdout.startswith("state      unknown\nresult     cannot be read: it is not JSON")
+    assert alone.stdout.startswith("state      unknown\nresult     unreadable: it is not JSON")
     assert waits.returncode == 0
     assert "state      queued" in waits.stdout
-    assert "result     cannot be read: it is not JSON" in waits.stdout
+    assert "result     unreadable: it is not JSON" in waits.stdout
     assert printed.returncode == 1
-    assert "the result of the task 'odd' cannot be read: it is not JSON" in printed.stderr
+    assert "cannot read the result of the task 'odd': it is not JSON" in printed.stderr
     assert "Traceback" not in printed.stderr
 
 

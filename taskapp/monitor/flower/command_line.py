@@ -1,4 +1,4 @@
-"""What was typed for Flower: its own command line passes over options it does not know, and ends with tracebacks."""
+"""Checks Flower's command line: Flower itself ignores unknown options and fails with tracebacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIGHEST_PORT = 65_535
 PREFIX = "FLOWER_"
 FILES = frozenset({"conf", "certfile", "keyfile", "ca_certs", "ca-certs"})
 _LINK = re.compile(r"(tcp|udp|sctp)://")
-"""How what Kubernetes sets for a service named ``flower`` begins; it is no option."""
+"""Start of a service link that Kubernetes sets for a service named ``flower``; it is not an option's value."""
 
 
 def forget_service_links() -> None:
@@ -29,10 +29,10 @@ def forget_service_links() -> None:
 
 
 def check_options(arguments: Iterable[str]) -> None:
-    """Make sure that Flower knows ``arguments`` and can read their values, and those of ``FLOWER_`` variables.
+    """Check that Flower knows ``arguments`` and can parse their values, and those of ``FLOWER_`` variables.
 
     Raises:
-        click.UsageError: It does not; names the option and the remedy.
+        click.UsageError: An option is unknown or its value invalid; names the option and the remedy.
     """
     known = {name.replace("_", "-") for name in options}
     for argument in arguments:
@@ -56,22 +56,22 @@ def _typed() -> list[str]:
     return [f"--{name}" for name in options]
 
 
-def _check_value(said: str, name: str, value: str) -> None:
+def _check_value(source: str, name: str, value: str) -> None:
     if name in FILES and value and not Path(value).is_file():
-        raise click.UsageError(f"{said} cannot be {value!r}: there is no such file")
-    usual = options[name]
-    if isinstance(usual, bool) or not isinstance(usual, int | float):
+        raise click.UsageError(f"{source} cannot be {value!r}: no such file")
+    default = options[name]
+    if isinstance(default, bool) or not isinstance(default, int | float):
         return
     try:
-        number = type(usual)(value)
+        number = type(default)(value)
     except ValueError:
-        raise click.UsageError(f"{said} cannot be {value!r}: it is no number") from None
+        raise click.UsageError(f"{source} cannot be {value!r}: it is not a number") from None
     if name == "port" and not 0 <= number <= HIGHEST_PORT:
-        raise click.UsageError(f"{said} cannot be {value!r}: a port is a number from 0 to {HIGHEST_PORT}")
+        raise click.UsageError(f"{source} cannot be {value!r}: a port must be a number from 0 to {HIGHEST_PORT}")
 
 
 def why_not_started(error: Exception) -> str:
-    """Return why Flower did not start: where it cannot listen, or what it cannot use; empty: something else."""
+    """Return why Flower did not start if an address, file or option is at fault; otherwise empty."""
     if isinstance(error, Error):
         return f"{error}; see: celery -A taskapp flower --help"
     if not isinstance(error, OSError):
