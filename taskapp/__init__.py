@@ -1,30 +1,40 @@
 """taskapp: a distributed task scheduler for Python teams, built on Celery.
 
-The rooms, from the bottom up; each may import only from those above it here (``pyproject.toml`` has the contract):
+The rooms, from the bottom up. Each may import only rooms above it in this list (``pyproject.toml`` has the contract;
+``docs/architecture.md`` shows the path of a task through them):
 
-``errors``      what taskapp raises, and the words it uses
-``queues``      which queues there are, their order, and which task type goes where
-``settings``    ``TASKAPP_*`` and ``.env`` to one validated, frozen object
-``devredis``    a Redis server of our own, for development, demo and tests
-``redis``       keys, Lua scripts and connections
-``engine``      delivery: leases, claims, settling, delayed and dead messages; knows neither Celery nor kombu
-``migrate``     moving in from stock Celery
-``transport``   the engine as a kombu transport, and kombu's RabbitMQ with limits
-``results``     Celery's result backends, fenced
-``client``      the submitting side: a task's message, and results that coroutines await
-``schedules``   when timed jobs are due, and which beat sends them
-``tracing``     spans of OpenTelemetry
-``probes``      what nodes and beats write of themselves, and the probes that read it
-``execution``   what a run needs wherever it takes place
-``app``         the Celery application and the class of its tasks
-``worker``      a node: ``consume`` (message to request), ``pool`` (slots), ``run`` (one run), and its start and end
-``beat``        ``celery beat``
-``logs``        what is logged, and how
-``celery``      the application of ``celery -A taskapp``; the only place where the parts are wired together
-``tasks``       the task types that ship
-``monitor``     what is watched: metrics, the exporter, the history, Flower's tabs
-``demo``        the main job on real data, from server start to e-mail
-``cli``         the ``taskapp`` command, one file a command group
+``errors``            the exceptions of taskapp and their wording
+``celery_internals``  every private name of Celery, kombu, billiard and py-amqp that we use, and why
+``private_files``     files and directories for their user alone
+``urls``              URLs of servers, and the passwords in them
+``extras``            which packages each extra brings
+``queues``            the queues, their order, and the routes of task types
+``env_file``          finds the ``.env`` file
+``sanitize``          makes text from tasks harmless for a terminal
+``log_message``       the text of a log record, even of one that cannot be formatted
+``settings``          ``TASKAPP_*`` and ``.env``, as one validated, frozen object
+``devredis``          the embedded Redis server, for development, demo and tests
+``processes``         child programs: started, supervised, stopped
+``schemes``           which URL schemes the broker and the results can have
+``redis``             key names, Lua scripts and connections
+``engine``            delivery: leases, claims, settling, delayed and dead messages; knows neither Celery nor kombu
+``migrate``           moving from stock Celery
+``transport``         the engine as a kombu transport, and kombu's RabbitMQ transport with limits
+``results``           Celery's result backends, fenced
+``client``            the submitting side: from ``delay()`` to the engine, and results awaited in coroutines
+``schedules``         when timed jobs are due, and which beat queues them
+``tracing``           OpenTelemetry spans
+``probes``            state files of nodes and beats, and ``taskapp health``, which reads them
+``execution``         what a run needs wherever it takes place
+``app``               the Celery application and the base class of tasks
+``worker``            a node: ``consume`` (message to request), ``pool`` (slots), ``run`` (one run), start and drain
+``beat``              what ``celery beat`` runs
+``logs``              log lines and their format
+``celery``            the application of ``celery -A taskapp``; the only module that wires parts together
+``tasks``             the task types that ship
+``monitor``           metrics, exporter, history, Flower's tabs, doctor, the state of a task
+``demo``              the main job on real data, from server start to e-mail
+``cli``               the ``taskapp`` command, one file per command group
 
 Importing this package imports nothing else. Web applications import the task types they
 submit: ``from taskapp.tasks import add; add.delay(2, 3)``.

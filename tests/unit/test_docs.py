@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import itertools
 import re
 import shlex
 import textwrap
@@ -17,6 +16,7 @@ import click
 import pytest
 import yaml
 
+import taskapp
 from taskapp.cli.main import COMMANDS
 from taskapp.env_file import ENV_FILE_VARIABLE
 from taskapp.monitor.flower.page import tab as tab_module
@@ -221,15 +221,25 @@ def test_threads_that_the_architecture_names_are_started_somewhere() -> None:
     assert [name for name in named if f'"{name}"' not in sources] == []
 
 
-def test_the_architecture_names_every_room_in_the_order_of_the_contract() -> None:
+def levels() -> dict[str, int]:
+    """How high each room is in the import contract; 0 is the top."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["taskapp"]]
-    contract = [set(re.findall(r"\w+", layer)) - {"__main__"} for layer in layers]
-    table = (ROOT / "docs/architecture.md").read_text().partition("| room |")[2].partition("\n\n")[0]
-    rooms = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in table.splitlines()[2:]]
+    return {room: level for level, layer in enumerate(layers) for room in re.findall(r"\w+", layer)}
 
-    level = {room: number for number, layer in enumerate(contract) for room in layer}
-    assert set().union(*rooms) == set(level)
-    listed = [[level[room] for room in row] for row in rooms if row]
-    for above, below in itertools.pairwise(listed):
-        assert max(above) <= min(below)
+
+def rooms_of_the_architecture() -> list[str]:
+    table = (ROOT / "docs/architecture.md").read_text().partition("| room |")[2].partition("\n\n")[0]
+    return [room for row in table.splitlines()[2:] for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+@pytest.mark.parametrize(
+    "rooms",
+    [rooms_of_the_architecture(), re.findall(r"^``(\w+)``", str(taskapp.__doc__), re.MULTILINE)[::-1]],
+    ids=["docs/architecture.md", "taskapp/__init__.py"],
+)
+def test_a_map_names_every_room_in_the_order_of_the_contract(rooms: list[str]) -> None:
+    known = levels()
+
+    assert sorted([*rooms, "__main__"]) == sorted(known)
+    assert [known[room] for room in rooms] == sorted(known[room] for room in rooms)
