@@ -1,7 +1,7 @@
-"""The Celery application; the only place where the parts are wired together.
+"""The Celery application, wired together in this module.
 
 ``celery -A taskapp worker`` finds ``app`` here. Importing this module reads no settings and opens
-no connection; both happen at the first use of ``app.conf``.
+no connection; both happen on the first use of ``app.conf``.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from taskapp.app.registry import Registry
 
 
 def in_django_project() -> bool:
-    """Return whether Celery's Django fixup is at work here; it gives its own class only to apps that have none."""
+    """Return whether Celery's Django fixup is active; it sets its own task class only for apps without one."""
     return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
 
 
 def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Give Flower our defaults: its command has no other place where an app can take part. Show errors as sentences."""
+    """Show errors in one line; set Flower's defaults, because its command offers an app no other hook."""
     context.with_resource(symbol_by_name("taskapp.cli.celery_commands:errors_in_one_line")(context))
     if context.info_name == "flower":
         symbol_by_name("taskapp.monitor.flower:configure")()
 
 
 def _before_run(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Import the user's modules and check what was typed: Click calls this last, when all options have been read."""
+    """Import the user's modules and check the command line: Click calls this last, after parsing all options."""
     if not context.resilient_parsing:
         symbol_by_name("taskapp.cli.celery_commands:prepare")(context)
 
 
 def _add_own_task_types(sender: Any, **_: Any) -> None:
-    """Register the task types that Celery's canvas is made of, once there is an app to register them with."""
+    """Register the task types of the canvas, once the app is finalized."""
     symbol_by_name("taskapp.app.chord_task:install")(sender)
     symbol_by_name("taskapp.app.maps:register_maps")(sender)
 
 
 def _become_node(sender: Any, **_: Any) -> None:
-    """Make a worker of ours a node."""
+    """Turn a worker of this app into a node."""
     if sender.app is app:
         symbol_by_name("taskapp.worker.bootsteps:prepare")(sender)
 
 
 def _start_over_in_child() -> None:
-    """Let go of the connections a forked web worker inherited."""
+    """Drop the connections that a forked web worker inherited."""
     symbol_by_name("taskapp.app.after_fork:start_over")(app)
 
 
 app = Application(
     "taskapp",
-    loader="taskapp.app.loader:Loader",  # a text: Celery's Django fixup looks for a word in it
+    loader="taskapp.app.loader:Loader",  # a string, because Celery's Django fixup searches it
     amqp="taskapp.app.amqp:Amqp",
     control="taskapp.client.control:Control",
     events="taskapp.worker.consume.events:Events",
@@ -70,4 +70,4 @@ app.user_options["preload"] |= {
 app.on_after_finalize.connect(_add_own_task_types, weak=False)
 signals.worker_init.connect(_become_node, weak=False)
 os.register_at_fork(after_in_child=_start_over_in_child)
-app.set_default()  # a @shared_task called in a web server's thread finds this app
+app.set_default()  # so that a @shared_task called in a web server's thread finds this app

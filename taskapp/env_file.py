@@ -1,30 +1,30 @@
-"""Which ``.env`` file holds the settings of the project one stands in.
+"""Finds the ``.env`` file of the current project.
 
-Imports little: the probes ask here, too, and have no time for what ``settings`` needs.
+Imports little, because the probes use it, too, and must start faster than ``settings`` allows.
 """
 
 from __future__ import annotations
 
 import os.path
 
-TYPE_CHECKING = False  # as in typing, which is not worth its import here
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING, without the cost of that import
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 ENV_FILE_VARIABLE = "TASKAPP_ENV_FILE"
-"""Names the ``.env`` file to read; empty reads none. Not a setting: it says where settings are."""
+"""Names the ``.env`` file to read; empty: none. It is not a setting, because it says where settings are."""
 
 
 def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
-    """Return the ``.env`` of the project ``start`` lies in, or ``None``.
+    """Return the ``.env`` of the project that contains ``start``, or ``None``.
 
     The project's root is the nearest folder upwards with a ``.env``, a ``pyproject.toml`` or a
-    ``.git``. ``TASKAPP_ENV_FILE`` names another file; empty, it switches the search off. A file that is found, not
-    named, is passed over with a warning if another user may have written it: it could name code to run.
+    ``.git``. ``TASKAPP_ENV_FILE`` names another file; if empty, it disables the search. A file found by the search
+    is ignored with a warning if another user may have written it, because it could name code to run.
 
     Raises:
-        InvalidSetting: ``TASKAPP_ENV_FILE`` names no file.
+        InvalidSetting: The file in ``TASKAPP_ENV_FILE`` does not exist.
     """
     from pathlib import Path
 
@@ -50,16 +50,16 @@ def _is_trusted(path: Path) -> bool:
         import logging
 
         logging.getLogger(__name__).warning(
-            "%s is passed over: %s; set %s to its path if you trust it", path, reason, ENV_FILE_VARIABLE
+            "ignoring %s: %s; set %s to its path if you trust it", path, reason, ENV_FILE_VARIABLE
         )
     return not reason
 
 
 def data_dir(environ: Mapping[str, str]) -> str:
-    """Return the setting ``data_dir``, an absolute path, without reading the other settings.
+    """Return the setting ``data_dir`` as an absolute path, without reading the other settings.
 
     Raises:
-        InvalidSetting: ``TASKAPP_ENV_FILE`` names no file.
+        InvalidSetting: The file in ``TASKAPP_ENV_FILE`` does not exist.
     """
     directory = environ.get("TASKAPP_DATA_DIR")
     if directory is None:
@@ -68,7 +68,7 @@ def data_dir(environ: Mapping[str, str]) -> str:
         from platformdirs import user_data_dir
 
         directory = user_data_dir("taskapp", appauthor=False)
-    return os.path.realpath(os.path.expanduser(directory))  # noqa: PTH111 - as Path does, for the price of neither
+    return os.path.realpath(os.path.expanduser(directory))  # noqa: PTH111 - the same as Path, without its cost
 
 
 def _data_dir_of_env_file(environ: Mapping[str, str]) -> str | None:

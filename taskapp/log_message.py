@@ -1,4 +1,4 @@
-"""The text of a log record, also of one that cannot be formatted."""
+"""The text of a log record, even of one that cannot be formatted."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ SHOWN_MOST = 200
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return the message of ``record``; one that does not fit its arguments is named with its place."""
+    """Return the message of ``record``; if it does not match its arguments, a description with its location."""
     try:
         return record.getMessage()
-    except Exception as error:  # noqa: BLE001 - also from the __str__ of an argument
+    except Exception as error:  # noqa: BLE001 - the __str__ of an argument may raise anything
         return _problem(record, error)
 
 
 def formattable(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
-    """Return a copy of ``record``, which could not be formatted for ``error``, with what ``message_of`` says of it."""
+    """Return a copy of ``record``, whose formatting raised ``error``, with the text that ``message_of`` returns."""
     shown = copy.copy(record)
     shown.msg, shown.args = _problem(record, error), None
     return shown
@@ -26,15 +26,15 @@ def formattable(record: logging.LogRecord, error: Exception) -> logging.LogRecor
 def _problem(record: logging.LogRecord, error: Exception) -> str:
     place = f"{record.pathname}:{record.lineno}"
     return (
-        f"log message {_shown(record.msg)} does not take {_shown(record.args)}: {type(error).__name__}: {_text(error)} "
-        f"({place})"
+        f"log message {_shown(record.msg)} does not match {_shown(record.args)}: "
+        f"{type(error).__name__}: {_text(error)} ({place})"
     )
 
 
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - that may be what was wrong
+    except Exception:  # noqa: BLE001 - this may have caused the problem
         return f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_MOST else f"{text[: SHOWN_MOST - 1]}…"
 

@@ -1,4 +1,4 @@
-"""Which schemes the URLs of a broker and of results may have: those of kombu's transports and of Celery's backends."""
+"""Checks the schemes of broker and result URLs: those of kombu's transports and of Celery's backends are valid."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KNOWN_IN_QUERY = frozenset(
 
 
 def check_schemes(settings: Settings) -> None:
-    """Make sure that something speaks to the servers that ``settings`` name.
+    """Check that there is a client for the servers in ``settings``.
 
     Raises:
-        InvalidSetting: Nothing does; names the scheme and those there are.
+        InvalidSetting: A scheme is unknown; the error lists the known ones.
     """
     broker_url = revealed(settings.broker_url)
     _check("TASKAPP_BROKER_URL", broker_url, "broker", TRANSPORT_ALIASES)
@@ -37,7 +37,7 @@ def check_schemes(settings: Settings) -> None:
     result_url = revealed(settings.result_url)
     if result_url is not None and _kind(result_url) not in BACKEND_ALIASES:
         extensions: Iterable[tuple[str, str]] = load_extension_class_names("celery.result_backends")  # type: ignore[assignment]  # typed as something else
-        _check("TASKAPP_RESULT_URL", result_url, "store of results", {**BACKEND_ALIASES, **dict(extensions)})
+        _check("TASKAPP_RESULT_URL", result_url, "result backend", {**BACKEND_ALIASES, **dict(extensions)})
 
 
 def _check_transport(url: str) -> None:
@@ -58,7 +58,7 @@ def _check_transport(url: str) -> None:
 
 
 def _kind(url: str) -> str:
-    # What follows a plus is of the database.
+    # The part after a plus names the database driver.
     return url.partition("://")[0].partition("+")[0]
 
 
@@ -66,7 +66,7 @@ def _check(setting: str, url: str | None, what: str, known: Iterable[str]) -> No
     if url is None:
         return
     kind = _kind(url)
-    # One with a dot is the path of a class.
+    # A scheme with a dot is the path of a class.
     if not {kind, kind.lower()} & set(known) and "." not in kind:
         schemes = ", ".join(sorted({name.lower() for name in known}))
-        raise InvalidSetting(setting, "***", f"no {what} has the scheme {kind}://; there are: {schemes}")
+        raise InvalidSetting(setting, "***", f"no {what} has the scheme {kind}://; use one of: {schemes}")

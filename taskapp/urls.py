@@ -1,7 +1,7 @@
-"""URLs that hold passwords: a type that never shows them, and a check which lets none through that others misread.
+"""URLs with passwords: a type that never shows them, and a check that refuses URLs that other libraries misread.
 
-A password that is not percent-encoded ends up in what parsers take for a host, a port or a path, and from there in
-their errors. So such a URL is refused here, before any other library sees it, in a sentence that quotes nothing.
+A password that is not percent-encoded becomes part of what parsers take for a host, a port or a path, and so appears
+in their errors. Such a URL is refused here, before another library sees it, with an error that quotes no part of it.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ from pydantic import SecretStr
 
 SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
 NEXT_URL = re.compile(rf";(?={SCHEME}://)")
-"""Between the URLs of several servers."""
+"""Separates the URLs of several servers."""
 USER = r"[\w.%-]*"
-"""What may stand before the colon of a login; anything else may be a piece of a password."""
+"""A user name; other characters may be part of a password."""
 PLAIN = frozenset({"redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp"})
-"""Schemes of which every part is known here; others have rules of their own."""
+"""Schemes whose parts are all checked here; others have their own rules."""
 NUMBERED = frozenset({"redis", "rediss", "sentinel"})
-"""Schemes whose path is the number of a database."""
+"""Schemes whose path is a database number."""
 FILES = ("sqlite", "file")
-"""How schemes end that have no login: an @ is part of a path."""
+"""Suffixes of schemes without a login, where an @ is part of a path."""
 CERTIFICATES, CERTIFICATE_CHECKS = "ssl_cert_reqs", ("required", "optional", "none")
 ENCODED = "percent-encode user and password (/ is %2F, @ is %40, # is %23, ? is %3F, ; is %3B)"
 
 
 class SecretUrl(SecretStr):
-    """A URL that shows as ``redis://user:***@host/0``, wherever it is shown; ``get_secret_value()`` is the whole."""
+    """A URL that is always shown as ``redis://user:***@host/0``; ``get_secret_value()`` returns all of it."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())
 
 
 def revealed(secret: SecretStr | None) -> str | None:
-    """Return the text in ``secret``, for the code that uses it."""
+    """Return the text in ``secret``; ``None`` stays ``None``."""
     return None if secret is None else secret.get_secret_value()
 
 
 def servers_of(url: str) -> list[str]:
-    """Return the URLs of several servers, of which the first that can be reached is used."""
+    """Return the URLs of all servers in ``url``; the first reachable one is used."""
     return NEXT_URL.split(url)
 
 
 def are_several_redis(url: str | None) -> bool:
-    """Return whether ``url`` names several Redis to choose from; Sentinels are asked for one."""
+    """Return whether ``url`` names several Redis servers; several Sentinels still name one."""
     return url is not None and url.startswith("redis") and len(servers_of(url)) > 1
 
 
 def with_certificates(url: str | None) -> str | None:
-    """Return ``url``; a ``rediss`` one says that certificates are checked, which Celery wants to be told."""
+    """Return ``url``; a ``rediss`` URL gets the parameter that makes Celery check certificates, unless it has one."""
     if url is None or not url.startswith("rediss://") or CERTIFICATES in url.partition("?")[2]:
         return url
     return f"{url}{'&' if '?' in url else '?'}{CERTIFICATES}=required"
 
 
 def masked(url: str) -> str:
-    """Return ``url``, of one server or several, without passwords and without queries, which may hold one too."""
+    """Return ``url``, of one server or several, without passwords and queries, which may also contain one."""
     return ";".join(map(_masked, NEXT_URL.split(url)))
 
 
@@ -65,7 +65,7 @@ def _masked(url: str) -> str:
     if not separator or not re.fullmatch(SCHEME, scheme):
         return "***"
     before, _, query = rest.partition("?")
-    if "@" in query:  # where the password ends nobody can tell
+    if "@" in query:  # the end of the password is unknown
         return f"{scheme}{separator}***"
     login, at, place = ("", "", before) if scheme.endswith(FILES) else before.rpartition("@")
     user = login.partition(":")[0]
@@ -74,21 +74,21 @@ def _masked(url: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Make sure that ``url``, of one server or several, is read the same way by everybody.
+    """Check that all libraries read ``url``, of one server or several, the same way.
 
     Raises:
-        ValueError: It is not; with the remedy and no part of it.
+        ValueError: They do not; the error names the remedy and quotes no part of the URL.
     """
     scheme = ""
     for each in url.split(";"):
         if "://" in each:
             scheme, _, rest = each.partition("://")
         elif "@" in each:
-            raise ValueError(f"each of several URLs with a login needs its scheme; {ENCODED}")
+            raise ValueError(f"each of several URLs with a login needs a scheme; {ENCODED}")
         else:  # as in sentinel://:password@one:26379;two:26379
             rest = each
         if not re.fullmatch(SCHEME, scheme):
-            raise ValueError("a URL is needed, such as redis://localhost:6379/0")
+            raise ValueError("use a URL, such as redis://localhost:6379/0")
         if scheme in PLAIN:
             _check_rest(scheme, rest)
 
@@ -127,13 +127,13 @@ def _check_rest(scheme: str, rest: str) -> None:
         is_right = not parts.netloc or (parts.netloc.endswith("@") and "@" not in parts.path)
     else:
         is_right = "@" not in parts.path
-    # An empty port is the beginning of a password.
+    # An empty port is the start of a password.
     if not is_right or parts.fragment or "@" in parts.query or parts.netloc.endswith(":"):
-        raise ValueError(f"something stands where it does not belong; {ENCODED}")
+        raise ValueError(f"it has a character where none belongs; {ENCODED}")
     for name, value in parse_qsl(parts.query):
         if name == CERTIFICATES and value.removeprefix("CERT_").lower() not in CERTIFICATE_CHECKS:
-            raise ValueError(f"{CERTIFICATES} is one of {', '.join(CERTIFICATE_CHECKS)}")
+            raise ValueError(f"{CERTIFICATES} must be one of {', '.join(CERTIFICATE_CHECKS)}")
     if any("password" in name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError(
-            "a password in the query shows in logs; write it before the host: redis://user:password@host/0"
+            "a password in the query would appear in logs; write it before the host: redis://user:password@host/0"
         )

@@ -1,1 +1,1 @@
-"""The Celery application, and what each of its task types is made of."""
+"""The Celery application and the base class of its task types."""

@@ -1,4 +1,4 @@
-"""How the app sends through kombu: with our connections; what a run collects is sent when it ends."""
+"""Sending through kombu with taskapp's connections; messages that a run collects are sent when it ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from taskapp.transport.transport import Connection, is_over_redis
 
 
 class Amqp(AMQP):
-    """Celery's AMQP with our connections."""
+    """Celery's AMQP with taskapp's connections."""
 
     Connection = Connection
 
     def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Send what follows a task: links and the rest of its chain, in the step that finishes it."""
+        """Send the follow-ups of a task, links and the rest of its chain, in the step that settles it."""
         with settlement.collecting():
             return super()._retry_publish(publish, *args, **kwargs)  # type: ignore[misc]  # missing in the stubs
 
@@ -32,13 +32,13 @@ class Amqp(AMQP):
 
     @cached_property
     def send_task_message(self) -> Any:
-        """What sends one task through kombu; to another broker than Redis, what a run collects waits for its end."""
+        """Function that sends a task through kombu; unless the broker is Redis, follow-ups wait for their run."""
         app: Any = self.app
         send = self._create_task_sender()  # type: ignore[attr-defined]  # missing in the stubs
 
         def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
             check_priority(name, options.get("priority"))
-            _forget_itself(message.headers, message.sent_event)
+            _drop_own_parent(message.headers, message.sent_event)
             run = settlement.current()
             if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
                 message = message._replace(body=as_literal(message.body))
@@ -51,8 +51,8 @@ class Amqp(AMQP):
         return send_or_collect
 
 
-def _forget_itself(*said: dict[str, Any] | None) -> None:
-    """Name no task as its own parent, as Celery does in a retry."""
-    for each in said:
+def _drop_own_parent(*contents: dict[str, Any] | None) -> None:
+    """Remove ``parent_id`` where it is the task itself, as Celery sets it in a retry."""
+    for each in contents:
         if each and each.get("parent_id") == each.get("id", each.get("uuid")):
             each["parent_id"] = None

@@ -1,7 +1,7 @@
-"""The application: Celery's, with our way of submitting, our connections and our results.
+"""The application: Celery's, with taskapp's submits, connections and results.
 
-A process that imports task types imports this module, too. What submits them, waits for results or looks at queues is
-imported when it first does so: a web application that starts, or a command that prints its help, does neither.
+A process that imports task types imports this module, too. Code that submits tasks, waits for results or reads queues
+is imported on first use: a web application that starts, or a command that prints its help, needs none of it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 CONFIG_FROM_OBJECT = "app.config_from_object()"
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
-"""Those of ``Celery.send_task`` that may be given by position, as far as anybody does."""
+"""Options of ``Celery.send_task`` that are accepted by position."""
 
-_backend_by_url: Any = backends.by_url  # the stubs know another answer
+_backend_by_url: Any = backends.by_url  # the stubs have another return type
 
 
 class Application(EngineAccess):
-    """Celery, refusing at the caller what could only fail later; looks for its broker when it needs it."""
+    """Celery's app, which checks submits at the caller and looks for its broker when it first needs one."""
 
     _backend_cache: Any
     _finalize_mutex: threading.RLock
@@ -44,21 +44,21 @@ class Application(EngineAccess):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.signing: Signing | None = None
-        """What signs tasks and checks their signatures, once ``setup_security`` was called."""
+        """Signs tasks and checks their signatures; ``None`` before ``setup_security``."""
         super().__init__(*args, **options)
         self.clock = ControlClock()
 
     @cached_property
     def submitter(self) -> Submitter:
-        """The way of every submit."""
+        """Submits the app's tasks."""
         from taskapp.client.submitter import Submitter
 
         return Submitter(self)
 
     def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
-        """Put the app together, as Celery does; one that cannot be, for a setting or a task type, says why each time.
+        """Finalize the app like Celery; if a setting or a task type prevents that, raise the same error each time.
 
-        Celery says it once and goes on with the task types it had found until then.
+        Celery raises it once and continues with the task types it had found until then.
         """
         with self._finalize_mutex:
             if self._unusable_for is not None:
@@ -76,12 +76,12 @@ class Application(EngineAccess):
         cert: str | None = None, store: str | None = None, digest: str | None = None,
         serializer: str = "json",
     ) -> Any:  # fmt: skip
-        """Sign tasks and take only signed ones, as Celery does; their headers are signed too, see ``client/signing``.
+        """Sign tasks and accept only signed ones, like Celery; also sign their headers, see ``client.signing``.
 
         Raises:
             celery.exceptions.ImproperlyConfigured: A ``security_…`` setting is missing, ``task_serializer`` is not
-                ``auth`` or ``accept_content`` not ``["auth"]``.
-            SigningPackageMissing: There is no ``cryptography``.
+                ``auth`` or ``accept_content`` is not ``["auth"]``.
+            SigningPackageMissing: The package ``cryptography`` is not installed.
         """
         if find_spec("cryptography") is None:
             raise SigningPackageMissing
@@ -107,32 +107,32 @@ class Application(EngineAccess):
         """Refuse to replace the configuration.
 
         Raises:
-            ConfigurationReplaced: Says how to set single values instead.
+            ConfigurationReplaced: Always; the error says how to set single values instead.
         """
         raise ConfigurationReplaced(f"app.config_from_object({obj!r})" if isinstance(obj, str) else CONFIG_FROM_OBJECT)
 
     def config_from_envvar(self, variable_name: str, *_: Any, **__: Any) -> Any:
-        """Refuse to replace the configuration, as ``config_from_object`` does."""
+        """Refuse to replace the configuration, like ``config_from_object``."""
         raise ConfigurationReplaced(f"app.config_from_envvar({variable_name!r})")
 
     def register_task(self, task: Any, **options: Any) -> Any:
-        """Register a class-based task, as Celery does; ``options`` become attributes of its class."""
+        """Register a class-based task, like Celery; ``options`` become attributes of its class."""
         task = task() if isinstance(task, type) else task
         for name, value in options.items():
             setattr(type(task), name, value)
         return super().register_task(task)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """Send the task ``name``, as Celery does, after checking what can be checked here; see ``Submitter``."""
+        """Send the task ``name``, like Celery, after checking its options and arguments; see ``Submitter``."""
         options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
         return self.submitter.send_task(name, args, kwargs, options)
 
     def send_by_kombu(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send a task as Celery does, through kombu."""
+        """Send a task through kombu, like Celery."""
         return super().send_task(name, args, kwargs, **options)
 
     def known_task(self, name: str) -> Any:
-        """Return the task type ``name`` if it is known by now; Celery's own way there puts the app together."""
+        """Return the task type ``name`` if it is registered already, without finalizing the app."""
         return self._tasks.get(name)  # type: ignore[attr-defined]  # missing in the stubs
 
     @cached_property
@@ -164,7 +164,7 @@ class Application(EngineAccess):
         """Lend a producer for one message, without collecting.
 
         Raises:
-            kombu.exceptions.LimitExceeded: All are lent, for as long as the submit around may take.
+            kombu.exceptions.LimitExceeded: All are lent until the deadline of the current submit.
         """
         from taskapp.transport.rabbitmq import left_seconds
 
@@ -174,9 +174,9 @@ class Application(EngineAccess):
 
     @contextmanager
     def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:  # type: ignore[override]  # a class in Celery
-        """Lend a producer, as Celery does; tasks submitted through it are pushed by the thousand.
+        """Lend a producer, like Celery; tasks submitted inside are pushed in batches.
 
-        Celery's groups submit inside one such block.
+        Celery's groups submit inside such a block.
         """
         from taskapp.engine.batch import collecting
 
@@ -184,11 +184,11 @@ class Application(EngineAccess):
             yield lent
 
     def now(self) -> datetime:
-        """Return the time in the app's zone; Celery's own way there, for each result, costs twenty times as much."""
+        """Return the current time in the app's time zone; twenty times as fast as Celery's own."""
         return datetime.now(self.timezone)
 
     def forget_backend(self) -> None:
-        """Let the next use of results open connections anew."""
+        """Make the next use of results open new connections."""
         self._backend_cache = None
         self._local.__dict__.pop("backend", None)
 

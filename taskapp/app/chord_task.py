@@ -8,11 +8,11 @@ from taskapp.redis.outage import ResultServerGone
 from taskapp.results.chords import FINISH_CHORD
 
 AGAIN_SECONDS = 1.0
-"""How long it waits, outside of any slot, for a server of results that is away."""
+"""Delay before a retry while the result server is away; it occupies no slot."""
 
 
 def install(app: Any) -> None:
-    """Give ``app`` the task type. It keeps no result and sends no events: nobody has asked for it by name."""
+    """Register the task type with ``app``. It keeps no result and sends no events, because no user submits it."""
 
     @app.task(
         shared=False, name=FINISH_CHORD, ignore_result=True, send_events=False, acks_late=True, max_retries=None,

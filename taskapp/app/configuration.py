@@ -1,4 +1,4 @@
-"""Celery's configuration, made of our settings; parts that it does not import itself are named by text."""
+"""Celery's configuration, built from the settings; components are referenced by name to avoid imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASK_TYPES = ("taskapp.tasks",)
 
 
 def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
-    """Return Celery's whole configuration for ``settings``."""
+    """Return Celery's complete configuration for ``settings``; ``broker_url`` is ``None`` if there is no broker yet."""
     over_redis = is_over_redis(broker_url)
     result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
     own = own_server(settings) if broker_url else None
@@ -38,7 +38,7 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
         ),
         "beat_schedule": _beat_schedule(settings),
         "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
-        # One zone for all: a node elsewhere must not read a due time differently.
+        # One time zone for all: no node may interpret a due time differently.
         "timezone": "UTC",
         "enable_utc": True,
     }
@@ -62,13 +62,13 @@ def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[s
             # Ten levels under kombu's names; Flower reads the steps here to add them up right.
             "priority_steps": list(PRIORITIES),
             "sep": PRIORITY_SEPARATOR,
-            # So that a waiting node is not taken for a worker of stock Celery.
+            # So that a waiting node is not mistaken for a stock Celery worker.
             "client_name": "taskapp",
             # A dead or frozen server must give delay() an error, not a hang.
             "socket_timeout": attempt_seconds,
             "socket_connect_timeout": attempt_seconds,
             "socket_keepalive": True,
-            # Who waits for a channel has a deadline, and tries again by itself. Of several servers each is tried once.
+            # Callers that wait for a channel have a deadline and retry themselves. Several servers are each tried once.
             "max_retries": len(servers_of(broker_url)) - 1 if are_several_redis(broker_url) else 0,
         },
     }
@@ -77,20 +77,20 @@ def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[s
 def _over_rabbitmq(settings: Settings, broker_url: str | None) -> dict[str, Any]:
     if broker_url is None or not broker_url.startswith(("amqp", "pyamqp")):
         return {}
-    # Sent is what the broker has confirmed: else a message on its way is lost with the connection.
+    # A message counts as sent once the broker has confirmed it: otherwise it is lost if the connection breaks.
     return {"broker_transport_options": {"confirm_publish": True, "unpacked_bytes_most": settings.max_unpacked_bytes}}
 
 
 def _attempt_seconds(settings: Settings) -> float:
-    """Return how long one wait for the server may take, so that all of a submit stay inside the deadline.
+    """Return how long one wait for the server may take, so that a submit stays within its deadline.
 
-    There are three at most: connecting, the message, and the question what became of it.
+    A submit has at most three waits: to connect, to send the message, and to find out whether it was queued.
     """
     return settings.submit_deadline_seconds / 3
 
 
 class _ByName:
-    """Where a task goes, by its name alone: found out once for each task type."""
+    """Route that depends only on the name of a task, so that it is computed once per task type."""
 
     looks_at_name_only = True
 
@@ -117,7 +117,7 @@ def _queues(settings: Settings) -> dict[str, Any]:
         ],
         "task_default_queue": DEFAULT_QUEUE,
         "task_routes": (_ByName(routes),),
-        # A misspelt queue name would make a queue that no worker ever reads.
+        # A misspelt name would create a queue that no worker ever reads.
         "task_create_missing_queues": False,
     }
 
@@ -126,16 +126,16 @@ def _delivery(settings: Settings) -> dict[str, Any]:
     return {
         # Acknowledged after the run, so that a message outlives the worker that holds it.
         "task_acks_late": True,
-        # A child process that dies gives its message back instead of failing the task.
+        # The death of a child process returns its message instead of failing the task.
         "task_reject_on_worker_lost": True,
-        # Take no more than can run now: what is taken ahead waits behind a long task.
+        # Fetch no more than can run now: prefetched messages wait behind a long task.
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Running tasks keep their lease through a lost connection; fewer slots would serve nothing.
+        # Running tasks keep their lease through a lost connection; fewer slots would not help.
         "worker_enable_prefetch_count_reduction": False,
         "worker_consumer": "taskapp.worker.consume.consumer:Consumer",
         "worker_pool": "taskapp.worker.pool.pool:TaskPool",
-        # Pickle runs code of whoever can write to the broker.
+        # Pickle would let anyone who can write to the broker run code.
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
@@ -160,9 +160,9 @@ def _login(own: Path | None) -> dict[str, str]:
 
 def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
     return {
-        # Results nobody fetches must not fill the server.
+        # Results that are never fetched must not fill the server.
         "result_expires": timedelta(seconds=settings.result_expires_seconds),
-        # The type, queue and arguments of a finished task, for Flower and for people.
+        # Store type, queue and arguments of a finished task, for Flower and for people.
         "result_extended": True,
         "redis_socket_timeout": _attempt_seconds(settings),
         "redis_socket_connect_timeout": _attempt_seconds(settings),
@@ -179,9 +179,9 @@ def _results(settings: Settings, own: Path | None) -> dict[str, Any]:
 def _watching() -> dict[str, Any]:
     return {
         "worker_send_task_events": True,
-        # The time of submitting, without which nobody can tell how long tasks wait.
+        # The time of the submit is needed to tell how long tasks wait.
         "task_send_sent_event": True,
-        # So that a long task is not taken for a waiting one.
+        # So that a long task does not look like a waiting one.
         "task_track_started": True,
     }
 
@@ -193,7 +193,7 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
         "canary": {
             "task": "taskapp.canary",
             "schedule": timedelta(seconds=settings.canary_seconds),
-            # One that waited for a whole round says nothing new.
+            # A run that waited for a whole interval gives no new information.
             "options": {"expires": settings.canary_seconds},
         }
     }

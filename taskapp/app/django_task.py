@@ -1,4 +1,4 @@
-"""The base class of task types in a process of a Django project."""
+"""The base class of task types in a Django project."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from taskapp.app import task
 
 
 class DjangoTask(_Stock, task.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
-    """Our class with ``delay_on_commit`` and ``apply_async_on_commit``, which submit when the transaction commits."""
+    """``Task`` with ``delay_on_commit`` and ``apply_async_on_commit``, which submit when the transaction commits."""
 
     abstract = True

@@ -1,4 +1,4 @@
-"""An app that lends what it has in Redis; how, ``resources`` knows, which is imported when something is first lent."""
+"""An app that gives access to its data in Redis; ``resources``, which does the work, is imported on first use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class EngineAccess(Celery):
-    """A Celery app that lends what it has in Redis; raises what ``Resources`` does."""
+    """A Celery app that gives access to its data in Redis; errors are those of ``Resources``."""
 
     @cached_property
     def resources(self) -> Resources:
-        """What the app has in Redis."""
+        """The app's data in Redis."""
         from taskapp.app.resources import Resources
 
         return Resources(self)
@@ -43,14 +43,14 @@ class EngineAccess(Celery):
 
     @property
     def keeps_notes(self) -> bool:
-        """Whether there is a Redis to keep notes on tasks in."""
+        """Whether there is a Redis to store notes on tasks."""
         return self.resources.keeps_notes
 
     def find_broker(self) -> None:
-        """Look for a broker where there was none yet.
+        """Look for a broker if none has been found yet.
 
         Raises:
-            BrokerNotFound: There still is none; with the ways out.
+            BrokerNotFound: There still is none; the error lists the remedies.
         """
         if self.conf.broker_url is None:
             self.loader.find_broker()

@@ -1,4 +1,4 @@
-"""Where Celery's configuration comes from, and in which process a server may be started for it."""
+"""Loads Celery's configuration, and decides which processes may start the embedded Redis server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskapp.settings import get_settings
 
 
 class Loader(AppLoader):
-    """Reads Celery's configuration from our settings, when something first needs it."""
+    """Builds Celery's configuration from the settings when it is first needed."""
 
     override_backends = {  # noqa: RUF012 - Celery's attribute
         "redis": "taskapp.results:RedisBackend",
@@ -30,9 +30,9 @@ class Loader(AppLoader):
     }
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - the signature is Celery's
-        """Return Celery's configuration; inside a ``celery`` command a server may be started for it.
+        """Return Celery's configuration; a ``celery`` command may start the embedded server for it.
 
-        Elsewhere a missing server is no error yet: a task may be called as a function, and
+        In other processes a missing server is not an error yet: a task may be called as a function, and
         ``find_broker`` looks again when a connection is needed.
         """
         commanded = inside_celery_command()
@@ -74,7 +74,7 @@ class Loader(AppLoader):
         """Complete the configuration of a process that was set up before there was a server.
 
         Raises:
-            BrokerNotFound: There still is none; with the ways out.
+            BrokerNotFound: There still is none; the error lists the remedies.
         """
         settings = get_settings()
         broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
@@ -82,17 +82,17 @@ class Loader(AppLoader):
 
 
 def inside_celery_command() -> bool:
-    """Say whether this process is a ``celery`` command: only those may start a server of ours."""
+    """Return whether this process is a ``celery`` command: only those may start the embedded server."""
     context = click.get_current_context(silent=True)
     return context is not None and context.find_root().command.name == "celery"
 
 
 def _was_given(option: str) -> bool:
-    """Return whether ``option`` of the ``celery`` command was typed."""
+    """Return whether ``option`` of the ``celery`` command was given on the command line."""
     source = click.get_current_context().find_root().get_parameter_source(option)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def announce(line: str) -> None:
-    """Print ``line`` where the user sees it and a pipe does not."""
+    """Print ``line`` to stderr, where the user sees it and a pipe does not."""
     click.secho(sanitize(line), fg="yellow", err=True)

@@ -1,4 +1,4 @@
-"""``map``, ``starmap`` and ``chunks``: Celery's tasks call a task type once for each item, and await nothing."""
+"""``map``, ``starmap`` and ``chunks`` for ``async def`` tasks: Celery's own would not await them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from celery.canvas import signature
 
 from taskapp.execution.coroutines import run_to_end
 
-_signature: Any = signature  # the stubs know half of it
+_signature: Any = signature  # the stubs are incomplete
 
 
 def register_maps(app: Any) -> None:
-    """Put tasks of our own in the place of Celery's: coroutines are run to their end, one after the other."""
+    """Replace Celery's tasks by ones that run coroutines to completion, one after the other."""
 
     def xmap(task: Any, it: Iterable[Any]) -> list[Any]:
         task = _signature(task, app=app).type

@@ -1,7 +1,7 @@
-"""What of a task's arguments nobody shall read where they are shown: ``masks`` and ``sensitive`` of its type.
+"""Hides arguments of tasks wherever they are shown, according to ``masks`` and ``sensitive`` of the task type.
 
-Named arguments, positional ones by the function's own names, and keys at any depth inside them are
-masked by name. What stood there is struck out of texts that may quote it: errors, tracebacks, results.
+Keyword arguments, positional ones by their parameter names, and keys at any depth inside them are
+masked by name. The hidden values are also removed from texts that may quote them: errors, tracebacks, results.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ logger = logging.getLogger(__name__)
 
 MASK = "***"
 DEPTH_MOST = 50
-"""Deeper inside, everything is masked."""
+"""Nesting depth below which everything is masked."""
 NAME_MOST = 100
-"""Characters in the name of an error."""
+"""Maximum length of the name of an error."""
 ERROR_NAME = re.compile(r"([A-Za-z_][\w.]*): ")
 PIECE = 8
-"""So many characters of what is masked, elsewhere, are a quotation of it: shortened, as errors and results are."""
+"""Number of characters of a masked value that count as a quotation: errors and results may shorten it."""
 VALUES_MOST = 1_000
-"""Of more masked values in one task nobody looks where they are quoted: its errors and results are hidden whole."""
+"""Maximum number of masked values in a task to search for quotations; with more, errors and results are hidden."""
 PIECES_MOST = 1 << 17
 COMPARED_MOST = 1 << 23
-"""How many characters are cut to pieces, and compared, to find quotations in one text: some milliseconds' work."""
+"""Maximum number of characters to split into pieces, and to compare, for quotations in one text: a few milliseconds."""
 
 
 class Masked(NamedTuple):
-    """The arguments of one task as they may be shown."""
+    """The arguments of one task in the form in which they may be shown."""
 
     args: Any
     kwargs: Any
     secrets: tuple[str, ...] | None
-    """What may stand nowhere, the longest first; ``None``: nobody can say what."""
+    """Values that must not be shown anywhere, longest first; ``None``: unknown."""
 
     def strike(self, text: str) -> str:
-        """Return ``text`` without what may stand nowhere; if it quotes a part of that, nothing of it.
+        """Return ``text`` with the secrets masked; all of it is masked if it quotes a part of one.
 
-        If nobody can say what may stand nowhere, the name of an error is all that is left of one.
+        If the secrets are unknown, only the name of an error is kept.
         """
         if self.secrets is None or not self._is_little(text):
             name = ERROR_NAME.match(text)
@@ -59,7 +59,7 @@ class Masked(NamedTuple):
         return MASK if is_quoted else text
 
     def _is_little(self, text: str) -> bool:
-        """Return whether quotations in ``text`` are found without holding up others."""
+        """Return whether quotations in ``text`` can be found quickly enough."""
         secrets = self.secrets or ()
         return len(text) * len(secrets) <= COMPARED_MOST and len(text) + sum(map(len, secrets)) <= PIECES_MOST
 
@@ -70,23 +70,22 @@ class Masked(NamedTuple):
 HIDDEN = Masked(MASK, MASK, None)
 _importing = Lock()
 _has_imported: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-"""By app: whether all of its modules could be."""
+"""By app: whether all its modules could be imported."""
 
 
 def redact(app: Any, name: str, read: Callable[[], tuple[Any, Any]]) -> Masked | None:
-    """Return what may be seen of a task of the type ``name``; ``None``: all of it.
+    """Return the masked arguments of a task of type ``name``; ``None``: all of them may be shown.
 
-    Of a type that no module has which ``app`` imports, all; nothing of it if one of them cannot be imported.
+    Arguments of an unknown type may be shown if all modules of ``app`` could be imported; otherwise they are hidden.
 
     Args:
         app: The Celery application.
-        name: The name of the type.
-        read: Returns the arguments and the named ones; what it raises hides them, as does what is neither a list nor
-            a dict.
+        name: Name of the task type.
+        read: Returns args and kwargs. If it raises, or returns anything but a list and a dict, they are hidden.
     """
     task = app.tasks.get(name)
     if task is None and name:
-        # What shows tasks has not imported the modules that have them, as a node does.
+        # Unlike a node, a process that shows tasks has not imported their modules.
         has_all = _imports_all(app)
         task = app.tasks.get(name)
         if task is None and not has_all:
@@ -100,33 +99,33 @@ def redact(app: Any, name: str, read: Callable[[], tuple[Any, Any]]) -> Masked |
         if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
             return HIDDEN
         return masked(task, args, kwargs)
-    except Exception:  # noqa: BLE001 - a message nobody can read, a result of another program
+    except Exception:  # noqa: BLE001 - an unreadable message, a result of another program
         return HIDDEN
 
 
-def seen_fields(app: Any, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``said``, what sends tasks of the type ``name``, with its ``args`` and ``kwargs`` as they may be seen."""
-    given = [each for each in ("args", "kwargs") if each in said]
-    seen = redact(app, name, lambda: (said.get("args", ()), said.get("kwargs", {}))) if given else None
-    return dict(said) if seen is None else {**said, **{each: getattr(seen, each) for each in given}}
+def seen_fields(app: Any, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``fields``, which describe how tasks of type ``name`` are sent, with masked ``args`` and ``kwargs``."""
+    given = [each for each in ("args", "kwargs") if each in fields]
+    seen = redact(app, name, lambda: (fields.get("args", ()), fields.get("kwargs", {}))) if given else None
+    return dict(fields) if seen is None else {**fields, **{each: getattr(seen, each) for each in given}}
 
 
 def hides(task: Any) -> bool:
-    """Say whether something of tasks of this type is to be kept out of sight."""
+    """Return whether tasks of this type have anything to hide."""
     return bool(getattr(task, "sensitive", False) or getattr(task, "masks", ()))
 
 
 def seen_error(task: Any, args: Any, kwargs: Any, error: BaseException) -> tuple[str, str] | None:
-    """Return message and traceback of a run's ``error`` as they may be seen; ``None``: as they are.
+    """Return message and traceback of a run's ``error`` with secrets masked; ``None``: both may be shown.
 
-    Of a ``sensitive`` type neither may.
+    For a ``sensitive`` type both are masked entirely.
     """
     if not hides(task):
         return None
     try:
         seen = HIDDEN if getattr(task, "sensitive", False) else masked(task, args, kwargs)
         texts = str(error), "".join(format_exception(error))
-    except Exception:  # noqa: BLE001 - arguments nobody can read, an error without a text
+    except Exception:  # noqa: BLE001 - unreadable arguments, an error without a text
         return MASK, MASK
     if seen.secrets is None:
         return MASK, MASK
@@ -135,23 +134,23 @@ def seen_error(task: Any, args: Any, kwargs: Any, error: BaseException) -> tuple
 
 
 def _imports_all(app: Any) -> bool:
-    """Import the modules of ``app``, once; say whether that could be done."""
+    """Import the modules of ``app``, once; return whether that succeeded."""
     with _importing:
         if app not in _has_imported:
             try:
                 app.loader.import_default_modules()
                 _has_imported[app] = True
-            except Exception as error:  # noqa: BLE001 - a module of the user's: whatever it raises
+            except Exception as error:  # noqa: BLE001 - a user's module may raise anything
                 _has_imported[app] = False
                 logger.warning(
-                    "not every task type is known here: %s; arguments of the others are not shown; see TASKAPP_INCLUDE",
+                    "some task types are unknown here, and their arguments are not shown: %s; see TASKAPP_INCLUDE",
                     error, extra={"action": "types_unknown"},
                 )  # fmt: skip
         return _has_imported[app]
 
 
 def masked(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Masked:
-    """Return the arguments of a task of the type ``task`` with what its ``masks`` name put out of sight."""
+    """Return the arguments of a task of type ``task`` with the values that its ``masks`` name hidden."""
     names, found = frozenset(task.masks), set[str]()
     given = _names(task._unchecked_run, is_method=task._is_method)
     shown = [
@@ -164,20 +163,20 @@ def masked(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Masked:
 
 
 def _forms(values: set[str]) -> set[str]:
-    """Return ``values`` as they are, and as they stand inside the text of something else."""
+    """Return ``values`` as they are and as they appear inside a ``repr`` or JSON."""
     return {form for value in values for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])}
 
 
 @cache
 def _names(run: Callable[..., Any], *, is_method: bool) -> tuple[str, ...]:
-    """Return the names of what is passed by position."""
+    """Return the names of the parameters that can be passed by position."""
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = inspect.signature(run).parameters.values()
     return tuple(each.name for each in parameters if each.kind in kinds)[1 if is_method else 0 :]
 
 
 def _seen(value: Any, names: frozenset[str], found: set[str], depth: int = 0) -> Any:
-    """Return ``value`` with what stands in it under one of ``names`` masked, and note that in ``found``."""
+    """Return ``value`` with everything under one of ``names`` masked, and add the masked values to ``found``."""
     if depth > DEPTH_MOST:
         return _hidden(value, found)
     if isinstance(value, Mapping):
@@ -200,7 +199,7 @@ def _hidden(value: Any, found: set[str]) -> str:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield what ``value`` holds, without recursion: it may be deep."""
+    """Yield the leaves of ``value``; without recursion, because it may be deep."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

@@ -1,4 +1,4 @@
-"""Options of task types that are ours: what is nearly one of them is refused, for Celery takes any."""
+"""Checks taskapp's options of task types: misspelt ones are refused, because Celery accepts any name."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from taskapp.errors.history import BadMasks, UnknownTaskOption
 
 OPTIONS = ("cpu_bound", "typed", "keeps_failures", "masks", "sensitive")
 STOCK = frozenset(dir(celery.Task))
-"""Not asked by ``hasattr``: to look at its ``app`` binds Celery's own class to one, for all apps of the process."""
+"""Attributes of Celery's class. Not checked with ``hasattr``: reading ``app`` would bind the class to one app for the
+whole process."""
 ALIKE = 0.7
-"""From 0 to 1: ``mask`` and ``masks`` are 0.89."""
+"""Similarity, from 0 to 1, from which a name counts as misspelt; ``mask`` and ``masks`` have 0.89."""
 
 
 def check_options(task_type: Any) -> None:
-    """Refuse what ``task_type`` cannot mean.
+    """Check the options of ``task_type``.
 
     Raises:
-        UnknownTaskOption: ``@app.task(mask=…)``: what was to be kept out of sight would be shown.
-        BadMasks: ``masks`` are no names.
+        UnknownTaskOption: An option is misspelt, such as ``@app.task(mask=…)``, which would show hidden values.
+        BadMasks: ``masks`` are not names.
     """
     given = vars(task_type)
     masks = task_type.masks

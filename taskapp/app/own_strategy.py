@@ -1,7 +1,7 @@
-"""Task types that take their messages in a way of their own (``Task.Strategy``), as ``celery-batches`` does.
+"""Task types with their own way of handling messages (``Task.Strategy``), such as ``celery-batches``.
 
-Such a strategy keeps messages as long as it likes and gives the pool functions of its own to run. Its messages have
-slots of their own, so that what it keeps holds up no other type.
+Such a strategy keeps messages for as long as it likes and passes its own functions to the pool. Its messages have
+separate slots, so that those it keeps do not block other task types.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ OURS = "taskapp.worker.consume.strategy:Strategy"
 
 
 def has_own_strategy(task: Any) -> bool:
-    """Return whether neither our strategy nor Celery's handles the messages of a type."""
+    """Return whether neither taskapp's nor Celery's strategy handles the messages of a task type."""
     return _strategy_of(task) is None
 
 
 def strategy_of(task: Any) -> Any:
-    """Return the strategy class that handles a type's messages: ours, or one derived from it."""
+    """Return the strategy class that handles a type's messages: taskapp's, or one derived from it."""
     return _strategy_of(task) or symbol_by_name(OURS)
 
 
 def _strategy_of(task: Any) -> Any:
-    """Return our strategy class, or one derived from it; ``None`` for any other."""
+    """Return taskapp's strategy class, or one derived from it; ``None`` for any other."""
     given = task.Strategy
     ours = symbol_by_name(OURS)
     if given in (OURS, STOCK):
@@ -42,20 +42,21 @@ def _strategy_of(task: Any) -> Any:
 
 
 def check_strategy(task: Any) -> None:
-    """Refuse a type whose own strategy cannot run its tasks.
+    """Check that a type's own strategy can run its tasks.
 
     Raises:
-        StrategyCannotRun: They are coroutines, or are to run in a child process.
+        StrategyCannotRun: They are coroutines, or must run in a child process.
     """
     if has_own_strategy(task):
         if iscoroutinefunction(task.run):
             raise StrategyCannotRun(task.name, task.Strategy, "an `async def`", "make it a plain function")
         if task.cpu_bound:
-            raise StrategyCannotRun(task.name, task.Strategy, "`cpu_bound=True`", "run it with -P prefork, without it")
+            remedy = "remove that and run it with -P prefork"
+            raise StrategyCannotRun(task.name, task.Strategy, "`cpu_bound=True`", remedy)
 
 
 class Kept:
-    """Claimed messages that strategies of their own took and that are not settled yet."""
+    """Claimed messages that such strategies hold and have not settled yet."""
 
     def __init__(self) -> None:
         self._messages: list[Received] = []
@@ -65,13 +66,13 @@ class Kept:
         self._messages.append(message)
 
     def count(self) -> int:
-        """Return how many there are."""
+        """Return the number of unsettled messages."""
         self._messages = [one for one in self._messages if one.delivery_tag in one.channel.process.node.held]
         return len(self._messages)
 
 
 def counting(handle: Callable[..., Any], kept: Kept | None) -> Callable[..., Any]:
-    """Return ``handle``, a strategy's handler of messages, with what it takes counted in ``kept``."""
+    """Return a strategy's message handler ``handle`` that counts its messages in ``kept``."""
     if kept is None:
         return handle
 

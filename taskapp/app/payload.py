@@ -1,4 +1,4 @@
-"""Typed payloads: arguments checked against annotations, when submitted and when run."""
+"""Typed payloads: checks arguments against annotations, at the submit and before the run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, Vali
 from taskapp.errors import InvalidPayload
 
 PLAIN = ("int", "float", "str", "bool", "none")
-"""Types whose values are JSON as they are, by pydantic's names."""
+"""Types whose values already are JSON, by pydantic's names."""
 Arguments = tuple[list[Any], dict[str, Any]]
 
 
 class Payload:
-    """The checked arguments of one task type.
+    """Checks the arguments of one task type.
 
-    Arguments annotated with Pydantic models are checked always, plainly annotated ones only
+    Arguments annotated with Pydantic models are always checked, plainly annotated ones only
     with ``plain=True``. Others pass through.
     """
 
@@ -34,30 +34,30 @@ class Payload:
         self._is_plain = all(_is_plain(adapter.core_schema) for adapter in self._by_name.values())
 
     def __bool__(self) -> bool:
-        """Say whether there is anything to check."""
+        """Return whether there is anything to check."""
         return bool(self._by_name)
 
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
         """Check arguments at the caller; return them as JSON.
 
         Raises:
-            InvalidPayload: With every problem and the path to it.
+            InvalidPayload: They are invalid; the error lists every problem with its path.
         """
         checked, named = self.to_python(args, kwargs)
         return (checked, named) if self._is_plain else self._dump(checked, named)
 
     def named_to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        """Check what a signature can know: named arguments.
+        """Check the keyword arguments of a signature.
 
-        Its positional ones may move, because a parent's result is put before them; of those,
-        models become JSON and the rest stay.
+        Positional ones cannot be checked, because a parent's result may be put before them;
+        models among them become JSON and the rest stays.
         """
         named = {name: self._check(name, self._by_name.get(name), value) for name, value in kwargs.items()}
         _, dumped = self._dump([], named)
         return [_plain(value) for value in args], dumped
 
     def to_python(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        """Check arguments at the worker; return them as the types the task asks for."""
+        """Check arguments at the worker; return them as the annotated types. Errors are those of ``to_json``."""
         checked = [
             self._check(*self._by_position[index], value) if index < len(self._by_position) else value
             for index, value in enumerate(args)
@@ -93,7 +93,7 @@ def _adapters(
     try:
         hints = typing.get_type_hints(run, include_extras=True)
     except NameError:
-        # Annotations only a type checker can read; Celery accepts such tasks, so do we.
+        # Only a type checker can resolve these annotations; like Celery, accept such tasks.
         return {}
     adapters: dict[str, TypeAdapter[Any] | None] = {}
     for parameter in parameters:
@@ -121,7 +121,7 @@ def _holds_model(hint: Any) -> bool:
 
 
 def _is_plain(schema: Any) -> bool:
-    """Say whether what fits ``schema``, one of pydantic's, is JSON already."""
+    """Return whether values that match pydantic's ``schema`` already are JSON."""
     if "serialization" in schema:
         return False
     if schema["type"] == "union":

@@ -1,11 +1,11 @@
-"""The registry of task types, in which every type is one of ours, whatever class it derives from.
+"""The registry of task types, which makes every type a taskapp ``Task``, whatever class it derives from.
 
-A type whose extra is not installed is not registered. So a node does not have it, and its messages wait for one that
-has; beat and ``send_task`` send it by its name; calling or submitting the type itself raises an error that names the
+A type whose extra is not installed is not registered. So a node does not have it, and its messages wait for a node
+that does; beat and ``send_task`` send it by name; calling or submitting the type itself raises an error that names the
 extra.
 
 ``celery-once``, ``AbortableTask`` and Celery's own examples derive from plain ``celery.Task``. Such a task gets a class
-with ours behind its own: what it overrides holds, everything else is ``taskapp.app.task.Task``.
+that derives from its own class and then from ``taskapp.app.task.Task``, so that its overrides stay in effect.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from taskapp.extras import missing_extra
 NOT_COPIED = frozenset({
     "__dict__", "__weakref__", "__slots__", "__init_subclass__", "_unchecked_run", "_orig_run", "__bound__",
 })  # fmt: skip
-"""Of a class that is registered: what belongs to it alone."""
+"""Attributes that belong to a single class and are not copied."""
 
 
 class Registry(TaskRegistry):
-    """Celery's registry of task types."""
+    """Celery's registry of task types; see the module."""
 
     lacking: Mapping[str, TaskTypeMissesExtra] = MappingProxyType({})
-    """Types that are not here for want of an extra, by name, and what to say of each."""
+    """Types that are not registered because their extra is missing: name to error."""
 
     def __setitem__(self, name: str, task: Any) -> None:
         task = adopted(name, task)
@@ -42,17 +42,17 @@ class Registry(TaskRegistry):
 
 
 class _Adopted:
-    """Comes first, so that a class which notes its subclasses hears nothing of ours."""
+    """Comes first, so that a class that records its subclasses does not record the new ones."""
 
     def __init_subclass__(cls) -> None:
-        """Do nothing."""
+        """Do not call the hook of the original class."""
 
 
 def adopted(name: str, task: Any) -> Any:
-    """Return ``task``, registered as ``name``, with a class that is ours and known by that name."""
+    """Return ``task``, registered as ``name``, with a class that derives from ``Task`` and has that name."""
     if not isinstance(task, celery.Task):
         return task
-    # Only here: it brings in what runs and submits tasks, and this module is part of every app.
+    # Imported here, because it imports the code that runs and submits tasks, and every app imports this module.
     from taskapp.app.task import Task
 
     if not isinstance(task, Task):
@@ -61,7 +61,7 @@ def adopted(name: str, task: Any) -> Any:
         type(task).name = name
     elif type(task).name != name:  # a second instance of one class
         task.__class__ = _subclass(name, type(task), ())
-    # Celery's automatic retry neither awaits nor tells two runs apart; ``Task.bind`` puts ours in its place.
+    # Celery's automatic retry neither awaits coroutines nor distinguishes concurrent runs; ``Task.bind`` adds another.
     if vars(task).pop("_orig_run", None) is not None:
         del vars(task)["run"]
     return task

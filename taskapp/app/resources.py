@@ -1,6 +1,6 @@
-"""What an app lends of the Redis it uses: the engine's rooms, schedules, notes, the stream of finished tasks.
+"""Access to an app's data in Redis: dead letters, delayed messages, schedules, notes, finished tasks.
 
-Where the broker is no Redis, what lies beside messages lies in the Redis of results, if that is one.
+If the broker is not Redis, the data that does not need it is in the result backend, if that is Redis.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from taskapp.settings import get_settings
 from taskapp.transport.transport import is_over_redis
 
 Server = tuple[Callable[[], Connection], str]
-"""What opens connections to a Redis, and the prefix of its keys."""
+"""Opens connections to a Redis; and the prefix of its keys."""
 
 
 class Engine(NamedTuple):
-    """What of the delivery engine people and programs look at."""
+    """The inspectable parts of the delivery engine."""
 
     dead_letters: DeadLetters
     delayed: DelayedMessages
     link: Link
-    """To its server; ``snapshot`` and ``totals`` read by it what there is and what has happened."""
+    """Connection to its server, for ``engine.snapshot`` and ``engine.counters``."""
     prefix: str
 
 
 class Resources:
-    """Lends what an app has in Redis.
+    """Gives access to an app's data in Redis.
 
-    All of it raises ``BrokerNotFound``, ``OSError``, ``kombu.exceptions.OperationalError`` or ``redis.RedisError``
-    where the server cannot be reached.
+    All methods raise ``BrokerNotFound``, ``OSError``, ``kombu.exceptions.OperationalError`` or ``redis.RedisError``
+    if the server cannot be reached.
     """
 
     def __init__(self, app: Any) -> None:
@@ -56,7 +56,7 @@ class Resources:
         """Lend the dead letters and the delayed messages, over the app's own broker.
 
         Raises:
-            NoEngine: The broker is no Redis.
+            NoEngine: The broker is not Redis.
         """
         with self._channel() as channel:
             link, prefix = channel.process.producer.link, channel.global_keyprefix
@@ -66,10 +66,10 @@ class Resources:
 
     @contextmanager
     def schedules(self) -> Iterator[Schedules]:
-        """Lend the schedules: from the broker, or from the Redis of results.
+        """Lend the schedules, from the broker or else from the result backend.
 
         Raises:
-            NoSchedules: Neither is a Redis.
+            NoSchedules: Neither is Redis.
         """
         make = partial(messages_of, self._app)
         if self._is_over_redis():
@@ -83,10 +83,10 @@ class Resources:
 
     @contextmanager
     def finished_tasks(self) -> Iterator[FinishedTasks]:
-        """Lend the stream of finished tasks, over a connection of its own: beside the broker's messages or results.
+        """Lend the stream of finished tasks, from the broker or else from the result backend, over its own connection.
 
         Raises:
-            NoPlaceForEnds: Neither is a Redis.
+            NoPlaceForEnds: Neither is Redis.
         """
         server = self._server()
         if server is None:
@@ -95,23 +95,23 @@ class Resources:
             yield FinishedTasks(link, server[1])
 
     def open_notes(self) -> Notes | None:
-        """Return the notes on tasks, over a connection of their own; ``None``: neither tasks nor results use Redis."""
+        """Return the notes on tasks, over their own connection; ``None``: neither broker nor results use Redis."""
         server = self._server()
         return Notes(Link(server[0]), server[1], self._notes_seconds) if server is not None else None
 
     @property
     def keeps_notes(self) -> bool:
-        """Whether there is a Redis to keep notes on tasks in: the broker, or that of the results."""
+        """Whether the broker or the result backend is Redis, which stores the notes on tasks."""
         return self._is_over_redis() or isinstance(self._app.backend, Results)
 
     @property
     def _notes_seconds(self) -> int:
         expires: Any = getattr(self._app.backend, "expires", None) or 0
-        # A result store in SQL keeps it as it was given.
+        # A result backend in SQL keeps the value as it was configured.
         return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
 
     def _server(self) -> Server | None:
-        """Return the Redis for what lies beside messages: the broker, or that of the results; ``None``: neither is."""
+        """Return the Redis for data other than messages: the broker, else the result backend; ``None``: neither is."""
         if self._is_over_redis():
             with self._channel() as channel:
                 return channel.process.connect, channel.global_keyprefix

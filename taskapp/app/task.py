@@ -1,4 +1,4 @@
-"""The base class of every task type of our app: typed payloads and which errors are retried."""
+"""The base class of every task type: typed payloads, submits from coroutines, progress, retries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from celery.canvas import Signature
 from taskapp.app.options import check_options
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.payload import Payload
-from taskapp.app.progress import say_progress
+from taskapp.app.progress import note_progress
 from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
     from taskapp.app.application import Application
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
-"""Those of ``apply_async`` that may be given by position."""
+"""Options of ``apply_async`` that are accepted by position."""
 NEVER_RETRIED = (PermanentError, InvalidPayload)
 
 
 class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
-    """A Celery task whose annotated arguments are checked and whose permanent errors stay failures.
+    """A Celery task whose annotated arguments are checked and whose permanent errors are not retried.
 
-    Options beside Celery's own: ``typed=True`` checks plainly annotated arguments too.
-    ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` mean what they
-    mean in Celery; waits are drawn evenly from zero to the backoff (full jitter).
+    The attributes below are options in addition to Celery's.
+    ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` have the same meaning
+    as in Celery; delays are drawn evenly from zero to the backoff (full jitter).
     """
 
     abstract = True
     cpu_bound = False
-    """Run in a child process of the worker: for what holds the GIL, or must be killed by its hard time limit."""
+    """Run in a child process of the worker: for tasks that hold the GIL, or that a hard time limit must kill."""
     typed = False
     """Check plainly annotated arguments (``x: int``) as well as Pydantic models."""
     needs_extra = ""
-    """The extra of taskapp that has what this type runs with; where it is not installed, the type is not there."""
+    """Name of taskapp's extra that this type needs to run; without it the type is not registered."""
     keeps_failures = True
-    """Keep the message of a task that failed for good among the dead letters, to be looked at and replayed."""
+    """Keep the message of a task that failed permanently as a dead letter, to inspect and replay it."""
     masks: tuple[str, ...] = ()
     """Arguments, and keys at any depth inside them, whose values are neither kept in the history nor shown."""
     sensitive = False
-    """Keep arguments, result and errors of these tasks out of the history altogether, and show none of them."""
+    """Keep arguments, result and errors of these tasks out of the history, and never show them."""
     Request = "taskapp.worker.consume.request:Request"
     Strategy = "taskapp.worker.consume.strategy:Strategy"
     retry_jitter = True
@@ -71,10 +71,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     @classmethod
     def bind(cls, app: celery.Celery) -> celery.Celery:
-        """Bind to ``app``, as Celery does; check arguments before ``run``, and dump a model it returns.
+        """Bind to ``app``, like Celery; make ``run`` check its arguments and dump a model that it returns.
 
         Raises:
-            UnknownTaskOption, BadMasks: An option cannot be meant as it is written.
+            UnknownTaskOption, BadMasks: An option is misspelt or invalid.
         """
         bound: celery.Celery = super().bind(app)
         check_options(cls)
@@ -85,7 +85,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     @classmethod
     def _wrap_run(cls) -> None:
-        """Wrap the function of this type: its own, or the one it inherits as that was written."""
+        """Wrap the function of this type: its own, or the original of an inherited one."""
         owner = next(base for base in cls.__mro__ if "run" in vars(base))
         run = vars(owner).get("_unchecked_run", vars(owner)["run"])
         cls._is_method = vars(owner).get("_is_method", not isinstance(run, staticmethod))
@@ -94,11 +94,11 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
             return  # it overrides ``__call__`` instead
         run = checked(cls, cls._unchecked_run)
         cls.run = run if cls._is_method else staticmethod(run)  # type: ignore[method-assign]
-        # So that Celery does not put its own automatic retry around it.
+        # So that Celery does not wrap it in its own automatic retry.
         cls._orig_run = cls.run  # type: ignore[attr-defined]
 
     def start_strategy(self, app: Any, consumer: Any, **options: Any) -> Any:
-        """Return what takes the messages of this type."""
+        """Return the handler for messages of this type."""
         if has_own_strategy(self):
             handle = super().start_strategy(app, consumer, **options)
             return counting(handle, getattr(consumer.pool, "kept", None))
@@ -107,24 +107,24 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @classmethod
     @functools.cache
     def payload(cls) -> Payload:
-        """Return what is checked of this type's arguments, read from its annotations once.
+        """Return the checks of this type's arguments, read once from its annotations.
 
         Every call and every submit begins here.
 
         Raises:
-            TaskTypeMissesExtra: What the type runs with is not installed.
+            TaskTypeMissesExtra: The extra that the type needs is not installed.
         """
         if error := missing_extra(cls):
             raise error
-        _ = cls.app  # binds a type that was registered after the app was put together
+        _ = cls.app  # binds a type that was registered after the app was finalized
         return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
-        """Create a signature, as Celery does; named arguments are checked here.
+        """Create a signature, like Celery; keyword arguments are checked now.
 
         Raises:
-            InvalidPayload: A named argument does not fit.
-            BadOption: The priority is no integer from 0 to 9.
+            InvalidPayload: A keyword argument is invalid.
+            BadOption: The priority is not an integer from 0 to 9.
         """
         if self.payload():
             kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
@@ -142,10 +142,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     subtask = signature
 
     def submit_member(self, args: Any, kwargs: Any, headers: dict[str, Any]) -> bool:
-        """Submit a task of a group, with these headers; say whether it could be done without Celery's way there.
+        """Submit a task of a group with these headers; return ``False`` if only Celery's own way supports it.
 
         Raises:
-            InvalidPayload: An argument does not fit; nothing was queued.
+            InvalidPayload: An argument is invalid; nothing was queued.
         """
         if type(self).apply_async is not Task.apply_async or not self._has_usual_name or self.__v2_compat__:
             return False
@@ -155,13 +155,13 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return self._submitter.submit_member(self, args, kwargs, headers)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """Submit, as Celery does; the arguments are checked first.
+        """Submit a task, like Celery, after checking its arguments; errors are those of ``Submitter``.
 
         Raises:
-            InvalidPayload: An argument does not fit; nothing was queued.
+            InvalidPayload: An argument is invalid; nothing was queued.
         """
-        # A follow-up of a finished task and a retry carry arguments nobody here can mend: those
-        # are checked when they run, so that it is they that fail.
+        # The caller cannot correct the arguments of a follow-up or a retry: they are checked when
+        # the task runs, so that it is this task that fails.
         comes_from_a_run = options.get("parent_id") is not None or options.get("retries")
         if (payload := self.payload()) and not comes_from_a_run:
             args, kwargs = payload.to_json(args or (), kwargs or {})
@@ -174,7 +174,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return self.app.send_task(self.name, args, kwargs, **self._options(args, kwargs, options))
 
     def _checked_call(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-        """Do what Celery's ``apply_async`` does with the arguments."""
+        """Check and convert the arguments like Celery's ``apply_async``."""
         if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
         if self.typing:
@@ -184,7 +184,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return args, kwargs
 
     def _options(self, args: Any, kwargs: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Do what Celery's ``apply_async`` does with the options."""
+        """Complete the options like Celery's ``apply_async``."""
         shadow_name: Callable[..., str | None] = self.shadow_name
         shadow = options.get("shadow") or shadow_name(args, kwargs, options)
         result = self._application.AsyncResult if self._has_usual_result else self.AsyncResult
@@ -192,7 +192,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return {**usual, **self._get_exec_options(), **options, "shadow": shadow, "task_type": self}
 
     def usual_options(self) -> dict[str, Any]:
-        """Return the options of a task of this type for which none are given."""
+        """Return the options of a task of this type that is submitted without any."""
         return self._options((), {}, {})
 
     @property
@@ -204,7 +204,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return type(self).AsyncResult is Task.AsyncResult and self._backend is None
 
     def __header__(self, *args: Any, **kwargs: Any) -> Any:
-        """Take any arguments: Celery puts a check in the place of this, unless a class is registered."""
+        """Accept any arguments; Celery replaces this by a check, except for class-based tasks."""
 
     def AsyncResult(self, task_id: str, **options: Any) -> Any:  # noqa: N802 - Celery's name
         """Return the result of the task ``task_id`` of this type."""
@@ -225,25 +225,25 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return await self.aapply_async(args, kwargs)
 
     async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Submit as ``apply_async`` does, and return when the task is queued, without blocking the event loop.
+        """Submit like ``apply_async`` without blocking the event loop, and return once the task is queued.
 
-        Cancelled meanwhile, the task may be queued or not. Thousands at once are pushed together.
+        If it is cancelled, the task may or may not be queued. Concurrent submits are pushed in batches.
 
         Raises:
-            TaskappError: As ``apply_async``.
+            TaskappError: As for ``apply_async``.
         """
         return await self._submitter.awaiting(self.name, lambda: self.apply_async(args, kwargs, **options))
 
     def submit_many(self, calls: Iterable[Call], **options: Any) -> list[Any]:
-        """Submit one task for each of ``calls``, a thousand, or 1 MiB, in one step; return their results in order.
+        """Submit a task for each of ``calls``, in steps of up to 1,000 tasks or 1 MiB; return their results in order.
 
         Args:
-            calls: For each task its arguments: a list or tuple, or a dict of named ones. May be endless work in
-                progress, such as a generator: a thousand at most are held at a time.
-            options: As for ``apply_async``, for all of them.
+            calls: Arguments of each task: a list or tuple, or a dict of keyword arguments. A generator is read as
+                needed, at most 1,000 items ahead.
+            options: Options of ``apply_async``, for all tasks.
 
         Raises:
-            SubmitInterrupted: Something stood in the way; says what is queued, what is not, and of what nobody knows.
+            SubmitInterrupted: A step failed; the error lists the tasks that are queued, not queued, and unknown.
         """
         return submit_many(self.name, calls, lambda: self._submit_each(options))
 
@@ -252,7 +252,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return await asubmit_many(self._submitter, self.name, calls, lambda: self._submit_each(options))
 
     def _submit_each(self, options: dict[str, Any]) -> Submit:
-        """Return what submits one of many tasks: with all that is the same for them done, where that is possible."""
+        """Return a function that submits one of many tasks, with the common work done in advance where possible."""
         submitter, payload = self._submitter, self.payload()
         is_alike = (
             submitter.routes_by_name and self._has_usual_name and not submitter.is_eager
@@ -270,66 +270,66 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return submit
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far this run is, for ``taskapp task show``; waits for nothing, on whatever thread or loop.
+        """Report the progress of this run for ``taskapp task show``; never waits, on any thread or loop.
 
-        Say it as often as you like: it is written at most four times a second, the first and the last word always.
-        Does nothing where no worker runs the task.
+        Call it as often as you like: it is written at most four times a second, and the first and last call always.
+        It does nothing outside a worker.
 
         Args:
-            done: How much is done: rows, bytes, percent.
-            total: How much there is; ``None``: nobody knows.
-            note: What it is at now, in up to 500 characters.
+            done: Amount done: rows, bytes, percent.
+            total: Total amount; ``None``: unknown.
+            note: Description of the current step, up to 500 characters.
 
         Raises:
-            TypeError: ``done`` or ``total`` is no number.
+            TypeError: ``done`` or ``total`` is not a number.
             ValueError: One of them is not finite.
         """
-        say_progress(self.request, done, total, note)
+        note_progress(self.request, done, total, note)
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """Retry, as Celery does, unless ``exc`` is permanent; wait as long as ``exc`` asks for."""
+        """Retry, like Celery, unless ``exc`` is permanent; wait at least ``exc.retry_after_seconds``, if set."""
         if isinstance(exc, NEVER_RETRIED):
             raise exc
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
         if options.get("max_retries") is not None:
-            # Where Celery notes it, on the task, all runs of this process would share it.
+            # Celery stores it on the task, where all runs of this process would share it.
             self.request.asked_max_retries = options["max_retries"]  # type: ignore[attr-defined]
         with collecting(keep=True):
             return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
 
     def on_replace(self, sig: Signature[Any]) -> Any:
-        """Send what replaces this task, in the step that finishes it."""
+        """Send the replacement of this task, in the step that settles it."""
         with collecting(keep=True):
             return super().on_replace(sig)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the task's own function; inside ``apply`` a coroutine is run to its end, elsewhere yours to await."""
+        """Call the task's function; ``apply`` runs a coroutine to completion, other callers must await it."""
         if (error := to_raise.get()) is not None:
             raise error
         if args and isinstance(args[0], Context):
-            return self._tell(*args, **kwargs)
+            return self._run_as_errback(*args, **kwargs)
         request: Any = self.request_stack.top
         if request is None or not request.is_eager or not begin_call(request):
             return super().__call__(*args, **kwargs)
         returned = self.run(*args, **kwargs)
         return run_to_end(returned) if iscoroutine(returned) else returned
 
-    def _tell(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as an errback of three arguments: Celery calls it as a function, and catches ``Exception`` alone."""
+    def _run_as_errback(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as an errback of three arguments: Celery calls it as a function, and catches only ``Exception``."""
         try:
             returned = super().__call__(*args, **kwargs)
             return run_on_loop_of_tasks(returned) if iscoroutine(returned) else returned
         except BaseException as error:
             if (kept := as_error(error)) is error:
                 raise
-            raise kept from kept.__cause__  # not from one that nobody can read
+            raise kept from kept.__cause__  # not from ``error``, which may be unreadable
 
     def apply(self, *args: Any, **options: Any) -> Any:
-        """Run here and now, as Celery does; what follows is sent at once, also inside another task's run.
+        """Run the task in this process, like Celery; follow-ups are sent at once, even inside another task's run.
 
-        The result can be awaited, too.
+        The result can also be awaited.
         """
         check_priority(self.name, options.get("priority"))
         with settling(None):

@@ -1,4 +1,4 @@
-"""Why a module of task types cannot be imported, in one sentence."""
+"""Explains why a module of task types cannot be imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskapp.errors import ModuleNotImported
 
 
 def not_imported(module: str, setting: str, error: Exception) -> ModuleNotImported:
-    """Return the error that names ``module``, the ``setting`` that lists it, and where its import failed."""
+    """Return the error with ``module``, the ``setting`` that lists it, and the place where its import failed."""
     if isinstance(error, ModuleNotFoundError) and _is_missing(module, error.name):
         remedy = "correct the name, or run this in the folder that holds it or with that folder on PYTHONPATH"
         return ModuleNotImported(module, setting, f"no module named {error.name!r}", "", remedy)
@@ -18,7 +18,7 @@ def not_imported(module: str, setting: str, error: Exception) -> ModuleNotImport
 
 
 def _is_missing(module: str, name: str | None) -> bool:
-    """Return whether ``name``, which was not found, is ``module`` or a package it is in."""
+    """Return whether the missing ``name`` is ``module`` or one of its parent packages."""
     return name is not None and f"{module}.".startswith(f"{name}.")
 
 
@@ -29,7 +29,7 @@ def _reason(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Return file and line where the import failed: the innermost outside the import system."""
+    """Return file and line where the import failed: the innermost frame outside the import system."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]

@@ -1,4 +1,4 @@
-"""What is put around a task type's own function: arguments checked, a returned model dumped, coroutines retried."""
+"""Wraps a task type's function: checks its arguments, dumps a returned model, retries it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Run = Callable[..., Any]
 
 
 def checked(task_type: Any, run: Run) -> Run:
-    """Return ``run`` with its arguments checked, a returned model as JSON, and the errors of ``autoretry_for`` retried.
+    """Return a wrapper of ``run`` that checks arguments, dumps a returned model, and retries for ``autoretry_for``.
 
-    Celery puts its own automatic retry around a task, which neither awaits nor tells apart two runs at once.
+    Celery's own automatic retry neither awaits coroutines nor distinguishes concurrent runs.
     """
     retried: tuple[Any, ...] = tuple(getattr(task_type, "autoretry_for", ()))
     never: tuple[Any, ...] = (Ignore, Retry, *getattr(task_type, "dont_autoretry_for", ()))
@@ -61,7 +61,7 @@ def _plain(result: Any) -> Any:
 
 
 def _retry(task_type: Any, error: BaseException) -> BaseException:
-    """Retry the run that failed with ``error``, at the type's backoff; raises what Celery's ``retry`` raises."""
+    """Retry the run that failed with ``error``, after the type's backoff; raises what Celery's ``retry`` raises."""
     task = task_type.app.tasks[task_type.name]
     options = dict(getattr(task, "retry_kwargs", {}))
     if backoff := float(getattr(task, "retry_backoff", False)):

@@ -1,4 +1,4 @@
-"""The logical clock that commands of remote control carry."""
+"""The logical clock in remote-control commands."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CLOCK_MOST = 2**60
 
 
 class ControlClock(LamportClock):
-    """The logical clock of an app, which no command sets to what is no time."""
+    """The logical clock of an app, protected against invalid values in commands."""
 
     def adjust(self, other: Any) -> Any:
-        """Take note of another's clock; of what is none, do not."""
+        """Adjust to another clock; ignore an invalid value."""
         is_time = isinstance(other, int) and not isinstance(other, bool) and 0 <= other < CLOCK_MOST
         return super().adjust(other if is_time else 0)

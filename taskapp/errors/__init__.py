@@ -79,7 +79,7 @@ class ConfigurationReplaced(TaskappError):
 
 
 class ModuleNotImported(TaskappError):
-    """A module of task types that cannot be imported; ``setting`` names what lists it."""
+    """A module of task types cannot be imported; ``setting`` is the setting that lists it."""
 
     def __init__(self, module: str, setting: str, reason: str, place: str, remedy: str) -> None:
         self.module = module

@@ -1,4 +1,4 @@
-"""Errors of packages that only an extra of taskapp installs."""
+"""Errors about missing packages that an extra of taskapp installs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from taskapp.errors import TaskappError
 
 
 class MissingExtra(TaskappError):
-    """Something needs a package that an extra of taskapp brings, and the extra is not installed."""
+    """A feature needs a package of an extra that is not installed."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         self.package = package
@@ -18,7 +18,7 @@ class MissingExtra(TaskappError):
 
 
 class TaskTypeMissesExtra(MissingExtra):
-    """A task type that ships is submitted, called or to be run where its extra is not installed."""
+    """A shipped task type is submitted, called or run, but its extra is not installed."""
 
     def __init__(self, task: str, package: str, extra: str) -> None:
         self.task = task
@@ -27,6 +27,6 @@ class TaskTypeMissesExtra(MissingExtra):
     def __str__(self) -> str:
         return (
             f"task type {self.task!r} needs the package {self.package}; install it with pip install "
-            f"'taskapp[{self.extra}]' (for all task types: 'taskapp[tasks]'), or, where only the nodes have it, "
-            f"submit it by name: app.send_task({self.task!r}, …)"
+            f"'taskapp[{self.extra}]' (for all task types: 'taskapp[tasks]'); if only the nodes need it, "
+            f"submit the task by name: app.send_task({self.task!r}, …)"
         )

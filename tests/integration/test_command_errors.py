@@ -39,7 +39,12 @@ UNREADABLE = (
     ("celery call taskapp.add --args [1,2]", "TASKAPP_BROKER_URL", "redis://host:port/0", PORT),
     ("celery worker", "TASKAPP_BROKER_URL", "sentinel://host:port", PORT),
     ("celery purge -f", "TASKAPP_RESULT_URL", "redis://host:port/0", PORT),
-    ("taskapp task show nosuch", "TASKAPP_RESULT_URL", "rediss://host/0?ssl_cert_reqs=no", "ssl_cert_reqs is one of"),
+    (
+        "taskapp task show nosuch",
+        "TASKAPP_RESULT_URL",
+        "rediss://host/0?ssl_cert_reqs=no",
+        "ssl_cert_reqs must be one",
+    ),
     ("taskapp dead list", "TASKAPP_BROKER_URL", "amqp://host:port//", PORT),
 )
 
@@ -80,7 +85,7 @@ def test_a_scheme_that_nothing_speaks_is_refused(command: str, setting: str, tmp
     done = run(command, tmp_path, **{"TASKAPP_BROKER_URL": "redis://127.0.0.1:1/0", setting: "http://x"})
 
     assert_said(done, f"setting {setting} cannot be '***': no ")
-    assert "has the scheme http://; there are: " in done.stderr
+    assert "has the scheme http://; use one of: " in done.stderr
 
 
 @pytest.mark.parametrize("command", ["history status", "history run", "history search", "history show x", "up"])
@@ -133,7 +138,7 @@ MALFORMED = (
     ("redis://[::1/0", "it cannot be read as a URL"),
     ("redis+socket://", "it names no socket; write redis+socket:///path/to/redis.sock"),
     ("amqp://host:port//", PORT),
-    ("localhost:6379", "a URL is needed, such as redis://localhost:6379/0"),
+    ("localhost:6379", "use a URL, such as redis://localhost:6379/0"),
 )
 
 

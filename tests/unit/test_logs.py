@@ -99,7 +99,7 @@ def test_a_message_that_does_not_fit_its_arguments_is_one_line_that_names_its_pl
 
 def test_what_is_wrong_with_a_message_is_said_briefly() -> None:
     assert message_of(record_of("bad %d", "x" * 10_000)) == (
-        f"log message 'bad %d' does not take ('{'x' * 197}…: TypeError: %d format: a real number is required, not str "
+        f"log message 'bad %d' does not match ('{'x' * 197}…: TypeError: %d format: a real number is required, not str "
         "(/srv/shop.py:7)"
     )
 

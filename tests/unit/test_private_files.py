@@ -173,7 +173,7 @@ def test_an_env_file_that_others_can_write_is_passed_over_and_the_search_goes_on
 
     assert find_env_file(project, {}) == tmp_path / ".env"
     assert caplog.messages == [
-        f"{project / '.env'} is passed over: every user can write to {str(project / '.env')!r}; "
+        f"ignoring {project / '.env'}: every user can write to {str(project / '.env')!r}; "
         "set TASKAPP_ENV_FILE to its path if you trust it"
     ]
     assert find_env_file(project, {"TASKAPP_ENV_FILE": str(project / ".env")}) == project / ".env"

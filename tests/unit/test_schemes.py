@@ -28,15 +28,20 @@ def test_what_celery_knows_keeps_results(url: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "url", "what", "known"),
     [
-        ("TASKAPP_BROKER_URL", "http://user:secret@x", "no broker has the scheme http://; there are: amqp, ", "rediss"),
+        (
+            "TASKAPP_BROKER_URL",
+            "http://user:secret@x",
+            "no broker has the scheme http://; use one of: amqp",
+            "rediss",
+        ),
         ("TASKAPP_BROKER_URL", "reddis://x", "no broker has the scheme reddis://", "sqs"),
         (
             "TASKAPP_RESULT_URL",
             "amqp://u:secret@x",
-            "no store of results has the scheme amqp://; there are:",
+            "no result backend has the scheme amqp://; use one of:",
             "mongodb",
         ),
-        ("TASKAPP_RESULT_URL", "http+x://y", "no store of results has the scheme http://", "redis"),
+        ("TASKAPP_RESULT_URL", "http+x://y", "no result backend has the scheme http://", "redis"),
     ],
 )
 def test_what_nothing_speaks_to_is_refused(setting: str, url: str, what: str, known: str) -> None:

@@ -29,7 +29,7 @@ def test_defaults_need_no_variable() -> None:
         ({"TASKAPP_XYZZY": "x"}, "unknown setting TASKAPP_XYZZY"),
         (
             {"TASKAPP_BROKER_URL": "localhost"},
-            "setting TASKAPP_BROKER_URL cannot be '***': a URL is needed, such as redis://localhost:6379/0",
+            "setting TASKAPP_BROKER_URL cannot be '***': use a URL, such as redis://localhost:6379/0",
         ),
         (
             {"TASKAPP_SMTP_PORT": "mail"},

@@ -166,15 +166,15 @@ def test_results_over_tls_check_certificates_unless_told_otherwise(setting: str,
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("localhost", "a URL is needed, such as redis://localhost:6379/0"),
+        ("localhost", "use a URL, such as redis://localhost:6379/0"),
         (
             "redis://:se/cret@host/0",
             "its port is no number from 1 to 65535; percent-encode user and password (/ is %2F",
         ),
         ("redis://:1/2@host/0", "its path is no number of a database, such as the 0 in redis://host/0; percent-encode"),
-        ("redis://host/0#cret", "something stands where it does not belong"),
-        ("redis://host/0?password=x", "a password in the query shows in logs; write it before the host"),
-        ("rediss://host/0?ssl_cert_reqs=yes", "ssl_cert_reqs is one of required, optional, none"),
+        ("redis://host/0#cret", "it has a character where none belongs"),
+        ("redis://host/0?password=x", "a password in the query would appear in logs; write it before the host"),
+        ("rediss://host/0?ssl_cert_reqs=yes", "ssl_cert_reqs must be one of required, optional, none"),
     ],
 )
 def test_what_would_be_misread_is_refused_with_the_remedy(url: str, why: str) -> None:
