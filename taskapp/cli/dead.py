@@ -64,10 +64,10 @@ def list_(queue: str | None, reason: str | None, task: str | None, limit: int, *
 
 def _print_table(letters: Iterable[DeadLetter]) -> None:
     say_table(
-        ("letter", "reason", "task", "id", "came back", "buried at", "error"),
+        ("letter", "reason", "task", "id", "redelivered", "buried at", "error"),
         [(one.name, one.reason, one.task, one.id, one.deliveries, _when(one), one.error) for one in letters],
         kept=("letter", "id"),
-        expendable=("came back", "buried at"),
+        expendable=("redelivered", "buried at"),
     )
 
 
@@ -112,7 +112,8 @@ def replay(
 ) -> None:  # fmt: skip
     """Send dead letters again, under the same ids; their attempts count from zero again."""
     if to_queue and to_queue not in get_settings().queues:
-        raise click.BadParameter(f"{to_queue!r} is none of {', '.join(get_settings().queues)}", param_hint="--to")
+        queues = ", ".join(get_settings().queues)
+        raise click.BadParameter(f"no queue named {to_queue!r}; choose one of {queues}", param_hint="--to")
     args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
     sent = 0
     with engine() as lent:
@@ -212,7 +213,7 @@ def _when(letter: DeadLetter) -> str:
 
 
 def _shown(letter: DeadLetter) -> dict[str, Any]:
-    """Return the fields of ``dead list --json``, with the masked arguments in place of the message."""
+    """Return the fields of ``dead list --json``, with masked arguments instead of the raw message."""
     fields = {name: value for name, value in _seen(letter)._asdict().items() if name != "raw"}
     args, kwargs, unreadable = None, None, ""
     try:

@@ -43,13 +43,13 @@ def say_json(value: Any) -> None:
 def say_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, kept: Collection[str], expendable: Sequence[str] = ()
 ) -> None:
-    """Print a table as its rows come, sanitized cell by cell; print nothing if it has no rows.
+    """Print a table as its rows arrive, sanitized cell by cell; print nothing if it has no rows.
 
     Args:
         headings: Column headings.
         rows: Cells of each row.
         kept: Headings of the columns that are never cut, wrapped or dropped: ids and names, which people copy.
-        expendable: Headings of the columns that a narrow terminal loses first.
+        expendable: Headings of the columns to drop first on a narrow terminal.
     """
     table = Table(headings, kept, expendable, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     for line in table.lines(rows):

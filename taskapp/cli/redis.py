@@ -80,8 +80,8 @@ def _confirm_if_in_use(settings: Settings) -> None:
     """Let the user decide whether to stop a server that is in use.
 
     Raises:
-        click.Abort: The user said no.
-        click.ClickException: Nodes are alive, and there is no terminal to ask at.
+        click.Abort: The user declined.
+        click.ClickException: Nodes are alive, and there is no terminal to ask on.
     """
     nodes, connected = _users(settings)
     if not (nodes or connected):

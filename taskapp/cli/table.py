@@ -1,7 +1,7 @@
-"""Tables as lines of text: what is copied from them is whole, and what goes to a pipe is never cut.
+"""Tables as lines of text: ids and names stay whole, and output to a pipe is never cut.
 
-On a terminal each row is one line. Where the width does not suffice, columns that are not ``kept`` shrink first, then
-they are dropped, the ``expendable`` ones before others. A kept cell is never cut and never wrapped.
+On a terminal, each row is one line. If it is too narrow, columns that are not ``kept`` first shrink and are then
+dropped, ``expendable`` ones before others. A kept cell is never cut or wrapped.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from unicodedata import combining, east_asian_width
 from taskapp.sanitize import sanitize
 
 MEASURED_ROWS = 500
-"""The widths of columns are those of the first rows; the others are not waited for."""
+"""Number of first rows that set the column widths, so that printing starts before all rows are read."""
 WIDEST_PADDING = 60
-"""A column is not padded beyond this where nothing bounds the line."""
+"""Maximum padding of a column if the line width is unlimited."""
 NARROWEST = 6
-"""A column narrower than this tells nothing; it is dropped instead."""
+"""Minimum width of a column; rather than shrink further, it is dropped."""
 GAP = "  "
 CUT = "…"
 
 
 def columns_of(text: str) -> int:
-    """Return how many columns of a terminal ``text`` takes, which is sanitized."""
+    """Return the number of terminal columns that the sanitized ``text`` takes."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(each) else 1 + (east_asian_width(each) in "WF") for each in text)
 
 
 def _first_columns(text: str, most: int) -> str:
-    """Return the beginning of ``text`` that takes ``most`` columns, filled up where half a character would fit."""
+    """Return the start of ``text`` in exactly ``most`` columns, padded if only half a wide character would fit."""
     end = next(end for end in range(min(most, len(text)), -1, -1) if columns_of(text[:end]) <= most)
     return text[:end] + " " * (most - columns_of(text[:end]))
 
 
 class Layout(NamedTuple):
-    """Which columns are shown, each with its width, and which are dropped."""
+    """The columns to show, as pairs of number and width, and the columns to drop."""
 
     shown: list[tuple[int, int]]
     dropped: list[int]
@@ -47,10 +47,10 @@ def lay_out(widths: Sequence[int], total: int, fixed: Collection[int], order: Se
     """Fit columns into a line.
 
     Args:
-        widths: Wanted widths of the columns.
+        widths: Preferred widths of the columns.
         total: Width of the line.
         fixed: Numbers of the columns that keep their width.
-        order: Numbers of the others, in the order in which they are dropped.
+        order: Numbers of the other columns, in the order to drop them.
 
     Returns:
         The layout. It is wider than ``total`` only if the fixed columns are.
@@ -64,7 +64,7 @@ def lay_out(widths: Sequence[int], total: int, fixed: Collection[int], order: Se
             return Layout([(number, fitted[number]) for number in shown], sorted({*range(len(widths))} - {*shown}))
         widest = max(left, key=lambda number: fitted[number])
         if fitted[widest] > NARROWEST:
-            # Down to the next widest at most, so that wide columns share the loss.
+            # Shrink at most to the next widest, so that wide columns share the loss.
             others = [fitted[number] for number in left if fitted[number] < fitted[widest]]
             fitted[widest] -= min(excess, fitted[widest] - max([*others, NARROWEST]) or 1)
         else:
@@ -77,10 +77,10 @@ class Table:
     """Headings and rows, as lines.
 
     Args:
-        headings: Of the columns.
+        headings: Column headings.
         kept: Headings of columns that are never cut, wrapped or dropped: ids and names that commands take.
-        expendable: Headings of the columns that are dropped first, the first of them before the others.
-        width: Width of the terminal; ``None``: nothing bounds a line.
+        expendable: Headings of the columns to drop first, in this order.
+        width: Width of the terminal; ``None``: unlimited.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Table:
         others = [n for n, heading in reversed([*enumerate(headings)]) if heading not in {*kept, *expendable}]
         self._order = [*(self.headings.index(heading) for heading in expendable), *others]
         self.dropped: list[str] = []
-        """Headings of the columns that found no place, once lines were made."""
+        """Headings of the dropped columns; set by ``lines``."""
 
     def lines(self, rows: Iterable[Sequence[object]]) -> Iterator[str]:
-        """Yield the heading and a line a row as the rows come, each cell sanitized; nothing without a row."""
+        """Yield the headings and one line per row as the rows arrive, each cell sanitized; nothing without rows."""
         cells = ([sanitize(cell) for cell in row] for row in rows)
         first = list(islice(cells, MEASURED_ROWS))
         if not first:

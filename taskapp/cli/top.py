@@ -9,7 +9,7 @@ import click
 
 from taskapp.cli.output import say_json
 from taskapp.extras import require
-from taskapp.monitor.rates import Look, seen
+from taskapp.monitor.rates import Look, rates_json
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
 from taskapp.sanitize import sanitize
 
@@ -31,7 +31,7 @@ def top(*, every_seconds: float, once: bool, as_json: bool) -> None:
     stop_on_signals()
     try:
         if as_json:
-            say_json(seen(*_two_looks(every_seconds)))
+            say_json(rates_json(*_two_looks(every_seconds)))
             return
         require("top", "taskapp top")
         from rich.console import Console

@@ -100,8 +100,8 @@ def _risen(before: Totals, now: Totals, label: int) -> Counter[tuple[str, str]]:
     return +risen
 
 
-def seen(before: Look, now: Look) -> dict[str, Any]:
-    """Return what ``taskapp top`` shows, for JSON: rates are per second, a percentile above an hour is None."""
+def rates_json(before: Look, now: Look) -> dict[str, Any]:
+    """Return the content of ``taskapp top`` for JSON: rates per second; percentiles over 1 h as None."""
     rates = queue_rates(before, now)
     takers = now.snapshot.takers()
     return {

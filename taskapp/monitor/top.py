@@ -15,7 +15,7 @@ from taskapp.sanitize import sanitize
 
 NONE = "·"
 UNBOUNDED = 10_000
-"""More columns than any line has: what goes to no terminal is not cut."""
+"""More columns than any line has, so that output to a pipe is not cut."""
 TYPES_MOST = 20
 NODES_MOST = 40
 MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3_600, 86_400
@@ -60,7 +60,7 @@ def _heading(snapshot: Snapshot, queues: dict[str, QueueRates]) -> Text:
 
 
 class _Fitting:
-    """A table whose first column is text and whose others are numbers, without the last ones that have no room."""
+    """A table with text in the first column and numbers in the others; drops trailing columns that do not fit."""
 
     def __init__(self, *columns: str) -> None:
         self._columns, self._rows = columns, list[tuple[RenderableType, ...]]()

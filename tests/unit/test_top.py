@@ -11,7 +11,7 @@ from rich.console import Console
 
 from taskapp.engine.counters import Spread, Totals
 from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
-from taskapp.monitor.rates import Look, QueueRates, queue_rates, seen, type_rates
+from taskapp.monitor.rates import Look, QueueRates, queue_rates, rates_json, type_rates
 from taskapp.monitor.top import UNBOUNDED, age, screen
 
 
@@ -102,7 +102,9 @@ def test_json_has_all_that_the_screen_shows() -> None:
     node = NodeSnapshot("e", "w@h", "running", {"a": 1}, {"a": 1}, 1, ("high",), 0.5, 1.0, 9.0)
     snapshot = Snapshot(100.0, [queue], [node], {})
 
-    shown = seen(Look(1.0, snapshot, Totals({}, {})), Look(2.0, snapshot, Totals({("failed", "t", "high"): 2}, {})))
+    shown = rates_json(
+        Look(1.0, snapshot, Totals({}, {})), Look(2.0, snapshot, Totals({("failed", "t", "high"): 2}, {}))
+    )
 
     json.dumps(shown, allow_nan=False)
     [high] = shown["queues"]
