@@ -229,7 +229,7 @@ def test_a_task_of_a_killed_node_is_running_until_it_goes_back_and_then_counts_i
     node.kill()
 
     assert task_state(result.id).node.startswith("w1@")
-    eventually(lambda: "about to go back" in task_state(result.id).remark)
+    eventually(lambda: "about to return" in task_state(result.id).remark)
     worker("-Q", "low", name="w2", TASKAPP_LEASE_SECONDS="1")  # reaps, and takes none of it
     state = becomes(result.id, State.QUEUED)
 

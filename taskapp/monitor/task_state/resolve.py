@@ -277,12 +277,12 @@ def _remark(known: Evidence, state: State) -> str:
     if state is State.CANCELLED and found is not None:
         return "nodes will not run it; the first one to take its message discards it"
     if state is State.PARKED:
-        return "no node that took it has its task type"
+        return "no node that received it has its task type"
     if state is State.RUNNING and found is None and known.sees_messages:
         return "it was acknowledged before it ran: whether its node is still alive is unknown"
     if state is State.RUNNING and found is not None:
         if found.is_lost:
-            return "its node's lease has expired: it is about to go back to its queue"
+            return "its node's lease has expired; the task is about to return to its queue"
         if not _has_begun(known):
             return "claimed; if it keeps a result, its start shows after 0.2 s"
     if state is State.UNKNOWN and known.noted.ran:
