@@ -23,9 +23,9 @@ class Loader(AppLoader):
     """Builds Celery's configuration from the settings when it is first needed."""
 
     override_backends = {  # noqa: RUF012 - Celery's attribute
-        "redis": "taskapp.results:RedisBackend",
-        "rediss": "taskapp.results:RedisBackend",
-        "sentinel": "taskapp.results:SentinelBackend",
+        "redis": "taskapp.results.backend:RedisBackend",
+        "rediss": "taskapp.results.backend:RedisBackend",
+        "sentinel": "taskapp.results.backend:SentinelBackend",
         "disabled": "taskapp.results.absent:NoResults",
     }
 

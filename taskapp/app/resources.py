@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.connection import Connection
 
@@ -21,11 +21,12 @@ from taskapp.errors import NoEngine
 from taskapp.errors.history import NoPlaceForEnds
 from taskapp.errors.schedules import NoSchedules
 from taskapp.redis.link import Link
-from taskapp.results.backend import Results
-from taskapp.schedules.messages import messages_of
-from taskapp.schedules.store import Schedules
 from taskapp.settings import get_settings
 from taskapp.transport.transport import is_over_redis
+
+if TYPE_CHECKING:
+    from taskapp.results.backend import Results
+    from taskapp.schedules.store import Schedules
 
 Server = tuple[Callable[[], Connection], str]
 """Opens connections to a Redis; and the prefix of its keys."""
@@ -71,6 +72,10 @@ class Resources:
         Raises:
             NoSchedules: Neither is Redis.
         """
+        # Imported here, because most callers want the engine alone.
+        from taskapp.schedules.messages import messages_of
+        from taskapp.schedules.store import Schedules
+
         make = partial(messages_of, self._app)
         if self._is_over_redis():
             with self._channel() as channel:
@@ -102,12 +107,11 @@ class Resources:
     @property
     def keeps_notes(self) -> bool:
         """Whether the broker or the result backend is Redis, which stores the notes on tasks."""
-        return self._is_over_redis() or isinstance(self._app.backend, Results)
+        return self._is_over_redis() or self._results() is not None
 
     @property
     def _notes_seconds(self) -> int:
-        expires: Any = getattr(self._app.backend, "expires", None) or 0
-        # A result backend in SQL keeps the value as it was configured.
+        expires: Any = self._app.conf.result_expires or 0
         return int(expires.total_seconds() if isinstance(expires, timedelta) else expires)
 
     def _server(self) -> Server | None:
@@ -115,7 +119,14 @@ class Resources:
         if self._is_over_redis():
             with self._channel() as channel:
                 return channel.process.connect, channel.global_keyprefix
-        return self._app.backend.server() if isinstance(self._app.backend, Results) else None
+        results = self._results()
+        return results.server() if results is not None else None
+
+    def _results(self) -> Results | None:
+        """Return the result backend if it is Redis; only asked where the broker is not."""
+        from taskapp.results.backend import Results
+
+        return self._app.backend if isinstance(self._app.backend, Results) else None
 
     def _is_over_redis(self) -> bool:
         self._app.find_broker()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from kombu.exceptions import OperationalError
@@ -13,9 +13,11 @@ from redis.exceptions import RedisError, ResponseError
 from taskapp.app.resources import Engine
 from taskapp.errors import UnknownQueue
 from taskapp.redis.link import OutcomeUnknown
-from taskapp.schedules.store import Schedules
 from taskapp.transport.transport import is_over_redis
 from taskapp.urls import revealed
+
+if TYPE_CHECKING:
+    from taskapp.schedules.store import Schedules
 
 Lent = TypeVar("Lent")
 

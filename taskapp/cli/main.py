@@ -15,20 +15,20 @@ from taskapp.errors import ModuleNotImported, TaskappError, did_you_mean
 from taskapp.sanitize import sanitize_lines
 
 COMMANDS = {
-    "demo": "taskapp.cli.demo:demo",
-    "up": "taskapp.cli.up:up",
-    "top": "taskapp.cli.top:top",
-    "exporter": "taskapp.cli.exporter:exporter",
-    "task": "taskapp.cli.task:task",
-    "dead": "taskapp.cli.dead:dead",
-    "delayed": "taskapp.cli.delayed:delayed",
-    "schedules": "taskapp.cli.schedules.group:schedules",
-    "history": "taskapp.cli.history:history",
-    "redis": "taskapp.cli.redis:redis",
-    "doctor": "taskapp.cli.doctor:doctor",
-    "health": "taskapp.cli.health:health",
+    "demo": ("taskapp.cli.demo:demo", "Run the main job on real flights, to a report and an e-mail"),
+    "up": ("taskapp.cli.up:up", "Run everything for development, until Ctrl-C"),
+    "top": ("taskapp.cli.top:top", "Show queues, nodes, rates and failing task types, live"),
+    "exporter": ("taskapp.cli.exporter:exporter", "Serve Prometheus metrics, until stopped"),
+    "task": ("taskapp.cli.task:task", "Show the state and the log lines of one task, by its id"),
+    "dead": ("taskapp.cli.dead:dead", "List, show, replay and purge dead letters"),
+    "delayed": ("taskapp.cli.delayed:delayed", "List, cancel and reschedule delayed tasks"),
+    "schedules": ("taskapp.cli.schedules.group:schedules", "Show and change timed jobs while beats run"),
+    "history": ("taskapp.cli.history:history", "Search finished tasks in SQL, and write them there"),
+    "redis": ("taskapp.cli.redis:redis", "Start, inspect and stop the embedded Redis server"),
+    "doctor": ("taskapp.cli.doctor:doctor", "Check the server, queues and nodes; report what to fix"),
+    "health": ("taskapp.cli.health:health", "Answer probes of containers: live or ready"),
 }
-"""Every command and its import path."""
+"""Every command: its import path, and its line in ``taskapp --help``, which imports none of them."""
 
 CELERY_COMMANDS = frozenset(
     {
@@ -74,6 +74,11 @@ class LazyGroup(click.Group):
         """Return the names, in the order of the table."""
         return list(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
+        """List the commands; each one's own text would take longer to import than all else."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; sanitize its error, which may quote messages and servers."""
         try:
@@ -101,7 +106,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             hint = f"; run: celery -A taskapp {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
             ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
-        module, _, name = COMMANDS[cmd_name].partition(":")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 

@@ -3,7 +3,3 @@
 ``backend`` is the interface to Celery; ``store`` writes, ``started_delay`` delays records that may not be
 needed, ``waiting`` and ``async_waiter`` wait.
 """
-
-from taskapp.results.backend import RedisBackend, SentinelBackend
-
-__all__ = ["RedisBackend", "SentinelBackend"]

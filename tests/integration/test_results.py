@@ -33,9 +33,9 @@ def make_app(url: str, *, ours: bool = True, broker_url: str | None = None, **co
     app.conf.update(result_extended=True, task_acks_late=True, timezone="UTC", **conf)
     if ours:
         app.loader.override_backends = {
-            "redis": "taskapp.results:RedisBackend",
-            "rediss": "taskapp.results:RedisBackend",
-            "sentinel": "taskapp.results:SentinelBackend",
+            "redis": "taskapp.results.backend:RedisBackend",
+            "rediss": "taskapp.results.backend:RedisBackend",
+            "sentinel": "taskapp.results.backend:SentinelBackend",
         }
 
     @app.task(name="results.late", shared=False)

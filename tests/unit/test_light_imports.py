@@ -42,3 +42,22 @@ def test_the_app_brings_in_nothing_that_it_does_not_need_yet(code: str) -> None:
 
     assert modules & {*OF_OTHERS} == set()
     assert modules & {f"taskapp.{room}" for room in ROOMS} == set()
+
+
+def test_help_brings_in_no_command() -> None:
+    modules = imported_by(
+        "from click.testing import CliRunner\nfrom taskapp.cli.main import taskapp\n"
+        "assert 'dead letters' in CliRunner().invoke(taskapp, ['--help']).output"
+    )
+
+    assert modules & {*OF_OTHERS, "celery", "kombu"} <= {"asyncio"}
+    assert {name for name in modules if name.startswith("taskapp.cli.")} <= {
+        "taskapp.cli.main", "taskapp.cli.output", "taskapp.cli.table",
+    }  # fmt: skip
+
+
+def test_looking_at_the_engine_brings_in_neither_results_nor_schedules_nor_the_worker() -> None:
+    modules = imported_by("import taskapp.cli.dead\nfrom taskapp.celery import app\napp.conf.broker_url, app.resources")
+
+    rooms = ("beat", "execution", "results.backend", "schedules", "tasks", "worker")
+    assert modules & {f"taskapp.{room}" for room in rooms} == set()

@@ -14,13 +14,13 @@ from kombu.exceptions import EncodeError
 from kombu.utils.json import JSONEncoder
 
 from taskapp.redis.outage import Outage, ResultServerGone
-from taskapp.results import RedisBackend
+from taskapp.results.backend import RedisBackend
 from taskapp.results.encoding import to_json
 from taskapp.results.started_delay import StartedWriter
 from taskapp.results.store import Fence, fence_of
 from tests.support import eventually
 
-BACKENDS = {"redis": "taskapp.results:RedisBackend", "sentinel": "taskapp.results:SentinelBackend"}
+BACKENDS = {"redis": "taskapp.results.backend:RedisBackend", "sentinel": "taskapp.results.backend:SentinelBackend"}
 
 
 def context(**parts: Any) -> Context:
