@@ -32,7 +32,7 @@ def find_env_file(start: Path, environ: Mapping[str, str]) -> Path | None:
         if named and not Path(named).is_file():
             from taskapp.errors import InvalidSetting
 
-            raise InvalidSetting(ENV_FILE_VARIABLE, named, "there is no such file")
+            raise InvalidSetting(ENV_FILE_VARIABLE, named, "the file does not exist")
         return Path(named) if named else None
     for directory in (start, *start.parents):
         if (directory / ".env").is_file() and _is_trusted(directory / ".env"):

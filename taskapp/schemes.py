@@ -21,7 +21,7 @@ KNOWN_IN_QUERY = frozenset(
     if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     and name not in ("self", "transport_options", "uri_prefix", "failover_strategy", "alternates")
 )
-"""What kombu takes from the query of a broker's URL."""
+"""Options that kombu reads from the query of a broker URL."""
 
 
 def check_schemes(settings: Settings) -> None:
@@ -41,7 +41,7 @@ def check_schemes(settings: Settings) -> None:
 
 
 def _check_transport(url: str) -> None:
-    """Make sure that the package of a transport is installed, and that kombu knows what the URL's query says."""
+    """Check that the package of a transport is installed, and that kombu knows all options in the URL's query."""
     scheme, _, rest = url.partition("://")
     kind = scheme.partition("+")[0].lower()
     if kind in PLAIN:

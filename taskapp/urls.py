@@ -97,7 +97,7 @@ def _split(rest: str) -> SplitResult:
     """Return the parts of a URL without its scheme.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It is not a valid URL.
     """
     try:
         parts = urlsplit(f"http://{rest}")
@@ -109,9 +109,9 @@ def _split(rest: str) -> SplitResult:
     except ValueError:
         port = 0
     if port == 0:
-        raise ValueError(f"its port is no number from 1 to 65535; {ENCODED}")
+        raise ValueError(f"its port is not a number from 1 to 65535; {ENCODED}")
     if re.search(r"\s", parts.netloc.rpartition("@")[2]):
-        raise ValueError("there is white space in the name of its host")
+        raise ValueError("its host name contains white space; remove it")
     return parts
 
 
@@ -121,7 +121,7 @@ def _check_rest(scheme: str, rest: str) -> None:
         raise ValueError("it names no socket; write redis+socket:///path/to/redis.sock")
     if scheme in NUMBERED:
         if re.fullmatch(r"/?\d*/?", parts.path) is None:
-            raise ValueError(f"its path is no number of a database, such as the 0 in redis://host/0; {ENCODED}")
+            raise ValueError(f"its path is not a database number, such as the 0 in redis://host/0; {ENCODED}")
         is_right = True
     elif scheme == "redis+socket":
         is_right = not parts.netloc or (parts.netloc.endswith("@") and "@" not in parts.path)

@@ -31,7 +31,7 @@ LOOK_SECONDS = 1
 SHORT_LOOK_SECONDS = 0.02
 """How long to wait after a claim that left messages for lack of a slot: their wake-ups are for other nodes."""
 OPENING_LOOK_SECONDS = 0.02
-"""How often to check whether a connection that is being made in the background is open."""
+"""How often to check whether a connection opened in the background is ready."""
 LISTEN_SECONDS = 0.25
 """How often to check whether a connection has fallen silent."""
 CLAIMED_AT_ONCE = 1_000
@@ -76,7 +76,7 @@ class Fetcher:
             node: Claims and holds the messages.
             connect: Opens the connection that waits for wake-ups.
             keys: Names of keys.
-            slots: Tells how many messages may be handed out.
+            slots: Limits the number of messages handed out.
             hand_out: Takes one message.
             isolates: Returns whether a task that kills its process kills nothing else.
         """

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from itertools import chain
 from time import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link, all_answered
@@ -18,8 +18,22 @@ LINES_AT_ONCE = 1_000
 REVOKED_MOST = 50_000
 """Maximum number of revoked ids; Celery keeps as many per node."""
 
+
+class NoteStep:
+    """First parts of the steps that ``note.lua`` carries out; its header lists what follows each."""
+
+    PROGRESS: Final = "P"
+    RETRY: Final = "R"
+    LOG_LINE: Final = "L"
+    RUN: Final = "K"
+    """The same as ``SettleStep.RUN``."""
+    HISTORY: Final = "H"
+    """The same as ``SettleStep.HISTORY``."""
+    TASK_TYPE: Final = "T"
+
+
 Step = tuple[Literal["P", "R", "L", "K", "H", "T"], str, bytes]
-"""Kind of note, task id (``K``: its queue; ``H``: number to keep; ``T``: a task type) and text, see ``note.lua``."""
+"""A ``NoteStep``; a task id, or a queue (run), a number to keep (history) or a task type; and a text."""
 
 
 class Progress(NamedTuple):

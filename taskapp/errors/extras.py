@@ -27,6 +27,6 @@ class TaskTypeMissesExtra(MissingExtra):
     def __str__(self) -> str:
         return (
             f"task type {self.task!r} needs the package {self.package}; install it with pip install "
-            f"'taskapp[{self.extra}]' (for all task types: 'taskapp[tasks]'); if only the nodes need it, "
+            f"'taskapp[{self.extra}]' (for all task types: 'taskapp[tasks]'); if only the nodes have it, "
             f"submit the task by name: app.send_task({self.task!r}, …)"
         )

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from taskapp.engine.counters import CountedRun, as_text
 from taskapp.engine.runtime import role
 from taskapp.engine.settlement import EndOfTask
-from taskapp.engine.task_notes import Notes, Step
+from taskapp.engine.task_notes import Notes, NoteStep, Step
 from taskapp.errors import BrokerNotFound
 from taskapp.redis.link import NotSent, OutcomeUnknown
 from taskapp.settings import get_settings
@@ -81,7 +81,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._retries.append(("R", task_id, text))
+            self._retries.append((NoteStep.RETRY, task_id, text))
         self._wake()
 
     def count(self, queue: str, run: CountedRun) -> None:
@@ -89,7 +89,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._runs.append(("K", queue, as_text(run)))
+            self._runs.append((NoteStep.RUN, queue, as_text(run)))
         self._wake()
 
     def end(self, end: EndOfTask) -> None:
@@ -97,7 +97,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._ends.append(("H", str(end.most), end.packed))
+            self._ends.append((NoteStep.HISTORY, str(end.most), end.packed))
         self._wake()
 
     def line(self, task_id: str, text: bytes) -> None:
@@ -201,14 +201,14 @@ class NoteWriter:
             logger.warning("dropped %d log lines of tasks: too many at once", dropped)
         steps: list[Step] = [*(self._types() if runs else ()), *runs, *ends, *retries]
         for task_id, texts in lines.items():
-            steps += [("L", task_id, text) for text in texts]
-        steps += [("P", task_id, text) for task_id, text in progress.items()]
+            steps += [(NoteStep.LOG_LINE, task_id, text) for text in texts]
+        steps += [(NoteStep.PROGRESS, task_id, text) for task_id, text in progress.items()]
         return steps
 
     def _types(self) -> list[Step]:
         """Return the task types of this node, which runs are counted by, unless the server already has them."""
         was, self._has_announced = self._has_announced, True
-        return [] if was else [("T", name, b"") for name in role.types()]
+        return [] if was else [(NoteStep.TASK_TYPE, name, b"") for name in role.types()]
 
     def _write_all(self, notes: Notes, steps: Sequence[Step], at_once: int = STEPS_AT_ONCE) -> None:
         for start in range(0, len(steps), at_once):

@@ -135,8 +135,8 @@ class Store:
         make: Any = cache(lambda: self._pool().make_connection())
         self._link = Link(make)
         # For the engine's scripts for chords and ticks; opened only when needed.
-        beside: Any = cache(lambda: self._pool().make_connection())
-        self._beside = Link(beside)
+        make_second: Any = cache(lambda: self._pool().make_connection())
+        self._engine_link = Link(make_second)
 
     def write(self, record: Record, *, retry_seconds: float) -> StoreOutcome:
         """Write ``record`` in one round trip and return the outcome.
@@ -163,7 +163,7 @@ class Store:
                     raise
                 # Another server may soon answer under the same name.
                 self._link.close()
-                self._beside.close()
+                self._engine_link.close()
                 outage.pause(error)
             else:
                 outage.end()
@@ -184,51 +184,51 @@ class Store:
             retry_seconds: How long to wait for the server.
         """
         arguments = (*run.tick, run.copy, run.number, int(is_again), TICK_KEPT_SECONDS)
-        attempt = lambda: self._beside.run("run_tick", self._prefix, 0, *arguments)  # noqa: E731
+        attempt = lambda: self._engine_link.run("run_tick", self._prefix, 0, *arguments)  # noqa: E731
         doing = f"task {run.tick.id} of schedule {run.tick.schedule!r}"
         return str(self._insist(doing, attempt, retry_seconds).decode())
 
     def end_tick(self, end: EndOfRun, *, retry_seconds: float) -> None:
         """Record in the schedule how a run ended, if it is the run that counts."""
         arguments = (*end.end, end.run.copy, end.run.number, TICK_KEPT_SECONDS)
-        attempt = lambda: self._beside.run("end_tick", self._prefix, 0, *arguments)  # noqa: E731
+        attempt = lambda: self._engine_link.run("end_tick", self._prefix, 0, *arguments)  # noqa: E731
         self._insist(f"schedule {end.end.schedule!r}", attempt, retry_seconds)
 
     # --- chords; errors and retries as for ``write`` -----------------------------------------------
 
     def begin_chord(self, chord: Chord, *, retry_seconds: float) -> None:
         """Begin ``chord``, replacing one with the same id."""
-        self._on_chord(chord.id, lambda: self._beside.run("chord", self._prefix, 0, *chord), retry_seconds)
+        self._on_chord(chord.id, lambda: self._engine_link.run("chord", self._prefix, 0, *chord), retry_seconds)
 
     def set_chord_size(self, chord_id: str, size: int, keep_seconds: int, *, retry_seconds: float) -> None:
         """Set how many parts a chord waits for; the first value set counts."""
         key = Keys(self._prefix)("chord", chord_id)
         commands: list[tuple[Any, ...]] = [("HSETNX", key, "size", size)]
         commands += [("EXPIRE", key, keep_seconds)] if keep_seconds else []
-        self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
+        self._on_chord(chord_id, lambda: self._engine_link.pipeline(commands), retry_seconds)
 
     def extend_chord(self, chord_id: str, *, retry_seconds: float) -> None:
         """Make a chord wait for one more part."""
         key = Keys(self._prefix)("chord", chord_id)
-        self._on_chord(chord_id, lambda: self._beside.command("HINCRBY", key, "extra", 1), retry_seconds)
+        self._on_chord(chord_id, lambda: self._engine_link.command("HINCRBY", key, "extra", 1), retry_seconds)
 
     def count_part(self, part: ChordPart, queue: str, *, retry_seconds: float) -> bool:
         """Count ``part``; return whether the caller must send the message that finishes the chord."""
-        run = lambda: self._beside.run("part", self._prefix, 0, *part, queue)  # noqa: E731
+        run = lambda: self._engine_link.run("part", self._prefix, 0, *part, queue)  # noqa: E731
         return bool(self._on_chord(part.chord, run, retry_seconds))
 
     def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:
         """Return the data stored when the chord began, ``None`` if it is gone, and the values of its parts."""
         keys = Keys(self._prefix)
         commands = [("HGET", keys("chord", chord_id), "about"), ("HVALS", keys("chord_parts", chord_id))]
-        about, parts = self._on_chord(chord_id, lambda: self._beside.pipeline(commands), retry_seconds)
+        about, parts = self._on_chord(chord_id, lambda: self._engine_link.pipeline(commands), retry_seconds)
         return about, [part[1:] for part in parts]
 
     def forget_chord(self, chord_id: str, *, retry_seconds: float) -> None:
         """Delete a finished chord."""
         keys = Keys(self._prefix)
         command = ("DEL", keys("chord", chord_id), keys("chord_parts", chord_id))
-        self._on_chord(chord_id, lambda: self._beside.command(*command), retry_seconds)
+        self._on_chord(chord_id, lambda: self._engine_link.command(*command), retry_seconds)
 
     def _on_chord(self, chord_id: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
         return self._insist(f"chord {chord_id}", attempt, retry_seconds)

@@ -60,7 +60,7 @@ def unpacked(body: str | bytes, method: Any, most_bytes: int) -> bytes:
 
 
 def _bounded() -> dict[Any, Unpack]:
-    """Map kombu's decoders to bounded ones. Methods that users have registered are theirs to bound."""
+    """Map kombu's decoders to bounded ones. Methods that users have registered are not bounded here."""
     found: dict[Any, Unpack] = {
         zlib.decompress: _by(zlib.decompressobj),
         bz2.decompress: _by(bz2.BZ2Decompressor),

@@ -34,7 +34,7 @@ UNKNOWN = (
     ("taskapp schedules show nosuch", "no schedule named 'nosuch'; see: taskapp schedules list"),
     ("taskapp health live --node nosuch", "no node named 'nosuch' runs here"),
 )
-PORT = "its port is no number from 1 to 65535"
+PORT = "its port is not a number from 1 to 65535"
 UNREADABLE = (
     ("celery call taskapp.add --args [1,2]", "TASKAPP_BROKER_URL", "redis://host:port/0", PORT),
     ("celery worker", "TASKAPP_BROKER_URL", "sentinel://host:port", PORT),
@@ -133,8 +133,8 @@ MALFORMED = (
     ("redis://host:port/0", PORT),
     ("redis://host:70000/0", PORT),
     ("redis://host:0/0", PORT),
-    ("redis://host/db", "its path is no number of a database, such as the 0 in redis://host/0"),
-    ("redis://ho st/0", "there is white space in the name of its host"),
+    ("redis://host/db", "its path is not a database number, such as the 0 in redis://host/0"),
+    ("redis://ho st/0", "its host name contains white space"),
     ("redis://[::1/0", "it cannot be read as a URL"),
     ("redis+socket://", "it names no socket; write redis+socket:///path/to/redis.sock"),
     ("amqp://host:port//", PORT),
@@ -264,7 +264,7 @@ def test_a_settings_file_that_is_not_there_is_named_by_probes_too(tmp_path: Path
     argv = [sys.executable, "-m", "taskapp", "health", "live"]
     done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
-    assert_said(done, "Error: setting TASKAPP_ENV_FILE cannot be '/no/such/file': there is no such file")
+    assert_said(done, "Error: setting TASKAPP_ENV_FILE cannot be '/no/such/file': the file does not exist")
 
 
 @pytest.mark.parametrize("command", ["celery worker", "celery beat", "celery flower --port=0"])

@@ -93,7 +93,7 @@ def test_the_error_names_task_type_package_extra_and_both_ways_out() -> None:
 
     assert str(refusal.value) == (
         "task type 'taskapp.data_processing' needs the package duckdb; install it with pip install 'taskapp[data]' "
-        "(for all task types: 'taskapp[tasks]'); if only the nodes need it, submit the task by name: "
+        "(for all task types: 'taskapp[tasks]'); if only the nodes have it, submit the task by name: "
         "app.send_task('taskapp.data_processing', …)"
     )
 

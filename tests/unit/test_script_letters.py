@@ -1,10 +1,11 @@
-"""The letters of ``settle.lua``, in Python and in Lua."""
+"""The letters of ``settle.lua`` and ``note.lua``, in Python and in Lua."""
 
 from __future__ import annotations
 
 import re
 
 from taskapp.engine.settlement import SettleStep
+from taskapp.engine.task_notes import NoteStep
 from taskapp.redis.scripts import ROOMS
 
 SCRIPT = (ROOMS / "engine" / "lua" / "settle.lua").read_text()
@@ -31,3 +32,11 @@ def test_the_script_knows_the_width_of_every_step_as_its_header_lists_it() -> No
 
     assert {letter: listed[letter] for letter in widths} == widths
     assert widths.keys() == set(letters_of_python()) - OPENING
+
+
+def test_every_kind_of_note_has_one_letter_that_the_header_of_its_script_explains() -> None:
+    note = (ROOMS / "engine" / "lua" / "note.lua").read_text()
+    letters = [letter for name, letter in vars(NoteStep).items() if name.isupper()]
+
+    assert sorted(re.findall(r"^--   '(\w)'", note, re.MULTILINE)) == sorted(letters)
+    assert (NoteStep.RUN, NoteStep.HISTORY) == (SettleStep.RUN, SettleStep.HISTORY)
