@@ -176,7 +176,7 @@ async def answer(session: Session, line: str) -> dict[str, Any]:
     call: Callable[..., Awaitable[dict[str, Any]]] = getattr(session, what)
     try:
         return await call(**keywords)
-    except Exception as error:  # noqa: BLE001 - the driver is told, and goes on with the next measurement
+    except Exception as error:  # noqa: BLE001 - the driver receives it and continues with the next measurement
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
 

@@ -69,7 +69,7 @@ ACCESSED: Table = {
     "kombu.utils.eventio:_kqueue": {"_kqueue": "the same, on BSD and macOS"},
     "billiard.pool:ApplyResult": {"_write_to": "the child a job was written to"},
     "billiard.pool:Pool": {"_pool": "the child processes"},
-    "billiard.util": {"_afterfork_registry": "what a forked process lets go of, of our app alone"},
+    "billiard.util": {"_afterfork_registry": "what a forked process releases, for our app only"},
     "billiard.process:BaseProcess": {"_is_alive": "asks about a child; is_alive() raises for one that was closed"},
 }  # fmt: skip
 
@@ -81,7 +81,7 @@ INHERITED: Table = {
     },
     "celery.app.autoretry": {"_orig_run": "keeps Celery from putting its own retry around a task"},
     "celery.app.base:Celery": {
-        "_backend_cache _local": "a forked process lets go of the backend it inherited",
+        "_backend_cache _local": "a forked process releases the backend it inherited",
         "_connection": "looks for the broker when a connection is first needed",
         "_finalize_mutex": "one lock for what the app makes once",
         "_get_backend": "chooses the result backend and what is put around it",
@@ -168,7 +168,7 @@ INHERITED: Table = {
         "_refresh_bindings": "bindings are kept for broadcasts alone",
     },
     "kombu.transport.redis:MultiChannelPoller": {
-        "_channels _fd_to_chan _in_protected_read": "the engine's descriptors are polled beside kombu's",
+        "_channels _fd_to_chan _in_protected_read": "the engine's descriptors are polled together with kombu's",
     },
     "kombu.transport.redis:SentinelChannel": {
         "_get_pool": "a pool of our connections",
