@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import shlex
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 import taskapp
-from taskapp.cli.main import COMMANDS
+from taskapp.cli.main import taskapp as commands_of_taskapp
 from taskapp.env_file import ENV_FILE_VARIABLE
 from taskapp.monitor.flower.page import tab as tab_module
 from taskapp.monitor.flower.page import view as view_module
@@ -126,11 +125,12 @@ def alternatives(call: str) -> Iterator[list[str]]:
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
     """Return the command, found as far as words name one, and the words behind it."""
-    module, _, name = COMMANDS[words[0]].partition(":")
-    command: click.Command = getattr(importlib.import_module(module), name)
-    rest = words[1:]
+    command: click.Command = commands_of_taskapp
+    rest = words
     while isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
-        command, rest = command.commands[rest[0]], rest[1:]
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, words
+        command, rest = found, rest[1:]
     return command, rest
 
 
@@ -152,6 +152,13 @@ def test_commands_that_a_page_shows_exist_with_their_options(page: Path) -> None
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         options = {word.partition("=")[0] for word in before_two_dashes(rest) if re.match(r"--?[a-z]", word)}
         assert options <= {*known, "--help"}, call
+
+
+def test_the_readme_lists_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = (ROOT / "README.md").read_text().partition("| extra | needed for |")[2].partition("\n\n")[0]
+
+    assert set(extras) <= set(re.findall(r"`([a-z]+)`", table))
 
 
 # --- worked examples --------------------------------------------------------------------------------

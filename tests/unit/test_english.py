@@ -35,7 +35,7 @@ PHRASES = {
     r"\blooked through\b": "searched",
     r"\blets? go of\b": "releases, closes",
     r"\bcome(s)? to an end by itself\b": "ends",
-    r"\bone's own\b": "your own",
+    r"(?<!each )\bone's own\b": "your own",
     r"\bbeside\b(?!s)": "next to, in addition to",
 }
 """Pattern to what to write instead."""
