@@ -6,7 +6,7 @@ import atexit
 from time import monotonic
 from typing import Any
 
-from celery.beat import beat_nodename  # type: ignore[attr-defined]  # the stubs lack it
+from celery.beat import beat_nodename  # type: ignore[attr-defined]  # missing in the stubs
 
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter

@@ -32,7 +32,7 @@ from taskapp.redis.link import Link
 from taskapp.redis.pipe import Pipe
 from taskapp.schedules.calendars import Calendars, Days
 from taskapp.schedules.outbox import Broker, Outbox
-from taskapp.schedules.prepared_tick import Ready, readied, sending
+from taskapp.schedules.prepared_tick import Ready, prepared, queueing
 from taskapp.schedules.record import known_from
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import RUNS_KEPT, Make
@@ -101,7 +101,7 @@ class ScheduleLeader:
         self._ready: dict[str, Ready] = {}
         self._heap: list[tuple[int, str]] = []
         """Send time and name of prepared ticks; entries may be stale."""
-        self._unmade: deque[tuple[int, str, Sequence[bytes]]] = deque()
+        self._unprepared: deque[tuple[int, str, Sequence[bytes]]] = deque()
         """Schedules read but not prepared, soonest first."""
         self._again: deque[Ready] = deque()
         """Schedules that were just sent and are due again soon."""
@@ -184,7 +184,7 @@ class ScheduleLeader:
         self._forget()
 
     def _forget(self) -> None:
-        for known in (self._ready, self._heap, self._again, self._unmade, self._days):
+        for known in (self._ready, self._heap, self._again, self._unprepared, self._days):
             known.clear()
         self._seen_until_ms, self._look_at_ms = 0, 0.0
 
@@ -224,33 +224,33 @@ class ScheduleLeader:
             read = [each for each in read if each[0] < read[-1][0]]
             self._seen_until_ms = read[-1][0]
         self._page = READ_AT_ONCE
-        self._unmade.extend(read)
+        self._unprepared.extend(read)
 
-    def _make_some_ready(self) -> bool:
+    def _prepare_some(self) -> bool:
         """Prepare a few ticks; return whether there were any."""
         until = monotonic() + MADE_SECONDS
-        is_some = bool(self._again or self._unmade)
-        while monotonic() < until and (self._again or self._unmade):
+        has_some = bool(self._again or self._unprepared)
+        while monotonic() < until and (self._again or self._unprepared):
             if self._again:
                 self._advance(self._again.popleft())
             else:
-                self._make_ready(*self._unmade.popleft())
-        return is_some
+                self._prepare(*self._unprepared.popleft())
+        return has_some
 
-    def _make_ready(self, at_ms: int, name: str, fields: Sequence[bytes]) -> None:
+    def _prepare(self, at_ms: int, name: str, fields: Sequence[bytes]) -> None:
         if not fields:
-            self._set_aside(name, "", "it is gone")
+            self._mark_broken(name, "", "it is gone")
             return
         known = known_from(name, fields)
         if known.broken or known.due_at is None:
-            self._set_aside(name, known.revision, known.broken or "it has no due time")
+            self._mark_broken(name, known.revision, known.broken or "it has no due time")
             return
         due_ms = round(known.due_at * 1_000)
 
         def make() -> Ready:
             schedule = self._resolve(known.schedule)
             timing = schedule.timing(self._calendar(schedule.calendar))
-            return readied(schedule, timing, known.revision, due_ms, at_ms, self._make)
+            return prepared(schedule, timing, known.revision, due_ms, at_ms, self._make)
 
         self._keep(self._guarded(name, known.revision, make))
 
@@ -267,11 +267,11 @@ class ScheduleLeader:
             raise
         except Exception as error:  # raised by a user's router or configured schedule, for example
             is_ours = isinstance(error, TaskappError)
-            logger.error("schedule %r is broken, stopping it: %s", name, error, exc_info=not is_ours)
-            self._set_aside(name, revision, f"{type(error).__name__}: {error}")
+            logger.error("schedule %r cannot be queued, marking it as broken: %s", name, error, exc_info=not is_ours)
+            self._mark_broken(name, revision, f"{type(error).__name__}: {error}")
             return None
 
-    def _set_aside(self, name: str, revision: str, error: str) -> None:
+    def _mark_broken(self, name: str, revision: str, error: str) -> None:
         """Mark a schedule as broken, so that it is no longer due."""
         self._link.run("schedules/pause", self._prefix, 0, name, "broken", error[:1_000], revision)
 
@@ -291,17 +291,17 @@ class ScheduleLeader:
         if due := self._take_due(now_ms):
             self._send(due, now_ms)
             return 0.0
-        if self._make_some_ready():
+        if self._prepare_some():
             return 0.0
         if now_ms >= self._look_at_ms:
             self._look()
             return 0.0
-        if self._goes_on_beginning() or (self._outbox is not None and self._outbox.may_hold_some):
+        if self._continue_beginning() or (self._outbox is not None and self._outbox.may_hold_some):
             return 0.0
         next_ms = min(self._heap[0][0] if self._heap else self._look_at_ms, self._look_at_ms)
         return max(next_ms - self._clock.now_ms(), 0.0) / 1_000
 
-    def _goes_on_beginning(self) -> bool:
+    def _continue_beginning(self) -> bool:
         until = monotonic() + MADE_SECONDS
         while self._beginning is not None and monotonic() < until:
             if next(self._beginning, self) is self:
@@ -322,7 +322,9 @@ class ScheduleLeader:
         now = [
             sent
             for ready in due
-            if (sent := self._guarded(ready.schedule.name, ready.revision, partial(sending, ready, now_ms, self._make)))
+            if (
+                sent := self._guarded(ready.schedule.name, ready.revision, partial(queueing, ready, now_ms, self._make))
+            )
         ]
         news = publications([message for each in now for message in each.messages])
         asked_ms = steady_ms()
@@ -360,7 +362,7 @@ class ScheduleLeader:
 
     def _advance(self, ready: Ready) -> None:
         schedule, timing, revision, due_ms, at_ms = ready[:5]
-        make = partial(readied, schedule, timing, revision, due_ms, at_ms, self._make)
+        make = partial(prepared, schedule, timing, revision, due_ms, at_ms, self._make)
         self._keep(self._guarded(schedule.name, revision, make))
 
     # --- waiting -------------------------------------------------------------------------------------

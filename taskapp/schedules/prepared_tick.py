@@ -40,7 +40,7 @@ class PreparedTick(NamedTuple):
     """Arguments for ``tick.lua``."""
 
 
-def readied(schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_ms: int, make: Make) -> Ready:
+def prepared(schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_ms: int, make: Make) -> Ready:
     """Return the schedule with the message of the tick due at ``due_ms``; raises the errors of ``make``."""
     following = timing.after(due_ms / 1_000)
     next_ms = round(following * 1_000) if following is not None else None
@@ -49,7 +49,7 @@ def readied(schedule: Schedule, timing: Timing, revision: str, due_ms: int, at_m
     )
 
 
-def sending(ready: Ready, now_ms: float, make: Make) -> PreparedTick:
+def queueing(ready: Ready, now_ms: float, make: Make) -> PreparedTick:
     """Return what to queue for ``ready`` now: usually its tick; several or none if due times were missed."""
     schedule, due_ms = ready.schedule, ready.due_ms
     now = DueNow([due_ms], 0, ready.next_ms)

@@ -32,7 +32,7 @@ _on_ctrl_c: Any = stock.install_worker_int_handler  # type: ignore[attr-defined]
 
 
 class Worker(_Stock):
-    """Celery's worker."""
+    """Celery's worker, visible to probes from its start and draining on stop signals."""
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
         run_below_first_process()

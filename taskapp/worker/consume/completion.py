@@ -89,7 +89,7 @@ def end_of_message(
             "attempts": _count(headers.get("retries")) + deliveries,
             **{name: _arguments_of_message(app, headers, name) for name in ("args", "kwargs")},
         })  # fmt: skip
-    except Exception:  # the same
+    except Exception:  # as in ``end_of_request``
         logger.exception("could not build the history record of task %s[%s]", headers.get("task"), headers.get("id"))
         return None
 

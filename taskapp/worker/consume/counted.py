@@ -9,7 +9,7 @@ from typing import Any
 from taskapp.engine.counters import CountedRun
 from taskapp.transport.codec import ready_at_of
 
-WHAT = {
+OUTCOMES = {
     "SUCCESS": "completed", "FAILURE": "failed", "RETRY": "retried", "REVOKED": "revoked", "REJECTED": "rejected",
     "IGNORED": "ignored",
 }  # fmt: skip
@@ -25,7 +25,7 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
     """
     started_at = request.time_start
     if not started_at:
-        return CountedRun(request.type, WHAT[state])
+        return CountedRun(request.type, OUTCOMES[state])
     run_seconds = None
     if state == "SUCCESS":
         run_seconds = request.seen.run_seconds
@@ -33,8 +33,8 @@ def counted(request: Any, state: str, ahead_seconds: float) -> CountedRun:
             run_seconds = time() - started_at
     ready_at = ready_at_of(request.request_dict)
     if ready_at is None:
-        return CountedRun(request.type, WHAT[state], run_seconds)
-    return CountedRun(request.type, WHAT[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
+        return CountedRun(request.type, OUTCOMES[state], run_seconds)
+    return CountedRun(request.type, OUTCOMES[state], run_seconds, max(started_at + ahead_seconds - ready_at, 0.0))
 
 
 @cache

@@ -18,7 +18,7 @@ from taskapp.redis.outage import SERVER_GONE
 from taskapp.settings import get_settings
 from taskapp.worker.consume.completion import Seen
 
-node: Any = worker_state  # the stubs lack half of it
+node: Any = worker_state  # the stubs are incomplete
 
 logger = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from taskapp.client.sent_event import event_message
 from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import to_json
 
-# The stubs lack half of both.
+# The stubs are incomplete.
 _Events: Any = stock_app.Events
 _Dispatcher: Any = stock.EventDispatcher
 

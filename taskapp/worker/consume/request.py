@@ -53,7 +53,7 @@ logger = get_logger(__name__)
 
 
 class Request(_Stock):
-    """One task on one node."""
+    """A task on this node, from its message to its settlement."""
 
     acknowledged: bool
     _ended_by: BaseException | None = None

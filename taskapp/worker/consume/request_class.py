@@ -11,7 +11,7 @@ from celery.worker import request as stock
 from taskapp.errors.tasks import BadRequestClass
 from taskapp.worker.consume.request import Request
 
-_Stock: Any = stock.Request  # the stubs lack it
+_Stock: Any = stock.Request  # missing in the stubs
 DECIDED_BY_POOL = ("execute_using_pool", "on_success")
 """Methods whose overrides in a request class Celery ignores."""
 

@@ -14,7 +14,7 @@ from taskapp.celery_internals import child_of, children_of, is_child_alive
 from taskapp.worker.pool.inherited_sockets import detach_inherited_sockets
 from taskapp.worker.process.stop_signals import obey_only
 
-# The stubs know neither.
+# Missing in the stubs.
 _AsynPool: Any = asynpool.AsynPool
 _TaskPool: Any = prefork.TaskPool
 _Worker: Any = asynpool.Worker

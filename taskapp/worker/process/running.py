@@ -37,7 +37,7 @@ def running_in(child: int | None, at: float) -> frozenset[str]:
     found = set()
     for request in _active():
         if isinstance(request.message, Received) and not request.acknowledged and request.time_start <= at:
-            # gevent's pool names the greenlet.
+            # With gevent's pool, ``worker_pid`` is the id of a greenlet.
             ran_in = os.getpid() if is_green() else request.worker_pid
             if ran_in == where:
                 found.add(request.message.delivery_tag)

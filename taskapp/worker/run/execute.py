@@ -84,7 +84,7 @@ async def run_async(
         return *dropped, None
     try:
         args, kwargs = _arguments(runner, given, body, content_type, encoding)
-    except Exception as error:  # noqa: BLE001 - the same
+    except Exception as error:  # noqa: BLE001 - the arguments may hold anything
         run = _refuse(runner, given, error, read_follow_ups(body, content_type))
     else:
         run = runner.run_async(task_id, args, kwargs, given, job)

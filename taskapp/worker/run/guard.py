@@ -56,7 +56,7 @@ def fail_unreported(request: Any, error: BaseException) -> None:
 
 def give_up(request: Any, error: BaseException) -> None:
     """Fail the task of ``request`` and bury or reject its message, unless that is already settled."""
-    logger.error("task %s[%s] fails: %s", request.name, request.id, in_words(error), exc_info=error)
+    logger.error("task %s[%s] failed: %s", request.name, request.id, in_words(error), exc_info=error)
     task_ready(request)
     message = request.message
     if isinstance(message, Received):

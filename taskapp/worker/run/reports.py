@@ -26,7 +26,7 @@ from taskapp.errors.wording import shown, text_of
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
 
-# The stubs lack these.
+# Missing in the stubs.
 is_result_ignored: Any = stock_task.get_actual_ignore_result  # type: ignore[attr-defined]
 _exception: Any = get_pickleable_exception
 _etype: Any = get_pickleable_etype

@@ -23,7 +23,7 @@ from taskapp.worker.run.tracer import Outcome, Runner
 
 logger = get_logger(__name__)
 
-WHY = {"running": "another message of the same tick is running", "ended": "that tick has run"}
+REASONS = {"running": "another message of the same tick is running", "ended": "that tick has run"}
 
 
 class Repeat(Ignore):
@@ -57,7 +57,7 @@ def outcome_of_repeat(runner: Runner, given: dict[str, Any]) -> Outcome | None:
     if answer == "run":
         return None
     logger.info(
-        "dropping task %s of schedule %r: %s", run.tick.id, run.tick.schedule, WHY[answer],
+        "dropping task %s of schedule %r: %s", run.tick.id, run.tick.schedule, REASONS[answer],
         extra={"action": "tick_repeat"},
     )  # fmt: skip
     return _dropped(run.tick.id)

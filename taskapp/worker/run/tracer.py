@@ -57,7 +57,7 @@ from taskapp.results.size import check_returned, fitting
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
 
-# The stubs lack these.
+# Missing in the stubs.
 _signature: Any = maybe_signature
 _AsyncResult: Any = AsyncResult
 
@@ -182,7 +182,7 @@ class Runner:
                         forked.leave()
                     step = steps.send(value)
                     continue
-                step = steps.throw(raised)  # out here, for the same reason
+                step = steps.throw(raised)  # outside the handler, as in ``run``
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
