@@ -30,7 +30,7 @@ def test_a_greenlet_of_a_task_that_exits_ends_alone_and_is_logged(node: Process)
         pids.add(leaves_greenlets.pid.delay().get(timeout=20))
 
     assert len(pids) == 1
-    assert "SystemExit(3) of a greenlet" in node.output()
+    assert "SystemExit(3) in a greenlet" in node.output()
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGQUIT", "remote"])
