@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_lowercase
 
-from benchmarks import budget, chart
+from benchmarks import budget, chart, log_cost
 from benchmarks.frameworks import BY_KEY, EARLY, VARIANTS
 from benchmarks.records import Record, Records
 from benchmarks.tables import Column, across, markdown, table
@@ -96,6 +96,7 @@ def write(records: Records, docs: Path) -> str:
         *_many("In flight: tasks that sleep one second", "in_flight", IN_FLIGHT, records, runs),
         *_many("Delayed tasks", "delayed", DELAYED, records, runs),
         *_many("Timed jobs", "schedules", SCHEDULES, records, runs),
+        *log_cost.section(),
         "## Cost against growth\n\nCPU of the workers per task, µs.\n\n" + _growth(records),
         "## Frameworks\n\n" + _settings(records),
         "## Runs\n\n" + _runs(records, runs),

@@ -59,7 +59,7 @@ app = Application(
     amqp="taskapp.app.amqp:Amqp",
     control="taskapp.client.control:Control",
     events="taskapp.worker.consume.events:Events",
-    log="taskapp.logs:Logging",
+    log="taskapp.logs.setup:Logging",
     task_cls="taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task",
     tasks=Registry(),
 )

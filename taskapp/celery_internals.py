@@ -87,6 +87,7 @@ INHERITED: Table = {
         "_get_backend": "chooses the result backend and what is put around it",
         "_tasks": "the known task types; .tasks would finalize the app at its first submit",
     },
+    "celery.app.log:Logging": {"_detect_handler": "makes the handlers of a log, whose lines are written together"},
     "celery.app.task:Task": {
         "_backend": "tells whether a type has a backend to itself",
         "_dump_pydantic_arguments": "dumps models as Celery's apply_async does",

@@ -27,7 +27,7 @@ def exporter(*, port: int, address: str) -> None:
     Keeps running while the broker is unreachable. Does not start a broker.
     """
     from taskapp.celery import app
-    from taskapp.logs import formatter
+    from taskapp.logs.formatters import formatter
     from taskapp.monitor.exporter import Exporter
     from taskapp.schemes import check_schemes
     from taskapp.settings import get_settings

@@ -83,7 +83,7 @@ def run() -> None:
     within 15 s.
     """
     from taskapp.celery import app
-    from taskapp.logs import formatter
+    from taskapp.logs.formatters import formatter
     from taskapp.monitor.history import Writer, open_history
 
     settings = get_settings()

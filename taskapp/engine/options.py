@@ -61,6 +61,10 @@ def no_types() -> Mapping[str, str]:
     return {}
 
 
+def ready() -> None:
+    """Have nothing to do first."""
+
+
 @dataclass
 class NodeProfile:
     """Capabilities of a node. The worker sets them before it consumes; a plain consumer accepts anything."""
@@ -79,6 +83,8 @@ class NodeProfile:
     """Returns whether it may claim more: the number of finished runs whose results are not stored yet is bounded."""
     about: Callable[[], Mapping[str, Any]] = field(default=no_types)
     """Returns the description it sends with each heartbeat, see ``NodeSnapshot``; called on any thread."""
+    before_settling: Callable[[], None] = field(default=ready)
+    """Called before ends of claims are sent; on any thread, and raises nothing."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
     """Called, on any thread, with messages that the engine itself buried."""
 

@@ -101,6 +101,7 @@ class SettleBuffer:
             for call in refused:
                 self.insist(*call)
             if settled:
+                self._role.before_settling()
                 self._settle(settled)
 
     def _settle(self, settled: dict[str, Outcome]) -> None:

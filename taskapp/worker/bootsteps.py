@@ -21,6 +21,7 @@ from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
 from taskapp.execution.current_task import follow_contexts
 from taskapp.execution.note_writer import finish_writing
+from taskapp.logs.task_lines import task_lines
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
 from taskapp.settings import get_settings
@@ -136,6 +137,8 @@ def describe_worker(sender: Any) -> None:
     runtime.role.has_room = partial(_has_room, sender)
     sender.failer = DeadTaskFailer(app)
     runtime.role.on_buried = sender.failer.fail_later
+    runtime.role.before_settling = task_lines.write
+    task_lines.is_batching = True
     runtime.role.about = NodeInfo(sender)
 
 

@@ -26,6 +26,7 @@ from celery import platforms
 from taskapp.engine import runtime
 from taskapp.engine.heartbeat import native_thread
 from taskapp.engine.suspects import NOBODY, Suspects
+from taskapp.logs.writer import write_logs
 from taskapp.worker.process.running import running_in, runs_something
 from taskapp.worker.process.stop_signals import child_of_ours
 
@@ -168,6 +169,7 @@ class Drain:
         native_thread(give_back)
         with contextlib.suppress(Empty):
             done.get(timeout=patience_seconds)
+        write_logs(0.0)
         os._exit(self._exit_code)
 
     def _give_back(self) -> None:
@@ -180,5 +182,6 @@ class Drain:
         self._worker.failer.finish(FAILING_SECONDS)
         if self._worker.pidlock:
             self._worker.pidlock.release()
+        write_logs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,6 +8,7 @@ PINNED = {
     "billiard.process:BaseProcess._is_alive": "2bc1027367d8",
     "billiard.util._afterfork_registry": "9531eec0bc05",
     "celery._state._task_stack": "043b20acb393",
+    "celery.app.log:Logging._detect_handler": "a942ae285764",
     "celery.app.amqp:AMQP._create_task_sender": "f648c9fd2959",
     "celery.app.amqp:AMQP._event_dispatcher": "5ad7bf3964b4",
     "celery.app.amqp:AMQP._retry_publish": "187d9143a846",

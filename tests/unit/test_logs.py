@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskapp.log_message import message_of
-from taskapp.logs import LINE_FIELDS, TASK_FIELDS, JSONFormatter, TaskFields, TextFormatter, TraceFields
+from taskapp.logs.formatters import LINE_FIELDS, TASK_FIELDS, JSONFormatter, TaskFields, TextFormatter, TraceFields
 
 FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {
     "json": lambda: JSONFormatter(TASK_FIELDS),

@@ -18,6 +18,7 @@ from kombu.asynchronous.timer import to_timestamp
 from taskapp.celery_internals import context_of, hold_for_rate, holds_due_for_rate, note_timer
 from taskapp.client.protocol import priority_of
 from taskapp.engine.headers import check_foreign_headers
+from taskapp.logs.task_lines import task_lines
 from taskapp.transport.message import Received
 from taskapp.worker.consume.events import wants_task_events
 from taskapp.worker.consume.request_class import makes_itself, request_class
@@ -84,7 +85,9 @@ class Strategy:
             "id": request.id, "name": request.name, "args": request.argsrepr, "kwargs": request.kwargsrepr,
             "eta": request.eta,
         }  # fmt: skip
-        logger.info(trace.LOG_RECEIVED, context, extra={"data": context})
+        # Only a claim that is settled after its run has its lines written first, by the pool and the engine.
+        may_wait = self._task.acks_late and isinstance(request.message, Received)
+        task_lines.received(logger, trace.LOG_RECEIVED, context, may_wait=may_wait)
 
     def _announce(self, request: Any) -> None:
         self._eventer.send(

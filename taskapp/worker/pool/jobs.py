@@ -41,6 +41,8 @@ class Pool(Protocol):
 
     def leave(self, call: Call) -> None: ...  # noqa: D102 - see TaskPool
 
+    def start_soon(self, call: OnThread) -> None: ...  # noqa: D102
+
     def finish_soon(self, call: OnThread, outcome: Any) -> None: ...  # noqa: D102
 
     def abandon(self, job: Job) -> None: ...  # noqa: D102
@@ -209,8 +211,8 @@ class OnThread(Call):
         """When it started to wait for a thread (monotonic)."""
 
     def start(self) -> None:
-        """Submit the task to the threads."""
-        self._pool.threads.submit(self.job)
+        """Let a thread run it, soon."""
+        self._pool.start_soon(self)
 
     def _run(self) -> Any:
         return run(*self.arguments)

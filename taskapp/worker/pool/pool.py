@@ -31,6 +31,7 @@ from taskapp.app.own_strategy import Kept, has_own_strategy
 from taskapp.engine.runtime import role
 from taskapp.engine.slots import STUCK_SECONDS, PrefetchEstimator
 from taskapp.execution import coroutines
+from taskapp.logs.task_lines import task_lines
 from taskapp.settings import get_settings
 from taskapp.worker.pool.hub import LONGEST_TURN_SECONDS
 from taskapp.worker.pool.jobs import Call, FunctionCall, FunctionCallbacks, InChild, OnLoop, OnThread
@@ -87,6 +88,7 @@ class TaskPool(_BasePool):
         self._waiting: dict[str, deque[Call]] = {kind: deque() for kind in self.limits}
         self._kept: deque[OnThread] = deque()
         """Short tasks waiting for a thread; a thread that has finished its task takes the next one from here."""
+        self._starting: list[OnThread] = []
         self._pace = PrefetchEstimator()
         self._finished: deque[tuple[OnThread, Any]] = deque()
         self._is_collecting = False
@@ -288,6 +290,25 @@ class TaskPool(_BasePool):
         self._hub.free_slot()
 
     # --- threads ----------------------------------------------------------------------------------
+
+    def start_soon(self, call: OnThread) -> None:
+        """Pass ``call`` to a thread, together with all others that begin in this turn of the loop.
+
+        Their log lines are written first, in one call, and no thread competes with the loop for the interpreter while
+        it still handles messages.
+        """
+        self._starting.append(call)
+        self._hub.soon_on_loop(self._start)
+
+    def _start(self) -> None:
+        starting, self._starting = self._starting, []
+        task_lines.write()
+        for call in starting:
+            try:
+                self.threads.submit(call.job)
+            except Exception as error:  # noqa: BLE001 - for example, no thread can be started
+                self.leave(call)
+                call.refuse(error)
 
     def _keep(self, call: OnThread) -> None:
         """Keep ``call`` for the next free thread."""

@@ -20,6 +20,7 @@ from taskapp.engine.settlement import Settlement, settling
 from taskapp.errors.wording import sound
 from taskapp.execution.coroutines import Awaiting, Closed
 from taskapp.execution.failures import as_failure, ends_the_run
+from taskapp.logs.task_lines import task_lines
 from taskapp.transport.codec import read_follow_ups
 from taskapp.worker.run.other_brokers import carry_out
 from taskapp.worker.run.refused import broken_off, refuse, unreported
@@ -54,6 +55,7 @@ def run(*message: Any) -> Ran:
 
 
 def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str) -> Ran:
+    task_lines.before_run(task_id)
     runner = runner_of(name, given)
     if may_repeat(given) and (dropped := outcome_of_repeat(runner, given)) is not None:
         return *dropped, None
@@ -79,6 +81,7 @@ async def run_async(
     job: Awaiting, name: str, task_id: str, given: dict[str, Any], body: Any, content_type: str, encoding: str
 ) -> Ran:
     """Run a task whose function is a coroutine function on this event loop; see ``run``."""
+    task_lines.before_run(task_id)
     runner = runner_of(name, given)
     if may_repeat(given) and (dropped := await asyncio.to_thread(outcome_of_repeat, runner, given)) is not None:
         return *dropped, None

@@ -14,7 +14,8 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery import signals, states
 from celery.app import task as stock_task
-from celery.app.trace import LOG_RETRY, LOG_SUCCESS, TraceInfo, get_task_name, task_has_custom, traceback_clear
+from celery.app import trace
+from celery.app.trace import LOG_RETRY, TraceInfo, get_task_name, task_has_custom, traceback_clear
 from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
@@ -25,6 +26,7 @@ from taskapp.errors import TaskExited
 from taskapp.errors.wording import shown, text_of
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
+from taskapp.logs.task_lines import task_lines
 
 # Missing in the stubs.
 is_result_ignored: Any = stock_task.get_actual_ignore_result  # type: ignore[attr-defined]
@@ -155,7 +157,11 @@ class Reports:
             "args": request.get("argsrepr") or safe_repr(request.args),
             "kwargs": request.get("kwargsrepr") or safe_repr(request.kwargs),
         }  # fmt: skip
-        logger.info(LOG_SUCCESS, context, extra={"data": context})
+        delivery = request.delivery_info or {}
+        fields = request.id, self._task.name, delivery.get("routing_key"), request.retries + 1
+        # Only a claim that is settled after its run has its lines written first.
+        may_wait = self._task.acks_late and "lease" in (request.properties or ())
+        task_lines.succeeded(logger, trace.LOG_SUCCESS, context, fields, may_wait=may_wait)
 
     def _name(self, request: Any) -> str:
         return str(get_task_name(request, self._task.name))

@@ -28,6 +28,8 @@ _traceback_of = logging.Formatter().formatException
 class TaskLog(logging.Handler):
     """Hands a task's log records to the note writer, without locking or waiting."""
 
+    skips_task_lines = True  # those of OF_THE_WORKER
+
     def handle(self, record: logging.LogRecord) -> bool:
         """Keep ``record`` if a task logged it; always return ``True``."""
         task = current_tasks.top

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
-from typing import Any, Self
+from multiprocessing import current_process
+from time import localtime, strftime
+from typing import Any, NamedTuple, Self
 
 from celery import current_task
-from celery.app import log as stock
 from celery.utils.saferepr import saferepr
 from pythonjsonlogger.json import JsonFormatter
 
@@ -21,17 +23,16 @@ from taskapp.log_message import formattable
 from taskapp.sanitize import sanitize_json, sanitize_lines
 from taskapp.settings import get_settings
 
-_StockLogging: Any = stock.Logging  # the stubs know half of it
 TASK_FIELDS = ("task_id", "task_type", "queue", "attempt")
 TRACE_FIELDS = ("trace_id", "span_id")
 VALUE_MOST = 1_024
 """Maximum length of the text for a value that JSON cannot represent."""
 
-
-POOL_LOGGER = "multiprocessing"
-"""Name of billiard's logger."""
 LINE_FIELDS = {"asctime": "time", "levelname": "level", "name": "logger"}
 """Attributes of records and their names in JSON."""
+
+
+_encode_plain = json.JSONEncoder().encode
 
 
 class Context:
@@ -98,6 +99,53 @@ class TraceFields(logging.Filter):
         return True
 
 
+class TaskLine(NamedTuple):
+    """The content of a record at INFO for one of the node's own lines on a task, without the record."""
+
+    at: float
+    """Unix seconds."""
+    logger: str
+    template: str
+    context: dict[str, Any]
+    """Fills the template; also the extra field ``data``."""
+    fields: tuple[Any, ...]
+    """The values of ``TASK_FIELDS``."""
+
+    def record(self) -> logging.LogRecord:
+        """Return the record."""
+        record = logging.LogRecord(self.logger, logging.INFO, __file__, 0, self.template, (self.context,), None)
+        record.created, record.msecs = self.at, float(int((self.at - int(self.at)) * 1_000))
+        record.__dict__["data"] = self.context
+        Context.of(record).add(record, TASK_FIELDS, self.fields)
+        return record
+
+
+OUTSIDE = (None,) * len(TASK_FIELDS)
+"""The fields of a line outside a run."""
+
+
+class _Moment(NamedTuple):
+    """The part that all lines of one second in one process share."""
+
+    second: int
+    pid: int
+    text: str
+    level: str
+    head: str
+    """The text between time and message in a line for people."""
+
+    @classmethod
+    def of(cls, second: int, pid: int) -> Self:
+        """Return that of ``second``, Unix seconds."""
+        text = strftime(logging.Formatter.default_time_format, localtime(second))
+        level = logging.getLevelName(logging.INFO)
+        return cls(second, pid, text, level, f" {level:7} {current_process().name} ")
+
+
+_NEVER = _Moment(-1, -1, "", "", "")
+_MILLISECONDS = tuple(f",{number:03d}" for number in range(1_000))
+
+
 class TextFormatter(logging.Formatter):
     """One line for people, with the task at its end.
 
@@ -108,6 +156,22 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         """Use the same prefix for workers, beat and everything else."""
         super().__init__("%(asctime)s %(levelname)-7s %(processName)s %(message)s")
+        self._moment = _NEVER
+
+    def task_line(self, line: tuple[Any, ...]) -> str:
+        """Return what ``format`` returns for the record of ``line``, a ``TaskLine``."""
+        at, _logger, template, context, fields = line
+        second, moment, pid = int(at), self._moment, os.getpid()
+        if moment.second != second or moment.pid != pid:
+            moment = self._moment = _Moment.of(second, pid)
+        text = f"{moment.text}{_MILLISECONDS[int((at - second) * 1_000)]}{moment.head}{template % context}"
+        if fields[0] is not None:
+            text += self._place(*fields)
+        return text if text.isprintable() else sanitize_lines(text)
+
+    @staticmethod
+    def _place(task_id: Any, task_type: Any, queue: Any, attempt: Any) -> str:
+        return f" [{task_type} {task_id} queue={queue} attempt={attempt}]"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the line, followed by ``[type id queue=… attempt=…]`` if a task wrote it."""
@@ -115,7 +179,7 @@ class TextFormatter(logging.Formatter):
         fields = Context.of(record).fields
         if fields.get("task_id") is None:
             return line
-        return f"{line} [{fields['task_type']} {fields['task_id']} queue={fields['queue']} attempt={fields['attempt']}]"
+        return line + self._place(*(fields[name] for name in TASK_FIELDS))
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; if the message cannot be formatted, a line that says so."""
@@ -135,6 +199,33 @@ class JSONFormatter(JsonFormatter):
             "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s " + " ".join(f"%({f})s" for f in fields),
             rename_fields=LINE_FIELDS,
         )
+        self._moment, self._has_trace = _NEVER, TRACE_FIELDS[0] in fields
+
+    def task_line(self, line: tuple[Any, ...]) -> str:
+        """Return what ``format`` returns for the record of ``line``, a ``TaskLine``.
+
+        Raises:
+            ValueError: The record has trace fields.
+        """
+        if self._has_trace:
+            raise ValueError("the trace is not known here")
+        at, logger, template, context, (task_id, task_type, queue, attempt) = line
+        second, moment, pid = int(at), self._moment, os.getpid()
+        if moment.second != second or moment.pid != pid:
+            moment = self._moment = _Moment.of(second, pid)
+        text = _encode_plain({
+            "time": moment.text + _MILLISECONDS[int((at - second) * 1_000)],
+            "level": moment.level,
+            "logger": logger,
+            "process": pid,
+            "message": template % context,
+            "task_id": task_id,
+            "task_type": task_type,
+            "queue": queue,
+            "attempt": attempt,
+            "data": context,
+        })  # fmt: skip
+        return sanitize_json(text)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; if the message cannot be formatted, a line that says so."""
@@ -177,23 +268,3 @@ def formatter(log_format: str) -> logging.Formatter:
         fields = (*TASK_FIELDS, *TRACE_FIELDS) if tracing.is_on(get_settings()) else TASK_FIELDS
         return JSONFormatter(fields)
     return TextFormatter()
-
-
-class Logging(_StockLogging):
-    """Sets up the app's loggers like Celery, with taskapp's format. Celery sends its signals afterwards."""
-
-    def setup_handlers(self, logger: logging.Logger, *args: Any, **options: Any) -> logging.Logger:
-        """Add handlers to ``logger``, unless it has some, and set their format."""
-        super().setup_handlers(logger, *args, **options)
-        format_handlers(logger)
-        return logger
-
-
-def format_handlers(logger: logging.Logger) -> None:
-    """Make ``logger``, which Celery has set up, use taskapp's format. Level, file and colour options stay Celery's."""
-    # Billiard's logger has its own handlers, for which Celery sends no signal.
-    for handler in {*logger.handlers, *logging.getLogger(POOL_LOGGER).handlers}:
-        handler.setFormatter(formatter(get_settings().log_format))
-        handler.addFilter(TaskFields())
-        if tracing.is_on(get_settings()):
-            handler.addFilter(TraceFields())

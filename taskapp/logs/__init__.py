@@ -1,0 +1,9 @@
+"""Logging: formats, handlers and writers.
+
+``setup``       Celery's logging setup with taskapp's handlers
+``formatters``  lines for people or machines
+``handlers``    stream and file handlers on top of a writer
+``task_lines``  the two lines of each task
+``writer``      many lines in one call, in order, without waiting for a reader
+``sink``        the file, pipe, terminal or socket behind a writer
+"""
