@@ -9,6 +9,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ISOLATED := env -u PYTHONDONTWRITEBYTECODE -u CELERY_BROKER_URL -u CELERY_RESULT_BACKEND -u CELERY_CONFIG_MODULE \
 	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
 
+# exec below: make tells the recipe's process to end when it is told itself, and a shell would keep that to itself.
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-all faults bench check tables lock wheel clean
 
@@ -16,26 +17,26 @@ help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## run the main job on real flights, end to end
-	@$(ISOLATED) $(BIN)/taskapp demo $(ARGS)
+	@exec $(ISOLATED) $(BIN)/taskapp demo $(ARGS)
 
 up: $(VENV)/.demo ## run everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
-	@$(BIN)/taskapp up $(ARGS)
+	@exec $(BIN)/taskapp up $(ARGS)
 
 # Most tests wait for processes: four at a time keep two cores busy, and no worker is left alone with a long file.
 TOGETHER := -n 4 --dist worksteal
 test: $(VENV)/.dev ## run unit tests and quick tests on real servers
-	@$(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
+	@exec $(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 
 # File by file: the alert tests share one deployment, on which each fault is played once.
 test-all: $(VENV)/.dev ## run every test
-	@$(ISOLATED) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@exec $(ISOLATED) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")
-	@$(ISOLATED) $(BIN)/python -m tests.faults --size $(FAULTS) $(ARGS)
+	@exec $(ISOLATED) $(BIN)/python -m tests.faults --size $(FAULTS) $(ARGS)
 
 bench: $(VENV)/.dev ## measure what a task costs, compared with other frameworks; write docs/benchmarks.md (ARGS="--size full")
-	@$(ISOLATED) $(BIN)/python -m benchmarks $(ARGS)
+	@exec $(ISOLATED) $(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev ## check style, types, imports and deployment files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/check

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-# Set before anything reads the settings: nothing of the developer's reaches the tests.
-for _name in [
-    name for name in os.environ if name.startswith(("TASKAPP_", "CELERY_")) and not name.startswith("TASKAPP_TEST_")
-]:
-    del os.environ[_name]
-os.environ["TASKAPP_ENV_FILE"] = ""
+from tests import guardian, isolation
 
-from redis import Connection  # noqa: E402 - after the environment is clean
+# Before anything of taskapp is imported: nothing of the developer's reaches the tests, and nothing outlives them.
+guardian.watch(isolation.enter())
+
+from redis import Connection  # noqa: E402 - as all that follows: after the environment is clean
 
 from taskapp.engine.dead_letters import DeadLetters  # noqa: E402
 from taskapp.redis.link import Link  # noqa: E402

@@ -13,7 +13,7 @@ from celery import shared_task, signals
 
 from taskapp.celery import app
 
-client = redis.Redis.from_url(os.environ.get("TASKAPP_BROKER_URL", "redis://"), decode_responses=True)
+client = redis.Redis.from_url(os.environ.get("TASKAPP_BROKER_URL", "redis://127.0.0.1:1"), decode_responses=True)
 
 
 class Odd(BaseException):

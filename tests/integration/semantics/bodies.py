@@ -21,7 +21,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
 
 logger = logging.getLogger(__name__)
-BROKER_URL = os.environ.get("TASKAPP_BROKER_URL", "redis://")
+BROKER_URL = os.environ.get("TASKAPP_BROKER_URL", "redis://127.0.0.1:1")
 client = redis.Redis.from_url(BROKER_URL, decode_responses=True)
 
 
