@@ -24,12 +24,12 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``client``            the submitting side: from ``delay()`` to the engine, and results awaited in coroutines
 ``schedules``         when timed jobs are due, and which beat queues them
 ``tracing``           OpenTelemetry spans
+``logs``              log lines, their format, and the thread that writes them
 ``probes``            state files of nodes and beats, and ``taskapp health``, which reads them
 ``execution``         what a run needs wherever it takes place
 ``app``               the Celery application and the base class of tasks
 ``worker``            a node: ``consume`` (message to request), ``pool`` (slots), ``run`` (one run), start and drain
 ``beat``              what ``celery beat`` runs
-``logs``              log lines and their format
 ``celery``            the application of ``celery -A taskapp``; the only module that wires parts together
 ``tasks``             the task types that ship
 ``monitor``           metrics, exporter, history, Flower's tabs, doctor, the state of a task

@@ -1,4 +1,4 @@
-"""What can break, how it is mended, and which alerts are to tell of it.
+"""What can break, how to repair it, and which alerts must report it.
 
 Each breaks one of four deployments: ``shop``, which has everything; ``beats``, whose schedules and one of whose nodes
 stop; ``full``, whose Redis runs full and cannot save; ``gone``, whose Redis dies; and ``unseen``, whose exporter dies.
@@ -23,11 +23,11 @@ class Fault:
 
     job: str
     alerts: tuple[tuple[str, Labels], ...]
-    """Their names, with the labels that say of what, beside the job."""
+    """Their names, with the labels that identify the subject, in addition to the job."""
     breaks: Callable[[Deployment], None]
     mends: Callable[[Deployment], None]
     inhibited: tuple[tuple[str, Labels], ...] = ()
-    """What fires too and nobody is to be told of."""
+    """Alerts that fire as well but must be suppressed."""
     first: Callable[[Deployment], None] | None = None
     """What is done before; it breaks when what is inhibited fires."""
 

@@ -58,7 +58,7 @@ def is_of(told: Labels, name: str, labels: Labels) -> bool:
 
 
 class Story:
-    """What was told while all was well, broken, and mended."""
+    """Notifications while all was well, broken, and repaired."""
 
     def __init__(self, directory: Path, redis_binary: str, stack: ExitStack) -> None:
         self._directory, self._binary, self._stack = directory, redis_binary, stack
@@ -199,7 +199,7 @@ def test_it_fires_when_the_thing_breaks_and_resolves_when_it_is_mended(story: St
 @pytest.mark.parametrize(("name", "labels"), INHIBITED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_follows_from_another_fires_and_nobody_is_told(story: Story, name: str, labels: Labels) -> None:
     assert any(is_of(suppressed, name, labels) for suppressed in story.suppressed)
-    # Of what fired before, people were told.
+    # Alerts that had fired before were reported.
     if labels["job"] not in {fault.job for fault in FAULTS if fault.first}:
         assert not story.heard("firing", name, labels)
 

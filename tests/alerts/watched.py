@@ -44,7 +44,7 @@ class Deployment:
         self._run("beat", "celery", "-A", "taskapp", "beat")
 
     def history(self) -> None:
-        """Start what writes the history of the nodes that tell of what they finish."""
+        """Start the history writer for the nodes that report finished tasks."""
         self._run("history", "taskapp", "history", "run", **TELLS)
 
     def submit(self, code: str) -> None:

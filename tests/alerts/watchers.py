@@ -39,7 +39,7 @@ class Told(NamedTuple):
 
 
 class Webhook:
-    """An HTTP server that keeps what it is told."""
+    """An HTTP server that keeps what it receives."""
 
     def __init__(self) -> None:
         self.told: list[Told] = []

@@ -80,7 +80,7 @@ def is_drawn(page: Page) -> None:
 def system(
     worker: Callable[..., Process], flower: Callable[..., str], redis_server: RedisServer, tmp_path: Path
 ) -> Iterator[str]:
-    """Two nodes, a beat and thousands of tasks; the address of a Flower beside them."""
+    """Two nodes, a beat and thousands of tasks; the address of a Flower next to them."""
     for name in ("w1", "w2"):
         worker("-c", "4", name=name, TASKAPP_INCLUDE="tests.integration.shop", TASKAPP_CHILD_PROCESSES="1")
     beat = live.start_beat(redis_server, tmp_path)

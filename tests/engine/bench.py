@@ -72,7 +72,7 @@ class Bench:
         self.client.hincrby(self.keys("clock"), "offset", int(seconds * 1_000))
 
     def node(self, *types: str, name: str = "node") -> TestNode:
-        """Start a node that beats only when it is told to."""
+        """Start a node that beats only on request."""
         role = NodeProfile(name=name, types=lambda: dict.fromkeys(types, ""), on_buried=self.told.extend)
         node = TestNode(self.connect, self.options, role)
         self.nodes.append(node)
@@ -124,7 +124,7 @@ class TestNode(Node):
         return claim.messages
 
     def die(self) -> None:
-        """Let go of everything, as a killed process does."""
+        """Drop everything, as a killed process does."""
         self.pipe.close()
         self.heartbeat._link.close()
 

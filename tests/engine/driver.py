@@ -1,4 +1,4 @@
-"""A real node, driven step by step beside its model, over a connection that can be made to break."""
+"""A real node, driven step by step together with its model, over a connection that can be made to break."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class DrivenNode:
 
     def claim(self, want: int, queues: Sequence[str], fault: Fault) -> None:
         if self.broken and self.node.pipe.is_open:
-            fault = "unsent"  # it has not noticed yet, and asks in vain
+            fault = "unsent"  # it has not noticed yet, and its call fails
         else:
             self.make_ready()
         self.claims += 1

@@ -110,7 +110,7 @@ class Engine:
     told: list[tuple[str, str, str, str, int]] = field(default_factory=list)
     """Id, task type, reason, queue and number of what the engine buried by itself: nodes must hear of it."""
     unreported: dict[tuple[str, int], float] = field(default_factory=dict)
-    """Queue and number of such letters whose task has not failed yet, and when somebody was told last."""
+    """Queue and number of such letters whose task has not failed yet, and when a node was last asked to fail it."""
     pushed: int = 0
     last_beat: float | None = None
     reap_after: float = float("-inf")
@@ -240,7 +240,7 @@ class Engine:
         self.fences[epoch] = max(number, self.fences.get(epoch, 0))
         return set(self.leased[epoch])
 
-    # --- what becomes of a claim ------------------------------------------------------------------
+    # --- the end of a claim ------------------------------------------------------------------------
 
     def settle(self, epoch: str, tag: str, leaves: Leaves) -> bool:
         if tag not in self.leased.get(epoch, {}):
@@ -374,7 +374,7 @@ class Engine:
     # --- the passage of time ----------------------------------------------------------------------
 
     def beat(self, epoch: str) -> bool:
-        """Renew ``epoch``, and reap what others left; say whether the lease lives."""
+        """Renew ``epoch`` and reap expired leases; return whether its lease is alive."""
         alive = epoch in self.leases
         if alive:
             self.leases[epoch] = self.now + LEASE_UNITS

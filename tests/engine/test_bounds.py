@@ -90,7 +90,7 @@ def park_types(bench: Bench, count: int, since_ms: int, each: int = 1, first: in
 
 
 def sweep(bench: Bench, done: Callable[[], bool]) -> int:
-    """Beat until ``done``, each beat within its bounds; tell of what is buried as a node does."""
+    """Beat until ``done``, each beat within its bounds; report buried messages as a node does."""
     for beats in range(1, 10_000):
         with bounded(bench):
             bench.reap()

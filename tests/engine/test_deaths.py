@@ -1,4 +1,4 @@
-"""What becomes of messages whose node dies, or that nobody can run: fences, crashes, dead letters."""
+"""Messages whose node dies, or that no node can run: fences, crashes, dead letters."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_bytes_nobody_can_read_are_buried_and_replayed_as_they_came(bench: Bench
 
 
 def is_wrapping(blob: bytes) -> bool:
-    """Say whether ``blob`` begins as what the engine itself puts around the bytes of others."""
+    """Return whether ``blob`` begins with the envelope that the engine puts around foreign bytes."""
     return blob[:1] == b"\2" and blob[6:8] == b"\0\0"
 
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """What a broken engine logs is of no interest."""
+    """Silence the logs of a broken engine."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -113,7 +113,7 @@ def test_what_nobody_can_find_out_is_said_to_be_unknown_and_can_be_pushed_again(
 def test_pushing_again_may_itself_break_off_and_still_nothing_is_queued_twice(
     server: RedisServer, proxy: Proxy, producer: Producer, cut: Cut, answers: int
 ) -> None:
-    """The second push breaks after some answers: to the handshake, to what became of one message or the other."""
+    """The second push breaks after some answers: to the handshake, or about one message or the other."""
     cut(proxy)
     proxy.refuse_after_cut = True
     with pytest.raises(SubmitOutcomeUnknown):

@@ -39,7 +39,7 @@ def make(schedule: Schedule, due_ms: int, identity: str) -> list[Message]:
 
 
 class Site:
-    """Schedules on one server, and beats that turn when they are told to."""
+    """Schedules on one server, and beats that turn on request."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

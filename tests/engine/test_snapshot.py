@@ -22,7 +22,7 @@ QUEUES = ("q1", "q2")
 
 
 def task_message(bench: Bench, age_seconds: float | None, size: int = 10, **headers: Any) -> bytes:
-    """A task submitted so long ago, with a body of so many bytes."""
+    """A task of the given age and body size."""
     sent_at = {} if age_seconds is None else {SENT_AT_HEADER: bench.now_ms() / 1_000 - age_seconds}
     known = {"id": "an id", "task": "shop.mail", "eta": None, **sent_at, **headers}
     return pack_task(("x" * size, "application/json", "utf-8"), known, 0, None, None, "", "q1")

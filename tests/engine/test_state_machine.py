@@ -223,7 +223,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         node.close()
         self.world.nodes.remove(node)
 
-    # --- what becomes of a claim ------------------------------------------------------------------
+    # --- the end of a claim ------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.world.model.chords) < MOST_CHORDS)
     @rule(size=st.integers(1, 4), priority=priorities)
@@ -291,7 +291,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.model.told)
     @rule(pick=picks, left=lefts)
     def fail_a_buried_task(self, pick: int, left: Left) -> None:
-        """Somebody who was told does so, perhaps not the first, perhaps too late."""
+        """One of the nodes that were asked does so, perhaps not the first one, perhaps too late."""
         *_, queue, number = self.world.model.told[pick % len(self.world.model.told)]
         self.world.settle_letter(queue, number, self._leaves(f"{queue}/{number}", left))
 

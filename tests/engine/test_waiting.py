@@ -58,7 +58,7 @@ def started(shifts: Sequence[Shift]) -> dict[str, float]:
 
 
 def wait_for_idleness(bench: Bench, waiting: int) -> None:
-    """Wait until so many consumers hold a blocking pop."""
+    """Wait until that many consumers hold a blocking pop."""
     eventually(lambda: sum(client["cmd"] == "brpop" for client in bench.client.client_list()) >= waiting)
 
 

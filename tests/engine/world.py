@@ -1,4 +1,4 @@
-"""A server, the model of it, and the engine's time: what the state machine drives beside its nodes."""
+"""A server, its model, and the engine's time: what the state machine drives in addition to its nodes."""
 
 from __future__ import annotations
 

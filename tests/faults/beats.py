@@ -21,7 +21,7 @@ STANDS_BY = "this one stands by"
 
 @dataclass
 class Beat:
-    """One beat; started anew it is the same one."""
+    """One beat; after a restart it is the same one."""
 
     name: str
     process: Process
@@ -83,7 +83,7 @@ class Beats:
         return next((beat for beat in self.all if str(beat.process.pid) == pid), None)
 
     def kill_leader(self) -> None:
-        """SIGKILL to the leader; start it anew when another leads."""
+        """SIGKILL the leader; restart it when another leads."""
         beat, before = self.leading(), self._schedules.leader()
         killed_at = beat.signal(signal.SIGKILL)
         beat.process.kill()

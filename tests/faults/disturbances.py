@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tests.faults.runs import Run
 
 SETTLING_SECONDS = 3.5
-"""How long after its end a run may still be unsettled: a connection that was forgotten is noticed and made anew."""
+"""How long after its end a run may still be unsettled: a forgotten connection is noticed and reopened."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ def write_line(what: str, request: Any) -> None:
     """
     fields = (request.id, what, os.getpid(), f"{time.monotonic():.6f}", os.environ[WORKER_VARIABLE], request.retries)
     line = " ".join(str(field) for field in fields) + "\n"
-    # Opened anew each time: a forked child shares nothing with its parent.
+    # Opened each time: a forked child shares nothing with its parent.
     descriptor = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(descriptor, line.encode())

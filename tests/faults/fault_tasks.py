@@ -79,7 +79,7 @@ def refuse(self: Any, seconds: float) -> None:
 
 @shared_task(name="faults.errback", bind=True)
 def errback(self: Any, failed_id: str) -> str:
-    """Return the id of the task whose failure it was told of. A second run logs a second time."""
+    """Return the id of the task whose failure it received. A second run logs a second time."""
     with logged(self.request):
         return failed_id
 

@@ -45,7 +45,7 @@ Value = TypeVar("Value")
 
 @cache
 def default_pool_has_loop() -> bool:
-    """Say whether the pool of ``celery -A taskapp worker`` runs coroutines."""
+    """Return whether the pool of ``celery -A taskapp worker`` runs coroutines."""
     ask = "from taskapp.celery import app; print(app.conf.worker_pool)"
     environment = clean_environment(PYTHONPATH=str(ROOT), TASKAPP_BROKER_URL="redis://127.0.0.1:1/0")
     answer = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
@@ -237,7 +237,7 @@ class Bench:
     ) -> Outcome:
         """Count ``submissions`` and conclude; what was acknowledged and not ``excused`` must have come to its end."""
         submissions, recoveries = list(submissions), list(recoveries)
-        # Beside the log of executions: together they show what became of each task.
+        # Next to the log of executions: together they show how each task ended.
         records = [json.dumps(asdict(submission)) + "\n" for submission in submissions]
         (self.directory / "submissions.jsonl").write_text("".join(records))
         self.runs.refresh()

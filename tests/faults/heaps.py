@@ -1,4 +1,4 @@
-"""Very many of one thing in Redis, put there as the engine would, and how long scripts take beside it."""
+"""Very many of one thing in Redis, stored as the engine would, and how long scripts take with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TimedLink(Link):
         super().__init__(partial(Connection, port=port, protocol=2, socket_timeout=60))
         self.times_ms: dict[str, list[float]] = defaultdict(list)
         self.timed_steps = 1
-        """Of the steps of a search one of so many is timed."""
+        """One in this many steps of a search is timed."""
         self.companion: TimedLink | None = None
         """Does a step of its own search after each one that was timed here."""
         self._steps = 0

@@ -23,7 +23,7 @@ Pool = Literal["default", "prefork", "threads", "solo"]
 
 
 class FaultyRedis(RedisServer):
-    """A server whose options and environment a row chooses; ``start`` takes them anew."""
+    """A server whose options and environment a row chooses; ``start`` applies them again."""
 
     def __init__(self, binary: str, directory: Path, variables: Mapping[str, str]) -> None:
         self.options: dict[str, str] = {"appendfsync": "everysec", "auto-aof-rewrite-percentage": "0"}
@@ -98,7 +98,7 @@ class Worker:
         return terminated_at
 
     def exited_within(self, seconds: float) -> bool:
-        """Say whether it ends within ``seconds`` from now."""
+        """Return whether it ends within ``seconds`` from now."""
         with suppress(TimeoutExpired):
             self.process.wait(seconds)
         return self.exited
@@ -109,7 +109,7 @@ class Worker:
         return {child.pid for child in psutil.Process(self.process.pid).children()}
 
     def settled(self) -> bool:
-        """Say whether it has come to a state: takes tasks, or has ended."""
+        """Return whether it has reached a state: takes tasks, or has ended."""
         return self.ready or self.exited
 
     @property

@@ -67,7 +67,7 @@ def chain_of(*steps: dict[str, Any]) -> dict[str, Any]:
 def chord_of(
     header: Iterable[dict[str, Any]], body: dict[str, Any], errback: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a chord: ``body`` gets the results of ``header``; ``errback`` is told if there will be none."""
+    """Return a chord: ``body`` gets the results of ``header``; ``errback`` runs if there will be none."""
     return {"header": list(header), "body": body, "errback": errback}
 
 

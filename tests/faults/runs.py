@@ -85,12 +85,12 @@ class Runs:
         }
 
     def await_started(self, task_ids: Iterable[str], within_seconds: float) -> bool:
-        """Say whether all of ``task_ids`` were started ``within_seconds`` from now."""
+        """Return whether all of ``task_ids`` were started ``within_seconds`` from now."""
         wanted = set(task_ids)
         return self._await(lambda: wanted <= self.by_id.keys(), within_seconds)
 
     def await_ended(self, task_ids: Iterable[str], within_seconds: float) -> bool:
-        """Say whether all of ``task_ids`` ended ``within_seconds`` from now."""
+        """Return whether all of ``task_ids`` ended ``within_seconds`` from now."""
         wanted = set(task_ids)
         return self._await(lambda: wanted <= self._ended, within_seconds)
 

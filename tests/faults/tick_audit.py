@@ -124,7 +124,7 @@ class Audit:
         self._check_runs(entry, ticks)
 
     def check_log(self, entries: Iterable[Entry], log: Path) -> None:
-        """Judge what the tasks were told: each is a due time of a schedule, under the id of just that."""
+        """Judge the arguments of the tasks: each is a due time of a schedule, under the id for exactly that one."""
         dues = {entry.schedule.name: set(entry.dues) for entry in entries}
         for line in log.read_text().splitlines():
             identity, due_at, name = line.split(" ")
@@ -155,12 +155,12 @@ class Audit:
             self.found.twice.append(self._said(entry, due))
 
     def _was_running(self, entry: Entry, due: int, tick: Tick) -> bool:
-        """Say whether a run before it had not ended when it was skipped, or had just ended."""
+        """Return whether a run before it had not ended when it was skipped, or had just ended."""
         earliest = tick.sent_at - SETTLES_SECONDS
         return any(ended_at is None or ended_at >= earliest for ended_at in self._ends_before(entry, due))
 
     def _waited(self, entry: Entry, due: int, tick: Tick) -> bool:
-        """Say whether it was sent in the step that ended a run before it, for which it had waited."""
+        """Return whether it was sent in the step that ended a run before it, for which it had waited."""
         if entry.schedule.overlap != "queue":
             return False
         ends = [ended_at for ended_at in self._ends_before(entry, due) if ended_at is not None]
@@ -180,7 +180,7 @@ class Audit:
         return 0 < bound <= len(before)
 
     def _may_be_dropped(self, entry: Entry, due: int, ticks: Mapping[int, Tick]) -> bool:
-        """Say whether nobody led when it was due, and its policy gives it up for later ones, or for being late."""
+        """Return whether no beat led when it was due and its policy drops it for later ones, or for being late."""
         outage = self._outage(_at(entry, due))
         if outage is None:
             return False

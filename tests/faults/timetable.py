@@ -52,7 +52,7 @@ def _entry(rng: random.Random, number: int, begins_at: int, ends_at: int) -> Ent
     when, dues = _times(rng, kind, number, begins_at, ends_at)
     gaps = [(later - earlier) / 1_000 for earlier, later in pairwise(dues)]
     shortest_seconds = min(gaps, default=5.0)
-    # Longer than its period now and then, where a policy has to say what becomes of that.
+    # Sometimes longer than its period, where the overlap policy decides.
     run_seconds = rng.choice((0.0, 1.3 * min(shortest_seconds, 3.0))) if overlap != "allow" else 0.0
     policy = rng.choice(POLICIES)
     schedule = Schedule(

@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 
 class Span(NamedTuple):
-    """What a collector is told of a span."""
+    """What a collector receives about a span."""
 
     name: str
     trace_id: str

@@ -194,7 +194,7 @@ def test_a_frozen_server_blocks_no_loop_and_its_outcome_is_unknown(redis_server:
             )
         assert time.monotonic() - began < 15
         redis_server.thaw()
-        # What waited behind the push of which nobody knows was never sent.
+        # What waited behind the push with the unknown outcome was never sent.
         assert {type(outcome) for outcome in outcomes} <= {SubmitOutcomeUnknown, BrokerUnavailable}
         assert isinstance(outcomes[0], SubmitOutcomeUnknown)
         assert outcomes[0].task_ids == ["id-0"]

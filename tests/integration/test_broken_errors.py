@@ -1,4 +1,4 @@
-"""Errors nobody can read, raised anywhere in a task, on every pool: the run is told, its slot free, the node lives."""
+"""Unreadable errors, raised anywhere in a task, on every pool: the run is reported, its slot free, the node lives."""
 
 from __future__ import annotations
 

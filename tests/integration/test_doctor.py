@@ -128,7 +128,7 @@ def everything(client: redis.Redis) -> dict[bytes, bytes | None]:
 
 
 def held_ids(client: redis.Redis) -> list[str]:
-    """Ids of the messages a stock worker holds, the one delivered first first."""
+    """Ids of the messages a stock worker holds, in the order of delivery."""
     tags = client.zrange("unacked_index", 0, -1)
     return [json.loads(value)[0]["headers"]["id"] for value in client.hmget("unacked", tags)]
 

@@ -174,7 +174,7 @@ def test_an_end_is_told_by_a_node_that_drains_over_a_connection_that_the_network
 def test_what_runs_may_end_before_the_deadline_when_the_whole_group_is_told(
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path, pool: str, number: signal.Signals
 ) -> None:
-    """By systemd, unless it is told otherwise; by a terminal; by a shell that passes on to all."""
+    """By systemd, by default; by a terminal; by a shell that signals its whole group."""
     gate = tmp_path / "gate"
     node = worker(*on(pool), TASKAPP_INCLUDE=SHOP)
     held = holds(pool).delay(str(gate))

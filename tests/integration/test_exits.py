@@ -1,4 +1,4 @@
-"""Whatever a task, a hook, a receiver or a child task raises: the node lives, the run is told, neighbours run once."""
+"""Whatever a task, hook, receiver or child task raises: the node lives, the run is reported, other tasks run once."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_a_task_that_cannot_run_does_not_wait(
 
 
 def waited_seconds(serving: Exporter, queue: str, tasks: int) -> float:
-    """Return how long the tasks of a queue waited in all, once so many were counted."""
+    """Return how long the tasks of a queue waited in total, once that many were counted."""
     eventually(lambda: serving.value("taskapp_task_queue_wait_seconds_count", queue=queue) == tasks, within_seconds=40)
     return serving.value("taskapp_task_queue_wait_seconds_sum", queue=queue) or 0.0
 

@@ -1,4 +1,4 @@
-"""A node that lacks what task types that ship run with, beside one that has it."""
+"""A node without the extras of shipped task types, next to one that has them."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_a_hundred_thousand_tasks_take_no_more_memory_than_the_first_ten_thousan
 
 
 class Sender:
-    """Sends the events of so many tasks, in a process of its own."""
+    """Sends the events of that many tasks, in a process of its own."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._popen = subprocess.Popen(

@@ -34,7 +34,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class WebServer(ThreadingHTTPServer):
-    """A real server on loopback: answers by path as told, each used once and the last one for ever."""
+    """A real server on loopback: answers by path as configured, each used once and the last one repeatedly."""
 
     daemon_threads = True
 

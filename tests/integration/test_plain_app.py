@@ -1,4 +1,4 @@
-"""A plain ``celery.Celery`` beside ours behaves as if taskapp were not imported."""
+"""A plain ``celery.Celery`` next to ours behaves as if taskapp were not imported."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def on(pool: str) -> tuple[str, ...]:
 
 
 class Probe:
-    """``taskapp health`` beside one node."""
+    """``taskapp health`` next to one node."""
 
     def __init__(self, node: Process) -> None:
         self.env = node.env

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-se
 
 DEADLINE_SECONDS = 1.0
 MUCH_LATER_SECONDS = 15.0
-"""Of a busy machine, on which a client has to connect anew."""
+"""On a busy machine, where a client has to reconnect."""
 
 CLIENT = """
 import asyncio, json, sys, threading

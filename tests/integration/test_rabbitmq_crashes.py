@@ -1,4 +1,4 @@
-"""RabbitMQ as broker: a task that kills its child process is not delivered for ever."""
+"""RabbitMQ as broker: a task that kills its child process is not delivered forever."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_type_that_is_not_given_back_fails_at_its_first_crash(
 
 
 def queues_of_docs(delivery_limit: int) -> str:
-    """Return the module that the documentation gives to whoever wants a limit for whole nodes."""
+    """Return the module that the documentation shows for a limit on whole nodes."""
     [module] = re.findall(r"```python\n(from kombu import .*?)```", Path("docs/delivery.md").read_text(), re.DOTALL)
     return module.replace('"x-delivery-limit": 5', f'"x-delivery-limit": {delivery_limit}')
 

@@ -133,7 +133,7 @@ def test_a_result_that_is_too_large_fails_its_task_once(
         job(app, "raises_from", 99_999).delay().get(timeout=30)
     refused(job(app, "says", folder, MOST * 2).delay())
     assert runs(tmp_path, "says") == 1
-    # What is stored beside a result, its arguments, is not its size.
+    # What is stored with a result, such as its arguments, does not count.
     assert job(app, "takes", "z" * 3 * MOST).delay().get(timeout=30) == 3 * MOST
     stored = [redis_server.client.strlen(key) for key in redis_server.client.keys("celery-task-meta-*")]
     assert max(stored) < 100_000

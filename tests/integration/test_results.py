@@ -524,7 +524,7 @@ def test_a_forked_child_and_its_parent_do_not_share_a_connection(redis_server, o
 
     child = os.fork()
     if child == 0:  # pragma: no cover - measured in the parent
-        signal.alarm(30)  # a lock nobody will release must not keep it for ever
+        signal.alarm(30)  # a lock that is never released must not block it forever
         try:
             ours.backend.store_result("of the child", 2, states.SUCCESS)
             code = ours.AsyncResult("of the parent").get(timeout=20)

@@ -352,7 +352,7 @@ def test_what_the_configuration_has_is_paused_and_resumed_but_not_changed(taskap
     assert taskapp("import", "-", "--replace", stdin=exported).out.endswith("skipped 1\n")
 
 
-# --- runs beside the ticks ---------------------------------------------------------------------------
+# --- runs besides the ticks ---------------------------------------------------------------------------
 
 
 def test_a_backfill_is_listed_first_and_queues_what_was_listed(

@@ -32,7 +32,7 @@ class MailServer:
     """A real aiosmtpd on loopback that keeps envelopes and answers as told.
 
     ``answers`` holds replies by recipient or command ("MAIL", "DATA", "QUIT"); each is used once,
-    the last one for ever. What is not told is accepted.
+    the last one repeatedly. What is not configured is accepted.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:

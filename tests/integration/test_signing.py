@@ -28,7 +28,7 @@ from taskapp.celery import app
 from tests.integration.signed import *
 """
 FREE = {SENT_AT_HEADER, COPY_HEADER}
-"""Headers that are set anew on the way."""
+"""Headers that are replaced on the way."""
 
 
 def write_keys(directory: Path, name: str = "signed") -> None:

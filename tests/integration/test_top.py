@@ -38,7 +38,7 @@ class Terminal:
             return  # the other end is closed
 
     def shows(self, text: str) -> bool:
-        """Say whether it showed ``text`` since it was asked the last time."""
+        """Return whether it showed ``text`` since the last call."""
         if text.encode() not in self.drawn:
             return False
         self.drawn = b""

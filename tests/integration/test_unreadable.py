@@ -1,4 +1,4 @@
-"""Messages of which something cannot be read: no node ends, and whoever waits for the result is told."""
+"""Messages of which something cannot be read: no node ends, and the result says so."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_commands_of_odd_form_end_no_node(app: Celery, worker: StartWorker, redi
     ]  # fmt: skip
     for body in bodies:
         message = {**envelope, "body": json.dumps(body), "properties": properties}
-        # One that fails has the node listen anew.
+        # A failing one makes the node subscribe again.
         eventually(lambda: client.publish(topic, json.dumps(message)) == 1)  # noqa: B023 - called here
     for odd in ("", "x", "{}", "[]", json.dumps({**envelope, "body": "x", "properties": properties}), json.dumps(5)):
         client.publish(topic, odd)

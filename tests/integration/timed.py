@@ -13,7 +13,7 @@ from celery.schedules import crontab, schedule
 
 
 class EverySecond(schedule):
-    """A schedule class of one's own."""
+    """A custom schedule class."""
 
     def __init__(self) -> None:
         super().__init__(timedelta(seconds=1))

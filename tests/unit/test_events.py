@@ -1,4 +1,4 @@
-"""Events that are put together here, beside those that Celery makes."""
+"""Events that taskapp builds, compared with those that Celery makes."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_what_classes_inherit_and_use_is_in_the_table_and_nothing_else() -> None
 
 
 def mixed_in() -> set[str]:
-    """Return the private names that classes of ours use which are put beside foreign ones at runtime, and texts."""
+    """Return the private names used by our classes that are combined with foreign ones at runtime, and texts."""
     return {
         name
         for path, tree in sources()

@@ -20,7 +20,7 @@ from tests.support import eventually
 
 
 class Notes:
-    """In the place of a server: remembers batches, and is away when it is told to be."""
+    """Stands in for a server: remembers batches, and is away on request."""
 
     def __init__(self) -> None:
         self.written: dict[int, Sequence[Any]] = {}

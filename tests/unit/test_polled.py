@@ -1,4 +1,4 @@
-"""Connections that are opened beside the loop."""
+"""Connections that are opened outside the loop."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Producer:
 
 
 def test_an_event_waits_for_no_other_that_is_being_published() -> None:
-    """A child that forks meanwhile would wait for ever: who publishes there is a thread of its parent's."""
+    """A child that forks meanwhile would wait forever: the publishing thread is its parent's."""
     app: Any = Celery("events", set_as_current=False)
     dispatcher = SentEventDispatcher(EventDispatcher(app=app, enabled=False))
     may_go_on = threading.Event()

@@ -1,4 +1,4 @@
-"""Errors in words: whatever their own code raises, they are told."""
+"""Errors in words, whatever their own code raises."""
 
 from __future__ import annotations
 

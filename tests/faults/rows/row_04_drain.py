@@ -102,7 +102,7 @@ def _judge_waiting(bench: Bench, first: Worker, waiting: list[Submission], termi
     bench.judge.require_none(late, f"of those waiting began later than {WAITING_WITHIN_SECONDS:g} s after SIGTERM")
     runs = [(one.id, run) for one in waiting for run in bench.runs.of(one.id) if run.worker == first.name]
     begun = {task_id for task_id, run in runs if run.started_at > terminated_at + WAITING_WITHIN_SECONDS}
-    bench.judge.require_none(begun, "began on the worker that was told to end")
+    bench.judge.require_none(begun, "started on the worker that was stopping")
 
 
 def _judge_running(bench: Bench, long: set[str], terminated_at: float, times: Times) -> list[float]:

@@ -40,7 +40,7 @@ def play(bench: Bench) -> Outcome:
 
 def _lose_power(bench: Bench, producer: Submitter, fsync: str) -> tuple[list[Submission], set[str]]:
     """Cut the power in the middle of a flow; return what was sent and what may be missing of it."""
-    producer.submit("faults.note", 3)  # opens the connection anew
+    producer.submit("faults.note", 3)  # reopens the connection
     # More than the workers can run, so that many wait when the power fails.
     producer.begin("faults.hold", [{}] * bench.sized(300, 600, 4000), args=[HOLD_SECONDS], per_second=100)
     sizes = _SizeLog(bench.redis)
@@ -48,7 +48,7 @@ def _lose_power(bench: Bench, producer: Submitter, fsync: str) -> tuple[list[Sub
     died_at = time.monotonic()
     bench.redis.kill()
     sizes.stop()
-    # Without fsync the last second is in no file; with `always` only a command nobody was told of is torn.
+    # Without fsync the last second is in no file; with `always` only an unacknowledged command is torn.
     if fsync == "everysec":
         kept_bytes, kept_at = sizes.at(died_at - CUT_SECONDS)
     else:

@@ -137,7 +137,7 @@ def _await_either(bench: Bench, worker: Worker, good: list[Submission]) -> None:
 
 
 def _is_kept(client: redis.Redis, raw: bytes) -> bool:
-    """Say whether the message is anywhere in Redis still, ready or unacknowledged."""
+    """Return whether the message is still anywhere in Redis, ready or unacknowledged."""
     ready = client.lrange("default", 0, -1) if client.type("default") == b"list" else []
     identity = raw[raw.find(b'"id":') :][:50] if b'"id":' in raw else b""
     return raw in ready or any(identity and identity in entry for entry in client.hvals("unacked"))

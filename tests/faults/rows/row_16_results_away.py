@@ -20,7 +20,7 @@ SUBMITTED_WITHIN_SECONDS = 0.5
 
 
 def play(bench: Bench) -> Outcome:
-    """Take the server away under load: killed, and frozen, which is worse, for nobody is told."""
+    """Take the server away under load: killed, and frozen, which is worse because no client notices."""
     results = bench.start_results()
     workers = [bench.start_worker(pool, pool=pool, concurrency=4, ready=False) for pool in (None, "prefork")]
     bench.await_ready(*workers)

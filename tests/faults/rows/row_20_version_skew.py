@@ -20,7 +20,7 @@ def play(bench: Bench) -> Outcome:
     newcomers = producer.submit("faults.newcomer", count, priority=4)
     others = producer.submit("faults.note", count)
     ran = bench.runs.await_ended(acknowledged(others), 10)
-    bench.judge.require(ran, "tasks that the old worker has do not run beside those it lacks")
+    bench.judge.require(ran, "tasks that the old worker has do not run next to those it lacks")
     eventually(lambda: _parked(bench) == count, PARKED_WITHIN_SECONDS)
     bench.watch_for_repeats()
     bench.judge.require(_parked(bench) == count, f"{_parked(bench)} of {count} are parked after a lease")

@@ -23,7 +23,7 @@ def play(bench: Bench) -> Outcome:
         return skipped(problem)
     clock = WrongClock(bench.directory, "redis")
     bench.start_redis(**clock.environment)
-    # With slots enough beside the long tasks.
+    # With enough slots in addition to the long tasks.
     workers = [
         bench.start_worker(pool, "-Q", "default", pool=pool, concurrency=4, ready=False)
         for pool in ("default", "prefork")

@@ -1,4 +1,4 @@
-"""Tasks that end their node in whatever way: at most three runs, then a dead letter, and who waits is told."""
+"""Tasks that end their node in any way: at most three runs, then a dead letter, and a result for the caller."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _play_outsider(bench: Bench, producer: Submitter) -> list[Submission]:
         worker = _start(bench, "default")
         _await_run_on(bench, worker, long)
         worker.terminate()
-        bench.judge.require(worker.exited_within(20), "a node that was told to end does not")
+        bench.judge.require(worker.exited_within(20), "a node that was stopped did not end")
     worker = _start(bench, "default")
     bench.judge.require(bench.runs.await_ended([long.id], 30), f"not run to its end after {lives} restarts")
     bench.judge.require_none({letter.id for letter in bench.dead_letters("default")} & {long.id}, "was buried")

@@ -67,7 +67,7 @@ def _judge(bench: Bench, queue: str, messages: list[Forged]) -> None:
     states_of = _states(client, messages)
     unreported = _unreported(client, messages)
     bench.judge.require_none(
-        [one.what for one in unreported][:SHOWN_MOST], f"{queue}: no result was told ({len(unreported)})"
+        [one.what for one in unreported][:SHOWN_MOST], f"{queue}: no result was stored ({len(unreported)})"
     )
     lost = [one for one in messages if one.id is None and not letters[one.raw]]
     bench.judge.require_none([one.what for one in lost], f"{queue}: without an id, and no dead letter")

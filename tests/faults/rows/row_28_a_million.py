@@ -32,7 +32,7 @@ Use = Callable[[Heap], Iterator[None]]
 
 
 def play(bench: Bench) -> Outcome:
-    """Compare the times of all scripts beside few and beside very many; then let commands handle very many."""
+    """Compare the times of all scripts with few and with very many; then let commands handle very many."""
     most = bench.sized(30_000, 200_000, 1_000_000)
     few = Heap(bench.start_server("few", {}).port, FEW, beside=most - FEW)
     many = Heap(bench.start_server("many", {}).port, most)
@@ -47,9 +47,9 @@ def play(bench: Bench) -> Outcome:
             if not problems:
                 break
         for script, (few_ms, many_ms) in medians.items():
-            what = f"{script} beside {most:,} {place}"
+            what = f"{script} with {most:,} {place}"
             slowest = max(slowest, (many_ms, what))
-            bench.judge.require(script not in problems, f"{what}: {many_ms:.2f} ms, {few_ms:.2f} ms beside {FEW:,}")
+            bench.judge.require(script not in problems, f"{what}: {many_ms:.2f} ms, {few_ms:.2f} ms with {FEW:,}")
     bench.judge.remark(f"slowest script: {slowest[1]}, median {slowest[0]:.1f} ms")
     _play_commands(bench, many)
     return Outcome(passed=not bench.judge.problems, notes=bench.judge.notes)
@@ -139,7 +139,7 @@ def _parked(heap: Heap) -> Iterator[None]:
 
 def _forgotten(heap: Heap) -> Iterator[None]:
     heap.fill("parked", since_ms=-LONG_MS)
-    # Nodes tell of what was buried, meanwhile.
+    # Meanwhile nodes report what was buried.
     yield from repeat(3 * TIMES, heap.beat, lambda: heap.client.delete("taskapp:untold"))
 
 

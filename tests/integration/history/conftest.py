@@ -26,7 +26,7 @@ Start = Callable[..., Process]
 
 
 class Deployment:
-    """Nodes that tell of every finished task, and writers of a history."""
+    """Nodes that report every finished task, and writers of a history."""
 
     def __init__(self, directory: Path, server: RedisServer, worker: Start) -> None:
         self.directory, self.server, self._worker = directory, server, worker
@@ -72,7 +72,7 @@ class Deployment:
         return self.python(text)[0]
 
     def ends_of(self, task_id: str, count: int = 1) -> list[Finished]:
-        """Wait until so many ends of the task are written."""
+        """Wait until that many ends of the task are written."""
 
         def written() -> list[Finished]:
             try:
@@ -111,7 +111,7 @@ def deployment(tmp_path: Path, redis_server: RedisServer, worker: Start) -> Iter
 
 
 def tell(server: RedisServer, *ends: EndOfTask) -> None:
-    """Tell of finished tasks as a node does whose messages were settled before."""
+    """Report finished tasks as a node does whose messages were settled before."""
     notes = Notes(Link(lambda: Connection(port=server.port, protocol=2)), "", 60)
     steps: list[Step] = [("H", str(end.most), end.packed) for end in ends]
     for start in range(0, len(steps), 200):

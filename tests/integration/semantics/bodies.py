@@ -406,7 +406,7 @@ async def ring_bell() -> None:
 
 @shared_task(name="crowd.async")
 async def crowd(size: int) -> int:
-    """Wait until so many are in flight at once; return the number."""
+    """Wait until that many are in flight at once; return the number."""
     global _in_flight, _bell
     if not _in_flight:
         _bell = asyncio.Event()

@@ -143,7 +143,7 @@ def events(_events: dict[str, list[dict[str, Any]]]) -> Callable[[str, str], lis
 
     def of(task_id: str, last: str) -> list[dict[str, Any]]:
         eventually(lambda: any(event["type"] == last for event in tuple(_events[task_id])))
-        # Who submits tells of it when it has, which may be later.
+        # The submitter reports after submitting, which may be later.
         return [event for event in _events[task_id] if event["type"] != "task-sent"]
 
     return of

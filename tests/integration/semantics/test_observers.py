@@ -14,7 +14,7 @@ Events = Callable[[str, str], list[dict[str, Any]]]
 
 
 def seen_until(way: Way, task_id: str, last: str, times: int = 1) -> list[Any]:
-    """Wait until ``last`` was noted so many times; return all notes."""
+    """Wait until ``last`` was noted that many times; return all notes."""
     return eventually(lambda: [n[0] for n in way.seen(task_id)].count(last) >= times and way.seen(task_id))
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Celery's crontab() beside ours."""
+"""Celery's crontab() compared with ours."""
 
 from __future__ import annotations
 

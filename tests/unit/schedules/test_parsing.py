@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""What people write, and what they are told."""
+"""What people write, and the answers they get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sun, beside Celery's solar()."""
+"""The sun, compared with Celery's solar()."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crons do where clocks change: tables written by hand, and another library beside ours."""
+"""What crons do where clocks change: tables written by hand, and a comparison with another library."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_an_interval_knows_no_clock_changes():
     assert {later - sooner for sooner, later in pairwise(found)} == {5400}
 
 
-# --- beside cronsim, which follows Debian's cron ---------------------------------------------
+# --- compared with cronsim, which follows Debian's cron ---------------------------------------------
 
 
 @st.composite

@@ -1,5 +1,5 @@
 # ruff: noqa: DTZ001
-"""Stretches of constant offset, beside zoneinfo."""
+"""Stretches of constant offset, compared with zoneinfo."""
 
 from __future__ import annotations
 
