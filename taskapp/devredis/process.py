@@ -86,7 +86,7 @@ def quoted(path: Path) -> bytes:
 
 
 def client_of(record: ServerRecord) -> Redis:
-    """Return a client of the server of ``record``; it connects when it is used."""
+    """Return a client of the server of ``record``, which connects on first use."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry

@@ -93,7 +93,7 @@ def running(data_dir: Path) -> Server | None:
 
 
 def connections(data_dir: Path) -> Callable[[], Connection] | None:
-    """Return what opens a connection to the server of ours that runs on ``data_dir``; None: there is none."""
+    """Return a function that opens connections to the embedded server running on ``data_dir``; None if none runs."""
     home = home_of(data_dir)
     record = read_record(home)
     if record is None or not ask(home, record):

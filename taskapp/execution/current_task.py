@@ -3,8 +3,8 @@
 The thread of an event loop interleaves many tasks. A context variable follows each of them, even into
 ``asyncio.gather``, ``TaskGroup`` and ``to_thread``; on plain threads it acts like a thread-local.
 
-In a worker of ours Celery's stack of current tasks itself becomes one. Elsewhere it serves every app in the process and
-stays as it is: the loops that run eager coroutines put their task on it for each turn.
+In a taskapp worker, Celery's own stack of current tasks becomes such a stack. In other processes, that stack serves
+every Celery app and stays unchanged: loops that run eager coroutines push their task onto it for each turn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ContextStack(_LocalStack):
         self.start_in_context()
 
     def start_in_context(self) -> None:
-        """Begin with no items, in every context."""
+        """Start empty in every context."""
         self._items: ContextVar[Tasks] = ContextVar("taskapp_stack", default=())
 
     def push(self, obj: Any) -> Tasks:
@@ -69,7 +69,7 @@ class ContextStack(_LocalStack):
 
 
 def follow_contexts() -> None:
-    """Make ``current_task`` follow contexts; for a process that runs a worker of ours.
+    """Make ``current_task`` follow contexts; for a process that runs a taskapp worker.
 
     This changes the class of Celery's stack object: its modules import it by name, so it cannot be replaced.
     """
@@ -78,11 +78,11 @@ def follow_contexts() -> None:
         current_tasks.start_in_context()
 
 
-# --- where no worker runs -------------------------------------------------------------------------
+# --- outside workers ------------------------------------------------------------------------------
 
 
 def carrying() -> AbstractContextManager[None]:
-    """Let what starts in this context carry the current tasks to a loop made by ``following``."""
+    """Return a context manager in which started coroutines keep the current tasks on a loop from ``following``."""
     return _NOTHING if isinstance(current_tasks, ContextStack) else _carrying()
 
 
@@ -96,7 +96,7 @@ def _carrying() -> Iterator[None]:
 
 
 def following(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """Return ``loop``, on which ``current_task`` is right in all that carried tasks start, and in its threads."""
+    """Prepare and return ``loop``, so that ``current_task`` is right in coroutines from ``carrying`` and in threads."""
     if not isinstance(current_tasks, ContextStack):
         loop.set_task_factory(_following)
         loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
@@ -116,7 +116,7 @@ async def _awaited(turns: _Turns) -> Any:
 
 
 class _Turns:
-    """Awaits a coroutine; ``tasks`` are current during each of its turns."""
+    """Awaits a coroutine, with ``tasks`` as the current ones during each of its turns."""
 
     __slots__ = ("_coroutine", "_tasks")
 
@@ -139,7 +139,7 @@ class _Turns:
 
 
 class _Threads(ThreadPoolExecutor):
-    """The threads of a loop: of ``to_thread`` and ``run_in_executor``."""
+    """The threads of a loop, used by ``to_thread`` and ``run_in_executor``; they keep the current tasks."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         return super().submit(_call_with, _carried.get(), call, *args, **options)

@@ -165,11 +165,11 @@ def choose_pool(worker: Any) -> None:
 
 
 def warn_of_missing_extras(instance: Any, **_: Any) -> None:
-    """Log which of the task types that ship this node does not have, for want of what they run with."""
+    """Log the built-in task types that this node lacks because their packages are not installed."""
     for name, error in sorted(getattr(instance.app.tasks, "lacking", {}).items()):
         remedy = f"install it with pip install 'taskapp[{error.extra}]'"
         logger.warning(
-            "this node does not run %s: the package %s is missing; %s", name, error.package, remedy,
+            "this node does not run %s: package %s is not installed; %s", name, error.package, remedy,
             extra={"action": "missing_extra"},
         )  # fmt: skip
 

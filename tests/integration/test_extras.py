@@ -39,7 +39,7 @@ def test_a_node_without_extras_says_so_and_leaves_the_messages_to_one_that_has_t
     eventually(lambda: task_state(result.id).state is State.PARKED)
     warnings = [line for line in without.output().splitlines() if "this node does not run" in line]
     assert [line.partition("does not run ")[2] for line in warnings] == [
-        f"taskapp.{task}: the package {package} is missing; install it with pip install 'taskapp[{extra}]'"
+        f"taskapp.{task}: package {package} is not installed; install it with pip install 'taskapp[{extra}]'"
         for task, package, extra in (
             ("data_processing", "duckdb", "data"), ("http_request", "httpx", "http"),
             ("report_generation", "jinja2", "reports"), ("send_email", "idna", "mail"),
