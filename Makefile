@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ISOLATED := env -u PYTHONDONTWRITEBYTECODE -u CELERY_BROKER_URL -u CELERY_RESULT_BACKEND -u CELERY_CONFIG_MODULE \
 	$(shell env | sed -n 's/^\(TASKAPP_[A-Za-z0-9_]*\)=.*/-u \1/p') TASKAPP_ENV_FILE=
 
-# exec below: make tells the recipe's process to end when it is told itself, and a shell would keep that to itself.
+# Recipes use exec: make passes a stop signal to the process of its recipe, and a shell would not pass it on.
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-all faults bench check tables lock wheel clean
 
