@@ -45,7 +45,7 @@ class CountedRun(NamedTuple):
 
 
 def counted_fields(run: CountedRun) -> tuple[str | int, ...]:
-    """Return the arguments of ``SettleStep.RUN`` for ``run``: each duration as its bucket and in us."""
+    """Return the arguments of ``STEP_RUN`` in ``settlement`` for ``run``: each duration as its bucket and in us."""
     task, what, run_seconds, wait_seconds = run
     run_le, run_us, wait_le, wait_us = "", 0, "", 0
     if run_seconds is not None:

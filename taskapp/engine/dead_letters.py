@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from taskapp.engine.counters import counted_fields
 from taskapp.engine.dead_pages import NAMED_BYTES_MOST, DeadPage, DeadPages, Listed, Wanted
 from taskapp.engine.envelope import named_in_json, unseal
-from taskapp.engine.settlement import Settlement, SettleStep
+from taskapp.engine.settlement import STEP_LETTER, STEP_RUN, Settlement
 from taskapp.errors import NotSettled
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
@@ -135,8 +135,8 @@ class DeadLetters:
         Raises:
             NotSettled: The server refused a part of it; the rest may be done, and all of it will be tried again.
         """
-        counted = (SettleStep.RUN, *counted_fields(settlement.run)) if settlement.run is not None else ()
-        steps = (SettleStep.LETTER, f"{number}.0:0:{queue}", *settlement.steps(), *counted)
+        counted = (STEP_RUN, *counted_fields(settlement.run)) if settlement.run is not None else ()
+        steps = (STEP_LETTER, f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:
             raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))

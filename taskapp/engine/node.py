@@ -21,7 +21,7 @@ from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
 from taskapp.engine.session import Session, claimed_when
 from taskapp.engine.settle_buffer import log_stale
-from taskapp.engine.settlement import Settlement, SettleStep
+from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Settlement
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
 from taskapp.redis.link import Link
@@ -120,7 +120,7 @@ class Node(Session):
 
         Without a ``settlement`` its failure is unreported: a worker fails the task, see ``NodeProfile.on_buried``.
         """
-        step = SettleStep.BURY_UNREPORTED if settlement is None else SettleStep.BURY
+        step = STEP_BURY_UNREPORTED if settlement is None else STEP_BURY
         self._finish(tag, settlement, step, reason, detail[:2_000])
 
     def _finish(self, tag: str, settlement: Settlement | None, *burial: str) -> None:

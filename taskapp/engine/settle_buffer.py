@@ -12,7 +12,7 @@ from typing import Any
 from taskapp.engine.counters import CountedRun, counted_fields
 from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
-from taskapp.engine.settlement import SettleStep
+from taskapp.engine.settlement import STEP_BURY_UNREPORTED, STEP_CLAIM, STEP_RUN
 from taskapp.redis.link import REFUSALS
 from taskapp.redis.pipe import SentScript
 
@@ -30,8 +30,8 @@ class LeaseGone(Exception):
     """Answer to a settle that was never sent, because the lease ended while the connection was broken."""
 
 
-Outcome = tuple[Sequence[Any], CountedRun | None]
-"""Outcome of a run: steps of the script ``settle``, and the run to count."""
+Effects = tuple[Sequence[Any], CountedRun | None]
+"""Effects of a run: steps of the script ``settle``, and the run to count."""
 Send = Callable[[str, tuple[Any, ...], Callable[[Any], None]], None]
 """Sends a script with its arguments after the epoch; the last argument gets the answer."""
 
@@ -49,8 +49,8 @@ class SettleBuffer:
     def __init__(self, send: Send, keep_watch: Callable[[], None], options: Options, role: NodeProfile) -> None:
         self._send, self._keep_watch = send, keep_watch
         self._options, self._role = options, role
-        self._settled: dict[str, Outcome] = {}
-        """Tag to the outcome of its run."""
+        self._settled: dict[str, Effects] = {}
+        """Tag to the effects of its run."""
         self._refused: list[SentScript] = []
         self._steps = 0
         self._since = 0.0
@@ -104,19 +104,20 @@ class SettleBuffer:
                 self._role.before_settling()
                 self._settle(settled)
 
-    def _settle(self, settled: dict[str, Outcome]) -> None:
+    def _settle(self, settled: dict[str, Effects]) -> None:
         """Settle claims together; one that cannot be encoded goes to the dead letters."""
         args: list[Any] = [self._options.dead_letters_limit, self._role.name]
         try:
             for tag, (steps, run) in settled.items():
-                args += (SettleStep.CLAIM, tag, *steps)
+                args += (STEP_CLAIM, tag, *steps)
                 if run is not None:
-                    args += (SettleStep.RUN, *counted_fields(run))
+                    args.append(STEP_RUN)
+                    args += counted_fields(run)
             self._send("settle", tuple(args), partial(self._after_settling, settled))
         except Exception as error:
             if len(settled) > 1:
-                for tag, outcome in settled.items():
-                    self._settle({tag: outcome})
+                for tag, effects in settled.items():
+                    self._settle({tag: effects})
                 return
             (tag,) = settled
             logger.exception("claim %s cannot be settled; its message goes to the dead letters", tag)
@@ -143,7 +144,7 @@ class SettleBuffer:
 
         self._send(name, args, on_answer)
 
-    def _after_settling(self, settled: Mapping[str, Outcome], answer: Any) -> None:
+    def _after_settling(self, settled: Mapping[str, Effects], answer: Any) -> None:
         if isinstance(answer, LeaseGone):
             log_stale(settled)
             return
@@ -163,7 +164,7 @@ class SettleBuffer:
         if unreported:
             self._role.on_buried(named(unreported))
 
-    def _settle_again(self, settled: Mapping[str, Outcome]) -> None:
+    def _settle_again(self, settled: Mapping[str, Effects]) -> None:
         with self._sending:
             self._settled = {**settled, **self._settled}
         self._wait()
@@ -173,8 +174,8 @@ class SettleBuffer:
         self._keep_watch()
 
 
-def _failed(problem: str) -> Outcome:
-    return (SettleStep.BURY_UNREPORTED, "failed", problem[:2_000]), None
+def _failed(problem: str) -> Effects:
+    return (STEP_BURY_UNREPORTED, "failed", problem[:2_000]), None
 
 
 def log_stale(tags: Iterable[bytes | str]) -> None:

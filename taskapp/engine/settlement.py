@@ -28,24 +28,22 @@ COPY_HEADER = "taskapp_copy"
 """Header of a tick on a broker other than Redis: identifies this publication of it."""
 
 
-class SettleStep:
-    """First arguments of the steps that ``settle.lua`` carries out; its header lists what follows each."""
-
-    CLAIM: Final = "T"
-    """A claim begins, by its tag."""
-    LETTER: Final = "U"
-    """Instead of a claim: an unreported dead letter, by its name."""
-    RESULT: Final = "R"
-    CHORD: Final = "O"
-    CHORD_PART: Final = "C"
-    CHORD_FINISHED: Final = "F"
-    MESSAGE: Final = "M"
-    EVENT: Final = "E"
-    BURY: Final = "D"
-    BURY_UNREPORTED: Final = "B"
-    TICK: Final = "S"
-    RUN: Final = "K"
-    HISTORY: Final = "H"
+# First arguments of the steps that ``settle.lua`` carries out; its header lists what follows each.
+STEP_CLAIM: Final = "T"
+"""A claim begins, by its tag."""
+STEP_LETTER: Final = "U"
+"""Instead of a claim: an unreported dead letter, by its name."""
+STEP_RESULT: Final = "R"
+STEP_CHORD: Final = "O"
+STEP_CHORD_PART: Final = "C"
+STEP_CHORD_FINISHED: Final = "F"
+STEP_MESSAGE: Final = "M"
+STEP_EVENT: Final = "E"
+STEP_BURY: Final = "D"
+STEP_BURY_UNREPORTED: Final = "B"
+STEP_TICK: Final = "S"
+STEP_RUN: Final = "K"
+STEP_HISTORY: Final = "H"
 
 
 class Result(NamedTuple):
@@ -204,24 +202,24 @@ class Settlement:
         """Return the steps of the script ``settle`` for one claim, except the one that counts its run."""
         steps: list[Any] = []
         for chord in self.chords:
-            steps += (SettleStep.CHORD, *chord)
+            steps += (STEP_CHORD, *chord)
         for part in self.parts:
-            steps += (SettleStep.CHORD_PART, *part)
+            steps += (STEP_CHORD_PART, *part)
         for chord_id in self.finished:
-            steps += (SettleStep.CHORD_FINISHED, chord_id)
+            steps += (STEP_CHORD_FINISHED, chord_id)
         for message in self.messages:
-            steps += (SettleStep.MESSAGE, *message[:5])
+            steps += (STEP_MESSAGE, *message[:5])
         for publication in publications(self.messages):
-            steps += (SettleStep.EVENT, *publication)
+            steps += (STEP_EVENT, *publication)
         for event in self.events:
-            steps += (SettleStep.EVENT, *event)
+            steps += (STEP_EVENT, *event)
         if self.tick is not None:
-            steps += (SettleStep.TICK, *self.tick)
+            steps += (STEP_TICK, *self.tick)
         # Last, so that no client sees a success if another step was refused.
         for result in self.results:
-            steps += (SettleStep.RESULT, *result)
+            steps += (STEP_RESULT, *result)
         if self.end is not None:
-            steps += (SettleStep.HISTORY, *self.end)
+            steps += (STEP_HISTORY, *self.end)
         return steps
 
 

@@ -19,21 +19,17 @@ REVOKED_MOST = 50_000
 """Maximum number of revoked ids; Celery keeps as many per node."""
 
 
-class NoteStep:
-    """First parts of the steps that ``note.lua`` carries out; its header lists what follows each."""
-
-    PROGRESS: Final = "P"
-    RETRY: Final = "R"
-    LOG_LINE: Final = "L"
-    RUN: Final = "K"
-    """The same as ``SettleStep.RUN``."""
-    HISTORY: Final = "H"
-    """The same as ``SettleStep.HISTORY``."""
-    TASK_TYPE: Final = "T"
-
+# First parts of the steps that ``note.lua`` carries out; its header lists what follows each. Runs and history have the
+# same letters as in ``settle.lua``.
+NOTE_PROGRESS: Final = "P"
+NOTE_RETRY: Final = "R"
+NOTE_LOG_LINE: Final = "L"
+NOTE_RUN: Final = "K"
+NOTE_HISTORY: Final = "H"
+NOTE_TASK_TYPE: Final = "T"
 
 Step = tuple[Literal["P", "R", "L", "K", "H", "T"], str, bytes]
-"""A ``NoteStep``; a task id, or a queue (run), a number to keep (history) or a task type; and a text."""
+"""A letter ``NOTE_…``; a task id, or a queue (run), a number to keep (history) or a task type; and a text."""
 
 
 class Progress(NamedTuple):

@@ -24,7 +24,16 @@ from redis.exceptions import RedisError
 from taskapp.engine.counters import CountedRun, as_text
 from taskapp.engine.runtime import role
 from taskapp.engine.settlement import EndOfTask
-from taskapp.engine.task_notes import Notes, NoteStep, Step
+from taskapp.engine.task_notes import (
+    NOTE_HISTORY,
+    NOTE_LOG_LINE,
+    NOTE_PROGRESS,
+    NOTE_RETRY,
+    NOTE_RUN,
+    NOTE_TASK_TYPE,
+    Notes,
+    Step,
+)
 from taskapp.errors import BrokerNotFound
 from taskapp.redis.link import NotSent, OutcomeUnknown
 from taskapp.settings import get_settings
@@ -81,7 +90,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._retries.append((NoteStep.RETRY, task_id, text))
+            self._retries.append((NOTE_RETRY, task_id, text))
         self._wake()
 
     def count(self, queue: str, run: CountedRun) -> None:
@@ -89,7 +98,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._runs.append((NoteStep.RUN, queue, as_text(run)))
+            self._runs.append((NOTE_RUN, queue, as_text(run)))
         self._wake()
 
     def end(self, end: EndOfTask) -> None:
@@ -97,7 +106,7 @@ class NoteWriter:
         if self._has_nowhere_to_write:
             return
         with self._lock:
-            self._ends.append((NoteStep.HISTORY, str(end.most), end.packed))
+            self._ends.append((NOTE_HISTORY, str(end.most), end.packed))
         self._wake()
 
     def line(self, task_id: str, text: bytes) -> None:
@@ -201,14 +210,14 @@ class NoteWriter:
             logger.warning("dropped %d log lines of tasks: too many at once", dropped)
         steps: list[Step] = [*(self._types() if runs else ()), *runs, *ends, *retries]
         for task_id, texts in lines.items():
-            steps += [(NoteStep.LOG_LINE, task_id, text) for text in texts]
-        steps += [(NoteStep.PROGRESS, task_id, text) for task_id, text in progress.items()]
+            steps += [(NOTE_LOG_LINE, task_id, text) for text in texts]
+        steps += [(NOTE_PROGRESS, task_id, text) for task_id, text in progress.items()]
         return steps
 
     def _types(self) -> list[Step]:
         """Return the task types of this node, which runs are counted by, unless the server already has them."""
         was, self._has_announced = self._has_announced, True
-        return [] if was else [(NoteStep.TASK_TYPE, name, b"") for name in role.types()]
+        return [] if was else [(NOTE_TASK_TYPE, name, b"") for name in role.types()]
 
     def _write_all(self, notes: Notes, steps: Sequence[Step], at_once: int = STEPS_AT_ONCE) -> None:
         for start in range(0, len(steps), at_once):

@@ -17,7 +17,7 @@ UNKNOWN = (
     ("celery call taskapp.ad", "no task named 'taskapp.ad'; did you mean 'taskapp.add'?"),
     (
         "celery call taskapp.add --args [1,2] --serializer nosuch",
-        "serializer is 'nosuch'; give one that",
+        "serializer is 'nosuch'; use one that",
     ),
     ("celery purge -f -Q nosuch", f"no queue named 'nosuch' {QUEUES}"),
     ("celery purge -f -Q default,critica", f"no queue named 'critica'; did you mean 'critical'? {QUEUES}"),

@@ -504,9 +504,9 @@ def test_a_server_that_stays_away_is_told_in_a_sentence(redis_server, ours, late
     eventually(lambda: waits(redis_server))
     redis_server.kill()
 
-    with pytest.raises(ResultServerGone, match=r"storing the result of task b was given up: .*TASKAPP_RESULT_URL"):
+    with pytest.raises(ResultServerGone, match=r"gave up storing the result of task b: .*TASKAPP_RESULT_URL"):
         ours.backend.store_result("b", 1, states.SUCCESS)
-    with pytest.raises(ResultServerGone, match=r"waiting for <AsyncResult: a> was given up"):
+    with pytest.raises(ResultServerGone, match=r"gave up waiting for <AsyncResult: a>"):
         waiting.result(20)
     with pytest.raises(redis.ConnectionError):
         ours.AsyncResult("c").get(timeout=1)

@@ -373,7 +373,7 @@ def test_on_a_broker_that_does_not_tell_only_the_result_is_known(redis_server: R
     assert (none.returncode, json.loads(none.stdout)["state"]) == (1, "unknown")
     assert "does not show" in json.loads(none.stdout)["remark"]
     assert (lines.returncode, lines.stderr.count("\n")) == (1, 1)
-    assert "neither tasks nor results use one" in lines.stderr
+    assert "neither the broker nor the result backend is one" in lines.stderr
     assert json.loads(failed.stdout)["error"] == "ValueError: bad"
     assert [moment["what"] for moment in json.loads(failed.stdout)["timeline"]] == ["failed"]
 
@@ -384,7 +384,7 @@ def test_a_broker_that_is_away_is_one_sentence(redis_server: RedisServer) -> Non
     done = taskapp(redis_server, "task", "show", "x", TASKAPP_SUBMIT_DEADLINE_SECONDS="1")
 
     assert done.returncode == 1
-    assert "cannot be reached" in done.stderr
+    assert "cannot reach the broker" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
-from taskapp.engine.settlement import SettleStep
-from taskapp.engine.task_notes import NoteStep
+from taskapp.engine import settlement, task_notes
 from taskapp.redis.scripts import ROOMS
 
-SCRIPT = (ROOMS / "engine" / "lua" / "settle.lua").read_text()
-OPENING = {SettleStep.CLAIM, SettleStep.LETTER}
+
+def script(name: str) -> str:
+    return (ROOMS / "engine" / "lua" / f"{name}.lua").read_text()
 
 
-def letters_of_python() -> list[str]:
-    return [letter for name, letter in vars(SettleStep).items() if name.isupper()]
+def letters_of(module: ModuleType, prefix: str) -> list[str]:
+    return sorted(letter for name, letter in vars(module).items() if name.startswith(prefix))
 
 
-def test_every_step_has_one_letter_that_the_header_of_the_script_explains() -> None:
-    header = re.findall(r"^--   '(\w)'", SCRIPT, re.MULTILINE)
+def explained_in(source: str) -> list[str]:
+    return sorted(re.findall(r"^--   '(\w)'", source, re.MULTILINE))
 
-    assert len(set(letters_of_python())) == len(letters_of_python())
-    assert sorted(header) == sorted(letters_of_python())
+
+def test_every_step_has_one_letter_that_the_header_of_its_script_explains() -> None:
+    steps, notes = letters_of(settlement, "STEP_"), letters_of(task_notes, "NOTE_")
+
+    assert steps == explained_in(script("settle"))
+    assert notes == explained_in(script("note"))
+    assert len(set(steps)) == len(steps)
+    assert (task_notes.NOTE_RUN, task_notes.NOTE_HISTORY) == (settlement.STEP_RUN, settlement.STEP_HISTORY)
 
 
 def test_the_script_knows_the_width_of_every_step_as_its_header_lists_it() -> None:
-    table = re.search(r"^local WIDTH = {(.*)}", SCRIPT, re.MULTILINE)
+    table = re.search(r"^local WIDTH = {(.*)}", script("settle"), re.MULTILINE)
     assert table is not None
     widths = {letter: int(width) for letter, width in re.findall(r"(\w) = (\d)", table[1])}
-    header = re.sub(r"\([^)]*\)", "", SCRIPT)
+    header = re.sub(r"\([^)]*\)", "", script("settle"))
     listed = {letter: 1 + len(rest.split(",")) for letter, rest in re.findall(r"^--   '(\w)', (.+?)   ", header, re.M)}
 
     assert {letter: listed[letter] for letter in widths} == widths
-    assert widths.keys() == set(letters_of_python()) - OPENING
-
-
-def test_every_kind_of_note_has_one_letter_that_the_header_of_its_script_explains() -> None:
-    note = (ROOMS / "engine" / "lua" / "note.lua").read_text()
-    letters = [letter for name, letter in vars(NoteStep).items() if name.isupper()]
-
-    assert sorted(re.findall(r"^--   '(\w)'", note, re.MULTILINE)) == sorted(letters)
-    assert (NoteStep.RUN, NoteStep.HISTORY) == (SettleStep.RUN, SettleStep.HISTORY)
+    assert sorted(widths) == sorted(
+        set(letters_of(settlement, "STEP_")) - {settlement.STEP_CLAIM, settlement.STEP_LETTER}
+    )

@@ -3,7 +3,7 @@
 -- claim
 --   'T', tag                                                            a claim of this epoch, or
 --   'U', name                                                           an unreported dead letter
--- and any number of steps, carried out in the given order (their names in Python: SettleStep in settlement.py):
+-- and any number of steps, carried out in the given order (their names in Python: STEP_… in settlement.py):
 --   'R', key, value, seconds to keep (0 forever)                        store a result
 --   'O', chord, size (0 unknown), about, finish ('' none), seconds      begin a chord
 --   'C', chord, slot, '1' success or '0', value, seconds                count a part of a chord
