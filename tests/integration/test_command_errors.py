@@ -178,9 +178,9 @@ FLOWER = (
     ("-l INFO", "flower has no option '-l'; did you mean '--logging'?"),
     ("5555", "flower takes no argument '5555'; write options as --port=5555"),
     ("--port 5555", "option --port needs a value; write --port=VALUE"),
-    ("--port=x", "--port cannot be 'x': it is no number"),
+    ("--port=x", "--port cannot be 'x': it is not a number"),
     ("--port=65536", "--port cannot be '65536': a port must be a number from 0 to 65535"),
-    ("--inspect_timeout=x", "--inspect_timeout cannot be 'x': it is no number"),
+    ("--inspect_timeout=x", "--inspect_timeout cannot be 'x': it is not a number"),
     ("--conf=/no/such/file", "--conf cannot be '/no/such/file': there is no such file"),
     ("--unix_socket=/no/such/socket", "Flower cannot listen on /no/such/socket: No such file or directory; choose"),
     ("--address=192.0.2.1", "Flower cannot listen on 192.0.2.1:5555: Cannot assign requested address; choose another"),
@@ -205,7 +205,7 @@ def test_flower_and_exporter_name_a_port_that_is_in_use(tmp_path: Path, redis_se
 def test_a_number_of_flower_in_the_environment_is_checked(tmp_path: Path) -> None:
     done = run("celery flower", tmp_path, TASKAPP_BROKER_URL="redis://127.0.0.1:1/0", FLOWER_PORT="x")
 
-    assert_said(done, "Error: FLOWER_PORT cannot be 'x': it is no number")
+    assert_said(done, "Error: FLOWER_PORT cannot be 'x': it is not a number")
 
 
 def test_what_kubernetes_sets_for_a_service_named_flower_is_no_port(tmp_path: Path) -> None:
