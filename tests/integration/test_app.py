@@ -104,7 +104,7 @@ def test_what_cannot_work_is_refused_at_the_caller(app: Celery, redis_server: Re
     from taskapp.tasks import add
 
     refusals: list[tuple[type[Exception], Callable[[], object], str]] = [
-        (InvalidPayload, lambda: shop.pay.delay({"ident": 1}), "for 'shop.pay': order.id: field required"),
+        (InvalidPayload, lambda: shop.pay.delay({"ident": 1}), "shop.pay': order.id: field required"),
         (InvalidPayload, lambda: shop.pay.s(order={"id": "x"}), "order.id: input should be a valid integer"),
         (InvalidPayload, lambda: add.delay("x", 1), "invalid arguments for 'taskapp.add': x"),
         (InvalidPayload, lambda: shop.greet.delay(object()), "is not JSON serializable; only values that JSON can"),
