@@ -230,7 +230,7 @@ def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -
 
     site.broker.stop()
     stopped_at = time()
-    eventually(lambda: any("the broker cannot be reached" in beat.output() for beat in beats))
+    eventually(lambda: any("the broker is unreachable" in beat.output() for beat in beats))
     eventually(lambda: not any(is_ready(beat) for beat in beats), within_seconds=60)
     waiting = site.redis.client.llen(OUTBOX)
     assert waiting
