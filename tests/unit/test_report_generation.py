@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
 from taskapp.tasks.report_generation import Leader, Report, Total
+from taskapp.tasks.report_generation import charts as drawing
 from taskapp.tasks.report_generation.run import page
 from taskapp.tasks.report_generation.totals import tile_of, total_of
 
@@ -100,7 +101,7 @@ def test_many_names_are_thinned_so_that_they_can_be_read() -> None:
 def test_a_chart_of_too_many_values_is_refused_before_it_is_made(
     kind: str, names: int, series: int, most: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskapp.tasks.report_generation.charts.Figure", None)
+    monkeypatch.setattr(drawing, "Figure", None)
     rows: list[list[Any]] = [[n, n % series, 1] if series > 1 else [n, 1] for n in range(names)]
 
     with pytest.raises(PermanentError) as refusal:

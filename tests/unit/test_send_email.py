@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from taskapp.errors import PathNotAllowed, PermanentError
 from taskapp.tasks.send_email import Attachment, EmailMessage, Refusal, SentEmail
+from taskapp.tasks.send_email import message as writing
 from taskapp.tasks.send_email.address import MailAddress, check_one_line
 from taskapp.tasks.send_email.message import Loaded, load, write
 from taskapp.tasks.send_email.model import dedup_id_for
@@ -352,7 +353,7 @@ def test_a_file_that_is_not_there_and_a_folder_fail_for_good(tmp_path: Path) -> 
 
 
 def test_attachments_count_together_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskapp.tasks.send_email.message.MAX_ATTACHMENT_BYTES", 1_000)
+    monkeypatch.setattr(writing, "MAX_ATTACHMENT_BYTES", 1_000)
     (tmp_path / "a.bin").write_bytes(b"x" * 600)
     first = Attachment(path=str(tmp_path / "a.bin"))
     fits = Attachment(content_base64=base64.b64encode(b"x" * 400).decode(), filename="b.bin")
