@@ -27,7 +27,7 @@ from taskapp.engine.settlement import collecting, settling
 from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.execution.current_task import ContextStack
-from taskapp.execution.failures import as_error
+from taskapp.execution.failures import as_error, traceback_of
 from taskapp.execution.watched_calls import to_raise
 from taskapp.extras import missing_extra
 
@@ -334,4 +334,5 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         check_priority(self.name, options.get("priority"))
         with settling(None):
             done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))
-        return EagerResult(done.id, done.result, done.state, done.traceback, name=eager_name(done))
+        text = traceback_of(done.result) if done.traceback else None
+        return EagerResult(done.id, done.result, done.state, text, name=eager_name(done))

@@ -71,8 +71,27 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
             else:
                 say_lines(line.text, head=f"{_when(line.at)} {sanitize(line.level):<8} ")
             shown += 1
-        if not shown and _state(task_id).state is State.UNKNOWN:
-            raise NoSuchTask(task_id, get_settings().result_expires_seconds)
+        if not shown:
+            say(_why_no_lines(task_id), err=True)
+
+
+def _why_no_lines(task_id: str) -> str:
+    """Return why a task has no log lines, and what to do.
+
+    Raises:
+        NoSuchTask: The id is unknown.
+    """
+    settings, state = get_settings(), _state(task_id)
+    if state.state is State.UNKNOWN:
+        raise NoSuchTask(task_id, settings.result_expires_seconds)
+    if not settings.task_log_lines:
+        return "no log lines: TASKAPP_TASK_LOG_LINES is 0, so that nodes store none"
+    if not state.attempts and state.state not in (State.RUNNING, State.SUCCEEDED, State.FAILED, State.DEAD):
+        return f"no log lines: the task has not run yet ({state.state})"
+    return (
+        "no log lines: the task has logged nothing that its node logs. Nodes store lines from their log level up, "
+        "WARNING unless they are started with -l; for the lines at INFO, start them with -l INFO"
+    )
 
 
 @contextmanager

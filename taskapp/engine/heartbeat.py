@@ -20,6 +20,7 @@ from taskapp.engine.clock import Clock, Reading, steady_ms
 from taskapp.engine.options import Buried, Options
 from taskapp.engine.wakeups import Wakeups
 from taskapp.redis.link import Link
+from taskapp.redis.trouble import broker
 
 logger = logging.getLogger(__name__)
 
@@ -208,13 +209,14 @@ class Heartbeat:
             self._failures += 1
             is_away = isinstance(error, RedisError)
             self.is_answered = self.is_answered and not is_away
-            if self._failures == 1:
-                what = "a heartbeat did not reach the broker: %s" if is_away else "a heartbeat failed: %r"
-                logger.warning(what, error, exc_info=not is_away)
+            if is_away:
+                broker.failed(self, error)
+            elif self._failures == 1:
+                logger.warning("a heartbeat failed: %r", error, exc_info=True)
             # Retry often, so that the lease is renewed as soon as the server is back.
             return min(0.1 * self._failures, self._options.lease_seconds / 6, 1.0)
         self.is_answered = True
         if self._failures:
-            logger.info("the broker answers again after %d failed heartbeats", self._failures)
+            broker.works(self)
         self._failures = 0
         return wait_seconds

@@ -85,7 +85,7 @@ class Node(Session):
                 if str(answer).startswith("LEASELOST"):
                     self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
                 else:
-                    self._trouble.begin("the broker refuses claims: %s", answer)
+                    self._trouble.refused("the broker refuses claims: %s", answer)
                     self._wait()
             return None
         self._trouble.end()

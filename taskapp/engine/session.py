@@ -102,7 +102,7 @@ class Session:
                 if not self.pipe.is_open and not self._reconnect():
                     return False
             except NotSent as error:
-                self._trouble.begin("the broker cannot be reached: %s", error)
+                self._trouble.away(error)
                 self._wait()
                 return False
             if self.heartbeat.lost or not self.epoch:
@@ -141,10 +141,11 @@ class Session:
     def _begin_epoch(self) -> None:
         first = not self.epoch
         finished = self.ends.forget()
-        if self.heartbeat.was_opened:
+        lost = len(self.held) + finished
+        if self.heartbeat.was_opened and lost:
             logger.error(
                 "this node was silent for longer than its lease of %g s; other nodes now have its %d messages",
-                self._options.lease_seconds, len(self.held) + finished,
+                self._options.lease_seconds, lost,
             )  # fmt: skip
         self.held.clear()
         self._must_recover = False
@@ -167,7 +168,7 @@ class Session:
 
     def _opened(self, epoch: str, answer: Any) -> None:
         if isinstance(answer, Exception):
-            self._trouble.begin("the broker refuses a lease: %s", answer)
+            self._trouble.refused("the broker refuses a lease: %s", answer)
             self.heartbeat.lost = self.heartbeat.lost or epoch == self.epoch
             self._wait()
         else:
@@ -212,7 +213,7 @@ class Session:
     def _refused_to_recover(self, epoch: str, error: Exception) -> None:
         """Retry later: a replica, a full disk or a lost permission does not mean that the lease has ended."""
         if epoch == self.epoch:
-            self._trouble.begin("the broker refuses to recover a lease: %s", error)
+            self._trouble.refused("the broker refuses to recover a lease: %s", error)
             self._must_recover = True
             self._wait()
 

@@ -7,11 +7,12 @@ from asyncio import CancelledError
 from typing import Any
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
-from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # the same
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # the same
 from billiard.exceptions import WorkerLostError
 from celery.exceptions import SoftTimeLimitExceeded
 
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
+from taskapp.errors.frames import begin_in_task
 from taskapp.errors.wording import shown, sound, text_of
 from taskapp.execution.coroutines import SoftTimeLimitReached, Stopped
 
@@ -52,6 +53,12 @@ def as_error(error: BaseException) -> BaseException:
     exited = TaskExited(shown(error)).with_traceback(error.__traceback__)
     exited.__cause__ = error
     return exited
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of ``error`` as it is stored: it begins with the task's own code."""
+    begin_in_task(error)
+    return str(ExceptionInfo((type(error), error, error.__traceback__)).traceback)
 
 
 def failure_in(seen: Any) -> Any:

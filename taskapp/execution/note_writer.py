@@ -36,7 +36,9 @@ from taskapp.engine.task_notes import (
 )
 from taskapp.errors import BrokerNotFound
 from taskapp.redis.link import NotSent, OutcomeUnknown
+from taskapp.redis.trouble import Server, broker, result_server
 from taskapp.settings import get_settings
+from taskapp.transport.transport import is_over_redis
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +59,13 @@ class NoteWriter:
     Args:
         open_notes: Opens the store to write to; returns ``None`` if there is no Redis.
         lines_most: Maximum number of lines kept of each task; older ones are dropped.
+        server: The server of the store, to report its outages.
     """
 
-    def __init__(self, open_notes: Callable[[], Notes | None], lines_most: int) -> None:
+    def __init__(
+        self, open_notes: Callable[[], Notes | None], lines_most: int, server: Server = result_server
+    ) -> None:  # fmt: skip
+        self._server = server
         self._open_notes = open_notes
         self._lines_most = lines_most
         self._lock = threading.Lock()
@@ -236,18 +242,17 @@ class NoteWriter:
 
     def _write(self, notes: Notes, batch: Sequence[Step]) -> None:
         """Write ``batch`` once, retrying until the server is reachable."""
-        away_since = 0.0
+        was_away = False
         while True:
             try:
                 notes.write(self._name, self._number, batch, self._lines_most)
             except (NotSent, OutcomeUnknown) as error:
-                if not away_since:
-                    logger.warning("could not write notes on tasks: %s; keeping them and retrying", error)
-                away_since = away_since or monotonic()
+                was_away = True
+                self._server.failed(self, error)
                 sleep(AGAIN_SECONDS)
             else:
-                if away_since:
-                    logger.info("notes on tasks are written again after %.1f s", monotonic() - away_since)
+                if was_away:
+                    self._server.works(self)
                     # It may be another server, or an empty one.
                     self._has_announced = False
                 return
@@ -266,8 +271,9 @@ def note_writer() -> NoteWriter:
                 app: Any = app_or_default()
                 # A plain Celery app has no store for notes.
                 _note_writer = NoteWriter(
-                    getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1)
-                )
+                    getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1),
+                    broker if is_over_redis(app.conf.broker_url) else result_server,
+                )  # fmt: skip
     return _note_writer
 
 

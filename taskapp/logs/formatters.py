@@ -19,6 +19,7 @@ from celery.utils.saferepr import saferepr
 from pythonjsonlogger.json import JsonFormatter
 
 from taskapp import tracing
+from taskapp.errors.frames import task_frames
 from taskapp.log_message import formattable
 from taskapp.sanitize import sanitize_json, sanitize_lines
 from taskapp.settings import get_settings
@@ -146,7 +147,16 @@ _NEVER = _Moment(-1, -1, "", "", "")
 _MILLISECONDS = tuple(f",{number:03d}" for number in range(1_000))
 
 
-class TextFormatter(logging.Formatter):
+class _TaskTracebacks(logging.Formatter):
+    """Shows tracebacks from the first frame of a task's code on."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        """Return the traceback of ``ei``, as of ``sys.exc_info()``."""
+        kind, error, traceback = ei
+        return super().formatException((kind, error, task_frames(traceback)))
+
+
+class TextFormatter(_TaskTracebacks):
     """One line for people, with the task at its end.
 
     Further lines of a message or traceback are indented, and control characters have no effect on a terminal, so that
@@ -190,7 +200,7 @@ class TextFormatter(logging.Formatter):
         return sanitize_lines(text)
 
 
-class JSONFormatter(JsonFormatter):
+class JSONFormatter(_TaskTracebacks, JsonFormatter):
     """One line of JSON in ASCII; taskapp's names take precedence, see the module."""
 
     def __init__(self, fields: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 
@@ -10,15 +9,13 @@ from redis import ConnectionError as RedisConnectionError
 from redis import TimeoutError as RedisTimeoutError
 
 from taskapp.errors import TaskappError
-
-logger = logging.getLogger(__name__)
+from taskapp.redis.trouble import result_server
 
 SERVER_GONE = (RedisConnectionError, RedisTimeoutError, OSError)
 """Errors of a connection whose server is away or does not answer in time."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
-REPORT_EVERY_SECONDS = 5.0
 
 
 class ResultServerGone(TaskappError, RedisConnectionError):
@@ -47,7 +44,6 @@ class Outage:
 
     def _start_over(self) -> None:
         self._since: float | None = None
-        self._reported_at = -math.inf
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     def pause(self, error: Exception, *, at_most_seconds: float = math.inf) -> None:
@@ -61,22 +57,12 @@ class Outage:
         away_seconds = now - self._since
         if away_seconds >= self._patience_seconds:
             raise ResultServerGone(self._doing, away_seconds, error) from error
-        if now - self._reported_at >= REPORT_EVERY_SECONDS:
-            self._reported_at = now
-            logger.warning(
-                "%s has to wait: the result server has been away for %.1f s, %s: %s",
-                self._doing, away_seconds, self._until, error,
-                extra={"action": "result_server_away"},
-            )  # fmt: skip
+        result_server.failed(self, f"{error}; {self._doing} has to wait, {self._until}")
         time.sleep(min(self._pause_seconds, at_most_seconds, self._patience_seconds - away_seconds))
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def end(self) -> None:
         """Record that the server answers; does nothing if there was no outage."""
-        if self._since is None:
-            return
-        logger.info(
-            "%s continues: the result server is back after %.1f s", self._doing, time.monotonic() - self._since,
-            extra={"action": "result_server_back"},
-        )  # fmt: skip
-        self._start_over()
+        result_server.works(self)
+        if self._since is not None:
+            self._start_over()

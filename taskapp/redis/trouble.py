@@ -1,10 +1,13 @@
-"""Logs a connection problem once, and sets the interval between attempts."""
+"""Reports once that a server is away and once that it is back, and sets the interval between attempts."""
 
 from __future__ import annotations
 
 import logging
+import os
 import random
 from time import monotonic
+from typing import Any
+from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
 
@@ -13,35 +16,90 @@ LONGEST_PAUSE_SECONDS = 2.0
 """Short, so that a server that is back is used within seconds."""
 
 
+class Server:
+    """What this process knows of a server. Whichever part notices first reports a change, and no other part repeats it.
+
+    Every part that calls ``failed`` calls ``works`` once it succeeds again. Any thread may call both, in native threads
+    of a green process too, hence no locks.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Start over in a new process."""
+        self._away: dict[str, float] = {}
+        self._failing: WeakSet[Any] = WeakSet()
+
+    def failed(self, part: object, error: object) -> None:
+        """Record that ``part`` cannot use the server; log it if that is news."""
+        if part in self._failing:
+            return  # it may fail once more after another part has found the server back
+        self._failing.add(part)
+        now = monotonic()
+        known = len(self._away)
+        if self._away.setdefault("since", now) == now and not known:
+            logger.error("the %s is away: %s; trying again", self._name, error, extra={"action": "server_away"})
+
+    def works(self, part: object) -> None:
+        """Record that ``part`` has used the server; log it if the server was away."""
+        if not self._away and part not in self._failing:
+            return
+        self._failing.discard(part)
+        since = self._away.pop("since", None)
+        if since is not None:
+            seconds = monotonic() - since
+            logger.warning("the %s is back after %.1f s", self._name, seconds, extra={"action": "server_back"})
+
+
+broker, result_server = Server("broker"), Server("result server")
+
+
+def _in_child() -> None:
+    for server in (broker, result_server):
+        server.start_over()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
 class Trouble:
-    """A connection problem, from the first failure until something works again."""
+    """A problem of one part with the broker, from its first failure until it works again."""
 
     def __init__(self) -> None:
         self._reason = ""
         self._since = 0.0
         self._failures = 0
 
-    def begin(self, what: str, error: object) -> None:
-        """Record a failure; log it unless it equals the last one logged.
+    def away(self, error: object) -> None:
+        """Record that the broker cannot be reached."""
+        self._failures += 1
+        broker.failed(self, error)
+
+    def refused(self, what: str, error: object) -> None:
+        """Record that the broker refuses something; log it unless it equals the last refusal logged.
 
         Args:
             what: A sentence with one ``%s``.
-            error: The error of the server or the network.
+            error: The error of the server.
         """
         self._failures += 1
-        if not self._since:
-            self._since = monotonic()
+        self._since = self._since or monotonic()
         # Ignore numbers, such as ports of connections, when comparing.
         reason = what % _without_digits(str(error))
         if reason != self._reason:
             self._reason = reason
-            logger.error(f"{what}; trying again", error, extra={"action": "broker_trouble"})  # noqa: G004 - what is a constant
+            logger.error(f"{what}; trying again", error, extra={"action": "broker_refuses"})  # noqa: G004 - what is a constant
 
     def end(self) -> None:
         """Record that it works again; logs the duration of the problem."""
         if not self._failures:
             return
-        logger.info("the broker works again after %.1f s", monotonic() - self._since, extra={"action": "broker_works"})
+        if self._reason:
+            seconds = monotonic() - self._since
+            logger.warning("the broker accepts it again after %.1f s", seconds, extra={"action": "broker_accepts"})
+        broker.works(self)
         self._reason, self._since, self._failures = "", 0.0, 0
 
     def pause_seconds(self) -> float:

@@ -24,6 +24,8 @@ from taskapp.engine.settlement import Event, Settlement
 from taskapp.engine.settlement import current as current_settlement
 from taskapp.engine.slots import SingleKindSlots
 from taskapp.redis.keys import Keys
+from taskapp.redis.link import NotSent, OutcomeUnknown
+from taskapp.redis.trouble import broker
 from taskapp.transport.codec import pack, shifted, time_of, to_json
 from taskapp.transport.message import BoundedMessage, Received
 from taskapp.transport.own_server import OwnServerChannel
@@ -182,8 +184,10 @@ class EngineChannel(PolledChannel):
         try:
             self._publish(commands)
         except RedisError as error:
-            logger.warning("events are lost while the broker is away: %s", error)
+            broker.failed(self, error)
             self._events_lost_until = monotonic() + 1.0
+        else:
+            broker.works(self)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":
@@ -345,6 +349,8 @@ class EngineChannel(PolledChannel):
         commands += [("UNLINK", keys.ready(queue, priority)) for priority in self.priority_steps]
         try:
             self.process.producer.link.pipeline(commands)
+        except (NotSent, OutcomeUnknown) as error:
+            broker.failed(self, error)
         except RedisError as error:
             logger.warning("queue %r could not be deleted: %s", queue, error)
         if queue in self._claiming or queue in self.queue_order:

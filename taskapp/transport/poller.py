@@ -234,7 +234,7 @@ class Poller(redis.MultiChannelPoller):
             client.connection.disconnect()
         if not self._consumers:
             raise error
-        self._trouble.begin("the connection for remote control is down: %s", error)
+        self._trouble.away(error)
         self._kombu_again_at = monotonic() + self._trouble.pause_seconds()
 
     # --- without a loop (gevent, plain consumers) ---------------------------------------------------

@@ -43,7 +43,7 @@ def lasting(box: Any, errors: tuple[type[Exception], ...]) -> Callable[[Any], No
             try:
                 return once(c)
             except errors as error:
-                trouble.begin("the connection for remote control is down: %s", error)
+                trouble.away(error)
             ended = end_of_listening(box)
             sleep(trouble.pause_seconds())
             if end_of_listening(box) is not ended or ended is None:

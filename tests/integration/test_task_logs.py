@@ -250,9 +250,30 @@ def test_a_task_without_lines_shows_none_and_one_nobody_knows_is_said(redis_serv
 
     quiet, unknown = taskapp(redis_server, "task", "logs", waits.id), taskapp(redis_server, "task", "logs", "nobody")
 
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert (quiet.returncode, quiet.stdout) == (0, "")
+    assert quiet.stderr == "no log lines: the task has not run yet (queued)\n"
     assert unknown.returncode == 1
     assert "no task with the id 'nobody'" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        (("-l", "WARNING"), {}, "start them with -l INFO"),
+        ((), {"TASKAPP_TASK_LOG_LINES": "0"}, "TASKAPP_TASK_LOG_LINES is 0"),
+    ],
+)
+def test_it_says_why_there_are_no_lines_and_what_to_set(
+    worker: StartWorker, redis_server: RedisServer, options: tuple[str, ...], environment: dict[str, str], expected: str
+) -> None:
+    worker(*options, wait=False, TASKAPP_INCLUDE=shop.__name__, **environment)
+    result = shop.greet.delay("you")
+    result.get(timeout=30)
+
+    done = taskapp(redis_server, "task", "logs", result.id, **environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("no log lines: ")
+    assert expected in done.stderr
 
 
 def test_a_pipe_that_is_closed_ends_it_quietly(worker: StartWorker, redis_server: RedisServer) -> None:

@@ -89,7 +89,7 @@ def test_a_server_that_is_away_gets_the_same_batch_again(problem: Exception, cap
         eventually(notes.all, within_seconds=10)
 
     assert notes.attempts == [1, 1, 1]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
 def test_types_are_announced_before_runs_are_counted_and_again_to_a_server_that_was_away(

@@ -97,15 +97,17 @@ def test_giving_up_says_what_for_how_long_and_what_to_do():
 
 
 def test_patience_begins_anew_when_the_server_was_back(caplog):
-    caplog.set_level("INFO", "taskapp.redis.outage")
+    caplog.set_level("INFO", "taskapp.redis.trouble")
     outage = Outage("waiting", 0.15)
+    outage.end()  # of whatever was away before
+    caplog.clear()
 
     for _ in range(3):
         outage.pause(ConnectionError("away"), at_most_seconds=0.1)
         outage.end()
     outage.end()
 
-    assert [record.action for record in caplog.records] == ["result_server_away", "result_server_back"] * 3
+    assert [record.action for record in caplog.records] == ["server_away", "server_back"] * 3
 
 
 class Written:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic, sleep, time
 from typing import Any
 
 from celery import signals
 from celery.app import trace as stock_trace
-from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
+from celery.exceptions import (
+    CPendingDeprecationWarning,
+    InvalidTaskError,
+    NotRegistered,
+    WorkerShutdown,
+    WorkerTerminate,
+)
 from celery.utils.log import get_logger
 from celery.worker import consumer as stock
 from celery.worker.consumer import consumer as stock_module
@@ -24,6 +32,7 @@ from taskapp.engine.headers import BadHeader, check_foreign_headers, check_heade
 from taskapp.engine.settlement import Settlement
 from taskapp.errors.tasks import MessageRefused
 from taskapp.errors.wording import in_words, text_of
+from taskapp.redis.trouble import broker
 from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import READY_AT_HEADER
 from taskapp.transport.message import Received
@@ -59,6 +68,8 @@ class Consumer(_Stock):
         # A server that refuses a command now, such as a replica being promoted, may accept it a second later.
         # Celery only handles broken connections and would end the node.
         self.connection_errors: tuple[type[Exception], ...] = (*self.connection_errors, ResponseError)
+        # Repeated at each lost connection, although taskapp sets what it asks for.
+        warnings.filterwarnings("ignore", r"\s*In Celery 5.1 we introduced", CPendingDeprecationWarning)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect as Celery does, but with a growing pause if connections keep failing.
@@ -66,7 +77,9 @@ class Consumer(_Stock):
         Celery reconnects immediately and without limit. It would make hundreds of attempts per second against a
         server that accepts connections but refuses commands, for lack of a permission for example.
         """
-        super().on_connection_error_after_connected(exc)
+        broker.failed(self, exc)
+        with _reported_once(self):
+            super().on_connection_error_after_connected(exc)
         lasted_seconds = monotonic() - self.__dict__.get("_lost_at", float("-inf"))
         again = self.__dict__.get("_lost_again", 0) + 1 if lasted_seconds < STABLE_SECONDS else 0
         pause_ends_at = monotonic() + (min(0.5 * 2.0 ** min(again - 1, 10), LONGEST_PAUSE_SECONDS) if again else 0.0)
@@ -74,6 +87,13 @@ class Consumer(_Stock):
             maybe_shutdown()
             sleep(LOOK_SECONDS)
         self._lost_again, self._lost_at = again, monotonic()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, again until it succeeds. An outage is reported once, not at each attempt."""
+        with _reported_once(self):
+            connected = super().ensure_connected(conn)
+        broker.works(self)
+        return connected
 
     def update_strategies(self) -> None:
         """Build the strategy and the tracer of each task type.
@@ -299,6 +319,24 @@ class Consumer(_Stock):
         """Requeue a message that this node could not handle, as a crash, so that retries of it are limited."""
         logger.error("could not handle a message: %r; retrying it in %g s", error, FAILED_AGAIN_SECONDS)
         message.channel.give_back(message.delivery_tag, "crashed", delay_seconds=FAILED_AGAIN_SECONDS)
+
+
+@contextmanager
+def _reported_once(part: object) -> Iterator[None]:
+    """Report once for an outage what Celery logs when it loses a connection, and at each attempt to connect."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        if record.msg == _stock_module.CONNECTION_ERROR and len(args) > 1:
+            broker.failed(part, f"{args[0]}: {args[1]}")
+            return False
+        return _stock_module.CONNECTION_RETRY not in args
+
+    _stock_module.logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        _stock_module.logger.removeFilter(is_other)
 
 
 def _note_held(request: Any, bucket: Any) -> None:

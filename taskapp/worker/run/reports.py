@@ -23,6 +23,7 @@ from kombu.utils.encoding import safe_repr
 
 from taskapp.celery_internals import log_failure
 from taskapp.errors import TaskExited
+from taskapp.errors.frames import begin_in_task
 from taskapp.errors.wording import shown, text_of
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
@@ -117,6 +118,7 @@ class Reports:
 
     def _retried(self, request: Any, reason: Any, *, stores: bool) -> Steps:
         task = self._task
+        begin_in_task(reason)
         einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
         if stores:
             task.backend.mark_as_retry(request.id, reason.exc, einfo.traceback, request=request)
@@ -130,6 +132,7 @@ class Reports:
 
     def _failed(self, request: Any, error: BaseException, *, stores: bool) -> Steps:
         task = self._task
+        begin_in_task(error)
         kept = _exception(error)
         if kept.__traceback__ is None:
             kept = kept.with_traceback(error.__traceback__)

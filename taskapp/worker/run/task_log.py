@@ -12,6 +12,7 @@ from taskapp.app.progress import attempt_of, is_of_a_worker
 from taskapp.celery_internals import current_tasks
 from taskapp.execution.note_writer import note_writer
 from taskapp.log_message import message_of
+from taskapp.logs.formatters import TextFormatter
 from taskapp.settings import get_settings
 
 LINE_BYTES_MOST = 2_048
@@ -22,7 +23,7 @@ OF_THE_WORKER = (
 )  # fmt: skip
 """Loggers that report about tasks, and would otherwise add a line to every run."""
 _encode = msgspec.json.Encoder().encode
-_traceback_of = logging.Formatter().formatException
+_traceback_of = TextFormatter().formatException
 
 
 class TaskLog(logging.Handler):
