@@ -16,6 +16,7 @@ from celery.utils.imports import symbol_by_name
 
 from taskapp.app.application import Application
 from taskapp.app.registry import Registry
+from taskapp.background import in_child
 
 
 def in_django_project() -> bool:
@@ -69,5 +70,5 @@ app.user_options["preload"] |= {
 }
 app.on_after_finalize.connect(_add_own_task_types, weak=False)
 signals.worker_init.connect(_become_node, weak=False)
-os.register_at_fork(after_in_child=_start_over_in_child)
+in_child(_start_over_in_child)
 app.set_default()  # so that a @shared_task called in a web server's thread finds this app

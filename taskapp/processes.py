@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
+from taskapp.background import start_thread
+
 LONGEST_PAUSE_SECONDS = 30.0
 STABLE_AFTER_SECONDS = 30.0
 """A process that has run for this long is restarted at once when it dies."""
@@ -139,8 +141,7 @@ class Supervisor:
             start_new_session=True,
         )
         ready = threading.Event()
-        reader = threading.Thread(target=self._read, args=(program, popen, ready), daemon=True)
-        reader.start()
+        reader = start_thread(self._read, program, popen, ready, name=f"read-{program.name}")
         return _Running(program, popen, reader, time.monotonic(), ready, deaths)
 
     def _read(self, program: Program, popen: subprocess.Popen[str], ready: threading.Event) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -38,6 +39,19 @@ def server_binary() -> str | None:
             found_in_wheel.chmod(0o755)
             return str(found_in_wheel)
     return None
+
+
+@pytest.fixture(autouse=True)
+def thread_errors() -> Iterator[list[logging.LogRecord]]:
+    """Fail a test during which a background thread of ours ended with an error."""
+    errors: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = errors.append  # type: ignore[method-assign]
+    logger = logging.getLogger("taskapp.background")
+    logger.addHandler(handler)
+    yield errors
+    logger.removeHandler(handler)
+    assert not errors, [record.getMessage() for record in errors]
 
 
 @pytest.fixture(autouse=True)

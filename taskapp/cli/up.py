@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from taskapp import devredis
+from taskapp.background import start_thread
 from taskapp.cli.output import say
 from taskapp.extras import require
 from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
@@ -125,7 +126,7 @@ class _Printer:
 def _watch(supervisor: Supervisor, reloaded: list[str]) -> None:
     changed = threading.Event()
     if reloaded:
-        threading.Thread(target=_set_at_change, args=(changed,), daemon=True).start()
+        start_thread(_set_at_change, changed, name="reload")
     while True:
         check_interrupted()
         supervisor.revive()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import threading
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+from taskapp.background import LazyThread, PerProcess
 from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Message, Producer
 from taskapp.errors import NotQueued, PushError
 
@@ -57,8 +56,7 @@ class Pusher:
 
     def __init__(self) -> None:
         self._requests: SimpleQueue[_PushRequest] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._run, "pusher")
 
     async def push(self, producer: Producer, messages: Sequence[Message], deadline_seconds: float) -> None:
         """Push ``messages`` like ``Producer.push``, without blocking the event loop.
@@ -69,20 +67,13 @@ class Pusher:
             NotQueued, SubmitOutcomeUnknown, BrokerFull: See ``Producer.push``.
         """
         request = _PushRequest(producer, messages, monotonic() + deadline_seconds)
-        if self._thread is None:
-            self._start()
+        self._thread.start()
         self._requests.put(request)
         try:
             await request.future
         except asyncio.CancelledError:
             request.take()
             raise
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="taskapp-pusher", daemon=True)
-                self._thread.start()
 
     # --- on the thread --------------------------------------------------------------------------
 
@@ -154,19 +145,5 @@ def _resolve(outcomes: list[Outcome]) -> None:
             request.future.set_exception(error)
 
 
-_pusher: Pusher | None = None
-
-
-def pusher() -> Pusher:
-    """Return this process's pusher."""
-    global _pusher
-    _pusher = _pusher or Pusher()
-    return _pusher
-
-
-def _leave_to_parent() -> None:
-    global _pusher
-    _pusher = None
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
+pusher = PerProcess(Pusher)
+"""Returns the pusher of this process."""

@@ -18,6 +18,7 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.json import JSONEncoder
 from msgspec import to_builtins
 
+from taskapp.background import emptied_in_child
 from taskapp.client.option_checks import times_of
 from taskapp.engine.headers import PROPERTIES, BadHeader, check_headers
 from taskapp.errors import InvalidPayload, PayloadTooLarge
@@ -56,10 +57,9 @@ ID_OPTIONS = frozenset({"task_id", "root_id", "parent_id", "group_id", "correlat
 LONGEST_SECONDS = 10**12
 
 
-_spare: list[str] = []
-"""Random digits for further ids: reading them from the system takes a call that lets other threads run."""
-# Otherwise parent and child would create the same ids.
-os.register_at_fork(after_in_child=_spare.clear)
+_spare: list[str] = emptied_in_child([])
+"""Random digits for further ids: reading them from the system takes a call that lets other threads run. Not inherited
+by a forked child: it would create the same ids."""
 
 
 def new_id() -> str:

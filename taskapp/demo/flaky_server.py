@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import click
 
+from taskapp.background import start_thread
+
 LOOPBACK = "127.0.0.1"
 RETRY_AFTER_SECONDS = 1
 MAX_BODY_BYTES = 1_048_576
@@ -110,7 +112,7 @@ def main(*, port: int, failures: int) -> None:
     except OSError as error:
         raise click.ClickException(f"cannot listen on port {port}: {error}") from error
     with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        start_thread(server.serve_forever, name="flaky-server")
         click.echo(f"flaky server listening on {LOOPBACK}:{server.port}")
         signal.sigwait(stop_signals)
         server.shutdown()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from taskapp.background import start_thread
 from taskapp.celery import app
 
 REPLY_WITHIN_SECONDS = 0.4
@@ -22,8 +23,7 @@ class Nodes:
     @contextmanager
     def watched(self) -> Iterator[Nodes]:
         """Poll during the block."""
-        asking = threading.Thread(target=self._ask, daemon=True)
-        asking.start()
+        asking = start_thread(self._ask, name="demo-nodes")
         try:
             yield self
         finally:

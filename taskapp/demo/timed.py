@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
+from taskapp.background import start_thread
 from taskapp.celery import app
 from taskapp.demo.check import Check
 from taskapp.schedules import Interval, Schedule
@@ -30,16 +31,17 @@ class Timed:
     """Runs its steps in a separate thread, in parallel with the main job."""
 
     def __init__(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread: threading.Thread | None = None
         self._checks: list[Check] = []
 
     def start(self) -> None:
         """Start the steps; ``checks`` waits for them."""
-        self._thread.start()
+        self._thread = start_thread(self._run, name="demo-schedules")
 
     def checks(self) -> list[Check]:
         """Wait for all steps and return their checks."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         return self._checks
 
     def _run(self) -> None:

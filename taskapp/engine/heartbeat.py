@@ -7,15 +7,13 @@ another reason does stop it: nothing would read the answers of Redis, and the no
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from _queue import Empty, SimpleQueue  # the native one: gevent's would block its hub
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any
 
 from redis.exceptions import RedisError
 
+from taskapp.background import start_native_thread, this_process
 from taskapp.engine.clock import Clock, Reading, steady_ms
 from taskapp.engine.options import Buried, Options
 from taskapp.engine.wakeups import Wakeups
@@ -41,16 +39,6 @@ def named(flat: Sequence[bytes]) -> list[Buried]:
     texts = [part.decode(errors="replace") for part in flat]
     each = zip(texts[::5], texts[1::5], texts[2::5], texts[3::5], texts[4::5], strict=True)
     return [Buried(one, task, reason, queue, int(number)) for one, task, reason, queue, number in each]
-
-
-def native_thread(target: Callable[[], None]) -> None:
-    """Run ``target`` on a real thread, even if gevent has replaced threads with greenlets."""
-    start: Callable[..., Any]
-    if "gevent.monkey" in sys.modules:
-        start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
-    else:
-        from _thread import start_new_thread as start
-    start(target, ())
 
 
 class Heartbeat:
@@ -79,7 +67,7 @@ class Heartbeat:
         self._clock = clock
         self._orders: SimpleQueue[str] = SimpleQueue()
         """``BEAT`` or ``END``."""
-        self._pid = os.getpid()
+        self._process = this_process()
         self._on_buried = on_buried
         self.epoch = ""
         """The epoch to renew; empty: only reap."""
@@ -97,7 +85,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start the thread that beats."""
-        native_thread(self._run)
+        start_native_thread(self._run, name="heartbeat")
 
     def stop(self) -> None:
         """Ask the thread to end, without waiting for it."""
@@ -194,7 +182,7 @@ class Heartbeat:
     def _run(self) -> None:
         wait_seconds, wakeups = 0.0, Wakeups()
         while self._next_order(wait_seconds) != END:
-            if os.getpid() != self._pid:
+            if this_process() is not self._process:
                 return
             self._woke_late = wakeups.is_late()
             wait_seconds = self.beat_or_wait()

@@ -6,12 +6,12 @@ time; and not to a forked child, which starts with none.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from redis.connection import Connection
 
+from taskapp.background import in_child
 from taskapp.engine import batch, settlement
 from taskapp.engine.node import Node
 from taskapp.engine.options import NodeProfile, Options
@@ -68,7 +68,7 @@ def _leave_to_parent() -> None:
     _processes.clear()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+in_child(_leave_to_parent)
 
 
 def count(name: str) -> None:

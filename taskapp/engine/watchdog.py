@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
+
+from taskapp.background import LazyThread, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -24,20 +25,17 @@ class Watchdog:
     def __init__(self, look: Callable[[], bool]) -> None:
         self._look = look
         self._is_wanted = threading.Event()
-        self._is_started = False
-        self._pid = os.getpid()
+        self._thread = LazyThread(self._run, "watch")
 
     def begin(self) -> None:
         """Start looking. Costs nothing if it is already looking."""
         if not self._is_wanted.is_set():
             self._is_wanted.set()
-            if not self._is_started:
-                self._is_started = True
-                threading.Thread(target=self._run, name="taskapp-watch", daemon=True).start()
+            self._thread.start()
 
     def _run(self) -> None:
-        seen_at = monotonic()
-        while os.getpid() == self._pid:
+        seen_at, process = monotonic(), this_process()
+        while this_process() is process:  # on gevent the threads of a parent continue in its child
             self._is_wanted.wait()
             sleep(LOOK_SECONDS)
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
 from celery.exceptions import SoftTimeLimitExceeded
 
+from taskapp.background import PerProcess, in_child
 from taskapp.execution.current_task import carrying, following
 from taskapp.execution.side_loop import is_green, is_on_a_loop, log_exit, run_beside, wait_for
 
@@ -106,7 +106,7 @@ def is_current(task: asyncio.Task[Any] | None) -> bool:
     return loop is not None and asyncio.current_task(loop) is task
 
 
-_loop_here: asyncio.AbstractEventLoop | None = None
+_loop_here = PerProcess(lambda: following(asyncio.new_event_loop()))
 _unawaited: set[asyncio.Task[Any]] = set()
 loop_of_tasks: asyncio.AbstractEventLoop | None = None
 """The loop that runs all coroutines of this process, if a thread runs one."""
@@ -136,10 +136,7 @@ def _run_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the main thread, where signals interrupt it."""
-    global _loop_here
-    if _loop_here is None:
-        _loop_here = following(asyncio.new_event_loop())
-    loop = _loop_here
+    loop = _loop_here()
     interruptible = Interruptible(coroutine)
     with carrying():
         task = loop.create_task(_awaited(interruptible))
@@ -176,8 +173,8 @@ async def _awaited(interruptible: Interruptible) -> Any:
 
 
 def _leave_to_parent() -> None:
-    global loop_of_tasks, _loop_here
-    loop_of_tasks = _loop_here = None
+    global loop_of_tasks
+    loop_of_tasks = None
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+in_child(_leave_to_parent)

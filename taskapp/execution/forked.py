@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from taskapp.background import in_child
 from taskapp.errors.wording import sound
 
 forks = 0
@@ -30,7 +31,7 @@ def _after_fork() -> None:
         running[loop] = _NOBODY
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def guard(loop: asyncio.AbstractEventLoop) -> None:

@@ -9,7 +9,6 @@ unreachable, the latest notes are kept, within limits. Ends of runs that settle 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import uuid
 from collections import deque
@@ -21,6 +20,7 @@ from celery.app import app_or_default
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from taskapp.background import LazyThread, PerProcess
 from taskapp.engine.counters import CountedRun, as_text
 from taskapp.engine.runtime import role
 from taskapp.engine.settlement import EndOfTask
@@ -71,7 +71,7 @@ class NoteWriter:
         self._lock = threading.Lock()
         self._has_work = threading.Event()
         self._is_urgent = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._run, "note-writer")
         self._progress: dict[str, bytes] = {}
         self._retries: deque[Step] = deque(maxlen=RETRIES_MOST)
         self._runs: deque[Step] = deque(maxlen=RUNS_MOST)
@@ -148,11 +148,7 @@ class NoteWriter:
         if self._has_work.is_set():
             return
         self._has_work.set()
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="taskapp-note-writer", daemon=True)
-                    self._thread.start()
+        self._thread.start()
 
     # --- on the thread ----------------------------------------------------------------------------
 
@@ -258,34 +254,20 @@ class NoteWriter:
                 return
 
 
-_note_writer: NoteWriter | None = None
-_making = threading.Lock()
+def _new_writer() -> NoteWriter:
+    app: Any = app_or_default()
+    # A plain Celery app has no store for notes.
+    return NoteWriter(
+        getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1),
+        broker if is_over_redis(app.conf.broker_url) else result_server,
+    )  # fmt: skip
 
 
-def note_writer() -> NoteWriter:
-    """Return the note writer of this process."""
-    global _note_writer
-    if _note_writer is None:
-        with _making:
-            if _note_writer is None:
-                app: Any = app_or_default()
-                # A plain Celery app has no store for notes.
-                _note_writer = NoteWriter(
-                    getattr(app, "open_notes", lambda: None), max(get_settings().task_log_lines, 1),
-                    broker if is_over_redis(app.conf.broker_url) else result_server,
-                )  # fmt: skip
-    return _note_writer
+note_writer = PerProcess(_new_writer)
+"""Returns the note writer of this process."""
 
 
 def finish_writing(within_seconds: float = 1.0) -> None:
     """Write the remaining notes, if this process has a note writer; wait up to ``within_seconds``."""
-    if _note_writer is not None:
-        _note_writer.flush(within_seconds)
-
-
-def _leave_to_parent() -> None:
-    global _note_writer, _making
-    _note_writer, _making = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
+    if (writer := note_writer.value) is not None:
+        writer.flush(within_seconds)

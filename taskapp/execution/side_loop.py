@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.utils.log import get_logger
 
+from taskapp.background import PerProcess, start_thread
 from taskapp.errors.wording import shown, sound
 from taskapp.execution import forked
 from taskapp.execution.current_task import carrying, following
 
 logger = get_logger(__name__)
-
-_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_thread: threading.Thread | None = None
 
 
 def is_green() -> bool:
@@ -33,13 +29,15 @@ def is_green() -> bool:
 
 def is_on_a_loop() -> bool:
     """Return whether the caller runs on a loop. Under gevent, asyncio would report the loop of any greenlet."""
-    return threading.current_thread() is _thread if is_green() else asyncio._get_running_loop() is not None
+    if not is_green():
+        return asyncio._get_running_loop() is not None
+    return (side := _side_loop.value) is not None and threading.current_thread() is side.thread
 
 
 def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the process's side loop while this thread or greenlet waits; return its result."""
     with carrying():
-        return wait_for(_to_its_end(coroutine), _loop_of_process())
+        return wait_for(_to_its_end(coroutine), _side_loop().loop)
 
 
 def wait_for(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
@@ -79,21 +77,16 @@ def log_exit(error: BaseException) -> None:
     )  # fmt: skip
 
 
-def _loop_of_process() -> asyncio.AbstractEventLoop:
-    global _loop, _thread
-    with _lock:
-        if _loop is None:
-            # asyncio's own loop lets other greenlets run while it waits; uvloop's does not.
-            _loop = following(asyncio.new_event_loop())
-            forked.guard(_loop)
-            _thread = threading.Thread(target=_turn, args=(_loop,), name="taskapp-loop", daemon=True)
-            _thread.start()
-        return _loop
+class _SideLoop(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
 
 
-def _leave_to_parent() -> None:
-    global _lock, _loop, _thread
-    _lock, _loop, _thread = threading.Lock(), None, None
+def _new_loop() -> _SideLoop:
+    # asyncio's own loop lets other greenlets run while it waits; uvloop's does not.
+    loop = following(asyncio.new_event_loop())
+    forked.guard(loop)
+    return _SideLoop(loop, start_thread(_turn, loop, name="loop"))
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+_side_loop = PerProcess(_new_loop)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from taskapp.engine.heartbeat import native_thread
+from taskapp.background import start_native_thread, this_process
 from taskapp.private_files import make_private_directory, open_private
 from taskapp.probes.health import FILE_BYTES, SUFFIX, Status, directory, nodes
 
@@ -86,19 +86,19 @@ class Reporter:
         self._data_dir = data_dir
         self._file = StatusFile(data_dir, status.name)
         self._stop: SimpleQueue[None] = SimpleQueue()
-        self._pid = os.getpid()
+        self._process = this_process()
 
     def start(self) -> None:
         """Start writing the file once a second."""
         with suppress(OSError):
             # Reading removes the files of dead processes.
             list(nodes(str(self._data_dir)))
-        native_thread(self._run)
+        start_native_thread(self._run, name="status")
 
     def stop(self) -> None:
         """Stop writing and remove the file."""
         self._stop.put(None)
-        if os.getpid() == self._pid:
+        if this_process() is self._process:
             self._file.remove()
 
     def note(self, now: float) -> None:
@@ -113,7 +113,7 @@ class Reporter:
 
     def _run(self) -> None:
         failed_at = 0.0
-        while os.getpid() == self._pid:
+        while this_process() is self._process:
             now = monotonic()
             try:
                 self.note(now)

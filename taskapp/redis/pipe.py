@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import hiredis
 from redis.connection import Connection
 
+from taskapp.background import start_thread
 from taskapp.redis.internals import socket_of
 from taskapp.redis.link import NotSent, is_modern
 from taskapp.redis.scripts import ROOMS, script
@@ -256,7 +257,7 @@ class _Opening:
         self.connection: Connection | None = None
         self.error: Exception | None = None
         self.is_over = threading.Event()
-        threading.Thread(target=self._run, name="taskapp-connect", daemon=True).start()
+        start_thread(self._run, name="connect")
 
     def _run(self) -> None:
         try:

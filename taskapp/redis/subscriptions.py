@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from redis import ConnectionPool
 
+from taskapp.background import in_child
 from taskapp.redis.internals import socket_of
 from taskapp.redis.outage import SERVER_GONE
 
@@ -43,10 +43,10 @@ class Subscriptions:
     def __init__(self, pool: Callable[[], ConnectionPool], answer_seconds: float) -> None:
         self._pool, self._answer_seconds = pool, answer_seconds
         self.start_over()
+        in_child(Subscriptions.start_over, owner=self)
 
     def start_over(self) -> None:
         """Forget everything, as a forked child must."""
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._connection: Any = None
@@ -60,7 +60,7 @@ class Subscriptions:
 
     def has(self, listener: Listener) -> bool:
         """Return whether ``listener`` is subscribed on a connection that works, as far as is known."""
-        return listener.connection_number == self._connection_number and self._pid == os.getpid()
+        return listener.connection_number == self._connection_number
 
     @property
     def answered(self) -> int:
@@ -73,8 +73,6 @@ class Subscriptions:
         Raises:
             redis.ConnectionError, redis.TimeoutError: The server is away.
         """
-        if self._pid != os.getpid():
-            self.start_over()
         with self._locked():
             self._connect()
             wanted = dict.fromkeys(channel for listener in listeners for channel in listener.channels)

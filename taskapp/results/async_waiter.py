@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import select
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 from redis import ConnectionPool
 
+from taskapp.background import LazyThread
 from taskapp.redis.outage import SERVER_GONE, Outage
 from taskapp.redis.subscriptions import Listener, Subscriptions
 
@@ -74,10 +73,8 @@ class Awaiter:
         self._ear, self._waker = socket.socketpair()
         self._ear.settimeout(0)
         self._waker.settimeout(0)
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._run, "results")
         self._outage = Outage("waiting for results", patience_seconds)
-        self.pid = os.getpid()
 
     def watch(self, watch: WatchedResult) -> None:
         """Start to pass results to ``watch``: those already stored, and those stored later."""
@@ -90,16 +87,9 @@ class Awaiter:
 
     def _order(self, watch: WatchedResult, *, begins: bool) -> None:
         self._orders.append((watch, begins))
-        if self._thread is None:
-            self._start()
+        self._thread.start()
         with suppress(BlockingIOError):  # the socket is full, so the thread will wake up anyway
             self._waker.send(b"\0")
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="taskapp-results", daemon=True)
-                self._thread.start()
 
     # --- on the thread --------------------------------------------------------------------------
 

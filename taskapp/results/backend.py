@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any
@@ -19,6 +17,7 @@ from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from redis.connection import Connection
 
+from taskapp.background import in_child
 from taskapp.celery_internals import cached_meta, is_single_result
 from taskapp.devredis.login import guarded
 from taskapp.engine.settlement import Chord, Result, Settlement, collecting, current, settling
@@ -78,7 +77,7 @@ class Results(BoundedDecoding, Failures, Chords):
         self._begun: dict[str, float] = {}
         """Task id to start of its run, Unix seconds, for runs that were shown as started."""
         self._is_child = False
-        os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
+        in_child(Results.leave_to_parent, owner=self)
 
     # --- storing ------------------------------------------------------------------------------
 
@@ -377,6 +376,13 @@ class Results(BoundedDecoding, Failures, Chords):
         yield from ((node.id, cached_meta(node)) for node in awaited.values() if cached_meta(node) is not None)
         yield from ((node.id, node.children) for node in result.results if not is_single_result(node))
 
+    def leave_to_parent(self) -> None:
+        """Make a forked child create its own clients: another thread may have held the lock of their pool."""
+        scripts = ("_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script")
+        for name in ("client", "awaiter", "later", *scripts):
+            self.__dict__.pop(name, None)
+        self._is_child = True
+
 
 class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the stubs have another signature
     """Results on one Redis: ``redis://``, ``rediss://`` or ``redis+socket://``."""
@@ -384,12 +390,3 @@ class RedisBackend(Results, redis.RedisBackend):  # type: ignore[misc]  # the st
 
 class SentinelBackend(Results, redis.SentinelBackend):  # type: ignore[misc]  # the same
     """Results on the Redis master that Sentinel names: ``sentinel://``."""
-
-
-def _leave_to_parent(backend: weakref.ref[Results]) -> None:
-    """Make a forked child create its own clients: another thread may have held the lock of their pool."""
-    if (itself := backend()) is not None:
-        scripts = ("_chord_part_return_script", "_chord_cleanup_script", "_chord_claim_extend_script")
-        for name in ("client", "awaiter", "later", *scripts):
-            itself.__dict__.pop(name, None)
-        itself._is_child = True

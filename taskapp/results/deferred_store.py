@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from taskapp.background import LazyThread
 from taskapp.engine.settlement import Settlement
 from taskapp.errors.wording import shown
 from taskapp.redis.outage import SERVER_GONE
@@ -56,7 +57,7 @@ class DeferredStore:
         self._store = store
         self._queue: SimpleQueue[tuple[Ended, int]] = SimpleQueue()
         self._counting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._run, "later")
         self._runs = self._bytes = 0
 
     def put(self, ended: Ended) -> None:
@@ -80,9 +81,7 @@ class DeferredStore:
         with self._counting:
             self._runs += runs
             self._bytes += size_bytes
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="taskapp-later", daemon=True)
-                self._thread.start()
+        self._thread.start()
 
     def _run(self) -> None:
         while True:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from taskapp.background import LazyThread, in_child
 
 
 class StartedWriter:
@@ -21,40 +22,36 @@ class StartedWriter:
 
     def __init__(self, write: Callable[[Any], None]) -> None:
         self._write = write
+        self._thread = LazyThread(self._run, "started")
         self._start_over()
+        in_child(StartedWriter._start_over, owner=self)
 
     def _start_over(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._held: dict[str, tuple[float, Any]] = {}
         self._writing = threading.Lock()
         self._written = ""
         """The task whose record is being written, or was written last."""
         self._has_work = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def hold(self, task_id: str, record: Any, seconds: float) -> None:
         """Write ``record`` after ``seconds``, the same for all records, unless it is dropped before."""
-        if self._pid != os.getpid():
-            self._start_over()
         with self._lock:
             self._held.pop(task_id, None)
             self._held[task_id] = (time.monotonic() + seconds, record)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="taskapp-started", daemon=True)
-                self._thread.start()
+        self._thread.start()
         if not self._has_work.is_set():
             self._has_work.set()
 
     def drop(self, task_id: str) -> None:
         """Forget the record of ``task_id``, if there is one; wait for it if it is being written."""
-        if not self.forget(task_id) and self._written == task_id and self._pid == os.getpid():
+        if not self.forget(task_id) and self._written == task_id:
             with self._writing:
                 pass
 
     def forget(self, task_id: str) -> bool:
         """Forget the record of ``task_id``; return whether there was one. Does not wait for the server."""
-        if self._thread is None or self._pid != os.getpid():
+        if not self._thread.is_started:
             return False
         with self._lock:
             return self._held.pop(task_id, None) is not None

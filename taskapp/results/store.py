@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import cache
@@ -12,6 +11,7 @@ from celery.worker import state as worker_state
 from redis import ConnectionPool, ResponseError
 from redis.exceptions import ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
+from taskapp.background import in_child
 from taskapp.engine.settlement import COPY_HEADER, Chord, ChordPart, EndOfTick, TickName, tick_of
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import REFUSALS, Link
@@ -128,9 +128,9 @@ class Store:
     def __init__(self, pool: Callable[[], ConnectionPool], prefix: str) -> None:
         self._pool, self._prefix = pool, prefix
         self._start_over()
+        in_child(Store._start_over, owner=self)
 
     def _start_over(self) -> None:
-        self._pid = os.getpid()
         # Reopens the same connection object: each new one would count against the pool's limit.
         make: Any = cache(lambda: self._pool().make_connection())
         self._link = Link(make)
@@ -152,8 +152,6 @@ class Store:
         return StoreOutcome(self._insist(doing, lambda: self._run(record), retry_seconds))
 
     def _insist(self, doing: str, attempt: Callable[[], Any], retry_seconds: float) -> Any:
-        if self._pid != os.getpid():
-            self._start_over()
         outage = Outage(doing, retry_seconds)
         while True:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +14,13 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from taskapp import __version__
+from taskapp.background import PerProcess, start_thread
 
 DEFAULT_SERVICE_NAME = "taskapp"
 FINISH_SECONDS = 1.0
 """How long a stopping node waits for the last spans to be exported; less than an idle node may take to stop."""
 
-_lock = threading.Lock()
+_lock = PerProcess(threading.Lock)
 _ours: TracerProvider | None = None
 _known: tuple[Any, trace.Tracer] | None = None
 
@@ -32,19 +32,16 @@ class ExporterOfProcess(SpanExporter):
     """
 
     def __init__(self) -> None:
-        self._exporter: OTLPSpanExporter | None = None
-        self._pid = 0
+        self._exporter = PerProcess(OTLPSpanExporter)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export ``spans``; blocks the caller, which is the processor's thread."""
-        if self._exporter is None or self._pid != os.getpid():
-            self._exporter, self._pid = OTLPSpanExporter(), os.getpid()
-        return self._exporter.export(spans)
+        return self._exporter().export(spans)
 
     def shutdown(self) -> None:
         """Stop retrying failed exports."""
-        if self._exporter is not None and self._pid == os.getpid():
-            self._exporter.shutdown()
+        if (exporter := self._exporter.value) is not None:
+            exporter.shutdown()
 
 
 def tracer(*, of_node: bool = False) -> trace.Tracer:
@@ -64,7 +61,7 @@ def tracer(*, of_node: bool = False) -> trace.Tracer:
 
 def _our_provider(*, of_node: bool) -> TracerProvider:
     global _ours
-    with _lock:
+    with _lock():
         if _ours is None:
             _ours = TracerProvider(resource=_resource())
             _ours.add_span_processor(BatchSpanProcessor(ExporterOfProcess()))
@@ -93,14 +90,4 @@ def _finish(**_: Any) -> None:
     end = getattr(provider, "shutdown", None)
     if end is not None:
         # On a thread: the provider would wait for an unreachable collector longer than a node may take to stop.
-        ending = threading.Thread(target=end, name="taskapp-tracing-end", daemon=True)
-        ending.start()
-        ending.join(FINISH_SECONDS)
-
-
-def _unlock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock)
+        start_thread(end, name="tracing-end").join(FINISH_SECONDS)

@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from taskapp.background import start_thread
 from taskapp.redis.internals import has_answer, socket_of
 
 # Mixed into kombu's channels, which the stubs do not describe well.
@@ -63,8 +64,7 @@ class Opener:
                 raise error
         lost = [one.connection for one in clients if one.connection is not None and socket_of(one.connection) is None]
         if lost:
-            self._thread = threading.Thread(target=self._open, args=(lost,), name="taskapp-open", daemon=True)
-            self._thread.start()
+            self._thread = start_thread(self._open, lost, name="open")
         return not lost
 
     def _open(self, connections: Iterable[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from kombu.transport import redis
 from redis.exceptions import RedisError
 
+from taskapp.background import this_process
 from taskapp.engine.fetcher import Fetcher
 from taskapp.redis.pipe import Pipe
 from taskapp.redis.trouble import Trouble
@@ -47,7 +47,7 @@ class Poller(redis.MultiChannelPoller):
         self._timer_at = float("inf")
         self._sockets: list[Any] = []
         self._watched: dict[int, _Watched] = {}
-        self._pid = os.getpid()
+        self._process = this_process()
         self._kombu_again_at = 0.0
         self._trouble = Trouble()
         self._opener = Opener()
@@ -181,7 +181,7 @@ class Poller(redis.MultiChannelPoller):
         A forked child does nothing, because it shares the parent's poller.
         """
         fd = socket.fileno()
-        if fd not in self._fd_to_chan or os.getpid() != self._pid or fd in self._watched:
+        if fd not in self._fd_to_chan or this_process() is not self._process or fd in self._watched:
             return
         if self._loop is not None:
             self._loop.remove(fd)

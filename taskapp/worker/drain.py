@@ -23,8 +23,8 @@ from typing import Any
 from billiard.common import REMAP_SIGTERM
 from celery import platforms
 
+from taskapp.background import start_native_thread, this_process
 from taskapp.engine import runtime
-from taskapp.engine.heartbeat import native_thread
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.logs.writer import write_logs
 from taskapp.worker.process.running import running_in, runs_something
@@ -61,7 +61,7 @@ class Drain:
         self._worker = worker
         self._drain_seconds = drain_seconds
         self._second_signal: SimpleQueue[None] = SimpleQueue()
-        self._pid = os.getpid()
+        self._process = this_process()
         self._exit_code = 0
         self._suspects: Suspects = NOBODY
         self._blamed: tuple[int | None, float] | None = None
@@ -78,12 +78,12 @@ class Drain:
             exit_code: Exit code if the watching thread has to end the process.
             at_once: Leave running tasks no time.
         """
-        if self.ends_at or os.getpid() != self._pid:
+        if self.ends_at or this_process() is not self._process:
             return
         self._exit_code = exit_code
         self.ends_at = monotonic() + (0.0 if at_once else self._drain_seconds)
         self.on_begin()
-        native_thread(self._watch)
+        start_native_thread(self._watch, name="drain")
 
     def blame(self, child: int | None = None) -> None:
         """Suspect the tasks now running in a pool child, or in this process if ``None``, of making the node end."""
@@ -117,7 +117,7 @@ class Drain:
             platforms.signals[name] = self._on_second_signal
 
     def _on_second_signal(self, *_: Any) -> None:
-        if os.getpid() == self._pid:
+        if this_process() is self._process:
             self._second_signal.put(None)
 
     # --- the watching thread ------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Drain:
                 done.put(None)
 
         patience_seconds = GIVING_BACK_SECONDS if runs_something() else CLOSING_SECONDS
-        native_thread(give_back)
+        start_native_thread(give_back, name="give-back")
         with contextlib.suppress(Empty):
             done.get(timeout=patience_seconds)
         write_logs(0.0)

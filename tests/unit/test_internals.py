@@ -19,7 +19,7 @@ from tests.private_names import ROOT, pins, sources, uses
 from tests.unit.pinned_sources import PINNED
 
 FILES = {"celery_internals.py": celery_internals, "redis/internals.py": redis_internals}
-OURS = frozenset({"_unchecked_run", "_is_method", "_is_child", "_with_headers"})
+OURS = frozenset({"_unchecked_run", "_is_method", "_with_headers"})
 """Private names of classes of ours that other modules of ours use."""
 
 

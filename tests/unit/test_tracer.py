@@ -279,7 +279,7 @@ class Log(logging.Handler):
 @pytest.fixture(autouse=True)
 def _no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what runs say of themselves from a thread that would look for a server after the test."""
-    monkeypatch.setattr(note_writer, "_note_writer", SimpleNamespace(retry=lambda *_: None))
+    monkeypatch.setattr(note_writer.note_writer, "value", SimpleNamespace(retry=lambda *_: None))
 
 
 @pytest.fixture(autouse=True)

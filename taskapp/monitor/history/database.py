@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from taskapp.background import in_child
 from taskapp.errors.history import BadDatabaseURL, HistoryAway, HistoryPackageMissing
 from taskapp.urls import masked
 
@@ -47,13 +45,12 @@ def engine_for(text: str) -> Engine:
         raise BadDatabaseURL(masked(text), str(error)) from error
     if name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-    os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
+    in_child(_leave_to_parent, owner=engine)
     return engine
 
 
-def _leave_to_parent(engine: weakref.ref[Engine]) -> None:
-    if (inherited := engine()) is not None:
-        inherited.dispose(close=False)
+def _leave_to_parent(engine: Engine) -> None:
+    engine.dispose(close=False)
 
 
 def _with_driver(text: str) -> URL:

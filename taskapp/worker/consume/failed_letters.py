@@ -15,12 +15,12 @@ from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from taskapp.background import start_native_thread
 from taskapp.client.deferred_publish import post
 from taskapp.engine.counters import CountedRun
 from taskapp.engine.dead_letters import DeadLetter, DeadLetters
 from taskapp.engine.envelope import unseal
 from taskapp.engine.headers import sound_headers
-from taskapp.engine.heartbeat import native_thread
 from taskapp.engine.options import Buried
 from taskapp.engine.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
@@ -84,7 +84,7 @@ class DeadTaskFailer:
         self._queue.put((name, fail))
         if not self._is_started:
             self._is_started = True
-            native_thread(self._run)
+            start_native_thread(self._run, name="failed-letters")
 
     def _run(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import traceback
@@ -12,6 +11,7 @@ from time import monotonic
 
 from celery.utils.log import get_logger
 
+from taskapp.background import start_thread
 from taskapp.engine.wakeups import Wakeups
 
 logger = get_logger(__name__)
@@ -44,11 +44,10 @@ class LoopWatchdog:
         self._name_of = name_of
         self._over = threading.Event()
         self._loop_thread = threading.get_ident()
-        self._pid = os.getpid()
 
     def start(self) -> None:
         """Start watching; called on the loop's thread."""
-        threading.Thread(target=self._run, name="taskapp-blocked-loop", daemon=True).start()
+        start_thread(self._run, name="blocked-loop")
 
     def stop(self) -> None:
         """Stop watching."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
+from taskapp.background import start_thread
 from taskapp.errors.wording import shown
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Job:
 class Threads:
     """Runs jobs on up to ``limit`` threads, started when first needed. Any thread may submit."""
 
-    def __init__(self, limit: int, name: str = "taskapp-task") -> None:
+    def __init__(self, limit: int, name: str = "task") -> None:
         self.limit = limit
         self._name = name
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -152,7 +153,7 @@ class Threads:
         self._alive += 1
         self._number += 1
         # Daemon threads: a run that never ends must not keep the process from exiting.
-        threading.Thread(target=self._work, name=f"{self._name}-{self._number}", daemon=True).start()
+        start_thread(self._work, name=f"{self._name}-{self._number}")
 
     def _work(self) -> None:
         taken: list[Job | None] = []

@@ -22,6 +22,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from taskapp.background import this_process
 from taskapp.worker.process import first_process
 
 logger = get_logger(__name__)
@@ -63,7 +64,7 @@ class StopSignals:
     def __init__(self, is_heard: Callable[[int | None], bool]) -> None:
         self._is_heard = is_heard
         self._handlers: dict[signal.Signals, Any] = {}
-        self._pid = 0
+        self._process: object = None
         self._offset: int | None = None
         """Position on the stack where the kernel writes the sender of a signal; ``None`` if unknown."""
 
@@ -74,7 +75,7 @@ class StopSignals:
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        self._pid = os.getpid()
+        self._process = this_process()
         for number in STOPPING:
             if callable(handler := signal.getsignal(number)):
                 signal.signal(number, self._with_sender(handler))
@@ -89,7 +90,7 @@ class StopSignals:
 
     def mend(self) -> None:
         """Restore the handlers that a task has changed."""
-        if self._pid != os.getpid():
+        if this_process() is not self._process:
             return
         changed = [number for number, handler in self._handlers.items() if signal.getsignal(number) != handler]
         for number in changed:
@@ -114,7 +115,7 @@ class StopSignals:
         return handle
 
     def _sender(self) -> int | None:
-        if self._offset is None or self._pid != os.getpid():
+        if self._offset is None or this_process() is not self._process:
             return None
         number, error, code, _, pid, _ = _INFO.unpack_from(_stack, self._offset)
         if code == SI_QUEUE and pid == os.getppid() and first_process.is_passed_on:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
 from typing import Any
@@ -15,6 +14,7 @@ from celery.utils.nodenames import gethostname
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
 
+from taskapp.background import emptied_in_child
 from taskapp.engine.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.engine.settlement import Settlement, settling
 from taskapp.errors.wording import sound
@@ -35,7 +35,7 @@ nothing about the run has been stored.
 """
 
 _decode_json: Any = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], FollowUps | None]).decode
-_runners: dict[str, Runner] = {}
+_runners: dict[str, Runner] = emptied_in_child({})
 
 
 def run(*message: Any) -> Ran:
@@ -147,9 +147,6 @@ def runner_of(name: str, given: dict[str, Any]) -> Runner:
 def forget_runners() -> None:
     """Drop the cached runners, because this is a new process or the task types have changed."""
     _runners.clear()
-
-
-os.register_at_fork(after_in_child=forget_runners)
 
 
 def decode(app: Any, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, dict[str, Any]]:
