@@ -8,6 +8,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``private_files``     files and directories for their user alone
 ``urls``              URLs of servers, and the passwords in them
 ``extras``            which packages each extra brings
+``background``        background threads, and values that belong to one process
 ``queues``            the queues, their order, and the routes of task types
 ``env_file``          finds the ``.env`` file
 ``sanitize``          makes text from tasks harmless for a terminal

@@ -101,7 +101,7 @@ class _Finder(ast.NodeVisitor):
         while isinstance(root, ast.Attribute):
             root = root.value
         if not (isinstance(root, ast.Name) and root.id in self._stdlib) and node.attr not in OF_NAMED_TUPLES:
-            is_own = (isinstance(node.value, ast.Name) and node.value.id in self._own[-1]) or (
+            is_own = (isinstance(node.value, ast.Name) and node.value.id in {*self._own[-1], *self._classes}) or (
                 isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()"
             )
             self._note(node, node.attr, is_own=is_own)

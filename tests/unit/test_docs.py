@@ -220,14 +220,16 @@ def test_decisions_are_numbered_listed_and_short() -> None:
         assert len(lines) <= 40
 
 
-NOT_THREADS = {"taskapp-demo", "taskapp-demo-", "taskapp-spill-", "taskapp-static"}
+OF_COMMANDS = {"demo-nodes", "demo-schedules", "flaky-server", "reload"}
+"""Threads of programs that are neither nodes nor clients."""
 
 
 def test_the_architecture_names_every_thread() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "taskapp").rglob("*.py"))
-    named = re.findall(r"`(taskapp-[a-z-]+[a-z])", (ROOT / "docs/architecture.md").read_text())
+    started = re.findall(r'(?:start_thread\(.*, name=|LazyThread\(.*, )"([a-z-]+)"', sources)
+    named = re.findall(r"`taskapp-([a-z-]+[a-z])", (ROOT / "docs/architecture.md").read_text())
 
-    assert set(named) == set(re.findall(r'"(taskapp-[a-z-]+)"', sources)) - NOT_THREADS
+    assert set(named) - {"task"} == set(started) - OF_COMMANDS
 
 
 def levels() -> dict[str, int]:
