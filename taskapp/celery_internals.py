@@ -81,6 +81,7 @@ INHERITED: Table = {
     },
     "celery.app.autoretry": {"_orig_run": "keeps Celery from wrapping a task in its own retry"},
     "celery.app.base:Celery": {
+        "_backend": "threads that need the first backend at the same time get the same one",
         "_backend_cache _local": "a forked process drops the backend it inherited",
         "_connection": "looks for the broker when a connection is first needed",
         "_finalize_mutex": "one lock for objects that the app creates once",

@@ -18,6 +18,7 @@ from celery.app import backends
 from kombu.utils.objects import cached_property
 
 from taskapp.app.engine_access import EngineAccess
+from taskapp.background import PerProcess
 from taskapp.client.control_clock import ControlClock
 from taskapp.errors import ConfigurationReplaced
 from taskapp.errors.signing import SigningPackageMissing
@@ -30,12 +31,14 @@ CONFIG_FROM_OBJECT = "app.config_from_object()"
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Options of ``Celery.send_task`` that are accepted by position."""
 
+_making_backend = PerProcess(threading.RLock)
 _backend_by_url: Any = backends.by_url  # the stubs have another return type
 
 
 class Application(EngineAccess):
     """Celery's app, which checks submits at the caller and looks for its broker when it first needs one."""
 
+    _backend: Any
     _backend_cache: Any
     _finalize_mutex: threading.RLock
     _local: threading.local
@@ -205,5 +208,9 @@ class Application(EngineAccess):
         from taskapp.results.literal_dicts import writing_literals
 
         self.find_broker()
-        given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
-        return writing_literals(given)(app=self, url=url)
+        with _making_backend():
+            # Celery lets each thread that asks first make one.
+            if self._backend is None:
+                given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
+                self._backend = writing_literals(given)(app=self, url=url)
+            return self._backend

@@ -14,6 +14,7 @@ PINNED = {
     "celery.app.amqp:AMQP._retry_publish": "187d9143a846",
     "celery.app.autoretry._orig_run": "2a704958c891",
     "celery.app.base:Celery": "1eefc497c73e",
+    "celery.app.base:Celery._backend": "cd24e3948d01",
     "celery.app.base:Celery._connection": "8c73001d4137",
     "celery.app.base:Celery._get_backend": "af57010675e7",
     "celery.app.task:Context": "ba7c12053b42",
