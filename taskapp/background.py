@@ -135,6 +135,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def around_forks(before: Callable[[], Any], in_parent: Callable[[], Any]) -> None:
+    """Call ``before`` before each fork of this process and ``in_parent`` after it, both in this process."""
+    os.register_at_fork(before=before, after_in_parent=in_parent)
+
+
 def emptied_in_child(container: Owner) -> Owner:
     """Return ``container``, a list or dict of this module's, which is empty in each forked child."""
     clear: Callable[[], Any] = container.clear  # type: ignore[attr-defined]  # what all of them have

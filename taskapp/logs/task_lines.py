@@ -11,11 +11,11 @@ end is not recorded runs again and is logged again.
 from __future__ import annotations
 
 import logging
-import os
 from operator import attrgetter
 from time import time
 from typing import Any
 
+from taskapp.background import in_child
 from taskapp.logs.formatters import OUTSIDE, TaskLine
 from taskapp.logs.handlers import FileHandler, Handler, LineHandler
 
@@ -146,4 +146,4 @@ def _made(what: tuple[Handler, tuple[Any, ...]]) -> bytes:
 
 
 task_lines = TaskLines()
-os.register_at_fork(after_in_child=task_lines.start_over)
+in_child(task_lines.start_over)

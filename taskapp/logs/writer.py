@@ -11,7 +11,6 @@ counted. A background thread writes lines that were only added, and retries what
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from threading import get_ident
 from typing import Any
 from weakref import WeakSet
 
+from taskapp.background import around_forks, in_child, start_thread
 from taskapp.logs.sink import Sink, StreamSink
 
 LATEST_SECONDS = 0.02
@@ -203,9 +203,8 @@ class Writer:
     def _watch(self) -> None:
         self._is_watched = True
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="taskapp-log", daemon=True)
             try:
-                self._thread.start()
+                self._thread = start_thread(self._run, name="log")
             except RuntimeError:  # the interpreter ends, or there are too many threads
                 self._is_watched, self._thread = False, None
                 self.drain()
@@ -246,6 +245,5 @@ def _each(call: Callable[[Writer], None]) -> Callable[[], None]:
     return call_each
 
 
-os.register_at_fork(
-    before=_each(Writer.before_fork), after_in_parent=_each(Writer.in_parent), after_in_child=_each(Writer.in_child)
-)
+around_forks(_each(Writer.before_fork), _each(Writer.in_parent))
+in_child(_each(Writer.in_child))

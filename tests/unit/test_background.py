@@ -66,7 +66,7 @@ class Unreadable(Exception):
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), GeneratorExit(), Unreadable()], ids=type)
 @pytest.mark.parametrize("is_native", [False, True], ids=["thread", "native"])
 def test_what_ends_a_thread_is_logged_with_its_name(
-    error: BaseException, is_native: bool, caplog: pytest.LogCaptureFixture, thread_errors: list[Any]
+    error: BaseException, is_native: bool, thread_errors: list[Any]
 ) -> None:
     def fail() -> None:
         raise error
@@ -76,9 +76,9 @@ def test_what_ends_a_thread_is_logged_with_its_name(
     else:
         start_thread(fail, name="fails")
     wait_until(lambda: bool(thread_errors))
+    (record,) = thread_errors
     thread_errors.clear()
 
-    (record,) = [record for record in caplog.records if record.name == "taskapp.background"]
     assert record.getMessage() == "the thread taskapp-fails ended with an error"
     assert record.exc_info
     assert record.levelname == "CRITICAL"
