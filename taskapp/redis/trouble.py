@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
+
+from taskapp.background import in_child
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,12 @@ class Server:
 broker, result_server = Server("broker"), Server("result server")
 
 
-def _in_child() -> None:
+def _start_over() -> None:
     for server in (broker, result_server):
         server.start_over()
 
 
-os.register_at_fork(after_in_child=_in_child)
+in_child(_start_over)
 
 
 class Trouble:
