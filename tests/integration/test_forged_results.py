@@ -17,13 +17,14 @@ from celery.backends.database import DatabaseBackend
 
 from taskapp.errors import UnreadableFailure
 from taskapp.errors.tasks import UnreadableResult
+from taskapp.execution.coroutines import Stopped
 from taskapp.monitor.task_state import State, task_state
 from tests.support import RedisServer, clean_environment
 
 ENDING = {
     "SystemExit": "builtins", "KeyboardInterrupt": "builtins", "GeneratorExit": "builtins",
     "BaseException": "builtins", "CancelledError": "asyncio.exceptions",
-    "Stopped": "taskapp.execution.coroutines",
+    Stopped.__name__: Stopped.__module__,
 }  # fmt: skip
 FAILURES: dict[str, Any] = {
     **{name: {"exc_type": name, "exc_module": module, "exc_message": ["0"]} for name, module in ENDING.items()},
