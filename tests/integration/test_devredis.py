@@ -996,7 +996,7 @@ def test_status_shows_the_server_without_its_password(data_dir, taskapp_redis):
 
 
 def test_status_without_a_server_says_so_and_fails(data_dir, taskapp_redis):
-    problem = f"the development Redis server does not answer (data dir {str(data_dir)!r})\n"
+    problem = f"Error: the development Redis server does not answer (data dir {str(data_dir)!r})\n"
     assert taskapp_redis("status") == (1, "", problem)
 
 
