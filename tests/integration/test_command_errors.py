@@ -181,7 +181,7 @@ FLOWER = (
     ("--port=x", "--port cannot be 'x': it is not a number"),
     ("--port=65536", "--port cannot be '65536': a port must be a number from 0 to 65535"),
     ("--inspect_timeout=x", "--inspect_timeout cannot be 'x': it is not a number"),
-    ("--conf=/no/such/file", "--conf cannot be '/no/such/file': there is no such file"),
+    ("--conf=/no/such/file", "--conf cannot be '/no/such/file': no such file"),
     ("--unix_socket=/no/such/socket", "Flower cannot listen on /no/such/socket: No such file or directory; choose"),
     ("--address=192.0.2.1", "Flower cannot listen on 192.0.2.1:5555: Cannot assign requested address; choose another"),
 )
