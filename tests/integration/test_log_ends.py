@@ -22,7 +22,13 @@ from tests.support import Process, RedisServer, clean_environment, eventually, s
 
 LINE = re.compile(r"Task ([\w.]+)\[([\w-]+)\] (received|succeeded)")
 BOTH = ["received", "succeeded"]
-POOLS = {"own": (), "prefork": ("-P", "prefork"), "threads": ("-P", "threads"), "solo": ("-P", "solo")}
+POOLS = {
+    "own": (),
+    "prefork": ("-P", "prefork"),
+    "threads": ("-P", "threads"),
+    "solo": ("-P", "solo"),
+    "gevent": ("-P", "gevent"),
+}
 
 
 @pytest.fixture
