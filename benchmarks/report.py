@@ -11,6 +11,8 @@ from benchmarks.frameworks import BY_KEY, EARLY, VARIANTS
 from benchmarks.records import Record, Records
 from benchmarks.tables import Column, across, markdown, table
 
+INSTALL_AND_START = Path(__file__).with_name("install_and_start.md")
+
 HEAD = """# Benchmarks
 
 For contributors: what a task costs with taskapp and with other frameworks, on the same machine in the same run.
@@ -98,6 +100,8 @@ def write(records: Records, docs: Path) -> str:
         *_many("Timed jobs", "schedules", SCHEDULES, records, runs),
         *log_cost.section(),
         "## Cost against growth\n\nCPU of the workers per task, µs.\n\n" + _growth(records),
+        "## Install and start\n\n`python -m benchmarks.install_and_start` measures and writes this part.\n\n"
+        + INSTALL_AND_START.read_text(),
         "## Frameworks\n\n" + _settings(records),
         "## Runs\n\n" + _runs(records, runs),
     ]

@@ -1,4 +1,7 @@
-"""Payload and result of ``taskapp.data_processing``."""
+"""Payload and result of ``taskapp.data_processing``.
+
+Schemas are built at first use (``defer_build``), because a node and a web app import all task types and use some.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ MAX_MEASURES = 200
 MAX_NULL_VALUES = 100
 
 
-class Filter(BaseModel):
+class Filter(BaseModel, defer_build=True):
     """Keeps the rows for which comparing ``column`` with ``value`` by ``op`` is true."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,7 +48,7 @@ class Filter(BaseModel):
         return self
 
 
-class Measure(BaseModel):
+class Measure(BaseModel, defer_build=True):
     """One number per group: ``function`` of ``column``, as ``name`` in the result."""
 
     model_config = ConfigDict(extra="forbid")
@@ -67,7 +70,7 @@ class Measure(BaseModel):
         return self
 
 
-class Order(BaseModel):
+class Order(BaseModel, defer_build=True):
     """Sorts the result by one of its columns; missing values last."""
 
     model_config = ConfigDict(extra="forbid")
@@ -76,7 +79,7 @@ class Order(BaseModel):
     descending: bool = False
 
 
-class Aggregation(BaseModel):
+class Aggregation(BaseModel, defer_build=True):
     """What to read, and how to aggregate it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -121,7 +124,7 @@ class Aggregation(BaseModel):
         return [*self.group_by, *(measure.name for measure in self.measures)]
 
 
-class Aggregated(BaseModel):
+class Aggregated(BaseModel, defer_build=True):
     """The result; by default, rows are sorted by their groups."""
 
     model_config = ConfigDict(allow_inf_nan=False)

@@ -1,4 +1,7 @@
-"""Payload and result of ``taskapp.http_request``."""
+"""Payload and result of ``taskapp.http_request``.
+
+Schemas are built at first use (``defer_build``), because a node and a web app import all task types and use some.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ Method = Annotated[Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DE
 Scalar = str | int | float | bool
 
 
-class HttpRequest(BaseModel):
+class HttpRequest(BaseModel, defer_build=True):
     """One HTTP request. ``repr`` omits headers, parameters and bodies, which may contain secrets."""
 
     model_config = ConfigDict(extra="forbid")
@@ -79,7 +82,7 @@ class HttpRequest(BaseModel):
         return status in self.expected_status if self.expected_status else 200 <= status < 300
 
 
-class HttpResponse(BaseModel):
+class HttpResponse(BaseModel, defer_build=True):
     """A server's response. ``json_body`` is set if the response is JSON, else ``text``."""
 
     status: int

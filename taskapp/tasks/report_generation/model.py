@@ -1,4 +1,7 @@
-"""Payload and result of ``taskapp.report_generation``."""
+"""Payload and result of ``taskapp.report_generation``.
+
+Schemas are built at first use (``defer_build``), because a node and a web app import all task types and use some.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from taskapp.tasks.data_processing.model import Column, Scalar
 
 
-class Total(BaseModel):
+class Total(BaseModel, defer_build=True):
     """One number computed from the rows of a group: ``function`` of ``column``, shown as ``name``."""
 
     model_config = ConfigDict(extra="forbid")
@@ -22,7 +25,7 @@ class Total(BaseModel):
     decimals: Annotated[int, Field(ge=0, le=6)] = 0
 
 
-class Leader(BaseModel):
+class Leader(BaseModel, defer_build=True):
     """The value of ``column`` whose rows have the largest ``total``: the busiest airport."""
 
     model_config = ConfigDict(extra="forbid")
@@ -32,7 +35,7 @@ class Leader(BaseModel):
     total: Total
 
 
-class Fact(BaseModel):
+class Fact(BaseModel, defer_build=True):
     """A given value."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -42,7 +45,7 @@ class Fact(BaseModel):
     decimals: Annotated[int, Field(ge=0, le=6)] = 0
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, defer_build=True):
     """The rows of all parts, grouped again. Without ``group_by``, a single row."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +57,7 @@ class Summary(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
 
 
-class Table(BaseModel):
+class Table(BaseModel, defer_build=True):
     """Rows and columns. The first ``names`` columns name a row, the others hold its numbers."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -73,7 +76,7 @@ class Table(BaseModel):
         return self
 
 
-class Chart(BaseModel):
+class Chart(BaseModel, defer_build=True):
     """A chart of a section's table: its first column of numbers by its names.
 
     With two columns of names, the second distinguishes the lines or the colors of the bars; in a ``heatmap`` it
@@ -86,7 +89,7 @@ class Chart(BaseModel):
     unit: str = ""
 
 
-class Section(BaseModel):
+class Section(BaseModel, defer_build=True):
     """A heading, a text, and a table: a summary of the parts, or given rows."""
 
     model_config = ConfigDict(extra="forbid")
@@ -105,7 +108,7 @@ class Section(BaseModel):
         return self
 
 
-class Report(BaseModel):
+class Report(BaseModel, defer_build=True):
     """The content of the report and where to write it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -131,7 +134,7 @@ class Report(BaseModel):
         return self
 
 
-class Written(BaseModel):
+class Written(BaseModel, defer_build=True):
     """The written file."""
 
     path: str

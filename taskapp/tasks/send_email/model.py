@@ -1,4 +1,7 @@
-"""Payload and result of ``taskapp.send_email``."""
+"""Payload and result of ``taskapp.send_email``.
+
+Schemas are built at first use (``defer_build``), because a node and a web app import all task types and use some.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ Address = Annotated[str, Field(max_length=400), AfterValidator(_check_address)]
 Addresses = Annotated[list[Address], BeforeValidator(_one_is_a_list), Field(max_length=MAX_RECIPIENTS)]
 
 
-class Attachment(BaseModel):
+class Attachment(BaseModel, defer_build=True):
     """A file in the allowed directories, or inline content."""
 
     model_config = ConfigDict(extra="forbid")
@@ -94,7 +97,7 @@ class Attachment(BaseModel):
         return self.content_type or (guessed if guessed and is_plain_file else "application/octet-stream")
 
 
-class Refusal(BaseModel):
+class Refusal(BaseModel, defer_build=True):
     """A recipient the mail server does not deliver to, with its answer."""
 
     recipient: str
@@ -102,7 +105,7 @@ class Refusal(BaseModel):
     answer: str
 
 
-class SentEmail(BaseModel):
+class SentEmail(BaseModel, defer_build=True):
     """Outcome of sending a mail. Addresses are bare: no names, domains in ASCII."""
 
     message_id: str
@@ -112,7 +115,7 @@ class SentEmail(BaseModel):
     """Recipients it refused permanently (5xx)."""
 
 
-class EmailMessage(BaseModel):
+class EmailMessage(BaseModel, defer_build=True):
     """One e-mail. Texts and attachments stay out of ``repr``."""
 
     model_config = ConfigDict(extra="forbid")
