@@ -1,10 +1,10 @@
-"""What an install of taskapp takes on disk, and how long it takes to start, beside stock Celery.
+"""What an install of taskapp takes on disk, and how long it takes to start, compared with stock Celery.
 
     python -m benchmarks.install_and_start [--rounds 15] [--node-rounds 5] [--folder FOLDER] [--no-write]
 
 Each install is a fresh virtual environment, made by ``python -m venv`` and ``pip install``. Starts are fresh processes,
 stock Celery and taskapp in turns, and figures are medians. Stock Celery is measured in an environment of its own; the
-node also beside taskapp's, for ``celery`` loads Flower wherever that is installed. The tables are printed and written
+node also next to taskapp's, for ``celery`` loads Flower wherever that is installed. The tables are printed and written
 to ``install_and_start.md`` here, which ``python -m benchmarks --report`` puts into ``docs/benchmarks.md``.
 """
 
@@ -102,7 +102,7 @@ class Start:
 
     name: str
     argv: list[str]
-    beside: str = ""
+    stock: str = ""
     """The start of stock Celery that it is compared with; empty: it is one."""
     seconds: list[float] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)
@@ -142,12 +142,16 @@ def nodes(stock: Install, ours: Install) -> list[Start]:
     found = []
     for pool in ("solo", "prefork"):
         rest = ["worker", "-c", "1", "-P", pool, "-l", "WARNING"]
-        alone, beside = f"Celery's worker, `-P {pool}`", f"the same, where Flower is installed, `-P {pool}`"
+        alone, with_flower = f"Celery's worker, `-P {pool}`", f"the same, where Flower is installed, `-P {pool}`"
         found += [
             Start(alone, [stock.program("celery"), "-A", "stock_app", *rest]),
-            Start(beside, [ours.program("celery"), "-A", "stock_app", *rest]),
+            Start(with_flower, [ours.program("celery"), "-A", "stock_app", *rest]),
             Start(f"a node, `-P {pool}`", [ours.program("celery"), "-A", "taskapp", *rest], alone),
-            Start(f"a node, `-P {pool}`, beside Flower", [ours.program("celery"), "-A", "taskapp", *rest], beside),
+            Start(
+                f"a node, `-P {pool}`, with Flower installed",
+                [ours.program("celery"), "-A", "taskapp", *rest],
+                with_flower,
+            ),
         ]
     return found
 
@@ -178,7 +182,7 @@ def starts_table(starts: list[Start]) -> str:
     medians = {each.name: statistics.median(each.seconds) for each in starts}
     lines = ["| start | ms | vs stock | MiB |", "| --- | ---: | ---: | ---: |"]
     for each in starts:
-        ratio = f"{medians[each.name] / medians[each.beside]:.2f} {TIMES}" if each.beside else ""
+        ratio = f"{medians[each.name] / medians[each.stock]:.2f} {TIMES}" if each.stock else ""
         lines.append(
             f"| {each.name} | {medians[each.name] * 1_000:,.0f} | {ratio} | {statistics.median(each.mib):.0f} |"
         )

@@ -129,7 +129,7 @@ def _after_fork() -> None:
         try:
             hook()
         except Exception:
-            logger.exception("a forked process could not let go of what belongs to its parent")
+            logger.exception("a forked process could not release what belongs to its parent")
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -44,8 +44,11 @@ class Server:
             logger.error("the %s is away: %s; trying again", self._name, error, extra={"action": "server_away"})
 
     def works(self, part: object) -> None:
-        """Record that ``part`` has used the server; log it if the server was away."""
-        if not self._away and part not in self._failing:
+        """Record that ``part`` can use the server again; log it if that is news.
+
+        A part that has not failed may have had its answer before the server went away.
+        """
+        if part not in self._failing:
             return
         self._failing.discard(part)
         since = self._away.pop("since", None)

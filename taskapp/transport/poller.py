@@ -223,7 +223,9 @@ class Poller(redis.MultiChannelPoller):
                 raise
             logger.exception("a message for remote control cannot be used; it is dropped")
         else:
-            self._trouble.end()
+            # Another connection may still have an answer from before the server went away.
+            if monotonic() >= self._kombu_again_at:
+                self._trouble.end()
             return answer
         return None
 
