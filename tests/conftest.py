@@ -18,6 +18,7 @@ guardian.watch(isolation.enter())
 from redis import Connection  # noqa: E402 - as all that follows: after the environment is clean
 
 from taskapp.engine.dead_letters import DeadLetters  # noqa: E402
+from taskapp.redis import trouble  # noqa: E402
 from taskapp.redis.link import Link  # noqa: E402
 from taskapp.schedules.store import Schedules  # noqa: E402
 from tests.support import QUICKLY, Process, RedisServer, start_flower, start_worker  # noqa: E402
@@ -39,6 +40,13 @@ def server_binary() -> str | None:
             found_in_wheel.chmod(0o755)
             return str(found_in_wheel)
     return None
+
+
+@pytest.fixture(autouse=True)
+def _known_servers() -> None:
+    """Forget which servers an earlier test has left away."""
+    for server in (trouble.broker, trouble.result_server):
+        server.start_over()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 2.0
 """Short, so that a server that is back is used within seconds."""
+EARLIER_SECONDS = 1.0
+"""How long an answer from before the server went away may take to be read."""
 
 
 class Server:
@@ -44,13 +47,11 @@ class Server:
             logger.error("the %s is away: %s; trying again", self._name, error, extra={"action": "server_away"})
 
     def works(self, part: object) -> None:
-        """Record that ``part`` can use the server again; log it if that is news.
-
-        A part that has not failed may have had its answer before the server went away.
-        """
-        if part not in self._failing:
-            return
-        self._failing.discard(part)
+        """Record that ``part`` has used the server; log it if the server was away."""
+        if part in self._failing:
+            self._failing.discard(part)
+        elif monotonic() - self._away.get("since", inf) < EARLIER_SECONDS:
+            return  # it may have had its answer before the server went away
         since = self._away.pop("since", None)
         if since is not None:
             seconds = monotonic() - since

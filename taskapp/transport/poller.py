@@ -87,7 +87,9 @@ class Poller(redis.MultiChannelPoller):
             super().on_poll_start()
         except (RedisError, OSError) as error:
             if not self._consumers:
-                raise
+                # Nothing has been asked yet, and a connection that was idle may simply be closed: connect once more.
+                super().on_poll_start()
+                return
             # Celery would restart its whole consumer if it got the error; remote control can wait.
             self._connection_broke(error)
 

@@ -45,13 +45,15 @@ def modules(session_server: RedisServer) -> str:
         "import json, sys, taskapp.celery; from taskapp.tasks import add; add.apply((1, 2)); add.delay(1, 2);"
         f"print(json.dumps([name for name in sys.modules if name.split('.')[0] in {LIBRARIES}]))"
     )
-    return ",".join(answer("-c", code, TASKAPP_BROKER_URL=session_server.url))
+    found = ",".join(answer("-c", code, TASKAPP_BROKER_URL=session_server.url))
+    session_server.client.flushall()
+    return found
 
 
 def test_nothing_of_celery_or_kombu_is_another_one_after_taskapp_was_imported_and_used(
-    session_server: RedisServer, modules: str
+    redis_server: RedisServer, modules: str
 ) -> None:
-    changed = answer(str(HERE / "snapshots.py"), modules, TASKAPP_BROKER_URL=session_server.url)
+    changed = answer(str(HERE / "snapshots.py"), modules, TASKAPP_BROKER_URL=redis_server.url)
 
     changed = {
         place: how for place, how in changed.items() if not place.endswith(PROXIES) and place not in MADE_AT_FIRST_USE
@@ -60,10 +62,10 @@ def test_nothing_of_celery_or_kombu_is_another_one_after_taskapp_was_imported_an
     assert set(changed.values()) == {"has grown"}
 
 
-def test_a_plain_app_does_beside_ours_what_it_does_alone(session_server: RedisServer) -> None:
+def test_a_plain_app_does_beside_ours_what_it_does_alone(redis_server: RedisServer) -> None:
     """Canvas, eager and on a worker; ``current_task`` in threads; task types, logs, and what follows a fork."""
     alone = answer(str(HERE / "plain_app.py"))
-    beside = answer(str(HERE / "plain_app.py"), "beside", TASKAPP_BROKER_URL=session_server.url)
+    beside = answer(str(HERE / "plain_app.py"), "beside", TASKAPP_BROKER_URL=redis_server.url)
 
     assert beside == alone
     assert alone["eager"] == alone["worker"]
