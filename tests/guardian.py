@@ -47,7 +47,7 @@ def watch(directory: str) -> None:
 
 
 def _unmark() -> None:
-    """Take the mark of whoever started this process off it: the guardian must outlive both."""
+    """Remove the mark of the process that started this one: the guardian must outlive both."""
     if sys.platform == "linux":
         resource.setrlimit(RLIMIT_LOCKS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

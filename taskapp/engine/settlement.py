@@ -64,7 +64,7 @@ class Chord(NamedTuple):
     about: bytes
     """Data for ``finish``, in a format of the caller."""
     finish: bytes
-    """The message that the last part puts in front of its queue; empty: whoever counts the last part sends one."""
+    """The message that the last part puts in front of its queue; empty: the process that counts it sends one."""
     expires_seconds: int
     """0: never."""
 

@@ -209,13 +209,9 @@ class SubmitInterrupted(TaskappError):
     """
 
     def __init__(
-        self,
-        task_name: str,
-        queued: Sequence[Any],
-        unknown: Mapping[str, Any],
-        not_queued: Sequence[Any],
+        self, task_name: str, queued: Sequence[Any], unknown: Mapping[str, Any], not_queued: Sequence[Any],
         reason: object,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.queued = list(queued)
         """Results of the queued tasks."""
         self.unknown = dict(unknown)

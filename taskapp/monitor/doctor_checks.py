@@ -321,5 +321,5 @@ def judge(check: Callable[[DeploymentFacts], CheckOutcome], facts: DeploymentFac
     except KeyError as error:
         return warn(
             f"could not be read: this server does not report {error.args[0]!r}",
-            "allow this user `INFO` and `CONFIG GET`, or ask whoever runs the server",
+            "allow this user `INFO` and `CONFIG GET`, or ask the administrator of the server",
         )

@@ -25,7 +25,7 @@ MUTATIONS = [
     Mutation("the lowest priority goes first", "claim", "9 - n or n", "n or 9 - n"),
     Mutation("no claim looks from below", "claim", "ARGV[6] == '1'", "ARGV[6] == '2'"),
     Mutation("parked messages ignore the types passed over", "claim", "not passed_over[task] and redis", "redis"),
-    Mutation("parked messages go to whoever claims", "claim", "'t:' .. task) == 1", "'t:' .. task) >= 0"),
+    Mutation("parked messages go to any node that claims", "claim", "'t:' .. task) == 1", "'t:' .. task) >= 0"),
     Mutation("one message too many is claimed", "claim", "math.min(want - count, POPPED_MOST)", "want - count + 1"),
     Mutation("a claim does not pass the wake-up on", "claim", "wake(queue); any_left", "any_left"),
     Mutation("a lost lease may claim", "claim", "redis.call('ZSCORE', key_leases(), epoch)", "true"),

@@ -47,7 +47,7 @@ SETUPS = (
 
 @dataclass
 class Node:
-    """One place for a node: its way to the server, and whoever lives there now."""
+    """One place for a node: its connection to the server, and the node that runs there now."""
 
     setup: Setup
     wire: Wire
@@ -112,7 +112,7 @@ class History:
             self.counts[name] += 1
 
     def _note(self, what: str) -> None:
-        """Write down what is done, for whoever looks into a history that failed."""
+        """Record what is done, for the analysis of a failed history."""
         with (self.bench.directory / "history.log").open("a") as log:
             log.write(f"{time.monotonic():.3f} {what}\n")
 

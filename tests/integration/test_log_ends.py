@@ -1,4 +1,4 @@
-"""The log of a node whatever ends it, whoever listens, and whether or not somebody reads it."""
+"""The log of a node: complete however it ends, whichever handlers listen, and whether or not anyone reads it."""
 
 from __future__ import annotations
 

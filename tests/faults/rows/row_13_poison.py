@@ -42,7 +42,7 @@ def _poison_children(bench: Bench, producer: Submitter) -> list[Submission]:
 
 
 def _poison_threads(bench: Bench, producer: Submitter) -> list[Submission]:
-    """The worker dies with its threads: whoever supervises it starts it again, and again."""
+    """The worker dies with its threads: its supervisor starts it again and again."""
     lives = [_start(bench)]
     innocent = producer.submit("faults.hold", 10, 0.2, queue="high")
     # One at a time: two that die together are each other's alibi.
