@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 LEADING_ELSEWHERE = ("TASKAPP_", "CELERY_", "FLOWER_", "OTEL_", "XDG_", "DJANGO_")
@@ -17,6 +18,9 @@ def enter() -> str:
     """
     for name in [name for name in os.environ if name.startswith(LEADING_ELSEWHERE) and not name.startswith(KEPT)]:
         del os.environ[name]
+    # What runs in the background of a shell ignores it, and so would all programs under test.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     home = tempfile.mkdtemp(prefix="tests-home-")
     os.environ |= {"HOME": home, "TASKAPP_ENV_FILE": ""}
     return home
