@@ -19,7 +19,7 @@ LOWEST_PRIORITY = 0
 HIGHEST_PRIORITY = 9
 PRIORITIES = tuple(range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1))
 
-OUTBOX = "taskapp:outbox"
+TICKS = "taskapp:ticks"
 """Internal queue of ticks waiting to be published to a broker other than Redis; nodes do not consume it."""
 
 PRIORITY_SEPARATOR = "\x06\x16"

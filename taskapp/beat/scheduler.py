@@ -16,12 +16,12 @@ from celery.utils.log import get_logger
 
 from taskapp.beat.probes import watch_beat
 from taskapp.celery_internals import crontab_fields, entry_call
+from taskapp.client.written_messages import Publisher
 from taskapp.engine.producer import Message
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.leader import STANDBY_SECONDS, ScheduleLeader
 from taskapp.schedules.messages import made, messages_of
-from taskapp.schedules.outbox import Broker
 from taskapp.schedules.schedule import Elsewhere, Schedule
 from taskapp.schedules.times import Crontab, Interval, Solar, When
 from taskapp.transport.transport import is_over_redis
@@ -60,7 +60,7 @@ class Scheduler(_Scheduler):
             self._leader = ScheduleLeader(
                 store.link.connect, store.prefix, self._make, f"{_beat.beat_nodename(None)}.{getpid()}",
                 resolve=self._resolve, on_lead=self._merge_configured, on_cancel=self._cancel,
-                broker=Broker(self.app) if publishes else None,
+                publisher=Publisher(self.app) if publishes else None,
             )  # fmt: skip
         return self._leader
 

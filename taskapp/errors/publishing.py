@@ -1,10 +1,10 @@
-"""Errors of submitting through a broker other than Redis."""
+"""Errors of submitting through a broker other than Redis, and of publishing messages that were written down."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskapp.errors import PushError, SubmitOutcomeUnknown
+from taskapp.errors import PushError, SubmitOutcomeUnknown, TaskappError
 
 
 class PublishOutcomeUnknown(SubmitOutcomeUnknown):
@@ -21,3 +21,17 @@ class PublishOutcomeUnknown(SubmitOutcomeUnknown):
     def about(self, task_ids: Sequence[str]) -> PushError | None:
         """Return this error if it concerns one of ``task_ids``, else ``None``."""
         return self if set(task_ids) & set(self.task_ids) else None
+
+
+class BrokerAway(TaskappError):
+    """Messages cannot be published now: the broker is unreachable, or accepts none."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+
+
+class RefusedByBroker(TaskappError):
+    """The broker refuses a message every time it is published."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"the broker refused it: {reason}")

@@ -70,17 +70,3 @@ class ConfiguredSchedule(TaskappError):
             f"schedule {name!r} cannot be changed or removed here: it comes from beat_schedule in the configuration; "
             "change it there, or pause it"
         )
-
-
-class BrokerAway(TaskappError):
-    """Ticks cannot be published now: the broker is unreachable, or accepts no messages."""
-
-    def __init__(self, reason: object) -> None:
-        super().__init__(f"{type(reason).__name__}: {reason}")
-
-
-class RefusedByBroker(TaskappError):
-    """The broker refuses a tick every time it is published."""
-
-    def __init__(self, reason: object) -> None:
-        super().__init__(f"the broker refused it: {reason}")

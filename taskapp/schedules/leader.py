@@ -23,19 +23,20 @@ from typing import Any, TypeVar
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
+from taskapp.client.written_messages import Publisher
 from taskapp.engine.clock import steady_ms
 from taskapp.engine.producer import publications
 from taskapp.errors import BrokerUnavailable, TaskappError
-from taskapp.errors.schedules import BrokerAway
+from taskapp.errors.publishing import BrokerAway
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from taskapp.redis.pipe import Pipe
 from taskapp.schedules.calendars import Calendars, Days
-from taskapp.schedules.outbox import Broker, Outbox
 from taskapp.schedules.prepared_tick import Ready, prepared, queueing
 from taskapp.schedules.record import known_from
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import RUNS_KEPT, Make
+from taskapp.schedules.tick_queue import TickQueue
 from taskapp.schedules.wall_clock import WallClock
 
 LEASE_SECONDS = 5.0
@@ -70,7 +71,7 @@ class ScheduleLeader:
         make: Creates the message of a tick; see ``Make``.
         name: Name of this beat, shown to users.
         resolve: Completes a schedule with times that only this process knows.
-        broker: Publishes ticks; ``None`` if the server of the schedules is also the broker.
+        publisher: Publishes ticks; ``None`` if the server of the schedules is also the broker.
         on_lead: Returns the steps to run after this beat becomes the leader; they run between ticks.
         on_cancel: Called with the ids of runs that a tick cancels.
         lease_seconds: How long this beat may be silent before another becomes the leader.
@@ -79,15 +80,15 @@ class ScheduleLeader:
     def __init__(
         self, connect: Callable[[], Connection], prefix: str, make: Make, name: str, *,
         resolve: Callable[[Schedule], Schedule] = lambda schedule: schedule,
-        broker: Broker | None = None,
+        publisher: Publisher | None = None,
         on_lead: Callable[[], Iterator[None]] = lambda: iter(()),
         on_cancel: Callable[[list[str]], None] = lambda _: None, lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
         self._link, self._prefix, self._make = Link(connect), prefix, make
         self._calendars = Calendars(self._link, prefix)
         self._waiting = Pipe(connect)
-        self._outbox = Outbox(self._link, prefix, broker) if broker is not None else None
-        self._wake_keys = [Keys(prefix)("schedules_wake"), *([self._outbox.wake_key] if self._outbox else [])]
+        self._ticks = TickQueue(self._link, prefix, publisher) if publisher is not None else None
+        self._wake_keys = [Keys(prefix)("schedules_wake"), *([self._ticks.wake_key] if self._ticks else [])]
         self._name = name
         self._resolve, self._on_lead, self._on_cancel = resolve, on_lead, on_cancel
         self._beginning: Iterator[None] | None = None
@@ -120,8 +121,8 @@ class ScheduleLeader:
     def turn(self, most_seconds: float = STANDBY_SECONDS) -> None:
         """Queue due ticks, then wait until the next is due, a schedule changes, or ``most_seconds`` have passed."""
         try:
-            if self._outbox is not None and not self.token:
-                self._outbox.reach()
+            if self._ticks is not None and not self.token:
+                self._ticks.reach()
             wait_seconds = self._lead() if monotonic() >= self._renew_at else 0.0
             if self.token:
                 wait_seconds = self._send_what_is_due()
@@ -134,7 +135,7 @@ class ScheduleLeader:
             self.is_in_touch = False
             self._forget()
             self._waiting.close()
-            if self.token and self._outbox is not None and self._outbox.away_seconds() >= HANDS_OVER_SECONDS:
+            if self.token and self._ticks is not None and self._ticks.away_seconds() >= HANDS_OVER_SECONDS:
                 self._hand_over()
             sleep(min(STANDBY_SECONDS / 2, most_seconds))
 
@@ -284,9 +285,9 @@ class ScheduleLeader:
 
     def _send_what_is_due(self) -> float:
         """Queue a batch of due ticks or prepare some; return the seconds until there is more to do."""
-        if self._outbox is not None and self._outbox.may_hold_some:
+        if self._ticks is not None and self._ticks.may_hold_some:
             # First: while the broker accepts nothing, no tick is queued, so that misfire policies apply afterwards.
-            self._outbox.forward(self._renew_at)
+            self._ticks.forward(self._renew_at)
         now_ms = self._clock.now_ms()
         if due := self._take_due(now_ms):
             self._send(due, now_ms)
@@ -296,7 +297,7 @@ class ScheduleLeader:
         if now_ms >= self._look_at_ms:
             self._look()
             return 0.0
-        if self._continue_beginning() or (self._outbox is not None and self._outbox.may_hold_some):
+        if self._continue_beginning() or (self._ticks is not None and self._ticks.may_hold_some):
             return 0.0
         next_ms = min(self._heap[0][0] if self._heap else self._look_at_ms, self._look_at_ms)
         return max(next_ms - self._clock.now_ms(), 0.0) / 1_000
@@ -328,8 +329,8 @@ class ScheduleLeader:
         ]
         news = publications([message for each in now for message in each.messages])
         asked_ms = steady_ms()
-        if self._outbox is not None:
-            self._outbox.may_hold_some = True
+        if self._ticks is not None:
+            self._ticks.may_hold_some = True
         answer = self._link.run(
             "schedules/tick", self._prefix, 0, self.token, self._lease_ms, RUNS_KEPT, len(news),
             *chain.from_iterable(news), *chain.from_iterable(each.args for each in now),
@@ -384,10 +385,10 @@ class ScheduleLeader:
 
     def _on_wake(self, answer: Any) -> None:
         self._is_asking = False
-        if self._outbox is not None:
+        if self._ticks is not None:
             # Even if the wait timed out: another beat may have consumed the wake-up.
-            self._outbox.may_hold_some = True
-            if isinstance(answer, list) and answer[0].decode() == self._outbox.wake_key:
+            self._ticks.may_hold_some = True
+            if isinstance(answer, list) and answer[0].decode() == self._ticks.wake_key:
                 return
         if answer is not None:
             # Delayed, so that a series of changes, such as an import, does not cause a full read for each.

@@ -12,8 +12,8 @@ from taskapp.engine.batch import holding
 from taskapp.engine.producer import Message
 from taskapp.engine.settlement import DUE_HEADER, SCHEDULE_HEADER
 from taskapp.errors.schedules import BadSchedule
-from taskapp.schedules.outbox import Unconnected, entries_of
 from taskapp.schedules.schedule import Schedule
+from taskapp.schedules.tick_queue import entries_of
 from taskapp.transport.transport import is_over_redis
 
 
@@ -53,7 +53,7 @@ def made(
     if is_over_redis(app.conf.broker_url):
         messages = _held(send)
     else:
-        messages = entries_of(schedule.name, identity, partial(send, producer=Unconnected(app)))
+        messages = entries_of(app, schedule.name, identity, lambda recorder: send(producer=recorder))
     if len(messages) != 1:
         raise BadSchedule("task", schedule.task, "it sends no message", "check whether task_always_eager is set")
     return messages

@@ -49,7 +49,7 @@ BOUNDED = {
     "prelude SDIFF key_total_types": "200 task types at most",
     "prelude ZREMRANGEBYRANK key": "what a tick puts in is taken out",
     "recover HKEYS leased": "1,000 messages at most",
-    "refuse_tick LREM outbox": "one that lies less than 1,000 deep",
+    "refuse_tick LREM ticks": "one that lies less than 1,000 deep",
     "unschedule DEL key_schedule": "the fields and the runs kept of a schedule",
 }
 """Those there are, and what bounds their key."""
