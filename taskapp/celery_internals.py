@@ -154,6 +154,10 @@ INHERITED: Table = {
         "_register_fd _unregister_fd": "descriptors are polled by number",
     },
     "kombu.message:Message": {"_decoded_cache _state": "set without kombu's constructor"},
+    "kombu.pidbox:Mailbox": {
+        "_collect": "answers are collected until everybody has answered",
+        "_publish": "the channel that publishes knows how many received a question",
+    },
     "kombu.transport.redis:Channel": {
         "_async_pool _pool": "closed with the channel",
         "_basic_cancel": "claims stop for a queue that is no longer consumed",

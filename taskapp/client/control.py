@@ -1,12 +1,19 @@
-"""Celery's remote control, extended to record revoked ids for nodes that start later; others keep them in memory."""
+"""Celery's remote control, extended in two ways.
+
+Revoked ids are recorded for nodes that start later; others keep them in memory. And a question to all nodes ends with
+the last answer: Redis says how many received it. Celery waits a second for more, also at the start of each node, which
+asks its neighbours for their clock and what they know as revoked.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from celery.app import control
+from kombu import pidbox
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -17,12 +24,56 @@ NAMING = frozenset({"task_id", "ids"})
 
 # The stubs are incomplete.
 _Control: Any = control.Control
+_Mailbox: Any = pidbox.Mailbox
+
+
+class Mailbox(_Mailbox):
+    """Collects answers until everybody who received the question has answered, or until the timeout."""
+
+    connection: Any
+    listeners: int | None = None
+
+    def _publish(self, *args: Any, producer: Any = None, channel: Any = None, **options: Any) -> None:
+        with self.producer_or_acquire(producer, channel) as used:
+            super()._publish(*args, producer=used, channel=channel, **options)
+            self.listeners = getattr(used.channel, "listeners", None)
+
+    def _collect(
+        self, ticket: str, limit: int | None = None, timeout: float = 1.0,
+        callback: Callable[[Any], Any] | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        if self.listeners is None:
+            return super()._collect(ticket, limit, timeout, callback, **options)
+        connection = self.connection
+        self.connection = waiting = _UntilAllAnswered(connection, self.listeners, callback)
+        try:
+            return super()._collect(ticket, limit, timeout, waiting.on_answer, **options)
+        finally:
+            self.connection = connection
+
+
+class _UntilAllAnswered:
+    """A connection on which kombu waits for answers: it times out as soon as no more can come."""
+
+    def __init__(self, connection: Any, listeners: int, callback: Callable[[Any], Any] | None) -> None:
+        self._connection, self._missing, self._callback = connection, listeners, callback
+
+    def on_answer(self, body: Any) -> None:
+        self._missing -= 1
+        if self._callback is not None:
+            self._callback(body)
+
+    def drain_events(self, timeout: float) -> None:
+        if self._missing <= 0:
+            raise TimeoutError
+        self._connection.drain_events(timeout=timeout)
 
 
 class Control(_Control):
     """Celery's remote control; see the module."""
 
     app: Any
+    Mailbox = Mailbox
 
     def broadcast(
         self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any

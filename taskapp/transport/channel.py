@@ -62,6 +62,8 @@ class EngineChannel(PolledChannel):
     parked_seconds = Options.parked_seconds
     submit_deadline_seconds = 4.0
     unpacked_bytes_most = UNPACKED_BYTES_MOST
+    listeners: int | None = None
+    """How many connections received the last broadcast of this channel; ``None`` if the server did not say."""
 
     OPTIONS = (
         "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
@@ -159,7 +161,8 @@ class EngineChannel(PolledChannel):
         if exchange.startswith("celeryev"):
             self.publish_event(exchange, routing_key, body)
         else:
-            self._publish([("PUBLISH", topic, body) for topic in self._topics(exchange, routing_key)])
+            answers = self._publish([("PUBLISH", topic, body) for topic in self._topics(exchange, routing_key)])
+            self.listeners = sum(answers) if all(isinstance(answer, int) for answer in answers) else None
 
     def publish_event(self, exchange: str, routing_key: str, body: bytes) -> None:
         """Publish an event, given as kombu's message; it is dropped while the server is away."""
@@ -174,8 +177,8 @@ class EngineChannel(PolledChannel):
     def _topics(self, exchange: str, routing_key: str) -> list[str]:
         return [self.global_keyprefix + topic for topic in self._get_publish_topics(exchange, routing_key)]
 
-    def _publish(self, commands: list[Command]) -> None:
-        self.process.producer.link.pipeline(commands)
+    def _publish(self, commands: list[Command]) -> list[Any]:
+        return self.process.producer.link.pipeline(commands)
 
     def _publish_events(self, commands: list[Command]) -> None:
         # A node does not wait for the number of listeners.

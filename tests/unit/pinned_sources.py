@@ -76,6 +76,8 @@ PINNED = {
     "kombu.connection:Connection._info": "d756812a3936",
     "kombu.message:Message": "89d6f34017b6",
     "kombu.serialization:SerializerRegistry": "6700e7bd008f",
+    "kombu.pidbox:Mailbox._collect": "58265eafbc03",
+    "kombu.pidbox:Mailbox._publish": "edb51c9fac1f",
     "kombu.transport.redis:Channel": "616927494e92",
     "kombu.transport.redis:Channel._basic_cancel": "f799ede50375",
     "kombu.transport.redis:Channel._brpop_read": "c42518699709",
