@@ -4,6 +4,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``docs/architecture.md`` shows the path of a task through them):
 
 ``errors``            the exceptions of taskapp and their wording
+``version``           the version of this package
 ``celery_internals``  every private name of Celery, kombu, billiard and py-amqp that we use, and why
 ``private_files``     files and directories for their user alone
 ``urls``              URLs of servers, and the passwords in them
@@ -37,8 +38,34 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``demo``              the main job on real data, from server start to e-mail
 ``cli``               the ``taskapp`` command, one file per command group
 
-Importing this package imports nothing else. Web applications import the task types they
-submit: ``from taskapp.tasks import add; add.delay(2, 3)``.
+Importing this package imports nothing else; ``Celery`` and ``shared_task`` are imported when they are first used:
+
+    from taskapp import Celery
+
+    app = Celery("proj")
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from taskapp.version import __version__
+
+TYPE_CHECKING = False  # that of ``typing`` takes longer to import than the rest of ``taskapp health``
+
+if TYPE_CHECKING:
+    from celery import shared_task
+
+    from taskapp.app.application import Celery
+
+__all__ = ["Celery", "__version__", "shared_task"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Celery":
+        from taskapp.app.application import Celery
+
+        return Celery
+    if name == "shared_task":
+        from celery import shared_task
+
+        return shared_task
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,9 +83,11 @@ INHERITED: Table = {
     "celery.app.base:Celery": {
         "_backend": "threads that need the first backend at the same time get the same one",
         "_backend_cache _local": "a forked process drops the backend it inherited",
+        "_conf": "a configuration that could not be completed is loaded again",
         "_connection": "looks for the broker when a connection is first needed",
         "_finalize_mutex": "one lock for objects that the app creates once",
         "_get_backend": "chooses and wraps the result backend",
+        "_load_config _pending_defaults": "fills in what the project has not set, before anything reads it",
         "_tasks": "the known task types; .tasks would finalize the app at its first submit",
     },
     "celery.app.log:Logging": {"_detect_handler": "creates the handlers of a log whose lines are written together"},
@@ -205,6 +207,12 @@ own_backend: Callable[[Any], Any] = attrgetter("_backend")
 cached_meta: Callable[[Any], Any] = attrgetter("_cache")
 context_of: Callable[[Any], Any] = attrgetter("_context")
 pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
+
+
+def default_app() -> Any:
+    """Return the app that threads without a current app use; ``None``: there is none yet."""
+    state: Any = _state
+    return state.default_app
 
 
 def is_single_result(result: Any) -> bool:

@@ -34,9 +34,9 @@ OnLine = Callable[[str, str], None]
 """Called with a program's name and a line of its output, or a line about the program."""
 
 
-def celery_program(name: str, *arguments: str, ready_line: str = "") -> Program:
-    """Return the program ``celery -A taskapp …`` in this interpreter."""
-    return Program(name, (sys.executable, "-m", "celery", "-A", "taskapp", *arguments), ready_line)
+def celery_program(name: str, *arguments: str, ready_line: str = "", app: str = "taskapp") -> Program:
+    """Return the program ``celery -A APP …`` in this interpreter."""
+    return Program(name, (sys.executable, "-m", "celery", "-A", app, *arguments), ready_line)
 
 
 def python_program(name: str, *arguments: str, ready_line: str = "") -> Program:

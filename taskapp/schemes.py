@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from celery.app.backends import BACKEND_ALIASES
@@ -23,24 +24,31 @@ KNOWN_IN_QUERY = frozenset(
 )
 """Options that kombu reads from the query of a broker URL."""
 
+VARIABLES: Mapping[str, str] = MappingProxyType({})
 
-def check_schemes(settings: Settings) -> None:
+
+def check_schemes(settings: Settings, names: Mapping[str, str] = VARIABLES) -> None:
     """Check that there is a client for the servers in ``settings``.
+
+    Args:
+        settings: The app's settings.
+        names: Field to the name that the user gave the setting, for errors; default: the variable.
 
     Raises:
         InvalidSetting: A scheme is unknown; the error lists the known ones.
     """
-    broker_url = revealed(settings.broker_url)
-    _check("TASKAPP_BROKER_URL", broker_url, "broker", TRANSPORT_ALIASES)
+    broker_url, name = revealed(settings.broker_url), names.get("broker_url", "TASKAPP_BROKER_URL")
+    _check(name, broker_url, "broker", TRANSPORT_ALIASES)
     for each in servers_of(broker_url or ""):
-        _check_transport(each)
+        _check_transport(name, each)
     result_url = revealed(settings.result_url)
     if result_url is not None and _kind(result_url) not in BACKEND_ALIASES:
         extensions: Iterable[tuple[str, str]] = load_extension_class_names("celery.result_backends")  # type: ignore[assignment]  # typed as something else
-        _check("TASKAPP_RESULT_URL", result_url, "result backend", {**BACKEND_ALIASES, **dict(extensions)})
+        name = names.get("result_url", "TASKAPP_RESULT_URL")
+        _check(name, result_url, "result backend", {**BACKEND_ALIASES, **dict(extensions)})
 
 
-def _check_transport(url: str) -> None:
+def _check_transport(name: str, url: str) -> None:
     """Check that the package of a transport is installed, and that kombu knows all options in the URL's query."""
     scheme, _, rest = url.partition("://")
     kind = scheme.partition("+")[0].lower()
@@ -48,13 +56,13 @@ def _check_transport(url: str) -> None:
         names = {name for name, _ in parse_qsl(rest.partition("?")[2]) if not name.startswith("ssl_")}
         if names - KNOWN_IN_QUERY:
             problem = "its query has an option that kombu does not know; move it to app.conf.broker_transport_options"
-            raise InvalidSetting("TASKAPP_BROKER_URL", "***", problem)
+            raise InvalidSetting(name, "***", problem)
     elif kind in TRANSPORT_ALIASES:
         try:
             get_transport_cls(kind)
         except ImportError as error:
             problem = f"{kind}:// needs a package that is not installed: {error}"
-            raise InvalidSetting("TASKAPP_BROKER_URL", "***", problem) from error
+            raise InvalidSetting(name, "***", problem) from error
 
 
 def _kind(url: str) -> str:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path
@@ -30,7 +31,7 @@ CommaSeparated = tuple[str, ...]
 
 
 class Settings(BaseModel):
-    """Configuration of a deployment. One instance per process: ``get_settings()``."""
+    """Configuration of a deployment: ``app.settings`` of an app, ``get_settings()`` of a program without one."""
 
     model_config = ConfigDict(validate_default=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -251,18 +252,36 @@ SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.model_fields)
 """All variables, in the order of the class."""
 
 
-def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Build ``Settings`` from ``environ`` and ``env_file``; ``environ`` takes precedence.
+class Given(NamedTuple):
+    """A value that an app's own configuration gives a setting."""
+
+    name: str
+    """The name as written there, for messages."""
+    value: Any
+
+
+NOTHING_GIVEN: Mapping[str, Given] = MappingProxyType({})
+
+
+def load_settings(
+    environ: Mapping[str, str], env_file: Path | None = None, given: Mapping[str, Given] = NOTHING_GIVEN
+) -> Settings:
+    """Build ``Settings`` from ``given``, ``environ`` and ``env_file``; each takes precedence over the next.
+
+    Args:
+        environ: The environment.
+        env_file: Path of the ``.env`` file, if there is one.
+        given: Values from an app's own configuration, by field.
 
     Raises:
-        UnknownSetting: A ``TASKAPP_`` variable is not a setting.
+        UnknownSetting: A ``TASKAPP_`` variable or a name in ``given`` is not a setting.
         InvalidSetting: A value has the wrong type or is out of range.
     """
     merged: dict[str, str] = {}
     if env_file is not None:
         merged.update({name: value or "" for name, value in dotenv_values(env_file).items()})
     merged.update(environ)
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for name, value in merged.items():
         if not name.startswith(PREFIX) or name == ENV_FILE_VARIABLE:
             continue
@@ -270,21 +289,57 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> S
             values[name.removeprefix(PREFIX).lower()] = value
         elif not _KUBERNETES_SERVICE.search(name):
             raise UnknownSetting(name, SETTING_NAMES)
+    for field, one in given.items():
+        if field not in Settings.model_fields:
+            raise UnknownSetting(one.name, [_spelt_like(one.name, field, known) for known in Settings.model_fields])
+        values[field] = one.value
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise _first_problem(error, values) from None  # pydantic's own error shows values, secrets among them
+        raise _first_problem(error, values, given) from None  # pydantic's own error shows values, secrets among them
 
 
-def _first_problem(error: ValidationError, values: Mapping[str, str]) -> TaskappError:
+def _spelt_like(name: str, field: str, other: str) -> str:
+    """Return ``name``, which ends with ``field``, with ``other`` in its place."""
+    return name[: -len(field)] + (other.upper() if name.isupper() else other)
+
+
+def _first_problem(error: ValidationError, values: Mapping[str, Any], given: Mapping[str, Given]) -> TaskappError:
     problem = error.errors()[0]
     message = problem["msg"].removeprefix("Value error, ")
     field = str(problem["loc"][0]) if problem["loc"] else message.partition(":")[0]
     shown = "***" if field in SECRET_FIELDS else values.get(field, "")
-    return InvalidSetting(PREFIX + field.upper(), shown, message[:1].lower() + message[1:])
+    name = given[field].name if field in given else PREFIX + field.upper()
+    return InvalidSetting(name, shown, message[:1].lower() + message[1:])
+
+
+_of_program: list[Settings] = []
+
+
+def get_settings() -> Settings:
+    """Return the settings of this program: those of the app that it runs, or else of the environment, read once.
+
+    Code that submits tasks uses ``app.settings``: one process may contain several apps.
+    """
+    return _of_program[0] if _of_program else _of_environment()
+
+
+def use_settings(settings: Settings) -> None:
+    """Make ``settings`` those of this program: a worker, a beat, Flower or a command, each of which runs one app."""
+    _of_program[:] = [settings]
+
+
+def forget_settings() -> None:
+    """Read the environment again when settings are next needed."""
+    _of_program.clear()
+    _of_environment.cache_clear()
 
 
 @cache
-def get_settings() -> Settings:
-    """Return the settings of this process, read once on first use."""
-    return load_settings(os.environ, find_env_file(Path.cwd(), os.environ))
+def _of_environment() -> Settings:
+    return settings_with(NOTHING_GIVEN)
+
+
+def settings_with(given: Mapping[str, Given]) -> Settings:
+    """Return the settings of this process with values ``given`` by an app; errors are those of ``load_settings``."""
+    return load_settings(os.environ, find_env_file(Path.cwd(), os.environ), given)

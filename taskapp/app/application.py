@@ -6,50 +6,127 @@ is imported on first use: a web application that starts, or a command that print
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
+import celery as stock
+import click
+from celery import signals
 from celery.app import backends
+from celery.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
 from taskapp.app.engine_access import EngineAccess
-from taskapp.background import PerProcess
+from taskapp.background import PerProcess, in_child
+from taskapp.celery_internals import default_app
 from taskapp.client.control_clock import ControlClock
-from taskapp.errors import ConfigurationReplaced
+from taskapp.errors import UnknownQueue
 from taskapp.errors.signing import SigningPackageMissing
 
 if TYPE_CHECKING:
+    from taskapp.app.filling import Filled
     from taskapp.client.signing import Signing
     from taskapp.client.submitter import Submitter
+    from taskapp.settings import Settings
 
-CONFIG_FROM_OBJECT = "app.config_from_object()"
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Options of ``Celery.send_task`` that are accepted by position."""
 
+BACKENDS = {
+    "redis": "taskapp.results.backend:RedisBackend",
+    "rediss": "taskapp.results.backend:RedisBackend",
+    "sentinel": "taskapp.results.backend:SentinelBackend",
+    "disabled": "taskapp.results.absent:NoResults",
+}
+"""Result backends that replace Celery's; a loader may name others."""
+
+_apps: WeakSet[Celery] = WeakSet()
 _making_backend = PerProcess(threading.RLock)
 _backend_by_url: Any = backends.by_url  # the stubs have another return type
 
 
-class Application(EngineAccess):
-    """Celery's app, which checks submits at the caller and looks for its broker when it first needs one."""
+class Celery(EngineAccess):
+    """Celery's app on taskapp's engine: ``from taskapp import Celery`` in place of ``from celery import Celery``.
+
+    The project's configuration wins; ``TASKAPP_…`` settings configure the engine; what neither sets has safe defaults,
+    see ``configuration``. It checks submits at the caller and looks for its broker when it first needs one.
+    """
+
+    loader_cls = "taskapp.app.loader:Loader"  # strings, because Celery's Django fixup searches this one
+    amqp_cls = "taskapp.app.amqp:Amqp"
+    control_cls = "taskapp.client.control:Control"
+    events_cls = "taskapp.worker.consume.events:Events"
+    log_cls = "taskapp.logs.setup:Logging"
+    registry_cls = "taskapp.app.registry:Registry"
+    ships_task_types = False
+    """Whether this is the app of ``celery -A taskapp``, with the task types, queues and canary that ship."""
 
     _backend: Any
     _backend_cache: Any
     _finalize_mutex: threading.RLock
     _local: threading.local
+    _pending_defaults: deque[Any]
     _unusable_for: Exception | None = None
     finalized: bool
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, task_cls: Any = None, **options: Any) -> None:
         self.signing: Signing | None = None
         """Signs tasks and checks their signatures; ``None`` before ``setup_security``."""
+        is_custom = task_cls is not None or type(self).task_cls is not stock.Celery.task_cls
+        options["task_cls"] = task_cls if is_custom else _task_class()
         super().__init__(*args, **options)
         self.clock = ControlClock()
+        self.user_options["preload"] |= preload_options()
+        self.on_after_finalize.connect(_add_own_task_types, weak=False)
+        _apps.add(self)
+
+    @cached_property
+    def filled(self) -> Filled:
+        """The settings, and what taskapp fills in."""
+        from taskapp.app.filling import Filled
+
+        return Filled()
+
+    def _load_config(self) -> Any:
+        """Load the configuration, like Celery, and fill in what the project has not set.
+
+        Celery inserts lazy defaults above the project's settings, so only those it has not set are among them.
+        """
+        self._pending_defaults.appendleft(lambda: self.filled.fill(self))
+        try:
+            return super()._load_config()  # type: ignore[misc]  # missing in the stubs
+        except BaseException:
+            # Celery would go on with half of a configuration.
+            self._conf, self.configured = None, False
+            raise
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this app: ``taskapp_…`` values of its configuration, then ``TASKAPP_…`` variables, ``.env``.
+
+        Raises:
+            TaskappError: A setting is unknown or invalid.
+        """
+        if self.filled.settings is None:
+            self.conf.finalize()
+        return self.filled.settings  # type: ignore[return-value]  # set by now
+
+    def set_current(self) -> None:
+        """Make this the app of ``@shared_task`` in this thread, and in all threads if no other app is that yet.
+
+        Celery leaves other threads without an app, so that a web server's threads would submit to a default one.
+        """
+        super().set_current()
+        if is_default_app_free():
+            self.set_default()
 
     @cached_property
     def submitter(self) -> Submitter:
@@ -96,7 +173,7 @@ class Application(EngineAccess):
         self.signing = Signing(
             Path(key or conf.security_key), key_password or conf.security_key_password,
             Path(cert or conf.security_certificate), store or conf.security_cert_store, digest,
-            serializer,
+            serializer, self.settings.max_unpacked_bytes,
         )  # fmt: skip
         self.signing.register()
 
@@ -105,18 +182,6 @@ class Application(EngineAccess):
         return serializer in ("json", "application/json") or (
             serializer == "auth" and self.signing is not None and self.signing.writes_json
         )
-
-    def config_from_object(self, obj: Any, *_: Any, **__: Any) -> Any:
-        """Refuse to replace the configuration.
-
-        Raises:
-            ConfigurationReplaced: Always; the error says how to set single values instead.
-        """
-        raise ConfigurationReplaced(f"app.config_from_object({obj!r})" if isinstance(obj, str) else CONFIG_FROM_OBJECT)
-
-    def config_from_envvar(self, variable_name: str, *_: Any, **__: Any) -> Any:
-        """Refuse to replace the configuration, like ``config_from_object``."""
-        raise ConfigurationReplaced(f"app.config_from_envvar({variable_name!r})")
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a class-based task, like Celery; ``options`` become attributes of its class."""
@@ -200,9 +265,39 @@ class Application(EngineAccess):
         made = (self._backend_cache, getattr(self._local, "backend", None))
         return any(type(each).__module__.startswith("celery.backends.database") for each in made)
 
-    def _connection(self, url: str | None, *args: Any, **options: Any) -> Any:
+    def _connection(self, url: str | None, *args: Any, transport_options: Any = None, **options: Any) -> Any:
         self.find_broker()
-        return super()._connection(url or self.conf.broker_url, *args, **options)  # type: ignore[misc]  # untyped
+        merged = {**self.transport_options, **(transport_options or {})}
+        return super()._connection(  # type: ignore[misc]  # untyped
+            url or self.conf.broker_url, *args, transport_options=merged, **options
+        )
+
+    @property
+    def transport_options(self) -> dict[str, Any]:
+        """Options of connections to the broker: the engine's, and ``broker_transport_options`` over them."""
+        return self.filled.merged("broker_transport_options", self.conf)
+
+    def check_queue(self, name: str) -> None:
+        """Check that tasks can be sent to, and taken from, the queue ``name``.
+
+        Raises:
+            UnknownQueue: It is not declared, and ``task_create_missing_queues`` is off.
+        """
+        if name not in self.amqp.queues and not self.conf.task_create_missing_queues:
+            raise UnknownQueue(name, self.amqp.queues)
+
+    def queue_names(self) -> tuple[str, ...]:
+        """Return the declared queues, in the order in which they are served."""
+        return tuple(self.amqp.queues)
+
+    def find_broker(self) -> None:
+        """Look for a broker if none has been found yet.
+
+        Raises:
+            BrokerNotFound: There still is none; the error lists the remedies.
+        """
+        if self.conf.broker_url is None:
+            self.filled.find_broker(self)
 
     def _get_backend(self) -> Any:
         from taskapp.results.literal_dicts import writing_literals
@@ -211,6 +306,67 @@ class Application(EngineAccess):
         with _making_backend():
             # Celery lets each thread that asks first make one.
             if self._backend is None:
+                self.loader.override_backends = {**BACKENDS, **self.loader.override_backends}
                 given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
                 self._backend = writing_literals(given)(app=self, url=url)
             return self._backend
+
+
+def in_django_project() -> bool:
+    """Return whether Celery's Django fixup is active; it sets its own task class only for apps without one."""
+    return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
+
+
+def _task_class() -> str:
+    return "taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task"
+
+
+def is_default_app_free() -> bool:
+    """Return whether no app of a project is the one that threads without a current app use."""
+    found: Any = default_app()
+    return found is None or found.main == "default" or getattr(found, "ships_task_types", False)
+
+
+def preload_options() -> set[Any]:
+    """Return hidden options of every ``celery`` command, whose callbacks run before it and after it was parsed."""
+    return {
+        click.Option(
+            ["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command
+        ),
+        click.Option(["--taskapp-run"], hidden=True, is_flag=True, expose_value=False, callback=_before_run),
+    }
+
+
+def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
+    """Show errors in one line; set Flower's defaults, because its command offers an app no other hook."""
+    context.with_resource(symbol_by_name("taskapp.cli.celery_commands:errors_in_one_line")(context))
+    if context.info_name == "flower":
+        symbol_by_name("taskapp.monitor.flower:configure")()
+
+
+def _before_run(context: click.Context, _option: click.Parameter, _value: object) -> None:
+    """Import the user's modules and check the command line: Click calls this last, after parsing all options."""
+    if not context.resilient_parsing:
+        symbol_by_name("taskapp.cli.celery_commands:prepare")(context)
+
+
+def _add_own_task_types(sender: Any, **_: Any) -> None:
+    """Register the task types of the canvas, once the app is finalized."""
+    symbol_by_name("taskapp.app.chord_task:install")(sender)
+    symbol_by_name("taskapp.app.maps:register_maps")(sender)
+
+
+def _become_node(sender: Any, **_: Any) -> None:
+    """Turn a worker of a taskapp app into a node."""
+    if isinstance(sender.app, Celery):
+        symbol_by_name("taskapp.worker.bootsteps:prepare")(sender)
+
+
+def _start_over_in_child() -> None:
+    """Drop the connections that a forked web worker inherited."""
+    for app in list(_apps):
+        symbol_by_name("taskapp.app.after_fork:start_over")(app)
+
+
+signals.worker_init.connect(_become_node, weak=False)
+in_child(_start_over_in_child)

@@ -17,8 +17,15 @@ from taskapp.urls import are_several_redis, revealed, servers_of, with_certifica
 TASK_TYPES = ("taskapp.tasks",)
 
 
-def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
-    """Return Celery's complete configuration for ``settings``; ``broker_url`` is ``None`` if there is no broker yet."""
+def configuration(settings: Settings, broker_url: str | None, *, ships_task_types: bool) -> dict[str, Any]:
+    """Return taskapp's values for Celery's configuration.
+
+    Args:
+        settings: The app's settings.
+        broker_url: ``None`` if there is no broker yet.
+        ships_task_types: Whether to add the task types that ship, their queues and the canary. Otherwise queues are
+            Celery's, unless ``TASKAPP_QUEUES`` or ``TASKAPP_ROUTES`` is set.
+    """
     over_redis = is_over_redis(broker_url)
     result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
     own = own_server(settings) if broker_url else None
@@ -26,17 +33,17 @@ def configuration(settings: Settings, broker_url: str | None) -> dict[str, Any]:
         "broker_url": broker_url,
         "result_backend": result_url,
         **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
-        **_queues(settings),
+        **(_queues(settings) if ships_task_types or settings.model_fields_set & {"queues", "routes"} else {}),
         **_delivery(settings),
         **_results(settings, None if settings.result_url else own),
         **_watching(),
-        "imports": (*TASK_TYPES, *settings.include),
+        "imports": (*(TASK_TYPES if ships_task_types else ()), *settings.include),
         "beat_scheduler": (
             "taskapp.beat.scheduler:Scheduler"
             if over_redis or is_over_redis(result_url)
             else "taskapp.beat.file_scheduler:FileScheduler"
         ),
-        "beat_schedule": _beat_schedule(settings),
+        "beat_schedule": _beat_schedule(settings) if ships_task_types else {},
         "beat_schedule_filename": str(settings.data_dir / "celerybeat-schedule"),
         # One time zone for all: no node may interpret a due time differently.
         "timezone": "UTC",

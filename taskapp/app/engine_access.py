@@ -45,12 +45,3 @@ class EngineAccess(Celery):
     def keeps_notes(self) -> bool:
         """Whether there is a Redis to store notes on tasks."""
         return self.resources.keeps_notes
-
-    def find_broker(self) -> None:
-        """Look for a broker if none has been found yet.
-
-        Raises:
-            BrokerNotFound: There still is none; the error lists the remedies.
-        """
-        if self.conf.broker_url is None:
-            self.loader.find_broker()

@@ -21,7 +21,6 @@ from taskapp.errors import NoEngine
 from taskapp.errors.history import NoPlaceForEnds
 from taskapp.errors.schedules import NoSchedules
 from taskapp.redis.link import Link
-from taskapp.settings import get_settings
 from taskapp.transport.transport import is_over_redis
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Resources:
         with self._channel() as channel:
             link, prefix = channel.process.producer.link, channel.global_keyprefix
             notes = Notes(link, prefix, self._notes_seconds)
-            delayed = DelayedMessages(link, prefix, tuple(get_settings().queues), notes)
+            delayed = DelayedMessages(link, prefix, self._app.queue_names(), notes)
             yield Engine(DeadLetters(link, prefix), delayed, link, prefix)
 
     @contextmanager

@@ -32,7 +32,7 @@ from taskapp.execution.watched_calls import to_raise
 from taskapp.extras import missing_extra
 
 if TYPE_CHECKING:
-    from taskapp.app.application import Application
+    from taskapp.app.application import Celery
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Options of ``apply_async`` that are accepted by position."""
@@ -211,9 +211,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         return self._application.AsyncResult(task_id, **{"backend": self._backend, **options})
 
     @property
-    def _application(self) -> Application:
+    def _application(self) -> Celery:
         app: Any = self.app
-        application: Application = app
+        application: Celery = app
         return application
 
     @property

@@ -19,10 +19,10 @@ from redis.exceptions import RedisError
 
 from taskapp.cli.included import import_included
 from taskapp.cli.steps import Steps
-from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.errors import TaskappError
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.sanitize import sanitize_lines
-from taskapp.settings import get_settings
+from taskapp.settings import use_settings
 
 LONG_RUNNING = ("worker", "beat", "flower", "events", "shell")
 """Commands for which a traceback helps more than a sentence, unless the error is ours."""
@@ -107,6 +107,8 @@ def prepare(context: click.Context) -> None:
     Raises:
         click.ClickException: A queue, scheduler, task id or option does not exist.
     """
+    with errors_in_one_line(context):
+        use_settings(context.obj.app.settings)
     if context.info_name in IMPORTING:
         with errors_in_one_line(context):
             import_included(context.obj.app)
@@ -120,12 +122,10 @@ def prepare(context: click.Context) -> None:
 
 
 def _check_queues(app: Any, params: Mapping[str, Any]) -> None:
-    known = app.amqp.queues
     queue = params.get("queue")
     typed = [*(params.get("queues") or ()), *(params.get("exclude_queues") or ()), *([queue] if queue else ())]
     for name in typed:
-        if name not in known:
-            raise UnknownQueue(name, known)
+        app.check_queue(name)
 
 
 def _check_flower(_app: Any, params: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _check_result(app: Any, params: Mapping[str, Any]) -> None:
         raise click.ClickException(f"cannot read the result of the task {task_id!r}: {state.unreadable}")
     # A remark explains why the task may exist nonetheless.
     if state.state is State.UNKNOWN and not state.remark:
-        raise NoSuchTask(task_id, get_settings().result_expires_seconds)
+        raise NoSuchTask(task_id, app.settings.result_expires_seconds)
 
 
 CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {

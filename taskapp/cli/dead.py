@@ -16,8 +16,8 @@ from taskapp.app.masks import Masked, redact
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
+from taskapp.cli.target import chosen_app
 from taskapp.engine.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
-from taskapp.settings import get_settings
 from taskapp.transport.codec import Unreadable, edit_arguments, read_arguments
 
 Command = Callable[..., Any]
@@ -111,8 +111,8 @@ def replay(
     to_queue: str | None, new_args: str | None, new_kwargs: str | None, *, everything: bool,
 ) -> None:  # fmt: skip
     """Send dead letters again, under the same ids; their attempts count from zero again."""
-    if to_queue and to_queue not in get_settings().queues:
-        queues = ", ".join(get_settings().queues)
+    if to_queue and to_queue not in chosen_app().queue_names():
+        queues = ", ".join(chosen_app().queue_names())
         raise click.BadParameter(f"no queue named {to_queue!r}; choose one of {queues}", param_hint="--to")
     args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
     sent = 0
@@ -178,7 +178,7 @@ def _get(letters: DeadLetters, name: str) -> DeadLetter:
 
 
 def _redacted(letter: DeadLetter) -> Masked | None:
-    from taskapp.celery import app
+    app = chosen_app()
 
     return redact(app, letter.task, lambda: read_arguments(letter.raw))
 

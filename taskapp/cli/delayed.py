@@ -8,7 +8,7 @@ import click
 
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
-from taskapp.settings import get_settings
+from taskapp.cli.target import chosen_app
 
 
 @click.group()
@@ -71,5 +71,5 @@ def _when(at: float) -> str:
 
 
 def _not_there(task_id: str) -> click.ClickException:
-    queues = ", ".join(get_settings().queues)
+    queues = ", ".join(chosen_app().queue_names())
     return click.ClickException(f"no delayed task {task_id!r} in {queues}; 'taskapp delayed list' names them")

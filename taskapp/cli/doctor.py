@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskapp.cli.output import say, say_json
+from taskapp.cli.target import chosen_app
 from taskapp.errors import BrokerNotFound, TaskappError
 
 if TYPE_CHECKING:
-    from celery import Celery
-
+    from taskapp.app.application import Celery
     from taskapp.migrate.adopt import Adopted, Adoption
     from taskapp.monitor.doctor import Finding
     from taskapp.settings import Settings
@@ -59,7 +59,7 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
     from taskapp.devredis import resolve_broker_url
 
     broker_url = resolve_broker_url(settings, may_start=False, announce=say)
-    from taskapp.celery import app
+    app = chosen_app()
     from taskapp.cli.included import import_included
 
     import_included(app)
@@ -121,7 +121,7 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
     if signs and not (force or dry_run):
         raise StockWorkersAlive(signs)
     try:
-        report = adopt(Destination(client, settings.key_prefix, settings.queues, dry_run, merge_priorities))
+        report = adopt(Destination(client, settings.key_prefix, app.queue_names(), dry_run, merge_priorities))
     except RedisError as error:
         raise TaskappError(
             f"the Redis at {masked(broker_url)} stopped the adoption: {error}; "

@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.app.resources import Engine
+from taskapp.cli.target import chosen_app
 from taskapp.errors import UnknownQueue
 from taskapp.redis.link import OutcomeUnknown
 from taskapp.transport.transport import is_over_redis
@@ -25,7 +26,7 @@ Lent = TypeVar("Lent")
 @contextmanager
 def engine() -> Iterator[Engine]:
     """Lend the engine; raises as ``lent_by`` does."""
-    from taskapp.celery import app
+    app = chosen_app()
 
     with lent_by(app.engine()) as opened:
         yield opened
@@ -34,7 +35,7 @@ def engine() -> Iterator[Engine]:
 @contextmanager
 def schedules() -> Iterator[Schedules]:
     """Lend the schedules; raises as ``lent_by`` does."""
-    from taskapp.celery import app
+    app = chosen_app()
 
     with lent_by(app.schedules()) as store:
         yield store
@@ -75,9 +76,7 @@ def require_queue(queue: str | None, others: Iterable[str]) -> None:
     Raises:
         UnknownQueue: It is neither.
     """
-    from taskapp.settings import get_settings
-
-    known = get_settings().queues
+    known = chosen_app().queue_names()
     if queue is not None and queue not in known and queue not in others:
         raise UnknownQueue(queue, known)
 

@@ -8,6 +8,7 @@ import signal
 import click
 
 from taskapp.cli.output import say
+from taskapp.cli.target import chosen_app
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -26,7 +27,7 @@ def exporter(*, port: int, address: str) -> None:
 
     Keeps running while the broker is unreachable. Does not start a broker.
     """
-    from taskapp.celery import app
+    app = chosen_app()
     from taskapp.logs.formatters import formatter
     from taskapp.monitor.exporter import Exporter
     from taskapp.schemes import check_schemes

@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 
 from taskapp.cli.engine import lent_by
 from taskapp.cli.output import say, say_json, say_lines, say_table
+from taskapp.cli.target import chosen_app
 from taskapp.engine.completions import STATES, Finished
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times.parsing import parse_duration, parse_instant
@@ -82,7 +83,7 @@ def run() -> None:
     Keeps running while Redis or the database is unreachable. If you run two and one dies, the other takes over
     within 15 s.
     """
-    from taskapp.celery import app
+    app = chosen_app()
     from taskapp.logs.formatters import formatter
     from taskapp.monitor.history import Writer, open_history
 
@@ -163,7 +164,7 @@ def prune(older_than: float, *, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(*, as_json: bool) -> None:
     """Show how many tasks are stored and how many wait to be. Exits with 1 if any were lost on the way."""
-    from taskapp.celery import app
+    app = chosen_app()
 
     with _opened() as kept:
         rows, url = kept.count(), kept.url

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from click.exceptions import Exit
 
-from taskapp import __version__
 from taskapp.cli.output import say_lines
 from taskapp.errors import ModuleNotImported, TaskappError, did_you_mean
 from taskapp.sanitize import sanitize_lines
+from taskapp.version import __version__
 
 COMMANDS = {
     "demo": ("taskapp.cli.demo:demo", "Run the main job on real flights, to a report and an e-mail"),
@@ -44,6 +44,9 @@ UNTIL_STOPPED = ("up", "top", "exporter")
 RUN = "taskapp.command"
 """Key in Click's context for the name of the running command."""
 
+WITHOUT_APP = ("demo",)
+"""Commands that always use the app that ships."""
+
 WITHOUT_SERVER = ("demo", "up", "redis", "health")
 """Commands that only start other processes, or contact no server of the deployment."""
 
@@ -65,6 +68,20 @@ def read_own_configuration() -> None:
                 app.loader.import_task_module(module)
     except ModuleNotImported as error:  # the command may work without it
         say_lines(f"Warning: {error}", err=True)
+
+
+def use_app(name: str, command: str | None) -> None:
+    """Make the app ``name`` the one that ``command`` works on.
+
+    Raises:
+        click.ClickException: It cannot be imported, or ``command`` has nothing to do with an app.
+    """
+    from taskapp.cli.target import choose, chosen_app
+
+    if command in WITHOUT_APP:
+        raise click.UsageError(f"`taskapp {command}` works without an app; leave out -A")
+    choose(name)
+    chosen_app()
 
 
 class LazyGroup(click.Group):
@@ -97,7 +114,9 @@ class LazyGroup(click.Group):
         """Find the requested command, and read the user's configuration if the command needs it."""
         name, command, rest = super().resolve_command(ctx, args)
         ctx.meta[RUN] = name
-        if name not in WITHOUT_SERVER:
+        if given := ctx.params.get("app"):
+            use_app(given, name)
+        elif name not in WITHOUT_SERVER:
             read_own_configuration()
         return name, command, rest
 
@@ -112,12 +131,13 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-A", "--app", metavar="APP", envvar="APP", help="Your own app, as for `celery -A`. Default: taskapp's.")
 @click.version_option(__version__)
-def taskapp() -> None:
+def taskapp(app: str | None) -> None:
     """A distributed task scheduler for Python teams, built on Celery.
 
     Nodes run `celery -A taskapp worker`, timed jobs `celery -A taskapp beat`, the dashboard
-    `celery -A taskapp flower`.
+    `celery -A taskapp flower`; with an app of your own, `celery -A proj worker` and so on.
     """
 
 

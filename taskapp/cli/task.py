@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from taskapp.cli.output import say, say_block, say_json, say_lines
 from taskapp.cli.steps import Steps
+from taskapp.cli.target import chosen_app
 from taskapp.engine.task_notes import LogLine, Progress
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
@@ -65,7 +66,7 @@ def logs(task_id: str, *, follow: bool, as_json: bool) -> None:
         stop_on_signals()
     with _reaching():
         shown = 0
-        for line in follow_log(task_id) if follow else log_lines(task_id):
+        for line in follow_log(task_id, chosen_app()) if follow else log_lines(task_id, chosen_app()):
             if as_json:
                 say_json(_as_json(line))
             else:
@@ -106,7 +107,7 @@ def _reaching() -> Iterator[None]:
 def _state(task_id: str) -> TaskState:
     steps = Steps("searched {} messages")
     try:
-        return task_state(task_id, on_step=steps)
+        return task_state(task_id, chosen_app(), steps)
     finally:
         steps.end()
 

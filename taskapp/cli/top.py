@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskapp.cli.output import say_json
+from taskapp.cli.target import chosen_app
 from taskapp.extras import require
 from taskapp.monitor.rates import Look, rates_json
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
@@ -83,8 +84,7 @@ def look() -> Look:
     from taskapp.cli.engine import engine
     from taskapp.engine.counters import read_totals
     from taskapp.engine.snapshot import read_snapshot
-    from taskapp.settings import get_settings
 
     with engine() as lent:
-        snapshot = read_snapshot(lent.link, lent.prefix, get_settings().queues)
+        snapshot = read_snapshot(lent.link, lent.prefix, chosen_app().queue_names())
         return Look(time.monotonic(), snapshot, read_totals(lent.link, lent.prefix))

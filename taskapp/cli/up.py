@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import click
 from taskapp import devredis
 from taskapp.background import start_thread
 from taskapp.cli.output import say
+from taskapp.cli.target import SHIPPED, app_name
 from taskapp.extras import require
 from taskapp.processes import Program, Supervisor, celery_program, check_interrupted, python_program, stop_on_signals
 from taskapp.sanitize import sanitize
@@ -46,18 +47,19 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
     if reload:
         require("reload", "taskapp up --reload")
     stop_on_signals()
-    settings = get_settings()
+    settings, app = get_settings(), app_name()
     check_schemes(settings)
+    own = ("-m", "taskapp", *(() if app == SHIPPED else ("-A", app)))
     workers = [
-        celery_program(f"node-{n}", "worker", "-n", f"node-{n}@%h", "-c", str(concurrency), "-l", "INFO")
+        celery_program(f"node-{n}", "worker", "-n", f"node-{n}@%h", "-c", str(concurrency), "-l", "INFO", app=app)
         for n in range(1, nodes + 1)
     ]
     programs = [
         *workers,
-        celery_program("beat", "beat", "-l", "INFO"),
-        celery_program("flower", "flower", f"--port={flower_port}"),
-        python_program("exporter", "-m", "taskapp", "exporter", "--port", str(exporter_port)),
-        *_history(settings),
+        celery_program("beat", "beat", "-l", "INFO", app=app),
+        celery_program("flower", "flower", f"--port={flower_port}", app=app),
+        python_program("exporter", *own, "exporter", "--port", str(exporter_port)),
+        *_history(settings, own),
     ]
     with server(settings):
         click.secho(
@@ -77,7 +79,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
             supervisor.stop()
 
 
-def _history(settings: Settings) -> list[Program]:
+def _history(settings: Settings, own: Sequence[str]) -> list[Program]:
     """Return the program that writes the history, if one is kept.
 
     Raises:
@@ -88,7 +90,7 @@ def _history(settings: Settings) -> list[Program]:
     from taskapp.monitor.history import open_history
 
     open_history(settings)
-    return [python_program("history", "-m", "taskapp", "history", "run")]
+    return [python_program("history", *own, "history", "run")]
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 from taskapp.engine.settlement import is_only_awaited_by_its_slot
 from taskapp.errors import BrokerUnavailable, NotQueued, UnknownQueue
 from taskapp.errors.publishing import PublishOutcomeUnknown
-from taskapp.settings import get_settings
 from taskapp.transport.rabbitmq import Unconfirmed, submitting
 from taskapp.transport.transport import is_over_rabbitmq, is_over_redis
 
@@ -40,18 +39,18 @@ def patiently(
         UnknownQueue: The queue in ``options`` does not exist.
     """
     is_patient = is_only_awaited_by_its_slot()
-    deadline = inf if is_patient else (began_at or monotonic()) + get_settings().submit_deadline_seconds
+    deadline = inf if is_patient else (began_at or monotonic()) + app.settings.submit_deadline_seconds
     with submitting(deadline) as submission:
         while True:
             began_at = monotonic()
             try:
                 return send()
             except NotQueued as error:
-                raise unavailable(name, task_id, error) from error
+                raise unavailable(app, name, task_id, error) from error
             except QueueNotFound as error:
                 raise UnknownQueue(str(options.get("queue")), app.amqp.queues) from error
             except Unconfirmed as error:
-                raise PublishOutcomeUnknown(task_id, get_settings().submit_deadline_seconds, error) from error
+                raise PublishOutcomeUnknown(task_id, app.settings.submit_deadline_seconds, error) from error
             except (OperationalError, RedisError, OSError, LimitExceeded) as error:
                 # The engine reports the outcome of a push with its own errors; here no push was started.
                 pause_or_raise(app, name, task_id, error, began_at, deadline, in_doubt=submission.in_doubt)
@@ -64,7 +63,7 @@ def pause_or_raise(
     app: Any, name: str, task_id: str, error: Exception, began_at: float, deadline: float, *, in_doubt: bool = False
 ) -> None:
     """Wait before another attempt; raise if one as long as the last, started at ``began_at``, misses ``deadline``."""
-    now, url, seconds = monotonic(), app.conf.broker_url, get_settings().submit_deadline_seconds
+    now, url, seconds = monotonic(), app.conf.broker_url, app.settings.submit_deadline_seconds
     is_known = is_over_redis(url) or is_over_rabbitmq(url)
     if is_known and now + (now - began_at) + PAUSE_SECONDS < deadline:
         sleep(PAUSE_SECONDS)
@@ -74,6 +73,6 @@ def pause_or_raise(
         raise BrokerUnavailable(name, task_id, seconds, error) from error
 
 
-def unavailable(name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
+def unavailable(app: Any, name: str, task_id: str, error: NotQueued) -> BrokerUnavailable:
     """Return the error for the caller of a submit that was not queued."""
-    return BrokerUnavailable(name, task_id, get_settings().submit_deadline_seconds, error.reason)
+    return BrokerUnavailable(name, task_id, app.settings.submit_deadline_seconds, error.reason)

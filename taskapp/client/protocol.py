@@ -25,7 +25,6 @@ from taskapp.errors import InvalidPayload, PayloadTooLarge
 from taskapp.errors.tasks import BadHeaders, BadMessageProperty, BadOption
 from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from taskapp.results.literal_dicts import SIGN, as_literal
-from taskapp.settings import get_settings
 
 Options = dict[str, Any]
 
@@ -118,14 +117,13 @@ def linked(embed: dict[str, Any] | None) -> dict[str, Any]:
     return dict(_LINKED_TO_NOTHING) if embed is None else embed
 
 
-def compressed(body: Any, compression: str | None, headers: Options) -> Any:
+def compressed(body: Any, compression: str | None, headers: Options, limit_bytes: int) -> Any:
     """Return ``body``, compressed if ``compression`` is set, which is then recorded in ``headers``.
 
     Raises:
-        PayloadTooLarge: No node would unpack it.
+        PayloadTooLarge: It has more than ``limit_bytes``, so that no node would unpack it.
     """
     if compression:
-        limit_bytes = get_settings().max_unpacked_bytes
         if len(body) > limit_bytes:
             raise PayloadTooLarge(headers["task"], len(body), limit_bytes, "TASKAPP_MAX_UNPACKED_BYTES")
         body, headers["compression"] = compress(body, compression)

@@ -35,6 +35,7 @@ from taskapp.engine.settlement import COPY_HEADER
 from taskapp.errors.tasks import MessageRefused
 from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
+from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
 
 NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER})
 """Headers outside the signature: the engine sets when a task may run, and publishing a tick that waited for its broker
@@ -49,8 +50,9 @@ class Signing:
     """Signs with one key, and checks against the certificates of a store."""
 
     def __init__(
-        self, key: Path, password: str | None, certificate: Path, store: str, digest: str, serializer: str = "json"
-    ) -> None:
+        self, key: Path, password: str | None, certificate: Path, store: str, digest: str, serializer: str = "json",
+        limit_bytes: int = UNPACKED_BYTES_MOST,
+    ) -> None:  # fmt: skip
         """Read the files.
 
         Args:
@@ -60,6 +62,7 @@ class Signing:
             store: A directory of trusted certificates, or a file pattern.
             digest: Name of a hash, such as ``sha256``.
             serializer: Serializer of the body, before it is signed.
+            limit_bytes: Maximum size of a body before compression.
 
         Raises:
             OSError: A file cannot be read.
@@ -70,6 +73,7 @@ class Signing:
         self._signer = base64.b64encode(self._certificate.get_id().encode()).decode()
         self._store = _Store(store)
         self._digest_name, self._serializer = digest, serializer
+        self.limit_bytes = limit_bytes
         self._digest: Any = get_digest_algorithm(digest)
         self.writes_json = serializer in ("json", "application/json")
         """Whether signed bodies are JSON."""
@@ -170,7 +174,7 @@ class SigningProducer:
             if kept.get("expires"):
                 kept["expires"] = self._producer.channel.in_engine_time(kept["expires"])
             kept = with_properties(kept, as_sent(options))
-        packed = compressed(encoded, compression, kept)
+        packed = compressed(encoded, compression, kept, self._signing.limit_bytes)
         kept = self._signing.signed(kept, options, content_type, encoded)
         return self._producer.publish(
             packed, headers=kept, content_type=content_type, content_encoding=encoding, **options

@@ -25,7 +25,6 @@ from taskapp.client.template import TaskTemplate
 from taskapp.engine.batch import holding
 from taskapp.errors import BrokerUnavailable, NotQueued, UnknownTask
 from taskapp.queues import TASK_ROUTES
-from taskapp.settings import get_settings
 from taskapp.transport.codec import SENT_AT_HEADER
 
 OWN_PREFIX = "taskapp."
@@ -85,9 +84,9 @@ class Submitter:
         try:
             return template.submit(args, kwargs, task_id)
         except NotQueued as error:
-            raise unavailable(task.name, task_id, error) from error
+            raise unavailable(self._app, task.name, task_id, error) from error
         except (OperationalError, RedisError, OSError) as error:
-            deadline = began_at + get_settings().submit_deadline_seconds
+            deadline = began_at + self._app.settings.submit_deadline_seconds
             pause_or_raise(self._app, task.name, task_id, error, began_at, deadline)
             again = partial(self._submit, task, args, kwargs, task_id)
             return patiently(self._app, task.name, task_id, again, began_at=began_at)
@@ -106,7 +105,7 @@ class Submitter:
         try:
             template.send(args, kwargs, headers["id"], headers)
         except NotQueued as error:
-            raise unavailable(task.name, headers["id"], error) from error
+            raise unavailable(self._app, task.name, headers["id"], error) from error
         return True
 
     def template(self, task: Any, options: Mapping[str, Any]) -> TaskTemplate | None:
@@ -131,7 +130,7 @@ class Submitter:
             return await asyncio.to_thread(submit)
         with holding() as held:
             result = submit()
-        deadline_seconds = get_settings().submit_deadline_seconds
+        deadline_seconds = self._app.settings.submit_deadline_seconds
         for producer, messages in held.steps():
             try:
                 await pusher().push(producer, messages, deadline_seconds)
@@ -153,7 +152,7 @@ class Submitter:
         if template is not None:
             return template.submit(args, kwargs, options["task_id"])
         conf = self._app.conf
-        arguments_as_json(name, args, kwargs, get_settings().max_payload_bytes)
+        arguments_as_json(name, args, kwargs, self._app.settings.max_payload_bytes)
         check_content(
             name, options.get("serializer") or conf.task_serializer, options.get("compression") or conf.task_compression
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from taskapp.settings import Settings
 
 
 class SubmittingApp(Protocol):
@@ -26,6 +29,10 @@ class SubmittingApp(Protocol):
 
     @property
     def loader(self) -> Any: ...  # noqa: D102
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings."""
 
     @property
     def tasks(self) -> Any: ...  # noqa: D102

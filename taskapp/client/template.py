@@ -18,7 +18,6 @@ from taskapp.client.submitting_app import SubmittingApp
 from taskapp.engine.producer import Message
 from taskapp.engine.runtime import Runtime
 from taskapp.results.literal_dicts import as_literal
-from taskapp.settings import get_settings
 from taskapp.transport.codec import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
@@ -71,7 +70,8 @@ class TaskTemplate:
         is_plain = self._is_json and not self._properties and not options.get("headers")
         self._packed = PackedTemplate(name, queue, self._headers) if is_plain else None
         self._event = usual_part(sending.origin, sending.pid, name, queue)
-        self._limit_bytes = get_settings().max_payload_bytes
+        settings = sending.app.settings
+        self._limit_bytes, self._limit_packed_bytes = settings.max_payload_bytes, settings.max_unpacked_bytes
 
     @property
     def sending(self) -> Sending:
@@ -202,7 +202,7 @@ class TaskTemplate:
         if self._serializer == "json" or (self._signing is not None and self._signing.writes_json):
             whole = as_literal(whole)
         content_type, encoding, body = serialization.dumps(whole, self._serializer)
-        packed = protocol.compressed(body, self._compression, headers)
+        packed = protocol.compressed(body, self._compression, headers, self._limit_packed_bytes)
         if self._signing is not None:
             headers = self._signing.signed(headers, properties, content_type, body)
         return (packed, content_type, encoding), headers

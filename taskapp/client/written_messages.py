@@ -40,6 +40,7 @@ class Recorder:
 
     def __init__(self, app: Any) -> None:
         self.connection = app.connection_for_write()  # does not connect
+        self._limit_bytes = app.settings.max_unpacked_bytes
         self.tasks: list[Written] = []
         self.events: list[Mapping[str, Any]] = []
         """Fields of the event ``task-sent`` of each task, if the app publishes these."""
@@ -57,7 +58,7 @@ class Recorder:
         if "content_type" not in options:
             options["content_type"], options["content_encoding"], body = dumps(body, serializer=serializer)
         headers = dict(options["headers"])
-        body = compressed(body, options.pop("compression", None), headers)
+        body = compressed(body, options.pop("compression", None), headers, self._limit_bytes)
         self.tasks.append(_written(body, {**options, "headers": headers}))
 
 

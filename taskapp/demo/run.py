@@ -28,7 +28,7 @@ from taskapp.processes import (
     free_port,
     python_program,
 )
-from taskapp.settings import PREFIX, get_settings
+from taskapp.settings import PREFIX, forget_settings, get_settings
 
 if TYPE_CHECKING:
     from taskapp.demo.check import Check
@@ -172,7 +172,7 @@ def _use_only(variables: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith((PREFIX, "CELERY_", "FLOWER_"))]:
         del os.environ[name]
     os.environ.update(variables)
-    get_settings.cache_clear()
+    forget_settings()
 
 
 def _split(view: ProgressView, workshop: Workshop) -> tuple[list[Path], Truth]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from time import monotonic, sleep
@@ -16,6 +16,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from taskapp.engine.clock import Clock, Reading, steady_ms
 from taskapp.engine.options import Options
 from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
+from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link, NotSent, OutcomeUnknown
 
 PUSHED_AT_ONCE = 1_000
@@ -119,6 +120,7 @@ class Producer:
         self._name = uuid.uuid4().hex
         self._number = 0
         self._doubts: OrderedDict[str, _Push] = OrderedDict()
+        self._known_queues: set[str] = set()
         self.clock = Clock()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
@@ -149,12 +151,22 @@ class Producer:
             for end in steps_of(wanted):
                 self._push(wanted[start:end], wanted[start:], deadline)
                 start = end
+            if not self._known_queues.issuperset(message.queue for message in messages):
+                self.note_queues({message.queue for message in messages})
             # Not earlier: a caller that fails here and tries again needs the doubts recorded so far.
             if self._doubts:
                 for message in messages:
                     self._doubts.pop(message.id, None)
         finally:
             self._lock.release()
+
+    def note_queues(self, queues: Iterable[str]) -> None:
+        """Record that ``queues`` exist, for those who watch them; whether it worked makes no difference here."""
+        new = sorted(set(queues) - self._known_queues)
+        if new:
+            with suppress(RedisError):
+                self.link.command("SADD", Keys(self._prefix)("queues"), *new)
+                self._known_queues.update(new)
 
     def known_clock(self) -> Clock:
         """Return the clock; ask the server for the time first if it is not known yet."""

@@ -7,6 +7,7 @@ time; and not to a forked child, which starts with none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from redis.connection import Connection
@@ -69,6 +70,13 @@ def _leave_to_parent() -> None:
 
 
 in_child(_leave_to_parent)
+
+
+def loop_turned() -> None:
+    """Record that the loop of this process runs, although it serves no consumer now."""
+    for process in _processes.values():
+        if process.node.epoch:
+            process.node.turned_at = monotonic()
 
 
 def count(name: str) -> None:

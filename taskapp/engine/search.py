@@ -69,7 +69,7 @@ class Search:
     Args:
         link: Connection to the broker; free for other calls between two steps.
         prefix: Prefix of all keys.
-        queues: Queues of the deployment; others that have had delayed, parked or dead messages are added.
+        queues: Queues of the deployment; others that have been used are added.
         on_step: Called after each step with the number of messages searched so far.
     """
 

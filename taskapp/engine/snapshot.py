@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from taskapp.engine.dead_letters import REASONS
-from taskapp.queues import PRIORITIES
+from taskapp.queues import PRIORITIES, TICKS
+from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 NODES_AT_ONCE = 500
@@ -114,7 +115,9 @@ class Snapshot:
 
 
 def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
-    """Return the state of ``queues`` and of all nodes; errors are those of ``Link.run``."""
+    """Return the state of ``queues``, of others that have been used, and of all nodes; errors are those of ``Link``."""
+    used = {queue.decode(errors="replace") for queue in link.command("SMEMBERS", Keys(prefix)("queues"))} - {TICKS}
+    queues = (*queues, *sorted(used.difference(queues)))
     now_ms, wall_ms, *found, nodes, counts = link.run("look", prefix, 0, 0, len(REASONS), *REASONS, *queues)
     now, some = now_ms / 1_000, nodes
     while len(some) >= 4 * NODES_AT_ONCE:

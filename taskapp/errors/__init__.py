@@ -13,7 +13,6 @@ __all__ = [
     "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
-    "ConfigurationReplaced",
     "CrashedTooOften",
     "EmbeddedServerFailed",
     "EvictingBroker",
@@ -66,16 +65,6 @@ class InvalidSetting(TaskappError):
     def __init__(self, name: str, value: object, problem: str) -> None:
         self.name = name
         super().__init__(f"setting {name} cannot be {value!r}: {problem}")
-
-
-class ConfigurationReplaced(TaskappError):
-    """A Celery configuration would replace everything that taskapp configures."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what} would replace everything that taskapp configures, delivery and results included; use TASKAPP_… "
-            "settings, or app.conf.update(name=value) for options without one"
-        )
 
 
 class ModuleNotImported(TaskappError):

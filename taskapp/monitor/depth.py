@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from celery import Celery
-
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.snapshot import read_snapshot
 from taskapp.transport.transport import is_over_redis
 
 
-def depths(app: Application, queues: Sequence[str]) -> dict[str, int]:
+def depths(app: Celery, queues: Sequence[str]) -> dict[str, int]:
     """Return the number of ready messages of each queue.
 
     Raises:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import redis
-from celery import Celery
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
+from taskapp.app.application import Celery
 from taskapp.devredis import own_server
 from taskapp.devredis.login import guarded
+from taskapp.engine.snapshot import read_snapshot
 from taskapp.errors import TaskappError
 from taskapp.migrate.stock_celery import bindings, held_messages, signs_of_life
 from taskapp.monitor import doctor_tasks as tasks
@@ -34,7 +35,7 @@ NODES_SECONDS = 1.0
 """Timeout for answers of nodes."""
 STOCK_QUEUE = "celery"
 """Default queue and exchange of a stock Celery app."""
-OWN_TASK = "taskapp.canary"
+OWN_TASK = "taskapp.finish_chord"
 """A task that every taskapp node registers."""
 PARAMETERS = ("appendfsync", "save", "timeout", "maxclients")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
@@ -295,10 +296,13 @@ def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iter
     """Yield findings about the messages in the broker and the nodes that consume them."""
     try:
         yield from _examine_nodes(app, _read_leases(client, settings.key_prefix))
-        queues = (*settings.queues, *_other_queues(client, settings))
-        waiting = {queue: _waiting(client, settings.key_prefix, queue) for queue in queues}
+        with app.engine() as engine:
+            found = read_snapshot(engine.link, engine.prefix, app.queue_names())
+        queues = {*(queue.name for queue in found.queues), *_stock_queues(client, settings)}
+        waiting = {queue: _waiting(client, settings.key_prefix, queue) for queue in sorted(queues)}
         yield "waiting", tasks.many_waiting(waiting)
-        yield "other queues", tasks.in_other_queues(settings.queues, waiting)
+        served = dict.fromkeys((*(app.queue_names() if app.ships_task_types else ()), *found.takers()))
+        yield "other queues", tasks.in_other_queues(tuple(served), waiting, declares=app.ships_task_types)
         yield "stock celery", _leftovers(app, settings, client)
     except RedisError as error:
         yield (
@@ -340,10 +344,9 @@ def _leftovers(app: Celery, settings: Settings, client: redis.Redis) -> CheckOut
     return tasks.held_by_stock_workers(held, signs)
 
 
-def _other_queues(client: redis.Redis, settings: Settings) -> list[str]:
-    """Return queues that a stock app declared on Celery's default exchange and our settings do not name."""
-    bound = {binding.queue for binding in bindings(client, settings.key_prefix, STOCK_QUEUE)}
-    return sorted((bound | {STOCK_QUEUE}) - set(settings.queues))
+def _stock_queues(client: redis.Redis, settings: Settings) -> set[str]:
+    """Return the queues that a stock app declared on Celery's default exchange."""
+    return {binding.queue for binding in bindings(client, settings.key_prefix, STOCK_QUEUE)} | {STOCK_QUEUE}
 
 
 def _waiting(client: redis.Redis, key_prefix: str, queue: str) -> int:

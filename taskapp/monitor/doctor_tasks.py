@@ -56,13 +56,22 @@ def many_waiting(waiting: Mapping[str, int]) -> CheckOutcome:
     return ok(shown)
 
 
-def in_other_queues(queues: Sequence[str], waiting: Mapping[str, int]) -> CheckOutcome:
-    """Judge whether messages wait in queues that no taskapp node consumes."""
-    lost = [queue for queue, count in waiting.items() if count and queue not in queues]
+def in_other_queues(served: Sequence[str], waiting: Mapping[str, int], *, declares: bool) -> CheckOutcome:
+    """Judge whether messages wait in queues that no node consumes.
+
+    Args:
+        served: Queues that nodes consume, or are meant to.
+        waiting: Queue to number of ready messages.
+        declares: Whether ``TASKAPP_QUEUES`` lists the queues of the app.
+    """
+    lost = [queue for queue, count in waiting.items() if count and queue not in served]
     if not lost:
-        return ok("no messages in queues outside TASKAPP_QUEUES, as far as Celery declared them")
+        return ok("every queue with messages has a node that consumes it")
     shown = ", ".join(f"{waiting[queue]} in {queue!r}" for queue in lost)
-    return warn(f"messages in queues no node consumes: {shown}", f"set TASKAPP_QUEUES={','.join((*queues, *lost))}")
+    remedy = (
+        f"set TASKAPP_QUEUES={','.join((*served, *lost))}" if declares else f"start a node with -Q {','.join(lost)}"
+    )
+    return warn(f"messages in queues no node consumes: {shown}", remedy)
 
 
 def held_by_stock_workers(held: int, signs: Sequence[str]) -> CheckOutcome:

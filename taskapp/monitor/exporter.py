@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import ResponseError
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.completions import FinishedTasks
 from taskapp.engine.counters import read_totals
 from taskapp.engine.snapshot import read_snapshot
@@ -34,7 +34,7 @@ SECTIONS = ("memory", "persistence", "stats")
 class BrokerCollector(Collector):
     """Reads the broker at each scrape; while it does not answer, exports no stale values."""
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(self, app: Celery, settings: Settings) -> None:
         self._app, self._settings = app, settings
         routes = {**TASK_ROUTES, **settings.route_table}
         self._known_types = {name: queue for name, queue in routes.items() if not any(sign in name for sign in "*?[")}
@@ -65,7 +65,7 @@ class BrokerCollector(Collector):
         return [scrape.family("taskapp_broker_up", {(): 1}), *found]
 
     def _read(self) -> Iterator[Metric]:
-        queues, read = self._settings.queues, scrape.Read()
+        queues, read = self._app.queue_names(), scrape.Read()
         if is_over_redis(self._app.conf.broker_url):
             with self._app.engine() as engine:
                 snapshot = read_snapshot(engine.link, engine.prefix, queues)
@@ -93,7 +93,7 @@ def _info(link: Link) -> dict[str, str]:
 class Exporter:
     """Answers scrapes in threads, from ``start`` to ``stop``."""
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(self, app: Celery, settings: Settings) -> None:
         self._settings = settings
         self.registry = CollectorRegistry()
         self.registry.register(BrokerCollector(app, settings))

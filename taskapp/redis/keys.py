@@ -19,7 +19,7 @@ KEYS: dict[str, str] = {
     "total_types": "<P>taskapp:totals:types",  # set: those of them that have their own totals
     "minute": "<P>taskapp:totals:<X>",  # hash by minute since 1970, wall clock: totals by queue, kept for two hours
     "nodes": "<P>taskapp:nodes",  # hash: epoch -> the node's description of itself, JSON
-    "queues": "<P>taskapp:queues",  # set: queues that have had a delayed, parked or dead message
+    "queues": "<P>taskapp:queues",  # set: queues that have been submitted to or consumed
     "parked_sweep": "<P>taskapp:parked_sweep",  # hash: who searches for messages parked too long, until when, how far
     "living": "<P>taskapp:parked_sweep:nodes",  # set: epochs whose task types are known to that search
     "living_types": "<P>taskapp:parked_sweep:types",  # set: t:<task type> that they have

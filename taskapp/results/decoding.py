@@ -11,7 +11,6 @@ from kombu.exceptions import DecodeError
 from redis.exceptions import ResponseError
 
 from taskapp.errors.tasks import UnreadableResult
-from taskapp.settings import get_settings
 from taskapp.transport.unpacking import CannotUnpack, unpacked
 
 # Mixed into two backends of Celery, which have no useful common base.
@@ -46,7 +45,7 @@ class BoundedDecoding(_Mixin):
         """
         try:
             if isinstance(payload, bytes) and payload.startswith(_PACKED):
-                settings = get_settings()
+                settings = self.app.settings
                 most_bytes = max(settings.max_unpacked_bytes, settings.max_result_bytes)
                 method, _, body = payload[len(_PACKED) :].partition(b"\0")
                 payload = unpacked(body, method.decode(errors="replace"), most_bytes)

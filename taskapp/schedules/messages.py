@@ -21,7 +21,7 @@ def messages_of(app: Any, schedule: Schedule, due_ms: int, identity: str) -> lis
     """Return the message of one tick, in a list of length one.
 
     Raises:
-        TaskappError: The message is invalid; see ``Application.send_task``.
+        TaskappError: The message is invalid; see ``Celery.send_task``.
     """
     options = dict(schedule.options)
     if schedule.queue is not None:
@@ -37,7 +37,7 @@ def made(
     """Return the message of one tick with the args, kwargs and options of ``call``, in a list of length one.
 
     Raises:
-        TaskappError: The message is invalid; see ``Application.send_task``.
+        TaskappError: The message is invalid; see ``Celery.send_task``.
     """
     args, kwargs, given = call
     options = {**given, "task_id": identity}

@@ -13,8 +13,8 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from taskapp import __version__
 from taskapp.background import PerProcess, start_thread
+from taskapp.version import __version__
 
 DEFAULT_SERVICE_NAME = "taskapp"
 FINISH_SECONDS = 1.0

@@ -224,6 +224,7 @@ class EngineChannel(PolledChannel):
             self._consumer = Fetcher(process.node, process.connect, keys, slots, self._hand_out, lambda: role.isolates)
             self.connection.cycle.add_consumer(self._consumer)
         self._consumer.consume(self._in_order())
+        self.process.producer.note_queues([queue])
         return None
 
     def _in_order(self) -> list[str]:

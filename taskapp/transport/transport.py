@@ -5,6 +5,7 @@ Only connections of a taskapp app use them; other Celery apps in the process kee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import kombu
@@ -13,6 +14,7 @@ from kombu.transport import redis
 from kombu.utils.collections import HashedSeq
 
 from taskapp.celery_internals import connection_options
+from taskapp.engine.runtime import loop_turned
 from taskapp.transport import rabbitmq
 from taskapp.transport.channel import Channel, SentinelChannel
 from taskapp.transport.poller import Poller
@@ -50,6 +52,9 @@ class SentinelTransport(_EngineTransport, _SentinelTransport):
 
 TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
 OF_RABBITMQ = {"amqp": rabbitmq.AmqpTransport, "pyamqp": rabbitmq.AmqpTransport, "amqps": rabbitmq.SSLTransport}
+
+AGAIN = {"interval_start": 1, "interval_step": 0, "interval_max": 1}
+"""Seconds between two attempts to connect to Redis. kombu waits longer each time, up to 30 s."""
 
 
 def is_over_redis(url: str | None) -> bool:
@@ -89,6 +94,22 @@ class ConnectionPool(connection.ConnectionPool):
 
 class Connection(_Ours, kombu.Connection):
     """The connection class of a taskapp app. Other Celery apps in the process keep kombu's."""
+
+    def ensure_connection(self, *args: Any, callback: Callable[[], Any] | None = None, **options: Any) -> Any:
+        """Connect, like kombu; to Redis, which a reconnecting node costs nothing, try again each second.
+
+        A node that is trying keeps its lease, as kombu calls ``callback`` each second; one that hangs loses it.
+        """
+        if self.transport_cls not in TRANSPORTS or len(args) > 2:  # with intervals of the caller's own
+            return super().ensure_connection(*args, **{**options, "callback": callback})
+
+        def each_second() -> None:
+            loop_turned()
+            if callback is not None:
+                callback()
+
+        loop_turned()
+        return super().ensure_connection(*args, **{**AGAIN, **options, "callback": each_second})
 
     def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:  # noqa: N802 - kombu's name
         """Return a pool of up to ``limit`` such connections; ``None``: no limit."""

@@ -14,10 +14,10 @@ from celery.utils.text import str_to_list
 
 from taskapp.app.own_strategy import check_strategy
 from taskapp.celery_internals import drain_on
-from taskapp.errors import TaskappError, UnknownQueue
+from taskapp.errors import TaskappError
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
-from taskapp.settings import get_settings
+from taskapp.settings import get_settings, use_settings
 from taskapp.worker.consume.request_class import request_class
 from taskapp.worker.drain import AT_ONCE
 from taskapp.worker.process.first_process import run_below_first_process
@@ -36,8 +36,10 @@ class Worker(_Stock):
 
     def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
         run_below_first_process()
+        settings = (app or self.app).settings
+        use_settings(settings)
         # Before importing task types, which may take long, so that probes see a starting node.
-        self.reporter = Reporter(get_settings().data_dir, Status(_nodename(hostname)))
+        self.reporter = Reporter(settings.data_dir, Status(_nodename(hostname)))
         self.reporter.start()
         super().__init__(app, hostname, **options)
 
@@ -71,11 +73,9 @@ class Worker(_Stock):
         Raises:
             UnknownQueue: A queue is not in ``TASKAPP_QUEUES``; on the command line, exits with 2.
         """
-        known = self.app.amqp.queues
         with _in_one_line(_BadUsage):
             for name in (*(str_to_list(include) or ()), *(str_to_list(exclude) or ())):
-                if name not in known:
-                    raise UnknownQueue(name, known)
+                self.app.check_queue(name)
         super().setup_queues(include, exclude)
 
     def on_init_blueprint(self) -> None:

@@ -13,10 +13,10 @@ def _web_process(session_server: RedisServer, tmp_path_factory: pytest.TempPathF
     os.environ["TASKAPP_BROKER_URL"] = session_server.url
     os.environ["TASKAPP_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
     from taskapp.celery import app
-    from taskapp.settings import get_settings
+    from taskapp.settings import forget_settings
 
     # Collecting a module that holds a task binds it, and binding reads the settings.
-    get_settings.cache_clear()
+    forget_settings()
     return app
 
 

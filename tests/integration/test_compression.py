@@ -12,7 +12,7 @@ import redis
 from celery.result import AsyncResult
 from kombu import compression
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.dead_letters import DeadLetters
 from taskapp.errors.tasks import UnreadableResult
 from taskapp.transport.codec import pack_task, to_json
@@ -43,7 +43,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.mark.parametrize("written", ["by taskapp", "by kombu"])
 def test_a_message_that_becomes_too_large_is_buried_and_its_task_fails(
-    written: str, client: redis.Redis, letters: DeadLetters, worker: StartWorker, app: Application
+    written: str, client: redis.Redis, letters: DeadLetters, worker: StartWorker, app: Celery
 ) -> None:
     node = worker()
 
@@ -127,7 +127,7 @@ def test_a_command_that_becomes_too_large_is_dropped(client: redis.Redis, worker
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_result_that_becomes_too_large_is_not_read(method: str, client: redis.Redis, app: Application) -> None:
+def test_a_result_that_becomes_too_large_is_not_read(method: str, client: redis.Redis, app: Celery) -> None:
     packed = compression.compress(b'{"status": "SUCCESS", "result": "' + BOMB, method)[0]
     client.set("celery-task-meta-huge", b"\0celery-compressed\0" + method.encode() + b"\0" + packed)
 
@@ -135,7 +135,7 @@ def test_a_result_that_becomes_too_large_is_not_read(method: str, client: redis.
         app.AsyncResult("huge").get(timeout=20)
 
 
-def test_compressed_tasks_and_results_work(worker: StartWorker, app: Application) -> None:
+def test_compressed_tasks_and_results_work(worker: StartWorker, app: Celery) -> None:
     worker()
 
     sent = [app.send_task("taskapp.add", [1, number], compression=method) for number, method in enumerate(METHODS)]

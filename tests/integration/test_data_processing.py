@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskapp.errors import InvalidPayload, PathNotAllowed, PermanentError
-from taskapp.settings import get_settings
+from taskapp.settings import forget_settings
 from taskapp.tasks import data_processing
 
 Run = Callable[..., dict[str, Any]]
@@ -25,9 +25,9 @@ COUNT = {"name": "n", "function": "count"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TASKAPP_FILE_DIRS", str(tmp_path))
-    get_settings.cache_clear()
+    forget_settings()
     yield tmp_path
-    get_settings.cache_clear()
+    forget_settings()
 
 
 def aggregate(path: Path, *measures: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.connection import Connection
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.dead_letters import DeadLetters
 from taskapp.queues import PRIORITIES, ready_key
 from taskapp.redis.link import Link
@@ -188,7 +188,7 @@ def test_depths_are_by_queue_and_priority_of_this_environment(
 
 
 def test_schedules_are_late_until_a_beat_leads(
-    redis_server: RedisServer, exporter: StartExporter, app: Application, tmp_path: Path
+    redis_server: RedisServer, exporter: StartExporter, app: Celery, tmp_path: Path
 ) -> None:
     serving = exporter()
     assert serving.value("taskapp_schedules", state="active") == 0

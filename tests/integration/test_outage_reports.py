@@ -32,10 +32,7 @@ def judge(worker: Process, before: int) -> None:
 @pytest.mark.parametrize("pool", ["own", "prefork", "threads", "solo", "gevent"])
 def test_an_outage_of_redis_is_two_lines(redis_server: RedisServer, tmp_path: Path, pool: str) -> None:
     options = () if pool == "own" else ("-P", pool)
-    # On gevent Celery sleeps for up to 6 s between attempts to connect; with a short lease that counts as a stuck loop,
-    # which is reported as well.
-    lease_seconds = "30" if pool == "gevent" else "6"
-    worker = start_worker(tmp_path, redis_server.url, *options, TASKAPP_LEASE_SECONDS=lease_seconds)
+    worker = start_worker(tmp_path, redis_server.url, *options, TASKAPP_LEASE_SECONDS="6")
     try:
         before = len(worker.output())
         redis_server.kill()

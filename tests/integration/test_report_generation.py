@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskapp.errors import PathNotAllowed, PermanentError
-from taskapp.settings import get_settings
+from taskapp.settings import forget_settings
 from taskapp.tasks import report_generation
 from taskapp.tasks.report_generation import Summary, Total
 from taskapp.tasks.report_generation.totals import summarise, total_of
@@ -23,9 +23,9 @@ DELAY = {"name": "delay", "function": "mean", "column": "delay", "weight": "n", 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TASKAPP_FILE_DIRS", str(tmp_path))
-    get_settings.cache_clear()
+    forget_settings()
     yield tmp_path
-    get_settings.cache_clear()
+    forget_settings()
 
 
 def part(*rows: list[Any]) -> dict[str, Any]:

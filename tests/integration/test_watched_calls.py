@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from tests.support import Process, eventually
 
 JOBS = """
@@ -54,7 +54,7 @@ KINDS = ("function", "coroutine", "child")
 
 @pytest.mark.parametrize("pool", ["default", "prefork", "threads"])
 def test_a_library_that_replaces_the_tracer_from_a_module_of_tasks_sees_every_error_once(
-    app: Application, worker: Callable[..., Process], tmp_path: Path, pool: str
+    app: Celery, worker: Callable[..., Process], tmp_path: Path, pool: str
 ) -> None:
     (tmp_path / "jobs.py").write_text(JOBS)
     worker(*([] if pool == "default" else ["-P", pool]), TASKAPP_INCLUDE="jobs")

@@ -17,6 +17,7 @@ PINNED = {
     "celery.app.base:Celery._backend": "cd24e3948d01",
     "celery.app.base:Celery._connection": "8c73001d4137",
     "celery.app.base:Celery._get_backend": "af57010675e7",
+    "celery.app.base:Celery._load_config": "b46ee3cbcb23",
     "celery.app.task:Context": "ba7c12053b42",
     "celery.app.task:Task": "8338f7287caa",
     "celery.app.task:Task._get_exec_options": "6937a65d9095",

@@ -262,10 +262,11 @@ def test_what_waits_is_told_by_queue() -> None:
     assert many_waiting({"high": 0, "low": 0}) == ("ok", "nothing", "")
     assert many_waiting({"high": 3, "low": 9_999}) == ("ok", "high 3, low 9999", "")
     assert many_waiting({"high": 10_000}).verdict == "warn"
-    assert in_other_queues(["high"], {"high": 3, "celery": 0}).verdict == "ok"
-    assert in_other_queues(["high"], {"high": 3, "celery": 2}) == (
-        "warn", "messages in queues no node consumes: 2 in 'celery'", "set TASKAPP_QUEUES=high,celery",
-    )  # fmt: skip
+    assert in_other_queues(["high"], {"high": 3, "celery": 0}, declares=True).verdict == "ok"
+    lost = "messages in queues no node consumes: 2 in 'celery'"
+    waiting = {"high": 3, "celery": 2}
+    assert in_other_queues(["high"], waiting, declares=True) == ("warn", lost, "set TASKAPP_QUEUES=high,celery")
+    assert in_other_queues(["high"], waiting, declares=False) == ("warn", lost, "start a node with -Q celery")
 
 
 def test_what_stock_workers_hold_is_to_be_adopted_once_they_are_gone() -> None:

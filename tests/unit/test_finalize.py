@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.app.task import Task
 from taskapp.errors.history import UnknownTaskOption
 
 
 def test_it_says_why_each_time() -> None:
-    app = Application("shop", set_as_current=False, task_cls=Task)
+    app = Celery("shop", set_as_current=False, task_cls=Task)
 
     @app.task(name="shop.pay", shared=False, sensitve=True)
     def pay() -> None: ...
@@ -23,7 +23,7 @@ def test_it_says_why_each_time() -> None:
 
 
 def test_one_that_may_not_be_put_together_yet_may_be_later() -> None:
-    app = Application("shop", set_as_current=False, task_cls=Task, autofinalize=False)
+    app = Celery("shop", set_as_current=False, task_cls=Task, autofinalize=False)
     with pytest.raises(RuntimeError, match="not finalized"):
         _ = app.tasks
 

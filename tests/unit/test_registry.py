@@ -5,14 +5,14 @@ from __future__ import annotations
 import celery
 import pytest
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.app.registry import Registry
 from taskapp.app.task import Task
 
 
 @pytest.fixture
-def app() -> Application:
-    app = Application("shop", set_as_current=False, task_cls=Task, tasks=Registry())
+def app() -> Celery:
+    app = Celery("shop", set_as_current=False, task_cls=Task, tasks=Registry())
     app.conf.update(broker_url="memory://", result_backend="cache+memory://")
     return app
 
@@ -37,7 +37,7 @@ class Derived(Foreign):
         return super().more() + 10
 
 
-def test_a_class_keeps_what_it_overrides_and_hears_nothing_of_ours(app: Application) -> None:
+def test_a_class_keeps_what_it_overrides_and_hears_nothing_of_ours(app: Celery) -> None:
     task = app.register_task(Derived())
 
     assert isinstance(task, Task)
@@ -49,7 +49,7 @@ def test_a_class_keeps_what_it_overrides_and_hears_nothing_of_ours(app: Applicat
     assert Derived.mro()[1] is Foreign
 
 
-def test_two_instances_of_a_class_are_two_types(app: Application) -> None:
+def test_two_instances_of_a_class_are_two_types(app: Celery) -> None:
     class Report(app.Task):  # type: ignore[name-defined]
         max_retries = 2
 
@@ -66,7 +66,7 @@ def test_two_instances_of_a_class_are_two_types(app: Application) -> None:
     assert "run" not in vars(first)
 
 
-def test_an_inherited_function_is_checked_for_the_type_that_inherits_it(app: Application) -> None:
+def test_an_inherited_function_is_checked_for_the_type_that_inherits_it(app: Celery) -> None:
     class Pay(app.Task):  # type: ignore[name-defined]
         name, typed = "pay", True
 
@@ -83,7 +83,7 @@ def test_an_inherited_function_is_checked_for_the_type_that_inherits_it(app: App
         late.delay("much")
 
 
-def test_options_of_a_registration_hold(app: Application) -> None:
+def test_options_of_a_registration_hold(app: Celery) -> None:
     class Fragile(celery.Task):
         name = "fragile"
 

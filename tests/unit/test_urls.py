@@ -45,7 +45,7 @@ def shown_of(loaded: Settings) -> str:
     """Return what can be seen of ``loaded``, and of what Celery makes of it."""
     url = loaded.broker_url.get_secret_value() if loaded.broker_url else None
     app = Celery(set_as_current=False)
-    app.conf.update(configuration(loaded, url))
+    app.conf.update(configuration(loaded, url, ships_task_types=True))
     seen: list[Any] = [loaded, repr(loaded), loaded.model_dump(), loaded.model_dump_json(), app.conf.humanize()]
     seen += [app.conf.table(), f"{loaded.broker_url} {loaded.result_url!r} {loaded.history_url}"]
     if url:
@@ -160,7 +160,10 @@ def test_what_can_be_read_is_taken_as_it_is(url: str) -> None:
 def test_results_over_tls_check_certificates_unless_told_otherwise(setting: str, url: str, results: str) -> None:
     settings = load_settings({"TASKAPP_BROKER_URL": "redis://other", setting: url})
 
-    assert configuration(settings, settings.broker_url.get_secret_value())["result_backend"] == results
+    assert (
+        configuration(settings, settings.broker_url.get_secret_value(), ships_task_types=True)["result_backend"]
+        == results
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_what_would_be_misread_is_refused_with_the_remedy(url: str, why: str) ->
 def test_what_sentinels_want_is_not_shown_either() -> None:
     app = Celery(set_as_current=False)
     loaded = load_settings({"TASKAPP_BROKER_URL": "sentinel://:x@one:26379"})
-    app.conf.update(configuration(loaded, "sentinel://:x@one:26379"))
+    app.conf.update(configuration(loaded, "sentinel://:x@one:26379", ships_task_types=True))
     for options in (app.conf.broker_transport_options, app.conf.result_backend_transport_options):
         options["sentinel_kwargs"] = {"password": CANARY, "username": "ada"}
 

@@ -10,12 +10,12 @@ from typing import NamedTuple, TextIO
 import click
 from redis.exceptions import RedisError
 
-from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.included import import_included
 from taskapp.cli.output import say, say_json
 from taskapp.cli.schedules.check import try_out, warn_about_unknown
 from taskapp.cli.schedules.view import counted
+from taskapp.cli.target import chosen_app
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import BadSchedule, ScheduleExists
 from taskapp.schedules.schedule import Elsewhere, Schedule, schedule_from
@@ -75,7 +75,7 @@ def import_(file: TextIO, *, replace: bool) -> None:
         _add(store, wanted, replace=replace)
     paused = sum(bool(line.paused) for line in wanted)
     say(f"added {counted(len(wanted), 'schedule')}, {paused} of them paused; skipped {len(lines) - len(wanted)}")
-    warn_about_unknown(app, (line.schedule.task for line in wanted))
+    warn_about_unknown(chosen_app(), (line.schedule.task for line in wanted))
 
 
 def _read(file: TextIO) -> tuple[list[FileLine], list[Problem]]:
@@ -106,7 +106,7 @@ def _line(number: int, text: str) -> FileLine:
 
 def _problems(lines: list[FileLine], store: Schedules, *, replace: bool) -> list[Problem]:
     """Return the problems of all lines that cannot be used."""
-    import_included(app)
+    import_included(chosen_app())
     taken = set() if replace else store.existing([line.schedule.name for line in lines])
     seen, configured = set[str](), store.configured()
     problems = []
@@ -134,7 +134,7 @@ def _check(schedule: Schedule, store: Schedules) -> None:
     if isinstance(schedule.when, Elsewhere):
         raise BadSchedule("when", str(schedule.when), "only its own beat knows its times", "give it a when")
     schedule.timing(store.calendars.days(schedule.calendar))
-    try_out(app, schedule)
+    try_out(chosen_app(), schedule)
 
 
 def _nothing_imported(problems: list[Problem]) -> click.ClickException:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from taskapp.celery import app
 from taskapp.cli.engine import schedules as lent
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.schedules import calendars, files, runs, view
 from taskapp.cli.schedules.check import check
 from taskapp.cli.schedules.options import Name, as_parameter, changes_of, schedule_of, terms
+from taskapp.cli.target import chosen_app
 from taskapp.schedules.formatting import local_text, when_text
 from taskapp.schedules.record import ScheduleRecord
 from taskapp.schedules.store import Schedules
@@ -153,7 +153,7 @@ def add(name: str, task: str, when: str, *, disabled: bool, replace: bool, **giv
     """
     schedule = schedule_of(name, task, when, given)
     with lent() as store:
-        check(app, schedule)
+        check(chosen_app(), schedule)
         store.add(schedule, replace=replace, paused="added paused" if disabled else "")
         say(f"added {name!r}: {when_text(schedule)} in {schedule.local_zone}")
         _foresee(store, name)
@@ -173,7 +173,7 @@ def edit(name: str, when: str | None, task: str | None, **given: Any) -> None:
             changes["task"] = task
         if not changes:
             raise click.UsageError("give at least one field to change; see: taskapp schedules edit --help")
-        check(app, known.changed(changes))
+        check(chosen_app(), known.changed(changes))
         store.edit(name, **changes)
         say(f"changed {name!r}: {', '.join(changes)}")
         _foresee(store, name)

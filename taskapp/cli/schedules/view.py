@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from taskapp.app.masks import seen_fields
-from taskapp.celery import app
+from taskapp.cli.target import chosen_app
 from taskapp.schedules.formatting import NOTHING, local_text, moment, when_text
 from taskapp.schedules.record import LeaderInfo, ScheduleRecord, Tick
 from taskapp.schedules.times import duration_text, offset_change
@@ -53,7 +53,7 @@ def as_json(known: ScheduleRecord) -> dict[str, Any]:
 
 def seen(known: ScheduleRecord) -> dict[str, Any]:
     """Return the fields of a schedule, with masked arguments hidden."""
-    return seen_fields(app, known.schedule.task, known.schedule.as_dict())
+    return seen_fields(chosen_app(), known.schedule.task, known.schedule.as_dict())
 
 
 def leader_text(leader: LeaderInfo) -> str:

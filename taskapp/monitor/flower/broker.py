@@ -13,7 +13,7 @@ from typing import Any
 from flower.api.tasks import GetQueueLengths
 from flower.views.broker import BrokerView
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.monitor.flower.source import TabSource
 from taskapp.queues import PRIORITIES
 from taskapp.redis.keys import Keys
@@ -23,7 +23,7 @@ from taskapp.transport.transport import is_over_redis
 _Mixin: Any = object
 
 
-def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
+def lengths(app: Celery, queues: Iterable[str]) -> list[dict[str, Any]]:
     """Return ``{"name": …, "messages": …}`` with the number of ready messages for each queue, in one round trip.
 
     Raises:
@@ -40,7 +40,7 @@ def lengths(app: Application, queues: Iterable[str]) -> list[dict[str, Any]]:
 class _RedisBroker:
     """The part of Flower's broker interface that its pages use."""
 
-    def __init__(self, app: Application, source: TabSource) -> None:
+    def __init__(self, app: Celery, source: TabSource) -> None:
         self._app, self._source = app, source
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -107,6 +107,6 @@ def _open(app: Any) -> Notes:
 
 
 def _own_app() -> Any:
-    from taskapp.celery import app
+    from taskapp.celery import current
 
-    return app
+    return current()

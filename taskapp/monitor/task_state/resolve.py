@@ -14,7 +14,6 @@ from taskapp.engine.task_notes import Noted
 from taskapp.errors import NoEngine
 from taskapp.monitor.task_state.outcome import Outcome, read_outcome
 from taskapp.monitor.task_state.states import Moment, State, TaskState
-from taskapp.settings import get_settings
 from taskapp.transport.codec import Unreadable, arguments_in, sent_at_of, unpack
 
 SHOWN_MOST = 1_024
@@ -57,14 +56,16 @@ def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = l
 
     Args:
         task_id: Id of the task.
-        app: The Celery application; ``None``: taskapp's own.
+        app: The Celery application; ``None``: the current one.
         on_step: Called from time to time with the number of messages searched.
 
     Raises:
         redis.RedisError, OSError, kombu.exceptions.OperationalError: A server cannot be reached.
     """
     if app is None:
-        from taskapp.celery import app
+        from taskapp.celery import current
+
+        app = current()
     if not task_id or not _is_text(task_id):
         return TaskState(task_id, State.UNKNOWN)
     return judge(_look(app, task_id, on_step))
@@ -77,7 +78,7 @@ def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
     if outcome.state != states.SUCCESS:
         try:
             with app.engine() as engine:
-                found = Search(engine.link, engine.prefix, get_settings().queues, on_step).find(task_id)
+                found = Search(engine.link, engine.prefix, app.queue_names(), on_step).find(task_id)
         except NoEngine:
             sees_messages = False
         # It may have ended during the search: one step stores the result and removes the message.

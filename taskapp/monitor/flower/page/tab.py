@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.monitor.flower.page.view import View
 
 TAKEN_MOST = 1_000
@@ -54,7 +54,7 @@ class Done:
     """With ``ActionRequest.fits``: where to continue; empty when all rows are done."""
 
 
-Action = Callable[[Application, ActionRequest], Done]
+Action = Callable[[Celery, ActionRequest], Done]
 
 
 class NotFound(LookupError):
@@ -77,7 +77,7 @@ class Tab(ABC):
     """Note for a broker other than Redis: what is unknown there, and where to look instead."""
 
     @abstractmethod
-    def view(self, app: Application, query: PageQuery) -> View:
+    def view(self, app: Celery, query: PageQuery) -> View:
         """Return the content of the page.
 
         Raises:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, ClassVar
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.app.masks import HIDDEN, Masked, redact
 from taskapp.engine.dead_letters import REASONS, DeadLetter, DeadLetters
 from taskapp.engine.dead_pages import DeadPage, Listed, Wanted
@@ -26,7 +26,6 @@ from taskapp.monitor.flower.page.view import (
     Text,
     View,
 )
-from taskapp.settings import get_settings
 from taskapp.transport.codec import Unreadable, read_arguments
 
 ROWS = 50
@@ -59,7 +58,7 @@ class DeadLettersTab(Tab):
         "see its management page for their messages."
     )
 
-    def view(self, app: Application, query: PageQuery) -> View:
+    def view(self, app: Celery, query: PageQuery) -> View:
         """Return a page of letters, or one letter."""
         with app.engine() as engine:
             letters = engine.dead_letters
@@ -75,10 +74,10 @@ def _wanted(query: PageQuery, until: float = 0.0) -> Wanted:
     return Wanted(query["queue"], query["reason"], query["text"], until)
 
 
-def _list(app: Application, letters: DeadLetters, query: PageQuery) -> View:
+def _list(app: Celery, letters: DeadLetters, query: PageQuery) -> View:
     # Take the time before reading, so that letters that arrive later do not count as seen.
     at, counts = letters.now(), letters.count()
-    queues = sorted({*get_settings().queues, *(queue for queue, _ in counts)})
+    queues = sorted({*app.queue_names(), *(queue for queue, _ in counts)})
     found = letters.page(_wanted(query), query["after"], ROWS)
     by_reason = {reason: sum(n for (_, why), n in counts.items() if why == reason) for reason in REASONS}
     return View([
@@ -95,7 +94,7 @@ def _list(app: Application, letters: DeadLetters, query: PageQuery) -> View:
     ], at)  # fmt: skip
 
 
-def _row(app: Application, letter: Listed) -> dict[str, Any]:
+def _row(app: Celery, letter: Listed) -> dict[str, Any]:
     # The list does not read the messages, so an error may quote any masked argument.
     error = letter.error if redact(app, letter.task, _unread) is None else HIDDEN.strike(letter.error)
     error = error if len(error) <= ERROR_CHARACTERS else f"{error[:ERROR_CHARACTERS]}…"
@@ -112,7 +111,7 @@ def _empty(total: int, found: DeadPage) -> str:
     return "No matching dead letters." if total else "No dead letters."
 
 
-def _one(app: Application, letters: DeadLetters, name: str) -> View:
+def _one(app: Celery, letters: DeadLetters, name: str) -> View:
     letter = letters.get(*_split(name)) if _is_name(name) else None
     if letter is None:
         raise NotFound(f"no dead letter {name!r}: it was replayed or purged, or never existed")
@@ -150,7 +149,7 @@ def _pretty(value: Any) -> str:
 Each = Callable[[DeadLetters, str, list[int]], int]
 
 
-def _act(done: str, act: Each, app: Application, order: ActionRequest) -> Done:
+def _act(done: str, act: Each, app: Celery, order: ActionRequest) -> Done:
     with app.engine() as engine:
         letters = engine.dead_letters
         if order.fits is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.snapshot import NodeSnapshot, Snapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import Action, ActionRequest, Done, PageQuery, Tab
 from taskapp.monitor.flower.page.view import Button, Card, Cards, Column, TableBlock, View
@@ -32,7 +32,7 @@ class NodesTab(Tab):
         "See the Workers tab for what nodes report through events."
     )
 
-    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
+    def view(self, app: Celery, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return all nodes."""
         found = _look(app)
         nodes = sorted(found.nodes, key=lambda node: (node.name, node.started_at or 0.0))
@@ -65,9 +65,9 @@ class NodesTab(Tab):
         return {"drain": _drain}
 
 
-def _look(app: Application) -> Snapshot:
+def _look(app: Celery) -> Snapshot:
     with app.engine() as engine:
-        return read_snapshot(engine.link, engine.prefix, get_settings().queues)
+        return read_snapshot(engine.link, engine.prefix, app.queue_names())
 
 
 def _kinds(nodes: list[NodeSnapshot]) -> list[str]:
@@ -89,7 +89,7 @@ def _row(now: float, node: NodeSnapshot) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _drain(app: Application, order: ActionRequest) -> Done:
+def _drain(app: Celery, order: ActionRequest) -> Done:
     there = {_key(node) for node in _look(app).nodes if node.state == "running" and node.name}
     names = [name for name in order.keys if name in there]
     if names:

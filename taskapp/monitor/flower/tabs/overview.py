@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.counters import Minute, read_minutes
 from taskapp.engine.snapshot import Snapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Card, Cards, ChartBlock, Note, Series, Tone, View
-from taskapp.settings import get_settings
 
 MINUTES = 60
 QUEUES_DRAWN = 7
@@ -30,14 +29,18 @@ class OverviewTab(Tab):
         "See the Workers and Tasks tabs for the events Flower has received since it started."
     )
 
-    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
+    def view(self, app: Celery, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return figures and charts."""
         with app.engine() as engine:
-            now = read_snapshot(engine.link, engine.prefix, get_settings().queues)
+            now = read_snapshot(engine.link, engine.prefix, app.queue_names())
             minutes = read_minutes(engine.link, engine.prefix, MINUTES)
         has_nodes = any(node.state != "lost" for node in now.nodes)
         no_nodes = Note("No nodes are running, so no tasks run. Start one with: celery -A taskapp worker", "danger")
-        return View([*([] if has_nodes else [no_nodes]), _cards(now, minutes), *_charts(minutes)], now.at, 3.0)
+        return View(
+            [*([] if has_nodes else [no_nodes]), _cards(now, minutes), *_charts(minutes, app.queue_names())],
+            now.at,
+            3.0,
+        )
 
 
 def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:
@@ -56,12 +59,12 @@ def _cards(now: Snapshot, minutes: Sequence[Minute]) -> Cards:
     ])  # fmt: skip
 
 
-def _charts(minutes: Sequence[Minute]) -> list[ChartBlock]:
+def _charts(minutes: Sequence[Minute], order: Sequence[str]) -> list[ChartBlock]:
     at = [float(minute.at) for minute in minutes]
     tones: dict[str, Tone] = {"failed": "danger", "crashed": "active", "retried": "warning"}
     return [
-        ChartBlock("Completed per minute", at, _completed(minutes)),
-        ChartBlock("Wait to start, average", at, _waits(minutes), "seconds", "lines"),
+        ChartBlock("Completed per minute", at, _completed(minutes, order)),
+        ChartBlock("Wait to start, average", at, _waits(minutes, order), "seconds", "lines"),
         ChartBlock("Failed and retried per minute", at, [_series(minutes, what, tone) for what, tone in tones.items()]),
         ChartBlock("Delivered to nodes per minute", at, [_series(minutes, "received", "active")]),
     ]
@@ -75,16 +78,17 @@ def _series(minutes: Sequence[Minute], what: str, tone: Tone) -> Series:
     return Series(what, [_number(minute, what) for minute in minutes], tone)
 
 
-def _completed(minutes: Sequence[Minute]) -> list[Series]:
+def _completed(minutes: Sequence[Minute], order: Sequence[str]) -> list[Series]:
     by_queue = [Counter({q: n for (what, q), n in minute.tasks.items() if what == "completed"}) for minute in minutes]
-    drawn = _busiest(by_queue)
+    drawn = _busiest(by_queue, order)
     series = [Series(queue, [each[queue] for each in by_queue]) for queue in drawn]
     others = [sum(number for queue, number in each.items() if queue not in drawn) for each in by_queue]
     return [*series, *([Series("others", others)] if any(others) else [])]
 
 
-def _waits(minutes: Sequence[Minute]) -> list[Series]:
-    drawn = _busiest([Counter({queue: number for queue, (number, _) in minute.waits.items()}) for minute in minutes])
+def _waits(minutes: Sequence[Minute], order: Sequence[str]) -> list[Series]:
+    by_queue = [Counter({queue: number for queue, (number, _) in minute.waits.items()}) for minute in minutes]
+    drawn = _busiest(by_queue, order)
     return [Series(queue, [_average(minute, queue) for minute in minutes]) for queue in drawn]
 
 
@@ -93,9 +97,9 @@ def _average(minute: Minute, queue: str) -> float | None:
     return seconds / number if number else None
 
 
-def _busiest(by_minute: Sequence[Counter[str]]) -> list[str]:
-    """Return the busiest queues in a stable order, so that each queue keeps its color."""
+def _busiest(by_minute: Sequence[Counter[str]], order: Sequence[str]) -> list[str]:
+    """Return the busiest queues, those of ``order`` first, so that each queue keeps its color."""
     total = sum(by_minute, Counter[str]())
     most = {queue for queue, _ in total.most_common(QUEUES_DRAWN)}
-    known = [queue for queue in get_settings().queues if queue in most]
+    known = [queue for queue in order if queue in most]
     return [*known, *sorted(most.difference(known))]

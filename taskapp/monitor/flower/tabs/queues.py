@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
 from taskapp.queues import PRIORITIES
-from taskapp.settings import get_settings
 
 HIGHEST_FIRST = sorted(PRIORITIES, reverse=True)
 COLUMNS = (
@@ -36,10 +35,10 @@ class QueuesTab(Tab):
         "See the Broker tab for the length of each queue."
     )
 
-    def view(self, app: Application, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
+    def view(self, app: Celery, query: PageQuery) -> View:  # noqa: ARG002 - this tab has no filters
         """Return all queues."""
         with app.engine() as engine:
-            found = read_snapshot(engine.link, engine.prefix, get_settings().queues)
+            found = read_snapshot(engine.link, engine.prefix, app.queue_names())
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
         parked = sum(queue.parked_depth for queue in found.queues)
         dead = sum(queue.dead_depth for queue in found.queues)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from taskapp.app.application import Application
+from taskapp.app.application import Celery
 from taskapp.app.masks import seen_fields
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import UnknownSchedule
@@ -57,7 +57,7 @@ class SchedulesTab(Tab):
         "configuration, and cannot be inspected or changed remotely."
     )
 
-    def view(self, app: Application, query: PageQuery) -> View:
+    def view(self, app: Celery, query: PageQuery) -> View:
         """Return a page of schedules, or one schedule."""
         with app.schedules() as store:
             return _one(app, store, query["show"]) if query["show"] else _list(store, query)
@@ -132,7 +132,7 @@ def _empty(total: int, cursor: str) -> str:
 # --- one -------------------------------------------------------------------------------------------
 
 
-def _one(app: Application, store: Schedules, name: str) -> View:
+def _one(app: Celery, store: Schedules, name: str) -> View:
     try:
         known = store.get(name)
     except UnknownSchedule as error:
@@ -152,7 +152,7 @@ def _one(app: Application, store: Schedules, name: str) -> View:
     ], now)  # fmt: skip
 
 
-def _facts(app: Application, known: ScheduleRecord) -> list[FactLine]:
+def _facts(app: Celery, known: ScheduleRecord) -> list[FactLine]:
     schedule = known.schedule
     seen = seen_fields(app, schedule.task, schedule.as_dict())
     rest = {key: value for key, value in seen.items() if key not in ("name", "when", "source", "zone")}
@@ -198,17 +198,17 @@ def _tick_row(tick: Tick, zone: str) -> dict[str, Any]:
 # --- actions ---------------------------------------------------------------------------------------
 
 
-def _pause(app: Application, order: ActionRequest) -> Done:
+def _pause(app: Celery, order: ActionRequest) -> Done:
     why = f"paused in Flower by {order.who}" if order.who else "paused in Flower"
     with app.schedules() as store:
         return each_of(order, partial(store.pause, why=why), "paused", (TaskappError,))
 
 
-def _resume(app: Application, order: ActionRequest) -> Done:
+def _resume(app: Celery, order: ActionRequest) -> Done:
     with app.schedules() as store:
         return each_of(order, store.resume, "resumed", (TaskappError,))
 
 
-def _run_now(app: Application, order: ActionRequest) -> Done:
+def _run_now(app: Celery, order: ActionRequest) -> Done:
     with app.schedules() as store:
         return each_of(order, store.run_now, "queued one run of", (TaskappError,))

@@ -1,0 +1,136 @@
+"""Fills in what a project's Celery configuration leaves open: from the settings, and with safe defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from taskapp import tracing
+from taskapp.app.configuration import configuration
+from taskapp.app.masks import seen_error
+from taskapp.devredis import resolve_broker_url
+from taskapp.errors import BrokerNotFound, TaskappError
+from taskapp.private_files import make_private_directory
+from taskapp.sanitize import sanitize
+from taskapp.schemes import check_schemes
+from taskapp.settings import PREFIX, Given, Settings, settings_with
+
+MERGED = ("broker_transport_options", "result_backend_transport_options")
+"""Celery's settings that are read key by key, so that a project's own dict leaves ours in place."""
+
+
+class Filled:
+    """The settings of one app, and the values that taskapp fills in."""
+
+    def __init__(self) -> None:
+        self.settings: Settings | None = None
+        self._values: dict[str, Any] = {}
+        self._used: dict[str, Any] = {}
+        """Those of ``_values`` that the project has not set; Celery's configuration refers to it."""
+
+    def fill(self, app: Any) -> dict[str, Any]:
+        """Return values for what the project has not set in ``app.conf``. A ``celery`` command may start the server.
+
+        In other processes a missing server is not an error yet: a task may be called as a function, and
+        ``find_broker`` looks again when a connection is needed.
+
+        Raises:
+            TaskappError: A setting is unknown or invalid; inside a ``celery`` command, a ``ClickException``.
+        """
+        commanded = inside_celery_command()
+        try:
+            self.settings = None
+            given = given_by(app.conf)
+            settings = settings_with(given)
+            check_schemes(settings, {field: one.name for field, one in given.items()})
+            tracing.install(settings, seen_error)
+            try:
+                broker_url = resolve_broker_url(settings, may_start=commanded, announce=announce)
+            except BrokerNotFound:
+                if commanded:
+                    raise
+                broker_url = None
+        except TaskappError as error:
+            if commanded:
+                raise click.ClickException(str(error)) from error
+            raise
+        if commanded:
+            make_private_directory(settings.data_dir)
+        self.settings = settings
+        self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
+        self._used = {name: value for name, value in self._values.items() if not _is_set(app.conf, name)}
+        for name in MERGED:
+            if name not in self._used:
+                app.conf[name] = self.merged(name, app.conf)
+        return self._used
+
+    def find_broker(self, app: Any) -> None:
+        """Complete the configuration of a process that was set up before there was a server.
+
+        Raises:
+            BrokerNotFound: There still is none; the error lists the remedies.
+        """
+        settings = app.settings
+        broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
+        self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
+        # Set as changes, which tells those who remember the configuration.
+        app.conf.update({name: value for name, value in self._values.items() if name in self._used})
+
+    def merged(self, name: str, conf: Any) -> dict[str, Any]:
+        """Return one of ``MERGED``: our options, and over them the project's."""
+        return {**(self._values.get(name) or {}), **(conf.get(name) or {})}
+
+
+def given_by(conf: Any) -> dict[str, Given]:
+    """Return the values that ``conf`` gives settings of taskapp: ``taskapp_…`` keys, broker and result backend.
+
+    Args:
+        conf: An app's configuration, in which only Celery's own defaults are filled in.
+    """
+    given = dict(_own_keys(conf))
+    # ``conf.broker_url`` also reads ``CELERY_BROKER_URL``, the result backend ``CELERY_RESULT_BACKEND``.
+    if broker_url := _as_url(conf.broker_url or conf.broker_write_url):
+        given["broker_url"] = Given(_spelling(conf, "broker_url"), broker_url)
+    result_url = _as_url(conf.result_backend)
+    if "://" in result_url:
+        given["result_url"] = Given(_spelling(conf, "result_backend"), result_url)
+    return given
+
+
+def _own_keys(conf: Any) -> Iterator[tuple[str, Given]]:
+    namespace = (conf.prefix or "").lower()
+    for mapping in reversed(conf.maps[:-1]):  # what comes first in ``conf`` wins
+        for key in mapping:
+            name = str(key).lower().removeprefix(namespace)
+            if name.startswith(PREFIX.lower()):
+                yield name.removeprefix(PREFIX.lower()), Given(str(key), mapping[key])
+
+
+def _is_set(conf: Any, name: str) -> bool:
+    # In a Django project, Celery takes ``TIME_ZONE``.
+    return bool(conf.value_set_for(name)) or (name == "timezone" and conf.timezone is not None)
+
+
+def _as_url(value: Any) -> str:
+    """Return a URL or a list of URLs as text; empty for anything else, such as a class."""
+    if isinstance(value, list | tuple):
+        return ";".join(str(each) for each in value)
+    return value if isinstance(value, str) else ""
+
+
+def _spelling(conf: Any, name: str) -> str:
+    prefix = conf.prefix or ""
+    return f"{prefix}{name}".upper() if prefix.isupper() else f"{prefix}{name}"
+
+
+def inside_celery_command() -> bool:
+    """Return whether this process is a ``celery`` command: only those may start the embedded server."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_root().command.name == "celery"
+
+
+def announce(line: str) -> None:
+    """Print ``line`` to stderr, where the user sees it and a pipe does not."""
+    click.secho(sanitize(line), fg="yellow", err=True)

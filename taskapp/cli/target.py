@@ -1,0 +1,77 @@
+"""The app that a command works on: that of ``taskapp -A proj``, or the one that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskapp.errors import TaskappError
+
+if TYPE_CHECKING:
+    from taskapp.app.application import Celery
+
+NAME = "taskapp.app"
+"""Key in Click's context for what was given as ``-A``."""
+FOUND = "taskapp.found_app"
+SHIPPED = "taskapp"
+"""What ``celery -A`` is given for the app that ships."""
+
+
+def app_name() -> str:
+    """Return what to give ``celery -A`` for the app of this command."""
+    context = click.get_current_context(silent=True)
+    return (context and context.meta.get(NAME)) or SHIPPED
+
+
+def choose(name: str) -> None:
+    """Make ``name`` the app of this command."""
+    click.get_current_context().meta[NAME] = name
+
+
+def chosen_app() -> Celery:
+    """Return the app of this command, imported on first use; its settings become those of this program.
+
+    Raises:
+        click.ClickException: It cannot be imported, or is not one of taskapp's.
+    """
+    context = click.get_current_context(silent=True)
+    name = app_name()
+    if context is None or name == SHIPPED:
+        from taskapp.celery import app
+
+        return app
+    if FOUND not in context.meta:
+        context.meta[FOUND] = _find(name)
+    found: Celery = context.meta[FOUND]
+    return found
+
+
+def _find(name: str) -> Celery:
+    from celery.app.utils import find_app
+
+    from taskapp.app.application import Celery
+    from taskapp.settings import use_settings
+
+    try:
+        found: Any = find_app(name)
+        if not isinstance(found, Celery):
+            what = f"{name!r} is {_described(found)}"
+            raise click.ClickException(f"{what}; create it with `from taskapp import Celery` to use it here")
+        use_settings(found.settings)
+    except (TaskappError, click.ClickException):
+        raise
+    except Exception as error:
+        where = f"is there a module of that name in {str(Path.cwd())!r} or on PYTHONPATH"
+        reason = f"{type(error).__name__}: {error}"
+        raise click.ClickException(f"the app {name!r} of -A cannot be loaded: {reason}; {where}?") from error
+    return found
+
+
+def _described(found: Any) -> str:
+    from celery import Celery as StockCelery
+
+    if isinstance(found, StockCelery):
+        return "an app of stock Celery"
+    return f"no Celery app but a {type(found).__name__}"
