@@ -119,6 +119,10 @@ class Celery(EngineAccess):
             self.conf.finalize()
         return self.filled.settings  # type: ignore[return-value]  # set by now
 
+    def sets(self, name: str) -> bool:
+        """Return whether the project, not taskapp or Celery, has set the setting ``name`` of Celery."""
+        return bool(self.conf.value_set_for(name)) and not self.filled.fills(name)
+
     def set_current(self) -> None:
         """Make this the app of ``@shared_task`` in this thread, and in all threads if no other app is that yet.
 

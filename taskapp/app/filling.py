@@ -17,8 +17,12 @@ from taskapp.sanitize import sanitize
 from taskapp.schemes import check_schemes
 from taskapp.settings import PREFIX, Given, Settings, settings_with
 
-MERGED = ("broker_transport_options", "result_backend_transport_options")
+OF_BROKER = "broker_transport_options"
+MERGED = (OF_BROKER, "result_backend_transport_options")
 """Celery's settings that are read key by key, so that a project's own dict leaves ours in place."""
+
+FIXED = ("priority_steps", "sep")
+"""Options that are the engine's alone."""
 
 
 class Filled:
@@ -26,9 +30,12 @@ class Filled:
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
+        self._given: dict[str, Given] = {}
         self._values: dict[str, Any] = {}
         self._used: dict[str, Any] = {}
         """Those of ``_values`` that the project has not set; Celery's configuration refers to it."""
+        self.given_options: tuple[str, ...] = ()
+        """Keys of ``broker_transport_options`` that the project has set."""
 
     def fill(self, app: Any) -> dict[str, Any]:
         """Return values for what the project has not set in ``app.conf``. A ``celery`` command may start the server.
@@ -42,7 +49,7 @@ class Filled:
         commanded = inside_celery_command()
         try:
             self.settings = None
-            given = given_by(app.conf)
+            self._given = given = given_by(app.conf)
             settings = settings_with(given)
             check_schemes(settings, {field: one.name for field, one in given.items()})
             tracing.install(settings, seen_error)
@@ -61,6 +68,8 @@ class Filled:
         self.settings = settings
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
         self._used = {name: value for name, value in self._values.items() if not _is_set(app.conf, name)}
+        self._order_queues(app.conf)
+        self.given_options = () if OF_BROKER in self._used else tuple(app.conf.get(OF_BROKER) or ())
         for name in MERGED:
             if name not in self._used:
                 app.conf[name] = self.merged(name, app.conf)
@@ -72,7 +81,8 @@ class Filled:
         Raises:
             BrokerNotFound: There still is none; the error lists the remedies.
         """
-        settings = app.settings
+        _ = app.settings  # so that the configuration is loaded
+        self.settings = settings = settings_with(self._given)
         broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
         # Set as changes, which tells those who remember the configuration.
@@ -80,7 +90,19 @@ class Filled:
 
     def merged(self, name: str, conf: Any) -> dict[str, Any]:
         """Return one of ``MERGED``: our options, and over them the project's."""
-        return {**(self._values.get(name) or {}), **(conf.get(name) or {})}
+        ours = self._values.get(name) or {}
+        fixed = {option: ours[option] for option in FIXED if option in ours}
+        return {**ours, **(conf.get(name) or {}), **fixed}
+
+    def fills(self, name: str) -> bool:
+        """Return whether the value of a setting is taskapp's."""
+        return name in self._used
+
+    def _order_queues(self, conf: Any) -> None:
+        """Serve the queues that the project declares in the order in which it does."""
+        if "task_queues" not in self._used and OF_BROKER in self._values:
+            declared = conf.task_queues or ()
+            self._values[OF_BROKER]["queue_order"] = tuple(getattr(queue, "name", queue) for queue in declared)
 
 
 def given_by(conf: Any) -> dict[str, Given]:

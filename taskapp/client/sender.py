@@ -128,7 +128,7 @@ class Sender:
 
     def _find_broker(self) -> None:
         if not self.config.has_broker:
-            self._app.loader.find_broker()
+            self._app.find_broker()
 
     def _is_for_engine(self, producer: Any) -> bool:
         if producer is None:

@@ -43,6 +43,13 @@ class SubmittingApp(Protocol):
     @property
     def AsyncResult(self) -> Any: ...  # noqa: D102, N802
 
+    def find_broker(self) -> None:
+        """Look for a broker if none has been found yet.
+
+        Raises:
+            BrokerNotFound: There still is none.
+        """
+
     def known_task(self, name: str) -> Any:
         """Return the task type ``name`` if it is registered already; does not finalize the app."""
 

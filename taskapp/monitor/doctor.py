@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from redis.retry import Retry
 
 from taskapp.app.application import Celery
+from taskapp.app.remarks import Remark, remarks_on
 from taskapp.devredis import own_server
 from taskapp.devredis.login import guarded
 from taskapp.engine.snapshot import read_snapshot
@@ -225,10 +226,17 @@ def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
     else:
         client = None
         findings = _named("broker", _examine_other(app, broker_url))
+    findings += [Finding("app", "settings", *_judged(remark)) for remark in remarks_on(app)]
     result_url = revealed(settings.result_url)
     if result_url and is_redis(result_url) and not (client and _is_same_server(client, result_url)):
         findings += _examine_server(result_url, "results", "TASKAPP_RESULT_URL")[0]
     return findings
+
+
+def _judged(remark: Remark) -> CheckOutcome:
+    if remark.weakens:
+        return warn(f"{remark.setting}: {remark.text}", "remove it from the app's configuration, unless you want that")
+    return ok(f"{remark.setting} has no effect: {remark.text}")
 
 
 def _named(server: str, outcomes: Iterator[tuple[str, CheckOutcome]]) -> list[Finding]:

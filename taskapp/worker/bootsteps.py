@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ from celery.worker.state import active_requests
 from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp.app.remarks import remarks_on
 from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
@@ -174,6 +176,14 @@ def warn_of_missing_extras(instance: Any, **_: Any) -> None:
         )  # fmt: skip
 
 
+def say_remarks(instance: Any, **_: Any) -> None:
+    """Log what the project's own settings weaken, and which have no effect, once."""
+    for remark in remarks_on(instance.app):
+        level = logging.WARNING if remark.weakens else logging.INFO
+        effect = ": " if remark.weakens else " has no effect: "
+        logger.log(level, "setting %s%s%s", remark.setting, effect, remark.text, extra={"action": "setting"})
+
+
 def freeze_what_stays(**_: Any) -> None:
     """Exclude from garbage collection the objects that live as long as the worker: code, task types, settings."""
     gc.collect()
@@ -241,5 +251,6 @@ def install(app: Any) -> None:
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)
     signals.celeryd_after_setup.connect(warn_of_missing_extras, weak=False)
+    signals.celeryd_after_setup.connect(say_remarks, weak=False)
     signals.worker_shutdown.connect(give_all_back, weak=False)
     signals.worker_process_shutdown.connect(finish_in_child, weak=False)

@@ -1,0 +1,93 @@
+"""Remarks on a project's own settings: those that weaken a promise, and those without an effect here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from taskapp.transport.transport import is_over_redis
+
+OUR_POOL = "taskapp.worker.pool.pool:TaskPool"
+OUR_SCHEDULERS = ("taskapp.beat.scheduler:Scheduler", "taskapp.beat.file_scheduler:FileScheduler")
+RUNS_CODE = frozenset({"pickle", "application/x-python-serialize", "yaml", "application/x-yaml"})
+"""Formats whose messages can run code when they are read."""
+
+
+class Remark(NamedTuple):
+    """What to know about a setting that the project has set."""
+
+    setting: str
+    weakens: bool
+    """Whether it weakens a promise; otherwise it has no effect."""
+    text: str
+
+
+def _has_code(formats: Any) -> bool:
+    return not RUNS_CODE.isdisjoint(formats or ())
+
+
+WEAKENING: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "task_acks_late": (lambda value: not value, "a task that a lost node has begun does not run again"),
+    "task_reject_on_worker_lost": (
+        lambda value: not value, "a task whose child process dies fails at once and does not run again",
+    ),
+    "worker_pool": (
+        lambda value: value != OUR_POOL,
+        "this pool has neither coroutines next to threads nor `cpu_bound` children, see docs/worker.md",
+    ),
+    "accept_content": (_has_code, "those who can write to the broker can run code on every node"),
+    "result_accept_content": (_has_code, "those who can write to the result store can run code where results are read"),
+    "beat_scheduler": (
+        lambda value: value not in OUR_SCHEDULERS,
+        "two beats with this scheduler send each job twice, and `taskapp schedules` does not show its jobs",
+    ),
+}  # fmt: skip
+"""Setting to: whether a value weakens a promise; what that means."""
+
+_RECYCLED = "the default pool has no children to replace; set TASKAPP_MAX_TASKS_PER_NODE or TASKAPP_MAX_MEMORY_MB"
+_FETCHED = "nodes fetch what they can run at once, see docs/worker.md"
+WITHOUT_EFFECT_ON_OUR_POOL = {
+    "worker_prefetch_multiplier": _FETCHED,
+    "worker_disable_prefetch": _FETCHED,
+    "worker_max_tasks_per_child": _RECYCLED,
+    "worker_max_memory_per_child": _RECYCLED,
+    "worker_soft_shutdown_timeout": "set TASKAPP_DRAIN_SECONDS",
+}
+WITHOUT_EFFECT_ON_REDIS = {"worker_eta_task_limit": "delayed tasks stay in Redis until they are due"}
+_LEASES = "leases replace it, see TASKAPP_LEASE_SECONDS"
+OPTIONS_WITHOUT_EFFECT = {
+    "visibility_timeout": _LEASES,
+    **dict.fromkeys(
+        ("ack_emulation", "unacked_key", "unacked_index_key", "unacked_mutex_key", "unacked_mutex_expire",
+         "unacked_restore_limit"), _LEASES,
+    ),
+    "queue_order_strategy": "queues are served in the order in which they are declared, see TASKAPP_STARVATION_GUARD",
+    "polling_interval": "nodes are woken up",
+    "priority_steps": "there are ten priorities, 0 to 9",
+    "sep": "it is taskapp's",
+}  # fmt: skip
+"""Keys of ``broker_transport_options``."""
+
+
+def remarks_on(app: Any) -> list[Remark]:
+    """Return remarks on the settings that the project of ``app`` has set, those that weaken a promise first."""
+    return sorted(_remarks(app), key=lambda remark: not remark.weakens)
+
+
+def _remarks(app: Any) -> Iterator[Remark]:
+    conf = app.conf
+    for setting, (weakens, text) in WEAKENING.items():
+        if app.sets(setting) and weakens(conf[setting]):
+            yield Remark(setting, weakens=True, text=text)
+    unused: dict[str, str] = {}
+    if conf.worker_pool == OUR_POOL:
+        unused |= WITHOUT_EFFECT_ON_OUR_POOL
+    over_redis = is_over_redis(conf.broker_url)
+    if over_redis:
+        unused |= WITHOUT_EFFECT_ON_REDIS
+    for setting, text in unused.items():
+        if app.sets(setting):
+            yield Remark(setting, weakens=False, text=text)
+    for option, text in OPTIONS_WITHOUT_EFFECT.items() if over_redis else ():
+        if option in app.filled.given_options:
+            yield Remark(f"broker_transport_options[{option!r}]", weakens=False, text=text)
