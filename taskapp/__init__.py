@@ -10,6 +10,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``urls``              URLs of servers, and the passwords in them
 ``extras``            which packages each extra brings
 ``background``        background threads, and values that belong to one process
+``sql``               SQL databases by URL
 ``queues``            the queues, their order, and the routes of task types
 ``env_file``          finds the ``.env`` file
 ``sanitize``          makes text from tasks harmless for a terminal
@@ -24,6 +25,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``transport``         the engine as a kombu transport, and kombu's RabbitMQ transport with limits
 ``results``           Celery's result backends, fenced
 ``client``            the submitting side: from ``delay()`` to the engine, and results awaited in coroutines
+``outbox``            tasks submitted in a transaction of the user's own database
 ``schedules``         when timed jobs are due, and which beat queues them
 ``tracing``           OpenTelemetry spans
 ``logs``              log lines, their format, and the thread that writes them
@@ -35,6 +37,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``celery``            the application of ``celery -A taskapp``; the only module that wires parts together
 ``tasks``             the task types that ship
 ``monitor``           metrics, exporter, history, Flower's tabs, doctor, the state of a task
+``django``            the Django app: the outbox in Django's transactions
 ``demo``              the main job on real data, from server start to e-mail
 ``cli``               the ``taskapp`` command, one file per command group
 

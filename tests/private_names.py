@@ -15,6 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import django
+from django.conf import settings
+
 import taskapp
 
 LIBRARIES = frozenset({"celery", "kombu", "billiard", "vine", "amqp", "redis", "flower"})
@@ -159,6 +162,9 @@ def _our_classes() -> Iterator[type]:
 
 
 def _our_modules() -> Iterator[ModuleType]:
+    # Django's models are made from settings.
+    settings.configure(INSTALLED_APPS=["taskapp.django"])
+    django.setup()
     for found in pkgutil.walk_packages(taskapp.__path__, "taskapp."):
         if not found.name.endswith("__main__"):
             yield importlib.import_module(found.name)

@@ -23,6 +23,7 @@ COMMANDS = {
     "dead": ("taskapp.cli.dead:dead", "List, show, replay and purge dead letters"),
     "delayed": ("taskapp.cli.delayed:delayed", "List, cancel and reschedule delayed tasks"),
     "schedules": ("taskapp.cli.schedules.group:schedules", "Show and change timed jobs while beats run"),
+    "outbox": ("taskapp.cli.outbox:outbox", "Queue tasks that transactions of your database have left behind"),
     "history": ("taskapp.cli.history:history", "Search finished tasks in SQL, and write them there"),
     "redis": ("taskapp.cli.redis:redis", "Start, inspect and stop the embedded Redis server"),
     "doctor": ("taskapp.cli.doctor:doctor", "Check the server, queues and nodes; report what to fix"),

@@ -49,6 +49,8 @@ class Message(NamedTuple):
     """Event to publish once the message is queued."""
     announcer: Announcer | None = None
     """Publishes ``event``."""
+    is_relayed: bool = False
+    """Whether it comes from an outbox, whose relay may push it again: it is queued once within a day."""
 
 
 def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
@@ -82,9 +84,9 @@ def _arguments(messages: Sequence[Message]) -> list[Any]:
     arguments: list[Any] = [len(published), *chain.from_iterable(published)]
     where: tuple[str, int] | None = None
     counted_at = 0
-    for queue, priority, due_ms, message_id, blob, *_ in messages:
-        if due_ms:
-            arguments += (queue, priority, 0, due_ms, message_id, blob)
+    for queue, priority, due_ms, message_id, blob, _, _, is_relayed in messages:
+        if due_ms or is_relayed:
+            arguments += (queue, priority, -1 if is_relayed else 0, due_ms, message_id, blob)
             where = None
         elif where == (queue, priority):
             arguments[counted_at] += 1

@@ -50,6 +50,8 @@ KEYS: dict[str, str] = {
     "task_retries": "<P>taskapp:task:<X>:retries",  # list of JSON: runs that ended with a retry
     "task_log": "<P>taskapp:task:<X>:log",  # stream: its last log lines
     "task_logs": "<P>taskapp:task_logs",  # sorted set: id of a task with log lines -> when the last was written
+    # one per message of an outbox, for a day
+    "relayed": "<P>taskapp:relayed:<X>",  # string: empty; the message <X> has been pushed
     # one per process that writes notes
     "note_writer": "<P>taskapp:scribe:<X>",  # string: number of its last batch
     # one per submitting process

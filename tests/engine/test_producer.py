@@ -241,3 +241,21 @@ def test_all_threads_share_one_producer_also_when_they_begin_at_once():
         thread.join()
 
     assert len({id(process) for process in found}) == 1
+
+
+@pytest.mark.parametrize("due_ms", [0, 10**15])
+def test_a_message_of_an_outbox_is_queued_once_whoever_pushes_it(server: RedisServer, due_ms: int) -> None:
+    relayed = [message(f"row-{number}", due_ms)._replace(is_relayed=True) for number in range(3)]
+    first, second = producer_at(server.port), producer_at(server.port)
+    first.push([message("before"), *relayed[:2], message("after")])
+    server.client.delete(f"taskapp:{{{QUEUE}}}:delayed")  # it has run
+    second.push([relayed[0], message("again"), *relayed[1:]])
+    first.link.close()
+    second.link.close()
+
+    delayed = server.client.zrange(f"taskapp:{{{QUEUE}}}:delayed", 0, -1)
+    if due_ms:
+        assert (queued(server), delayed) == (["before", "after", "again"], ["row-2"])
+    else:
+        assert (queued(server), delayed) == (["before", "row-0", "row-1", "after", "again", "row-2"], [])
+    assert 86_000 < server.client.ttl("taskapp:relayed:row-0") <= 86_400

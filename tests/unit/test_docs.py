@@ -99,7 +99,7 @@ def test_settings_metrics_and_alerts_that_a_page_names_exist(page: Path) -> None
     assert named <= series
 
 
-HEADERS_AND_TABLES = {"taskapp_due_at", "taskapp_copy", "taskapp_history", "taskapp_history_layout"}
+HEADERS_AND_TABLES = {"taskapp_due_at", "taskapp_copy", "taskapp_history", "taskapp_history_layout", "taskapp_outbox"}
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -3,6 +3,7 @@
 -- then any number of
 --   queue, priority, count, as many messages that are due now
 --   queue, priority, 0, due (ms), id, one message
+--   queue, priority, -1, due (ms), id, one message of an outbox: skipped if it was pushed within the last day
 local producer, news = ARGV[3], tonumber(ARGV[5] or 0)
 if producer ~= '' then
   local key = key_producer(producer)
@@ -10,13 +11,19 @@ if producer ~= '' then
   -- The first write: a full Redis refuses here, before anything is done.
   redis.call('SET', key, ARGV[4], 'EX', 3600)
 end
+local RELAYED_SECONDS = 86400
 local last
 local i = 6 + 2 * news
 while i <= #ARGV do
   local queue, priority, count = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local first, due = i + 3, 0
-  if count == 0 then first, due, count = i + 5, tonumber(ARGV[i + 3]), 1 end
-  if due > NOW then
+  local first, due, is_new = i + 3, 0, true
+  if count < 1 then
+    first, due = i + 5, tonumber(ARGV[i + 3])
+    if count < 0 then is_new = redis.call('SET', key_relayed(ARGV[i + 4]), '', 'NX', 'EX', RELAYED_SECONDS) end
+    count = 1
+  end
+  if not is_new then -- its relay died before it could delete the row
+  elseif due > NOW then
     delay(queue, priority, ARGV[i + 4], ARGV[first], due)
   else
     put_behind(queue, priority, unpack(ARGV, first, first + count - 1))

@@ -17,8 +17,14 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskapp.engine.completions import Finished
-from taskapp.errors.history import HistoryEmpty, HistoryOff, HistoryTooNew
-from taskapp.monitor.history.database import engine_for, mapped, shown
+from taskapp.errors.history import (
+    BadDatabaseURL,
+    HistoryAway,
+    HistoryEmpty,
+    HistoryOff,
+    HistoryPackageMissing,
+    HistoryTooNew,
+)
 from taskapp.monitor.history.search import (
     Cursor,
     Page,
@@ -34,6 +40,7 @@ from taskapp.monitor.history.tables import LAYOUT, layout, metadata, tasks
 from taskapp.monitor.history.text_search import page_with_text
 from taskapp.private_files import make_private_directory, make_private_file
 from taskapp.settings import Settings
+from taskapp.sql import Errors, engine_for, mapped, shown
 from taskapp.urls import revealed
 
 if TYPE_CHECKING:
@@ -43,6 +50,9 @@ SQLITE_FILE = "history.sqlite"
 DELETED_AT_ONCE = 1_000
 LIMIT_MOST = 1_000
 """Maximum number of tasks on one page."""
+ERRORS = Errors(BadDatabaseURL, HistoryPackageMissing, HistoryAway)
+SQLITE_CACHE_KIB = 65_536
+SQLITE_CHECKPOINT_PAGES = 10_000
 
 
 class History:
@@ -58,7 +68,7 @@ class History:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine: Engine = engine_for(url)
+        self._engine: Engine = engine_for(url, ERRORS, _prepare)
         self._is_known = False
 
     @property
@@ -70,7 +80,7 @@ class History:
 
     def create(self) -> None:
         """Create the tables if they do not exist; several processes may do so at once."""
-        with mapped(self._engine):
+        with mapped(self._engine, ERRORS):
             if self._file is not None:
                 # SQLite creates its other files with the mode of this one.
                 make_private_directory(self._file.parent)
@@ -95,7 +105,7 @@ class History:
             sqlalchemy.exc.DataError: The database will never accept one of them.
         """
         if finished:
-            with mapped(self._engine), self._engine.begin() as connection:
+            with mapped(self._engine, ERRORS), self._engine.begin() as connection:
                 connection.execute(self._insert, [asdict(each) for each in finished])
 
     @cached_property
@@ -162,7 +172,7 @@ class History:
     def _connected(self) -> Iterator[Connection]:
         if self._file is not None and not self._file.exists():
             raise HistoryEmpty(self.url)  # connecting would create the file
-        with mapped(self._engine), self._engine.connect() as connection:
+        with mapped(self._engine, ERRORS), self._engine.connect() as connection:
             if not self._is_known:
                 self._check_layout(connection)
             yield connection
@@ -181,6 +191,17 @@ class History:
         url = self._engine.url
         is_path = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:")
         return Path(str(url.database)) if is_path else None
+
+
+def _prepare(database: str, connection: Any) -> None:
+    """Let readers of SQLite read during a write, and put each commit on disk: Redis forgets a task once committed."""
+    if database != "sqlite":
+        return
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    # The ids of a million tasks fill 20,000 pages, and the next id may belong on any of them.
+    connection.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={SQLITE_CHECKPOINT_PAGES}")
 
 
 def _tasks(connection: Connection, selected: Select[Any]) -> list[Finished]:

@@ -1,0 +1,261 @@
+"""Tasks submitted in the transaction of a SQLAlchemy session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery, chain, chord, group
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import StaticPool
+
+from taskapp.errors import InvalidPayload, PayloadTooLarge, UnknownQueue
+from taskapp.errors.outbox import CannotBeInOutbox, NotAnAppOfTaskapp, UnsupportedOutboxDatabase
+from taskapp.errors.tasks import BadOption
+from taskapp.outbox.relay import Relay
+from taskapp.outbox.sql_store import SqlStore
+from taskapp.outbox.sqlalchemy import OutboxMessage, metadata, with_session
+from taskapp.tasks import add
+from tests.integration.outbox import jobs
+from tests.integration.outbox.conftest import url_of
+from tests.support import RedisServer, eventually
+
+Queued = Callable[..., Sequence[str]]
+
+
+def test_a_commit_queues_the_task_at_once_and_deletes_the_row(
+    session: Session, store: SqlStore, queued: Queued
+) -> None:
+    result = with_session(session).delay(add, 2, 3)
+    assert queued() == []
+    session.commit()
+
+    assert eventually(queued) == [result.id]
+    eventually(lambda: store.backlog().waiting == 0)
+
+
+def test_a_rollback_queues_nothing(session: Session, store: SqlStore, app: Celery, queued: Queued) -> None:
+    with_session(session).delay(add, 2, 3)
+    session.flush()
+    session.rollback()
+    kept = with_session(session).delay(add, 4, 5)
+    session.commit()
+
+    eventually(queued)
+    assert Relay(app, store).drain() == 0
+    assert queued() == [kept.id]
+
+
+def test_a_savepoint_that_is_rolled_back_queues_nothing(session: Session, store: SqlStore, queued: Queued) -> None:
+    outbox = with_session(session)
+    first = outbox.delay(add, 1, 1)
+    with session.begin_nested():
+        second = outbox.delay(add, 2, 2)
+    savepoint = session.begin_nested()
+    outbox.delay(add, 3, 3)
+    savepoint.rollback()
+    assert queued() == []
+    session.commit()
+
+    eventually(lambda: store.backlog().waiting == 0)
+    assert queued() == [first.id, second.id]
+
+
+def test_a_session_that_is_closed_without_a_commit_queues_nothing(
+    session: Session, store: SqlStore, app: Celery, queued: Queued
+) -> None:
+    with_session(session).delay(add, 2, 3)
+    session.flush()
+    session.close()
+    session.commit()
+
+    assert Relay(app, store).drain() == 0
+    assert queued() == []
+
+
+@pytest.mark.usefixtures("no_prompt_relay")
+def test_rows_are_queued_in_the_order_of_their_submits(
+    session: Session, store: SqlStore, app: Celery, queued: Queued
+) -> None:
+    outbox = with_session(session)
+    sent = [outbox.delay(add, number, number).id for number in range(250)]
+    session.commit()
+
+    assert Relay(app, store).drain() == 250
+    assert queued() == sent
+
+
+@pytest.mark.usefixtures("no_prompt_relay")
+def test_options_hold(
+    session: Session, store: SqlStore, app: Celery, queued: Queued, redis_server: RedisServer
+) -> None:
+    outbox = with_session(session)
+    urgent = outbox.apply_async(add, (1, 2), queue="critical", priority=7)
+    later = outbox.apply_async(add.s(2), (1,), countdown=60)
+    at = outbox.apply_async(add, (1, 2), eta=datetime.now(UTC) + timedelta(hours=1), expires=7_200, task_id="mine")
+    by_name = with_session(session, app).apply_async("taskapp.add", (1, 2), headers={"tenant": "a"})
+    session.commit()
+    Relay(app, store).drain()
+
+    assert queued("critical", 7) == [urgent.id]
+    assert queued() == [by_name.id]
+    assert {*redis_server.client.zrange("taskapp:{default}:delayed", 0, -1)} == {later.id, at.id}
+    assert at.id == "mine"
+
+
+def test_a_task_runs_with_its_arguments_and_its_result_is_found(
+    session: Session, worker: Callable[..., object], app: Celery
+) -> None:
+    worker()
+    outbox = with_session(session)
+    results = [
+        outbox.delay(add, 2, 3),
+        outbox.apply_async(add.s(10), (1,)),
+        outbox.apply_async(chain(add.s(1, 1), add.s(5))),
+        outbox.apply_async(add, (2, 3), compression="zlib"),
+        outbox.apply_async(add, (2, 3), expires=60),
+    ]
+    together = outbox.apply_async(group(add.s(n, n) for n in range(3)))
+    session.commit()
+
+    assert [result.get(timeout=30) for result in results] == [5, 11, 7, 5, 5]
+    assert together.get(timeout=30) == [0, 2, 4]
+
+
+def test_what_delay_refuses_is_refused_at_the_caller(session: Session, app: Celery) -> None:
+    outbox = with_session(session)
+    for error, call in {
+        InvalidPayload: lambda: outbox.delay(jobs.echo, object()),
+        PayloadTooLarge: lambda: outbox.delay(jobs.echo, "x" * 2_000_000),
+        UnknownQueue: lambda: outbox.apply_async(add, (1, 2), queue="nowhere"),
+        TypeError: lambda: outbox.delay(jobs.echo, 1, 2, 3),
+        BadOption: lambda: outbox.apply_async(add, (1, 2), priority=10),
+        CannotBeInOutbox: lambda: outbox.apply_async(chord([add.s(1, 1), add.s(2, 2)], add.s(1))),
+        NotAnAppOfTaskapp: lambda: outbox.apply_async(Celery("stock", set_as_current=False).signature("x")),
+    }.items():
+        with pytest.raises(error):
+            call()
+    with pytest.raises(InvalidPayload, match=r"order\.number"):
+        outbox.delay(jobs.pay, {"number": "many"})
+    with pytest.raises(BadOption, match="leave it out"):
+        outbox.apply_async(add, (1, 2), producer=object())
+
+    assert not session.new
+
+
+def test_the_rows_are_objects_of_the_session_until_they_are_queued(session: Session, queued: Queued) -> None:
+    result = with_session(session).delay(add, 2, 3)
+
+    [row] = session.scalars(select(OutboxMessage)).all()
+    assert (row.id, row.task, row.queue) == (result.id, "taskapp.add", "default")
+    assert json.loads(row.message)["task"]["options"]["headers"]["argsrepr"] == "[2, 3]"
+    session.rollback()
+
+
+def test_a_commit_does_not_wait_for_a_broker_that_is_away(
+    session: Session, store: SqlStore, app: Celery, queued: Queued, redis_server: RedisServer
+) -> None:
+    redis_server.kill()
+    result = with_session(session).delay(add, 2, 3)
+    session.commit()
+    again = with_session(session).delay(add, 4, 5)
+    session.commit()
+    assert store.backlog().waiting == 2
+    redis_server.start()
+
+    eventually(lambda: Relay(app, store).drain() or not store.backlog().waiting)
+    assert queued() == [result.id, again.id]
+
+
+def test_two_sessions_commit_for_themselves(engine: object, queued: Queued) -> None:
+    sessions = scoped_session(sessionmaker(engine))  # type: ignore[call-overload]
+    with Session(engine) as other:  # type: ignore[arg-type]
+        with_session(other).delay(add, 1, 1)
+        result = with_session(sessions).delay(add, 2, 2)
+        if "sqlite" not in str(engine):
+            other.flush()
+        sessions.commit()
+        eventually(queued)
+        other.rollback()
+    sessions.remove()
+
+    assert queued() == [result.id]
+
+
+def test_an_eager_app_runs_the_task_after_the_commit(session: Session, app: Celery, queued: Queued) -> None:
+    jobs.ran.clear()
+    app.conf.task_always_eager = True
+    try:
+        outbox = with_session(session)
+        outbox.delay(jobs.note, "rolled back")
+        session.rollback()
+        with session.begin_nested() as savepoint:
+            outbox.delay(jobs.note, "savepoint rolled back")
+            savepoint.rollback()
+        outbox.delay(jobs.note, "closed")
+        session.close()
+        with session.begin_nested():
+            outbox.apply_async(jobs.note.s("more"), ("kept",))
+        assert jobs.ran == []
+        session.commit()
+        with pytest.raises(InvalidPayload):
+            outbox.delay(jobs.pay, {"number": "many"})
+    finally:
+        app.conf.task_always_eager = False
+
+    assert jobs.ran == [("kept", "more")]
+    assert queued() == []
+
+
+def test_a_database_in_memory_waits_for_a_relay_of_its_own(app: Celery, queued: Queued) -> None:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    metadata.create_all(engine)
+    with Session(engine) as session:
+        result = with_session(session).delay(add, 2, 3)
+        session.commit()
+
+    assert queued() == []
+    assert Relay(app, SqlStore(engine)).drain() == 1
+    assert queued() == [result.id]
+
+
+def test_a_database_without_relays_is_refused(monkeypatch: pytest.MonkeyPatch, app: Celery) -> None:
+    engine = create_engine("sqlite://")
+    monkeypatch.setattr(engine.dialect, "name", "oracle")
+    with Session(engine) as session, pytest.raises(UnsupportedOutboxDatabase, match="use PostgreSQL, MariaDB"):
+        with_session(session).delay(add, 2, 3)
+
+
+async def _submit_async(url: str) -> list[str]:
+    engine = create_async_engine(url)
+    async with AsyncSession(engine) as session:
+        kept = with_session(session).delay(add, 2, 3)
+        await session.commit()
+        with_session(session).delay(add, 4, 5)
+        await session.rollback()
+        async with session.begin_nested():
+            nested = with_session(session).delay(add, 6, 7)
+        await session.commit()
+        await session.execute(text("SELECT 1"))
+        # The loop goes on as it does in a web application.
+        for _ in range(500):
+            count = (await session.execute(text("SELECT count(*) FROM taskapp_outbox"))).scalar()
+            await session.commit()
+            if not count:
+                break
+            await asyncio.sleep(0.02)
+    await engine.dispose()
+    return [kept.id, nested.id]
+
+
+def test_an_async_session_queues_when_it_commits(servers: dict[str, object], tmp_path: Path, queued: Queued) -> None:
+    url = url_of("postgresql", servers, tmp_path).replace("postgresql:", "postgresql+psycopg:")
+    sent = asyncio.run(_submit_async(url))
+
+    assert sorted(eventually(lambda: len(queued()) >= 2 and queued())) == sorted(sent)
