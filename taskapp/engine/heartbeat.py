@@ -82,9 +82,12 @@ class Heartbeat:
         """Number of failed beats in a row."""
         self.answered_at = 0.0
         """When the last answered beat was sent (monotonic)."""
+        self.is_connected = False
+        """Whether its thread may hold a connection."""
 
     def start(self) -> None:
         """Start the thread that beats."""
+        self.is_connected = True
         start_native_thread(self._run, name="heartbeat")
 
     def stop(self) -> None:
@@ -188,6 +191,7 @@ class Heartbeat:
             wait_seconds = self.beat_or_wait()
             wakeups.expect(wait_seconds)
         self._link.close()
+        self.is_connected = False
 
     def beat_or_wait(self) -> float:
         """Beat once, or record that the beat failed; return the number of seconds until the next one."""

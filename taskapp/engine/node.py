@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import hiredis
@@ -24,7 +24,7 @@ from taskapp.engine.settle_buffer import log_stale
 from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Settlement
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
-from taskapp.redis.link import Link
+from taskapp.redis.link import Link, NotSent
 from taskapp.redis.pipe import Connect
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MISSING_TYPES_MOST = 100
 GIVEN_BACK_AT_ONCE = 250
+HEARTBEAT_END_SECONDS = 0.5
 """Messages in one step; each takes Redis about 10 us."""
 
 
@@ -212,6 +213,7 @@ class Node(Session):
             self.ends.flush(at_once=True)
             if reads and self.ready():
                 self.flush(deadline)
+            self._await_connection(link)
             if not self.has_crashed:
                 self._give_back_suspects(link, suspects, deadline)
             while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):
@@ -226,6 +228,18 @@ class Node(Session):
             else:
                 self.pipe.shut()
             self.epoch = ""
+
+    def _await_connection(self, link: Link) -> None:
+        """Connect ``link``; if that fails, once more when the heartbeat has closed its connection.
+
+        There may be no other file descriptor left.
+        """
+        try:
+            link.command("PING")
+        except NotSent:
+            deadline = monotonic() + HEARTBEAT_END_SECONDS
+            while self.heartbeat.is_connected and monotonic() < deadline:
+                sleep(0.01)
 
     def _give_back_suspects(self, link: Link, suspects: Suspects, deadline: float) -> None:
         args = (suspects.kind, self._options.crash_limit, self._options.dead_letters_limit, 0, self._role.name)

@@ -7,6 +7,8 @@ claim spans several queues.
 
 from __future__ import annotations
 
+import re
+
 from taskapp.queues import ready_key
 
 KEYS: dict[str, str] = {
@@ -73,6 +75,8 @@ KEYS: dict[str, str] = {
 }
 """Name to pattern; ``<P>`` is the prefix, ``<X>`` and ``<Y>`` are the arguments of ``Keys``."""
 
+_USED_IN_LUA = re.compile(r"key_(\w+)\(")
+
 
 class Keys:
     """Names of keys under one prefix."""
@@ -92,8 +96,9 @@ class Keys:
 def lua_names(body: str) -> str:
     """Return definitions of the Lua functions, such as ``key_leased(epoch)``, that ``body`` uses for ``KEYS``."""
     lines = []
+    used = set(_USED_IN_LUA.findall(body))
     for name, pattern in KEYS.items():
-        if f"key_{name}(" not in body:
+        if name not in used:
             continue
         parts = pattern.replace("<P>", "\0P\0").replace("<X>", "\0x\0").replace("<Y>", "\0y\0").split("\0")
         names = {"P": "KEYS_PREFIX", "x": "x", "y": "y"}

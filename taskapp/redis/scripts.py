@@ -9,6 +9,7 @@ from pathlib import Path
 from taskapp.redis.keys import lua_names
 
 ENGINE = "engine"
+PRELUDE = "prelude.lua"
 # Not with ``importlib.resources``, whose first call imports modules: a child forked while a thread does that would wait
 # forever for the lock of that import.
 ROOMS = Path(__file__).parent.parent
@@ -33,11 +34,8 @@ class Script:
         room, _, file = name.rpartition("/")
         folder = rooms / (room or ENGINE) / "lua"
         source = (folder / f"{file}.lua").read_text()
-        prelude = folder / "prelude.lua"
-        if not prelude.exists():
-            prelude = rooms / ENGINE / "lua" / "prelude.lua"
         self.frees = source.startswith(SHEBANG)
-        body = prelude.read_text() + source.removeprefix(SHEBANG)
+        body = _prelude(folder, rooms) + source.removeprefix(SHEBANG)
         names = "local KEYS_PREFIX = ARGV[1]\n" + lua_names(body)
         self._modern = _Source((SHEBANG if self.frees else "") + names + body)
         self._old = _Source(names + FREEING_WRITE + body) if self.frees else None
@@ -54,6 +52,24 @@ class _Source:
 
 
 @cache
+def _prelude(folder: Path, rooms: Path) -> str:
+    """Return what the scripts in ``folder`` share."""
+    prelude = folder / PRELUDE
+    if not prelude.exists():
+        prelude = rooms / ENGINE / "lua" / PRELUDE
+    return prelude.read_text()
+
+
+@cache
 def script(name: str, rooms: Path = ROOMS) -> Script:
     """Return the script ``name``, read once."""
     return Script(name, rooms)
+
+
+def read_scripts(*packages: str) -> None:
+    """Read every script of ``packages`` now: later, this process may have no free file descriptor to read them with."""
+    for package in packages:
+        for path in (ROOMS / package / "lua").glob("*.lua"):
+            if path.name != PRELUDE:
+                # ``ROOMS``, too: the cache tells calls with it from calls without it.
+                script(path.stem if package == ENGINE else f"{package}/{path.stem}", ROOMS)

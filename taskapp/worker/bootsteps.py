@@ -26,6 +26,7 @@ from taskapp.execution.note_writer import finish_writing
 from taskapp.logs.task_lines import task_lines
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
+from taskapp.redis.scripts import read_scripts
 from taskapp.settings import get_settings
 from taskapp.transport.channel import EngineChannel
 from taskapp.worker import remote_control
@@ -234,6 +235,7 @@ def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's
 
 def prepare(worker: Any) -> None:
     """Turn ``worker``, of a taskapp application, into a node."""
+    read_scripts("engine", "results")
     follow_contexts()
     install(worker.app)
     describe_worker(worker)

@@ -21,3 +21,31 @@ def test_reading_a_script_imports_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+WITHOUT_FILES = """
+import taskapp.redis.scripts
+from pathlib import Path
+from taskapp.redis.scripts import ROOMS, read_scripts, script
+names = {
+    package: [path.stem for path in (ROOMS / package / "lua").glob("*.lua") if path.stem != "prelude"]
+    for package in ("engine", "results")
+}
+read_scripts(*names)
+def refuse(path):
+    raise OSError(24, "Too many open files")
+Path.read_text = refuse
+for name in names["engine"]:
+    script(name, ROOMS)
+for name in names["results"]:
+    script(f"results/{name}", ROOMS)
+print(len(names["engine"]) > 20)
+"""
+
+
+def test_scripts_read_beforehand_need_no_file_later() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FILES], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

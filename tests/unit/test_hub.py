@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+
+import pytest
 
 from taskapp.worker.pool.hub import LoopHub
+from tests.support import clean_environment
 
 TURNS_MOST = 20
 
@@ -32,3 +37,43 @@ def test_coroutines_run_while_the_hub_watches_nothing() -> None:
     assert task.result() == "done"
     hub.close()
     hub.loop_of_tasks.close()
+
+
+FULL = """
+import os, resource, sys, threading
+os.environ["TASKAPP_EVENT_LOOP"] = sys.argv[1]
+from taskapp.worker.pool.hub import LoopHub
+hub = LoopHub()
+turns = hub.create_loop()
+for _ in range(3):
+    next(turns)
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+taken = []
+def take():
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        pass
+hub.loop_of_tasks.call_soon(take)
+for _ in range(5):
+    hub.call_soon(lambda: None)
+    next(turns)
+# As a thread does between two turns.
+take()
+threading.Timer(0.2, lambda: [os.close(taken.pop()) for _ in range(len(taken))]).start()
+for _ in range(5):
+    hub.call_soon(lambda: None)
+    next(turns)
+print("alive", len(taken))
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_loop_runs_on_although_no_file_descriptor_is_free(loop: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, loop], env=clean_environment(), capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout.split()[:1]) == (0, ["alive"]), done.stderr

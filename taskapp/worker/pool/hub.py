@@ -22,11 +22,14 @@ from taskapp.celery_internals import poller_descriptor
 from taskapp.execution import forked
 from taskapp.execution.side_loop import log_exit
 from taskapp.settings import get_settings
+from taskapp.worker.pool.spare_descriptors import SpareDescriptors
 
 _Hub: Any = Hub  # the package has no types
 
 LONGEST_TURN_SECONDS = 1.0
 """Maximum time between two turns of the hub, which show a watchdog that the loop is not blocked."""
+UVLOOP_DESCRIPTORS = 2
+"""How many descriptors uvloop opens each time it runs."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -49,6 +52,7 @@ class LoopPoller:
         self.unregister = self._inner.unregister
         self._descriptor = poller_descriptor(self._inner)
         loop.add_reader(self._descriptor, self.stop)
+        self._spare = SpareDescriptors(0 if isinstance(loop, asyncio.BaseEventLoop) else UVLOOP_DESCRIPTORS)
         self.turned_at = monotonic()
         """When the hub last had its turn (monotonic)."""
         self._is_stopping = False
@@ -63,11 +67,14 @@ class LoopPoller:
             timer = loop.call_later(min(timeout, LONGEST_TURN_SECONDS), self.stop)
         else:
             loop.call_soon(self.stop)
+        self._spare.release()
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
             # The worker's own callbacks never raise through the loop, see ``_guarded``.
             log_exit(error)
+        finally:
+            self._spare.refill()
         if timer is not None:
             timer.cancel()
         return self._inner.poll(0)
@@ -82,6 +89,7 @@ class LoopPoller:
         """Detach from the loop and close kombu's poller."""
         self._loop.remove_reader(self._descriptor)
         self._inner.close()
+        self._spare.close()
 
 
 class _Readers(dict[int, Any]):
