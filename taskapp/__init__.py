@@ -38,6 +38,8 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``tasks``             the task types that ship
 ``monitor``           metrics, exporter, history, Flower's tabs, doctor, the state of a task
 ``django``            the Django app: the outbox in Django's transactions
+``flask``             taskapp in a Flask application
+``asgi``              taskapp in an ASGI application, such as one of FastAPI
 ``demo``              the main job on real data, from server start to e-mail
 ``cli``               the ``taskapp`` command, one file per command group
 

@@ -88,6 +88,7 @@ INHERITED: Table = {
         "_finalize_mutex": "one lock for objects that the app creates once",
         "_get_backend": "chooses and wraps the result backend",
         "_load_config _pending_defaults": "fills in what the project has not set, before anything reads it",
+        "_pool": "closed if it exists; .pool would create it",
         "_tasks": "the known task types; .tasks would finalize the app at its first submit",
     },
     "celery.app.log:Logging": {"_detect_handler": "creates the handlers of a log whose lines are written together"},
@@ -185,6 +186,7 @@ INHERITED: Table = {
     "kombu.transport.virtual.base:Channel": {
         "_consumers": "consumers that are cancelled together",
         "_get_message_priority": "a priority within its bounds",
+        "_lookup": "a task that no queue would get is refused",
         "_next_delivery_tag": "tags of messages outside the engine",
         "_tag_to_queue": "the queue of a consumer",
     },
@@ -207,6 +209,18 @@ own_backend: Callable[[Any], Any] = attrgetter("_backend")
 cached_meta: Callable[[Any], Any] = attrgetter("_cache")
 context_of: Callable[[Any], Any] = attrgetter("_context")
 pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
+
+
+def is_current(app: Any) -> bool:
+    """Return whether ``app`` is the current app of this thread."""
+    state: Any = _state
+    return state.get_current_app() is app
+
+
+def on_app_finalize(call: Callable[[Any], None]) -> None:
+    """Call ``call`` with each app that is finalized from now on, of any class."""
+    state: Any = _state
+    state.connect_on_app_finalize(call)
 
 
 def default_app() -> Any:

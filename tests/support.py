@@ -226,13 +226,19 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 
 
 def start_worker(
-    directory: Path, broker_url: str, *options: str, name: str = "w1", wait: bool = True, **env: str
+    directory: Path,
+    broker_url: str,
+    *options: str,
+    name: str = "w1",
+    wait: bool = True,
+    app: str = "taskapp",
+    **env: str,
 ) -> Process:
-    """Start ``celery -A taskapp worker``; with ``wait``, return when it takes tasks."""
+    """Start ``celery -A APP worker``; with ``wait``, return when it takes tasks."""
     variables = clean_environment(TASKAPP_BROKER_URL=broker_url, TASKAPP_DATA_DIR=str(directory / "data"), **env)
     variables["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), str(directory), variables.get("PYTHONPATH", "")])
     argv = [
-        sys.executable, "-m", "celery", "-A", "taskapp", "worker",
+        sys.executable, "-m", "celery", "-A", app, "worker",
         "-n", f"{name}@%h", "--loglevel", "INFO", "-c", "2", *options,
         *(["--without-mingle"] if QUICKLY["wanted"] else []),
     ]  # fmt: skip

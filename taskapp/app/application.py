@@ -6,6 +6,7 @@ is imported on first use: a web application that starts, or a command that print
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -18,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import celery as stock
-import click
 from celery import signals
 from celery.app import backends
 from celery.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
 from taskapp.app.engine_access import EngineAccess
+from taskapp.app.hooks import add_own_task_types, preload_options
 from taskapp.background import PerProcess, in_child
-from taskapp.celery_internals import default_app
+from taskapp.celery_internals import default_app, is_current, on_app_finalize
 from taskapp.client.control_clock import ControlClock
 from taskapp.errors import UnknownQueue
 from taskapp.errors.signing import SigningPackageMissing
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Options of ``Celery.send_task`` that are accepted by position."""
 
+logger = logging.getLogger(__name__)
+
 BACKENDS = {
     "redis": "taskapp.results.backend:RedisBackend",
     "rediss": "taskapp.results.backend:RedisBackend",
@@ -51,6 +54,12 @@ BACKENDS = {
 _apps: WeakSet[Celery] = WeakSet()
 _making_backend = PerProcess(threading.RLock)
 _backend_by_url: Any = backends.by_url  # the stubs have another return type
+
+
+class _EagerProducer:
+    """What Celery asks for a serializer when it runs a task where it is submitted."""
+
+    serializer = None
 
 
 class Celery(EngineAccess):
@@ -74,6 +83,7 @@ class Celery(EngineAccess):
     _finalize_mutex: threading.RLock
     _local: threading.local
     _pending_defaults: deque[Any]
+    _pool: Any
     _unusable_for: Exception | None = None
     finalized: bool
 
@@ -85,7 +95,7 @@ class Celery(EngineAccess):
         super().__init__(*args, **options)
         self.clock = ControlClock()
         self.user_options["preload"] |= preload_options()
-        self.on_after_finalize.connect(_add_own_task_types, weak=False)
+        self.on_after_finalize.connect(add_own_task_types, weak=False)
         _apps.add(self)
 
     @cached_property
@@ -252,12 +262,21 @@ class Celery(EngineAccess):
         """
         from taskapp.engine.batch import collecting
 
+        if self.conf.task_always_eager:  # needs no broker
+            yield producer or _EagerProducer()
+            return
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
 
     def now(self) -> datetime:
         """Return the current time in the app's time zone; twenty times as fast as Celery's own."""
         return datetime.now(self.timezone)
+
+    def close_connections(self) -> None:
+        """Close this process's connections of the app, which can be used again: the next use opens others."""
+        if self._pool is not None:
+            self._pool.force_close_all()
+        self.forget_backend()
 
     def forget_backend(self) -> None:
         """Make the next use of results open new connections."""
@@ -293,6 +312,11 @@ class Celery(EngineAccess):
     def queue_names(self) -> tuple[str, ...]:
         """Return the declared queues, in the order in which they are served."""
         return tuple(self.amqp.queues)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a result backend is known, or a broker that can be one."""
+        return self.conf.result_backend is not None or self.conf.broker_url is not None
 
     def find_broker(self) -> None:
         """Look for a broker if none has been found yet.
@@ -331,35 +355,6 @@ def is_default_app_free() -> bool:
     return found is None or found.main == "default" or getattr(found, "ships_task_types", False)
 
 
-def preload_options() -> set[Any]:
-    """Return hidden options of every ``celery`` command, whose callbacks run before it and after it was parsed."""
-    return {
-        click.Option(
-            ["--taskapp"], hidden=True, is_flag=True, is_eager=True, expose_value=False, callback=_before_command
-        ),
-        click.Option(["--taskapp-run"], hidden=True, is_flag=True, expose_value=False, callback=_before_run),
-    }
-
-
-def _before_command(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Show errors in one line; set Flower's defaults, because its command offers an app no other hook."""
-    context.with_resource(symbol_by_name("taskapp.cli.celery_commands:errors_in_one_line")(context))
-    if context.info_name == "flower":
-        symbol_by_name("taskapp.monitor.flower:configure")()
-
-
-def _before_run(context: click.Context, _option: click.Parameter, _value: object) -> None:
-    """Import the user's modules and check the command line: Click calls this last, after parsing all options."""
-    if not context.resilient_parsing:
-        symbol_by_name("taskapp.cli.celery_commands:prepare")(context)
-
-
-def _add_own_task_types(sender: Any, **_: Any) -> None:
-    """Register the task types of the canvas, once the app is finalized."""
-    symbol_by_name("taskapp.app.chord_task:install")(sender)
-    symbol_by_name("taskapp.app.maps:register_maps")(sender)
-
-
 def _become_node(sender: Any, **_: Any) -> None:
     """Turn a worker of a taskapp app into a node."""
     if isinstance(sender.app, Celery):
@@ -372,5 +367,16 @@ def _start_over_in_child() -> None:
         symbol_by_name("taskapp.app.after_fork:start_over")(app)
 
 
+def _warn_of_stock_app(app: Any) -> None:
+    """Warn of an app of stock Celery that takes the shared task types of a project away from taskapp."""
+    if isinstance(default_app(), Celery) and not isinstance(app, Celery) and is_current(app):
+        logger.warning(
+            "the app %r of stock Celery takes the @shared_task types of this thread to its own broker and queues; "
+            "create it with `from taskapp import Celery`, or with set_as_current=False", app.main,
+            extra={"action": "stock_app"},
+        )  # fmt: skip
+
+
+on_app_finalize(_warn_of_stock_app)
 signals.worker_init.connect(_become_node, weak=False)
 in_child(_start_over_in_child)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taskapp.transport.transport import is_over_redis
@@ -69,6 +69,13 @@ OPTIONS_WITHOUT_EFFECT = {
 """Keys of ``broker_transport_options``."""
 
 
+def _expiring(queues: Any) -> Iterator[str]:
+    """Yield the names of declared queues that are to expire with the tasks in them."""
+    for queue in () if isinstance(queues, Mapping) else queues or ():
+        if getattr(queue, "expires", None) or "x-expires" in (getattr(queue, "queue_arguments", None) or {}):
+            yield queue.name
+
+
 def remarks_on(app: Any) -> list[Remark]:
     """Return remarks on the settings that the project of ``app`` has set, those that weaken a promise first."""
     return sorted(_remarks(app), key=lambda remark: not remark.weakens)
@@ -88,6 +95,9 @@ def _remarks(app: Any) -> Iterator[Remark]:
     for setting, text in unused.items():
         if app.sets(setting):
             yield Remark(setting, weakens=False, text=text)
+    for name in _expiring(conf.task_queues) if over_redis else ():
+        text = f"the queue {name!r} keeps its tasks; give tasks `expires=…` instead"
+        yield Remark("task_queues[expires]", weakens=False, text=text)
     for option, text in OPTIONS_WITHOUT_EFFECT.items() if over_redis else ():
         if option in app.filled.given_options:
             yield Remark(f"broker_transport_options[{option!r}]", weakens=False, text=text)

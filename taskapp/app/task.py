@@ -30,6 +30,7 @@ from taskapp.execution.current_task import ContextStack
 from taskapp.execution.failures import as_error, traceback_of
 from taskapp.execution.watched_calls import to_raise
 from taskapp.extras import missing_extra
+from taskapp.results.absent import NoResults
 
 if TYPE_CHECKING:
     from taskapp.app.application import Celery
@@ -209,6 +210,17 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     def AsyncResult(self, task_id: str, **options: Any) -> Any:  # noqa: N802 - Celery's name
         """Return the result of the task ``task_id`` of this type."""
         return self._application.AsyncResult(task_id, **{"backend": self._backend, **options})
+
+    @property
+    def backend(self) -> Any:
+        """The result backend; one that stores nothing while there is none: ``apply`` needs no server."""
+        if self._backend is None and not self._application.has_results:
+            return NoResults(self._application)
+        return super().backend
+
+    @backend.setter
+    def backend(self, value: Any) -> None:
+        self._backend = value
 
     @property
     def _application(self) -> Celery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -84,7 +84,7 @@ def times_of(name: str, options: Options, now: datetime) -> tuple[datetime | Non
 def _at(name: str, option: str, value: Any, now: datetime) -> datetime:
     try:
         if not isinstance(value, Real):
-            return _moment(value, now.tzinfo)
+            return _moment(value)
         seconds = float(value)
         if isfinite(seconds) and seconds >= EARLIEST_SECONDS:
             return now + timedelta(seconds=seconds)
@@ -93,6 +93,6 @@ def _at(name: str, option: str, value: Any, now: datetime) -> datetime:
     raise BadOption(name, option, value, f"use {TIMES[option]}, up to the year 9999")
 
 
-def _moment(value: Any, zone: tzinfo | None) -> datetime:
+def _moment(value: Any) -> datetime:
     moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)  # as Celery's nodes read it

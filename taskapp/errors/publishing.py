@@ -23,6 +23,16 @@ class PublishOutcomeUnknown(SubmitOutcomeUnknown):
         return self if set(task_ids) & set(self.task_ids) else None
 
 
+class Unroutable(TaskappError):
+    """No queue gets the messages of an exchange with this routing key; nothing was queued."""
+
+    def __init__(self, exchange: str, routing_key: str) -> None:
+        super().__init__(
+            f"no queue is bound to the exchange {exchange!r} with the routing key {routing_key!r}: the task would be "
+            "lost; correct them, or declare such a queue in task_queues"
+        )
+
+
 class BrokerAway(TaskappError):
     """Messages cannot be published now: the broker is unreachable, or accepts none."""
 

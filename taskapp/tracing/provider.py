@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -79,8 +80,14 @@ def _resource() -> Resource:
 
 def finish_with_worker() -> None:
     """Export the last spans when a node or one of its child processes ends."""
+    node_pid = os.getpid()
+
+    def finish_child(pid: int, **_: Any) -> None:
+        if pid != node_pid:
+            _finish()
+
     signals.worker_shutdown.connect(_finish, weak=False)
-    signals.worker_process_shutdown.connect(_finish, weak=False)
+    signals.worker_process_shutdown.connect(finish_child, weak=False)
 
 
 def _finish(**_: Any) -> None:

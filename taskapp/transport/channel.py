@@ -23,6 +23,7 @@ from taskapp.engine.runtime import Runtime, role, runtime_for
 from taskapp.engine.settlement import Event, Settlement
 from taskapp.engine.settlement import current as current_settlement
 from taskapp.engine.slots import SingleKindSlots
+from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import NotSent, OutcomeUnknown
 from taskapp.redis.trouble import broker
@@ -114,6 +115,17 @@ class EngineChannel(PolledChannel):
                 pool.disconnect(inuse_connections=False)
 
     # --- publishing -------------------------------------------------------------------------------
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **options: Any) -> Any:
+        """Publish, like kombu, but never a task that no queue would get.
+
+        Raises:
+            Unroutable: No queue is bound to ``exchange`` with ``routing_key``.
+        """
+        is_routed = exchange and "task" in message["headers"] and self.typeof(exchange).type != "fanout"
+        if is_routed and not self._lookup(exchange, routing_key):
+            raise Unroutable(exchange, routing_key)
+        return super().basic_publish(message, exchange, routing_key, **options)
 
     def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
         """Leave the body as it is: only messages sent as JSON need an encoding, see ``_put``."""

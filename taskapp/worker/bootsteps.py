@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -223,9 +224,15 @@ def give_all_back(sender: Any, **_: Any) -> None:
     finish_writing()
 
 
-def finish_in_child(**_: Any) -> None:
-    """Write the last notes of a child process's tasks."""
-    finish_writing()
+def finish_in_child(pid: int, **_: Any) -> None:
+    """Write the last notes of a child process's tasks; the node itself writes its own later."""
+    if pid != _node_pid():
+        finish_writing()
+
+
+@cache
+def _node_pid() -> int:
+    return os.getpid()
 
 
 def count_discarded(expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signal
@@ -245,6 +252,7 @@ def prepare(worker: Any) -> None:
 @cache
 def install(app: Any) -> None:
     """Install the bootsteps and signal receivers for the workers of ``app``, once per process."""
+    _node_pid()  # that of this process, which children inherit
     remote_control.install()
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
     signals.worker_ready.connect(freeze_what_stays, weak=False)

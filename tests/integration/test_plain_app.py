@@ -15,6 +15,7 @@ from tests.support import RedisServer, clean_environment
 HERE = Path(__file__).parent
 LIBRARIES = ("celery", "kombu", "billiard", "vine", "amqp", "redis")
 OF_THE_APP = {
+    "celery._state._on_app_finalizers": "ours, which warns of a stock app that takes shared task types away",
     "celery.signals.worker_init": "our receiver, which looks whether the worker is ours",
     "kombu.utils.json._encoders": "a type of ours more, in kombu's registry of types",
     "kombu.utils.json._decoders": "the same",

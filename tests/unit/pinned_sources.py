@@ -100,6 +100,7 @@ PINNED = {
     "kombu.transport.virtual.base:Channel": "6da917d86d9c",
     "kombu.transport.virtual.base:Channel._get_message_priority": "07faea72a3d7",
     "kombu.transport.virtual.base:Channel._next_delivery_tag": "e8b5cec4a001",
+    "kombu.transport.virtual.base:Channel._lookup": "82b0e60149b5",
     "kombu.transport.virtual.base:Message": "03eca4812d47",
     "kombu.transport.virtual.base:QoS": "f884d8db8d64",
     "kombu.utils.eventio:_epoll": "ea73630e602f",

@@ -23,6 +23,7 @@ from time import monotonic
 from typing import Any
 
 from billiard import active_children
+from celery import signals
 from celery.concurrency.base import BasePool
 from celery.utils.log import get_logger
 from kombu.asynchronous import get_event_loop
@@ -106,6 +107,8 @@ class TaskPool(_BasePool):
         role.slots = self
         self._watch = LoopWatchdog(self.loop, lambda: hub.poller.turned_at, LONGEST_TURN_SECONDS, self._name_of)
         self._watch.start()
+        # Tasks run in this process, too: what a project sets up for each of its processes is needed here.
+        signals.worker_process_init.send(sender=(self.options.get("initargs") or (None, None))[1])
 
     def on_close(self) -> None:
         """Stop handing jobs to the child processes."""
@@ -221,6 +224,7 @@ class TaskPool(_BasePool):
             "async-slots": self.limits[ASYNC],
             "running": {kind: len(calls) for kind, calls in self.calls.items()},
             "abandoned-threads": self.threads.abandoned,
+            "processes": [os.getpid(), *self.child_pids()],
         }
 
     def _name_of(self, running: object) -> str:
@@ -230,6 +234,7 @@ class TaskPool(_BasePool):
         return "code that a task left behind on the loop" if running is not None else "the worker itself"
 
     def _leave_loop(self) -> None:
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         self._watch.stop()
         self.threads.close()
         coroutines.loop_of_tasks = None

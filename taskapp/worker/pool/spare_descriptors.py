@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import suppress
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from time import sleep
 
 from celery.utils.log import get_logger
@@ -30,6 +31,8 @@ class SpareDescriptors:
     def __init__(self, needed: int) -> None:
         self._needed = needed
         self._held: list[int] = []
+        self._source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if needed else -1
+        """Duplicated: that takes half the time of opening a file, and happens in each turn of the loop."""
         self.refill()
 
     def release(self) -> None:
@@ -43,12 +46,13 @@ class SpareDescriptors:
         """Take back what was closed, if that is free."""
         with suppress(OSError):
             while len(self._held) < 2 * self._needed:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._held.append(fcntl(self._source, F_DUPFD_CLOEXEC, 0))
 
     def close(self) -> None:
         """Close all."""
-        while self._held:
-            os.close(self._held.pop())
+        for each in (*self._held, *([self._source] if self._source >= 0 else [])):
+            os.close(each)
+        self._held, self._source = [], -1
 
     def _wait_for_enough(self) -> None:
         logger.error("too many open files: this node goes on when some are closed; raise its limit (ulimit -n)")

@@ -1,0 +1,136 @@
+"""A project's own app on real nodes: routes, queues, base classes, signals, commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from celery import chain, chord
+
+from taskapp import Celery
+from taskapp.errors.publishing import Unroutable
+from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def node(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
+    worker = start_worker(
+        tmp_path, redis_server.url, "-Q", "urgent,usual,dynamic", app="proj", PROJ_BROKER=redis_server.url,
+        PYTHONPATH=str(HERE),
+    )  # fmt: skip
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Celery:
+    monkeypatch.setenv("PROJ_BROKER", redis_server.url)
+    sys.modules.pop("tests.integration.proj", None)
+    from tests.integration import proj
+
+    return proj.app
+
+
+def command(redis_server: RedisServer, *words: str) -> subprocess.CompletedProcess[str]:
+    env = clean_environment(PROJ_BROKER=redis_server.url, PYTHONPATH=f"{HERE}:{Path.cwd()}")
+    argv = [sys.executable, "-m", *words]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def named(client: Celery, name: str) -> str:
+    return next(known for known in client.tasks if known.endswith(f"proj.{name}"))
+
+
+def test_a_project_runs_as_celery_documents_it(node: Process, client: Celery, redis_server: RedisServer) -> None:
+    # The node knows it as proj; this process as tests.integration.proj.
+    send = lambda name, *args, **options: client.send_task(f"proj.{name}", args, **options)  # noqa: E731
+
+    assert send("pay", 2).get(timeout=20) == [6, "urgent", 1]
+    assert send("wait", 0.05).get(timeout=20) == 0.05
+    assert send("flaky").get(timeout=20) == 2
+    assert send("elsewhere", queue="dynamic").get(timeout=20) == "dynamic"
+    add, total = client.signature("proj.add"), client.signature("proj.total")
+    assert chord([add.clone((n, n)) for n in range(4)], total.clone())().get(timeout=20) == 12
+    assert chain(add.clone((1, 2)), add.clone((3,)))().get(timeout=20) == 6
+    said = node.output()
+    assert "setting worker_prefetch_multiplier has no effect" in said
+    assert "broker_transport_options['visibility_timeout'] has no effect" in said
+    assert "weak" not in said
+
+
+def test_a_naive_due_time_is_utc_whatever_the_time_zone(redis_server: RedisServer) -> None:
+    app = Celery("zone", broker=redis_server.url, timezone="Asia/Tokyo", set_as_current=False)
+    hour = timedelta(hours=1)
+    result = app.send_task("proj.add", (1, 2), eta=datetime.utcnow() + hour)  # noqa: DTZ003 - the case
+    with app.engine() as engine:
+        [message] = engine.delayed.soonest("celery")
+        assert message.id == result.id
+        assert abs(message.due_at - engine.dead_letters.now() - 3_600) < 60
+
+
+def test_a_task_that_no_queue_would_get_is_refused_where_it_is_submitted(client: Celery) -> None:
+    with pytest.raises(Unroutable, match=r"'work' with the routing key 'nosuch'"):
+        client.send_task("proj.add", (1, 2), exchange="work", routing_key="nosuch")
+
+
+def test_every_command_works_on_the_project(node: Process, client: Celery, redis_server: RedisServer) -> None:
+    client.send_task("proj.add", (1, 2), queue="nobody")
+    client.send_task("proj.pay", (2,)).get(timeout=20)
+
+    top = json.loads(command(redis_server, "taskapp", "-A", "proj", "top", "--json").stdout.splitlines()[0])
+    assert {"urgent", "usual", "dynamic", "nobody"} <= {queue["name"] for queue in top["queues"]}
+    checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
+    remedies = {finding["check"]: finding["remedy"] for finding in checked["findings"]}
+    assert remedies["other queues"] == "start a node with -Q nobody"
+    assert "no dead letters" in command(redis_server, "taskapp", "-A", "proj", "dead", "list").stdout
+    stats = json.loads(command(redis_server, "celery", "-A", "proj", "inspect", "stats", "--json").stdout)
+    [pool] = [each["pool"] for each in stats.values()]
+    assert pool["processes"][0] in [node.pid, *pool["processes"]]
+    assert command(redis_server, "celery", "-A", "proj", "status").returncode == 0
+
+
+WRONG_APPS = {
+    "nosuch": "cannot be loaded: ModuleNotFoundError",
+    "plain_app:app": "an app of stock Celery; create it with `from taskapp import Celery`",
+    "json:dumps": "no Celery app but a function",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_APPS)
+def test_an_app_that_is_none_is_named_in_one_line(redis_server: RedisServer, name: str) -> None:
+    done = command(redis_server, "taskapp", "-A", name, "dead", "list")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert WRONG_APPS[name] in done.stderr
+
+
+def test_commands_without_an_app_say_so(redis_server: RedisServer) -> None:
+    done = command(redis_server, "taskapp", "-A", "proj", "demo")
+
+    assert (done.returncode, "`taskapp demo` works without an app" in done.stderr) == (2, True)
+
+
+def test_two_projects_with_prefixes_share_a_redis(redis_server: RedisServer, tmp_path: Path) -> None:
+    one = start_worker(
+        tmp_path, redis_server.url, "-Q", "urgent,usual", app="proj", PROJ_BROKER=redis_server.url,
+        PYTHONPATH=str(HERE), TASKAPP_KEY_PREFIX="one:",
+    )  # fmt: skip
+    try:
+        apps = {
+            prefix: Celery("c", broker=redis_server.url, set_as_current=False, taskapp_key_prefix=prefix)
+            for prefix in ("one:", "two:")
+        }
+        results = {prefix: app.send_task("proj.add", (1, 2), queue="usual") for prefix, app in apps.items()}
+        assert results["one:"].get(timeout=20) == 3
+        assert results["two:"].state == "PENDING"
+        eventually(lambda: redis_server.client.keys("two:*"))
+    finally:
+        one.close()

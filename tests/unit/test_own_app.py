@@ -1,0 +1,308 @@
+"""A project's own app: whose settings win, which app tasks belong to, and what is said about weakened promises."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+import types
+from typing import Any
+
+import pytest
+
+from taskapp import Celery
+from taskapp.app.remarks import WEAKENING, remarks_on
+from taskapp.errors import InvalidSetting, UnknownQueue, UnknownSetting
+from tests.support import clean_environment
+
+REDIS = "redis://127.0.0.1:1/0"
+
+
+def project(**options: Any) -> Celery:
+    return Celery("proj", set_as_current=False, **{"broker": REDIS, **options})
+
+
+# --- whose settings ---------------------------------------------------------------------------
+
+
+def by_keywords() -> Celery:
+    return project(task_acks_late=False, taskapp_lease_seconds=7)
+
+
+def by_update() -> Celery:
+    app = project()
+    app.conf.update(task_acks_late=False, taskapp_lease_seconds=7)
+    return app
+
+
+def by_attributes() -> Celery:
+    app = project()
+    app.conf.task_acks_late = False
+    app.conf["taskapp_lease_seconds"] = 7
+    return app
+
+
+def by_object() -> Celery:
+    app = project()
+    app.config_from_object(types.SimpleNamespace(task_acks_late=False, taskapp_lease_seconds=7))
+    return app
+
+
+def by_old_names() -> Celery:
+    app = project()
+    app.config_from_object(types.SimpleNamespace(CELERY_ACKS_LATE=False, TASKAPP_LEASE_SECONDS=7))
+    return app
+
+
+def by_namespace() -> Celery:
+    app = project()
+    settings = types.SimpleNamespace(CELERY_TASK_ACKS_LATE=False, CELERY_TASKAPP_LEASE_SECONDS=7, DEBUG=True)
+    app.config_from_object(settings, namespace="CELERY")
+    return app
+
+
+def by_later_object() -> Celery:
+    app = project()
+    assert app.conf.task_acks_late
+    app.config_from_object({"task_acks_late": False, "taskapp_lease_seconds": 7}, force=True)
+    return app
+
+
+def by_lazy_defaults() -> Celery:
+    app = project()
+    app.add_defaults(lambda: {"task_acks_late": False})
+    app.conf.update(taskapp_lease_seconds=7)
+    return app
+
+
+WAYS = (by_keywords, by_update, by_attributes, by_object, by_old_names, by_namespace, by_later_object, by_lazy_defaults)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_projects_settings_win_and_the_rest_is_filled_in(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKAPP_LEASE_SECONDS", "9")
+    app = way()
+
+    assert app.conf.task_acks_late is False
+    assert app.settings.lease_seconds == 7
+    assert app.transport_options["lease_seconds"] == 7
+    assert app.conf.task_reject_on_worker_lost is True
+    assert app.conf.broker_url == app.conf.result_backend == REDIS
+
+
+def test_the_environment_configures_the_engine_of_every_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKAPP_KEY_PREFIX", "all:")
+    one, other = project(), project(taskapp_key_prefix="other:")
+
+    assert one.transport_options["global_keyprefix"] == "all:"
+    assert other.transport_options["global_keyprefix"] == "other:"
+    assert other.conf.result_backend_transport_options["global_keyprefix"] == "other:"
+
+
+def test_a_configuration_module_named_by_a_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("shop_config")
+    module.task_time_limit = 30  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shop_config", module)
+    monkeypatch.setenv("SHOP_CONFIG", "shop_config")
+    app = project()
+    app.config_from_envvar("SHOP_CONFIG")
+
+    assert (app.conf.task_time_limit, app.conf.task_acks_late) == (30, True)
+
+
+def test_queues_are_celerys_own_until_taskapp_queues_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = project()
+    assert (app.conf.task_default_queue, app.conf.task_create_missing_queues) == ("celery", True)
+    assert app.queue_names() == ("celery",)
+    app.check_queue("emails")
+
+    monkeypatch.setenv("TASKAPP_QUEUES", "default,slow")
+    app = project()
+    assert app.queue_names() == ("default", "slow")
+    with pytest.raises(UnknownQueue, match=r"'slw'.*did you mean 'slow'"):
+        app.check_queue("slw")
+
+
+def test_declared_queues_are_served_in_their_order() -> None:
+    app = project(task_queues={"urgent": {}, "usual": {}}, task_default_queue="usual")
+
+    assert app.transport_options["queue_order"] == ("urgent", "usual")
+
+
+def test_django_s_time_zone_is_kept_as_celery_does() -> None:
+    app = project()
+    app.config_from_object(types.SimpleNamespace(TIME_ZONE="America/Chicago"), namespace="CELERY")
+
+    assert app.conf.timezone == "America/Chicago"
+    assert project().conf.timezone == "UTC"
+
+
+def test_options_of_the_broker_are_merged_key_by_key() -> None:
+    app = project(broker_transport_options={"socket_timeout": 3, "priority_steps": [0, 3]})
+
+    assert app.transport_options["socket_timeout"] == 3
+    assert app.transport_options["lease_seconds"] == 15
+    assert len(app.transport_options["priority_steps"]) == 10
+    app.conf.broker_transport_options = {"socket_timeout": 4}
+    assert (app.transport_options["socket_timeout"], app.transport_options["lease_seconds"]) == (4, 15)
+
+
+WRONG = {
+    "misspelt": ({"taskapp_lease_second": 7}, UnknownSetting, "second; did you mean taskapp_lease_seconds"),
+    "out of range": ({"taskapp_lease_seconds": 0}, InvalidSetting, "setting taskapp_lease_seconds cannot be 0"),
+    "scheme": ({"broker": "http://host"}, InvalidSetting, r"setting broker_url cannot be '\*\*\*': no broker has"),
+    "rpc": ({"backend": "rpc://"}, InvalidSetting, "setting result_backend cannot be .* rpc:// sends results to one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_setting_is_named_as_it_was_written_each_time(case: str) -> None:
+    options, kind, text = WRONG[case]
+    app = project(**options)
+
+    for _ in range(2):
+        with pytest.raises(kind, match=text):
+            _ = app.conf.task_acks_late
+        with pytest.raises(kind, match=text):
+            _ = app.settings
+
+
+def test_an_app_reads_no_settings_and_opens_nothing_until_it_is_used() -> None:
+    code = (
+        "import socket; socket.socket.connect = None\n"
+        "from taskapp import Celery, shared_task\n"
+        "app = Celery('proj', broker='redis://127.0.0.1:1/0')\n"
+        "app.conf.update(task_acks_late=True); app.conf.task_routes = {}\n"
+        "@app.task\ndef add(x, y): return x + y\n"
+        "@shared_task\ndef mul(x, y): return x * y\n"
+        "import sys; print('taskapp.settings' in sys.modules)"
+    )
+    env = clean_environment(TASKAPP_NOSUCH="1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+def test_calling_a_task_and_running_it_eagerly_needs_no_broker() -> None:
+    app = Celery("proj", set_as_current=False, task_always_eager=True, taskapp_embedded="never")
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    assert add(1, 2) == add.apply((1, 2)).get() == add.delay(1, 2).get() == 3
+
+
+def test_an_app_survives_pickling() -> None:
+    app = pickle.loads(pickle.dumps(by_update()))
+
+    assert isinstance(app, Celery)
+    assert (app.conf.task_acks_late, app.settings.lease_seconds) == (False, 7)
+
+
+# --- which app --------------------------------------------------------------------------------
+
+
+def owner_in_thread(code: str) -> str:
+    """Return the app to which a shared task belongs in a new thread, after ``code``."""
+    code = f"""
+import threading
+from celery import shared_task
+@shared_task(name="t")
+def t(): ...
+{code}
+found = []
+thread = threading.Thread(target=lambda: found.append(t.app.main))
+thread.start(); thread.join()
+print(t.app.main, found[0])
+"""
+    env = clean_environment(TASKAPP_BROKER_URL=REDIS)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout
+
+
+PROJECT = "from taskapp import Celery\napp = Celery('proj', broker='redis://127.0.0.1:1/0')\n"
+SHIPPED = "import taskapp.celery\n"
+
+
+@pytest.mark.parametrize("code", [PROJECT, SHIPPED + PROJECT, PROJECT + SHIPPED], ids=["alone", "after", "before"])
+def test_shared_tasks_belong_to_the_projects_app_in_all_threads(code: str) -> None:
+    assert owner_in_thread(code) == "proj proj\n"
+
+
+def test_shared_tasks_belong_to_the_app_that_ships_if_there_is_no_other() -> None:
+    assert owner_in_thread(SHIPPED) == "taskapp taskapp\n"
+
+
+def test_the_first_of_several_apps_is_the_one_of_other_threads() -> None:
+    # As in Celery, the last one is current where it was created.
+    assert owner_in_thread(PROJECT + "other = Celery('other')") == "other proj\n"
+
+
+def test_a_stock_app_that_takes_shared_tasks_away_is_warned_of() -> None:
+    code = "import celery\nother = celery.Celery('stock', broker='memory://')\nother.finalize()"
+    env = clean_environment(TASKAPP_BROKER_URL=REDIS)
+    for before, taken, warned in (
+        (PROJECT, code, True),
+        (PROJECT, code.replace(")\n", ", set_as_current=False)\n"), False),
+    ):
+        argv = [sys.executable, "-c", before + taken]
+        said = subprocess.run(argv, capture_output=True, text=True, env=env, check=True).stderr
+        assert ("the app 'stock' of stock Celery takes the @shared_task types" in said) is warned
+
+
+def test_two_apps_in_one_process_have_task_types_and_settings_of_their_own() -> None:
+    one, other = project(taskapp_max_payload_bytes=2_000), project(taskapp_max_payload_bytes=3_000)
+
+    @one.task(name="only.one", shared=False)
+    def only() -> None: ...
+
+    assert "only.one" in one.tasks
+    assert "only.one" not in other.tasks
+    assert (one.settings.max_payload_bytes, other.settings.max_payload_bytes) == (2_000, 3_000)
+
+
+def test_a_thread_of_a_web_server_submits_to_the_app_that_its_settings_name() -> None:
+    app = Celery("threads", broker=REDIS, set_as_current=False)
+    seen: list[str] = []
+
+    @app.task
+    def work() -> None: ...
+
+    thread = threading.Thread(target=lambda: seen.append(work.app.conf.broker_url))
+    thread.start()
+    thread.join()
+    assert seen == [REDIS]
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+WEAKER = {
+    "task_acks_late": False, "task_reject_on_worker_lost": False, "worker_pool": "prefork",
+    "accept_content": ["json", "pickle"], "result_accept_content": ["json", "yaml"],
+    "beat_scheduler": "celery.beat:PersistentScheduler",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", WEAKENING)
+def test_each_setting_that_weakens_a_promise_is_obeyed_and_remarked_upon(setting: str) -> None:
+    app = project(**{setting: WEAKER[setting]})
+
+    assert app.conf[setting] == WEAKER[setting]
+    assert [(remark.setting, remark.weakens) for remark in remarks_on(app)] == [(setting, True)]
+
+
+def test_settings_that_no_longer_do_anything_are_named() -> None:
+    options = {"visibility_timeout": 3600}
+    app = project(worker_prefetch_multiplier=4, worker_max_tasks_per_child=100, broker_transport_options=options)
+
+    assert [remark.setting for remark in remarks_on(app)] == [
+        "worker_prefetch_multiplier", "worker_max_tasks_per_child", "broker_transport_options['visibility_timeout']",
+    ]  # fmt: skip
+    assert not any(remark.weakens for remark in remarks_on(app))
+
+
+def test_nothing_is_said_about_what_taskapp_sets_itself_or_what_weakens_nothing() -> None:
+    assert remarks_on(project()) == []
+    assert remarks_on(project(task_acks_late=True, accept_content=["json", "msgpack"])) == []
