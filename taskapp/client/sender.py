@@ -18,6 +18,7 @@ from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
 from taskapp.client.submitting_app import SubmittingApp
 from taskapp.client.template import Sending, TaskTemplate
+from taskapp.client.written_messages import current_recorder
 from taskapp.engine.runtime import Runtime
 from taskapp.transport.channel import EngineChannel
 
@@ -79,10 +80,11 @@ class Sender:
     def known_template(self, name: str) -> TaskTemplate | None:
         """Return the template for tasks of taskapp's ``Task`` without options, if it exists and is still valid."""
         template = self._usual.get(name)
+        if template is None or current_recorder() is not None:
+            return None
         # ``config`` comes first, because it notices changes.
-        if template is not None and self.config and template.sending is self._sending and template.sending.is_valid():
-            return template
-        return None
+        is_valid = self.config and template.sending is self._sending and template.sending.is_valid()
+        return template if is_valid else None
 
     def usual_template(self, task: Any, args: Any, kwargs: Any) -> TaskTemplate | None:
         """Return the template for tasks of taskapp's ``Task`` submitted without options, see ``template``."""
@@ -111,7 +113,7 @@ class Sender:
             celery.exceptions.QueueNotFound: The queue does not exist.
         """
         self._find_broker()
-        if not self.config.is_plain:
+        if not self.config.is_plain or current_recorder() is not None:
             return None
         task_type: Any = options.get("task_type")
         if task_type is None:

@@ -22,6 +22,7 @@ from taskapp.client.protocol import arguments_as_json, new_id, properties, with_
 from taskapp.client.sender import Sender
 from taskapp.client.submitting_app import SubmittingApp
 from taskapp.client.template import TaskTemplate
+from taskapp.client.written_messages import current_recorder
 from taskapp.engine.batch import holding
 from taskapp.errors import BrokerUnavailable, NotQueued, UnknownTask
 from taskapp.queues import TASK_ROUTES
@@ -160,5 +161,5 @@ class Submitter:
         times_of(name, options, self._app.now())
         options = {**options, **properties(name, options)}
         headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
-        with self._app.lend_producer(options.get("producer")) as producer:
+        with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from time import time
 from typing import Any
 
@@ -62,11 +63,23 @@ class Recorder:
         self.tasks.append(_written(body, {**options, "headers": headers}))
 
 
+_recorder: ContextVar[Recorder | None] = ContextVar("taskapp_recorder", default=None)
+current_recorder = _recorder.get
+"""Returns the recorder of this context; ``None``: tasks are sent."""
+
+
 def recorded(app: Any, send: Callable[[Recorder], Any]) -> tuple[Any, Recorder]:
-    """Call ``send`` with a recorder as its producer; return its result and the recorder."""
+    """Call ``send`` and record all tasks it submits; return its result and the recorder.
+
+    ``send`` gets the recorder, to pass it on as the producer: Celery would take one from a pool, and connect.
+    """
     recorder = Recorder(app)
-    with settling(None):  # else a running task would take these messages as its own follow-ups
-        return send(recorder), recorder
+    token = _recorder.set(recorder)
+    try:
+        with settling(None):  # else a running task would take these messages as its own follow-ups
+            return send(recorder), recorder
+    finally:
+        _recorder.reset(token)
 
 
 def _written(body: Any, options: dict[str, Any]) -> Written:

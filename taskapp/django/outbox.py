@@ -72,6 +72,7 @@ def _after_commit(alias: str, captured: Captured) -> None:
     if captured.eager is not None:
         captured.eager()
         return
+    captured.committed()
     connection = connections[alias]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         return  # other threads share its connection, which may be in a transaction

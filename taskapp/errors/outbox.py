@@ -72,10 +72,7 @@ class NotAnAppOfTaskapp(TaskappError):
 
 
 class CannotBeInOutbox(TaskappError):
-    """A signature is not one message, so that no row can hold it."""
+    """No row can hold what is submitted."""
 
-    def __init__(self, signature: object) -> None:
-        super().__init__(
-            f"{signature!r} begins with a chord, which is more than messages: it is counted on the result server; "
-            "submit a task that submits it"
-        )
+    def __init__(self, what: object, why: str) -> None:
+        super().__init__(f"{what!r} cannot be submitted through an outbox: {why}")

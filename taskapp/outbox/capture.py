@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from celery.app import app_or_default
-from celery.canvas import Signature, chord, group
+from celery.canvas import Signature
 from kombu.utils.json import dumps
 
 from taskapp.client.protocol import new_id
@@ -16,12 +16,15 @@ from taskapp.client.written_messages import Recorder, Written, recorded
 from taskapp.engine.envelope import LONGEST_NAME_BYTES
 from taskapp.errors.outbox import CannotBeInOutbox, NotAnAppOfTaskapp
 from taskapp.errors.tasks import BadOption
+from taskapp.outbox.canvas import as_messages
 from taskapp.outbox.rows import OutboxRow, now_us
 
 What = Any
 """What to submit: a task type, its name, or a signature."""
 OWN_PRODUCER = ("producer", "publisher", "connection")
 """Options that would send the message past the outbox."""
+PROTOCOL = 2
+"""Celery's message format."""
 
 
 class Captured(NamedTuple):
@@ -33,6 +36,13 @@ class Captured(NamedTuple):
     rows: Sequence[OutboxRow]
     eager: Callable[[], Any] | None = None
     """Runs the task in this process; set instead of rows if the app is eager (``task_always_eager``)."""
+    parent: Any = None
+    """The running task that submitted it, if it is to become its child."""
+
+    def committed(self) -> None:
+        """Note that the transaction has committed: make the task a child of the one that still runs here."""
+        if self.parent is not None and self.app.current_worker_task is self.parent:
+            self.parent.add_trail(self.result)
 
 
 def capture(
@@ -49,21 +59,26 @@ def capture(
 
     Raises:
         TaskappError: As ``apply_async`` does, except that no broker is needed.
-        CannotBeInOutbox: It begins with a chord.
+        CannotBeInOutbox: The app uses Celery's old message format.
         NotAnAppOfTaskapp: Its app is one of stock Celery.
     """
     name, app = _name_and_app(what, app)
     if not isinstance(submitter := getattr(app, "submitter", None), Submitter):
         raise NotAnAppOfTaskapp(name, app)
+    if app.conf.task_protocol != PROTOCOL:
+        raise CannotBeInOutbox(name, f"task_protocol is {app.conf.task_protocol}; set it to {PROTOCOL}")
     for option in OWN_PRODUCER:
         if options.get(option) is not None:
             raise BadOption(name, option, options[option], "leave it out: a relay of the outbox sends the message")
-    if isinstance(what, Signature) and _begins_with_chord(what):
-        raise CannotBeInOutbox(what)
     if submitter.is_eager and not isinstance(what, str):
         return _eager(what, args, kwargs, options, app)
+    if isinstance(what, Signature):
+        what, args, kwargs = as_messages(what, args, kwargs, options)
+    parent = app.current_worker_task if options.get("add_to_parent", True) else None
+    options = {**options, "add_to_parent": False}  # the transaction may be rolled back
     result, recorder = recorded(app, lambda producer: _send(what, args, kwargs, options, app, producer))
-    return Captured(app, result, [_row(each, announces=bool(recorder.events)) for each in recorder.tasks])
+    rows = [_row(each, announces=bool(recorder.events)) for each in recorder.tasks]
+    return Captured(app, result, rows, parent=parent)
 
 
 def _name_and_app(what: What, app: Any) -> tuple[str, Any]:
@@ -82,18 +97,6 @@ def _send(
     if isinstance(what, str):
         return app.send_task(what, args, kwargs, **options, producer=producer)
     return what.apply_async(args, kwargs, **options, producer=producer)
-
-
-def _begins_with_chord(signature: Any) -> bool:
-    if isinstance(signature, chord):
-        return True
-    tasks = signature.get("kwargs", {}).get("tasks") or ()
-    if isinstance(signature, group):
-        return any(_begins_with_chord(each) for each in tasks)
-    if signature.get("subtask_type") == "chain" and tasks:
-        is_upgraded = isinstance(tasks[0], group) and len(tasks) > 1
-        return is_upgraded or _begins_with_chord(tasks[0])
-    return False
 
 
 def _eager(what: What, args: Any, kwargs: Any, options: Mapping[str, Any], app: Any) -> Captured:

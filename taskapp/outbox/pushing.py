@@ -21,6 +21,7 @@ from taskapp.errors.wording import in_words
 from taskapp.outbox.rows import ERROR_MOST, OutboxRow, Outcome
 from taskapp.redis.link import REFUSALS
 from taskapp.transport.codec import SENT_AT_HEADER, pack_task, time_of, with_properties
+from taskapp.transport.transport import is_over_redis
 
 AWAY = (OperationalError, RedisError, OSError, BrokerNotFound, BrokerAway)
 
@@ -40,7 +41,7 @@ class RowPusher:
         """Push ``rows`` in their order; return which are queued, and which never can be."""
         try:
             self._app.find_broker()
-            if self._sender.config.is_plain:
+            if is_over_redis(self._app.conf.broker_write_url):
                 return self._push_to_engine(rows)
         except AWAY as error:
             return Outcome(away=error)
@@ -98,7 +99,7 @@ class RowPusher:
         producer = sending.process.producer
         headers[SENT_AT_HEADER] = producer.clock.now_ms() / 1_000
         event = b""
-        if content["announces"] and sending.events is not None:
+        if content["announces"] and sending.events is not None and sending.config.is_plain:
             # Before times are converted to the engine's: events show those of this machine.
             usual = usual_part(sending.origin, sending.pid, headers["task"], queue)
             event = sent_event(usual, self._app.clock.forward(), headers["retries"], headers)

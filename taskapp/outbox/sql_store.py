@@ -158,7 +158,8 @@ def _refused(ids: Sequence[str] | None) -> list[ColumnElement[bool]]:
 def is_shared(engine: Engine) -> bool:
     """Return whether all threads share a connection, so that no relay can have one of its own."""
     url = engine.url
-    in_memory = url.get_backend_name() == "sqlite" and (not url.database or ":memory:" in url.database)
+    place = f"{url.database or ':memory:'} {url.query}"
+    in_memory = url.get_backend_name() == "sqlite" and (":memory:" in place or "mode=memory" in place)
     return in_memory or isinstance(engine.pool, StaticPool)
 
 

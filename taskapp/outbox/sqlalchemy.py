@@ -155,6 +155,8 @@ def _pending(session: Session) -> _Pending:
 
 def _relay_soon(session: Session, committed: list[Captured]) -> None:
     run_eagerly(committed)
+    for each in committed:
+        each.committed()
     by_app: dict[int, list[Captured]] = {}
     for each in committed:
         if each.rows:

@@ -27,3 +27,13 @@ def note(*values: Any) -> None:
 @shared_task
 def echo(value: Any, other: Any = None) -> Any:
     return value
+
+
+@shared_task
+def double(value: int) -> int:
+    return 2 * value
+
+
+@shared_task
+def total(values: list[int]) -> int:
+    return sum(values)

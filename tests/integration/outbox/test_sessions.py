@@ -128,6 +128,72 @@ def test_a_task_runs_with_its_arguments_and_its_result_is_found(
     assert together.get(timeout=30) == [0, 2, 4]
 
 
+CANVAS = {
+    "a chain": (lambda: jobs.echo.s(5) | jobs.double.s(), 10),
+    "a chain with a link": (lambda: chain(jobs.echo.s(5).set(link=jobs.echo.si(1)), jobs.double.s()), 10),
+    "a group": (lambda: group(jobs.echo.s(1), jobs.echo.s(2)), [1, 2]),
+    "a group of one": (lambda: group(jobs.echo.s(1)), [1]),
+    "a group of chains": (lambda: group(jobs.echo.s(1) | jobs.double.s(), jobs.echo.s(2)), [2, 2]),
+    "a group in a group": (lambda: group(group(jobs.echo.s(1)), jobs.echo.s(2)), [1, 2]),
+    "a chain that ends with a group": (lambda: chain(jobs.echo.s(1), group(jobs.double.s(), jobs.double.s())), [2, 2]),
+    "chunks": (lambda: jobs.total.chunks([([1, 2],), ([3],)], 1).group(), [[3], [3]]),
+    "a map": (lambda: jobs.double.map([1, 2]), [2, 4]),
+    "a chord": (lambda: chord([jobs.echo.s(1), jobs.echo.s(2)], jobs.total.s()), 3),
+    "of one task": (lambda: chord([jobs.echo.s(4)], jobs.total.s()), 4),
+    "of chains": (lambda: chord([chain(jobs.echo.s(1), jobs.double.s()), jobs.echo.s(2)], jobs.total.s()), 4),
+    "in a chord": (
+        lambda: chord([chord([jobs.echo.s(1), jobs.echo.s(2)], jobs.total.s()), jobs.echo.s(9)], jobs.total.s()),
+        12,
+    ),
+    "with a step behind it": (lambda: chord([jobs.echo.s(1), jobs.echo.s(2)], jobs.total.s()) | jobs.double.s(), 6),
+    "a group with a step behind it": (lambda: group(jobs.echo.s(1), jobs.echo.s(2)) | jobs.total.s(), 3),
+    "two of them": (
+        lambda: chain(group(jobs.echo.s(1), jobs.echo.s(2)), jobs.total.s(), group(jobs.double.s(), jobs.double.s())),
+        [6, 6],
+    ),
+    "a group that has one": (
+        lambda: group(chord([jobs.echo.s(1), jobs.echo.s(2)], jobs.total.s()), jobs.echo.s(8)),
+        [3, 8],
+    ),
+    "behind a task": (lambda: chain(jobs.echo.s(1), chord([jobs.double.s(), jobs.double.s()], jobs.total.s())), 4),
+}
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("name", CANVAS)
+def test_no_canvas_goes_past_the_outbox(
+    name: str, session: Session, store: SqlStore, app: Celery, redis_server: RedisServer
+) -> None:
+    redis_server.kill()
+    with_session(session).apply_async(CANVAS[name][0]())
+    redis_server.start()
+
+    session.flush()
+    assert session.scalars(select(OutboxMessage)).all()
+    assert not redis_server.client.keys("*default*")
+    assert not redis_server.client.keys("taskapp:chord:*")
+    session.rollback()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_canvas_comes_to_its_end(
+    session: Session, worker: Callable[..., object], app: Celery, redis_server: RedisServer
+) -> None:
+    worker(TASKAPP_INCLUDE="tests.integration.outbox.jobs")
+    wanted = {name: make() for name, (make, _) in CANVAS.items()}
+    before = {name: json.dumps(signature).count(": true") for name, signature in wanted.items()}
+    results = {name: with_session(session).apply_async(signature) for name, signature in wanted.items()}
+    high = with_session(session).apply_async(wanted["a chord"], queue="high", countdown=0.2)
+    assert {name: json.dumps(signature).count(": true") for name, signature in wanted.items()} == before
+    assert not redis_server.client.keys("taskapp:chord:*")
+    session.commit()
+
+    assert {name: result.get(timeout=30) for name, result in results.items()} == {
+        name: value for name, (_, value) in CANVAS.items()
+    }
+    assert high.get(timeout=30) == 3
+
+
 def test_what_delay_refuses_is_refused_at_the_caller(session: Session, app: Celery) -> None:
     outbox = with_session(session)
     for error, call in {
@@ -136,7 +202,6 @@ def test_what_delay_refuses_is_refused_at_the_caller(session: Session, app: Cele
         UnknownQueue: lambda: outbox.apply_async(add, (1, 2), queue="nowhere"),
         TypeError: lambda: outbox.delay(jobs.echo, 1, 2, 3),
         BadOption: lambda: outbox.apply_async(add, (1, 2), priority=10),
-        CannotBeInOutbox: lambda: outbox.apply_async(chord([add.s(1, 1), add.s(2, 2)], add.s(1))),
         NotAnAppOfTaskapp: lambda: outbox.apply_async(Celery("stock", set_as_current=False).signature("x")),
     }.items():
         with pytest.raises(error):
@@ -145,6 +210,12 @@ def test_what_delay_refuses_is_refused_at_the_caller(session: Session, app: Cele
         outbox.delay(jobs.pay, {"number": "many"})
     with pytest.raises(BadOption, match="leave it out"):
         outbox.apply_async(add, (1, 2), producer=object())
+    app.conf.task_protocol = 1
+    try:
+        with pytest.raises(CannotBeInOutbox, match="task_protocol is 1; set it to 2"):
+            outbox.delay(add, 1, 2)
+    finally:
+        app.conf.task_protocol = 2
 
     assert not session.new
 
