@@ -19,6 +19,7 @@ import yaml
 
 from taskapp.monitor.metrics import METRICS
 from taskapp.settings import PREFIX, Settings
+from taskapp.urls import SecretText
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = 118
@@ -38,8 +39,8 @@ def default_of(name: str) -> str:
     """Return the default of a setting as one writes it in the environment; empty for none."""
     if name in DIFFERS_BY_USER:
         return DIFFERS_BY_USER[name]
-    value = Settings.model_fields[name].get_default(call_default_factory=True)
-    if value is None or type(value).__name__ == "SecretStr":
+    value = getattr(Settings(), name)
+    if value is None or isinstance(value, SecretText):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

@@ -15,6 +15,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``env_file``          finds the ``.env`` file
 ``sanitize``          makes text from tasks harmless for a terminal
 ``log_message``       the text of a log record, even of one that cannot be formatted
+``setting_values``    how the text of a variable becomes the value of a setting
 ``settings``          ``TASKAPP_*`` and ``.env``, as one validated, frozen object
 ``devredis``          the embedded Redis server, for development, demo and tests
 ``processes``         child programs: started, supervised, stopped

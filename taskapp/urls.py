@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from pydantic import SecretStr
-
 SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
 NEXT_URL = re.compile(rf";(?={SCHEME}://)")
 """Separates the URLs of several servers."""
@@ -26,14 +24,46 @@ CERTIFICATES, CERTIFICATE_CHECKS = "ssl_cert_reqs", ("required", "optional", "no
 ENCODED = "percent-encode user and password (/ is %2F, @ is %40, # is %23, ? is %3F, ; is %3B)"
 
 
-class SecretUrl(SecretStr):
+class SecretText:
+    """A text that is always shown as ``**********``, or as nothing if it is empty."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        """Return whether there is any text."""
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` is the same secret."""
+        return isinstance(other, type(self)) and self._text == other.get_secret_value()
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return "**********" if self._text else ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class SecretUrl(SecretText):
     """A URL that is always shown as ``redis://user:***@host/0``; ``get_secret_value()`` returns all of it."""
 
-    def _display(self) -> str:
+    __slots__ = ()
+
+    def __str__(self) -> str:
         return masked(self.get_secret_value())
 
 
-def revealed(secret: SecretStr | None) -> str | None:
+def revealed(secret: SecretText | None) -> str | None:
     """Return the text in ``secret``; ``None`` stays ``None``."""
     return None if secret is None else secret.get_secret_value()
 

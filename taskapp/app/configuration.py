@@ -33,7 +33,7 @@ def configuration(settings: Settings, broker_url: str | None, *, ships_task_type
         "broker_url": broker_url,
         "result_backend": result_url,
         **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
-        **(_queues(settings) if ships_task_types or settings.model_fields_set & {"queues", "routes"} else {}),
+        **(_queues(settings) if ships_task_types or settings.chosen & {"queues", "routes"} else {}),
         **_delivery(settings),
         **_results(settings, None if settings.result_url else own),
         **_watching(),

@@ -1,14 +1,17 @@
-"""Typed payloads: checks arguments against annotations, at the submit and before the run."""
+"""Typed payloads: checks arguments against annotations, at the submit and before the run.
+
+Imported with the first task type that has something to check, because pydantic takes long to import.
+"""
 
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from taskapp.app.annotations import checkable, is_model, parameters_of
 from taskapp.errors import InvalidPayload
 
 PLAIN = ("int", "float", "str", "bool", "none")
@@ -26,8 +29,8 @@ class Payload:
     def __init__(self, task_name: str, run: Callable[..., Any], *, plain: bool, bound: bool = False) -> None:
         """Read the annotations of ``run``; the first parameter of a ``bound`` task is the task itself."""
         self.task_name = task_name
-        parameters = list(inspect.signature(run).parameters.values())[int(bound) :]
-        adapters = _adapters(run, parameters, plain=plain)
+        parameters = parameters_of(run, bound=bound)
+        adapters = {name: _adapter(hint, must_exist=plain) for name, hint in checkable(run, parameters, plain=plain)}
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._by_position = [(p.name, adapters.get(p.name)) for p in parameters if p.kind in positional]
         self._by_name = {name: adapter for name, adapter in adapters.items() if adapter is not None}
@@ -87,24 +90,6 @@ class Payload:
         return dumped, named
 
 
-def _adapters(
-    run: Callable[..., Any], parameters: Sequence[inspect.Parameter], *, plain: bool
-) -> dict[str, TypeAdapter[Any] | None]:
-    try:
-        hints = typing.get_type_hints(run, include_extras=True)
-    except NameError:
-        # Only a type checker can resolve these annotations; like Celery, accept such tasks.
-        return {}
-    adapters: dict[str, TypeAdapter[Any] | None] = {}
-    for parameter in parameters:
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            continue
-        hint = hints.get(parameter.name, Any)
-        if hint is not Any and (plain or _holds_model(hint)):
-            adapters[parameter.name] = _adapter(hint, must_exist=plain)
-    return adapters
-
-
 def _adapter(hint: Any, *, must_exist: bool) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(hint)
@@ -112,12 +97,6 @@ def _adapter(hint: Any, *, must_exist: bool) -> TypeAdapter[Any] | None:
         if must_exist:
             raise
         return None
-
-
-def _holds_model(hint: Any) -> bool:
-    if inspect.isclass(hint) and not typing.get_args(hint):
-        return issubclass(hint, BaseModel)
-    return any(_holds_model(part) for part in typing.get_args(hint))
 
 
 def _is_plain(schema: Any) -> bool:
@@ -130,7 +109,7 @@ def _is_plain(schema: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return value.model_dump(mode="json") if is_model(value) else value
 
 
 def _problems(name: str, error: ValidationError) -> str:

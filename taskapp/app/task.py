@@ -11,9 +11,9 @@ import celery
 from celery.app.task import Context
 from celery.canvas import Signature
 
+from taskapp.app.annotations import checkable, parameters_of
 from taskapp.app.options import check_options
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
-from taskapp.app.payload import Payload
 from taskapp.app.progress import note_progress
 from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
@@ -34,6 +34,7 @@ from taskapp.results.absent import NoResults
 
 if TYPE_CHECKING:
     from taskapp.app.application import Celery
+    from taskapp.app.payload import Payload
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Options of ``apply_async`` that are accepted by position."""
@@ -107,8 +108,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
     @classmethod
     @functools.cache
-    def payload(cls) -> Payload:
-        """Return the checks of this type's arguments, read once from its annotations.
+    def payload(cls) -> Payload | None:
+        """Return the checks of this type's arguments, read once from its annotations; ``None``: nothing is checked.
 
         Every call and every submit begins here.
 
@@ -118,7 +119,12 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         if error := missing_extra(cls):
             raise error
         _ = cls.app  # binds a type that was registered after the app was finalized
-        return Payload(cls.name, cls._unchecked_run, plain=cls.typed, bound=cls._is_method)
+        run, bound = cls._unchecked_run, cls._is_method
+        if not any(checkable(run, parameters_of(run, bound=bound), plain=cls.typed)):
+            return None
+        from taskapp.app.payload import Payload  # brings in pydantic
+
+        return Payload(cls.name, run, plain=cls.typed, bound=bound)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
         """Create a signature, like Celery; keyword arguments are checked now.
@@ -127,9 +133,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
             InvalidPayload: A keyword argument is invalid.
             BadOption: The priority is not an integer from 0 to 9.
         """
-        if self.payload():
+        if payload := self.payload():
             kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
-            args, named = self.payload().named_to_json(args or (), kwargs or {})
+            args, named = payload.named_to_json(args or (), kwargs or {})
             if starargs:
                 starargs = (named, *starargs[1:])
             elif kwargs:

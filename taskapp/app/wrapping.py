@@ -9,7 +9,8 @@ from typing import Any
 
 from celery.exceptions import Ignore, Retry
 from celery.utils.time import get_exponential_backoff_interval
-from pydantic import BaseModel
+
+from taskapp.app.annotations import is_model
 
 Run = Callable[..., Any]
 
@@ -57,7 +58,7 @@ def _to_python(task_type: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _plain(result: Any) -> Any:
-    return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+    return result.model_dump(mode="json") if is_model(result) else result
 
 
 def _retry(task_type: Any, error: BaseException) -> BaseException:

@@ -13,10 +13,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import msgspec
 
 from taskapp.errors import EmbeddedServerFailed
 from taskapp.private_files import make_private_directory, open_private
@@ -31,29 +31,29 @@ LONGEST_PATH_BYTES = 1_000
 LOG_TAIL_CHARACTERS = 1_000
 
 
-class ServerRecord(BaseModel):
+class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of ``server.json``."""
 
-    model_config = ConfigDict(frozen=True)
-
-    port: int = Field(default=0, ge=0, le=65_535)
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     """Loopback port; 0 if the server listens on ``socket``."""
     socket: str = ""
     """Path of a Unix socket; empty if the server listens on ``port``."""
-    password: str = Field(repr=False, min_length=1, pattern=r"^[\w-]+$")
+    password: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+\Z")]
     kind: Kind
-    version: str = Field(pattern=r"^\d+\.\d+")
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")]
     origin: str
-    pid: int = Field(default=0, ge=0)
+    pid: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Process id; 0 while the server is being started."""
     run_id: str = ""
     """Random id that the server generates at each start; empty until it has answered."""
 
-    @model_validator(mode="after")
-    def _has_one_address(self) -> ServerRecord:
+    def __post_init__(self) -> None:
         if bool(self.port) == bool(self.socket):
             raise ValueError("a server listens on a port or on a socket")
-        return self
+
+    def __repr__(self) -> str:
+        # Without the password.
+        return f"ServerRecord({self.kind} {self.version} on {self.address!r}, pid={self.pid})"
 
     @property
     def url(self) -> str:
@@ -142,13 +142,13 @@ def read_record(home: Path) -> ServerRecord | None:
     """Return the contents of ``server.json``; None if it is missing, damaged or owned by another user."""
     with contextlib.suppress(OSError, ValueError):
         if (home / "server.json").stat().st_uid == os.geteuid():
-            return ServerRecord.model_validate_json((home / "server.json").read_bytes())
+            return msgspec.json.decode((home / "server.json").read_bytes(), type=ServerRecord)
     return None
 
 
 def write_record(home: Path, record: ServerRecord) -> None:
     """Replace ``server.json``."""
-    write_private(home / "server.json", record.model_dump_json().encode())
+    write_private(home / "server.json", msgspec.json.encode(record))
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec.structs import replace
+
 from taskapp.devredis.address import choose_socket, forget_socket
 from taskapp.devredis.home import (
     ServerRecord,
@@ -125,7 +127,7 @@ def ensure(data_dir: Path, *, over: Over = "socket", timeout_seconds: float = 10
                 answer = _await_answer(home, record, deadline)
                 if answer is None:
                     raise EmbeddedServerFailed(last_words(home, record))
-            if record != (answered := record.model_copy(update=identity(answer))):  # so that a full disk seldom matters
+            if record != (answered := replace(record, **identity(answer))):  # so that a full disk seldom matters
                 write_record(home, answered)
             return _server(data_dir, record, answer, started_here=started_here)
 
@@ -211,7 +213,7 @@ def _start(home: Path, last: ServerRecord | None, over: Over) -> ServerRecord:
     )
     write_record(home, record)  # before launching, so that the next starter finds the server if this process is killed
     write_private(home / "server.conf", configuration(home, record))
-    record = record.model_copy(update={"pid": launch(program.path, home, record)})
+    record = replace(record, pid=launch(program.path, home, record))
     write_record(home, record)
     return record
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -90,6 +90,16 @@ class Worker(_Stock):
                 _ = task.app  # binds a task type that was registered after the app was finalized
                 check_strategy(task)
                 request_class(symbol_by_name(task.Request))
+        import_checks(self.app.tasks.values())
+
+
+def import_checks(task_types: Iterable[Any]) -> None:
+    """Import pydantic if one of the user's ``task_types`` is ``typed``: when it runs, there may be no free descriptor.
+
+    A module that defines a model has imported it already, and task types that ship load what they need when they run.
+    """
+    if any(getattr(task, "typed", False) and not task.__module__.startswith("taskapp.") for task in task_types):
+        import taskapp.app.payload  # noqa: F401
 
 
 class _BadUsage(click.ClickException):

@@ -61,3 +61,44 @@ def test_looking_at_the_engine_brings_in_neither_results_nor_schedules_nor_the_w
 
     rooms = ("beat", "execution", "results.backend", "schedules", "tasks", "worker")
     assert modules & {f"taskapp.{room}" for room in rooms} == set()
+
+
+def test_a_submit_brings_in_pydantic_only_for_task_types_that_need_it() -> None:
+    own = (
+        "import taskapp.celery\nfrom celery import shared_task\n@shared_task\ndef pay(order: int) -> int: ...\n"
+        "from taskapp.tasks import data_processing, http_request, report_generation, send_email\n"
+        "assert not pay.payload() and pay.s(1) and pay.app.amqp"
+    )
+    modules = imported_by(own)
+
+    assert modules & {"annotated_types", "dotenv", "pydantic"} == set()
+    assert "taskapp.settings" in modules
+    assert "pydantic" in imported_by("from taskapp.tasks import add; assert add.payload()")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from taskapp.tasks.send_email import EmailMessage",
+        "from taskapp.tasks import send_email; assert 'message' in dict(send_email.payload()._by_name)",
+        "from taskapp.tasks import report_generation as it; assert {'parts', 'report'} == {*it.payload()._by_name}",
+        "from taskapp.tasks.data_processing import Aggregation; Aggregation(path='x', measures=[{'name': 'n', "
+        "'function': 'count'}])",
+    ],
+)
+def test_a_shipped_task_type_brings_in_its_models_when_they_are_used(code: str) -> None:
+    assert {"pydantic", "taskapp.tasks.shared.texts"} & imported_by(code)
+
+
+def test_a_shipped_task_type_offers_nothing_else() -> None:
+    imported_by("import taskapp.tasks.send_email as it, sys; assert not hasattr(sys.modules[it.__module__], 'Nothing')")
+
+
+@pytest.mark.parametrize(("options", "needs_it"), [("", False), ("typed=True", True)])
+def test_a_node_brings_in_pydantic_before_a_typed_task_runs(options: str, needs_it: bool) -> None:
+    modules = imported_by(
+        "from taskapp.celery import app\nimport taskapp.tasks\nfrom taskapp.worker.worker import import_checks\n"
+        f"@app.task({options})\ndef pay(order: int): ...\nimport_checks(app.tasks.values())"
+    )
+
+    assert ("pydantic" in modules) == needs_it

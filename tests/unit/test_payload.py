@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +96,21 @@ def test_the_task_itself_is_no_argument_of_a_bound_task() -> None:
     assert payload.to_json([Order(id=1)], {}) == ([{"id": 1, "note": ""}], {})
     with pytest.raises(InvalidPayload):
         payload.to_json([{"id": "no"}], {})
+
+
+def test_a_model_is_checked_that_its_module_imports_when_it_is_first_used(monkeypatch) -> None:
+    names: dict[str, object] = {"Late": Order}
+    late = ModuleType("late")
+    late.__getattr__ = names.__getitem__
+    exec("from __future__ import annotations\ndef pay(orders: list[Late], times: int): ...", vars(late))
+    monkeypatch.setitem(sys.modules, "late", late)
+
+    with pytest.raises(InvalidPayload, match=r"orders\.0\.id: field required"):
+        Payload("late.pay", late.pay, plain=False).to_json([[{}], "many"], {})
+
+
+def test_a_name_that_only_a_type_checker_can_resolve_is_not_checked() -> None:
+    scope: dict[str, Any] = {"__name__": __name__}
+    exec("from __future__ import annotations\ndef pay(order: Unknown, times: int): ...", scope)
+
+    assert not Payload("shop.pay", scope["pay"], plain=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
-import json
 import pickle
 import string
 import traceback
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -46,7 +47,7 @@ def shown_of(loaded: Settings) -> str:
     url = loaded.broker_url.get_secret_value() if loaded.broker_url else None
     app = Celery(set_as_current=False)
     app.conf.update(configuration(loaded, url, ships_task_types=True))
-    seen: list[Any] = [loaded, repr(loaded), loaded.model_dump(), loaded.model_dump_json(), app.conf.humanize()]
+    seen: list[Any] = [loaded, repr(loaded), asdict(loaded), app.conf.humanize()]
     seen += [app.conf.table(), f"{loaded.broker_url} {loaded.result_url!r} {loaded.history_url}"]
     if url:
         seen += [Connection(url).as_uri(), repr(Connection(url)), app.bugreport()]
@@ -104,7 +105,7 @@ def test_a_secret_is_not_shown_when_another_setting_is_wrong(field: str) -> None
 
 
 def test_what_is_named_like_a_secret_is_of_a_type_that_hides_it() -> None:
-    named = {name for name in Settings.model_fields if name.endswith(("_url", "password", "secret", "token"))}
+    named = {name for name in Settings.__dataclass_fields__ if name.endswith(("_url", "password", "secret", "token"))}
 
     assert named <= SECRET_FIELDS
 
@@ -204,4 +205,4 @@ def test_settings_can_be_sent_to_another_process() -> None:
     loaded = load_settings({"TASKAPP_BROKER_URL": "redis://:secret@host/0"})
 
     assert pickle.loads(pickle.dumps(loaded)) == loaded
-    assert json.loads(loaded.model_dump_json())["broker_url"] == "**********"
+    assert copy.deepcopy(loaded) == loaded

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from taskapp.celery import app
 from taskapp.settings import get_settings
-from taskapp.tasks.data_processing.model import Aggregated, Aggregation, Filter, Measure, Order, aggregated
 from taskapp.tasks.shared.files import allowed_path
+from taskapp.tasks.shared.first_use import models_of
+
+if TYPE_CHECKING:
+    from taskapp.tasks.data_processing.model import Aggregated, Aggregation, Filter, Measure, Order
 
 __all__ = ["Aggregated", "Aggregation", "Filter", "Measure", "Order", "data_processing"]
+
+if not TYPE_CHECKING:
+    __getattr__ = models_of(__name__, __all__, "taskapp.tasks.data_processing.model")
 
 
 @app.task(
@@ -32,6 +39,7 @@ def data_processing(aggregation: Aggregation) -> Aggregated:
             than ``limit``. Not retried.
     """
     # Only the node that runs the task loads duckdb, not the web process that submits it.
+    from taskapp.tasks.data_processing.model import aggregated
     from taskapp.tasks.data_processing.run import run
 
     path = allowed_path(aggregation.path, get_settings().allowed_roots, must_exist=True)

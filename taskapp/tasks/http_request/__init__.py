@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 from taskapp.celery import app
 from taskapp.errors import TransientError
 from taskapp.settings import get_settings
-from taskapp.tasks.http_request.model import MAX_TIMEOUT_SECONDS, HttpRequest, HttpResponse
+from taskapp.tasks.http_request.limits import MAX_TIMEOUT_SECONDS
+from taskapp.tasks.shared.first_use import models_of
+
+if TYPE_CHECKING:
+    from taskapp.tasks.http_request.model import HttpRequest, HttpResponse
 
 __all__ = ["HttpRequest", "HttpResponse", "http_request"]
+
+if not TYPE_CHECKING:
+    __getattr__ = models_of(__name__, __all__, "taskapp.tasks.http_request.model")
 
 
 def idempotency_key(task_id: str | None) -> str:

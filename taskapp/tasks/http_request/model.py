@@ -10,11 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from taskapp.tasks.http_request.limits import MAX_RESPONSE_BYTES, MAX_TIMEOUT_SECONDS
 from taskapp.tasks.shared.texts import Text
-
-MAX_TIMEOUT_SECONDS = 300
-"""Maximum deadline of one run; the task's time limits are above it."""
-MAX_RESPONSE_BYTES = 16 * 1_048_576
 
 FORBIDDEN_HEADERS = frozenset({
     "connection", "content-length", "host", "proxy-authorization", "te", "transfer-encoding", "upgrade",

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from taskapp.celery import app
 from taskapp.settings import get_settings
-from taskapp.tasks.data_processing import Aggregated
-from taskapp.tasks.report_generation.model import Chart, Fact, Leader, Report, Section, Summary, Table, Total, Written
 from taskapp.tasks.shared.files import allowed_path, written_at_once
+from taskapp.tasks.shared.first_use import models_of
 
-__all__ = ["Chart", "Fact", "Leader", "Report", "Section", "Summary", "Table", "Total", "Written", "report_generation"]
+if TYPE_CHECKING:
+    from taskapp.tasks.data_processing.model import Aggregated
+    from taskapp.tasks.report_generation.model import (
+        Chart,
+        Fact,
+        Leader,
+        Report,
+        Section,
+        Summary,
+        Table,
+        Total,
+        Written,
+    )
+
+__all__ = [
+    "Aggregated",
+    "Chart",
+    "Fact",
+    "Leader",
+    "Report",
+    "Section",
+    "Summary",
+    "Table",
+    "Total",
+    "Written",
+    "report_generation",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = models_of(
+        __name__, __all__, "taskapp.tasks.data_processing.model", "taskapp.tasks.report_generation.model"
+    )
 
 
 @app.task(
@@ -28,6 +59,7 @@ def report_generation(parts: list[Aggregated], report: Report) -> Written:
         PermanentError: Parts and labels do not match, or a total names an unknown column.
     """
     # Only the node that runs the task loads matplotlib and jinja2.
+    from taskapp.tasks.report_generation.model import Written
     from taskapp.tasks.report_generation.run import page
 
     path = allowed_path(report.output_path, get_settings().allowed_roots, must_exist=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
@@ -13,9 +14,15 @@ from celery.utils.time import get_exponential_backoff_interval
 from taskapp.celery import app
 from taskapp.errors import PermanentError, TransientError
 from taskapp.settings import get_settings
-from taskapp.tasks.send_email.model import Attachment, EmailMessage, Refusal, SentEmail, dedup_id_for
+from taskapp.tasks.shared.first_use import models_of
+
+if TYPE_CHECKING:
+    from taskapp.tasks.send_email.model import Attachment, EmailMessage, Refusal, SentEmail
 
 __all__ = ["Attachment", "EmailMessage", "Refusal", "SentEmail", "send_email"]
+
+if not TYPE_CHECKING:
+    __getattr__ = models_of(__name__, __all__, "taskapp.tasks.send_email.model")
 
 RETRY_BACKOFF_SECONDS = 2
 RETRY_BACKOFF_MAX_SECONDS = 600
@@ -52,6 +59,7 @@ def send_email(message: EmailMessage) -> SentEmail:
         PermanentError: The server refuses every recipient, the sender, the login, the mail or
             encryption; or an attachment is missing or too large. Nobody got this run's mail.
     """
+    from taskapp.tasks.send_email.model import dedup_id_for
     from taskapp.tasks.send_email.run import deliver
 
     settings = get_settings()
