@@ -156,6 +156,16 @@ def _signs_in_redis(client: Redis, key_prefix: str) -> list[str]:
         return [f"a message was delivered {max(age_seconds, 0):.0f} s ago"] if age_seconds < RECENT_SECONDS else []
 
 
+def takers_in(clients: str) -> list[str]:
+    """Return the addresses of clients in the answer to CLIENT LIST that wait for messages as stock workers do."""
+    found = []
+    for line in clients.splitlines():
+        fields = dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
+        if fields.get("cmd") == "brpop" and not fields.get("name", "").startswith(OWN_CLIENTS):
+            found.append(fields.get("addr", ""))
+    return found
+
+
 def _takers(client: Redis) -> list[str]:
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
     return [

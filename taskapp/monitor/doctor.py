@@ -28,6 +28,7 @@ from taskapp.queues import PRIORITIES
 from taskapp.redis.keys import Keys
 from taskapp.settings import Settings
 from taskapp.urls import masked, revealed, servers_of
+from taskapp.worker.stock_workers import stock_workers
 
 PINGS = 20
 ANSWER_SECONDS = 5.0
@@ -312,6 +313,8 @@ def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iter
         served = dict.fromkeys((*(app.queue_names() if app.ships_task_types else ()), *found.takers()))
         yield "other queues", tasks.in_other_queues(tuple(served), waiting, declares=app.ships_task_types)
         yield "stock celery", _leftovers(app, settings, client)
+        if taken := {name: sorted(queues & set(served)) for name, queues in stock_workers(app).items()}:
+            yield "stock workers", tasks.shared_with_stock_workers(taken)
     except RedisError as error:
         yield (
             "tasks",
