@@ -131,6 +131,15 @@ def commands(stock: Install, ours: Install) -> list[Start]:
             "`import taskapp.celery`", [ours.program("python"), "-c", "import taskapp.celery"],
             "`from celery import Celery`",
         ),
+        Start(
+            "the first `delay()` of a web process, Celery",
+            [stock.program("python"), "-c", "import stock_app; stock_app.mark.delay('')"],
+        ),
+        Start(
+            "the first `delay()` of a web process, taskapp",
+            [ours.program("python"), "-c", "import our_tasks; our_tasks.mark.delay('')"],
+            "the first `delay()` of a web process, Celery",
+        ),
         Start("`celery --help`", [stock.program("celery"), "--help"]),
         Start("`taskapp --help`", [ours.program("taskapp"), "--help"], "`celery --help`"),
         Start("`taskapp dead list`", [ours.program("taskapp"), "dead", "list"], "`celery --help`"),
@@ -153,7 +162,8 @@ def nodes(stock: Install, ours: Install) -> list[Start]:
                 with_flower,
             ),
         ]
-    return found
+    own = [ours.program("celery"), "-A", "taskapp", "worker", "-c", "1", "-l", "WARNING"]
+    return [*found, Start("a node with its own pool", own, "Celery's worker, `-P prefork`")]
 
 
 def await_first_task(start: Start, env: dict[str, str], store: RedisStore, folder: Path) -> None:

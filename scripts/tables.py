@@ -93,8 +93,9 @@ def replace(document: str, pattern: str, text: str) -> None:
 
 
 def replace_rows(document: str, begins: str, rows: Callable[[], Iterator[str]]) -> None:
-    """Write ``rows`` in the place of the table rows of ``document`` that begin with ``begins``."""
-    replace(document, rf"^\| `{begins}.*\n", "".join(f"{row}\n" for row in rows()))
+    """Write ``rows`` in the place of the rows of ``document`` that begin with ``begins``, in the first such table."""
+    table, *_ = re.finditer(rf"(^\| `{begins}.*\n)+", (ROOT / document).read_text(), re.MULTILINE)
+    replace(document, re.escape(table[0]), "".join(f"{row}\n" for row in rows()))
 
 
 if __name__ == "__main__":
