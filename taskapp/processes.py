@@ -126,6 +126,8 @@ class Supervisor:
             _signal_group(one.popen, signal.SIGKILL)
             one.popen.wait()
             one.reader.join(1.0)
+            if one.popen.stdout is not None and not one.reader.is_alive():
+                one.popen.stdout.close()
             del self._running[one.program.name]
 
     def _spawn(self, program: Program, deaths: int = 0) -> _Running:

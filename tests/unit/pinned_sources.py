@@ -1,6 +1,14 @@
 """The first digits of the SHA-256 of the source behind each private name we use, see ``test_internals``."""
 
 PINNED = {
+    "kombu.transport.virtual.base:AbstractChannel._size": "a2a49ec8bcee",
+    "kombu.transport.virtual.base:AbstractChannel._put": "84c6158e2e99",
+    "kombu.transport.virtual.base:AbstractChannel._purge": "342c5a3d276f",
+    "kombu.transport.virtual.base:AbstractChannel._new_queue": "21abf629a619",
+    "kombu.transport.virtual.base:AbstractChannel._has_queue": "84b408e23618",
+    "kombu.transport.virtual.base:AbstractChannel._delete": "f2af1cdc67ce",
+    "celery.app.amqp:AMQP": "f26ee1b30826",
+    "celery._state._tls": "8273c2d89e45",
     "amqp.channel:Channel": "7590b3a9cce4",
     "amqp.channel:Channel._basic_publish": "435fd18a6c88",
     "billiard.pool:ApplyResult": "0e0753f51fd2",

@@ -144,6 +144,11 @@ def runner_of(name: str, given: dict[str, Any]) -> Runner:
     return runner
 
 
+def use_runner(name: str, runner: Runner) -> None:
+    """Run the tasks of a type with ``runner``, until the runners are forgotten."""
+    _runners[name] = runner
+
+
 def forget_runners() -> None:
     """Drop the cached runners, because this is a new process or the task types have changed."""
     _runners.clear()
