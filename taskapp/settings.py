@@ -44,7 +44,7 @@ def _check_results(value: SecretUrl) -> None:
         raise ValueError("rpc:// sends results to one client and stores none; use a Redis or database URL")
 
 
-def _check_history(value: SecretUrl) -> None:
+def _check_database(value: SecretUrl) -> None:
     if "://" not in value.get_secret_value():
         raise ValueError("use an SQLAlchemy URL, such as postgresql://user:password@host/taskapp")
 
@@ -121,12 +121,15 @@ class Settings:
     """Memory use in MiB at which a node drains and exits with code 75, to be restarted; 0: never."""
     history: bool = False
     """Whether to keep every finished task in SQL, see docs/history.md; setting ``history_url`` turns it on, too."""
-    history_url: SecretUrl | None = setting(None, check=_check_history)
+    history_url: SecretUrl | None = setting(None, check=_check_database)
     """SQL database of the history, for writer and readers: ``postgresql://…``. Empty: SQLite in ``data_dir``."""
     history_days: float = setting(90.0, ge=0)
     """Number of days after which finished tasks are deleted from the history; 0: never."""
     history_backlog: int = setting(100_000, ge=1_000)
     """Maximum number of finished tasks waiting in Redis for the history, about 0.5 KB each; the oldest are dropped."""
+    outbox_url: SecretUrl | None = setting(None, check=_check_database)
+    """SQL database whose outbox nodes relay and the exporter measures, see docs/outbox.md: ``postgresql://…``, or
+    ``django://default`` for a database of a Django project. Empty: ``taskapp outbox run --url …`` relays."""
     canary_seconds: float = setting(60.0, ge=0)
     """How often beat sends ``taskapp.canary``, the timed job that shows that the whole path works; 0: never."""
     max_payload_bytes: int = setting(1_048_576, ge=1_024)

@@ -43,13 +43,17 @@ class Errors(NamedTuple):
     """Takes the URL, masked, and the reason."""
 
 
-def engine_for(text: str, errors: Errors, on_connect: Callable[[str, Any], None] = lambda *_: None) -> Engine:
+def engine_for(
+    text: str, errors: Errors, on_connect: Callable[[str, Any], None] = lambda *_: None,
+    connect_seconds: int = CONNECT_SECONDS,
+) -> Engine:  # fmt: skip
     """Return SQLAlchemy's engine for the URL ``text``, with at most one idle connection.
 
     Args:
         text: An SQLAlchemy URL; one without a driver gets the one that taskapp's extras install.
         errors: What to raise.
         on_connect: Called with the name of the database system and each new DBAPI connection.
+        connect_seconds: How long connecting may take.
 
     Raises:
         TaskappError: ``errors.bad_url`` or ``errors.package_missing``.
@@ -59,8 +63,9 @@ def engine_for(text: str, errors: Errors, on_connect: Callable[[str, Any], None]
 
     url = _with_driver(text, errors)
     name = url.get_backend_name()
+    options = {**OPTIONS[name], **({"connect_timeout": connect_seconds} if "connect_timeout" in OPTIONS[name] else {})}
     try:
-        engine = create_engine(url, connect_args=OPTIONS[name], pool_size=1, pool_pre_ping=True)
+        engine = create_engine(url, connect_args=options, pool_size=1, pool_pre_ping=True)
     except (ImportError, ArgumentError, TypeError) as error:
         raise errors.bad_url(masked(text), str(error)) from error
     event.listen(engine, "connect", lambda connection, _: on_connect(name, connection))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,47 +13,37 @@ import click
 
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.target import chosen_app
-from taskapp.errors.outbox import NotInOutbox, OutboxNotSet
+from taskapp.errors.outbox import NotInOutbox
+from taskapp.outbox.opening import DJANGO, open_store
+from taskapp.urls import revealed
 
 if TYPE_CHECKING:
     from taskapp.outbox.rows import ListedRow, Store
-    from taskapp.outbox.sql_store import SqlStore
-
-DJANGO = "DJANGO_SETTINGS_MODULE"
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that name the outbox."""
-    database = click.option("--database", default="default", help="Of a Django project: its alias in DATABASES.")
+    database = click.option("--database", help="Of a Django project: its alias in DATABASES.")
     url = click.option(
-        "--url", help=f"Database with the outbox: postgresql://user:password@host/name. Without it, {DJANGO} decides."
+        "--url",
+        help="Database with the outbox: postgresql://user:password@host/name. Default: TASKAPP_OUTBOX_URL, else the "
+        "default database of the Django project.",
     )
     return url(database(command))
 
 
-def _store(url: str | None, database: str) -> Store:
-    if url is not None:
-        return _sql_store(url)
-    if not os.environ.get(DJANGO):
-        raise OutboxNotSet
-    import django
-
-    django.setup()
-    from taskapp.django.outbox_store import DjangoStore
-
-    return DjangoStore(database)
+def _store(url: str | None, database: str | None) -> Store:
+    if database is not None:
+        if url is not None:
+            raise click.UsageError("give either --url or --database")
+        url = f"{DJANGO}{database}"
+    return open_store(url or _configured_url())
 
 
-def _sql_store(url: str) -> SqlStore:
-    from importlib.util import find_spec
+def _configured_url() -> str | None:
+    from taskapp.settings import get_settings
 
-    from taskapp.errors.outbox import OutboxPackageMissing
-
-    if find_spec("sqlalchemy") is None:
-        raise OutboxPackageMissing("sqlalchemy", "outbox")
-    from taskapp.outbox.sql_store import SqlStore
-
-    return SqlStore.at(url)
+    return revealed(get_settings().outbox_url)
 
 
 @click.group()
@@ -63,10 +52,12 @@ def outbox() -> None:
 
 
 @outbox.command()
-@click.option("--url", required=True, help="Database: postgresql://user:password@host/name.")
-def create(url: str) -> None:
+@click.option("--url", help="Database: postgresql://user:password@host/name. Default: TASKAPP_OUTBOX_URL.")
+def create(url: str | None) -> None:
     """Create the table, unless it exists. Django does that with its own migrations."""
-    store = _sql_store(url)
+    store = _store(url, None)
+    if not hasattr(store, "create"):
+        raise click.UsageError("Django creates the table: python manage.py migrate taskapp")
     store.create()
     say(f"the outbox at {store.name} is ready")
 
@@ -74,7 +65,7 @@ def create(url: str) -> None:
 @outbox.command()
 @_where
 @click.option("--once", is_flag=True, help="Queue what waits now, then exit.")
-def run(url: str | None, database: str, *, once: bool) -> None:
+def run(url: str | None, database: str | None, *, once: bool) -> None:
     """Queue what transactions have left behind, until stopped.
 
     Keeps running while the broker or the database is unreachable. Any number may run on one table.
@@ -103,7 +94,7 @@ def run(url: str | None, database: str, *, once: bool) -> None:
 @click.option("--refused", is_flag=True, help="Only tasks that could not be queued.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Maximum to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-def list_rows(url: str | None, database: str, limit: int, *, refused: bool, as_json: bool) -> None:
+def list_rows(url: str | None, database: str | None, limit: int, *, refused: bool, as_json: bool) -> None:
     """List tasks in the outbox, oldest first."""
     rows = _store(url, database).rows(refused_only=refused, limit=limit)
     if as_json:
@@ -129,7 +120,7 @@ def _when(row: ListedRow) -> str:
 @_where
 @click.argument("ids", nargs=-1)
 @click.option("--all", "all_of_them", is_flag=True, help="Every refused task.")
-def retry(url: str | None, database: str, ids: tuple[str, ...], *, all_of_them: bool) -> None:
+def retry(url: str | None, database: str | None, ids: tuple[str, ...], *, all_of_them: bool) -> None:
     """Let refused tasks wait again, once their cause is mended. Exits with 1 if an id is not among them."""
     if bool(ids) == all_of_them:
         raise click.UsageError("name the ids of refused tasks, or add --all")
@@ -147,7 +138,7 @@ def retry(url: str | None, database: str, ids: tuple[str, ...], *, all_of_them: 
 @_where
 @click.argument("ids", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def remove(url: str | None, database: str, ids: tuple[str, ...], *, yes: bool) -> None:
+def remove(url: str | None, database: str | None, ids: tuple[str, ...], *, yes: bool) -> None:
     """Delete refused tasks, which will never run. Exits with 1 if an id is not among them."""
     store = _store(url, database)
     if not yes:
@@ -162,7 +153,7 @@ def remove(url: str | None, database: str, ids: tuple[str, ...], *, yes: bool) -
 @_where
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--max-age", default=60.0, show_default=True, help="Seconds that the oldest task may have been waiting.")
-def status(url: str | None, database: str, max_age: float, *, as_json: bool) -> None:
+def status(url: str | None, database: str | None, max_age: float, *, as_json: bool) -> None:
     """Show how many tasks wait, for how long, and how many were refused. Exits with 1 if that calls for action."""
     store = _store(url, database)
     backlog = store.backlog()

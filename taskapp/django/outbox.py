@@ -76,6 +76,4 @@ def _after_commit(alias: str, captured: Captured) -> None:
     connection = connections[alias]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         return  # other threads share its connection, which may be in a transaction
-    # Connections belong to threads: that of the relay closes its own.
-    store = DjangoStore(alias)
-    promptly().note(Commit(captured.app, store, [row.id for row in captured.rows], store.close))
+    promptly().note(Commit(captured.app, DjangoStore(alias), [row.id for row in captured.rows]))

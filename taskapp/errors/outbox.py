@@ -18,8 +18,8 @@ class OutboxNotSet(TaskappError):
 
     def __init__(self) -> None:
         super().__init__(
-            "no outbox is named; add --url postgresql://user:password@host/name, or set DJANGO_SETTINGS_MODULE "
-            "for the databases of a Django project"
+            "no outbox is named; add --url postgresql://user:password@host/name, or set TASKAPP_OUTBOX_URL, or "
+            "DJANGO_SETTINGS_MODULE for the databases of a Django project"
         )
 
 
@@ -29,7 +29,7 @@ class BadOutboxURL(TaskappError):
     def __init__(self, url: str, why: str) -> None:
         super().__init__(
             f"there cannot be an outbox at {url!r}: {why}; use sqlite:////path/to/file, "
-            "postgresql://user:password@host/name or mysql://user:password@host/name"
+            "postgresql://user:password@host/name, mysql://user:password@host/name or django://default"
         )
 
 

@@ -17,18 +17,47 @@ from taskapp.app.application import Celery
 from taskapp.engine.completions import FinishedTasks
 from taskapp.engine.counters import read_totals
 from taskapp.engine.snapshot import read_snapshot
+from taskapp.errors import TaskappError
 from taskapp.errors.schedules import NoSchedules
 from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.hosts import Hosts, checked
+from taskapp.outbox.opening import open_store
+from taskapp.outbox.rows import Store
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis.link import Link, all_answered
 from taskapp.settings import Settings
 from taskapp.transport.transport import is_over_redis
+from taskapp.urls import revealed
 
 logger = logging.getLogger(__name__)
 
+CONNECT_SECONDS = 2
+"""How long a scrape waits for the database of the outbox."""
 SECTIONS = ("memory", "persistence", "stats")
+
+
+class Outbox:
+    """Reads the outbox at each scrape; while its database does not answer, exports no values of it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._store: Store | None = None
+        self._is_failing = False
+
+    def read(self) -> list[Metric]:
+        """Return the families of the outbox; an empty list while it cannot be read."""
+        try:
+            self._store = self._store or open_store(self._url, CONNECT_SECONDS)
+            found = list(scrape.of_outbox(self._store.backlog()))
+            self._store.close()  # each scrape has a thread of its own
+        except TaskappError as error:
+            if not self._is_failing:
+                logger.warning("cannot read the outbox: %s", error, extra={"action": "outbox_unread"})
+            self._is_failing = True
+            return []
+        self._is_failing = False
+        return found
 
 
 class BrokerCollector(Collector):
@@ -39,11 +68,14 @@ class BrokerCollector(Collector):
         routes = {**TASK_ROUTES, **settings.route_table}
         self._known_types = {name: queue for name, queue in routes.items() if not any(sign in name for sign in "*?[")}
         self._is_failing = False
+        self._outbox = Outbox(url) if (url := revealed(settings.outbox_url)) is not None else None
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; those the broker does not provide have no samples."""
         began_at = monotonic()
         found = {family.name: family for family in self._scrape()}
+        if self._outbox is not None:
+            found |= {family.name: family for family in self._outbox.read()}
         took = scrape.family("taskapp_scrape_seconds", {(): monotonic() - began_at})
         found[took.name] = took
         for family in scrape.named():

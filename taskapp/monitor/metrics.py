@@ -87,6 +87,9 @@ METRICS = (
     Metric("taskapp_history_oldest_seconds", "gauge", "How long the oldest of them has waited; 0 if there is none."),
     Metric("taskapp_history_dropped_total", "counter", "Finished tasks dropped unwritten: backlog full."),
     Metric("taskapp_history_aside_total", "counter", "Finished tasks set aside: unreadable, or refused by SQL."),
+    Metric("taskapp_outbox_waiting", "gauge", "Rows of the outbox in TASKAPP_OUTBOX_URL that wait for a relay."),
+    Metric("taskapp_outbox_oldest_seconds", "gauge", "How long the oldest of them has waited; 0 if there is none."),
+    Metric("taskapp_outbox_refused", "gauge", "Rows of the outbox that could not be queued."),
     Metric("taskapp_broker_up", "gauge", "1 while the broker answers, else 0."),
     Metric("taskapp_redis_memory_bytes", "gauge", "Memory that Redis uses."),
     Metric("taskapp_redis_memory_limit_bytes", "gauge", "Memory limit of Redis (maxmemory); 0: no limit."),
@@ -96,7 +99,8 @@ METRICS = (
     Metric("taskapp_redis_last_save_timestamp_seconds", "gauge", "When Redis last took a snapshot, Unix seconds."),
     Metric("taskapp_scrape_seconds", "gauge", "Time this scrape took to read the broker."),
 )  # fmt: skip
-"""Every metric. All are read from the broker at each scrape; a metric the broker does not provide has no samples."""
+"""Every metric. All are read at each scrape, from the broker or the outbox; one that they do not provide has no
+samples."""
 
 
 def row(name: str) -> Metric:

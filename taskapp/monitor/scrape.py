@@ -13,6 +13,7 @@ from taskapp.engine.counters import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SE
 from taskapp.engine.dead_letters import REASONS
 from taskapp.engine.snapshot import QueueSnapshot, Snapshot
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
+from taskapp.outbox.rows import Backlog as OutboxBacklog
 from taskapp.schedules.overview import Overview
 
 FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
@@ -159,6 +160,13 @@ def _of_history(finished: Backlog) -> Iterator[Metric]:
     yield family("taskapp_history_oldest_seconds", {(): finished.oldest_seconds})
     yield family("taskapp_history_dropped_total", {(): finished.dropped})
     yield family("taskapp_history_aside_total", {(): finished.aside})
+
+
+def of_outbox(backlog: OutboxBacklog) -> Iterator[Metric]:
+    """Yield the metric families of the outbox."""
+    yield family("taskapp_outbox_waiting", {(): backlog.waiting})
+    yield family("taskapp_outbox_oldest_seconds", {(): backlog.oldest_seconds})
+    yield family("taskapp_outbox_refused", {(): backlog.refused})
 
 
 def _of_redis(info: Mapping[str, str]) -> Iterator[Metric]:

@@ -6,7 +6,7 @@ Only an attempt: a commit neither waits for it nor fails with it. What it leaves
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import Empty, Full, Queue
 from time import monotonic
 from typing import Any, NamedTuple
@@ -32,8 +32,6 @@ class Commit(NamedTuple):
     app: Any
     store: Store
     ids: Sequence[str]
-    done: Callable[[], Any]
-    """Called after the attempt, on its thread, to release connections."""
 
 
 class PromptRelay:
@@ -97,7 +95,7 @@ class PromptRelay:
                 self._relay(commits)
             if self._commits.empty():
                 for commit in together:
-                    commit.done()
+                    commit.store.close()
 
     def _relay(self, commits: Sequence[Commit]) -> None:
         if self.is_paused:

@@ -76,6 +76,9 @@ class Store(Protocol):
     def name(self) -> str:
         """What people call the database, without a password."""
 
+    def close(self) -> None:
+        """Release the connection that this thread holds, if any."""
+
     def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, Outcome]:
         """Claim waiting rows, push them and delete the pushed ones; return the number of claimed rows and the outcome.
 

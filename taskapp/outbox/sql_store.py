@@ -30,7 +30,7 @@ from taskapp.outbox.rows import (
     now_us,
 )
 from taskapp.outbox.tables import metadata, table
-from taskapp.sql import Errors, engine_for, mapped, shown
+from taskapp.sql import CONNECT_SECONDS, Errors, engine_for, mapped, shown
 
 ERRORS = Errors(BadOutboxURL, OutboxPackageMissing, OutboxAway)
 LOCKING = ("postgresql", "mysql", "mariadb")
@@ -53,14 +53,14 @@ class SqlStore:
         self.engine = engine
 
     @classmethod
-    def at(cls, url: str) -> SqlStore:
-        """Return the store at ``url``, without connecting.
+    def at(cls, url: str, connect_seconds: int = CONNECT_SECONDS) -> SqlStore:
+        """Return the store at ``url``, without connecting, which may take ``connect_seconds``.
 
         Raises:
             BadOutboxURL: The URL is malformed, or names an unsupported database.
             OutboxPackageMissing: The driver for this database is not installed.
         """
-        return cls(engine_for(url, ERRORS))
+        return cls(engine_for(url, ERRORS, connect_seconds=connect_seconds))
 
     @property
     def name(self) -> str:
@@ -71,6 +71,9 @@ class SqlStore:
     def locks_rows(self) -> bool:
         """Whether rows are locked during their push; else they are claimed for ``CLAIM_SECONDS``."""
         return self.engine.dialect.name in LOCKING
+
+    def close(self) -> None:
+        """Do nothing: connections are in the engine's pool whenever none is in use."""
 
     def create(self) -> None:
         """Create the table if it does not exist."""

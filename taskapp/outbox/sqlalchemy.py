@@ -170,4 +170,4 @@ def _relay_soon(session: Session, committed: list[Captured]) -> None:
     note: Callable[[Commit], None] = async_prompt.note if engine.dialect.is_async else promptly().note
     for same in by_app.values():
         ids = [row.id for each in same for row in each.rows]
-        note(Commit(same[0].app, SqlStore(engine), ids, lambda: None))
+        note(Commit(same[0].app, SqlStore(engine), ids))

@@ -30,12 +30,14 @@ from taskapp.probes.status_file import Reporter
 from taskapp.redis.scripts import read_scripts
 from taskapp.settings import get_settings
 from taskapp.transport.channel import EngineChannel
+from taskapp.urls import revealed
 from taskapp.worker import remote_control
 from taskapp.worker.consume.failed_letters import DeadTaskFailer
 from taskapp.worker.consume.revoked import LearnRevoked
 from taskapp.worker.drain import FAILING_SECONDS, Drain
 from taskapp.worker.green_remote import KeepRemoteControl
 from taskapp.worker.node_info import NodeInfo
+from taskapp.worker.outbox_relay import NodeRelay
 from taskapp.worker.pool.hub import LoopHub
 from taskapp.worker.pool.pool import TaskPool
 from taskapp.worker.pool.prefork import PreforkPool
@@ -187,6 +189,15 @@ def say_remarks(instance: Any, **_: Any) -> None:
         logger.log(level, "setting %s%s%s", remark.setting, effect, remark.text, extra={"action": "setting"})
 
 
+def relay_outbox(sender: Any, **_: Any) -> None:
+    """Relay the outbox of the settings, if they name one, until this node stops."""
+    worker = sender.controller
+    if (url := revealed(worker.app.settings.outbox_url)) is not None:
+        relay = NodeRelay(worker.app, url)
+        relay.start()
+        signals.worker_shutting_down.connect(lambda **_: relay.stop(), weak=False)
+
+
 def freeze_what_stays(**_: Any) -> None:
     """Exclude from garbage collection the objects that live as long as the worker: code, task types, settings."""
     gc.collect()
@@ -260,6 +271,7 @@ def install(app: Any) -> None:
     signals.worker_ready.connect(lambda sender, **_: look_for_stock_workers(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
+    signals.worker_ready.connect(relay_outbox, weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)
     signals.celeryd_after_setup.connect(warn_of_missing_extras, weak=False)

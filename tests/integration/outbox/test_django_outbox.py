@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.integration.outbox.conftest import url_of
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
 SETTINGS = """
 import json, os, pymysql
@@ -221,6 +221,27 @@ print(OutboxMessage.objects.count())
         assert eventually(lambda: len(queued()) == 1)
     finally:
         assert relay.terminate() == 0
+
+
+@pytest.mark.parametrize("url", ["sqlite", "mariadb"], indirect=True)
+def test_a_node_relays_the_database_of_the_project(project: Project, redis_server: RedisServer, queued: Queued) -> None:
+    project.env["TASKAPP_OUTBOX_URL"] = "django://default"
+    ours = ("TASKAPP_OUTBOX", "TASKAPP_INCLUDE", "DJANGO", "DATABASES")
+    env = {name: value for name, value in project.env.items() if name.startswith(ours)}
+    node = start_worker(project.directory, redis_server.url, **env)
+    try:
+        said = project.python("""
+from taskapp.outbox import promptly
+promptly.PromptRelay.note = lambda *_: None
+with transaction.atomic():
+    result = outbox.delay(receipt, 7)
+print(result.get(timeout=30))
+""")
+        assert said == ["7"]
+        assert project.run("-m", "taskapp", "outbox", "status").startswith("database        default\n")
+    finally:
+        assert node.terminate() == 0
+    assert "no-such" in project.run("-m", "taskapp", "outbox", "status", "--database", "no-such", code=1)
 
 
 @pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)

@@ -208,6 +208,52 @@ print(store.backlog().waiting)
     assert redis_server.client.llen("new") == 1
 
 
+def test_nodes_relay_the_outbox_of_the_settings(client: Start, tmp_path: Path) -> None:
+    one = client(TASKAPP_OUTBOX_URL=f"sqlite:///{tmp_path}/shop.sqlite")
+    with one.store.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE taskapp_outbox")
+    node = one.node()
+    eventually(lambda: "this node relays no outbox: the database" in node.output())
+    node.terminate()
+    one.store.create()
+    node = one.node(name="w2")
+
+    said = one.ask("""
+from taskapp.celery import app
+from taskapp.tasks import add
+promptly.PromptRelay.note = lambda *_: None
+sent = outbox.delay(add, 2, 3)
+session.commit()
+print(sent.get(timeout=30))
+from taskapp.monitor.exporter import BrokerCollector
+def read():
+    families = {family.name: family.samples for family in BrokerCollector(app, app.settings).collect()}
+    return [families[f"taskapp_outbox_{name}"][0].value for name in ("waiting", "oldest_seconds", "refused")]
+until = time.monotonic() + 20
+while store.backlog().waiting and time.monotonic() < until: time.sleep(0.05)
+print(read())
+""")
+
+    assert said == ["5", "[0, 0.0, 0]"]
+    assert node.terminate() == 0
+
+
+def test_a_scrape_goes_on_without_the_outbox(client: Start) -> None:
+    said = client(TASKAPP_OUTBOX_URL="postgresql://a:secret@127.0.0.1:1/x").ask("""
+import logging
+logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
+from taskapp.celery import app
+from taskapp.monitor.exporter import BrokerCollector
+collector = BrokerCollector(app, app.settings)
+for _ in range(2):
+    families = {family.name: family.samples for family in collector.collect()}
+print(families["taskapp_broker_up"][0].value, families["taskapp_outbox_waiting"])
+""")
+
+    assert said[0].startswith("cannot read the outbox: the outbox at 'postgresql://a:***@127.0.0.1:1/x' cannot be used")
+    assert said[1:] == ["1 []"]
+
+
 def test_a_task_submits_in_its_own_transaction(client: Start, tmp_path: Path) -> None:
     one = client(TASKAPP_INCLUDE="paying")
     (tmp_path / "paying.py").write_text(IN_A_TASK.format(url=one.url))

@@ -104,8 +104,8 @@ def test_what_cannot_be_used_is_named(run: Run, env: dict[str, str], store: SqlS
     assert run("create").stdout == f"the outbox at {store.name} is ready\n"
     without = run_python("-m", "taskapp", "outbox", "list", env=env, cwd=tmp_path)
     assert without.stderr == (
-        "Error: no outbox is named; add --url postgresql://user:password@host/name, or set DJANGO_SETTINGS_MODULE "
-        "for the databases of a Django project\n"
+        "Error: no outbox is named; add --url postgresql://user:password@host/name, or set TASKAPP_OUTBOX_URL, or "
+        "DJANGO_SETTINGS_MODULE for the databases of a Django project\n"
     )
     unknown = run_python("-m", "taskapp", "outbox", "list", "--url", "oracle://u:secret@h/x", env=env, cwd=tmp_path)
     assert unknown.stderr.startswith("Error: there cannot be an outbox at 'oracle://u:***@h/x': 'oracle' is not")
