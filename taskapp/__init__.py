@@ -35,6 +35,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``app``               the Celery application and the base class of tasks
 ``worker``            a node: ``consume`` (message to request), ``pool`` (slots), ``run`` (one run), start and drain
 ``beat``              what ``celery beat`` runs
+``loader``            turns the app of a project that cannot be edited into one of taskapp
 ``testing``           the kit for users' tests: a pytest plugin, the engine in memory, a real node on its own server
 ``celery``            the application of ``celery -A taskapp``; the only module that wires parts together
 ``tasks``             the task types that ship

@@ -7,9 +7,7 @@ is imported on first use: a web application that starts, or a command that print
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -24,19 +22,16 @@ from celery.app import backends
 from celery.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
-from taskapp.app.engine_access import EngineAccess
-from taskapp.app.hooks import add_own_task_types, preload_options
+from taskapp.app.configured import Configured
+from taskapp.app.hooks import add_own_task_types, preload_options, task_class
 from taskapp.background import PerProcess, in_child
 from taskapp.celery_internals import default_app, is_current, on_app_finalize
 from taskapp.client.control_clock import ControlClock
-from taskapp.errors import UnknownQueue
 from taskapp.errors.signing import SigningPackageMissing
 
 if TYPE_CHECKING:
-    from taskapp.app.filling import Filled
     from taskapp.client.signing import Signing
     from taskapp.client.submitter import Submitter
-    from taskapp.settings import Settings
 
 POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 """Options of ``Celery.send_task`` that are accepted by position."""
@@ -51,6 +46,8 @@ BACKENDS = {
 }
 """Result backends that replace Celery's; a loader may name others."""
 
+STOCK_TASK_CLASSES = ("celery.app.task:Task", "celery.contrib.django.task:DjangoTask")
+
 _apps: WeakSet[Celery] = WeakSet()
 _making_backend = PerProcess(threading.RLock)
 _backend_by_url: Any = backends.by_url  # the stubs have another return type
@@ -62,7 +59,7 @@ class _EagerProducer:
     serializer = None
 
 
-class Celery(EngineAccess):
+class Celery(Configured):
     """Celery's app on taskapp's engine: ``from taskapp import Celery`` in place of ``from celery import Celery``.
 
     The project's configuration wins; ``TASKAPP_…`` settings configure the engine; what neither sets has safe defaults,
@@ -75,15 +72,12 @@ class Celery(EngineAccess):
     events_cls = "taskapp.worker.consume.events:Events"
     log_cls = "taskapp.logs.setup:Logging"
     registry_cls = "taskapp.app.registry:Registry"
-    ships_task_types = False
-    """Whether this is the app of ``celery -A taskapp``, with the task types, queues and canary that ship."""
-
     _backend: Any
     _backend_cache: Any
     _finalize_mutex: threading.RLock
     _local: threading.local
-    _pending_defaults: deque[Any]
     _pool: Any
+    _tasks: Any
     _unusable_for: Exception | None = None
     finalized: bool
 
@@ -91,47 +85,32 @@ class Celery(EngineAccess):
         self.signing: Signing | None = None
         """Signs tasks and checks their signatures; ``None`` before ``setup_security``."""
         is_custom = task_cls is not None or type(self).task_cls is not stock.Celery.task_cls
-        options["task_cls"] = task_cls if is_custom else _task_class()
+        options["task_cls"] = task_cls if is_custom else task_class()
         super().__init__(*args, **options)
+        self._add_own_parts()
+
+    def _add_own_parts(self) -> None:
         self.clock = ControlClock()
         self.user_options["preload"] |= preload_options()
         self.on_after_finalize.connect(add_own_task_types, weak=False)
         _apps.add(self)
 
-    @cached_property
-    def filled(self) -> Filled:
-        """The settings, and what taskapp fills in."""
-        from taskapp.app.filling import Filled
-
-        return Filled()
-
-    def _load_config(self) -> Any:
-        """Load the configuration, like Celery, and fill in what the project has not set.
-
-        Celery inserts lazy defaults above the project's settings, so only those it has not set are among them.
-        """
+    def settle_in(self) -> None:
+        """Complete an app that stock Celery's constructor made, and whose configuration is being loaded."""
+        self.signing = None
+        if self.task_cls in STOCK_TASK_CLASSES:
+            self.task_cls = task_class()
+        self.registry_cls = registry = symbol_by_name(type(self).registry_cls)
+        known, self._tasks = self._tasks, registry()
+        for name, task in known.items():
+            self._tasks[name] = task
+        self._add_own_parts()
         self._pending_defaults.appendleft(lambda: self.filled.fill(self))
-        try:
-            return super()._load_config()  # type: ignore[misc]  # missing in the stubs
-        except BaseException:
-            # Celery would go on with half of a configuration.
-            self._conf, self.configured = None, False
-            raise
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of this app: ``taskapp_…`` values of its configuration, then ``TASKAPP_…`` variables, ``.env``.
-
-        Raises:
-            TaskappError: A setting is unknown or invalid.
-        """
-        if self.filled.settings is None:
-            self.conf.finalize()
-        return self.filled.settings  # type: ignore[return-value]  # set by now
-
-    def sets(self, name: str) -> bool:
-        """Return whether the project, not taskapp or Celery, has set the setting ``name`` of Celery."""
-        return bool(self.conf.value_set_for(name)) and not self.filled.fills(name)
+        # Types that were registered before are bound by stock Celery's method; now that the configuration is there, by
+        # ours.
+        self.on_after_configure.connect(_bind_again, weak=False)
+        if is_default_app_free():
+            self.set_default()
 
     def set_current(self) -> None:
         """Make this the app of ``@shared_task`` in this thread, and in all threads if no other app is that yet.
@@ -213,9 +192,13 @@ class Celery(EngineAccess):
         """Send a task through kombu, like Celery."""
         return super().send_task(name, args, kwargs, **options)
 
+    def known_tasks(self) -> tuple[Any, ...]:
+        """Return the task types registered so far, without finalizing the app."""
+        return tuple(self._tasks.values())
+
     def known_task(self, name: str) -> Any:
         """Return the task type ``name`` if it is registered already, without finalizing the app."""
-        return self._tasks.get(name)  # type: ignore[attr-defined]  # missing in the stubs
+        return self._tasks.get(name)
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
@@ -288,45 +271,6 @@ class Celery(EngineAccess):
         made = (self._backend_cache, getattr(self._local, "backend", None))
         return any(type(each).__module__.startswith("celery.backends.database") for each in made)
 
-    def _connection(self, url: str | None, *args: Any, transport_options: Any = None, **options: Any) -> Any:
-        self.find_broker()
-        merged = {**self.transport_options, **(transport_options or {})}
-        return super()._connection(  # type: ignore[misc]  # untyped
-            url or self.conf.broker_url, *args, transport_options=merged, **options
-        )
-
-    @property
-    def transport_options(self) -> dict[str, Any]:
-        """Options of connections to the broker: the engine's, and ``broker_transport_options`` over them."""
-        return self.filled.merged("broker_transport_options", self.conf)
-
-    def check_queue(self, name: str) -> None:
-        """Check that tasks can be sent to, and taken from, the queue ``name``.
-
-        Raises:
-            UnknownQueue: It is not declared, and ``task_create_missing_queues`` is off.
-        """
-        if name not in self.amqp.queues and not self.conf.task_create_missing_queues:
-            raise UnknownQueue(name, self.amqp.queues)
-
-    def queue_names(self) -> tuple[str, ...]:
-        """Return the declared queues, in the order in which they are served."""
-        return tuple(self.amqp.queues)
-
-    @property
-    def has_results(self) -> bool:
-        """Whether a result backend is known, or a broker that can be one."""
-        return self.conf.result_backend is not None or self.conf.broker_url is not None
-
-    def find_broker(self) -> None:
-        """Look for a broker if none has been found yet.
-
-        Raises:
-            BrokerNotFound: There still is none; the error lists the remedies.
-        """
-        if self.conf.broker_url is None:
-            self.filled.find_broker(self)
-
     def _get_backend(self) -> Any:
         from taskapp.results.literal_dicts import writing_literals
 
@@ -340,19 +284,15 @@ class Celery(EngineAccess):
             return self._backend
 
 
-def in_django_project() -> bool:
-    """Return whether Celery's Django fixup is active; it sets its own task class only for apps without one."""
-    return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
-
-
-def _task_class() -> str:
-    return "taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task"
-
-
 def is_default_app_free() -> bool:
     """Return whether no app of a project is the one that threads without a current app use."""
     found: Any = default_app()
     return found is None or found.main == "default" or getattr(found, "ships_task_types", False)
+
+
+def _bind_again(sender: Any, **_: Any) -> None:
+    for task in tuple(sender.known_tasks()):
+        type(task).bind(sender)
 
 
 def _become_node(sender: Any, **_: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -35,3 +37,13 @@ def add_own_task_types(sender: Any, **_: Any) -> None:
     """Register the task types of the canvas, once the app is finalized."""
     symbol_by_name("taskapp.app.chord_task:install")(sender)
     symbol_by_name("taskapp.app.maps:register_maps")(sender)
+
+
+def in_django_project() -> bool:
+    """Return whether Celery's Django fixup is active; it sets its own task class only for apps without one."""
+    return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
+
+
+def task_class() -> str:
+    """Return the base class of task types: in a Django project with ``delay_on_commit``."""
+    return "taskapp.app.django_task:DjangoTask" if in_django_project() else "taskapp.app.task:Task"

@@ -49,6 +49,7 @@ def chosen_app() -> Celery:
 
 
 def _find(name: str) -> Celery:
+    from celery import Celery as StockCelery
     from celery.app.utils import find_app
 
     from taskapp.app.application import Celery
@@ -56,6 +57,8 @@ def _find(name: str) -> Celery:
 
     try:
         found: Any = find_app(name)
+        if isinstance(found, StockCelery):
+            found.conf.finalize()  # with ``taskapp.loader``, it becomes one of taskapp's now
         if not isinstance(found, Celery):
             what = f"{name!r} is {_described(found)}"
             raise click.ClickException(f"{what}; create it with `from taskapp import Celery` to use it here")

@@ -13,6 +13,7 @@ __all__ = [
     "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
+    "CannotBecome",
     "CrashedTooOften",
     "EmbeddedServerFailed",
     "EvictingBroker",
@@ -65,6 +66,16 @@ class InvalidSetting(TaskappError):
     def __init__(self, name: str, value: object, problem: str) -> None:
         self.name = name
         super().__init__(f"setting {name} cannot be {value!r}: {problem}")
+
+
+class CannotBecome(TaskappError):
+    """An app of a class of the project's own cannot be turned into one of taskapp."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(
+            f"CELERY_LOADER turns only apps of celery.Celery itself into taskapp's; derive {kind.__module__}."
+            f"{kind.__qualname__} from taskapp.Celery instead"
+        )
 
 
 class ModuleNotImported(TaskappError):
