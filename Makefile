@@ -22,14 +22,14 @@ demo: $(VENV)/.demo ## run the main job on real flights, end to end
 up: $(VENV)/.demo ## run everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
 	@exec $(BIN)/taskapp up $(ARGS)
 
-# Most tests wait for processes: four at a time keep two cores busy, and no worker is left alone with a long file.
-TOGETHER := -n 4 --dist worksteal
+# Most tests wait for processes: three per core keep two cores busy, and no worker is left alone with a long file.
+TOGETHER := -n 6 --dist worksteal
 test: $(VENV)/.dev ## run unit tests and quick tests on real servers
 	@exec $(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
 
 # File by file: the alert tests share one deployment, on which each fault is played once.
-test-all: $(VENV)/.dev ## run every test
-	@exec $(ISOLATED) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+test-all: $(VENV)/.dev ## run every test, and generated ones with more examples
+	@exec $(ISOLATED) TASKAPP_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from benchmarks.frameworks import BY_KEY
 from benchmarks.records import Record, Records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OURS, FLOOR, OTHERS = "#c2410c", "#a8a29e", "#64748b"
 
 
 def draw(records: Records, path: Path) -> None:
     """Write the chart as SVG; the same figures give the same bytes."""
+    import matplotlib as mpl  # takes long, and only who draws needs it
+    from matplotlib.figure import Figure
+
     panels = [
         ("worker, µs of CPU per task", records.newest("drain"), "worker_us"),
         ("one delay(), µs of CPU of the client", records.newest("submit", how="one by one"), "client_us"),

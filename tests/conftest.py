@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ from tests.support import QUICKLY, Process, RedisServer, start_flower, start_wor
 def pytest_configure() -> None:
     """Fork nodes from one process: under pytest alone, ``make faults`` imports this module, too."""
     QUICKLY["wanted"] = True
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at ``-m``
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what a test's marker ``quick`` does not name; refuse a name that fits nothing."""
+    unused: dict[tuple[str, str], bool] = {}
+    for item in items:
+        if (mark := item.get_closest_marker("quick")) is None:
+            continue
+        test, _, values = item.nodeid.partition("[")
+        fitting = [pattern for pattern in mark.args if fnmatchcase(values.removesuffix("]"), pattern)]
+        unused |= {
+            (test, pattern): unused.get((test, pattern), True) and pattern not in fitting for pattern in mark.args
+        }
+        if not fitting:
+            item.add_marker(pytest.mark.slow)
+    if not any("::" in argument for argument in config.args) and (names := [key for key in unused if unused[key]]):
+        raise pytest.UsageError(f"the marker quick names parameters that no test has: {names}")
 
 
 def server_binary() -> str | None:
@@ -134,7 +153,7 @@ def worker(tmp_path: Path, redis_server: RedisServer) -> Iterator[Callable[..., 
 
     yield start
     for process in started:
-        process.close()
+        process.kill()  # how it ends is another test's business, and its Redis is emptied
 
 
 @pytest.fixture
@@ -150,4 +169,4 @@ def flower(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., 
 
     yield start
     for process in started:
-        process.close()
+        process.kill()  # how it ends is another test's business, and its Redis is emptied

@@ -1,14 +1,16 @@
-"""Starts Python from a process that has imported what nodes and commands import of others: a second less for each.
+"""Starts Python from a process that has imported what nodes and commands import: seconds less for each.
 
-    test ──► Preloaded.start ──► server: forks ──► the child imports taskapp and runs, as a new process does
+    test ──► Preloaded.start ──► server: forks ──► the child runs, as a new process does
 
-Nothing of taskapp is imported before the fork, and no environment read but the server's own: ``fits`` says which
-processes differ in nothing that matters.
+No environment is read before the fork but the server's own: ``fits`` says which processes differ in nothing that
+matters. Of taskapp all is imported before but the app, and the child leaves the interpreter without clearing it; where
+every test runs (``THOROUGH``) the child imports taskapp itself and ends as a new process does.
 """
 
 from __future__ import annotations
 
 import array
+import atexit
 import gc
 import io
 import json
@@ -19,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +39,15 @@ MODULES = (
     "dateutil.parser", "yaml", "pythonjsonlogger", "asyncio", "concurrent.futures.thread", "email.message",
     "http.client", "urllib.request", "platformdirs", "tzlocal", "zoneinfo", "sqlalchemy", "sqlalchemy.dialects.sqlite",
     "tornado.web", "tornado.httpserver", "prometheus_client", "wsgiref.simple_server",
+    "celery.worker.consumer.delayed_delivery", "dotenv", "email.headerregistry", "pydantic.json_schema",
+    "pydantic.main", "pydantic.networks", "pydantic.plugin._loader", "pydantic.type_adapter", "pydantic.types",
 )  # fmt: skip
+NOT_OURS = (
+    "taskapp.app.django_task", "taskapp.demo", "taskapp.django", "taskapp.tracing.provider",
+)  # fmt: skip
+"""Modules of ours that import what most processes need not."""
+THOROUGH = "TASKAPP_TEST_THOROUGH"
+"""The variable with which ``make test-all`` says that thoroughness comes first."""
 READ_EARLY = ("DJANGO_", "LD_", "MALLOC", "OTEL_", "PYTHON", "TZ")
 """How variables begin that may be read before the fork."""
 READ_LATE = ("PYTHONPATH", "PYTHONUNBUFFERED")
@@ -150,6 +161,9 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = asked["argv"][1:]
+    if "taskapp.execution.failures" in sys.modules:
+        sys.modules["taskapp.execution.failures"].main_pid = os.getpid()  # type: ignore[attr-defined]
+        sys.modules["taskapp.execution.forked"].forks = 0  # type: ignore[attr-defined]
     folders = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = ["" if asked["argv"][0] == "-c" else asked["cwd"], *(folder for folder in folders if folder)]
     if asked["env"].get("PYTHONUNBUFFERED"):
@@ -169,7 +183,8 @@ def run(how: str, what: str) -> None:
     exec(compile(what, "<string>", "exec"), main.__dict__)
 
 
-def preload() -> None:
+def preload(*, ours: bool) -> None:
+    """Import what others wrote, and with ``ours`` what we did, except what makes the app."""
     import importlib
 
     del sys.path[0]  # the folder of this file
@@ -177,13 +192,54 @@ def preload() -> None:
         with suppress(ImportError):
             importlib.import_module(name)
     assert not [name for name in sys.modules if name.partition(".")[0] in ("taskapp", "tests")]
+    if ours:
+        _preload_ours(Path(__file__).parents[1])
     gc.freeze()
 
 
-if __name__ == "__main__":
-    preload()
+def _preload_ours(root: Path) -> None:
+    import importlib
+
+    sys.path.insert(0, str(root))
+    sys.modules["taskapp.celery"] = None  # type: ignore[assignment]
+    for path in sorted(root.glob("taskapp/**/*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        if not name.endswith("__main__") and not any(f"{name}.".startswith(f"{no}.") for no in NOT_OURS):
+            with suppress(Exception):  # it needs the app, or something that is not installed or not set up
+                importlib.import_module(name)
+    del sys.modules["taskapp.celery"], sys.path[0]
+
+
+def leave(status: object) -> None:
+    """Do what the interpreter does at its end, except clearing every module: that copies all memory after a fork."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    if status is not None and not isinstance(status, int):
+        sys.stderr.write(f"{status}\n")
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((status or 0) & 0xFF)
+
+
+def main() -> None:
+    thorough = os.environ.get(THOROUGH) == "1"
+    preload(ours=not thorough)
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         to_run = serve(listening)
-    if to_run is not None:
-        become(to_run)
+    if to_run is None:
+        return
+    become(to_run)
+    status: object = None
+    try:
         run(*to_run["argv"][:2])
+    except SystemExit as end:
+        if thorough:
+            raise
+        status = end.code
+    if not thorough:
+        leave(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 import psutil
 import redis
 
-from tests.preloaded import Forked, Preloaded, fits
+from tests.preloaded import THOROUGH, Forked, Preloaded, fits
 
 Value = TypeVar("Value")
 
@@ -31,6 +31,11 @@ def eventually(condition: Callable[[], Value], within_seconds: float = 20.0, eve
             return value
         assert time.monotonic() < deadline, f"not within {within_seconds} s; last value {value!r}"
         time.sleep(every_seconds)
+
+
+def examples(count: int) -> int:
+    """Return how many examples a generated test tries: ``count`` in ``make test-all``, a third of that otherwise."""
+    return count if os.environ.get(THOROUGH) == "1" else max(1, count // 3)
 
 
 def free_port() -> int:

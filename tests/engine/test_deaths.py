@@ -13,7 +13,7 @@ from taskapp.engine.producer import Message
 from taskapp.engine.settlement import Chord, ChordPart, Result
 from taskapp.errors import NotSettled
 from tests.engine.bench import Bench, leaving, names
-from tests.support import RedisServer, eventually
+from tests.support import RedisServer, eventually, examples
 
 Make = Callable[..., Bench]
 
@@ -192,7 +192,7 @@ def test_each_reason_has_a_limit_of_its_own(make_bench: Make) -> None:
     assert bench.dead.count() == {("q1", "failed"): 2, ("q1", "rejected"): 2}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(body=st.binary(max_size=40), start=st.sampled_from([b"", b"\1", b"\2", b"\1\0\0\0\0\0", b"\1\x63\0\0\0\0\0\0"]))
 def test_bytes_nobody_can_read_are_buried_and_replayed_as_they_came(bench: Bench, start: bytes, body: bytes) -> None:
     """Whatever the bytes, and also when they begin like a header of ours."""

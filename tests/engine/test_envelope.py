@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from taskapp.engine.envelope import LONGEST_NAME_BYTES, OURS, seal, unseal
 from tests.engine.bench import Bench
+from tests.support import examples
 
 names = st.text(max_size=60)
 bodies = st.binary(max_size=200)
@@ -53,7 +54,7 @@ def test_a_priority_that_no_queue_has_is_refused(priority: int) -> None:
         seal("id", "task", priority, b"")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(name=names, task=names, priority=st.integers(0, 9), body=bodies)
 def test_the_server_counts_in_the_header_and_leaves_the_rest(
     bench: Bench, name: str, task: str, priority: int, body: bytes

@@ -18,7 +18,7 @@ from taskapp.engine.options import Options
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from tests.engine.world import World
-from tests.support import RedisServer
+from tests.support import RedisServer, examples
 
 PREFIX = "shop:"
 SET_TIME = (
@@ -29,7 +29,9 @@ PROMISED_SECONDS = 5.0
 """A dead node's messages are elsewhere a lease and so much later."""
 LATEST_SHARE = 0.15
 """How late a beat may come on a machine that is busy, of a lease: less than half a beat."""
-PATIENT = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PATIENT = settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 leases = st.sampled_from([3.0, 15.0])
 shares = st.floats(0, 1)

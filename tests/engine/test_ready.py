@@ -17,7 +17,7 @@ from taskapp.engine.settlement import ChordPart
 from taskapp.engine.snapshot import read_snapshot
 from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, pack_task, ready_at_of, unpack
 from tests.engine.bench import TASK, Bench, TestNode, leaving
-from tests.support import eventually
+from tests.support import eventually, examples
 
 AGE_SECONDS = 1_200.0
 """For how long a task was there before it could run."""
@@ -206,7 +206,7 @@ texts = st.integers(0, 40).map("x".__mul__) | st.sampled_from(["x" * 255, "x" * 
 bodies = texts | st.sampled_from([b"", b"x" * 300, b"x" * 70_000])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=bodies, encoding=st.none() | texts, number=st.sampled_from([0, 1, 12, 13, 14, 15, 16, 300]),
     times=st.integers(1, 3),

@@ -24,12 +24,13 @@ from tests.engine.bench import Bench, TestNode, names
 from tests.engine.watching import HOW, LOOPS
 from tests.faults.breaks import Breaks
 from tests.faults.producers import ROOT
-from tests.support import clean_environment, eventually
+from tests.support import clean_environment, eventually, examples
 
 ROUNDS = 2 * len(HOW)
 Make = Callable[..., Bench]
 
 
+@pytest.mark.quick("uvloop-1", "hub-1")
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_loop_survives_connections_that_break_in_every_way(bench: Bench, loop: str, seed: int) -> None:
@@ -70,7 +71,7 @@ ANSWERS = b"+OK\r\n$5\r\nhello\r\n*2\r\n:1\r\n$-1\r\n:7\r\n"
 
 
 @given(cuts=st.lists(st.integers(0, len(ANSWERS)), max_size=5).map(sorted))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_answers_are_handed_out_however_they_are_cut(cuts: list[int]) -> None:
     got: list[object] = []
     with piped() as (pipe, server):

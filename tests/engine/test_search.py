@@ -267,6 +267,7 @@ def movers(bench: Bench) -> Iterator[list[Mover]]:
         mover.join()
 
 
+@pytest.mark.quick("40")
 @pytest.mark.parametrize("count", [40, 20_000])
 def test_nothing_is_missed_while_nodes_claim_and_give_back(
     bench: Bench, search: Search, movers: list[Mover], count: int

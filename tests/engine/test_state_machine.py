@@ -24,10 +24,10 @@ from tests.engine.driver import DrivenNode
 from tests.engine.model import PRIORITIES, QUEUES, UNIT_SECONDS, Leaves
 from tests.engine.mutations import MUTATIONS, Mutation, copy_scripts
 from tests.engine.world import PREFIX, TASKS, Fault, World
-from tests.support import RedisServer
+from tests.support import RedisServer, examples
 
-EXAMPLES = int(os.environ.get("ENGINE_TEST_EXAMPLES", "120"))
-"""Histories on the server at hand; a quarter of it on each other. `make test` takes 120, a night 20,000."""
+EXAMPLES = int(os.environ.get("ENGINE_TEST_EXAMPLES") or examples(180))
+"""Histories on the server at hand; a quarter of it on each other. `make test` takes 60, a night 20,000."""
 STEPS = 60
 MOST_NODES = 5
 MOST_CHORDS = 3

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.conftest import server_binary
 from tests.faults.__main__ import SMOKE_ROWS, play
@@ -145,7 +147,7 @@ def wire(redis_server) -> Iterator[Wire]:
 
 
 def ask(wire: Wire) -> redis.Redis:
-    return redis.Redis(port=wire.port, socket_timeout=0.3)
+    return redis.Redis(port=wire.port, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
 
 
 def test_a_wire_passes_nothing_while_it_is_cut(wire):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 
 import pytest
 from celery import Celery
 
+from tests.integration import rabbitmq
 from tests.support import RedisServer
 
 
@@ -26,3 +29,18 @@ def app(_web_process: Celery, redis_server: RedisServer) -> Celery:
     # pytest-celery makes apps of its own in this process and leaves the last one current.
     _web_process.set_current()
     return _web_process
+
+
+@pytest.fixture(scope="session")
+def _rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
+    if not rabbitmq.is_installed():
+        pytest.skip("rabbitmq-server is not installed")
+    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_url(_rabbitmq: rabbitmq.RabbitMQ, request: pytest.FixtureRequest) -> str:
+    """The URL of a virtual host for this module alone, on a RabbitMQ that no test stops, freezes or fills."""
+    return _rabbitmq.room(re.sub(r"\W", "-", request.node.name))

@@ -50,6 +50,19 @@ class RabbitMQ:
     def _wait(self) -> None:
         eventually(self.answers, within_seconds=60.0, every_seconds=0.2)
 
+    def room(self, name: str) -> str:
+        """Make a virtual host, which is as empty as a new server; return its URL."""
+        every = '<<".*">>'
+        self._evaluate(
+            f'rabbit_vhost:add(<<"{name}">>, <<"tests">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"guest">>, <<"{name}">>, {every}, {every}, {every}, <<"tests">>).'
+        )
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
+
+    def _evaluate(self, expression: str) -> None:
+        argv = [str(CONTROL), "-n", self._server.env["RABBITMQ_NODENAME"], "eval", expression]
+        subprocess.run(argv, env=self._server.env, capture_output=True, timeout=60, check=True)
+
     def alarm(self, *, on: bool) -> None:
         """Let it take no messages, as when its memory is full, or take them again."""
         watermark = "0.00000001" if on else "0.4"

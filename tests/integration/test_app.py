@@ -27,7 +27,7 @@ from taskapp.errors import (
 )
 from taskapp.queues import DEFAULT_QUEUES, ready_key
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually, leased_count
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, leased_count, run_python
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
@@ -182,7 +182,7 @@ def test_beat_writes_json_alone_too(redis_server: RedisServer, tmp_path: Path) -
         TASKAPP_BROKER_URL=redis_server.url, TASKAPP_LOG_FORMAT="json", TASKAPP_DATA_DIR=str(tmp_path)
     )
     argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO"]
-    beat = Process(argv, tmp_path / "beat.log", environment)
+    beat = Node(argv, tmp_path / "beat.log", environment)
     try:
         eventually(lambda: "beat: Starting" in beat.output() or None)
     finally:
@@ -231,7 +231,7 @@ def test_no_broker_at_all_lists_the_ways_out(tmp_path: Path) -> None:
     environment = clean_environment(TASKAPP_DATA_DIR=str(tmp_path / "empty"), PYTHONPATH=str(Path.cwd()))
     code = "from taskapp.tasks import add; add.delay(1, 2)"
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    done = run_python("-c", code, env=environment)
 
     assert "taskapp.errors.BrokerNotFound: no Redis was found; do one of these:" in done.stderr
     assert "TASKAPP_BROKER_URL" in done.stderr
@@ -241,7 +241,7 @@ def test_a_task_is_a_function_where_there_is_no_broker(tmp_path: Path) -> None:
     environment = clean_environment(TASKAPP_DATA_DIR=str(tmp_path / "empty"), PYTHONPATH=str(Path.cwd()))
     code = "from taskapp.tasks import add; print(add(1, 2), add.run(3, 4))"
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    done = run_python("-c", code, env=environment)
 
     assert done.stdout == "3 7\n", done.stderr
 
@@ -263,16 +263,15 @@ def test_a_web_process_older_than_the_server_finds_it(redis_server: RedisServer,
             devredis.stop(get_settings().data_dir)
     """)
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    done = run_python("-c", code, env=environment)
 
     assert done.stdout == "True PENDING\n", done.stderr
 
 
 def test_a_wrong_setting_stops_a_worker_with_one_sentence(tmp_path: Path) -> None:
     environment = clean_environment(TASKAPP_BROKER_URI="redis://x", PYTHONPATH=str(Path.cwd()))
-    argv = [sys.executable, "-m", "celery", "-A", "taskapp", "worker"]
 
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    done = run_python("-m", "celery", "-A", "taskapp", "worker", env=environment, cwd=tmp_path)
 
     assert done.returncode == 1
     assert done.stderr == "Error: unknown setting TASKAPP_BROKER_URI; did you mean TASKAPP_BROKER_URL?\n"

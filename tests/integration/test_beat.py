@@ -40,7 +40,7 @@ def beat(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartBeat]:
 
     yield start
     for process in started:
-        process.close()
+        process.kill()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import Interval, Once, tick_id
 from tests.integration import rabbitmq
 from tests.integration.rabbitmq import RabbitMQ
-from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,7 +55,7 @@ class Site:
         directory = self.directory / f"beat{len(self.started)}"
         directory.mkdir()
         argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO"]
-        self.started.append(Process(argv, directory / "log", self._environment(directory, **settings), directory))
+        self.started.append(Node(argv, directory / "log", self._environment(directory, **settings), directory))
         return self.started[-1]
 
     def worker(self, *options: str, name: str = "w1") -> Process:
@@ -251,8 +250,7 @@ def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -
 
 
 def is_ready(beat: Process) -> bool:
-    command = [sys.executable, "-m", "taskapp", "health", "ready"]
-    return subprocess.run(command, env=beat.env, capture_output=True, timeout=30, check=False).returncode == 0
+    return run_python("-m", "taskapp", "health", "ready", env=beat.env).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import RedisServer, clean_environment
+from tests.support import RedisServer, clean_environment, run_python
 
 QUEUES = "(queues: critical, high, default, low; add one with TASKAPP_QUEUES)"
 NO_TASK = "no task with the id 'nosuch' is waiting, is running or has a result"
@@ -53,10 +53,7 @@ def run(command: str, directory: Path, **variables: str) -> subprocess.Completed
     program, *arguments = command.split()
     module = ["celery", "-A", "taskapp"] if program == "celery" else [program]
     environment = clean_environment(TASKAPP_DATA_DIR=str(directory), COLUMNS="400", C_FORCE_ROOT="1", **variables)
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *module, *arguments],
-        env=environment, cwd=directory, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return run_python("-m", *module, *arguments, env=environment, cwd=directory)
 
 
 def assert_said(done: subprocess.CompletedProcess[str], sentence: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, processes_of
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port, processes_of, run_python
 
 READY = {"worker": " ready.", "beat": "beat: Starting", "flower": "Visit me at http://127.0.0.1:"}
 
@@ -30,14 +30,11 @@ class Commands:
     def celery(self, *arguments: str, **variables: str) -> Process:
         argv = [sys.executable, "-m", "celery", "-A", "taskapp", *arguments]
         log = self.directory / f"{arguments[0]}-{len(self.started)}.log"
-        self.started.append(Process(argv, log, {**self.environment, **variables}, self.directory))
+        self.started.append(Node(argv, log, {**self.environment, **variables}, self.directory))
         return self.started[-1]
 
     def taskapp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "taskapp", *arguments]
-        return subprocess.run(
-            argv, env=self.environment, cwd=self.directory, capture_output=True, text=True, timeout=30
-        )
+        return run_python("-m", "taskapp", *arguments, env=self.environment, cwd=self.directory)
 
 
 @pytest.fixture
@@ -103,6 +100,7 @@ def test_embedded_never_refuses_with_a_sentence(commands: Commands) -> None:
     assert "Traceback" not in worker.output()
 
 
+@pytest.mark.quick("prefork")
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_every_pool_runs_tasks(commands: Commands, redis_server: RedisServer, pool: str) -> None:
     worker = commands.celery("worker", "-P", pool, "-c", "1", "-l", "INFO", TASKAPP_BROKER_URL=redis_server.url)

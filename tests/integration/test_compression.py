@@ -83,11 +83,13 @@ def test_the_node_takes_no_more_memory_for_it(client: redis.Redis, letters: Dead
 
 
 @pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
-def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(redis_server: RedisServer, tmp_path: Path) -> None:
-    server, node = rabbitmq.RabbitMQ(tmp_path), None
+def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(
+    redis_server: RedisServer, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    node = None
     try:
-        node = start_worker(tmp_path, server.url, TASKAPP_RESULT_URL=redis_server.url)
-        with kombu.Connection(server.url) as connection:
+        node = start_worker(tmp_path, rabbitmq_url, TASKAPP_RESULT_URL=redis_server.url)
+        with kombu.Connection(rabbitmq_url) as connection:
             producer = connection.Producer()
             for method in METHODS:
                 packed = compression.compress(BOMB, method)[0]
@@ -103,7 +105,6 @@ def test_over_rabbitmq_it_is_rejected_and_the_node_goes_on(redis_server: RedisSe
     finally:
         if node is not None:
             node.close()
-        server.close()
 
 
 def test_a_command_that_becomes_too_large_is_dropped(client: redis.Redis, worker: StartWorker) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from taskapp.errors import PermanentError
 from taskapp.tasks.data_processing import Aggregation, run, source
 from taskapp.tasks.data_processing.model import aggregated
+from tests.support import examples
 
 COUNT = {"name": "n", "function": "count"}
 
@@ -96,6 +97,7 @@ def test_a_hundred_thousand_values_stay_within_the_promised_memory(tmp_path: Pat
     assert peak < 256
 
 
+@pytest.mark.quick("csv")
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_too_many_columns_are_refused_within_the_promised_memory(tmp_path: Path, suffix: str) -> None:
     number = 11_000 if suffix == "parquet" else 200_000
@@ -373,7 +375,7 @@ VALUES = st.one_of(st.none(), st.integers(-(2**40), 2**40))
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0\x1f"), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=st.lists(st.tuples(NAMES, VALUES), max_size=30), column=NAMES)
 @example(rows=[("a\nb", 1), ('"', None)], column="0")
 @example(rows=[("NULL", 1), (" ", 2), ("#", 3)], column="a'b\"c")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from taskapp.errors import InvalidPayload, PathNotAllowed, PermanentError
 from taskapp.settings import forget_settings
 from taskapp.tasks import data_processing
+from tests.support import examples
 
 Run = Callable[..., dict[str, Any]]
 COUNT = {"name": "n", "function": "count"}
@@ -135,7 +136,7 @@ def test_what_is_wrong_is_said_by_name(folder: Path) -> None:
         assert sentence in str(refusal.value)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-(10**9), 10**9)), min_size=1, max_size=60))
 def test_groups_are_what_plain_python_makes_of_them(folder: Path, rows: list[tuple[str, int]]) -> None:
     path = write(folder / "any.csv", "key,value\n" + "".join(f"{key},{value}\n" for key, value in rows))

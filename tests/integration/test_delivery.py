@@ -546,7 +546,7 @@ print(add.delay(2, 3).get(timeout=20))
 
 def submitted(url: str, **variables: str) -> list[str]:
     environment = clean_environment(TASKAPP_BROKER_URL=url, **variables)
-    done = subprocess.run([sys.executable, "-c", SUBMIT], env=environment, capture_output=True, text=True, timeout=60)
+    done = run_python("-c", SUBMIT, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -66,6 +66,7 @@ def ask(project: Path, redis_server: RedisServer) -> Ask:
     return run
 
 
+@pytest.mark.quick("own", "prefork")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "solo")], ids=["own", "prefork", "solo"])
 def test_tasks_use_the_database_and_leave_no_connection(
     project: Path, ask: Ask, redis_server: RedisServer, options: tuple[str, ...]

@@ -93,7 +93,7 @@ def test_a_worker_that_has_never_reached_its_redis_is_gone_in_three_seconds(
 ) -> None:
     redis_server.stop()
     node = worker(wait=False)
-    eventually(lambda: "Trying again" in node.output())
+    eventually(lambda: "the broker is away" in node.output())
 
     assert seconds_to_end(node, signal.SIGTERM) < IDLE_SECONDS
     assert node.returncode == 0

@@ -77,6 +77,14 @@ def start(
     return start
 
 
+@pytest.mark.quick(
+    "own exits.def-*",
+    "own exits.async-*",
+    "own exits.child-function",
+    "own exits.child-on_failure",
+    "prefork exits.def-*",
+    "*-function",
+)
 @pytest.mark.parametrize("place", [*HOOKS, *RECEIVERS, "function"])
 def test_what_is_raised_ends_neither_the_node_nor_the_run(way: tuple[str, str], place: str, start) -> None:
     name, kind = way

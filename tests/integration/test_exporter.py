@@ -23,7 +23,7 @@ from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
 from taskapp.transport.codec import SENT_AT_HEADER
 from tests.integration import shop
-from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port, run_python
 
 SHOP = "tests.integration.shop"
 StartWorker = Callable[..., Process]
@@ -73,7 +73,7 @@ def exporter(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartExporte
 
     yield start
     for process in started:
-        process.close()
+        process.kill()
 
 
 @pytest.mark.usefixtures("app")
@@ -202,7 +202,7 @@ def test_schedules_are_late_until_a_beat_leads(
         TASKAPP_BROKER_URL=redis_server.url, TASKAPP_CANARY_SECONDS="0", TASKAPP_DATA_DIR=str(tmp_path),
         PYTHONPATH=str(Path.cwd()),
     )  # fmt: skip
-    beat = Process([sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "log", variables, tmp_path)
+    beat = Node([sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "log", variables, tmp_path)
     try:
         eventually(lambda: serving.value("taskapp_beat_lateness_seconds") < 0.5)
         assert abs(serving.value("taskapp_beat_last_tick_timestamp_seconds") - time.time()) < 20
@@ -333,11 +333,8 @@ def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path, redis_server: Red
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
 
-        done = subprocess.run(
-            [sys.executable, "-m", "taskapp", "exporter", "--port", port],
-            env=clean_environment(TASKAPP_BROKER_URL=redis_server.url, PYTHONPATH=str(Path.cwd())),
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        environment = clean_environment(TASKAPP_BROKER_URL=redis_server.url, PYTHONPATH=str(Path.cwd()))
+        done = run_python("-m", "taskapp", "exporter", "--port", port, env=environment, cwd=tmp_path)
 
     assert done.returncode == 1
     assert done.stderr == textwrap.dedent(f"""\

@@ -11,7 +11,6 @@ from celery.result import AsyncResult
 
 from taskapp.monitor.task_state import State, task_state
 from taskapp.tasks import add
-from tests.integration import rabbitmq
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 LACKING = ("aiosmtpd", "duckdb", "httpx", "idna", "jinja2", "markupsafe", "matplotlib", "numpy", "rich", "watchfiles")
@@ -51,23 +50,21 @@ def test_a_node_without_extras_says_so_and_leaves_the_messages_to_one_that_has_t
 
 
 def test_on_rabbitmq_the_task_fails_with_the_name_of_the_extra(
-    redis_server: RedisServer, light: str, tmp_path: Path
+    redis_server: RedisServer, rabbitmq_url: str, light: str, tmp_path: Path
 ) -> None:
-    server = rabbitmq.RabbitMQ(tmp_path)
     env = {"PYTHONPATH": light, "TASKAPP_RESULT_URL": redis_server.url}
-    node = start_worker(tmp_path, server.url, **env)
+    node = start_worker(tmp_path, rabbitmq_url, **env)
     try:
         code = (
             f"from taskapp.celery import app; sent = app.send_task('taskapp.data_processing', ({AGGREGATION!r},)); "
             "error = sent.get(timeout=20, propagate=False); print(type(error).__name__, error)"
         )
-        variables = clean_environment(TASKAPP_BROKER_URL=server.url, TASKAPP_DATA_DIR=str(tmp_path / "data"), **env)
+        variables = clean_environment(TASKAPP_BROKER_URL=rabbitmq_url, TASKAPP_DATA_DIR=str(tmp_path / "data"), **env)
         done = run_python("-c", code, env=variables)
         assert "TaskTypeMissesExtra" in done.stdout, done.stderr
         assert "pip install 'taskapp[data]'" in done.stdout
     finally:
         node.close()
-        server.close()
 
 
 @pytest.mark.parametrize(

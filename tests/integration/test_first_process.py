@@ -82,6 +82,7 @@ def test_a_task_that_ends_the_first_process_is_a_suspect(
     assert [(letter.id, letter.reason, letter.crashes) for letter in letters.find()] == [(result.id, "crashed", 1)]
 
 
+@pytest.mark.quick("kill*")
 @pytest.mark.parametrize("command", ["kill -TERM 1", "/bin/kill -TERM 1"])
 def test_a_signal_to_the_first_process_by_another_in_its_container_never_counts(
     first: Process, app: Celery, letters: DeadLetters, redis_server: RedisServer, command: str

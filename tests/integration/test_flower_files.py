@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, free_port
 
 LEAVE_A_MARK = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nmax_tasks = 77\n"
 
@@ -22,14 +22,14 @@ def flower(tmp_path: Path, redis_server: RedisServer) -> Iterator[Process]:
 
     def start(*options: str) -> Process:
         argv = [sys.executable, "-m", "celery", "-A", "taskapp", "flower", f"--port={free_port()}", *options]
-        process = Process(argv, tmp_path / "flower.log", environment, tmp_path / "here")
+        process = Node(argv, tmp_path / "flower.log", environment, tmp_path / "here")
         started.append(process)
         eventually(lambda: "Visit me" in process.output() or process.returncode is not None, within_seconds=40)
         return process
 
     yield start
     for process in started:
-        process.close()
+        process.kill()
 
 
 def test_a_configuration_that_others_can_write_is_passed_over_with_the_reason(flower, tmp_path):

@@ -21,7 +21,7 @@ from taskapp.engine.dead_letters import DeadLetters
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
-from tests.support import Process, RedisServer, clean_environment, eventually, start_flower
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, start_flower
 
 TABS = ("overview", "queues", "schedules", "dead-letters", "nodes")
 LOGIN = "ada:secret"
@@ -68,7 +68,7 @@ def run_in(server: RedisServer, directory: Path, code: str) -> None:
     environment = clean_environment(
         TASKAPP_BROKER_URL=server.url, TASKAPP_DATA_DIR=str(directory), PYTHONPATH=str(Path.cwd())
     )
-    process = Process([sys.executable, "-c", code], directory / "submit.log", environment)
+    process = Node([sys.executable, "-c", code], directory / "submit.log", environment)
     assert process.wait(40) == 0, process.output()
 
 

@@ -51,6 +51,7 @@ def hooks(server: RedisServer, task_id: str) -> list[str]:
     return server.client.lrange(f"hooks:{task_id}", 0, -1)
 
 
+@pytest.mark.quick("*-foreign.base.*", "own-*.def", "own-*.async", "prefork-*.def")
 @pytest.mark.parametrize("name", RUN_ALIKE)
 def test_it_runs_retries_fails_and_is_followed(app: Celery, name: str, redis_of_all: RedisServer) -> None:
     task: Any = app.tasks[name]
@@ -73,6 +74,7 @@ def test_it_runs_retries_fails_and_is_followed(app: Celery, name: str, redis_of_
         eventually(lambda: hooks(redis_of_all, failing.id) == ["request failed"])
 
 
+@pytest.mark.quick("*-own")
 @pytest.mark.parametrize("node", ["own", "prefork"], indirect=True)
 @pytest.mark.parametrize("name", SLEEPERS)
 def test_its_limits_hold_and_it_can_be_revoked(app: Celery, name: str, redis_of_all: RedisServer) -> None:

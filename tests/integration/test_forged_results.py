@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from taskapp.errors import UnreadableFailure
 from taskapp.errors.tasks import UnreadableResult
 from taskapp.execution.coroutines import Stopped
 from taskapp.monitor.task_state import State, task_state
-from tests.support import RedisServer, clean_environment
+from tests.support import RedisServer, clean_environment, run_python
 
 ENDING = {
     "SystemExit": "builtins", "KeyboardInterrupt": "builtins", "GeneratorExit": "builtins",
@@ -75,10 +74,7 @@ def test_an_error_of_a_task_is_what_it_was(app: Celery, redis_server: RedisServe
 
 
 def run(server: RedisServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], env=clean_environment(TASKAPP_BROKER_URL=server.url), capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return run_python("-m", *arguments, env=clean_environment(TASKAPP_BROKER_URL=server.url))
 
 
 def success(rest: bytes) -> bytes:

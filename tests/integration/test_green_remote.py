@@ -14,6 +14,7 @@ def answers(app: Celery) -> int:
     return len(app.control.ping(timeout=1.0))
 
 
+@pytest.mark.quick("default")
 @pytest.mark.parametrize("pool", ["default", "gevent"])
 def test_a_node_answers_again_after_its_connection_for_remote_control_was_reset(
     worker: Callable[..., Process], app: Celery, redis_server: RedisServer, pool: str

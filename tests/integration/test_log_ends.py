@@ -122,6 +122,7 @@ def test_the_line_of_a_task_that_ends_its_node_at_once_is_written(
     assert said(worker.output())[result.id] == ["received"]
 
 
+@pytest.mark.quick("*-own", "text-prefork", "json-gevent")
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_each_task_has_its_two_lines_in_order_and_whole(
@@ -196,6 +197,7 @@ def test_what_tasks_say_stands_between_their_lines(
     assert told == ["received", "hello", "hello printed", "succeeded"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_does_not_stop_the_node(
     app: Celery, redis_server: RedisServer, tmp_path: Path
 ) -> None:  # fmt: skip

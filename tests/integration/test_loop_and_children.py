@@ -85,6 +85,7 @@ def test_children_hold_no_socket_of_their_parent(
         worker.kill()
 
 
+@pytest.mark.quick("default")
 @pytest.mark.parametrize("pool", ["default", "prefork"])
 def test_a_node_whose_loop_stands_still_outside_of_a_task_loses_its_lease(
     app: Celery, redis_server: RedisServer, tmp_path: Path, jobs: str, pool: str

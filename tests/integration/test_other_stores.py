@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from celery import Celery
 from taskapp.client.protocol import new_id
 from taskapp.monitor.task_state.outcome import read_outcome
 from tests.integration import follow_ups
-from tests.support import RedisServer, clean_environment, start_worker
+from tests.support import RedisServer, clean_environment, run_python, start_worker
 
 METAS = [
     {"why": "custom"},
@@ -81,8 +79,7 @@ def test_results_of_another_store_can_be_awaited(redis_server: RedisServer, tmp_
         TASKAPP_INCLUDE=follow_ups.__name__, PYTHONPATH=str(Path.cwd()),
     )  # fmt: skip
     try:
-        argv = [sys.executable, "-c", ELSEWHERE]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
+        done = run_python("-c", ELSEWHERE, env=env, timeout=90)
     finally:
         node.close()
 

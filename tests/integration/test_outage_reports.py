@@ -29,6 +29,7 @@ def judge(worker: Process, before: int) -> None:
     assert float(found[1]) >= AWAY_SECONDS - 2
 
 
+@pytest.mark.quick("own", "prefork")
 @pytest.mark.parametrize("pool", ["own", "prefork", "threads", "solo", "gevent"])
 def test_an_outage_of_redis_is_two_lines(redis_server: RedisServer, tmp_path: Path, pool: str) -> None:
     options = () if pool == "own" else ("-P", pool)
@@ -45,6 +46,7 @@ def test_an_outage_of_redis_is_two_lines(redis_server: RedisServer, tmp_path: Pa
         worker.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not rabbitmq.is_installed(), reason="rabbitmq-server is not installed")
 def test_an_outage_of_rabbitmq_is_two_lines(tmp_path: Path) -> None:
     server = rabbitmq.RabbitMQ(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskapp import devredis
-from tests.support import Process, clean_environment, eventually, free_port, start_flower
+from tests.support import Node, Process, clean_environment, eventually, free_port, run_python, start_flower
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,7 +30,7 @@ def start(data_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     def run(*arguments: str, **variables: str) -> Process:
         environment = clean_environment(TASKAPP_DATA_DIR=str(data_dir), PYTHONPATH=str(Path.cwd()), **variables)
         log = tmp_path / f"{len(started)}.log"
-        started.append(Process([sys.executable, "-m", *arguments], log, environment, tmp_path))
+        started.append(Node([sys.executable, "-m", *arguments], log, environment, tmp_path))
         return started[-1]
 
     yield run
@@ -43,10 +42,11 @@ def add_in(data_dir: Path, a: int, b: int) -> str:
     """Return what a process that only submits gets for its sum."""
     code = f"from taskapp.tasks import add; print(add.delay({a}, {b}).get(timeout=20))"
     environment = clean_environment(TASKAPP_DATA_DIR=str(data_dir), PYTHONPATH=str(Path.cwd()))
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=40)
+    done = run_python("-c", code, env=environment)
     return done.stdout.strip() or done.stderr
 
 
+@pytest.mark.quick("pool-auto", "prefork-auto")
 @pytest.mark.parametrize(
     ("pool", "embedded"),
     [("pool", "auto"), ("pool", "tcp"), ("prefork", "auto"), ("threads", "auto"), ("solo", "auto")],
@@ -83,8 +83,7 @@ def test_the_dashboard_the_exporter_and_doctor_look_at_the_server_of_ours(data_d
     finally:
         flower.close()
     environment = clean_environment(TASKAPP_DATA_DIR=str(data_dir), PYTHONPATH=str(Path.cwd()))
-    argv = [sys.executable, "-m", "taskapp", "doctor"]
-    doctor = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=40)
+    doctor = run_python("-m", "taskapp", "doctor", env=environment)
 
     assert {"name": "low", "messages": 3} in lengths["active_queues"]
     assert server.address in page

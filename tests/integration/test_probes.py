@@ -16,7 +16,7 @@ import pytest
 
 from taskapp.queues import TASK_ROUTES, queue_for
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually, leased_count
+from tests.support import Node, Process, RedisServer, clean_environment, eventually, leased_count
 
 pytestmark = pytest.mark.usefixtures("app")
 SHOP = "tests.integration.shop"
@@ -216,9 +216,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
         TASKAPP_SUBMIT_DEADLINE_SECONDS="1", PYTHONPATH=str(Path.cwd()),
     )  # fmt: skip
     redis_server.stop()
-    beat = Process(
-        [sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "beat.log", environment, tmp_path
-    )
+    beat = Node([sys.executable, "-m", "celery", "-A", "taskapp", "beat"], tmp_path / "beat.log", environment, tmp_path)
     probe = Probe(beat)
     try:
         eventually(lambda: probe("ready").endswith("it is starting or waiting for its broker"))

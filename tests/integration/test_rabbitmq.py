@@ -31,13 +31,6 @@ for family in BrokerCollector(app, get_settings()).collect():
 """
 
 
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    yield server.url
-    server.close()
-
-
 @pytest.fixture(params=["redis", "sqlite"])
 def result_url(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> str:
     if request.param == "redis":
@@ -75,12 +68,13 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, broker_url: str, result_url: str) -> Iterator[Site]:
-    site = Site(tmp_path, broker_url, result_url)
+def site(tmp_path: Path, rabbitmq_url: str, result_url: str) -> Iterator[Site]:
+    site = Site(tmp_path, rabbitmq_url, result_url)
     yield site
     site.close()
 
 
+@pytest.mark.quick("redis-own", "sqlite-prefork")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
 def test_a_chain_a_chord_and_a_retry_come_to_their_end(site: Site, options: tuple[str, ...], tmp_path: Path) -> None:
     site.worker(*options)
@@ -104,6 +98,7 @@ print([result.get(timeout=40) for result in running])
     assert runs.read_text().split() == ["run"] * 3
 
 
+@pytest.mark.quick("redis-own")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
 def test_tasks_of_foreign_bases_run(site: Site, options: tuple[str, ...], result_url: str) -> None:
     if not result_url.startswith("redis"):
@@ -122,6 +117,7 @@ print([one.get(timeout=40)[0] for one in gathered])
     assert done.splitlines() == ["True", "[0, 1, 2, 3]"]
 
 
+@pytest.mark.quick("redis-own")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
 def test_a_result_that_is_too_large_is_neither_stored_nor_sent_on(
     site: Site, options: tuple[str, ...], tmp_path: Path
@@ -272,6 +268,7 @@ note.delay("later", {str(lines)!r})
     assert sorted(lines.read_text().split()) == ["failure", "later"]
 
 
+@pytest.mark.quick("redis-own")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "solo")], ids=["own", "prefork", "solo"])
 @pytest.mark.parametrize("result_url", ["redis"], indirect=True)
 def test_nothing_follows_a_run_whose_result_was_not_stored(

@@ -32,13 +32,6 @@ def said(result):
 """
 
 
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    yield server.url
-    server.close()
-
-
 class Site:
     """Nodes and clients of one broker, with results in Redis."""
 
@@ -67,8 +60,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, broker_url: str, redis_server: RedisServer) -> Iterator[Site]:
-    site = Site(tmp_path, broker_url, redis_server.url)
+def site(tmp_path: Path, rabbitmq_url: str, redis_server: RedisServer) -> Iterator[Site]:
+    site = Site(tmp_path, rabbitmq_url, redis_server.url)
     yield site
     site.close()
 
@@ -77,6 +70,7 @@ def runs(path: Path) -> int:
     return len(path.read_text().split())
 
 
+@pytest.mark.quick("crash-own")
 @POOLS
 @pytest.mark.parametrize("task", ["crash", "exit_child"])
 def test_a_task_that_kills_its_child_fails_at_the_limit(
@@ -114,6 +108,7 @@ print(said(chained.parent).split()[1], said(whole).split()[1])
     assert not followed.exists()
 
 
+@pytest.mark.quick("own")
 @POOLS
 def test_a_task_that_crashes_less_often_ends_well(site: Site, tmp_path: Path, options: tuple[str, ...]) -> None:
     site.worker(*options)
@@ -149,18 +144,19 @@ def queues_of_docs(delivery_limit: int) -> str:
 
 
 @pytest.fixture
-def limited(site: Site, broker_url: str, tmp_path: Path) -> Iterator[kombu.simple.SimpleQueue]:
+def limited(site: Site, rabbitmq_url: str, tmp_path: Path) -> Iterator[kombu.simple.SimpleQueue]:
     """Give ``site`` quorum queues with a delivery limit; yield the queue of dead letters."""
     (tmp_path / "limited_queues.py").write_text(queues_of_docs(delivery_limit=2))
     site.env["TASKAPP_INCLUDE"] += ",limited_queues"
     site.env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path.cwd())])
-    with kombu.Connection(broker_url) as connection:
+    with kombu.Connection(rabbitmq_url) as connection:
         delete = connection.default_channel.queue_delete
         for name in DEFAULT_QUEUES:
             delete(name)
         dead = connection.SimpleQueue("dead")
         yield dead
         dead.close()
+        site.close()  # a node that finds its queue gone would declare it anew, with these arguments
         for name in (*DEFAULT_QUEUES, "dead"):
             delete(name)
 

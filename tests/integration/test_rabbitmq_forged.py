@@ -37,16 +37,9 @@ JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 BODY = b"[[1, 2], {}, {}]"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
-    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def site(tmp_path: Path, server: rabbitmq.RabbitMQ, redis_server: RedisServer) -> Iterator[Site]:
-    site = Site(tmp_path, server.url, redis_server.url)
+def site(tmp_path: Path, rabbitmq_url: str, redis_server: RedisServer) -> Iterator[Site]:
+    site = Site(tmp_path, rabbitmq_url, redis_server.url)
     yield site
     site.close()
 
@@ -79,6 +72,7 @@ def forge(url: str) -> int:
     return taken
 
 
+@pytest.mark.quick("()")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "threads"), ("-P", "solo")], ids=str)
 def test_no_forged_message_ends_a_node_or_keeps_a_slot(site: Site, options: tuple[str, ...]) -> None:
     node = site.worker(*options)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskapp import devredis
-from tests.support import Node, Process, clean_environment, eventually
+from tests.support import Node, Process, clean_environment, eventually, run_python
 
 
 @pytest.fixture
@@ -34,10 +34,7 @@ def node(tmp_path: Path, environment: dict[str, str]) -> Iterator[Process]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "taskapp", "redis", *arguments]
-    return subprocess.run(
-        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-    )  # fmt: skip
+    return run_python("-m", "taskapp", "redis", *arguments, env=environment)
 
 
 def asked(environment: dict[str, str], answer: str) -> tuple[int, str]:

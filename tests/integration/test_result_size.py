@@ -111,6 +111,7 @@ def runs(folder: Path, name: str) -> int:
     return noted.read_text().count("run") if noted.exists() else 0
 
 
+@pytest.mark.quick("default", "prefork")
 @pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
 def test_a_result_that_is_too_large_fails_its_task_once(
     app: Celery, redis_server: RedisServer, start: Start, tmp_path: Path, pool: str

@@ -131,6 +131,7 @@ def outcome(results: RedisServer, task_id: str) -> tuple[str, Any]:
     return stored["status"], stored["result"]
 
 
+@pytest.mark.quick("killed-coroutines", "frozen-prefork")
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("away", ["killed", "frozen"])
 def test_more_tasks_than_slots_run_while_the_server_is_away(
@@ -156,6 +157,7 @@ def test_more_tasks_than_slots_run_while_the_server_is_away(
     assert sorted(lines(tmp_path / "log")) == sorted(["first", *map(str, range(21)), "failing", "0", "1"])
 
 
+@pytest.mark.quick("coroutines")
 @pytest.mark.parametrize("pool", ["coroutines", "prefork"])
 def test_a_worker_with_too_much_to_store_claims_no_more_until_it_is_stored(
     redis_server: RedisServer, results: RedisServer, start: Start, submit: Submit, tmp_path: Path, pool: str
@@ -195,6 +197,7 @@ def test_what_follows_a_task_is_sent_after_its_result_is_stored(
     eventually(lambda: outcome(results, other) == ("SUCCESS", "other"), within_seconds=10)
 
 
+@pytest.mark.quick("coroutines")
 @pytest.mark.parametrize("pool", ["coroutines", "prefork"])
 def test_a_chord_whose_parts_end_while_the_server_is_away_ends_once(
     redis_server: RedisServer, results: RedisServer, start: Start, submit: Submit, tmp_path: Path, pool: str

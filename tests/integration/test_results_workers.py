@@ -78,6 +78,7 @@ def job(app: Celery, name: str, *args: Any) -> Any:
     return app.signature(f"jobs.{name}", args)
 
 
+@pytest.mark.quick("prefork")
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
 def test_a_worker_stores_results_of_every_kind(app, redis_server: RedisServer, start: Start, tmp_path: Path, pool):
     start("-P", pool)

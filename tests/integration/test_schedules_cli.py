@@ -19,7 +19,7 @@ from celery import Celery
 from taskapp.cli.main import main
 from taskapp.schedules import Interval, Schedule
 from tests.integration import shop
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Node, Process, RedisServer, clean_environment, eventually
 
 GREET = "tests.integration.shop.greet"
 ODD_NAMES = ["a b", "ü", "--x", "n" * 200, "*?[x]", 'it\'s "so"; {}', "nightly:runs", "wake"]
@@ -71,7 +71,7 @@ def beat(tmp_path: Path, redis_server: RedisServer) -> Iterator[Process]:
         PYTHONPATH=str(Path.cwd()),
     )  # fmt: skip
     argv = [sys.executable, "-m", "celery", "-A", "taskapp", "beat", "-l", "INFO"]
-    process = Process(argv, tmp_path / "beat.log", environment, tmp_path)
+    process = Node(argv, tmp_path / "beat.log", environment, tmp_path)
     eventually(lambda: "this beat leads now" in process.output() or process.returncode is not None)
     yield process
     process.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from tests.support import Process, answers, clean_environment, eventually, free_port, run_python
+from tests.support import Node, Process, answers, clean_environment, eventually, free_port, run_python
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -82,7 +81,7 @@ def test_no_password_is_shown_anywhere(guarded_redis: int, tmp_path: Path) -> No
         "history": ("taskapp", "history", "run"),
     }
     processes = {
-        name: Process([sys.executable, "-m", *argv], tmp_path / f"{name}.log", environment, tmp_path)
+        name: Node([sys.executable, "-m", *argv], tmp_path / f"{name}.log", environment, tmp_path)
         for name, argv in commands.items()
     }
     seen: dict[str, str] = {}
@@ -96,8 +95,7 @@ def test_no_password_is_shown_anywhere(guarded_redis: int, tmp_path: Path) -> No
         seen |= {path: page(f"http://127.0.0.1:{port}{path.format(host=host)}") for path in PAGES}
         seen["exporter's page"] = page(f"http://127.0.0.1:{metrics}/metrics")
         seen |= {" ".join(argv): run(environment, *argv) for argv in COMMANDS}
-        submit = [sys.executable, "-c", mail]
-        seen["mail"] = subprocess.run(submit, env=environment, capture_output=True, text=True, check=False).stderr
+        seen["mail"] = run_python("-c", mail, env=environment).stderr
         seen["processes"] = str([psutil.Process(process.pid).cmdline() for process in processes.values()])
     finally:
         for process in processes.values():

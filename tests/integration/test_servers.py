@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port, run_python, start_worker
 
 SUBMIT = "from taskapp.tasks import add; print(add.delay(2, 3).get(timeout=20))"
 SENTINEL_MODULE = """
@@ -22,9 +21,8 @@ SENTINEL_MODULE = """
 """
 
 
-def run(*argv: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = clean_environment(**variables)
-    return subprocess.run(argv, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
+def run(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run_python(*arguments, env=clean_environment(**variables), cwd=cwd)
 
 
 def test_a_dead_server_in_front_of_one_that_lives_is_passed_over(tmp_path: Path, redis_server: RedisServer) -> None:
@@ -32,10 +30,10 @@ def test_a_dead_server_in_front_of_one_that_lives_is_passed_over(tmp_path: Path,
     worker = start_worker(tmp_path, broker_url, TASKAPP_RESULT_URL=redis_server.url)
     try:
         variables = {"TASKAPP_BROKER_URL": broker_url, "TASKAPP_RESULT_URL": redis_server.url}
-        done = run(sys.executable, "-c", SUBMIT, **variables)
+        done = run("-c", SUBMIT, **variables)
         assert done.stdout == "5\n", done.stderr
         assert "Traceback" not in worker.output()
-        doctor = run(sys.executable, "-m", "taskapp", "doctor", **variables)
+        doctor = run("-m", "taskapp", "doctor", **variables)
         assert "does not answer" in doctor.stdout
         assert "it answers" in doctor.stdout
     finally:
@@ -54,7 +52,7 @@ def narrow(redis_server: RedisServer) -> Iterator[str]:
 def test_a_node_works_for_a_user_who_may_do_nothing_dangerous(tmp_path: Path, narrow: str) -> None:
     worker = start_worker(tmp_path, narrow)
     try:
-        assert run(sys.executable, "-c", SUBMIT, TASKAPP_BROKER_URL=narrow).stdout == "5\n"
+        assert run("-c", SUBMIT, TASKAPP_BROKER_URL=narrow).stdout == "5\n"
     finally:
         worker.close()
 
@@ -101,9 +99,7 @@ def test_commands_know_what_the_users_module_says_of_sentinels(
 ) -> None:
     (tmp_path / "sentinel_options.py").write_text(textwrap.dedent(SENTINEL_MODULE))
     variables = {"TASKAPP_BROKER_URL": guarded_sentinel, "TASKAPP_INCLUDE": "sentinel_options"}
-    done = run(
-        sys.executable, "-m", "taskapp", *command, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{Path.cwd()}", **variables
-    )
+    done = run("-m", "taskapp", *command, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{Path.cwd()}", **variables)
     assert "No master found" not in done.stdout + done.stderr
     assert "cannot be reached" not in done.stdout + done.stderr
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import kombu
@@ -19,7 +20,6 @@ from taskapp.engine.dead_letters import DeadLetter, DeadLetters
 from taskapp.engine.envelope import seal, unseal
 from taskapp.engine.settlement import COPY_HEADER
 from taskapp.transport.codec import SENT_AT_HEADER, pack_task, unpack
-from tests.integration import rabbitmq
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 PROLOGUE = """
@@ -101,18 +101,9 @@ def site(tmp_path: Path, redis_server: RedisServer) -> Iterator[Site]:
     site.close()
 
 
-@pytest.fixture(scope="module")
-def rabbit_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not rabbitmq.is_installed():
-        pytest.skip("rabbitmq-server is not installed")
-    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    yield server.url
-    server.close()
-
-
 @pytest.fixture
-def rabbit_site(tmp_path: Path, redis_server: RedisServer, rabbit_url: str) -> Iterator[Site]:
-    site = Site(tmp_path, rabbit_url, redis_server.url)
+def rabbit_site(tmp_path: Path, redis_server: RedisServer, rabbitmq_url: str) -> Iterator[Site]:
+    site = Site(tmp_path, rabbitmq_url, redis_server.url)
     yield site
     site.ask("app.control.purge()")
     site.close()
@@ -226,6 +217,7 @@ def test_what_an_app_that_signs_sends_runs(site: Site, events: str) -> None:
     assert site.ask("print(len(app.control.ping(timeout=5, limit=1)))") == "1"
 
 
+@pytest.mark.quick("own")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "solo")], ids=["own", "prefork", "solo"])
 def test_what_an_app_that_signs_sends_runs_over_rabbitmq(rabbit_site: Site, options: tuple[str, ...]) -> None:
     rabbit_site.node(*options)
@@ -326,14 +318,20 @@ def test_a_command_that_is_not_signed_is_dropped(rabbit_site: Site) -> None:
     assert "onnection" not in node.output().partition("unusable remote-control command")[2]
 
 
-COMMANDS = ("status -t 5", "inspect -t 5 ping", "control -t 5 rate_limit signed.note 10/m", "graph workers")
+NODE = f"w1@{gethostname()}"
+COMMANDS = (
+    "status -t 2",
+    "inspect -t 20 -d {} ping",
+    "control -t 20 -d {} rate_limit signed.note 10/m",
+    "graph workers",
+)
 
 
 def test_nodes_that_sign_hear_what_is_typed(site: Site) -> None:
     site.node()
     eventually(lambda: site.ask("print(len(app.control.ping(timeout=2)))") == "1", 30.0)
     for line in COMMANDS:
-        done = site.command(f"celery -A taskapp {line}")
+        done = site.command(f"celery -A taskapp {line}".format(NODE))
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     called = site.command('celery -A taskapp call signed.note --args ["called"]')
     assert called.returncode == 0, called.stderr
@@ -346,7 +344,7 @@ def test_nodes_that_sign_hear_what_is_typed_over_rabbitmq(rabbit_site: Site) -> 
     site.node()
     eventually(lambda: site.ask("print(len(app.control.ping(timeout=2)))") == "1", 30.0)
 
-    assert site.command("celery -A taskapp inspect -t 5 ping").returncode == 0
+    assert site.command(f"celery -A taskapp inspect -t 20 -d {NODE} ping").returncode == 0
     assert site.command('celery -A taskapp call signed.note --args ["called"]').returncode == 0
     assert eventually(lambda: site.ran) == ["called"]
 
@@ -367,9 +365,10 @@ def test_who_does_not_sign_is_told_why_nobody_answers(site: Site) -> None:
 
 def test_without_cryptography_the_package_is_named(site: Site) -> None:
     without = """
-import importlib.util, sys
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name == "cryptography" else find_spec(name, package)
+import sys
+from taskapp.app import application
+find_spec = application.find_spec
+application.find_spec = lambda name: None if name == "cryptography" else find_spec(name)
 sys.argv = ["celery", "-A", "taskapp", {command}]
 from celery.__main__ import main
 main()

@@ -15,7 +15,7 @@ from celery import Celery
 from taskapp.monitor.task_state import State, log_lines, task_state
 from tests.integration import shop, watched
 from tests.integration.test_task_state import WATCHED, becomes, taskapp
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Node, Process, RedisServer, clean_environment, eventually
 
 pytestmark = pytest.mark.usefixtures("app")
 StartWorker = Callable[..., Process]
@@ -33,12 +33,12 @@ def follow(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., 
     def start(task_id: str, *options: str) -> Process:
         argv = [sys.executable, "-m", "taskapp", "task", "logs", "-f", task_id, *options]
         log = tmp_path / f"follow-{len(started)}.log"
-        started.append(Process(argv, log, clean_environment(TASKAPP_BROKER_URL=redis_server.url), Path.cwd()))
+        started.append(Node(argv, log, clean_environment(TASKAPP_BROKER_URL=redis_server.url), Path.cwd()))
         return started[-1]
 
     yield start
     for process in started:
-        process.close()
+        process.kill()
 
 
 # --- what is captured -----------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -367,7 +366,7 @@ def test_on_a_broker_that_does_not_tell_only_the_result_is_known(redis_server: R
         "app.backend.mark_as_failure('x', ValueError('bad'), traceback='Traceback: here')"
     )
     environment = clean_environment(**elsewhere)
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    run_python("-c", script, env=environment, check=True)
     failed = taskapp(redis_server, "task", "show", "x", "--json", **elsewhere)
 
     assert (none.returncode, json.loads(none.stdout)["state"]) == (1, "unknown")

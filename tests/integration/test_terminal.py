@@ -49,6 +49,7 @@ def read(terminal: int) -> bool:
     return True
 
 
+@pytest.mark.quick("options0-*")
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="no program here that gives a terminal to a session")
 @pytest.mark.parametrize(("options", "task"), [((), "long"), ((), "long.child"), (("-P", "prefork"), "long")])
 def test_a_terminal_that_is_closed_drains_the_worker_in_it(

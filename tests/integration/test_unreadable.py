@@ -121,6 +121,7 @@ def test_what_is_wrong_with_a_body_is_said_in_words(
         assert "is not a task signature: " in failure(app, task_id)
 
 
+@pytest.mark.quick("*.break_loop")
 @pytest.mark.parametrize("task", [unreadable.break_loop, unreadable.break_loop_of_thread], ids=lambda task: task.name)
 def test_a_task_that_breaks_the_loop_of_its_node_counts_as_a_crash_and_is_buried(
     app: Celery, worker: StartWorker, redis_server: RedisServer, letters: DeadLetters, tmp_path: Path, task: Any

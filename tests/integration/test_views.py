@@ -20,7 +20,7 @@ from celery import Celery
 
 from taskapp.cli.main import COMMANDS, taskapp
 from taskapp.engine.dead_letters import DeadLetters
-from tests.support import Process, RedisServer, clean_environment, eventually
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python
 
 SHOWN_AS_JSON = {
     "dead list", "dead show", "delayed list", "doctor", "history search", "history show", "history status",
@@ -69,8 +69,7 @@ def deployment(
 
 
 def piped(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "taskapp", *arguments]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    return run_python("-m", "taskapp", *arguments, env=environment)
 
 
 def on_terminal(environment: dict[str, str], width: int, *arguments: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from flower import urls
 
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, start_flower
+from tests.support import Node, RedisServer, clean_environment, eventually, free_port, start_flower
 
 LOGIN = "ada:secret"
 OURS = [
@@ -92,7 +92,7 @@ def test_the_exporter_answers_prometheus_and_no_stranger(tmp_path: Path, redis_s
         TASKAPP_BROKER_URL=redis_server.url, PYTHONPATH=str(Path.cwd()), TASKAPP_WEB_HOSTS="exporter"
     )
     argv = [sys.executable, "-m", "taskapp", "exporter", "--port", str(port)]
-    exporter = Process(argv, tmp_path / "exporter.log", environment)
+    exporter = Node(argv, tmp_path / "exporter.log", environment)
     try:
         eventually(lambda: "metrics at" in exporter.output() or exporter.returncode is not None, within_seconds=40)
         address = f"http://127.0.0.1:{port}"

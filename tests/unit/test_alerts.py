@@ -48,6 +48,7 @@ def rendered(tmp_path: Path) -> Path:
     return tmp_path / "alertmanager.yml"
 
 
+@pytest.mark.slow  # `make check` runs them
 def test_rules_hold_in_the_tests_of_promtool() -> None:
     done = run("promtool", "test", "rules", str(PROMTOOL_TESTS))
 

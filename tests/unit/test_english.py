@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,23 +48,26 @@ def texts() -> Iterator[Path]:
         yield from (path,) if path.is_file() else (each for each in path.rglob("*") if each.suffix in KINDS)
 
 
-def lines() -> Iterator[tuple[str, str]]:
+@cache
+def lines() -> list[tuple[str, str]]:
+    """Return each line with its place."""
+    return list(_lines())
+
+
+def _lines() -> Iterator[tuple[str, str]]:
     for path in sorted(texts()):
         if path.is_file() and "__pycache__" not in path.parts and path.name != "test_english.py":
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 yield f"{path.relative_to(ROOT)}:{number}", line
 
 
-LINES = list(lines())
-
-
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_a_phrase_is_gone(phrase: str) -> None:
     pattern = re.compile(phrase, re.IGNORECASE)
 
-    assert [f"{place}: {line.strip()}" for place, line in LINES if pattern.search(line)] == [], PHRASES[phrase]
+    assert [f"{place}: {line.strip()}" for place, line in lines() if pattern.search(line)] == [], PHRASES[phrase]
 
 
 def test_texts_are_read() -> None:
-    assert len(LINES) > 30_000
-    assert {"taskapp/settings.py", "docs/delivery.md", "Makefile"} <= {place.partition(":")[0] for place, _ in LINES}
+    assert len(lines()) > 30_000
+    assert {"taskapp/settings.py", "docs/delivery.md", "Makefile"} <= {place.partition(":")[0] for place, _ in lines()}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taskapp.app import masks
 from taskapp.app.masks import HIDDEN, MASK, PIECE, Masked, masked
+from tests.support import examples
 
 
 def login(user: str, password: str, form: Any = None) -> None:
@@ -40,7 +41,7 @@ def texts_in(value: Any) -> list[str]:
 
 
 @given(password=values, token=values, rest=values, before=st.text(max_size=30), behind=st.text(max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @pytest.mark.parametrize("form", [str, repr, json.dumps])
 def test_no_masked_text_of_eight_characters_is_shown(
     form: Any, password: Any, token: Any, rest: Any, before: str, behind: str
@@ -65,7 +66,7 @@ def test_no_masked_text_of_eight_characters_is_shown(
     secrets=st.lists(st.text(alphabet="abcdef", min_size=1, max_size=20), max_size=8),
     parts=st.lists(st.one_of(st.integers(0, 7), st.text(alphabet="abcdefg ", max_size=10)), max_size=12),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_value_is_left_in_a_text_made_of_values(secrets: list[str], parts: list[int | str]) -> None:
     seen = masked(TASK, ("ann", secrets), {})
     text = "".join(secrets[part % len(secrets)] if isinstance(part, int) and secrets else str(part) for part in parts)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskapp.worker.consume.rate_limits import AHEAD_MOST, AHEAD_SECONDS, ASIDE_A_SECOND, Turns
+from tests.support import examples
 
 CLAIM_SECONDS = 0.0005
 LATE_SECONDS = 0.02
@@ -50,7 +51,7 @@ class World:
     messages=st.integers(2, 400), rate=st.sampled_from([0.5, 1, 7, 20, 100, 1_000]), nodes=st.integers(1, 4),
     seed=st.integers(0, 1_000),
 )  # fmt: skip
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_each_node_keeps_its_rate_and_every_message_runs_once(messages, rate, nodes, seed):
     world = World(messages, rate, nodes, seed).play()
     assert sum(map(len, world.ran)) == messages

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from importlib import import_module
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,8 +12,6 @@ from pydantic import ValidationError
 
 from taskapp.errors import PermanentError
 from taskapp.tasks.report_generation import Leader, Report, Total
-from taskapp.tasks.report_generation import charts as drawing
-from taskapp.tasks.report_generation.run import page
 from taskapp.tasks.report_generation.totals import tile_of, total_of
 
 HOSTILE = """</script ></script><img src=x onerror="alert('1')"> id="a" url(#b) #5b6577 $x_1$ ]]>"""
@@ -26,6 +25,12 @@ def literal(rows: list[list[Any]], *, names: int = 1, kind: str | None = None, *
     width = len(rows[0]) if rows else names + 1
     table = {"columns": [f"column {index}" for index in range(width)], "rows": rows, "names": names, **fields}
     return {"heading": "h", "literal": table, "chart": {"kind": kind, "unit": "m"} if kind else None}
+
+
+def page(report: Report, entries: list[Any]) -> str:
+    from taskapp.tasks.report_generation import run  # imports matplotlib, which every process of a run would wait for
+
+    return run.page(report, entries)
 
 
 def charts(html: str) -> list[ElementTree.Element]:
@@ -101,7 +106,7 @@ def test_many_names_are_thinned_so_that_they_can_be_read() -> None:
 def test_a_chart_of_too_many_values_is_refused_before_it_is_made(
     kind: str, names: int, series: int, most: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "Figure", None)
+    monkeypatch.setattr(import_module("taskapp.tasks.report_generation.charts"), "Figure", None)
     rows: list[list[Any]] = [[n, n % series, 1] if series > 1 else [n, 1] for n in range(names)]
 
     with pytest.raises(PermanentError) as refusal:

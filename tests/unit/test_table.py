@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskapp.cli.table import CUT, GAP, Table, columns_of
+from tests.support import examples
 
 ID = str(uuid.UUID(int=7))
 HEADINGS = ("letter", "reason", "task", "id", "buried at", "error")
@@ -57,7 +58,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max
 
 
 @given(st.lists(st.tuples(*[texts] * 6), min_size=1, max_size=5), st.integers(10, 160))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_no_line_is_wider_than_the_terminal_unless_ids_are(rows: list[tuple[str, ...]], width: int) -> None:
     made, _ = lines(rows, width)
     kept = (

@@ -283,6 +283,12 @@ def _no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_shared_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the many apps of this module without the task types that every app shares, which take most of the time."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set())
+
+
+@pytest.fixture(autouse=True)
 def listening() -> Iterator[None]:
     """Record logs and signals."""
     log, logger = Log(), logging.getLogger("celery.app.trace")

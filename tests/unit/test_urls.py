@@ -23,6 +23,7 @@ from taskapp.app.configuration import configuration
 from taskapp.errors import InvalidSetting
 from taskapp.settings import SECRET_FIELDS, Settings, load_settings
 from taskapp.urls import SecretUrl, check_url, masked
+from tests.support import examples
 
 CANARY = "c4naryXq"
 AWKWARD = "/@#?;:%[]&+= \\é"
@@ -63,7 +64,7 @@ def outcome(environ: dict[str, str]) -> str:
 
 
 @given(st.sampled_from(FORMS), passwords, st.booleans(), st.sampled_from(["BROKER", "RESULT"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_no_url_shows_its_password_whether_it_can_be_read_or_not(
     form: str, password: str, is_encoded: bool, which: str
 ) -> None:
@@ -89,7 +90,7 @@ def test_no_place_of_an_awkward_character_lets_a_password_through() -> None:
 
 
 @given(st.sampled_from(DATABASES), passwords, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_no_database_shows_its_password(form: str, password: str, is_encoded: bool) -> None:
     url = form.replace("{}", quote(password, safe="") if is_encoded else password)
 

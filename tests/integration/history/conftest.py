@@ -100,7 +100,7 @@ class Deployment:
 
     def close(self) -> None:
         for process in self._started:
-            process.close()
+            process.kill()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.history.conftest import Deployment
 from tests.integration.rabbitmq import RabbitMQ, is_installed
-from tests.support import Process
+from tests.support import Node
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -62,7 +62,7 @@ def test_with_rabbitmq_ends_are_told_to_the_redis_of_results(deployment: Deploym
     try:
         variables = {**deployment.variables(), **over_rabbit, "TASKAPP_HISTORY": "true"}
         argv = [sys.executable, "-m", "celery", "-A", "taskapp", "worker", "-c", "2", "--loglevel", "INFO"]
-        node = Process(argv, tmp_path / "node.log", variables, cwd=tmp_path)
+        node = Node(argv, tmp_path / "node.log", variables, cwd=tmp_path)
         deployment.writer(**over_rabbit)
         ids = deployment.python(
             "for one in (returns.delay(1), fails.delay('no'), retries.delay(1), at_most_once.delay(2), "

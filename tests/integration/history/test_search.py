@@ -100,6 +100,7 @@ QUERIES = [
 ]
 
 
+@pytest.mark.quick("sqlite-*", "postgresql-30-*")
 @pytest.mark.parametrize(("looked_at", "seconds"), [(30, 60.0), (1_000, 60.0), (1_000, 0.0)])
 def test_the_pages_hold_each_task_that_fits_once_and_the_newest_first(
     history: History, monkeypatch: pytest.MonkeyPatch, looked_at: int, seconds: float

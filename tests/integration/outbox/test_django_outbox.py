@@ -191,6 +191,7 @@ print(first.id, second.id, third.id)
     assert queued("high", 5) == [second]
 
 
+@pytest.mark.quick("postgresql")
 def test_what_a_killed_process_left_is_queued_by_any_relay(project: Project, queued: Queued) -> None:
     said = project.python("""
 with transaction.atomic():
@@ -206,6 +207,7 @@ with transaction.atomic():
     assert "queued 0 tasks" in project.run("-m", "taskapp", "outbox", "run", "--once")
 
 
+@pytest.mark.quick("postgresql")
 def test_a_relay_runs_until_it_is_stopped(project: Project, queued: Queued, redis_server: RedisServer) -> None:
     redis_server.kill()
     project.python("""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskapp.schedules.times import Cron, Timing, when_from
+from tests.support import examples
 
 MINUTE = timedelta(minutes=1)
 
@@ -119,7 +120,7 @@ def models(draw) -> Model:
     )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(model=models(), place=st.sampled_from(PLACES), twice=st.booleans(), offset_minutes=st.integers(0, 1500))
 def test_due_times_in_a_window_are_those_of_the_model(model, place, twice, offset_minutes):
     zone, start = place
@@ -133,7 +134,7 @@ def test_due_times_in_a_window_are_those_of_the_model(model, place, twice, offse
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     model=models(),
     place=st.sampled_from(PLACES),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from taskapp.errors.schedules import BadSchedule
 from taskapp.schedules.times import Crontab, parse_instant, when_from
+from tests.support import examples
 
 
 def _theirs(fields: dict[str, str], zone: str, at: float) -> float:
@@ -46,7 +47,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(fields=FIELDS, zone=st.sampled_from(["UTC", "Asia/Tokyo", "Asia/Kolkata"]), hours=st.integers(0, 24 * 365 * 4))
 def test_the_next_due_time_is_celerys(fields, zone, hours):
     assume(_meet(fields))
@@ -70,7 +71,7 @@ def _meet(fields: dict[str, str]) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(text=st.text("*0123456789-/,#LWmon", min_size=1, max_size=8))
 def test_what_celery_refuses_is_refused(text):
     """Celery overlooks what follows a part that it can read: there we refuse and it does not."""

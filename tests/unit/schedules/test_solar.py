@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from taskapp.errors.schedules import BadSchedule, SolarUnavailable
 from taskapp.schedules.times import Solar, parse_instant, parse_when, when_from
+from tests.support import examples
 
 EVENTS = ["dawn_astronomical", "dawn_nautical", "dawn_civil", "sunrise", "solar_noon", "sunset",
           "dusk_civil", "dusk_nautical", "dusk_astronomical"]  # fmt: skip
@@ -25,7 +26,7 @@ def _theirs(event: str, latitude: float, longitude: float, at: float) -> float:
     return (now + schedule.remaining_estimate(now)).timestamp()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     event=st.sampled_from(EVENTS),
     # Further from the equator the sun may only just reach an event, for one of us and not for the other.
@@ -43,7 +44,7 @@ def test_the_next_event_is_celerys(event, latitude, longitude, hours):
     assert abs(found - expected) < 30 or min(expected - at, found - at) < 30
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     event=st.sampled_from(EVENTS),
     latitude=st.floats(-89, 89),

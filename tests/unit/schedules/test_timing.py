@@ -23,6 +23,7 @@ from taskapp.schedules.times import (
     utc_text,
     when_from,
 )
+from tests.support import examples
 
 BERLIN = "Europe/Berlin"
 
@@ -72,7 +73,7 @@ def test_an_interval_goes_by_the_dates_of_the_zone_it_is_given():
     assert found == [change - 7200, change - 3600, change + 23 * 3600, change + 24 * 3600]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     days=st.lists(st.integers(0, 12), max_size=6),
     zone_and_start=st.sampled_from(

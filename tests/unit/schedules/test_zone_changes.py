@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskapp.schedules.times import Cron, Interval, Timing, parse_instant, utc_text
+from tests.support import examples
 
 CHANGES = {
     # Forward 02:00 -> 03:00 at 01:00 UTC, back 03:00 -> 02:00 at 01:00 UTC.
@@ -173,7 +174,7 @@ ALIKE = [zone for zone in CHANGES if zone != "Australia/Lord_Howe"]
 MIDNIGHT_EXISTS = ["Europe/Berlin", "America/New_York", "Pacific/Auckland", "America/Los_Angeles", "Asia/Tokyo", "UTC"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(expression=_expressions(), zone=st.sampled_from(MIDNIGHT_EXISTS), hours=st.integers(0, 24 * 365 * 3))
 def test_cronsim_finds_the_same_due_times(expression, zone, hours):
     at = parse_instant("2025-01-01") + hours * 3600.0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taskapp.schedules.times import local_date, offset_change, parse_instant
 from taskapp.schedules.times.zones import instant_of, stretch_at, stretches
+from tests.support import examples
 
 ZONES = [
     "Europe/Berlin",
@@ -23,7 +24,7 @@ ZONES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(zone=st.sampled_from(ZONES), instant=st.floats(-5.3e9, 2e10))
 def test_the_offset_is_zoneinfos(zone, instant):
     stretch = stretch_at(zone, instant)
@@ -68,7 +69,7 @@ def test_local_dates_follow_the_zone():
     assert local_date("America/New_York", parse_instant("2026-01-02T04:59Z")) == date(2026, 1, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(zone=st.sampled_from(ZONES), local=st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)))
 def test_a_local_time_is_the_first_instant_that_clocks_show_it(zone, local):
     local = local.replace(microsecond=0)
