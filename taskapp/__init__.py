@@ -46,7 +46,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``demo``              the main job on real data, from server start to e-mail
 ``cli``               the ``taskapp`` command, one file per command group
 
-Importing this package imports nothing else; ``Celery`` and ``shared_task`` are imported when they are first used:
+Importing this package imports nothing else; the names below are imported when they are first used:
 
     from taskapp import Celery
 
@@ -60,20 +60,30 @@ from taskapp.version import __version__
 TYPE_CHECKING = False  # that of ``typing`` takes longer to import than the rest of ``taskapp health``
 
 if TYPE_CHECKING:
-    from celery import shared_task
-
     from taskapp.app.application import Celery
+    from taskapp.app.task_types import Task, shared_task
+    from taskapp.client.async_canvas import Signature, chain, chord, group, signature
+    from taskapp.client.results import AsyncResult, GroupResult
 
-__all__ = ["Celery", "__version__", "shared_task"]
+__all__ = [
+    "AsyncResult", "Celery", "GroupResult", "Signature", "Task", "__version__", "chain", "chord", "group",
+    "shared_task", "signature",
+]  # fmt: skip
+
+
+_HOMES = {
+    "taskapp.app.application": ("Celery",),
+    "taskapp.app.task": ("Task",),
+    "taskapp.client.async_canvas": ("Signature", "chain", "chord", "group", "signature"),
+    "taskapp.client.results": ("AsyncResult", "GroupResult"),
+    "celery": ("shared_task",),
+}
 
 
 def __getattr__(name: str) -> object:
-    if name == "Celery":
-        from taskapp.app.application import Celery
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-        return Celery
-    if name == "shared_task":
-        from celery import shared_task
-
-        return shared_task
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -243,13 +243,22 @@ class Celery(Configured):
 
         Celery's groups submit inside such a block.
         """
-        from taskapp.engine.batch import collecting
+        from taskapp.engine.batch import collecting, is_held
 
         if self.conf.task_always_eager:  # needs no broker
             yield producer or _EagerProducer()
             return
+        if producer is None and is_held():
+            yield None  # the tasks need none, and acquiring one may wait for the server
+            return
         with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
             yield lent
+
+    def signature(self, *args: Any, **options: Any) -> Any:
+        """Create a signature of this app, like Celery, which coroutines can submit."""
+        from taskapp.client.async_canvas import signature
+
+        return signature(*args, **{**options, "app": self})
 
     def now(self) -> datetime:
         """Return the current time in the app's time zone; twenty times as fast as Celery's own."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from celery import Celery
+import celery
 from kombu.utils.objects import cached_property
 
 if TYPE_CHECKING:
     from taskapp.app.resources import Engine, Resources
+    from taskapp.app.task_types import Celery as AppInterface
     from taskapp.engine.completions import FinishedTasks
     from taskapp.engine.task_notes import Notes
     from taskapp.schedules.store import Schedules
+else:
+    AppInterface = celery.Celery
 
 
-class EngineAccess(Celery):
+class EngineAccess(AppInterface):
     """A Celery app that gives access to its data in Redis; errors are those of ``Resources``."""
 
     @cached_property

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.canvas import Signature
-
+from taskapp.client.async_canvas import Signature
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import new_id
 
-# The stubs are incomplete.
-_Signature: Any = Signature
+_Signature: Any = Signature  # its types are for users
 
 OF_MEMBERS = {"task_id": "id", "root_id": "root_id", "group_id": "group", "group_index": "group_index"}
 """Options that a group sets on its tasks, and the headers they become."""

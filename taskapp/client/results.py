@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic
 
 from celery import result as stock
 from celery import states
@@ -15,6 +16,7 @@ from kombu.utils.objects import cached_property
 from vine import promise
 
 from taskapp.celery_internals import cached_meta, is_single_result, note_meta, read_meta
+from taskapp.client.type_parameters import R_co
 from taskapp.results.async_waiter import WatchedResult
 from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
@@ -22,15 +24,25 @@ from taskapp.results.failures import may_be_raised
 POLL_SECONDS = 0.5
 """How often to read a store that does not announce results; the same as Celery."""
 
-# The stubs are incomplete.
-_AsyncResult: Any = stock.AsyncResult
-_EagerResult: Any = stock.EagerResult
-_ResultSet: Any = stock.ResultSet
-_GroupResult: Any = stock.GroupResult
+if TYPE_CHECKING:
+    from taskapp.client.result_types import EagerInterface, ResultInterface
+    from taskapp.client.result_types import GroupInterface as _GroupResult
+    from taskapp.client.result_types import SetInterface as _ResultSet
+else:
+    ResultInterface, EagerInterface = stock.AsyncResult, stock.EagerResult
+
+    class _ResultSet(stock.ResultSet):
+        __class_getitem__ = classmethod(GenericAlias)
+
+    class _GroupResult(stock.GroupResult):
+        __class_getitem__ = classmethod(GenericAlias)
 
 
-class AsyncResult(_AsyncResult):
-    """Celery's result of a task; its promise is created when it is first used."""
+class AsyncResult(ResultInterface[R_co]):
+    """Celery's result of a task, of type ``R_co``, which can be awaited: ``await result`` is ``await result.aget()``.
+
+    Its promise is created when it is first used.
+    """
 
     id: str
     _cache: Any = None
@@ -58,7 +70,7 @@ class AsyncResult(_AsyncResult):
         """Promise that is fulfilled when the result is ready."""
         return promise(self._on_fulfilled, weak=True)
 
-    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> R_co:  # noqa: FBT001, FBT002 - Celery's signature
         """Return the result, like Celery; for a failed chord, always raise the error of its header."""
         try:
             return super().get(timeout, propagate, *args, **options)
@@ -68,7 +80,10 @@ class AsyncResult(_AsyncResult):
                 self._maybe_reraise_parent_error()
             raise
 
-    async def aget(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        return self.aget().__await__()
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> R_co:
         """Return the result like ``get``, without blocking the event loop.
 
         It also works inside an async task, without blocking a slot. Stores other than Redis are read by a thread.
@@ -83,7 +98,7 @@ class AsyncResult(_AsyncResult):
             ResultServerGone: The server was away for a minute.
         """
         if self.ignored:
-            return None
+            return None  # type: ignore[return-value]  # as in Celery
         arrival = _Arrival(propagate=propagate)
         arrival.expect([self])
         if follow_parents and propagate:
@@ -94,24 +109,31 @@ class AsyncResult(_AsyncResult):
             if follow_parents and self.parent:
                 await asyncio.to_thread(self._maybe_reraise_parent_error)
             raise
-        return _value(self, propagate=propagate)
+        value: R_co = _value(self, propagate=propagate)
+        return value
 
 
-class EagerResult(_EagerResult):
-    """Celery's result of a task that ran eagerly."""
+class EagerResult(EagerInterface[R_co]):
+    """Celery's result of a task that ran eagerly, which can be awaited."""
 
-    async def aget(self, timeout: float | None = None, *, propagate: bool = True, **_: Any) -> Any:  # noqa: ARG002 - it is ready
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        return self.aget().__await__()
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True, **_: Any) -> R_co:  # noqa: ARG002 - it is ready
         """Return the result."""
         return self.get(propagate=propagate, disable_sync_subtasks=False)
 
 
-class _Several:
+class _Several(Generic[R_co]):
     """Common part of the sets of results."""
 
-    results: list[Any]
+    results: Any
     backend: Any
 
-    async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
+    def __await__(self) -> Generator[Any, Any, list[R_co]]:
+        return self.aget().__await__()
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> list[R_co]:
         """Return the results in order like ``get``, without blocking the event loop; see ``AsyncResult.aget``.
 
         With ``propagate``, the first error ends the wait.
@@ -122,12 +144,12 @@ class _Several:
         return [_value(each, propagate=propagate) for each in self.results]
 
 
-class ResultSet(_Several, _ResultSet):
-    """Celery's set of results."""
+class ResultSet(_Several[R_co], _ResultSet[R_co]):
+    """Celery's set of results, which can be awaited together."""
 
 
-class GroupResult(_Several, _GroupResult):
-    """Celery's results of a group."""
+class GroupResult(_Several[R_co], _GroupResult[R_co]):
+    """Celery's results of a group, which can be awaited together."""
 
 
 class _Arrival:

@@ -131,6 +131,8 @@ class Submitter:
             return await asyncio.to_thread(submit)
         with holding() as held:
             result = submit()
+        if held.writes:
+            await asyncio.to_thread(_call_each, held.writes)
         deadline_seconds = self._app.settings.submit_deadline_seconds
         for producer, messages in held.steps():
             try:
@@ -163,3 +165,8 @@ class Submitter:
         headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
         with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})
+
+
+def _call_each(calls: list[Callable[[], Any]]) -> None:
+    for call in calls:
+        call()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from celery import chain, group
-from celery.result import AsyncResult
 from celery.utils import uuid
 
 from taskapp.celery import app
+from taskapp.client.results import AsyncResult
 from taskapp.demo.flights import MISSING, MONTHS
 from taskapp.demo.nodes import Nodes
 from taskapp.demo.view import Picture

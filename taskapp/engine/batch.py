@@ -53,6 +53,8 @@ class Held(Bulk):
     def __init__(self) -> None:
         super().__init__()
         self.producers: dict[Producer, list[Message]] = {}
+        self.writes: list[Callable[[], Any]] = []
+        """Calls to make before the push, on a thread: they block."""
 
     def add(self, message: Message, producer: Producer, on_pushed: Callable[[], Any] | None = None) -> None:
         """Keep ``message``."""
@@ -81,6 +83,20 @@ def current() -> Bulk | None:
     return _current.get()
 
 
+def is_held() -> bool:
+    """Return whether another caller pushes the tasks that are submitted here, see ``holding``."""
+    return isinstance(_current.get(), Held)
+
+
+def before_push(write: Callable[[], Any]) -> None:
+    """Call ``write`` now, or leave it to the caller of ``holding``, who calls it before the push."""
+    bulk = _current.get()
+    if isinstance(bulk, Held):
+        bulk.writes.append(write)
+    else:
+        write()
+
+
 @contextmanager
 def collecting() -> Iterator[Bulk]:
     """Collect the tasks submitted inside, and push them at the end if not before. An error inside drops them."""
@@ -99,7 +115,7 @@ def collecting() -> Iterator[Bulk]:
 
 @contextmanager
 def holding() -> Iterator[Held]:
-    """Hold the tasks submitted inside; the caller pushes them."""
+    """Hold the tasks submitted inside; the caller makes ``Held.writes`` and then pushes them."""
     held = Held()
     token = _current.set(held)
     try:

@@ -19,6 +19,7 @@ from celery.utils.functional import maybe_list
 from kombu.serialization import dumps, loads
 
 from taskapp.celery_internals import Regenerated, errbacks_of
+from taskapp.engine.batch import before_push
 from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
@@ -52,7 +53,7 @@ class Chords(_Mixin):
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
         chord = Chord(chord_id, 0, about, finish, self.chord_expires or 0)
         if (run := current()) is None:
-            self.store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS)
+            before_push(lambda: self.store.begin_chord(chord, retry_seconds=PATIENCE_SECONDS))
         elif self._lies_beside_messages:
             run.chords.append(chord)
         else:
@@ -82,7 +83,8 @@ class Chords(_Mixin):
         elif run is not None and not self._lies_beside_messages:
             run.external_writes.append(size)
         else:
-            self.store.set_chord_size(*size, retry_seconds=self._patience_seconds())
+            patience = self._patience_seconds()
+            before_push(lambda: self.store.set_chord_size(*size, retry_seconds=patience))
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Make a chord wait for one more part."""

@@ -12,6 +12,8 @@ from typing import Any
 from celery import shared_task
 from pydantic import BaseModel
 
+from taskapp import group
+
 logger = logging.getLogger(__name__)
 
 
@@ -146,6 +148,20 @@ async def relay(names: list[str]) -> list[str]:
     """Let others do the greeting, and wait for them where a thread would be lost."""
     results = [await greet.adelay(name) for name in names]
     return [await result.aget(timeout=20) for result in results]
+
+
+@shared_task
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@shared_task
+async def chords_inside(number: int) -> list[int]:
+    """Submit a chord and a group from a task on the loop, and wait for both."""
+    ones = [total.s([1, 1]) for _ in range(number)]
+    chord = await (group(ones) | total.s()).aapply_async()
+    sums = await group(ones).aapply_async()
+    return [await chord, sum(await sums)]
 
 
 STAMPS_A_SECOND = 20
