@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from celery.app.defaults import DEFAULTS
+
 from taskapp.transport.transport import is_over_redis
 
 OUR_POOL = "taskapp.worker.pool.pool:TaskPool"
@@ -93,7 +95,8 @@ def _remarks(app: Any) -> Iterator[Remark]:
     if over_redis:
         unused |= WITHOUT_EFFECT_ON_REDIS
     for setting, text in unused.items():
-        if app.sets(setting):
+        # Celery's commands set some of them to their defaults.
+        if app.sets(setting) and conf[setting] != DEFAULTS[setting]:
             yield Remark(setting, weakens=False, text=text)
     for name in _expiring(conf.task_queues) if over_redis else ():
         text = f"the queue {name!r} keeps its tasks; give tasks `expires=…` instead"

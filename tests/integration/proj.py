@@ -18,7 +18,7 @@ app.conf.update(
     task_queues=[Queue("urgent", Exchange("work"), "urgent"), Queue("usual", Exchange("work"), "usual")],
     task_routes={"proj.pay": {"queue": "urgent"}},
     broker_transport_options={"visibility_timeout": 3_600},
-    worker_prefetch_multiplier=4,
+    worker_prefetch_multiplier=8,
 )
 state: dict[str, Any] = {"inits": 0, "seen": []}
 

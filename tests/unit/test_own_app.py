@@ -295,7 +295,12 @@ def test_each_setting_that_weakens_a_promise_is_obeyed_and_remarked_upon(setting
 
 def test_settings_that_no_longer_do_anything_are_named() -> None:
     options = {"visibility_timeout": 3600}
-    app = project(worker_prefetch_multiplier=4, worker_max_tasks_per_child=100, broker_transport_options=options)
+    app = project(
+        worker_prefetch_multiplier=8,
+        worker_disable_prefetch=False,
+        worker_max_tasks_per_child=100,
+        broker_transport_options=options,
+    )
 
     assert [remark.setting for remark in remarks_on(app)] == [
         "worker_prefetch_multiplier", "worker_max_tasks_per_child", "broker_transport_options['visibility_timeout']",
