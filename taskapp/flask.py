@@ -30,8 +30,8 @@ class Taskapp:
     tasks = Taskapp()                # extensions.py
 
     def create_app():
-        app = Flask(__name__)
-        tasks.init_app(app)
+    app = Flask(__name__)
+    tasks.init_app(app)
     """
 
     def __init__(self, app: Flask | None = None) -> None:

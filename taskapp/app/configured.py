@@ -23,6 +23,11 @@ class Configured(EngineAccess):
 
     _pending_defaults: deque[Any]
 
+    @property
+    def argument(self) -> str:
+        """What `celery -A` is usually given for this app, for advice."""
+        return "taskapp" if self.ships_task_types else str(self.main or "proj")
+
     @cached_property
     def filled(self) -> Filled:
         """The settings, and what taskapp fills in."""

@@ -46,7 +46,9 @@ def errors_in_one_line(context: click.Context) -> Iterator[None]:
     except click.ClickException as error:
         nodes = context.params.get("destination")
         if error.message == NO_REPLY and nodes:
-            raise _replace_message(error, _no_reply_from(nodes, context.params.get("timeout"))) from error
+            argument = context.find_root().params.get("app")
+            given = getattr(argument, "argument", "taskapp")
+            raise _replace_message(error, _no_reply_from(nodes, context.params.get("timeout"), given)) from error
         raise
     except KeyboardInterrupt:
         if context.info_name not in UNTIL_STOPPED:
@@ -95,10 +97,10 @@ def _replace_message(error: click.ClickException, message: str) -> click.ClickEx
     return error
 
 
-def _no_reply_from(nodes: str | Iterable[str], timeout: float | None) -> str:
+def _no_reply_from(nodes: str | Iterable[str], timeout: float | None, argument: str) -> str:
     names = nodes if isinstance(nodes, str) else ", ".join(nodes)
     within = f" within {timeout:g} s" if timeout else ""
-    return f"no reply from {names}{within}; 'celery -A taskapp status' lists the nodes that answer"
+    return f"no reply from {names}{within}; 'celery -A {argument} status' lists the nodes that answer"
 
 
 def prepare(context: click.Context) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskapp.cli.output import say_json
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import app_name, chosen_app
 from taskapp.extras import require
 from taskapp.monitor.rates import Look, rates_json
 from taskapp.processes import sleep_unless_interrupted, stop_on_signals
@@ -43,7 +43,7 @@ def top(*, every_seconds: float, once: bool, as_json: bool) -> None:
         if not console.is_terminal:
             console = Console(width=UNBOUNDED)
         if once or not console.is_terminal:
-            console.print(screen(*_two_looks(every_seconds)))
+            console.print(screen(*_two_looks(every_seconds), argument=app_name()))
             return
         _show_live(console, every_seconds)
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def _show_live(console: Console, every_seconds: float) -> None:
     before, now = None, look()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(screen(before, now), refresh=True)
+            live.update(screen(before, now, argument=app_name()), refresh=True)
             sleep_unless_interrupted(every_seconds)
             try:
                 before, now = now, look()

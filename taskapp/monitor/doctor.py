@@ -298,7 +298,7 @@ def _examine_nodes(app: Celery, leases: tasks.Leases | None) -> Iterator[tuple[s
     except Exception as error:  # noqa: BLE001 - each transport has errors of its own
         yield "nodes", fail(f"could not ask the nodes: {error}", "fix the problems above, then run this again")
     else:
-        yield "nodes", tasks.nodes(sorted(answering), leases)
+        yield "nodes", tasks.nodes(sorted(answering), leases, app.argument)
 
 
 def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iterator[tuple[str, CheckOutcome]]:

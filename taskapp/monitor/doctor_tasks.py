@@ -27,10 +27,10 @@ class Leases(NamedTuple):
     """Number of messages those nodes hold."""
 
 
-def nodes(answering: Sequence[str], leases: Leases | None) -> CheckOutcome:
-    """Judge which nodes are up, from the answers to a ping and, with Redis, the leases."""
+def nodes(answering: Sequence[str], leases: Leases | None, argument: str = "taskapp") -> CheckOutcome:
+    """Judge which nodes are up, from the answers to a ping and, with Redis, the leases; ``argument`` is that of -A."""
     names = ", ".join(answering[:NAMED]) + (f" and {len(answering) - NAMED} more" if len(answering) > NAMED else "")
-    start = "start one with `celery -A taskapp worker`"
+    start = f"start one with `celery -A {argument} worker`"
     if leases is None:
         return ok(f"{len(answering)} answer: {names}") if answering else warn("no node answers", start)
     found = f"{leases.alive} alive by their leases, {len(answering)} answer{f': {names}' if names else ''}"

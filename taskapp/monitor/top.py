@@ -21,14 +21,14 @@ NODES_MOST = 40
 MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3_600, 86_400
 
 
-def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST) -> RenderableType:
+def screen(before: Look | None, now: Look, types_most: int = TYPES_MOST, argument: str = "taskapp") -> RenderableType:
     """Render ``now``, with rates since ``before``; without it, no rates."""
     queues = queue_rates(before, now) if before is not None else {}
     types = type_rates(before, now) if before is not None else []
     return Group(
         _heading(now.snapshot, queues),
         _queues(now.snapshot, queues),
-        _nodes(now.snapshot),
+        _nodes(now.snapshot, argument),
         _types(types[:types_most], is_known=before is not None),
     )
 
@@ -104,7 +104,7 @@ def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> _Fitting:
     return table
 
 
-def _nodes(snapshot: Snapshot) -> _Fitting:
+def _nodes(snapshot: Snapshot, argument: str) -> _Fitting:
     nodes = snapshot.nodes
     table = _Fitting("\nNODE", "\nstate", "\nslots used", "\nheld", "\nload", "\nup", "\nqueues")
     order = {"lost": 0, "draining": 1, "running": 2}
@@ -119,7 +119,7 @@ def _nodes(snapshot: Snapshot) -> _Fitting:
     if len(nodes) > NODES_MOST:
         table.add_row(Text(f"and {len(nodes) - NODES_MOST} more", style="dim"))
     elif not nodes:
-        table.add_row(Text("no nodes; start one with: celery -A taskapp worker", style="yellow"))
+        table.add_row(Text(f"no nodes; start one with: celery -A {argument} worker", style="yellow"))
     return table
 
 

@@ -13,7 +13,7 @@ from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.schedules import calendars, files, runs, view
 from taskapp.cli.schedules.check import check
 from taskapp.cli.schedules.options import Name, as_parameter, changes_of, schedule_of, terms
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import app_name, chosen_app
 from taskapp.schedules.formatting import local_text, when_text
 from taskapp.schedules.record import ScheduleRecord
 from taskapp.schedules.store import Schedules
@@ -186,7 +186,7 @@ def _foresee(store: Schedules, name: str) -> None:
     if known.paused:
         say(f"{name!r} is paused ({known.paused}); resume it with: taskapp schedules resume")
     elif not store.leader().name:
-        say("no active beat; start one with: celery -A taskapp beat", err=True)
+        say(f"no active beat; start one with: celery -A {app_name()} beat", err=True)
 
 
 @schedules.command()

@@ -54,7 +54,7 @@ class NodesTab(Tab):
             ]),
             TableBlock(
                 "Nodes", columns, [_row(found.at, node) for node in nodes],
-                "No nodes are running, so no tasks run. Start one with: celery -A taskapp worker",
+                f"No nodes are running, so no tasks run. Start one with: celery -A {app.argument} worker",
                 key="node", buttons=[DRAIN],
             ),
         ], found.at, 3.0)  # fmt: skip

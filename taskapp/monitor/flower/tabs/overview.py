@@ -35,7 +35,9 @@ class OverviewTab(Tab):
             now = read_snapshot(engine.link, engine.prefix, app.queue_names())
             minutes = read_minutes(engine.link, engine.prefix, MINUTES)
         has_nodes = any(node.state != "lost" for node in now.nodes)
-        no_nodes = Note("No nodes are running, so no tasks run. Start one with: celery -A taskapp worker", "danger")
+        no_nodes = Note(
+            f"No nodes are running, so no tasks run. Start one with: celery -A {app.argument} worker", "danger"
+        )
         return View(
             [*([] if has_nodes else [no_nodes]), _cards(now, minutes), *_charts(minutes, app.queue_names())],
             now.at,

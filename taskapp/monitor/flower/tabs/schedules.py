@@ -60,7 +60,7 @@ class SchedulesTab(Tab):
     def view(self, app: Celery, query: PageQuery) -> View:
         """Return a page of schedules, or one schedule."""
         with app.schedules() as store:
-            return _one(app, store, query["show"]) if query["show"] else _list(store, query)
+            return _one(app, store, query["show"]) if query["show"] else _list(app, store, query)
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -68,16 +68,16 @@ class SchedulesTab(Tab):
         return {"pause": _pause, "resume": _resume, "run-now": _run_now}
 
 
-def _list(store: Schedules, query: PageQuery) -> View:
+def _list(app: Celery, store: Schedules, query: PageQuery) -> View:
     overview, leader = store.overview(), store.leader()
     found = page(store, query["name"], query["state"] if query["state"] in STATES else "", query["after"], ROWS)
     tones: dict[str, Tone] = {"active": "active", "broken": "danger" if overview.states["broken"] else ""}
     cards = [Card(state, overview.states[state], tone=tones.get(state, "")) for state in STATES]
     late = overview.late_seconds
+    advice = f"Start one with: celery -A {app.argument} beat"
+    no_beat = Note(f"No active beat, so nothing is queued when it is due. {advice}", "danger")
     return View([
-        *([] if leader.name or not overview.total else [Note(
-            "No active beat, so nothing is queued when it is due. Start one with: celery -A taskapp beat", "danger"
-        )]),
+        *([] if leader.name or not overview.total else [no_beat]),
         Cards([
             *cards,
             Card("last tick", overview.tick_at, "time"),
