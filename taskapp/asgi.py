@@ -1,11 +1,4 @@
-"""taskapp in an ASGI application, such as one of FastAPI or Starlette.
-
-from fastapi import FastAPI
-from taskapp.asgi import lifespan
-from proj.celery import app as celery
-
-app = FastAPI(lifespan=lifespan(celery))
-"""
+"""taskapp in an ASGI application, such as one of FastAPI or Starlette. docs/fastapi.md has examples."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""taskapp in a Flask application: each task runs in the application's context.
-
-from taskapp.flask import celery_init_app
-
-def create_app():
-app = Flask(__name__)
-app.config.from_mapping(CELERY={"broker_url": "redis://localhost"})
-celery_init_app(app)
-return app
-"""
+"""taskapp in a Flask application: each task runs in the application's context. docs/flask.md has examples."""
 
 from __future__ import annotations
 
@@ -25,14 +16,7 @@ __all__ = ["Taskapp", "celery_init_app"]
 
 
 class Taskapp:
-    """The extension object, for applications that create their extensions before they exist.
-
-    tasks = Taskapp()                # extensions.py
-
-    def create_app():
-    app = Flask(__name__)
-    tasks.init_app(app)
-    """
+    """The extension object, for applications that create their extensions before they exist."""
 
     def __init__(self, app: Flask | None = None) -> None:
         """Create the extension; with ``app``, also call ``init_app``."""
