@@ -306,7 +306,7 @@ def get_settings() -> Settings:
 
     Code that submits tasks uses ``app.settings``: one process may contain several apps.
     """
-    return _of_program[0] if _of_program else _of_environment()
+    return _of_program[0] if _of_program else get_settings_of_environment()
 
 
 def use_settings(settings: Settings) -> None:
@@ -317,11 +317,12 @@ def use_settings(settings: Settings) -> None:
 def forget_settings() -> None:
     """Read the environment again when settings are next needed."""
     _of_program.clear()
-    _of_environment.cache_clear()
+    get_settings_of_environment.cache_clear()
 
 
 @cache
-def _of_environment() -> Settings:
+def get_settings_of_environment() -> Settings:
+    """Return the settings that the environment and ``.env`` make, read once."""
     return settings_with(NOTHING_GIVEN)
 
 

@@ -30,7 +30,8 @@ class Filled:
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
-        self._given: dict[str, Given] = {}
+        self.given: dict[str, Given] = {}
+        """Values that the project's configuration gives settings, by field."""
         self._values: dict[str, Any] = {}
         self._used: dict[str, Any] = {}
         """Those of ``_values`` that the project has not set; Celery's configuration refers to it."""
@@ -49,7 +50,7 @@ class Filled:
         commanded = inside_celery_command()
         try:
             self.settings = None
-            self._given = given = given_by(app.conf)
+            self.given = given = given_by(app.conf)
             settings = settings_with(given)
             check_schemes(settings, {field: one.name for field, one in given.items()})
             tracing.install(settings, seen_error)
@@ -82,11 +83,12 @@ class Filled:
             BrokerNotFound: There still is none; the error lists the remedies.
         """
         _ = app.settings  # so that the configuration is loaded
-        self.settings = settings = settings_with(self._given)
+        self.settings = settings = settings_with(self.given)
         broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
-        # Set as changes, which tells those who remember the configuration.
-        app.conf.update({name: value for name, value in self._values.items() if name in self._used})
+        # Set as changes, which tells those who remember the configuration. Periodic tasks may have been added since.
+        kept = self._used.keys() - {"beat_schedule"}
+        app.conf.update({name: value for name, value in self._values.items() if name in kept})
 
     def merged(self, name: str, conf: Any) -> dict[str, Any]:
         """Return one of ``MERGED``: our options, and over them the project's."""

@@ -7,12 +7,18 @@ from typing import Any, NamedTuple
 
 from celery.app.defaults import DEFAULTS
 
+from taskapp.app.filling import given_by
+from taskapp.settings import PREFIX, get_settings_of_environment
 from taskapp.transport.transport import is_over_redis
 
 OUR_POOL = "taskapp.worker.pool.pool:TaskPool"
 OUR_SCHEDULERS = ("taskapp.beat.scheduler:Scheduler", "taskapp.beat.file_scheduler:FileScheduler")
 RUNS_CODE = frozenset({"pickle", "application/x-python-serialize", "yaml", "application/x-yaml"})
 """Formats whose messages can run code when they are read."""
+
+
+AS_CELERY_SETS = ("broker_url", "result_url")
+"""Settings that Celery's own configuration gives: filled in by now."""
 
 
 class Remark(NamedTuple):
@@ -71,6 +77,17 @@ OPTIONS_WITHOUT_EFFECT = {
 """Keys of ``broker_transport_options``."""
 
 
+def _overruled(app: Any) -> Iterator[Remark]:
+    """Yield variables that the project's configuration overrules, and what it sets too late."""
+    of_environment, given = get_settings_of_environment(), app.filled.given
+    for field, one in given.items():
+        if field in of_environment.chosen and getattr(of_environment, field) != getattr(app.settings, field):
+            yield Remark(f"{PREFIX}{field.upper()}", weakens=False, text=f"the app's configuration sets {one.name}")
+    for field, one in given_by(app.conf).items():
+        if field not in AS_CELERY_SETS and one.value != (given[field].value if field in given else None):
+            yield Remark(one.name, weakens=False, text="it was set after the configuration had been read")
+
+
 def _expiring(queues: Any) -> Iterator[str]:
     """Yield the names of declared queues that are to expire with the tasks in them."""
     for queue in () if isinstance(queues, Mapping) else queues or ():
@@ -98,6 +115,7 @@ def _remarks(app: Any) -> Iterator[Remark]:
         # Celery's commands set some of them to their defaults.
         if app.sets(setting) and conf[setting] != DEFAULTS[setting]:
             yield Remark(setting, weakens=False, text=text)
+    yield from _overruled(app)
     for name in _expiring(conf.task_queues) if over_redis else ():
         text = f"the queue {name!r} keeps its tasks; give tasks `expires=…` instead"
         yield Remark("task_queues[expires]", weakens=False, text=text)

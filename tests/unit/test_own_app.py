@@ -14,6 +14,7 @@ import pytest
 from taskapp import Celery
 from taskapp.app.remarks import WEAKENING, remarks_on
 from taskapp.errors import InvalidSetting, UnknownQueue, UnknownSetting
+from taskapp.settings import forget_settings
 from tests.support import clean_environment
 
 REDIS = "redis://127.0.0.1:1/0"
@@ -306,6 +307,41 @@ def test_settings_that_no_longer_do_anything_are_named() -> None:
         "worker_prefetch_multiplier", "worker_max_tasks_per_child", "broker_transport_options['visibility_timeout']",
     ]  # fmt: skip
     assert not any(remark.weakens for remark in remarks_on(app))
+
+
+def test_a_variable_that_the_project_overrules_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKAPP_BROKER_URL", "redis://elsewhere/0")
+    monkeypatch.setenv("TASKAPP_LEASE_SECONDS", "9")
+    monkeypatch.setenv("TASKAPP_QUEUES", "default")
+    forget_settings()
+    try:
+        app = project(taskapp_lease_seconds=7)
+        _ = app.settings
+        assert [(remark.setting, remark.text) for remark in remarks_on(app)] == [
+            ("TASKAPP_LEASE_SECONDS", "the app's configuration sets taskapp_lease_seconds"),
+            ("TASKAPP_BROKER_URL", "the app's configuration sets broker_url"),
+        ]
+    finally:
+        forget_settings()
+
+
+def test_what_is_set_too_late_is_named() -> None:
+    app = project()
+    assert app.settings.lease_seconds == 15
+    app.conf.taskapp_lease_seconds = 7
+
+    late = "it was set after the configuration had been read"
+    assert [(remark.setting, remark.text) for remark in remarks_on(app)] == [("taskapp_lease_seconds", late)]
+
+
+def test_periodic_tasks_outlive_the_search_for_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("late", set_as_current=False, taskapp_embedded="never")
+    app.conf.beat_schedule["job"] = {"task": "x", "schedule": 1.0}
+    monkeypatch.setenv("TASKAPP_BROKER_URL", REDIS)
+    app.find_broker()
+
+    assert app.conf.broker_url == REDIS
+    assert set(app.conf.beat_schedule) == {"job"}
 
 
 def test_nothing_is_said_about_what_taskapp_sets_itself_or_what_weakens_nothing() -> None:
