@@ -153,3 +153,20 @@ def test_two_projects_with_prefixes_share_a_redis(redis_server: RedisServer, tmp
         eventually(lambda: redis_server.client.keys("two:*"))
     finally:
         one.close()
+
+
+@pytest.mark.parametrize("pool", [(), ("-P", "prefork")], ids=["own", "prefork"])
+def test_a_project_runs_over_rabbitmq(
+    rabbitmq_url: str, redis_server: RedisServer, tmp_path: Path, pool: tuple[str, ...]
+) -> None:
+    node = start_worker(
+        tmp_path, rabbitmq_url, "-Q", "urgent,usual,dynamic", *pool, app="proj", PROJ_BROKER=rabbitmq_url,
+        PYTHONPATH=str(HERE), TASKAPP_RESULT_URL=redis_server.url,
+    )  # fmt: skip
+    try:
+        client = Celery("client", broker=rabbitmq_url, backend=redis_server.url, set_as_current=False)
+        assert client.send_task("proj.pay", (2,), queue="urgent").get(timeout=30)[:2] == [6, "urgent"]
+        assert client.send_task("proj.elsewhere", queue="dynamic").get(timeout=30) == "dynamic"
+        assert client.send_task("proj.flaky", queue="usual").get(timeout=30) == 2
+    finally:
+        node.close()
