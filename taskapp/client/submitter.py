@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -162,7 +162,7 @@ class Submitter:
         check_links(name, options)
         times_of(name, options, self._app.now())
         options = {**options, **properties(name, options)}
-        headers = {SENT_AT_HEADER: time(), **(options.get("headers") or {})}
+        headers = {SENT_AT_HEADER: self._app.now().timestamp(), **(options.get("headers") or {})}
         with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})
 

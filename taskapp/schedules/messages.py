@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +45,7 @@ def made(
     options["headers"] = {**headers, "celery_beat_task": True, "periodic_task_name": schedule.name}
     if isinstance(expires := given.get("expires"), int | float):
         # Counted from when it is sent, not from when it is prepared.
-        options["expires"] = datetime.fromtimestamp(max(due_ms / 1_000, time.time()) + expires, UTC)
+        options["expires"] = datetime.fromtimestamp(max(due_ms / 1_000, app.now().timestamp()) + expires, UTC)
     task = app.tasks.get(schedule.task)
     send = partial(app.send_task, schedule.task) if task is None else task.apply_async
     send = partial(send, args, kwargs, **options)

@@ -9,7 +9,7 @@
 ``beat``       ticks of ``beat_schedule``
 ``clock``      the time
 ``reading``    messages as records
-``worker``     a real node on a server of its own
+``worker``     a real node on a server of its own; ``guard`` removes it if the tests are killed
 
 Without pytest, ``in_process(app)`` is a context manager that yields a ``Tasks``. Importing this package imports nothing
 else: neither Celery nor an app.

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from celery.worker import state as worker_state
 
 from taskapp.app.application import Celery
-from taskapp.celery_internals import app_parts, current_app_of_thread, set_app_parts, set_current_apps
+from taskapp.celery_internals import app_parts, current_app_of_thread, own_backend, set_app_parts, set_current_apps
 from taskapp.client.submitter import Submitter
 from taskapp.errors.testing import NoAppToTest, NotInKit
 from taskapp.execution.note_writer import note_writer
@@ -23,7 +23,7 @@ from taskapp.worker.run.execute import forget_runners
 
 CONFIGURATION = {
     "broker_url": URL, "broker_read_url": None, "broker_write_url": None, "result_backend": URL,
-    "task_always_eager": False,
+    "task_always_eager": False, "task_protocol": 2,
 }  # fmt: skip
 """Settings that a test replaces: tasks must neither reach a server nor run where they are submitted."""
 
@@ -58,6 +58,8 @@ def in_process(
         stack.enter_context(_process(tasks))
         app.loader.import_default_modules()
         app.finalize()
+        stack.enter_context(_one_backend(app))
+        tasks.broker.channel.declare(app.amqp.queues.values())
         yield tasks
 
 
@@ -113,6 +115,19 @@ def _parts(app: Any, tasks: Tasks) -> Iterator[None]:
                 app.__dict__.pop(name, None)
             else:
                 app.__dict__[name] = part
+
+
+@contextmanager
+def _one_backend(app: Any) -> Iterator[None]:
+    """Let task types with a result backend of their own use the app's: only there a wait runs what is due."""
+    own = {task: own_backend(task) for task in app.tasks.values() if own_backend(task) is not None}
+    for task in own:
+        task.backend = None
+    try:
+        yield
+    finally:
+        for task, backend in own.items():
+            task.backend = backend
 
 
 @contextmanager

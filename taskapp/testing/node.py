@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import Context
+from collections.abc import Callable
+from contextvars import Context, ContextVar
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -33,26 +32,26 @@ ENDED = {Retry: "RETRY", Ignore: "IGNORED", Reject: "REJECTED"}
 
 
 class _Seen:
-    """What the tracer saw of the current run."""
+    """What the pool and the tracer saw of a run."""
 
     ran = False
     value: Any = None
     error: BaseException | None = None
 
 
-class _Runner(Runner):
-    """The tracer; tells the node about the value and the error themselves, which nobody else has."""
+_seen: ContextVar[_Seen] = ContextVar("taskapp_testing_seen")
+"""Follows a run into its coroutines and threads: a run may wait for another, and several threads may wait."""
 
-    def __init__(self, task: Any, app: Any, node: InProcessNode) -> None:
-        super().__init__(task, app, HOSTNAME)
-        self._node = node
+
+class _Runner(Runner):
+    """The tracer; notes the value and the error themselves, which nobody else has."""
 
     def _succeeded(self, request: Any, retval: Any, started_at: float) -> Any:
-        self._node.seen.value = retval
+        _seen.get().value = retval
         return (yield from super()._succeeded(request, retval, started_at))
 
     def _report(self, request: Any, error: BaseException, state: str) -> Any:
-        self._node.seen.error = error
+        _seen.get().error = error
         return (yield from super()._report(request, error, state))
 
 
@@ -75,17 +74,14 @@ class _ByTheClock:
 class _Pool:
     """Runs a request at once, like Celery's pool ``solo``."""
 
-    def __init__(self, node: InProcessNode) -> None:
-        self._node = node
-
     def apply_async(
         self, target: Callable[..., Any], args: Any, accept_callback: Any, callback: Any, **_: Any
     ) -> None:  # fmt: skip
-        self._node.seen.ran = True
+        _seen.get().ran = True
         accept_callback(os.getpid(), monotonic())
         outcome = target(*args)
-        if outcome[0] and self._node.seen.error is None:
-            self._node.seen.error = failure_in(outcome[1])
+        if outcome[0] and _seen.get().error is None:
+            _seen.get().error = failure_in(outcome[1])
         callback(outcome)
 
 
@@ -98,8 +94,7 @@ class InProcessNode:
     connection_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, app: Any, channel: MemoryChannel) -> None:
-        self.app, self.pool, self.seen = app, _Pool(self), _Seen()
-        self._channel = channel
+        self.app, self._channel, self._pool = app, channel, _Pool()
         self._admission = Admission(app)
         self._strategies: dict[str, Any] = {}
 
@@ -109,7 +104,7 @@ class InProcessNode:
 
     def on_task_request(self, request: Any) -> None:
         """Run a request, as its strategy asks."""
-        request.execute_using_pool(self.pool)
+        request.execute_using_pool(self._pool)
 
     def run(self, claimed: Claimed) -> Run | None:
         """Run a claimed message; return the run, or ``None`` for one that belongs to no task of the user's.
@@ -124,9 +119,8 @@ class InProcessNode:
         if message is None:
             raise UnusableMessage(buried[-1])
         name, task_id = message.headers.get("task"), message.headers.get("id")
-        with self._fresh():
-            self._handle(message)
-            seen = self.seen
+        seen = _Seen()
+        self._handle(message, seen)
         if len(buried) > before and not seen.ran:
             raise UnusableMessage(buried[-1])
         if name == FINISH_CHORD and seen.error is None:
@@ -134,25 +128,21 @@ class InProcessNode:
         at = datetime.fromtimestamp(self._channel.engine.clock.now, UTC)
         return Run(name, task_id, _state(seen), at, seen.value, seen.error)
 
-    @contextmanager
-    def _fresh(self) -> Iterator[None]:
-        outer, self.seen = self.seen, _Seen()  # a task may wait for another
-        try:
-            yield
-        finally:
-            self.seen = outer
-
-    def _handle(self, message: Any) -> None:
+    def _handle(self, message: Any, seen: _Seen) -> None:
         """Handle a message like ``worker.consume.consumer``, in a context of its own, as on another machine."""
         try:
             self._admission.check(message)
             check_headers(message.headers)
+            if not message.headers.get("task"):
+                raise BadHeader("headers: the task is missing")
         except (BadHeader, MessageRefused) as error:
             self._channel.bury(message.delivery_tag, "unreadable", str(error))
             return
         strategy = self._strategy(message)
+        context = Context()
+        context.run(_seen.set, seen)
         with denied_join_result():
-            Context().run(strategy, message, None, message.ack_log_error, message.reject_log_error, ())
+            context.run(strategy, message, None, message.ack_log_error, message.reject_log_error, ())
 
     def _strategy(self, message: Any) -> Any:
         name = message.headers["task"]
@@ -164,7 +154,7 @@ class InProcessNode:
             if has_own_strategy(task):
                 self._channel.give_back(message.delivery_tag)
                 raise NotInKit(f"task {name!r}, which has a Strategy of its own,")
-            use_runner(name, _Runner(task, self.app, self))
+            use_runner(name, _Runner(task, self.app, HOSTNAME))
             kind = strategy_of(task)
             self._strategies[name] = type(kind.__name__, (_ByTheClock, kind), {})(task, self.app, self)
         return self._strategies[name]

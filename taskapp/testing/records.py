@@ -118,10 +118,14 @@ class Run:
     """``SUCCESS``, ``FAILURE``, ``RETRY``, ``REVOKED`` (also: expired), ``IGNORED`` or ``REJECTED``."""
     at: datetime
     """When it ran, by the clock of the test."""
-    result: str = ""
-    """The returned value as text."""
+    result: Any = None
+    """What the task returned."""
     error: BaseException | None = None
     """The error of a failure or a retry."""
+
+    def __repr__(self) -> str:
+        end = f"{self.error!r}" if self.error is not None else f"{self.result!r}"
+        return f"<{self.name} at {self.at:%H:%M:%S}: {self.state} {end}>"
 
 
 def name_of(task: Any) -> str:

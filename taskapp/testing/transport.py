@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -63,11 +63,22 @@ class MemoryChannel(EngineChannel, _VirtualChannel):
         self.process.node.give_back([tag], kind, delay_seconds)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:  # noqa: ARG002
-        """Carry out a remote-control command; drop an event. No node answers."""
+        """Carry out a remote-control command, which no node answers; queue what goes to all nodes for this one."""
         self.listeners = 0
         if "pidbox" in exchange:
             command = json.loads(message["body"])
             self.on_command(command.get("method", ""), command.get("arguments") or {})
+            return
+        for _, _, queue in self.get_table(exchange):  # a ``Broadcast`` queue
+            self._put(queue, message)
+
+    def publish_event(self, exchange: str, routing_key: str, body: bytes) -> None:
+        """Drop an event."""
+
+    def declare(self, queues: Iterable[Any]) -> None:
+        """Declare the queues that a node of the app would."""
+        for queue in queues:
+            queue.bind(self).declare()
 
     def _queue_bind(self, *_: Any) -> None:
         """Do nothing: ``state`` has the bindings."""
@@ -93,10 +104,11 @@ class MemoryTransport(_VirtualTransport):
 
     driver_type, driver_name = "redis", "memory"
     Channel = MemoryChannel
+    shared: virtual.BrokerState
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
-        self.state = virtual.BrokerState()
+        self.state = self.shared
 
 
 class MemoryBroker:
@@ -105,7 +117,7 @@ class MemoryBroker:
     def __init__(self, engine: MemoryEngine, runtime: MemoryRuntime, on_command: OnCommand) -> None:
         parts = {"runtime": runtime, "engine": engine, "on_command": staticmethod(on_command)}
         channel = type("Channel", (MemoryChannel,), parts)
-        transport = type("Transport", (MemoryTransport,), {"Channel": channel})
+        transport = type("Transport", (MemoryTransport,), {"Channel": channel, "shared": virtual.BrokerState()})
 
         class OfThisTest:
             def get_transport_cls(self) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -147,19 +148,34 @@ def _node(
     supervisor = Supervisor([node], lambda _, line: log.append(line), _environment(url, directory))
     supervisor.start()
     try:
-        _wait_until_ready(supervisor, log)
-        yield
+        with _guarded(supervisor.pids()["node"], directory):
+            _wait_until_ready(supervisor, log)
+            yield
     finally:
         supervisor.stop(STOP_SECONDS)
 
 
-def _environment(url: str, directory: Path) -> dict[str, str]:
+@contextmanager
+def _guarded(pid: int, directory: Path) -> Iterator[None]:
+    """Let another process clean up if this one is killed."""
+    argv = [sys.executable, "-m", "taskapp.testing.guard", str(pid), str(directory)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=_with_paths()
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.communicate(b"x")
+
+
+def _with_paths() -> dict[str, str]:
     paths = [path or str(Path.cwd()) for path in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def _environment(url: str, directory: Path) -> dict[str, str]:
     urls = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
-    return {
-        **os.environ, **dict.fromkeys(urls, url), "TASKAPP_DATA_DIR": str(directory),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-    }  # fmt: skip
+    return {**_with_paths(), **dict.fromkeys(urls, url), "TASKAPP_DATA_DIR": str(directory)}
 
 
 def _wait_until_ready(supervisor: Supervisor, log: list[str]) -> None:

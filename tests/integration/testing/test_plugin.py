@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.support import RedisServer, clean_environment
+from tests.support import RedisServer, clean_environment, eventually
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = "taskapp.testing.plugin"
@@ -214,6 +216,35 @@ def test_both(tasks, taskapp_worker):
 
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout
+
+
+def test_a_killed_test_run_leaves_neither_node_nor_server(project: Run, tmp_path: Path) -> None:
+    done = project(
+        test_x_py="""
+import os
+from shop import add
+
+def test_x(taskapp_worker, tmp_path_factory):
+    assert add.delay(1, 1).get(timeout=30) == 2
+    directory, = tmp_path_factory.getbasetemp().glob("taskapp[0-9]*")
+    open("directory", "w").write(str(directory))
+    os.kill(os.getpid(), 9)
+"""
+    )
+
+    assert done.returncode == -9
+    directory = (tmp_path / "directory").read_text()
+    eventually(lambda: not Path(directory).exists() and not processes_that_name(directory), within_seconds=30)
+
+
+def processes_that_name(text: str) -> list[int]:
+    """Return the processes with ``text`` in their command line or environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if text in " ".join((*process.cmdline(), *process.environ().values(), process.cwd())):
+                found.append(process.pid)
+    return found
 
 
 def test_without_a_server_program_the_fixture_says_what_to_install(

@@ -26,28 +26,28 @@ class Order(BaseModel):
     lines: list[str] = []
 
 
-@app.task(name="kit.add")
+@app.task(shared=False, name="kit.add")
 def add(x: Any, y: Any) -> Any:
     return x + y
 
 
-@app.task(name="kit.note")
+@app.task(shared=False, name="kit.note")
 def note(*args: Any, **kwargs: Any) -> Any:
     seen.append([*args, *([kwargs] if kwargs else [])])
     return list(args)
 
 
-@app.task(name="kit.total")
+@app.task(shared=False, name="kit.total")
 def total(values: list[int]) -> int:
     return sum(values)
 
 
-@app.task(name="kit.fail")
+@app.task(shared=False, name="kit.fail")
 def fail(text: str = "no") -> None:
     raise ValueError(text)
 
 
-@app.task(name="kit.flaky", bind=True, max_retries=3)
+@app.task(shared=False, name="kit.flaky", bind=True, max_retries=3)
 def flaky(self: Any, times: int, countdown: float = 60) -> int:
     seen.append(app.now())
     if self.request.retries < times:
@@ -55,53 +55,60 @@ def flaky(self: Any, times: int, countdown: float = 60) -> int:
     return self.request.retries  # type: ignore[no-any-return]
 
 
-@app.task(name="kit.auto", autoretry_for=(ConnectionError,), max_retries=2, retry_backoff=True, retry_jitter=False)
+@app.task(
+    shared=False,
+    name="kit.auto",
+    autoretry_for=(ConnectionError,),
+    max_retries=2,
+    retry_backoff=True,
+    retry_jitter=False,
+)
 def auto(times: int) -> None:
     seen.append(times)
     raise ConnectionError("away")
 
 
-@app.task(name="kit.async_add")
+@app.task(shared=False, name="kit.async_add")
 async def async_add(x: int, y: int) -> int:
     await asyncio.sleep(0)
     return x + y
 
 
-@app.task(name="kit.order")
+@app.task(shared=False, name="kit.order")
 def order(given: Order) -> Order:
     seen.append(given)
     return given
 
 
-@app.task(name="kit.quiet", ignore_result=True)
+@app.task(shared=False, name="kit.quiet", ignore_result=True)
 def quiet(x: int) -> int:
     seen.append(x)
     return x
 
 
-@app.task(name="kit.replaced", bind=True)
+@app.task(shared=False, name="kit.replaced", bind=True)
 def replaced(self: Any, x: int) -> Any:
     return self.replace(add.s(x, 100))
 
 
-@app.task(name="kit.fan_out", bind=True)
+@app.task(shared=False, name="kit.fan_out", bind=True)
 def fan_out(self: Any, n: int) -> Any:
     return self.replace(group(add.s(i, i) for i in range(n)))
 
 
-@app.task(name="kit.parent")
+@app.task(shared=False, name="kit.parent")
 def parent(n: int) -> str:
     for i in range(n):
         note.delay(i)
     return "sent"
 
 
-@app.task(name="kit.waits")
+@app.task(shared=False, name="kit.waits")
 def waits() -> Any:
     return add.delay(1, 1).get()
 
 
-@app.task(name="kit.ends", bind=True)
+@app.task(shared=False, name="kit.ends", bind=True)
 def ends(self: Any, how: str) -> None:
     if how == "ignore":
         raise Ignore
@@ -113,23 +120,23 @@ def ends(self: Any, how: str) -> None:
         raise SystemExit(3)
 
 
-@app.task(name="kit.again")
+@app.task(shared=False, name="kit.again")
 def again() -> None:
     again.delay()
 
 
-@app.task(name="kit.ends_twice", bind=True)
+@app.task(shared=False, name="kit.ends_twice", bind=True)
 def request_of(self: Any) -> dict[str, Any]:
     request = self.request
     return {"retries": request.retries, "queue": request.delivery_info["routing_key"], "headers": request.headers}
 
 
-@app.task(name="kit.error_seen")
+@app.task(shared=False, name="kit.error_seen")
 def error_seen(request: Any, error: Any, traceback: Any) -> None:
     seen.append((request.id, str(error)))
 
 
-@app.task(name="kit.failed_id")
+@app.task(shared=False, name="kit.failed_id")
 def failed_id(task_id: str) -> None:
     seen.append(task_id)
 
@@ -157,6 +164,6 @@ class Awkward(Exception):
         self.code = code
 
 
-@app.task(name="kit.awkward")
+@app.task(shared=False, name="kit.awkward")
 def awkward() -> None:
     raise Awkward(7, "awkward")
