@@ -132,6 +132,9 @@ INHERITED: Table = {
         "_group_buffer": "the number of waiting events is bounded",
         "_publish": "events are published without waiting",
     },
+    "celery.fixups.django:DjangoWorkerFixup": {
+        "_close_database": "closes connections whatever their age: those that a child must not inherit",
+    },
     "celery.result:AsyncResult": {
         "_cache _ignored": "set without Celery's constructor, which creates a promise for each result",
         "_maybe_reraise_parent_error": "called while get() waits",

@@ -72,6 +72,8 @@ class Celery(Configured):
     events_cls = "taskapp.worker.consume.events:Events"
     log_cls = "taskapp.logs.setup:Logging"
     registry_cls = "taskapp.app.registry:Registry"
+    builtin_fixups = {"taskapp.app.django_fixup:fixup"}  # noqa: RUF012 - Celery's attribute
+
     _backend: Any
     _backend_cache: Any
     _finalize_mutex: threading.RLock

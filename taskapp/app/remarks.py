@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from celery.app.defaults import DEFAULTS
@@ -95,6 +96,29 @@ def _expiring(queues: Any) -> Iterator[str]:
             yield queue.name
 
 
+NOT_OF_CELERY = frozenset({"skip_checks", "db_reuse_max", "loader", "config_module"})
+"""Names after the namespace that are no settings of Celery, and are read by it or its fixups."""
+ALIKE = 0.85
+"""How much a name must resemble a setting to be taken for a misspelling of it."""
+
+
+def _misspelt(conf: Any) -> Iterator[Remark]:
+    """Yield remarks on keys with the project's namespace that resemble a setting but are none."""
+    if not conf.prefix:
+        return
+    known = {f"{conf.prefix}{name}".lower(): name for name in (*DEFAULTS, *NOT_OF_CELERY)}
+    for key in {str(key) for mapping in conf.maps[:-1] for key in mapping}:
+        if not key.startswith(conf.prefix) or key.lower() in known or key.lower().startswith(_own(conf)):
+            continue
+        if close := get_close_matches(key.lower(), known, n=1, cutoff=ALIKE):
+            meant = close[0].upper() if conf.prefix.isupper() else f"{conf.prefix}{known[close[0]]}"
+            yield Remark(key, weakens=False, text=f"Celery has no setting of that name; did you mean {meant}?")
+
+
+def _own(conf: Any) -> str:
+    return f"{conf.prefix}{PREFIX}".lower()
+
+
 def remarks_on(app: Any) -> list[Remark]:
     """Return remarks on the settings that the project of ``app`` has set, those that weaken a promise first."""
     return sorted(_remarks(app), key=lambda remark: not remark.weakens)
@@ -108,6 +132,7 @@ def _remarks(app: Any) -> Iterator[Remark]:
     unused: dict[str, str] = {}
     if conf.worker_pool == OUR_POOL:
         unused |= WITHOUT_EFFECT_ON_OUR_POOL
+    yield from _misspelt(conf)
     over_redis = is_over_redis(conf.broker_url)
     if over_redis:
         unused |= WITHOUT_EFFECT_ON_REDIS

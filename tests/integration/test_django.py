@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from tests.support import RedisServer, clean_environment, start_worker
+from tests.integration.databases import PASSWORD, Database, running
+from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
 TASKS = """
 from celery import Task, shared_task
@@ -102,3 +106,194 @@ except KeyError:
 """)
 
     assert said == ["0", "1", "1"]
+
+
+# --- a project of its own, as Celery documents it, on PostgreSQL ---------------------------------
+
+PROJECT = Path(__file__).parent / "django_project"
+SETUP = """
+import django, json, proj, sys, time
+django.setup()
+from django.db import connection, transaction
+from shop import tasks
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Database]:
+    with running("postgresql") as server:
+        yield server
+
+
+class Project:
+    """The project, its nodes and its web processes."""
+
+    def __init__(self, redis: RedisServer, database: Database | None, directory: Path) -> None:
+        self.redis, self.directory = redis, directory
+        self.env = {"PROJ_BROKER": redis.url, "DJANGO_SETTINGS_MODULE": "proj.settings"}
+        self._started: list[Process] = []
+        self.database = database
+        if database is not None:
+            self.env |= {"PROJ_DB_PORT": str(database.port), "PROJ_DB_PASSWORD": PASSWORD}
+
+    def node(self, *options: str, **env: str) -> Process:
+        node = start_worker(
+            self.directory, self.redis.url, *options, app="proj", PYTHONPATH=str(PROJECT), **self.env, **env
+        )
+        self._started.append(node)
+        return node
+
+    def run(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+        variables = clean_environment(
+            PYTHONPATH=f"{PROJECT}:{Path.cwd()}", TASKAPP_DATA_DIR=str(self.directory / "data"), **self.env, **env
+        )
+        return subprocess.run(
+            [sys.executable, *argv], env=variables, cwd=self.directory, capture_output=True, text=True, timeout=90,
+            check=False,
+        )  # fmt: skip
+
+    def say(self, code: str, **env: str) -> Any:
+        """Run code in a web process; return what it leaves in ``said``."""
+        done = self.run("-c", f"{SETUP}{code}\nprint('\\n' + json.dumps(said))", **env)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def open_connections(self) -> int:
+        assert self.database is not None
+        with psycopg.connect(self.database.url) as connection:  # type: ignore[attr-defined]  # each kind has one
+            found = connection.execute("select count(*) from pg_stat_activity where application_name = 'shop'")
+            return int(found.fetchone()[0])  # type: ignore[index]  # one row
+
+    def close(self) -> None:
+        for process in self._started:
+            process.close()
+
+
+@pytest.fixture
+def shop(redis_server: RedisServer, postgres: Database, tmp_path: Path) -> Iterator[Project]:
+    project = Project(redis_server, postgres, tmp_path)
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def plain_shop(redis_server: RedisServer, tmp_path: Path) -> Project:
+    """The project without a database."""
+    return Project(redis_server, None, tmp_path)
+
+
+KINDS = ("on_thread", "nested", "on_loop", "in_child", "coroutine_in_child")
+ALL_KINDS = f"""
+said = {{}}
+for name in {KINDS}:
+    results = [getattr(tasks, name).delay() for _ in range(4)]
+    said[name] = len({{json.dumps(result.get(timeout=60)) for result in results}})
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-P", "prefork"), ("-P", "threads"), ("-P", "solo")], ids=str)
+def test_no_kind_of_task_leaves_a_connection(shop: Project, options: tuple[str, ...]) -> None:
+    shop.node(*options)
+
+    shop.say(ALL_KINDS)
+
+    eventually(lambda: shop.open_connections() == 0)
+
+
+def test_connections_stay_for_their_maximum_age(shop: Project) -> None:
+    # Two threads, two children and the thread of coroutines in the node and in each child.
+    node = shop.node(PROJ_CONN_MAX_AGE="None", TASKAPP_CHILD_PROCESSES="2")
+    shop.say(ALL_KINDS)
+    before = shop.open_connections()
+    shop.say(ALL_KINDS)
+
+    assert 1 <= before <= shop.open_connections() <= 7
+    node.terminate()
+    eventually(lambda: shop.open_connections() == 0)
+
+
+def test_a_connection_past_its_age_is_closed_by_the_next_task(shop: Project) -> None:
+    shop.node("-c", "1", PROJ_CONN_MAX_AGE="1")
+
+    first, second, _, third = shop.say("""
+ask = lambda: tasks.on_thread.delay().get(timeout=60)[0]
+said = [ask(), ask(), time.sleep(1.1), ask()]
+""")
+
+    assert first == second != third
+
+
+def test_coroutines_survive_a_database_that_restarts(shop: Project) -> None:
+    shop.node(PROJ_CONN_MAX_AGE="None")
+    shop.say("said = tasks.on_loop.delay().get(timeout=60)")
+    with psycopg.connect(shop.database.url, autocommit=True) as connection:  # type: ignore[union-attr]
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'shop'")
+
+    said = shop.say("""
+said = []
+for _ in range(3):
+    result = tasks.on_loop.delay()
+    result.get(timeout=60, propagate=False)
+    said.append(result.state)
+""")
+
+    assert said[1:] == ["SUCCESS", "SUCCESS"]
+
+
+def test_a_coroutine_that_reads_in_chunks_keeps_its_connection_when_others_end(shop: Project) -> None:
+    shop.node()
+
+    said = shop.say("""
+slow = tasks.in_chunks.delay(20)
+while slow.state != "STARTED":
+    time.sleep(0.05)
+others = [tasks.on_loop.delay().get(timeout=60) for _ in range(5)]
+said = slow.get(timeout=60)
+""")
+
+    assert said == list(range(20))
+    eventually(lambda: shop.open_connections() == 0)
+
+
+def test_tasks_run_in_the_project_s_time_zone(shop: Project) -> None:
+    shop.node()
+
+    assert shop.say("said = tasks.zone.delay().get(timeout=60)") == ["Europe/Berlin"] * 2
+
+
+def test_errors_of_system_checks_are_logged_at_start(shop: Project) -> None:
+    node = shop.node(PROJ_MORE="INSTALLED_APPS=['shop','shop.broken']")
+
+    assert "system check: ?: (shop.E001) the shop has no till" in node.output()
+    shop.close()
+    assert "shop.E001" not in shop.node(PROJ_MORE="INSTALLED_APPS=['shop','shop.broken']", CELERY_SKIP_CHECKS="1",
+                                        name="w2").output()  # fmt: skip
+
+
+MISSPELT = {
+    "CELERY_TASKAPP_ASYNC_SLOT=5": (
+        1, "unknown setting CELERY_TASKAPP_ASYNC_SLOT; did you mean CELERY_TASKAPP_ASYNC_SLOTS?"
+    ),
+    "CELERY_TASKAPP_LEASE_SECONDS='x'": (1, "setting CELERY_TASKAPP_LEASE_SECONDS cannot be 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", MISSPELT)
+def test_a_wrong_setting_is_named_in_one_line(plain_shop: Project, setting: str) -> None:
+    code, text = MISSPELT[setting]
+
+    done = plain_shop.run("-m", "celery", "-A", "proj", "worker", PROJ_MORE=setting)
+
+    assert (done.returncode, text in done.stderr) == (code, True), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_names_misspelt_settings_of_celery(plain_shop: Project) -> None:
+    done = plain_shop.run(
+        "-m", "taskapp", "-A", "proj", "doctor", "--json",
+        PROJ_MORE="CELERY_TASK_ACK_LATE=True CELERY_BROKER_ULR='x' CELERY_OF_THE_SHOP=1",
+    )  # fmt: skip
+
+    assert "did you mean CELERY_TASK_ACKS_LATE?" in done.stdout, done
+    assert "did you mean CELERY_BROKER_URL?" in done.stdout
+    assert "OF_THE_SHOP" not in done.stdout

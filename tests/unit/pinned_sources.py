@@ -57,6 +57,7 @@ PINNED = {
     "celery.concurrency.prefork:TaskPool": "e17d48d08d18",
     "celery.events.dispatcher:EventDispatcher": "f9cf254caa8e",
     "celery.events.dispatcher:EventDispatcher._publish": "70b7053ff735",
+    "celery.fixups.django:DjangoWorkerFixup._close_database": "38c5a1bca1e2",
     "celery.result:AsyncResult": "e7b6ab339d67",
     "celery.result:AsyncResult._get_task_meta": "733f58231d33",
     "celery.result:AsyncResult._maybe_reraise_parent_error": "3cb97bc73054",
