@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskapp.outbox.promptly import Commit, promptly
-from taskapp.outbox.relay import report_refused
-from taskapp.outbox.rows import Outcome
+from taskapp.outbox.rows import Outcome, parts_of
 from taskapp.outbox.sql_store import check_version, claim, settle
 
 _running: set[asyncio.Task[Any]] = set()
@@ -32,18 +32,16 @@ def note(commit: Commit) -> None:
 async def _relay(commit: Commit) -> None:
     relay = promptly()
     try:
-        outcome = await _relayed(commit)
+        for part in parts_of(commit.ids):
+            claimed = 1
+            while claimed and not relay.is_paused:  # a claim ends with a number of bytes, too
+                claimed, outcome = await _relayed(commit, part)
+                relay.report(commit.store, outcome)
     except Exception as error:  # noqa: BLE001 - the user's pool or driver may raise anything
         relay.failed(f"{type(error).__name__}: {error}")
-        return
-    report_refused(commit.store.name, outcome)
-    if outcome.away is not None:
-        relay.failed(outcome.away)
-    elif outcome.pushed:
-        relay.succeeded()
 
 
-async def _relayed(commit: Commit) -> Outcome:
+async def _relayed(commit: Commit, ids: Sequence[str]) -> tuple[int, Outcome]:
     """Do what ``SqlStore.relay`` does, without blocking the loop."""
     store: Any = commit.store
     engine = AsyncEngine(store.engine)
@@ -53,12 +51,12 @@ async def _relayed(commit: Commit) -> Outcome:
             await connection.execution_options(isolation_level="READ COMMITTED")
         async with connection.begin():
             await connection.run_sync(check_version)
-            rows = await connection.run_sync(claim, commit.ids)
+            rows = await connection.run_sync(claim, ids)
             if not rows or store.locks_rows:
                 outcome = await asyncio.to_thread(push, rows) if rows else Outcome()
                 await connection.run_sync(partial(settle, rows=rows, outcome=outcome))
-                return outcome
+                return len(rows), outcome
         outcome = await asyncio.to_thread(push, rows)
         async with connection.begin():
             await connection.run_sync(partial(settle, rows=rows, outcome=outcome))
-    return outcome
+    return len(rows), outcome

@@ -16,7 +16,7 @@ from taskapp.background import LazyThread, PerProcess
 from taskapp.errors import TaskappError
 from taskapp.outbox.pushing import RowPusher
 from taskapp.outbox.relay import report_refused
-from taskapp.outbox.rows import CLAIMED_ROWS, Store
+from taskapp.outbox.rows import CLAIMED_ROWS, Outcome, Store, parts_of
 
 JOBS_MOST = 1_000
 """Maximum number of commits waiting for the thread; later ones wait for a relay."""
@@ -98,22 +98,32 @@ class PromptRelay:
                     commit.store.close()
 
     def _relay(self, commits: Sequence[Commit]) -> None:
-        if self.is_paused:
-            return
         app, store = commits[0].app, commits[0].store
         ids = [identity for commit in commits for identity in commit.ids]
+        for part in parts_of(ids):
+            claimed = 1
+            while claimed and not self.is_paused:  # a claim ends with a number of bytes, too
+                claimed = self._relay_part(app, store, part)
+
+    def _relay_part(self, app: Any, store: Store, ids: Sequence[str]) -> int:
         try:
-            _, outcome = store.relay(self.pusher(app).push, ids)
+            claimed, outcome = store.relay(self.pusher(app).push, ids)
         except TaskappError as error:
             self.failed(error)
+            return 0
         except Exception as error:  # noqa: BLE001 - the user's pool or driver may raise anything
             self.failed(f"{type(error).__name__}: {error}")
-        else:
-            report_refused(store.name, outcome)
-            if outcome.away is not None:
-                self.failed(outcome.away)
-            elif outcome.pushed:
-                self.succeeded()
+            return 0
+        self.report(store, outcome)
+        return claimed
+
+    def report(self, store: Store, outcome: Outcome) -> None:
+        """Log what the outcome of an attempt calls for."""
+        report_refused(store.name, outcome)
+        if outcome.away is not None:
+            self.failed(outcome.away)
+        elif outcome.pushed:
+            self.succeeded()
 
 
 promptly = PerProcess(PromptRelay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -23,6 +24,8 @@ from taskapp.redis.link import REFUSALS
 from taskapp.transport.codec import SENT_AT_HEADER, pack_task, time_of, with_properties
 from taskapp.transport.transport import is_over_redis
 
+PUBLISHING_SECONDS = 10.0
+"""How long one push publishes through kombu, message by message; well below ``CLAIM_SECONDS``."""
 AWAY = (OperationalError, RedisError, OSError, BrokerNotFound, BrokerAway)
 
 
@@ -124,7 +127,10 @@ class RowPusher:
     def _publish(self, rows: Sequence[OutboxRow]) -> Outcome:
         pushed: list[str] = []
         refused: list[tuple[str, str]] = []
+        ends_at = monotonic() + PUBLISHING_SECONDS
         for row in rows:
+            if monotonic() > ends_at:
+                break  # their claim may end while others wait for confirmations; the next turn takes them
             try:
                 content = loads(row.message)
                 written: Written = content["task"]

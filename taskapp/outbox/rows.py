@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 TABLE = "taskapp_outbox"
@@ -86,7 +86,7 @@ class Store(Protocol):
 
         Args:
             push: Pushes rows, oldest first.
-            ids: Only these rows; ``None``: the oldest.
+            ids: Only these rows, at most ``CLAIMED_ROWS``; ``None``: the oldest.
         """
 
     def rows(self, *, refused_only: bool, limit: int) -> list[ListedRow]:
@@ -110,6 +110,12 @@ def now_us() -> int:
     global _last_us
     _last_us = max(time.time_ns() // 1_000, _last_us + 1)
     return _last_us
+
+
+def parts_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ``ids`` in parts that fit into one claim."""
+    for start in range(0, len(ids), CLAIMED_ROWS):
+        yield ids[start : start + CLAIMED_ROWS]
 
 
 def cut(sizes: Sequence[tuple[str, int]]) -> list[str]:

@@ -7,6 +7,7 @@ it matters. The test compares orders with messages afterwards.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -16,10 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Column, MetaData, String, Table, insert
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from taskapp.celery import app
-from taskapp.outbox import promptly, sql_store, sqlalchemy
+from taskapp.outbox import async_prompt, promptly, sql_store, sqlalchemy
 from taskapp.outbox.relay import Relay
 from taskapp.outbox.sql_store import SqlStore
 from taskapp.outbox.sqlalchemy import with_session
@@ -56,9 +58,9 @@ def place(point: str, number: int) -> None:
     elif point == "after the commit":
         sqlalchemy._relay_soon = dying(sqlalchemy._relay_soon, number, before=True)
     elif point == "between push and delete":
-        sql_store.settle = dying(sql_store.settle, number, before=True)
+        sql_store.settle = async_prompt.settle = dying(sql_store.settle, number, before=True)
     elif point == "after the delete":
-        sql_store.settle = dying(sql_store.settle, number, before=False)
+        sql_store.settle = async_prompt.settle = dying(sql_store.settle, number, before=False)
 
 
 def submit(url: str, seed: int) -> None:
@@ -74,6 +76,20 @@ def submit(url: str, seed: int) -> None:
                 session.commit()
 
 
+def submit_async(url: str, seed: int) -> None:
+    asyncio.run(_submit_async(url.replace("postgresql:", "postgresql+psycopg:"), seed))
+
+
+async def _submit_async(url: str, seed: int) -> None:
+    engine, rng = create_async_engine(url), random.Random(seed)
+    while True:
+        async with AsyncSession(engine) as session:
+            result = with_session(session).delay(jobs.echo, seed)
+            await session.execute(insert(orders).values(id=result.id, state="paid"))
+            await (session.rollback() if rng.random() < 0.2 else session.commit())
+        await asyncio.sleep(0)
+
+
 def relay(url: str, _: int) -> None:
     Relay(app, SqlStore.at(url), poll_seconds=0.01).run()
 
@@ -82,7 +98,7 @@ def killed(child: Callable[[str, int], None], url: str, seed: int) -> str:
     """Fork a process that runs ``child``, and kill it; return where."""
     rng = random.Random(seed)
     point, number, after_seconds = rng.choice(POINTS), rng.randint(1, 5), rng.uniform(0.02, 0.25)
-    leaves_rows = child is submit and rng.random() < 0.5
+    leaves_rows = child is not relay and rng.random() < 0.5
     if (child is relay and point in POINTS[1:3]) or (leaves_rows and point in POINTS[3:]):
         point = "random"
     pid = os.fork()
@@ -90,6 +106,7 @@ def killed(child: Callable[[str, int], None], url: str, seed: int) -> str:
         try:
             if leaves_rows:
                 promptly.PromptRelay.note = lambda *_: None  # type: ignore[method-assign]
+                async_prompt.note = lambda *_: None
             place(point, number)
             child(url, seed)
         finally:
@@ -109,7 +126,7 @@ def main(url: str, kills: int, seed: int) -> None:
     app.finalize()
     counts: dict[str, int] = {}
     for number in range(kills):
-        child = relay if number % 2 else submit
+        child = relay if number % 2 else submit_async if number % 4 and url.startswith("postgresql") else submit
         where = f"{child.__name__}: {killed(child, url, seed + number)}"
         counts[where] = counts.get(where, 0) + 1
     for where, count in sorted(counts.items()):

@@ -79,6 +79,14 @@ def test_a_session_that_is_closed_without_a_commit_queues_nothing(
     assert queued() == []
 
 
+def test_a_large_transaction_is_queued_at_once(session: Session, store: SqlStore, queued: Queued) -> None:
+    sent = [with_session(session).delay(jobs.echo, "x" * 20_000).id for _ in range(250)]
+    session.commit()
+
+    eventually(lambda: store.backlog().waiting == 0, within_seconds=40)
+    assert sorted(queued()) == sorted(sent)
+
+
 @pytest.mark.usefixtures("no_prompt_relay")
 def test_rows_are_queued_in_the_order_of_their_submits(
     session: Session, store: SqlStore, app: Celery, queued: Queued
