@@ -16,17 +16,21 @@ local last
 local i = 6 + 2 * news
 while i <= #ARGV do
   local queue, priority, count = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local first, due, is_new = i + 3, 0, true
+  local first, due, relayed = i + 3, 0, nil
   if count < 1 then
     first, due = i + 5, tonumber(ARGV[i + 3])
-    if count < 0 then is_new = redis.call('SET', key_relayed(ARGV[i + 4]), '', 'NX', 'EX', RELAYED_SECONDS) end
+    relayed = count < 0 and key_relayed(ARGV[i + 4])
     count = 1
   end
-  if not is_new then -- its relay died before it could delete the row
+  if relayed and redis.call('EXISTS', relayed) == 1 then
+    -- Its relay died before it could delete the row.
   elseif due > NOW then
     delay(queue, priority, ARGV[i + 4], ARGV[first], due)
+    if relayed then redis.call('SET', relayed, '', 'EX', RELAYED_SECONDS) end
   else
     put_behind(queue, priority, unpack(ARGV, first, first + count - 1))
+    -- Not earlier: a message that could not be queued is pushed again once somebody has mended the cause.
+    if relayed then redis.call('SET', relayed, '', 'EX', RELAYED_SECONDS) end
     if queue ~= last then wake(queue); last = queue end
   end
   i = first + count

@@ -123,6 +123,27 @@ def test_a_row_that_can_never_be_queued_is_marked_and_does_not_hold_up_others(
     assert store.rows(refused_only=False, limit=10) == []
 
 
+def test_what_redis_refuses_is_queued_once_the_cause_is_mended(
+    session: Session, store: SqlStore, app: Celery, queued: Queued, redis_server: RedisServer
+) -> None:
+    redis_server.client.set("taskapp:{default}:delayed", "something else")
+    outbox = with_session(session)
+    first = outbox.delay(add, 1, 1)
+    later = outbox.apply_async(add, (2, 2), countdown=60)
+    last = outbox.delay(add, 3, 3)
+    session.commit()
+
+    assert Relay(app, store).drain() == 2
+    assert queued() == [first.id, last.id]
+    [row] = store.rows(refused_only=True, limit=5)
+    assert (row.id, "WRONGTYPE" in row.error) == (later.id, True)
+    redis_server.client.delete("taskapp:{default}:delayed")
+    store.retry(None)
+    assert Relay(app, store).drain() == 1
+    assert redis_server.client.zrange("taskapp:{default}:delayed", 0, -1) == [later.id]
+    assert queued() == [first.id, last.id]
+
+
 def test_an_absence_of_the_broker_is_two_lines_in_the_log(
     session: Session, store: SqlStore, app: Celery, queued: Queued, redis_server: RedisServer,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
