@@ -18,6 +18,7 @@ def enter() -> str:
     """
     for name in [name for name in os.environ if name.startswith(LEADING_ELSEWHERE) and not name.startswith(KEPT)]:
         del os.environ[name]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
     # What runs in the background of a shell ignores it, and so would all programs under test.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
