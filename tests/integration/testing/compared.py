@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from taskapp import Celery
 
-app = Celery("compared")
+app = Celery("compared", set_as_current=False)
 app.conf.task_queues = [Queue("first"), Queue("celery"), Queue("low")]
 app.conf.broker_transport_options = {"starvation_guard": 0}  # the kit has none
 
