@@ -24,6 +24,7 @@ from taskapp.errors import TaskappError
 from taskapp.migrate.stock_celery import bindings, held_messages, signs_of_life
 from taskapp.monitor import doctor_tasks as tasks
 from taskapp.monitor.doctor_checks import CHECKS, CheckOutcome, DeploymentFacts, Stall, Verdict, fail, judge, ok, warn
+from taskapp.monitor.doctor_outbox import outbox
 from taskapp.queues import PRIORITIES
 from taskapp.redis.keys import Keys
 from taskapp.settings import Settings
@@ -215,7 +216,7 @@ def _stalls(client: redis.Redis) -> Iterator[Stall]:
 
 
 def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
-    """Examine the broker, its waiting messages, the nodes, and the server for results. Never raises."""
+    """Examine the broker, its waiting messages, the nodes, the server for results, and the outbox. Never raises."""
     if is_redis(broker_url):
         findings: list[Finding] = []
         client: redis.Redis | None = None
@@ -231,6 +232,8 @@ def examine(app: Celery, settings: Settings, broker_url: str) -> list[Finding]:
     result_url = revealed(settings.result_url)
     if result_url and is_redis(result_url) and not (client and _is_same_server(client, result_url)):
         findings += _examine_server(result_url, "results", "TASKAPP_RESULT_URL")[0]
+    if (outbox_url := revealed(settings.outbox_url)) is not None:
+        findings.append(Finding("outbox", "rows", *outbox(outbox_url)))
     return findings
 
 

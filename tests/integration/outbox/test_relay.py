@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from taskapp.errors.outbox import NoOutboxTable, OutboxAway, UnsupportedOutboxDatabase
+from taskapp.monitor.doctor_outbox import outbox
 from taskapp.outbox import sql_store
 from taskapp.outbox.relay import Relay
 from taskapp.outbox.rows import CLAIMED_BYTES, cut
@@ -262,3 +263,22 @@ def test_the_query_of_a_relay_uses_an_index(session: Session, store: SqlStore) -
         explained = connection.execute(text(explain + statement)).all()
 
     assert "taskapp_outbox_waiting" in str(explained)
+
+
+def test_the_doctor_finds_rows_that_wait_and_rows_that_were_refused(
+    session: Session, store: SqlStore, app: Celery
+) -> None:
+    url = store.engine.url.render_as_string(hide_password=False)
+    assert outbox(url) == ("ok", "no task waits", "")
+    submit(session, 2)
+    assert outbox(url).verdict == "ok"
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE taskapp_outbox SET created_us = created_us - 300000000"))
+    late = outbox(url)
+    assert (late.verdict, late.found) == ("warn", "2 tasks wait, the oldest for 300 s")
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE taskapp_outbox SET refused = 1"))
+    assert outbox(url)[:2] == ("warn", "2 tasks could not be queued")
+    with store.engine.begin() as connection:
+        connection.execute(text("DROP TABLE taskapp_outbox"))
+    assert outbox(url).verdict == "error"
