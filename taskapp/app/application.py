@@ -295,6 +295,11 @@ class Celery(Configured):
             return self._backend
 
 
+def finalized_apps() -> list[Celery]:
+    """Return the apps of taskapp in this process whose task types are complete."""
+    return [app for app in _apps if app.finalized]
+
+
 def is_default_app_free() -> bool:
     """Return whether no app of a project is the one that threads without a current app use."""
     found: Any = default_app()

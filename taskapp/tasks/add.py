@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from taskapp.celery import app
+from taskapp.tasks.shared.shipped import shipped
 
 
-@app.task(shared=False, name="taskapp.add", typed=True)
+@shipped(name="taskapp.add", typed=True)
 def add(x: int | float, y: int | float) -> int | float:
     """Return ``x + y``. Running it again returns the same."""
     return x + y

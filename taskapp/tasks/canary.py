@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from taskapp.celery import app
+from taskapp.tasks.shared.shipped import shipped
 
 logger = logging.getLogger(__name__)
 
 
-@app.task(shared=False, name="taskapp.canary", typed=True, soft_time_limit=10, time_limit=15)
+@shipped(name="taskapp.canary", typed=True, soft_time_limit=10, time_limit=15)
 def canary() -> float:
     """Return the time of the run in Unix seconds. Running it again returns a later time."""
     logger.info("canary ran", extra={"action": "canary"})

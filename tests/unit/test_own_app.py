@@ -347,3 +347,21 @@ def test_periodic_tasks_outlive_the_search_for_a_broker(monkeypatch: pytest.Monk
 def test_nothing_is_said_about_what_taskapp_sets_itself_or_what_weakens_nothing() -> None:
     assert remarks_on(project()) == []
     assert remarks_on(project(task_acks_late=True, accept_content=["json", "msgpack"])) == []
+
+
+# --- the task types that ship -----------------------------------------------------------------
+
+
+def test_the_types_that_ship_belong_to_every_app_of_taskapp_and_to_no_other() -> None:
+    code = PROJECT + (
+        "from celery import Celery as Stock\n"
+        "early = Celery('early', broker='redis://127.0.0.1:1/0', set_as_current=False); early.finalize()\n"
+        "from taskapp.tasks import add\n"
+        "stock = Stock('stock', set_as_current=False); stock.finalize()\n"
+        "names = ['taskapp.add' in each.tasks for each in (app, early, stock)]\n"
+        "print(add.app.main, *names, add.apply((1, 2)).get())"
+    )
+    env = clean_environment(TASKAPP_BROKER_URL=REDIS)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+
+    assert done.stdout == "proj True True False 3\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taskapp.celery import app
 from taskapp.settings import get_settings
 from taskapp.tasks.shared.files import allowed_path
 from taskapp.tasks.shared.first_use import models_of
+from taskapp.tasks.shared.shipped import shipped
 
 if TYPE_CHECKING:
     from taskapp.tasks.data_processing.model import Aggregated, Aggregation, Filter, Measure, Order
@@ -19,8 +19,8 @@ if not TYPE_CHECKING:
     __getattr__ = models_of(__name__, __all__, "taskapp.tasks.data_processing.model")
 
 
-@app.task(
-    shared=False, name="taskapp.data_processing", needs_extra="data",
+@shipped(
+    name="taskapp.data_processing", needs_extra="data",
     cpu_bound=True, soft_time_limit=3_300, time_limit=3_600,
 )  # fmt: skip
 def data_processing(aggregation: Aggregation) -> Aggregated:

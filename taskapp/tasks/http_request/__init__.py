@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from taskapp.celery import app
 from taskapp.errors import TransientError
 from taskapp.settings import get_settings
 from taskapp.tasks.http_request.limits import MAX_TIMEOUT_SECONDS
 from taskapp.tasks.shared.first_use import models_of
+from taskapp.tasks.shared.shipped import shipped
 
 if TYPE_CHECKING:
     from taskapp.tasks.http_request.model import HttpRequest, HttpResponse
@@ -25,8 +25,7 @@ def idempotency_key(task_id: str | None) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"taskapp:{task_id}") if task_id else uuid.uuid4())
 
 
-@app.task(
-    shared=False,
+@shipped(
     name="taskapp.http_request",
     needs_extra="http",
     autoretry_for=(TransientError,),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from taskapp.celery import app
 from taskapp.settings import get_settings
 from taskapp.tasks.shared.files import allowed_path, written_at_once
 from taskapp.tasks.shared.first_use import models_of
+from taskapp.tasks.shared.shipped import shipped
 
 if TYPE_CHECKING:
     from taskapp.tasks.data_processing.model import Aggregated
@@ -44,8 +44,8 @@ if not TYPE_CHECKING:
     )
 
 
-@app.task(
-    shared=False, name="taskapp.report_generation", needs_extra="reports",
+@shipped(
+    name="taskapp.report_generation", needs_extra="reports",
     cpu_bound=True, soft_time_limit=300, time_limit=360,
 )  # fmt: skip
 def report_generation(parts: list[Aggregated], report: Report) -> Written:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 
-from taskapp.celery import app
 from taskapp.errors import PermanentError, TransientError
 from taskapp.settings import get_settings
 from taskapp.tasks.shared.first_use import models_of
+from taskapp.tasks.shared.shipped import shipped
 
 if TYPE_CHECKING:
     from taskapp.tasks.send_email.model import Attachment, EmailMessage, Refusal, SentEmail
@@ -30,8 +30,7 @@ RETRY_BACKOFF_MAX_SECONDS = 600
 logger = logging.getLogger(__name__)
 
 
-@app.task(
-    shared=False,
+@shipped(
     name="taskapp.send_email",
     needs_extra="mail",
     # A run that hit its soft time limit left the mail unconfirmed, as a lost connection does.
