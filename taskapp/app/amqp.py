@@ -21,6 +21,11 @@ class Amqp(AMQP):
 
     Connection = Connection
 
+    def __init__(self, app: Any) -> None:
+        super().__init__(app)
+        # Nodes find a task's id in the headers, which protocol 1 leaves empty. Celery 4 and later read protocol 2.
+        self.task_protocols: dict[int, Any] = dict.fromkeys((1, 2), self.as_task_v2)
+
     def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Send the follow-ups of a task, links and the rest of its chain, in the step that settles it."""
         with settlement.collecting():

@@ -107,7 +107,7 @@ class Celery(Configured):
         for name, task in known.items():
             self._tasks[name] = task
         self._add_own_parts()
-        self._pending_defaults.appendleft(lambda: self.filled.fill(self))
+        self._pending_defaults.append(lambda: self.filled.fill(self))
         # Types that were registered before are bound by stock Celery's method; now that the configuration is there, by
         # ours.
         self.on_after_configure.connect(_bind_again, weak=False)

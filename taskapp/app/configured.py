@@ -38,9 +38,10 @@ class Configured(EngineAccess):
     def _load_config(self) -> Any:
         """Load the configuration, like Celery, and fill in what the project has not set.
 
-        Celery inserts lazy defaults above the project's settings, so only those it has not set are among them.
+        Celery inserts lazy defaults above the project's settings, so only those it has not set are among them. They
+        come after those of the project, which ``add_defaults`` has collected.
         """
-        self._pending_defaults.appendleft(lambda: self.filled.fill(self))
+        self._pending_defaults.append(lambda: self.filled.fill(self))
         try:
             return super()._load_config()  # type: ignore[misc]  # missing in the stubs
         except BaseException:

@@ -63,6 +63,7 @@ WITHOUT_EFFECT_ON_OUR_POOL = {
     "worker_soft_shutdown_timeout": "set TASKAPP_DRAIN_SECONDS",
 }
 WITHOUT_EFFECT_ON_REDIS = {"worker_eta_task_limit": "delayed tasks stay in Redis until they are due"}
+_PROTOCOL = "tasks are sent with protocol 2, which Celery 4 and later read"
 _LEASES = "leases replace it, see TASKAPP_LEASE_SECONDS"
 OPTIONS_WITHOUT_EFFECT = {
     "visibility_timeout": _LEASES,
@@ -129,7 +130,7 @@ def _remarks(app: Any) -> Iterator[Remark]:
     for setting, (weakens, text) in WEAKENING.items():
         if app.sets(setting) and weakens(conf[setting]):
             yield Remark(setting, weakens=True, text=text)
-    unused: dict[str, str] = {}
+    unused: dict[str, str] = {} if conf.task_protocol == 2 else {"task_protocol": _PROTOCOL}
     if conf.worker_pool == OUR_POOL:
         unused |= WITHOUT_EFFECT_ON_OUR_POOL
     yield from _misspelt(conf)

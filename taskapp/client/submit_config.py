@@ -25,7 +25,7 @@ def read_submit_config(conf: Any) -> SubmitConfig:
     return SubmitConfig(
         has_broker=conf.broker_url is not None,
         is_eager=bool(conf.task_always_eager),
-        is_plain=is_over_redis(conf.broker_write_url) and conf.task_protocol == 2 and conf.event_serializer == "json",
+        is_plain=is_over_redis(conf.broker_write_url) and conf.event_serializer == "json",
         sends_event=bool(conf.task_send_sent_event),
         serializer=conf.task_serializer,
         compression=conf.task_compression,

@@ -110,11 +110,12 @@ def watch_worker(sender: Any) -> None:
     guard_receivers()
     settings = get_settings()
     reporter = getattr(sender, "reporter", None)
-    if reporter is None:  # Celery's worker for tests, not the worker program
+    is_program = reporter is not None  # otherwise Celery's worker for tests
+    if reporter is None:
         reporter = sender.reporter = Reporter(settings.data_dir, Status(sender.hostname))
         reporter.start()
     status = reporter.status
-    drain = sender.drain = Drain(sender, settings.drain_seconds)
+    drain = sender.drain = Drain(sender, settings.drain_seconds, ends_process=is_program)
     sender.stop_signals = StopSignals(drain.on_sender)
     sender.turn = RecycleCheck(sender, status, settings)
 

@@ -51,14 +51,17 @@ AT_ONCE = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
 class Drain:
     """Makes sure that a worker ends in time."""
 
-    def __init__(self, worker: Any, drain_seconds: float) -> None:
+    def __init__(self, worker: Any, drain_seconds: float, *, ends_process: bool = True) -> None:
         """Create a drain that does nothing until ``begin``.
 
         Args:
             worker: Celery's ``WorkController``.
             drain_seconds: How long running tasks may continue.
+            ends_process: Whether the process is the worker's, and ends at the deadline. A worker that runs on a thread
+                of a test is stopped by that test.
         """
         self._worker = worker
+        self._ends_process = ends_process
         self._drain_seconds = drain_seconds
         self._second_signal: SimpleQueue[None] = SimpleQueue()
         self._process = this_process()
@@ -83,7 +86,8 @@ class Drain:
         self._exit_code = exit_code
         self.ends_at = monotonic() + (0.0 if at_once else self._drain_seconds)
         self.on_begin()
-        start_native_thread(self._watch, name="drain")
+        if self._ends_process:
+            start_native_thread(self._watch, name="drain")
 
     def blame(self, child: int | None = None) -> None:
         """Suspect the tasks now running in a pool child, or in this process if ``None``, of making the node end."""

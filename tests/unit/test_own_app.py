@@ -77,7 +77,16 @@ def by_lazy_defaults() -> Celery:
     return app
 
 
-WAYS = (by_keywords, by_update, by_attributes, by_object, by_old_names, by_namespace, by_later_object, by_lazy_defaults)
+def by_given_defaults() -> Celery:
+    app = Celery("proj", set_as_current=False)
+    app.add_defaults({"broker_url": REDIS, "task_acks_late": False, "taskapp_lease_seconds": 7})
+    return app
+
+
+WAYS = (
+    by_keywords, by_update, by_attributes, by_object, by_old_names, by_namespace, by_later_object, by_lazy_defaults,
+    by_given_defaults,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -90,6 +99,7 @@ def test_the_projects_settings_win_and_the_rest_is_filled_in(way: Any, monkeypat
     assert app.transport_options["lease_seconds"] == 7
     assert app.conf.task_reject_on_worker_lost is True
     assert app.conf.broker_url == app.conf.result_backend == REDIS
+    assert "own_server" not in app.transport_options
 
 
 def test_the_environment_configures_the_engine_of_every_app(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,12 +311,20 @@ def test_settings_that_no_longer_do_anything_are_named() -> None:
         worker_disable_prefetch=False,
         worker_max_tasks_per_child=100,
         broker_transport_options=options,
+        task_protocol=1,
     )
 
     assert [remark.setting for remark in remarks_on(app)] == [
-        "worker_prefetch_multiplier", "worker_max_tasks_per_child", "broker_transport_options['visibility_timeout']",
+        "task_protocol", "worker_prefetch_multiplier", "worker_max_tasks_per_child",
+        "broker_transport_options['visibility_timeout']",
     ]  # fmt: skip
     assert not any(remark.weakens for remark in remarks_on(app))
+
+
+def test_tasks_have_their_id_in_the_headers_with_the_old_protocol_as_well() -> None:
+    message = project(task_protocol=1).amqp.create_task_message("an id", "proj.add", (1, 2), {})
+
+    assert (message.headers["id"], message.headers["task"]) == ("an id", "proj.add")
 
 
 def test_a_variable_that_the_project_overrules_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
