@@ -1,0 +1,13 @@
+"""A pytest plugin for kombu's integration tests: ``kombu.Connection`` is the one of a taskapp app."""
+
+from __future__ import annotations
+
+import os
+
+import kombu
+import kombu.connection
+
+if os.environ["UPSTREAM_APP"] == "taskapp":
+    from taskapp.transport.transport import Connection
+
+    kombu.Connection = kombu.connection.Connection = Connection
