@@ -18,7 +18,10 @@ from taskapp.outbox.sqlalchemy import with_session
 from taskapp.tasks import add
 from tests.support import Node, RedisServer, clean_environment, eventually, run_python
 
-pytestmark = [pytest.mark.usefixtures("no_prompt_relay"), pytest.mark.parametrize("url", ["sqlite"], indirect=True)]
+pytestmark = [
+    pytest.mark.usefixtures("app", "no_prompt_relay"),
+    pytest.mark.parametrize("url", ["sqlite"], indirect=True),
+]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -27,7 +27,7 @@ from tests.integration.outbox.conftest import url_of
 from tests.support import RedisServer, eventually
 
 Queued = Callable[..., Sequence[str]]
-pytestmark = pytest.mark.usefixtures("no_prompt_relay")
+pytestmark = pytest.mark.usefixtures("app", "no_prompt_relay")
 
 
 def submit(session: Session, count: int = 1) -> list[str]:

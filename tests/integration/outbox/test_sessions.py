@@ -27,6 +27,7 @@ from tests.integration.outbox.conftest import url_of
 from tests.support import RedisServer, eventually
 
 Queued = Callable[..., Sequence[str]]
+pytestmark = pytest.mark.usefixtures("app")
 
 
 def test_a_commit_queues_the_task_at_once_and_deletes_the_row(
