@@ -260,10 +260,11 @@ def test_a_task_type_with_a_backend_of_its_own_is_awaited_as_others() -> None:
     app = Celery("own", set_as_current=False)
     own = app_with(broker_url="redis://one.invalid", result_backend="redis://two.invalid")[0].backend
 
-    @app.task(shared=False, name="own.run", backend=own)
+    @app.task(shared=False, name="own.run")
     def run() -> int:
         return 1
 
+    run.backend = own
     with in_process(app):
         assert run.delay().get() == 1
     assert run.backend is own
@@ -398,7 +399,10 @@ def test_a_stock_app_is_refused() -> None:
 
     from taskapp.errors.testing import NoAppToTest
 
-    with pytest.raises(NoAppToTest, match=r"is no taskapp\.Celery"), in_process(celery.Celery("stock")):
+    with (
+        pytest.raises(NoAppToTest, match=r"is no taskapp\.Celery"),
+        in_process(celery.Celery("stock", set_as_current=False)),
+    ):
         pass
 
 

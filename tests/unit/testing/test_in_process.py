@@ -11,10 +11,15 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import TimeoutError as ResultTimeoutError
 from celery.schedules import crontab
+from celery.worker import state as worker_state
 
+from taskapp import Celery
+from taskapp.celery_internals import current_app_of_thread
 from taskapp.errors import InvalidPayload
 from taskapp.errors.testing import BackwardsInTime, NoSuchTaskType, NotInKit, TooManyRuns, UnknownEntry
 from taskapp.testing import ResultNotReady, Submitted, Tasks, call, in_process
+from taskapp.worker.run.execute import forget_runners, runner_of
+from taskapp.worker.run.tracer import Runner
 from tests.unit.testing import kit_project as kit
 
 START = "2026-03-01T12:00:00"
@@ -134,6 +139,15 @@ def test_canvas_of_every_kind(tasks: Tasks) -> None:
     assert kit.replaced.delay(1).get() == 101
     assert kit.fan_out.delay(3).get() == [0, 2, 4]
     assert not tasks.waiting
+
+
+def test_the_end_of_a_chord_comes_before_what_waits(tasks: Tasks) -> None:
+    chord([kit.add.s(1, 2), kit.add.s(3, 4)], kit.total.s())()
+    kit.parent.delay(1)
+
+    tasks.run_due()
+
+    assert [run.name for run in tasks.runs] == ["kit.add", "kit.add", "kit.parent", "kit.total", "kit.note"]
 
 
 def test_links_run_after_their_task(tasks: Tasks) -> None:
@@ -484,6 +498,25 @@ def test_everything_is_put_back() -> None:
         before[0].keys(), before[1], before[2],
     )  # fmt: skip
     assert {name: value for name, value in app.__dict__.items() if before[0][name] is not value}.keys() <= {"_local"}
+
+
+def test_the_process_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("broker_url", "result_backend"):
+        monkeypatch.setitem(kit.app.conf.changes, name, "redis://never.invalid")
+    Celery("another")
+    before = current_app_of_thread()
+
+    with in_process(kit.app) as tasks:
+        revoked = kit.add.delay(1, 2)
+        revoked.revoke()
+        tasks.run_due()
+        assert revoked.state == "REVOKED"
+
+    assert current_app_of_thread() == before
+    kit.app.set_current()
+    assert revoked.id not in worker_state.revoked  # type: ignore[operator]  # the stubs are incomplete
+    assert type(runner_of("kit.add", {})) is Runner
+    forget_runners()
 
 
 def test_one_test_does_not_see_the_tasks_of_another() -> None:
