@@ -98,6 +98,33 @@ print([result.get(timeout=40) for result in running])
     assert runs.read_text().split() == ["run"] * 3
 
 
+@pytest.mark.quick("redis")
+def test_coroutines_submit_each_canvas_and_await_it(site: Site) -> None:
+    site.worker()
+
+    printed = site.ask("""
+import asyncio
+from taskapp import chain, chord, group
+
+async def main():
+    submitted = [
+        await add.s(1, 2).aapply_async(), await chain(add.s(1, 1), add_on_loop.s(1)).aapply_async(priority=3),
+        await (add.s(0, 1) | add.s(1) | add.s(1)).adelay(), await chord([add.s(1, 0), add.s(1, 1)], total.s()).adelay(),
+        await group(add.s(n, 0) for n in range(3)).aapply_async(),
+    ]
+    ticks = 0
+    waiting = asyncio.gather(*submitted)
+    while not waiting.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    print(await waiting, ticks > 1)
+
+asyncio.run(main())
+""")
+
+    assert printed == "[3, 3, 3, 3, [0, 1, 2]] True"
+
+
 @pytest.mark.quick("redis-own")
 @pytest.mark.parametrize("options", [(), ("-P", "prefork")], ids=["own", "prefork"])
 def test_tasks_of_foreign_bases_run(site: Site, options: tuple[str, ...], result_url: str) -> None:

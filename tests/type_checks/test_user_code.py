@@ -15,7 +15,7 @@ import pytest
 
 from tests.type_checks.site import Problems, Site, codes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 CODE = Path(__file__).parent / "user_code"
 EXPECTED = re.compile(r"# E(?P<site> with| without)?: (?P<codes>[\w -]+)")
 

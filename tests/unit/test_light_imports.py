@@ -34,6 +34,8 @@ def imported_by(code: str) -> set[str]:
         "import taskapp.celery",
         # As a web application's module of tasks does.
         "from taskapp.celery import app\n@app.task\ndef pay(order): ...",
+        "from taskapp import Celery, shared_task\napp = Celery('shop')\n@app.task\ndef pay(order): ...\n"
+        "@shared_task\ndef bill(order): ...",
         "import taskapp.celery\nfrom celery import shared_task\n@shared_task\ndef pay(order): ...",
     ],
 )
@@ -42,6 +44,13 @@ def test_the_app_brings_in_nothing_that_it_does_not_need_yet(code: str) -> None:
 
     assert modules & {*OF_OTHERS} == set()
     assert modules & {f"taskapp.{room}" for room in ROOMS} == set()
+
+
+def test_types_are_for_type_checkers_alone() -> None:
+    modules = imported_by("from taskapp import *\nfrom taskapp.tasks import add\nadd.s(1, 2) | add.s(3)")
+
+    types = ("app.task", "client.fallback", "client.option", "client.result", "client.stock")
+    assert modules & {f"taskapp.{name}_types" for name in types} == set()
 
 
 def test_help_brings_in_no_command() -> None:
