@@ -95,6 +95,7 @@ class Task(stock_types.Task[P, R_co], Generic[P, R_co]):
     async def asubmit_many(self, calls: Calls, **options: Unpack[CommonOptions]) -> list[Result[R_co]]: ...
     def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> EagerResult[R_co]: ...
     def AsyncResult(self, task_id: str, **options: Any) -> Result[R_co]: ...
+    def replace(self, sig: stock_types.Signature[Any]) -> Any: ...  # to be raised
     def progress(self, done: float, total: float | None = None, note: str = "") -> None: ...
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any
@@ -195,6 +196,15 @@ class Celery(stock.Celery):
     """Celery's app, with the types of ``@app.task``."""
 
     conf: Any
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> Any: ...
+    def autodiscover_tasks(
+        self,
+        packages: Sequence[str] | Callable[[], Sequence[str]] | None = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+    ) -> None: ...
     @overload
     def task(self, fun: Callable[Given, Unknown], /) -> Task[Given, Any]: ...
     @overload
