@@ -247,10 +247,11 @@ class EngineChannel(PolledChannel):
         queue = self._tag_to_queue.get(consumer_tag)
         if queue not in self._claiming:
             done = super()._basic_cancel(consumer_tag)
-            if self._in_poll and not self.active_queues:
-                # kombu leaves its BRPOP behind: the next caller that asks nodes would read the end of a connection
-                # that a restart of Redis has closed.
-                self._in_poll.disconnect()
+            client = self.__dict__.get("client")
+            if not self.active_queues and client is not None and client.connection is not None:
+                # kombu leaves its BRPOP, or an idle connection, to its poller: the next caller that asks nodes would
+                # read the end of a connection that a restart of Redis has closed.
+                client.connection.disconnect()
                 self._in_poll = None
             return done
         del self._tag_to_queue[consumer_tag]

@@ -42,6 +42,8 @@ COMMANDS: dict[str, list[list[str]]] = {
     "dead list": [[], ["--json"], ["--task", HOSTILE], ["--queue", HOSTILE]],
     "dead show": [["default/1"], ["default/2"], [HOSTILE]],
     "dead replay": [["default/1", "--args", "[1]"], ["default/9"], [HOSTILE], ["default/1", "--to", HOSTILE]],
+    **{f"outbox {each}": [["--url", HOSTILE]] for each in ("create", "list", "run", "status")},
+    **{f"outbox {each}": [[HOSTILE, "--url", HOSTILE]] for each in ("remove", "retry")},
     "dead purge": [["default/9", "--yes"], [HOSTILE]],
     "delayed list": [[], ["--json"], ["--queue", HOSTILE]],
     "delayed reschedule": [[HOSTILE, "3600"], [f"no{HOSTILE}", "1"], [HOSTILE, HOSTILE]],

@@ -20,6 +20,7 @@ from celery.result import GroupResult, ResultSet
 from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
+from taskapp import Celery as OurCelery
 from taskapp.errors.tasks import ResultTooLarge
 from taskapp.redis.outage import ResultServerGone
 from tests.conftest import server_binary
@@ -29,14 +30,9 @@ LEASE, TAG = "taskapp:leased:this-node", "1.0:0:default"
 
 
 def make_app(url: str, *, ours: bool = True, broker_url: str | None = None, **conf: Any) -> Celery:
-    app = Celery("results", broker=broker_url or url, backend=url, set_as_current=False)
+    kind = OurCelery if ours else Celery
+    app = kind("results", broker=broker_url or url, backend=url, set_as_current=False)
     app.conf.update(result_extended=True, task_acks_late=True, timezone="UTC", **conf)
-    if ours:
-        app.loader.override_backends = {
-            "redis": "taskapp.results.backend:RedisBackend",
-            "rediss": "taskapp.results.backend:RedisBackend",
-            "sentinel": "taskapp.results.backend:SentinelBackend",
-        }
 
     @app.task(name="results.late", shared=False)
     def late() -> None: ...

@@ -24,14 +24,14 @@ from tests.support import Process, RedisServer, clean_environment, eventually, r
 
 SHOWN_AS_JSON = {
     "dead list", "dead show", "delayed list", "doctor", "history search", "history show", "history status",
-    "redis status", "schedules calendar", "schedules list", "schedules next", "schedules show", "task logs",
-    "task show", "top",
+    "outbox list", "outbox status", "redis status", "schedules calendar", "schedules list", "schedules next",
+    "schedules show", "task logs", "task show", "top",
 }  # fmt: skip
 WITHOUT_DATA = {
     "demo", "up", "exporter", "health", "dead replay", "dead purge", "delayed cancel", "delayed reschedule",
     "history run", "history prune", "redis start", "redis stop", "schedules add", "schedules edit", "schedules export",
     "schedules import", "schedules pause", "schedules remove", "schedules resume", "schedules run-now",
-    "schedules backfill",
+    "schedules backfill", "outbox create", "outbox remove", "outbox retry", "outbox run",
 }  # fmt: skip
 """Those that change something or run on, ``export``, which prints JSON anyway, and ``health``, which is no Click."""
 
