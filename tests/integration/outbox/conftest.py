@@ -32,6 +32,12 @@ def url(request: pytest.FixtureRequest, servers: dict[str, Any], tmp_path: Path)
     return url_of(request.param, servers, tmp_path)
 
 
+SLOWLY_ELSEWHERE = pytest.mark.parametrize(
+    "url", ["sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in DATABASES)], indirect=True
+)
+"""For tests that take seconds: quick ones on one database, slow ones on the others."""
+
+
 def url_of(kind: str, servers: dict[str, Any], directory: Path) -> str:
     if kind == "sqlite":
         url = f"sqlite:///{directory}/shop.sqlite"

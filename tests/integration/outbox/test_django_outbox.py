@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.outbox.conftest import url_of
+from tests.integration.outbox.conftest import SLOWLY_ELSEWHERE, url_of
 from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
 SETTINGS = """
@@ -192,6 +192,7 @@ print(first.id, second.id, third.id)
 
 
 @pytest.mark.quick("postgresql")
+@SLOWLY_ELSEWHERE
 def test_what_a_killed_process_left_is_queued_by_any_relay(project: Project, queued: Queued) -> None:
     said = project.python("""
 with transaction.atomic():
@@ -208,6 +209,7 @@ with transaction.atomic():
 
 
 @pytest.mark.quick("postgresql")
+@SLOWLY_ELSEWHERE
 def test_a_relay_runs_until_it_is_stopped(project: Project, queued: Queued, redis_server: RedisServer) -> None:
     redis_server.kill()
     project.python("""
@@ -225,7 +227,7 @@ print(OutboxMessage.objects.count())
         assert relay.terminate() == 0
 
 
-@pytest.mark.parametrize("url", ["sqlite", "mariadb"], indirect=True)
+@SLOWLY_ELSEWHERE
 def test_a_node_relays_the_database_of_the_project(project: Project, redis_server: RedisServer, queued: Queued) -> None:
     project.env["TASKAPP_OUTBOX_URL"] = "django://default"
     ours = ("TASKAPP_OUTBOX", "TASKAPP_INCLUDE", "DJANGO", "DATABASES")
@@ -246,7 +248,7 @@ print(result.get(timeout=30))
     assert "no-such" in project.run("-m", "taskapp", "outbox", "status", "--database", "no-such", code=1)
 
 
-@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+@SLOWLY_ELSEWHERE
 def test_djangos_test_cases(project: Project) -> None:
     assert "OK" in project.run("-m", "django", "test", "shop", "--noinput")
 

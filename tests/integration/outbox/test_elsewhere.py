@@ -135,6 +135,7 @@ print(store.backlog().waiting)
     assert said == ["[5, 6, 3]", "0"]
 
 
+@pytest.mark.slow
 def test_rabbitmq_that_is_away_gets_them_later(client: Start, broker: rabbitmq.RabbitMQ) -> None:
     one = client(broker.url)
     broker.stop()
