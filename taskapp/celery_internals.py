@@ -8,7 +8,6 @@ it. Tests compare both tables with the code, and pin the source of every name in
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -21,7 +20,6 @@ Table = dict[str, dict[str, str]]
 
 ACCESSED: Table = {
     "celery._state": {
-        "_tls": "the app of a thread, which a test replaces and puts back",
         "_task_stack": "the stack of running tasks: its push and pop functions would cost two calls per task",
     },
     "celery.app.task:Context": {"_protected": "distinguishes the call that runs a task from calls in its body"},
@@ -29,12 +27,7 @@ ACCESSED: Table = {
         "_backend": "the task type's own result backend: .backend would create the app's",
         "_get_exec_options": "the options of each message of a task type, as apply_async reads them",
     },
-    "celery.app.base:Celery": {
-        "_pool": "the pool of connections, which a test replaces and puts back",
-        "_backend_cache _local": "the same for result backends",
-    },
     "celery.app.amqp:AMQP": {
-        "_producer_pool": "the same for producers",
         "_event_dispatcher": "sends the event of a submit: beat sends prepared messages",
         "_retry_publish": "sends the follow-ups of a task like Celery's tracer",
     },
@@ -192,9 +185,6 @@ INHERITED: Table = {
     "kombu.transport.redis:SentinelChannel": {
         "_get_pool": "the options of connections",
         "_get_publish_topics": "the topics of broadcasts",
-    },
-    "kombu.transport.virtual.base:AbstractChannel": {
-        "_delete _has_queue _new_queue _purge _put _size": "the engine in memory owns the queues of a test",
     },
     "kombu.transport.virtual.base:Channel": {
         "_consumers": "consumers that are cancelled together",
@@ -405,26 +395,3 @@ def child_of(job: Any) -> Any:
 def is_child_alive(child: Any) -> bool:
     """Return whether ``child`` runs."""
     return bool(child._is_alive())
-
-
-def app_parts(app: Any) -> tuple[Any, Any, Any]:
-    """Return the pools of connections and producers of ``app``, and its result backend; ``None``: not made yet."""
-    return app._pool, app.amqp._producer_pool, app._backend_cache
-
-
-def set_app_parts(app: Any, pool: Any, producers: Any, backend: Any) -> None:
-    """Set what ``app_parts`` returns; drop backends that threads have for themselves."""
-    app._pool, app.amqp._producer_pool, app._backend_cache = pool, producers, backend
-    app._local = threading.local()
-
-
-def current_app_of_thread() -> tuple[Any, Any]:
-    """Return the app that was made current in this thread, and the one of threads without; ``None``: there is none."""
-    state: Any = _state
-    return state._tls.current_app, state.default_app
-
-
-def set_current_apps(current: Any, default: Any) -> None:
-    """Set what ``current_app_of_thread`` returns."""
-    state: Any = _state
-    state._tls.current_app, state.default_app = current, default

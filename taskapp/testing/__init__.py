@@ -8,7 +8,7 @@
 ``node``       runs a message with the strategy, request and tracer of a real node
 ``beat``       ticks of ``beat_schedule``
 ``clock``      the time
-``reading``    messages as records
+``reading``    messages as records; ``internals`` has the private names of Celery and kombu that the kit uses
 ``worker``     a real node on a server of its own; ``guard`` removes it if the tests are killed
 
 Without pytest, ``in_process(app)`` is a context manager that yields a ``Tasks``. Importing this package imports nothing

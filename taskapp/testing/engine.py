@@ -24,6 +24,8 @@ from taskapp.testing.clock import ManualClock
 
 LEASE = "testing"
 """In place of the key of a node's lease."""
+SUCCESSES = (b'{"status": "SUCCESS"', b'{"status":"SUCCESS"')
+"""How a stored success begins."""
 _DELIVERIES = slice(2, 4)
 """Where the envelope counts deliveries, see ``engine.envelope``."""
 
@@ -40,11 +42,86 @@ class Waiting(NamedTuple):
     blob: bytes
 
 
+class StoredValues:
+    """Results, and whatever else Celery stores, until they expire by the clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._values: dict[bytes, tuple[bytes, float]] = {}
+
+    def store(self, key: bytes, value: bytes, keep_seconds: float) -> bool:
+        """Store a result unless a success is stored there; return whether it did."""
+        if (before := self.get(key)) is not None and before.startswith(SUCCESSES):
+            return False
+        self.put(key, value, keep_seconds)
+        return True
+
+    def put(self, key: bytes, value: bytes, keep_seconds: float = 0) -> None:
+        """Store any value; 0 seconds: forever."""
+        self._values[key] = value, self._clock.now + keep_seconds if keep_seconds else 0.0
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a stored value; ``None`` if there is none, or it has expired."""
+        value, until = self._values.get(key, (None, 0.0))
+        return None if until and until <= self._clock.now else value
+
+    def expire(self, key: bytes, keep_seconds: float) -> None:
+        """Let a value expire."""
+        if (value := self.get(key)) is not None:
+            self.put(key, value, keep_seconds)
+
+    def delete(self, key: bytes) -> None:
+        """Delete a value."""
+        self._values.pop(key, None)
+
+
 class _OpenChord:
     def __init__(self, chord: Chord) -> None:
         self.about, self.finish = chord.about, chord.finish
         self.size, self.extra, self.is_sent = chord.size, 0, False
         self.parts: dict[str, tuple[int, bytes]] = {}
+
+
+class OpenChords:
+    """Chords whose parts are being counted, see ``begin_chord`` and ``count_part`` in ``prelude.lua``."""
+
+    def __init__(self) -> None:
+        self._chords: dict[str, _OpenChord] = {}
+
+    def begin(self, chord: Chord) -> None:
+        """Begin ``chord``, replacing one with the same id."""
+        self._chords[chord.id] = _OpenChord(chord)
+
+    def set_size(self, chord_id: str, size: int) -> None:
+        """Set how many parts a chord waits for, unless that is known."""
+        if (chord := self._chords.get(chord_id)) is not None:
+            chord.size = chord.size or size
+
+    def extend(self, chord_id: str) -> None:
+        """Make a chord wait for one more part."""
+        if (chord := self._chords.get(chord_id)) is not None:
+            chord.extra += 1
+
+    def count(self, part: ChordPart) -> bytes | None:
+        """Count a part; return the message that finishes the chord if it was the last one."""
+        chord = self._chords.get(part.chord)
+        if chord is None or chord.is_sent:
+            return None
+        if chord.parts.get(part.slot, (0, b""))[0] != 1:
+            chord.parts[part.slot] = part.is_success, part.value
+        if not chord.size or len(chord.parts) < chord.size + chord.extra:
+            return None
+        chord.is_sent = True
+        return chord.finish
+
+    def read(self, chord_id: str) -> tuple[bytes | None, list[bytes]]:
+        """Return the data of a chord, ``None`` if there is none, and the values of its parts."""
+        chord = self._chords.get(chord_id)
+        return (None, []) if chord is None else (chord.about, [value for _, value in chord.parts.values()])
+
+    def forget(self, chord_id: str) -> None:
+        """Delete a finished chord."""
+        self._chords.pop(chord_id, None)
 
 
 class MemoryEngine:
@@ -65,10 +142,9 @@ class MemoryEngine:
         self._ready: dict[str, list[deque[Waiting]]] = {}
         self._delayed: list[Waiting] = []
         self._held: dict[str, Waiting] = {}
-        self._values: dict[bytes, tuple[bytes, float]] = {}
-        self._chords: dict[str, _OpenChord] = {}
-
-    # --- messages -------------------------------------------------------------------------------
+        self.values = StoredValues(clock)
+        """The results."""
+        self.chords = OpenChords()
 
     def push(self, messages: Iterable[Message]) -> None:
         """Queue ``messages``, in order."""
@@ -80,10 +156,10 @@ class MemoryEngine:
     def _put(self, queue: str, priority: int, due_ms: int, blob: bytes, *, in_front: bool = False) -> None:
         self._number += 1
         waiting = Waiting(due_ms, self._number, queue, priority, blob)
+        level = self._levels(queue)[priority]  # also for one that is not due, as it decides the order of queues
         if due_ms and not self.clock.has_come(due_ms):
             insort(self._delayed, waiting)
             return
-        level = self._levels(queue)[priority]
         if in_front:
             level.appendleft(waiting)
         else:
@@ -157,82 +233,20 @@ class MemoryEngine:
             if message is None or settlement is None:
                 return
             for chord in settlement.chords:
-                self.begin_chord(chord)
+                self.chords.begin(chord)
             for part in settlement.parts:
                 self.count_part(part, message.queue)
             for chord_id in settlement.finished:
-                self.forget_chord(chord_id)
+                self.chords.forget(chord_id)
             self.push(settlement.messages)
             for result in settlement.results:
-                self.store(_bytes(result.key), _bytes(result.value), result.expires_seconds)
-
-    # --- results --------------------------------------------------------------------------------
-
-    def store(self, key: bytes, value: bytes, keep_seconds: float) -> bool:
-        """Store a result unless a success is stored there; return whether it did."""
-        with self._lock:
-            if (before := self.value(key)) is not None and before.startswith((b'{"status": "SUCCESS"', _SUCCESS)):
-                return False
-            self.put(key, value, keep_seconds)
-            return True
-
-    def put(self, key: bytes, value: bytes, keep_seconds: float = 0) -> None:
-        """Store any value; 0 seconds: forever."""
-        self._values[key] = value, self.clock.now + keep_seconds if keep_seconds else 0.0
-
-    def value(self, key: bytes) -> bytes | None:
-        """Return a stored value; ``None`` if there is none, or it has expired."""
-        value, until = self._values.get(key, (None, 0.0))
-        return None if until and until <= self.clock.now else value
-
-    def expire(self, key: bytes, keep_seconds: float) -> None:
-        """Let a value expire."""
-        if (value := self.value(key)) is not None:
-            self.put(key, value, keep_seconds)
-
-    def delete(self, key: bytes) -> None:
-        """Delete a value."""
-        self._values.pop(key, None)
-
-    # --- chords, see ``begin_chord`` and ``count_part`` in ``prelude.lua`` ------------------------
-
-    def begin_chord(self, chord: Chord) -> None:
-        """Begin ``chord``, replacing one with the same id."""
-        self._chords[chord.id] = _OpenChord(chord)
-
-    def size_chord(self, chord_id: str, size: int) -> None:
-        """Set how many parts a chord waits for, unless that is known."""
-        if (chord := self._chords.get(chord_id)) is not None:
-            chord.size = chord.size or size
-
-    def extend_chord(self, chord_id: str) -> None:
-        """Make a chord wait for one more part."""
-        if (chord := self._chords.get(chord_id)) is not None:
-            chord.extra += 1
+                self.values.store(_bytes(result.key), _bytes(result.value), result.expires_seconds)
 
     def count_part(self, part: ChordPart, queue: str) -> None:
-        """Count a part; the last one puts the message that finishes its chord in front of ``queue``."""
+        """Count a part of a chord; the last one puts the message that finishes it in front of ``queue``."""
         with self._lock:
-            chord = self._chords.get(part.chord)
-            if chord is None or chord.is_sent:
-                return
-            if chord.parts.get(part.slot, (0, b""))[0] != 1:
-                chord.parts[part.slot] = part.is_success, part.value
-            if chord.size and len(chord.parts) >= chord.size + chord.extra:
-                chord.is_sent = True
-                self._put(queue, unseal(chord.finish).priority, 0, chord.finish, in_front=True)
-
-    def read_chord(self, chord_id: str) -> tuple[bytes | None, list[bytes]]:
-        """Return the data of a chord, ``None`` if there is none, and the values of its parts."""
-        chord = self._chords.get(chord_id)
-        return (None, []) if chord is None else (chord.about, [value for _, value in chord.parts.values()])
-
-    def forget_chord(self, chord_id: str) -> None:
-        """Delete a finished chord."""
-        self._chords.pop(chord_id, None)
-
-
-_SUCCESS = b'{"status":"SUCCESS"'
+            if finish := self.chords.count(part):
+                self._put(queue, unseal(finish).priority, 0, finish, in_front=True)
 
 
 def _bytes(text: str | bytes) -> bytes:

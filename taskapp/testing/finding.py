@@ -7,8 +7,8 @@ from typing import Any
 
 from celery.app.utils import find_app as _find_app
 
-from taskapp.celery_internals import current_app_of_thread
 from taskapp.errors.testing import BadMark, NoAppToTest
+from taskapp.testing.internals import current_app_of_thread
 
 
 def find_app(named: Any) -> Any:

@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 from celery.worker import state as worker_state
 
 from taskapp.app.application import Celery
-from taskapp.celery_internals import app_parts, current_app_of_thread, own_backend, set_app_parts, set_current_apps
+from taskapp.celery_internals import own_backend
 from taskapp.client.submitter import Submitter
 from taskapp.errors.testing import NoAppToTest, NotInKit
 from taskapp.execution.note_writer import note_writer
 from taskapp.testing.clock import as_instant
+from taskapp.testing.internals import app_parts, current_app_of_thread, set_app_parts, set_current_apps
 from taskapp.testing.results import MemoryResults
 from taskapp.testing.tasks import Tasks
 from taskapp.testing.transport import URL
@@ -59,7 +60,7 @@ def in_process(
         app.loader.import_default_modules()
         app.finalize()
         stack.enter_context(_one_backend(app))
-        tasks.broker.channel.declare(app.amqp.queues.values())
+        stack.enter_context(_queues(app, tasks))
         yield tasks
 
 
@@ -128,6 +129,18 @@ def _one_backend(app: Any) -> Iterator[None]:
     finally:
         for task, backend in own.items():
             task.backend = backend
+
+
+@contextmanager
+def _queues(app: Any, tasks: Tasks) -> Iterator[None]:
+    """Serve the declared queues in their order; forget those that submits create, for the next test."""
+    queues = app.amqp.queues
+    tasks.declare(queues)
+    try:
+        yield
+    finally:
+        for name in queues.keys() - set(tasks.queues):
+            del queues[name]
 
 
 @contextmanager

@@ -47,20 +47,20 @@ class MemoryStore(Store):
     def write(self, record: Record, *, retry_seconds: float) -> StoreOutcome:  # noqa: ARG002 - the server is never away
         """Store a result."""
         value = record.value.encode() if isinstance(record.value, str) else record.value
-        is_stored = self._engine.store(record.key, value, record.keep_seconds)
+        is_stored = self._engine.values.store(record.key, value, record.keep_seconds)
         return StoreOutcome.STORED if is_stored else StoreOutcome.KEPT
 
     def begin_chord(self, chord: Chord, *, retry_seconds: float) -> None:  # noqa: ARG002 - as all below
         """Begin ``chord``."""
-        self._engine.begin_chord(chord)
+        self._engine.chords.begin(chord)
 
     def set_chord_size(self, chord_id: str, size: int, keep_seconds: int, *, retry_seconds: float) -> None:  # noqa: ARG002
         """Set how many parts a chord waits for."""
-        self._engine.size_chord(chord_id, size)
+        self._engine.chords.set_size(chord_id, size)
 
     def extend_chord(self, chord_id: str, *, retry_seconds: float) -> None:  # noqa: ARG002
         """Make a chord wait for one more part."""
-        self._engine.extend_chord(chord_id)
+        self._engine.chords.extend(chord_id)
 
     def count_part(self, part: ChordPart, queue: str, *, retry_seconds: float) -> bool:  # noqa: ARG002
         """Count ``part``; the engine itself finishes the chord."""
@@ -69,11 +69,11 @@ class MemoryStore(Store):
 
     def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:  # noqa: ARG002
         """Return the data of a chord and the values of its parts."""
-        return self._engine.read_chord(chord_id)
+        return self._engine.chords.read(chord_id)
 
     def forget_chord(self, chord_id: str, *, retry_seconds: float) -> None:  # noqa: ARG002
         """Delete a finished chord."""
-        self._engine.forget_chord(chord_id)
+        self._engine.chords.forget(chord_id)
 
 
 class RunningConsumer(ResultConsumer):
@@ -144,7 +144,7 @@ class MemoryResults(Results, _RedisBackend):
 
     def __init__(self, app: Any, engine: MemoryEngine, run_next: RunNext, waiting: Callable[[], str]) -> None:
         super().__init__(app=app, url=URL)
-        self.engine, self.run_next, self.waiting = engine, run_next, waiting
+        self.values, self.run_next, self.waiting = engine.values, run_next, waiting
         self.store = MemoryStore(engine)
         self._started = NeverStarted(lambda _: None)
 
@@ -168,23 +168,23 @@ class MemoryResults(Results, _RedisBackend):
 
     def get(self, key: Any) -> Any:
         """Return the value of a key."""
-        return self.engine.value(_key(key))
+        return self.values.get(_key(key))
 
     def mget(self, keys: Any) -> list[Any]:
         """Return the values of several keys."""
-        return [self.engine.value(_key(key)) for key in keys]
+        return [self.values.get(_key(key)) for key in keys]
 
     def set(self, key: Any, value: Any, **_: Any) -> None:
         """Store the result of a group, for as long as those of tasks."""
-        self.engine.put(_key(key), value.encode() if isinstance(value, str) else value, self.expires or 0)
+        self.values.put(_key(key), value.encode() if isinstance(value, str) else value, self.expires or 0)
 
     def delete(self, key: Any) -> None:
         """Delete a key."""
-        self.engine.delete(_key(key))
+        self.values.delete(_key(key))
 
     def expire(self, key: Any, value: float) -> None:
         """Let a key expire in ``value`` seconds."""
-        self.engine.expire(_key(key), value)
+        self.values.expire(_key(key), value)
 
     def cleanup(self) -> None:
         """Do nothing: results expire by the clock."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,8 +41,10 @@ class Tasks:
         """Tasks in the order they were submitted: by the test, by tasks, as follow-ups and by the beat; no retries."""
         self.runs: list[Run] = []
         """Runs that have ended, in order."""
+        self.queues: tuple[str, ...] = ()
+        """The declared queues, in the order in which they are served; others follow."""
         self._clock = ManualClock(start_at)
-        self.engine = MemoryEngine(self._clock, self._order, self._note)
+        self.engine = MemoryEngine(self._clock, lambda: self.queues, self._note)
         """The queues and results."""
         self.broker = MemoryBroker(self.engine, MemoryRuntime(self.engine), self._on_command)
         self._beat = InProcessBeat(app, self.engine)
@@ -223,9 +225,11 @@ class Tasks:
 
     # --- for the engine -------------------------------------------------------------------------
 
-    def _order(self) -> list[str]:
+    def declare(self, queues: Mapping[str, Any]) -> None:
+        """Declare the queues of the app, as a node does."""
         first = self.app.transport_options.get("queue_order") or ()
-        return [*dict.fromkeys((*first, *self.app.amqp.queues))]
+        self.queues = tuple(dict.fromkeys((*first, *queues)))
+        self.broker.channel.declare(queues.values())
 
     def _note(self, message: Message) -> None:
         record = self._read(message.queue, message.priority, message.blob)

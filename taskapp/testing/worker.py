@@ -20,11 +20,11 @@ from typing import Any
 from taskapp import devredis
 from taskapp.app.application import Celery
 from taskapp.app.configuration import configuration
-from taskapp.celery_internals import app_parts, current_app_of_thread, set_app_parts, set_current_apps
 from taskapp.client.submitter import Submitter
 from taskapp.devredis.home import home_of, read_record
 from taskapp.errors.testing import NoAppToTest, WorkerNotStarted
 from taskapp.processes import Supervisor, celery_program
+from taskapp.testing.internals import app_parts, current_app_of_thread, set_app_parts, set_current_apps
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0

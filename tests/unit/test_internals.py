@@ -16,10 +16,14 @@ import pytest
 
 from taskapp import celery_internals
 from taskapp.redis import internals as redis_internals
+from taskapp.testing import internals as testing_internals
 from tests.private_names import ROOT, pins, sources, uses
 from tests.unit.pinned_sources import PINNED
 
-FILES = {"celery_internals.py": celery_internals, "redis/internals.py": redis_internals}
+FILES = {
+    "celery_internals.py": celery_internals, "redis/internals.py": redis_internals,
+    "testing/internals.py": testing_internals,
+}  # fmt: skip
 OURS = frozenset({"_unchecked_run", "_is_method", "_with_headers"})
 """Private names of classes of ours that other modules of ours use."""
 

@@ -12,12 +12,13 @@ from celery import chain, chord, group
 from celery.exceptions import TimeoutError as ResultTimeoutError
 from celery.schedules import crontab
 from celery.worker import state as worker_state
+from hypothesis import given, settings, strategies
 
 from taskapp import Celery
-from taskapp.celery_internals import current_app_of_thread
 from taskapp.errors import InvalidPayload
 from taskapp.errors.testing import BackwardsInTime, NoSuchTaskType, NotInKit, TooManyRuns, UnknownEntry
 from taskapp.testing import ResultNotReady, Submitted, Tasks, call, in_process
+from taskapp.testing.internals import current_app_of_thread
 from taskapp.worker.run.execute import forget_runners, runner_of
 from taskapp.worker.run.tracer import Runner
 from tests.unit.testing import kit_project as kit
@@ -539,3 +540,33 @@ def test_eager_settings_do_not_hide_the_kit(monkeypatch: pytest.MonkeyPatch) -> 
         assert not tasks.runs
 
     assert kit.app.conf.task_always_eager is True
+
+
+# --- generated ----------------------------------------------------------------------------------------
+
+SUBMITS = strategies.lists(
+    strategies.tuples(
+        strategies.sampled_from(["celery", "low", "other"]), strategies.integers(0, 9), strategies.integers(0, 5)
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SUBMITS, strategies.lists(strategies.integers(0, 4), max_size=6))
+def test_any_tasks_run_at_their_time_in_the_order_of_the_engine(
+    submits: list[tuple[str, int, int]], steps: list[int]
+) -> None:
+    with in_process(kit.app, start=START) as tasks:
+        for number, (queue, priority, seconds) in enumerate(submits):
+            kit.note.apply_async((number,), queue=queue, priority=priority, countdown=seconds or None)
+        began = tasks.now
+        for step in [*steps, 10]:
+            tasks.advance(step)
+        ran = [(int((run.at - began).total_seconds()), run.result[0]) for run in tasks.runs]
+
+    queues = list(dict.fromkeys(["celery", *(queue for queue, _, seconds in submits)]))
+    expected = sorted(
+        (seconds, queues.index(queue), -priority, number) for number, (queue, priority, seconds) in enumerate(submits)
+    )
+    assert ran == [(seconds, number) for seconds, _, _, number in expected]
