@@ -106,7 +106,9 @@ class TaskOptions(TypedDict, total=False):
 
     abstract: bool
     acks_late: bool
+    acks_on_failure: bool | None
     acks_on_failure_or_timeout: bool
+    acks_on_timeout: bool | None
     after_return: Callable[..., Any]
     autoregister: bool
     autoretry_for: Sequence[type[BaseException]]
@@ -142,6 +144,7 @@ class TaskOptions(TypedDict, total=False):
     retry_backoff_max: float
     retry_jitter: bool
     retry_kwargs: dict[str, Any]
+    retry_on_worker_lost: bool | None
     routing_key: str
     send_events: bool
     sensitive: bool
