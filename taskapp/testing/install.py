@@ -103,6 +103,7 @@ def _parts(app: Any, tasks: Tasks) -> Iterator[None]:
     before = {name: app.__dict__.get(name, missing) for name in parts}
     own = app_parts(app)
     app.__dict__.update(parts)
+    connection = amqp.__dict__.get("Connection", missing)
     amqp.Connection = broker.connection_class
     backend = MemoryResults(app, tasks.engine, tasks.run_for_a_wait, tasks.shown_waiting)
     set_app_parts(app, broker.pool, broker.producers, backend)
@@ -110,7 +111,10 @@ def _parts(app: Any, tasks: Tasks) -> Iterator[None]:
         yield
     finally:
         set_app_parts(app, *own)
-        del amqp.Connection
+        if connection is missing:
+            del amqp.Connection
+        else:
+            amqp.Connection = connection
         for name, part in before.items():
             if part is missing:
                 app.__dict__.pop(name, None)

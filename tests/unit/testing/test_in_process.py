@@ -520,6 +520,18 @@ def test_the_process_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_runners()
 
 
+def test_a_kit_inside_another_leaves_it_as_it_was() -> None:
+    with in_process(kit.app) as outer:
+        kit.add.delay(1, 1)
+        with in_process(kit.app) as inner:
+            assert kit.add.delay(2, 2).get() == 4
+            assert inner.submitted == [call(kit.add, 2, 2)]
+        with kit.app.connection_for_write() as connection:
+            kit.add.apply_async((3, 3), connection=connection)
+
+        assert [run.result for run in outer.run_due()] == [2, 6]
+
+
 def test_one_test_does_not_see_the_tasks_of_another() -> None:
     with in_process(kit.app):
         result = kit.add.delay(1, 2)
