@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class TaskappConfig(AppConfig):
@@ -11,3 +14,9 @@ class TaskappConfig(AppConfig):
     name = "taskapp.django"
     label = "taskapp"
     verbose_name = "taskapp"
+
+    def ready(self) -> None:
+        """Register the task types of Django's tasks, if the project uses the backend: nodes need them."""
+        backends = getattr(settings, "TASKS", None) or {}
+        if any(str(entry.get("BACKEND", "")).startswith(f"{self.name}.") for entry in backends.values()):
+            import_module(f"{self.name}.running")

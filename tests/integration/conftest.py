@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
 
 from tests.integration import rabbitmq
+from tests.integration.databases import Database, running
+from tests.integration.django_projects import Project
 from tests.support import RedisServer
 
 
@@ -44,3 +47,24 @@ def _rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.Rab
 def rabbitmq_url(_rabbitmq: rabbitmq.RabbitMQ, request: pytest.FixtureRequest) -> str:
     """The URL of a virtual host for this module alone, on a RabbitMQ that no test stops, freezes or fills."""
     return _rabbitmq.room(re.sub(r"\W", "-", request.node.name))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Database]:
+    with running("postgresql") as server:
+        yield server
+
+
+@pytest.fixture
+def shop(redis_server: RedisServer, postgres: Database, tmp_path: Path) -> Iterator[Project]:
+    project = Project(redis_server, postgres, tmp_path)
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def plain_shop(redis_server: RedisServer, tmp_path: Path) -> Iterator[Project]:
+    """The project on SQLite."""
+    project = Project(redis_server, None, tmp_path)
+    yield project
+    project.close()

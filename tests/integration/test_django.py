@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.databases import PASSWORD, Database, running
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.integration.django_projects import Project
+from tests.support import RedisServer, clean_environment, eventually, start_worker
 
 TASKS = """
 from celery import Task, shared_task
@@ -109,78 +107,6 @@ except KeyError:
 
 
 # --- a project of its own, as Celery documents it, on PostgreSQL ---------------------------------
-
-PROJECT = Path(__file__).parent / "django_project"
-SETUP = """
-import django, json, proj, sys, time
-django.setup()
-from django.db import connection, transaction
-from shop import tasks
-"""
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Database]:
-    with running("postgresql") as server:
-        yield server
-
-
-class Project:
-    """The project, its nodes and its web processes."""
-
-    def __init__(self, redis: RedisServer, database: Database | None, directory: Path) -> None:
-        self.redis, self.directory = redis, directory
-        self.env = {"PROJ_BROKER": redis.url, "DJANGO_SETTINGS_MODULE": "proj.settings"}
-        self._started: list[Process] = []
-        self.database = database
-        if database is not None:
-            self.env |= {"PROJ_DB_PORT": str(database.port), "PROJ_DB_PASSWORD": PASSWORD}
-
-    def node(self, *options: str, **env: str) -> Process:
-        node = start_worker(
-            self.directory, self.redis.url, *options, app="proj", PYTHONPATH=str(PROJECT), **self.env, **env
-        )
-        self._started.append(node)
-        return node
-
-    def run(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-        variables = clean_environment(
-            PYTHONPATH=f"{PROJECT}:{Path.cwd()}", TASKAPP_DATA_DIR=str(self.directory / "data"), **self.env, **env
-        )
-        return subprocess.run(
-            [sys.executable, *argv], env=variables, cwd=self.directory, capture_output=True, text=True, timeout=90,
-            check=False,
-        )  # fmt: skip
-
-    def say(self, code: str, **env: str) -> Any:
-        """Run code in a web process; return what it leaves in ``said``."""
-        done = self.run("-c", f"{SETUP}{code}\nprint('\\n' + json.dumps(said))", **env)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def open_connections(self) -> int:
-        assert self.database is not None
-        with psycopg.connect(self.database.url) as connection:  # type: ignore[attr-defined]  # each kind has one
-            found = connection.execute("select count(*) from pg_stat_activity where application_name = 'shop'")
-            return int(found.fetchone()[0])  # type: ignore[index]  # one row
-
-    def close(self) -> None:
-        for process in self._started:
-            process.close()
-
-
-@pytest.fixture
-def shop(redis_server: RedisServer, postgres: Database, tmp_path: Path) -> Iterator[Project]:
-    project = Project(redis_server, postgres, tmp_path)
-    yield project
-    project.close()
-
-
-@pytest.fixture
-def plain_shop(redis_server: RedisServer, tmp_path: Path) -> Project:
-    """The project without a database."""
-    return Project(redis_server, None, tmp_path)
-
 
 KINDS = ("on_thread", "nested", "on_loop", "in_child", "coroutine_in_child")
 ALL_KINDS = f"""

@@ -33,6 +33,10 @@ class Outcome(NamedTuple):
     finished_at: float | None = None
     started_at: float | None = None
     submitted_at: float | None = None
+    value: Any = None
+    """The returned value of a success."""
+    error_class: str = ""
+    """Import path of the class of the error, if it is known."""
     unreadable: str = ""
     """Why the stored result cannot be read; empty if it can."""
 
@@ -86,6 +90,8 @@ def _outcome(meta: Any) -> Outcome:
         finished_at=_seconds(meta.get("date_done")) if state in states.READY_STATES else None,
         started_at=_seconds(meta.get("started_at")),
         submitted_at=_seconds(meta.get("sent_at")),
+        value=result if state == states.SUCCESS else None,
+        error_class=_error_class(result) if state in states.EXCEPTION_STATES else "",
     )
 
 
@@ -95,6 +101,13 @@ def _error(result: Any) -> str:
         parts = message if isinstance(message, list | tuple) else [message]
         return f"{result['exc_type']}: {', '.join(str(part) for part in parts)}".removesuffix(": ")
     return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result or "")
+
+
+def _error_class(result: Any) -> str:
+    if isinstance(result, dict) and "exc_type" in result:
+        return f"{result.get('exc_module') or 'builtins'}.{result['exc_type']}"
+    kind = type(result)
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(result, BaseException) else ""
 
 
 def _count(value: Any) -> int:

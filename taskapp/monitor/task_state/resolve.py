@@ -68,10 +68,11 @@ def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = l
         app = current()
     if not task_id or not _is_text(task_id):
         return TaskState(task_id, State.UNKNOWN)
-    return judge(_look(app, task_id, on_step))
+    return judge(evidence_of(task_id, app, on_step))
 
 
-def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
+def evidence_of(task_id: str, app: Any, on_step: Callable[[int], None] = lambda _: None) -> Evidence:
+    """Return what is known about a task; arguments and errors in it are not masked. See ``task_state``."""
     outcome = read_outcome(app, task_id)
     found, sees_messages = None, True
     # A stored success is final, whatever else is found.
@@ -90,10 +91,11 @@ def _look(app: Any, task_id: str, on_step: Callable[[int], None]) -> Evidence:
         if notes is not None:
             notes.close()
     known = Evidence(task_id, found, _headers(found), outcome, noted, sees_messages)
-    return known._replace(masked=redact(app, known.task, lambda: _arguments(known)))
+    return known._replace(masked=redact(app, known.task, lambda: arguments_of(known)))
 
 
-def _arguments(known: Evidence) -> tuple[Any, Any]:
+def arguments_of(known: Evidence) -> tuple[Any, Any]:
+    """Return args and kwargs of the task, not masked: as values, or as text if only that is stored."""
     return arguments_in(known.found.envelope) if known.found else (known.outcome.args, known.outcome.kwargs)
 
 

@@ -5,7 +5,7 @@ DEBUG = False
 USE_TZ = True
 TIME_ZONE = os.environ.get("PROJ_TIME_ZONE", "Europe/Berlin")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-INSTALLED_APPS = ["shop", "taskapp.django"]
+INSTALLED_APPS = ["shop", "django_tasks", "taskapp.django"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
@@ -21,6 +21,10 @@ DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("PROJ_DB_FILE", ":memory:")}
 }  # fmt: skip
 CELERY_BROKER_URL = os.environ.get("PROJ_BROKER", "redis://")
+TASKS = {
+    "default": {"BACKEND": "taskapp.django.TaskBackend", "OPTIONS": {"app": "proj.celery:app"}},
+    "others": {"BACKEND": "taskapp.django.TaskBackend", "QUEUES": ["default", "emails"]},
+}
 CELERY_TASKAPP_ASYNC_SLOTS = 500
-for name in os.environ.get("PROJ_MORE", "").split():
-    globals()[name.partition("=")[0]] = eval(name.partition("=")[2])
+for line in os.environ.get("PROJ_MORE", "").split():
+    exec(line)

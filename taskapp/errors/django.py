@@ -1,0 +1,29 @@
+"""Errors of Django projects."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from taskapp.errors import PermanentError, TaskappError
+
+
+class NoTasksInterface(TaskappError):
+    """``taskapp.django.TaskBackend`` is used where Django has no interface for background tasks."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Django has no django.tasks; install Django 6, or the same interface for older ones: "
+            "pip install django-tasks"
+        )
+
+
+class NotADjangoTask(PermanentError):
+    """A message names something that is not a function decorated with ``@task``."""
+
+    @classmethod
+    def at(cls, path: object, reason: str) -> Self:
+        """Return the error for the import ``path``."""
+        return cls(
+            f"{path!r} is no function decorated with @task on this node: {reason}; deploy it to the nodes, "
+            "then replay the message: taskapp dead replay"
+        )
