@@ -74,6 +74,6 @@ def _after_commit(alias: str, captured: Captured) -> None:
         return
     captured.committed()
     connection = connections[alias]
-    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+    if connection.vendor == "sqlite" and connection.is_in_memory_db() and not promptly().is_inline:
         return  # other threads share its connection, which may be in a transaction
     promptly().note(Commit(captured.app, DjangoStore(alias), [row.id for row in captured.rows]))

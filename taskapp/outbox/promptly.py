@@ -41,11 +41,16 @@ class PromptRelay:
         self._commits: Queue[Commit] = Queue(JOBS_MOST)
         self._thread = LazyThread(self._run, "outbox")
         self._pushers: WeakKeyDictionary[Any, RowPusher] = WeakKeyDictionary()
+        self.is_inline = False
+        """Whether ``note`` relays before it returns, on its caller's thread: in tests that need no server."""
         self._failed_at: float | None = None
 
     def note(self, commit: Commit) -> None:
-        """Relay the rows of ``commit`` soon, unless an attempt has just failed. Never waits, never raises."""
+        """Relay the rows of ``commit`` soon, unless an attempt has just failed. Does not wait or raise."""
         if self.is_paused:
+            return
+        if self.is_inline:
+            self._relay([commit])
             return
         try:
             self._commits.put_nowait(commit)
@@ -59,8 +64,8 @@ class PromptRelay:
         return self._failed_at is not None and monotonic() < self._failed_at + PAUSE_SECONDS
 
     def pusher(self, app: Any) -> RowPusher:
-        """Return the pusher of ``app`` for this thread."""
-        return self._pushers.setdefault(app, RowPusher(app))
+        """Return the pusher of ``app``; another one if the app gets another submitter, as in tests."""
+        return self._pushers.setdefault(app.submitter, RowPusher(app))
 
     def succeeded(self) -> None:
         """Note that rows were queued."""

@@ -165,7 +165,7 @@ def _relay_soon(session: Session, committed: list[Captured]) -> None:
         return
     bind: Engine | Connection = session.get_bind(OutboxMessage)
     engine = bind.engine
-    if is_shared(engine):
+    if is_shared(engine) and not promptly().is_inline:
         return  # a relay would read and end the transactions of others
     note: Callable[[Commit], None] = async_prompt.note if engine.dialect.is_async else promptly().note
     for same in by_app.values():

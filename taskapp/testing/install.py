@@ -15,6 +15,7 @@ from taskapp.celery_internals import own_backend
 from taskapp.client.submitter import Submitter
 from taskapp.errors.testing import NoAppToTest, NotInKit
 from taskapp.execution.note_writer import note_writer
+from taskapp.outbox.promptly import promptly
 from taskapp.testing.clock import as_instant
 from taskapp.testing.internals import app_parts, current_app_of_thread, set_app_parts, set_current_apps
 from taskapp.testing.results import MemoryResults
@@ -160,11 +161,14 @@ def _process(tasks: Tasks) -> Iterator[None]:
 
     tasks.on_command(take)
     notes, note_writer.value = note_writer.value, _NoNotes()  # type: ignore[assignment]  # what runs use of one
+    relay = promptly()
+    was_inline, relay.is_inline = relay.is_inline, True
     forget_runners()
     try:
         yield
     finally:
         forget_runners()
+        relay.is_inline = was_inline
         note_writer.value = notes
         for task_id in revoked:
             _revoked.discard(task_id)
