@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 INI = "taskapp_app"
 MARK = "taskapp"
+RECORDS = "taskapp.testing.records"
 OPTIONS = ("app", "beat", "keep_failures", "start")
 
 
@@ -29,6 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "fixture tasks for one test: its app, the time at which its clock starts, whether all entries of beat_schedule "
         "are queued, and whether failed tasks do not raise",
     )
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain why lists of tasks are not equal; nothing else."""
+    if op != "==" or RECORDS not in sys.modules:
+        return None
+    from taskapp.testing.records import explained
+
+    return explained(left, right)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from kombu.utils.json import dumps, loads
@@ -154,6 +155,26 @@ def not_submitted(expected: call, submitted: Sequence[Submitted], known: str) ->
             *([f"    {each!r}" for each in others] or ["    nothing"]),
         ]
     return "\n".join(lines)
+
+
+def explained(left: object, right: object) -> list[str] | None:
+    """Return why two lists of tasks are not equal, line by line; ``None`` if they are something else."""
+    if not (isinstance(left, list) and isinstance(right, list) and [*left, *right]):
+        return None
+    if not all(isinstance(each, Submitted | call) for each in (*left, *right)):
+        return None
+    if any(isinstance(each, call) for each in left):
+        left, right = right, left
+    lines = ["tasks as expected"]
+    for given, wanted in zip_longest(left, right):
+        if given == wanted:
+            lines.append(f"  {given!r}")
+            continue
+        lines += [f"- {wanted!r}"] if wanted is not None else []
+        lines += [f"+ {given!r}"] if given is not None else []
+        if isinstance(wanted, call) and isinstance(given, Submitted) and wanted.name == given.name:
+            lines += [f"    {each}" for each in wanted.differences(given)]
+    return lines
 
 
 def _shown(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
