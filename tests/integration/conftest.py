@@ -29,8 +29,10 @@ def _web_process(session_server: RedisServer, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def app(_web_process: Celery, redis_server: RedisServer) -> Celery:
     """Our app as a web process has it; settings and connections live as long as the process."""
-    # pytest-celery makes apps of its own in this process and leaves the last one current.
+    # pytest-celery makes apps of its own in this process and leaves the last one current; so do other tests, and some
+    # of theirs are that of all threads.
     _web_process.set_current()
+    _web_process.set_default()
     return _web_process
 
 
