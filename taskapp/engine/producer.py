@@ -153,8 +153,10 @@ class Producer:
             for end in steps_of(wanted):
                 self._push(wanted[start:end], wanted[start:], deadline)
                 start = end
-            if not self._known_queues.issuperset(message.queue for message in messages):
-                self.note_queues({message.queue for message in messages})
+            for message in messages:  # as a loop, because there is usually one
+                if message.queue not in self._known_queues:
+                    self.note_queues({each.queue for each in messages})
+                    break
             # Not earlier: a caller that fails here and tries again needs the doubts recorded so far.
             if self._doubts:
                 for message in messages:
