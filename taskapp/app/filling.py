@@ -86,6 +86,7 @@ class Filled:
         self.settings = settings = settings_with(self.given)
         broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
+        self._order_queues(app.conf)
         # Set as changes, which tells those who remember the configuration. Periodic tasks may have been added since.
         kept = self._used.keys() - {"beat_schedule"}
         app.conf.update({name: value for name, value in self._values.items() if name in kept})
@@ -102,9 +103,10 @@ class Filled:
 
     def _order_queues(self, conf: Any) -> None:
         """Serve the queues that the project declares in the order in which it does."""
-        if "task_queues" not in self._used and OF_BROKER in self._values:
+        options = self._values.get(OF_BROKER, {})
+        if "task_queues" not in self._used and "queue_order" in options:
             declared = conf.task_queues or ()
-            self._values[OF_BROKER]["queue_order"] = tuple(getattr(queue, "name", queue) for queue in declared)
+            options["queue_order"] = tuple(getattr(queue, "name", queue) for queue in declared)
 
 
 def given_by(conf: Any) -> dict[str, Given]:

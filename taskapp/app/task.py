@@ -80,6 +80,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """
         bound: celery.Celery = super().bind(app)
         check_options(cls)
+        if (own_backend := cls.__dict__.get("backend")) is not None:  # ``@app.task(backend=…)``
+            cls._backend = own_backend
         cls.request_stack = ContextStack()
         if "_unchecked_run" not in cls.__dict__:
             cls._wrap_run()

@@ -14,6 +14,7 @@ import pytest
 from taskapp import Celery
 from taskapp.app.remarks import WEAKENING, remarks_on
 from taskapp.errors import InvalidSetting, UnknownQueue, UnknownSetting
+from taskapp.results.absent import NoResults
 from taskapp.settings import forget_settings
 from tests.support import clean_environment
 
@@ -383,3 +384,17 @@ def test_the_types_that_ship_belong_to_every_app_of_taskapp_and_to_no_other() ->
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
 
     assert done.stdout == "proj True True False 3\n"
+
+
+def test_a_type_with_a_backend_of_its_own_uses_it() -> None:
+    app = project()
+    backend = NoResults(app)
+
+    @app.task(backend=backend, shared=False)
+    def own() -> None: ...
+
+    @app.task(shared=False)
+    def usual() -> None: ...
+
+    assert own.backend is own.AsyncResult("x").backend is backend
+    assert usual.AsyncResult("x").backend is app.backend
