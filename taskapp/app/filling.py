@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from taskapp.app.configuration import configuration
 from taskapp.app.masks import seen_error
 from taskapp.devredis import resolve_broker_url
 from taskapp.errors import BrokerNotFound, TaskappError
+from taskapp.errors.django import NoDjangoStore
 from taskapp.private_files import make_private_directory
 from taskapp.sanitize import sanitize
 from taskapp.schemes import check_schemes
@@ -52,6 +54,7 @@ class Filled:
             self.settings = None
             self.given = given = given_by(app.conf)
             settings = settings_with(given)
+            _check_django_store(app.conf)
             check_schemes(settings, {field: one.name for field, one in given.items()})
             tracing.install(settings, seen_error)
             try:
@@ -137,6 +140,22 @@ def _own_keys(conf: Any) -> Iterator[tuple[str, Given]]:
 def _is_set(conf: Any, name: str) -> bool:
     # In a Django project, Celery takes ``TIME_ZONE``.
     return bool(conf.value_set_for(name)) or (name == "timezone" and conf.timezone is not None)
+
+
+DJANGO_STORES = ("django-db", "django-cache")
+
+
+def _check_django_store(conf: Any) -> None:
+    """Refuse a store of ``django-celery-results`` where that cannot be imported: Celery names a missing module."""
+    if (name := conf.result_backend) not in DJANGO_STORES:
+        return
+    setting, package = _spelling(conf, "result_backend"), "django_celery_results"
+    if find_spec(package) is None:
+        raise NoDjangoStore(setting, name, "that is not installed", "pip install django-celery-results")
+    from django.conf import settings
+
+    if not any(app.partition(".")[0] == package for app in settings.INSTALLED_APPS):
+        raise NoDjangoStore(setting, name, "INSTALLED_APPS lacks it", f"add {package!r} to INSTALLED_APPS")
 
 
 def _as_url(value: Any) -> str:

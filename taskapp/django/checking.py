@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from taskapp.django.tasks_api import DEFAULT_QUEUE_NAME
 from taskapp.errors import TaskappError, did_you_mean
+from taskapp.transport.transport import is_over_redis
 
 PARAMS = ("BACKEND", "QUEUES", "OPTIONS")
 OPTIONS = ("app",)
@@ -42,11 +43,15 @@ def examine(backend: Any) -> Iterator[checks.CheckMessage]:
 
 
 def _results(conf: Any, where: str) -> Iterator[checks.CheckMessage]:
-    if not conf.result_extended or conf.result_backend == "disabled":
-        setting = "result_extended" if conf.result_backend != "disabled" else "result_backend"
+    setting = ""
+    if not is_over_redis(conf.result_backend or conf.broker_url):
+        setting = "result_backend"  # other stores keep arguments as text
+    elif not conf.result_extended:
+        setting = "result_extended"
+    if setting:
         yield checks.Warning(
-            f"{where}: with {setting} = {conf[setting]!r}, get_result() does not find tasks that have ended",
-            hint="Remove the setting.", id="taskapp.W004",
+            f"{where}: with this {setting}, get_result() does not find tasks that have ended",
+            hint="Keep results in Redis, with result_extended.", id="taskapp.W004",
         )  # fmt: skip
 
 

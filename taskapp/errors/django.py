@@ -27,3 +27,13 @@ class NotADjangoTask(PermanentError):
             f"{path!r} is no function decorated with @task on this node: {reason}; deploy it to the nodes, "
             "then replay the message: taskapp dead replay"
         )
+
+
+class NoDjangoStore(TaskappError):
+    """``result_backend`` names a store of ``django-celery-results`` that this project does not have."""
+
+    def __init__(self, setting: str, name: str, reason: str, remedy: str) -> None:
+        super().__init__(
+            f"setting {setting} is {name!r}, a store of django-celery-results, but {reason}; {remedy}, "
+            "or remove the setting: results are then kept in the broker's Redis"
+        )

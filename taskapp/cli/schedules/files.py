@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import click
 from redis.exceptions import RedisError
@@ -58,19 +59,22 @@ def export(prefix: str, *, everything: bool) -> None:
 
 
 @click.command("import")
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.option("--from-django-celery-beat", "from_beat", is_flag=True, help="Read its tables instead of a file.")
 @click.option("--replace", is_flag=True, help="Replace schedules of the same names.")
-def import_(file: TextIO, *, replace: bool) -> None:
-    """Add the schedules of FILE (- for standard input), as printed by export.
+def import_(file: TextIO | None, *, from_beat: bool, replace: bool) -> None:
+    """Add the schedules of FILE (- for standard input), as printed by export, or those of django-celery-beat.
 
     Checks all before adding the first: if one is invalid, none is added. Skips those of the configuration and
     those that are never due again.
     """
+    if (file is None) != from_beat:
+        raise click.UsageError("name a file, or - for standard input, or add --from-django-celery-beat")
     with lent() as store:
-        lines, problems = _read(file)
+        lines, problems = _read(file) if file is not None else _read_tables()
         problems += _problems(lines, store, replace=replace)
         if problems:
-            raise _nothing_imported(problems)
+            raise _nothing_imported(problems, "periodic task" if from_beat else "line")
         wanted = list(_wanted(lines, store))
         _add(store, wanted, replace=replace)
     paused = sum(bool(line.paused) for line in wanted)
@@ -94,8 +98,39 @@ def _read(file: TextIO) -> tuple[list[FileLine], list[Problem]]:
     return lines, problems
 
 
+def _read_tables() -> tuple[list[FileLine], list[Problem]]:
+    """Read the tables of ``django-celery-beat``; the numbers are primary keys."""
+    _set_up_django()
+    from taskapp.django.celery_beat import form_of, periodic_tasks
+
+    lines: list[FileLine] = []
+    problems: list[Problem] = []
+    for row in periodic_tasks():
+        try:
+            lines.append(_line_of(row.pk, form_of(row)))
+        except (TaskappError, ValueError) as error:
+            problems.append((row.pk, f"{row.name!r}: {error}"))
+    return lines, problems
+
+
+def _set_up_django() -> None:
+    """Load the apps of the Django project of this command's app."""
+    chosen_app()  # its module names the settings
+    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        raise click.ClickException("no Django project is named; add -A proj, or set DJANGO_SETTINGS_MODULE")
+    import django
+    from django.apps import apps
+
+    django.setup()
+    if not apps.is_installed("django_celery_beat"):
+        raise click.ClickException("'django_celery_beat' is not in INSTALLED_APPS, so there are no tables to read")
+
+
 def _line(number: int, text: str) -> FileLine:
-    read = json.loads(text)
+    return _line_of(number, json.loads(text), text)
+
+
+def _line_of(number: int, read: Any, text: str = "") -> FileLine:
     if not isinstance(read, dict):
         raise BadSchedule("line", text.strip(), "it is not a JSON object", "see what taskapp schedules export prints")
     paused = read.pop("paused", "")
@@ -137,10 +172,10 @@ def _check(schedule: Schedule, store: Schedules) -> None:
     try_out(chosen_app(), schedule)
 
 
-def _nothing_imported(problems: list[Problem]) -> click.ClickException:
+def _nothing_imported(problems: list[Problem], what: str) -> click.ClickException:
     for number, problem in sorted(problems)[:TOLD_MOST]:
-        say(f"line {number}: {problem}", err=True)
-    return click.ClickException(f"nothing imported; {counted(len(problems), 'line')} cannot be used")
+        say(f"{what} {number}: {problem}", err=True)
+    return click.ClickException(f"nothing imported; {counted(len(problems), what)} cannot be used")
 
 
 def _wanted(lines: list[FileLine], store: Schedules) -> Iterator[FileLine]:

@@ -67,3 +67,8 @@ async def in_chunks(count):
         rows.append(row[0])
         await asyncio.sleep(0.1)
     return rows
+
+
+@shared_task
+def report(number=0, a=0):
+    return number + a
