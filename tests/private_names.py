@@ -163,7 +163,8 @@ def _our_classes() -> Iterator[type]:
 
 def _our_modules() -> Iterator[ModuleType]:
     # Django's models are made from settings.
-    settings.configure(INSTALLED_APPS=["taskapp.django"])
+    contrib = [f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages", "sessions")]
+    settings.configure(INSTALLED_APPS=[*contrib, "taskapp.django"])
     django.setup()
     for found in pkgutil.walk_packages(taskapp.__path__, "taskapp."):
         if not found.name.endswith("__main__"):

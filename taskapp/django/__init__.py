@@ -1,7 +1,7 @@
 """taskapp in a Django project: add ``taskapp.django`` to ``INSTALLED_APPS``.
 
 ``outbox`` submits tasks in the current transaction; ``models`` has its table; ``manage.py taskapp_outbox`` relays it.
-``TaskBackend`` is a backend for Django's own tasks.
+``TaskBackend`` is a backend for Django's own tasks; ``admin`` has pages for tasks, dead letters and schedules.
 """
 
 from __future__ import annotations

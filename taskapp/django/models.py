@@ -30,3 +30,15 @@ class OutboxMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.id}"
+
+
+class Task(models.Model):
+    """Stands for the tasks in the broker on the admin's pages and in permissions; it has no table."""
+
+    id = models.CharField(max_length=255, primary_key=True)
+
+    class Meta:
+        """Options of the model."""
+
+        managed = False
+        default_permissions = ("view", "change")

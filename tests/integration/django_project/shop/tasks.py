@@ -72,3 +72,8 @@ async def in_chunks(count):
 @shared_task
 def report(number=0, a=0):
     return number + a
+
+
+@shared_task
+def broken(text):
+    raise ValueError(text)
