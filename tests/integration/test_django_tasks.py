@@ -225,3 +225,26 @@ def test_history_and_commands_show_the_function(plain_shop: Project) -> None:
     shown = json.loads(plain_shop.run("-m", "taskapp", "-A", "proj", "task", "show", task_id, "--json").stdout)
 
     assert shown["args"] == "('why',)"
+
+
+@pytest.mark.slow
+def test_tasks_run_over_rabbitmq_with_results_in_redis(plain_shop: Project, rabbitmq_url: str) -> None:
+    more = f"CELERY_RESULT_BACKEND={plain_shop.redis.url!r}"
+    plain_shop.env |= {"PROJ_BROKER": rabbitmq_url, "PROJ_MORE": more}
+    plain_shop.node()
+
+    said = plain_shop.say(f"""{ENDING}
+def value(result, within_seconds=60):
+    until = time.monotonic() + within_seconds
+    while time.monotonic() < until:
+        try:
+            if ended(result).is_finished:
+                return told(result)
+        except TaskResultDoesNotExist:  # it waits, where the broker does not show it
+            time.sleep(0.05)
+said = [value(task.enqueue(*args)) for task, args in ((jobs.double, [4]), (jobs.adouble, [4]), (jobs.fail, ["x"]))]
+""")
+
+    assert [each["status"] for each in said] == ["SUCCESSFUL", "SUCCESSFUL", "FAILED"]
+    assert [each["attempts"] for each in said] == [1, 1, 1]
+    assert (said[0]["value"], said[2]["error"]) == (8, "builtins.ValueError")
