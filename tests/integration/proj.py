@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 from celery.signals import task_prerun, worker_process_init
+from celery.worker.request import Request
 from kombu import Exchange, Queue
 
 from taskapp import Celery
@@ -54,6 +55,23 @@ def flaky(self: Any) -> int:
     if self.request.retries < 2:
         raise self.retry(countdown=0.05)
     return int(self.request.retries)
+
+
+@app.task(bind=True)
+def due(self: Any) -> Any:
+    return self.request.eta
+
+
+class OwnRequest(Request):
+    """A request class of the project, which builds its requests itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+
+@app.task(bind=True, Request=OwnRequest)
+def own_due(self: Any) -> Any:
+    return self.request.eta
 
 
 @app.task(queue="dynamic")

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,14 @@ def test_a_project_runs_as_celery_documents_it(node: Process, client: Celery, re
     assert "setting worker_prefetch_multiplier has no effect" in said
     assert "broker_transport_options['visibility_timeout'] has no effect" in said
     assert "weak" not in said
+
+
+@pytest.mark.parametrize("name", ["due", "own_due"])
+def test_a_task_knows_when_it_was_due(node: Process, client: Celery, name: str) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=1)
+
+    assert datetime.fromisoformat(client.send_task(f"proj.{name}", eta=due).get(timeout=20)) == due
+    assert client.send_task(f"proj.{name}").get(timeout=20) is None
 
 
 def test_a_naive_due_time_is_utc_whatever_the_time_zone(redis_server: RedisServer) -> None:

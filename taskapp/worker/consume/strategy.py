@@ -44,6 +44,8 @@ class Strategy:
     def __call__(self, message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
         """Handle one message."""
         request = self._request(message, body, ack, reject)
+        if isinstance(message, Received) and (due := message.as_sent.get("eta")):
+            request.request_dict["eta"] = due  # for the task; the request has none, as it is due
         if self._logs:
             self._log(request)
         if (request.expires or request.id in state.revoked) and request.revoked():
