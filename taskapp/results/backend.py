@@ -117,7 +117,7 @@ class Results(BoundedDecoding, Failures, Chords):
             redis.ResponseError: The server refused it permanently.
         """
         arguments = (bytes_to_str(task_id), result, state, traceback, request)
-        if state == states.STARTED and self.started_after_seconds:
+        if state == states.STARTED and request is not None and self.started_after_seconds:
             self._started.hold(arguments[0], arguments, self.started_after_seconds)
         else:
             self._take(self._record(*arguments))

@@ -309,6 +309,12 @@ def test_only_a_task_that_takes_its_time_is_shown_as_started(redis_server, ours)
     assert content(redis_server, "short")["status"] == states.SUCCESS
 
 
+def test_a_start_that_a_program_stores_itself_shows_at_once(ours):
+    ours.backend.store_result("mine", {"step": 1}, states.STARTED)
+
+    assert ours.AsyncResult("mine").state == states.STARTED
+
+
 def test_a_start_does_not_hide_what_the_task_said_of_itself_since(redis_server, ours):
     ours.backend.store_result("a", {"pid": 1}, states.STARTED, request=run_of("a"))
     ours.backend.store_result("later", {"pid": 1}, states.STARTED, request=run_of("later"))
