@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from tests.conftest import server_binary
 from tests.support import RedisServer
 from tests.upstream.celery_suite import CELERY
+from tests.upstream.other_suites import FLOWER, KOMBU_RABBITMQ, KOMBU_REDIS
 from tests.upstream.suites import TIMES, run
 
-SUITES = {"celery": CELERY}
+SUITES = {"celery": CELERY, "kombu": KOMBU_REDIS, "kombu-rabbitmq": KOMBU_RABBITMQ, "flower": FLOWER}
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     parser.add_argument("--app", choices=("taskapp", "stock"), default="taskapp")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--times", type=int, default=TIMES)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     directory = Path(mkdtemp(prefix="upstream-"))
     server = RedisServer(str(server_binary()), directory)
     try:
@@ -32,6 +33,8 @@ def main() -> int:
             "TEST_BROKER": server.url,
             "TEST_BACKEND": server.url,
             "REDIS_HOST": "127.0.0.1",
+            "REDIS_6379_TCP": str(server.port),
+            "TASKAPP_BROKER_URL": server.url,
             "REDIS_PORT": str(urlsplit(server.url).port),
         }
         done = run(SUITES[given.suite], directory, *given.tests, app=given.app, times=given.times, **env)

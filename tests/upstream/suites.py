@@ -28,6 +28,8 @@ class Suite:
 
     package: str
     folder: str
+    modules: tuple[str, ...] = ()
+    """Those that apply; empty: all."""
     plugins: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
@@ -69,6 +71,8 @@ def copied(suite: Suite, directory: Path, app: str) -> Path:
     """Copy their tests into ``directory``, with the one line changed for ``taskapp``."""
     top = suite.folder.split("/")[0]
     shutil.copytree(source(suite.package) / top, directory / top, dirs_exist_ok=True)
+    if (docs := source(suite.package) / "docs").exists() and not (directory / "docs").exists():
+        (directory / "docs").symlink_to(docs)
     if app == "taskapp":
         for module in (directory / suite.folder).rglob("*.py"):
             module.write_text(on_taskapp(module.read_text()))
@@ -84,7 +88,7 @@ def run(
         each: Run only every ``each``th test, and those that failed once.
     """
     copied(suite, directory, app)
-    last = _run(suite, directory, tests or (suite.folder,), app, env, each)
+    last = _run(suite, directory, tests or suite.modules or (suite.folder,), app, env, each)
     outcomes = dict(last.outcomes)
     for _ in range(times - 1):
         if not (failed := sorted(last.failed())):
@@ -103,6 +107,8 @@ def _run(suite: Suite, directory: Path, tests: Sequence[str], app: str, env: dic
         UPSTREAM_APP=app, UPSTREAM_MARKS=str(marks), UPSTREAM_REPORT=str(report),
         TASKAPP_DATA_DIR=str(directory / "data"), **env,
     )  # fmt: skip
+    # Their tests start programs by name.
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
     variables["PYTHONPATH"] = os.pathsep.join([str(directory), str(PLUGINS)])
     plugins = [word for name in ("upstream_marks", *suite.plugins) for word in ("-p", name)]
     argv = [

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 import kombu
-import kombu.connection
 
 if os.environ["UPSTREAM_APP"] == "taskapp":
     from taskapp.transport.transport import Connection
 
-    kombu.Connection = kombu.connection.Connection = Connection
+    kombu.Connection = Connection

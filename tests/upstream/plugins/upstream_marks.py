@@ -1,7 +1,7 @@
 """A pytest plugin for their tests: marks those we expect to fail, and writes down how each one ended.
 
 ``UPSTREAM_MARKS`` names a JSON file: ``{"skip": {pattern: reason}, "xfail": {pattern: reason}, "each": N, "also":
-[pattern]}``. A pattern is that of ``fnmatch``, or the beginning of a test's id. Every ``N``th test runs, and those of
+[pattern]}``. A pattern is that of ``fnmatch``. Every ``N``th test runs, and those of
 ``also``. ``UPSTREAM_REPORT`` names the file for the outcomes, one JSON a line.
 """
 
@@ -25,8 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def first_fit(test: str, patterns: Iterable[str]) -> str | None:
-    fits = (each for each in patterns if fnmatchcase(test, each) or test.startswith((f"{each}[", f"{each}::")))
-    return next(fits, None)
+    """Return the first of ``patterns`` that fits the test, without its parameters perhaps, or its class."""
+    names = test, test.partition("[")[0], test.partition("[")[0].rpartition("::")[0]
+    return next((each for each in patterns if any(fnmatchcase(name, each) for name in names)), None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
