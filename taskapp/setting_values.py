@@ -145,7 +145,7 @@ def _number_of(given: Any, kind: Any) -> Any:
     if not isinstance(given, int | float):
         raise ValueError(f"input should be a valid {_WORDS[kind]}")
     if kind is bool and given not in (0, 1):
-        reason = ", unable to interpret input" if isinstance(given, int) else ""
+        reason = ", unable to interpret input" if given == given // 1 else ""
         raise ValueError(f"input should be a valid boolean{reason}")
     if kind is int and not isfinite(given):
         raise ValueError("input should be a finite number")

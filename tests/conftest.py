@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from tests import guardian, isolation
 # Before anything of taskapp is imported: nothing of the developer's reaches the tests, and nothing outlives them.
 guardian.watch(isolation.enter())
 
-from redis import Connection  # noqa: E402 - as all that follows: after the environment is clean
+import celery._state  # noqa: E402 - as all that follows: after the environment is clean
+from redis import Connection  # noqa: E402
 
 from taskapp.engine.dead_letters import DeadLetters  # noqa: E402
 from taskapp.redis import trouble  # noqa: E402
@@ -46,6 +48,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
     if not any("::" in argument for argument in config.args) and (names := [key for key in unused if unused[key]]):
         raise pytest.UsageError(f"the marker quick names parameters that no test has: {names}")
+
+
+def pytest_collection_finish() -> None:
+    """Make the app that ships the default again: modules of tests create apps of their own when they are imported."""
+    state: Any = celery._state
+    shipped = sys.modules.get("taskapp.celery")
+    state.default_app = shipped.app if shipped is not None else None
+    state._tls.current_app = None
+
+
+@pytest.fixture(autouse=True)
+def _apps_as_they_were() -> Iterator[None]:
+    """Restore the default and the current app: a test's app must not get the tasks of the next one."""
+    state: Any = celery._state
+    before = state.default_app, state._tls.current_app
+    yield
+    state.default_app, state._tls.current_app = before
 
 
 def server_binary() -> str | None:

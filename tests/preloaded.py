@@ -43,7 +43,8 @@ MODULES = (
     "pydantic.main", "pydantic.networks", "pydantic.plugin._loader", "pydantic.type_adapter", "pydantic.types",
 )  # fmt: skip
 NOT_OURS = (
-    "taskapp.app.django_task", "taskapp.demo", "taskapp.django", "taskapp.flask", "taskapp.tracing.provider",
+    "taskapp.app.django_task", "taskapp.demo", "taskapp.django", "taskapp.flask", "taskapp.tasks",
+    "taskapp.tracing.provider",
 )  # fmt: skip
 """Modules of ours that import what most processes need not."""
 THOROUGH = "TASKAPP_TEST_THOROUGH"

@@ -12,6 +12,7 @@ from taskapp.client.deferred_publish import CollectingProducer
 from taskapp.client.option_checks import check_priority
 from taskapp.client.sent_event import SentEventDispatcher
 from taskapp.engine import settlement
+from taskapp.errors.publishing import Unroutable
 from taskapp.results.literal_dicts import as_literal
 from taskapp.transport.transport import Connection, is_over_redis
 
@@ -43,6 +44,8 @@ class Amqp(AMQP):
 
         def send_or_collect(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
             check_priority(name, options.get("priority"))
+            if (exchange := options.get("exchange")) and not options.get("queue"):
+                options.setdefault("declare", self._queues_of(exchange))
             _drop_own_parent(message.headers, message.sent_event)
             run = settlement.current()
             if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
@@ -51,9 +54,24 @@ class Amqp(AMQP):
                 producer = CollectingProducer(producer, run)
             if (signing := app.signing) is not None:
                 producer = signing.producer(producer)
-            return send(producer, name, message, *args, **options)
+            try:
+                return send(producer, name, message, *args, **options)
+            except Unroutable:
+                # Redis may have lost its bindings, in a restart without its data, and kombu does not write them again.
+                meant = [
+                    one for one in self._queues_of(options["exchange"]) if one.routing_key == options["routing_key"]
+                ]
+                if not meant:
+                    raise
+                options |= {"exchange": None, "routing_key": None, "declare": None, "queue": meant[0]}
+                return send(producer, name, message, *args, **options)
 
         return send_or_collect
+
+    def _queues_of(self, exchange: Any) -> list[Any]:
+        """Return the declared queues that are bound to ``exchange``, for the broker may not know them yet."""
+        wanted = getattr(exchange, "name", exchange)
+        return [queue for queue in self.queues.values() if queue.exchange is not None and queue.exchange.name == wanted]
 
 
 def _drop_own_parent(*contents: dict[str, Any] | None) -> None:

@@ -222,7 +222,8 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
     @property
     def backend(self) -> Any:
         """The result backend; one that stores nothing while there is none: ``apply`` needs no server."""
-        if self._backend is None and not self._application.has_results:
+        # A type of ours may belong to an app of stock Celery, which has no such attribute.
+        if self._backend is None and not getattr(self._application, "has_results", True):
             return NoResults(self._application)
         return super().backend
 
