@@ -66,9 +66,12 @@ class Configured(EngineAccess):
 
     def _connection(self, url: str | None, *args: Any, transport_options: Any = None, **options: Any) -> Any:
         self.find_broker()
+        url = url or self.conf.broker_url
         merged = {**self.transport_options, **(transport_options or {})}
+        if url != self.filled.broker_url:
+            merged.pop("own_server", None)  # another server must not be sent the password of ours
         return super()._connection(  # type: ignore[misc]  # untyped
-            url or self.conf.broker_url, *args, transport_options=merged, **options
+            url, *args, transport_options=merged, **options
         )
 
     @property

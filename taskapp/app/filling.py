@@ -34,6 +34,8 @@ class Filled:
         self.settings: Settings | None = None
         self.given: dict[str, Given] = {}
         """Values that the project's configuration gives settings, by field."""
+        self.broker_url: str | None = None
+        """The broker that the values are for."""
         self._values: dict[str, Any] = {}
         self._used: dict[str, Any] = {}
         """Those of ``_values`` that the project has not set; Celery's configuration refers to it."""
@@ -71,6 +73,7 @@ class Filled:
             make_private_directory(settings.data_dir)
         self.settings = settings
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
+        self.broker_url = broker_url
         self._used = {name: value for name, value in self._values.items() if not _is_set(app.conf, name)}
         self._order_queues(app.conf)
         self.given_options = () if OF_BROKER in self._used else tuple(app.conf.get(OF_BROKER) or ())
@@ -89,6 +92,7 @@ class Filled:
         self.settings = settings = settings_with(self.given)
         broker_url = resolve_broker_url(settings, may_start=False, announce=announce)
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
+        self.broker_url = broker_url
         self._order_queues(app.conf)
         # Set as changes, which tells those who remember the configuration. Periodic tasks may have been added since.
         kept = self._used.keys() - {"beat_schedule"}

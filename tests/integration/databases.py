@@ -105,8 +105,10 @@ class PostgreSQL(Database):
         ]  # fmt: skip
 
     def greets(self, connection: socket.socket) -> bytes:
-        connection.sendall(b"\0\0\0\x08\x04\xd2\x16\x2f")  # asks for TLS; it answers with one letter
-        return connection.recv(1)
+        # It answers a login with a question; while it is still starting up, with an error.
+        login = b"\0\x03\0\0user\0taskapp\0database\0postgres\0\0"
+        connection.sendall((len(login) + 4).to_bytes(4, "big") + login)
+        return connection.recv(1).replace(b"E", b"")
 
 
 class MariaDB(Database):

@@ -185,6 +185,7 @@ def test_an_owner_is_passed_and_not_kept() -> None:
         def leave(self) -> None:
             self.is_child = True
 
+    gc.collect()  # owners of earlier tests
     number = len(background._hooks)
     owner, other = Owner(), Owner()
     in_child(Owner.leave, owner=owner)
