@@ -269,7 +269,9 @@ class Celery(Configured):
     def close_connections(self) -> None:
         """Close this process's connections of the app, which can be used again: the next use opens others."""
         if self._pool is not None:
-            self._pool.force_close_all(close_pool=False)  # kombu shares it with other apps of this process
+            # kombu shares it with other apps of this process.
+            self._pool.force_close_all(close_pool=False)
+            self._pool.setup()
         self.forget_backend()
 
     def forget_backend(self) -> None:
