@@ -99,7 +99,8 @@ def test_a_task_whose_end_is_known_has_its_lines_whatever_ends_the_node(
 
     lines, done = said(worker.output()), succeeded(redis_server) & ids
     assert done
-    assert len(done) < len(ids)  # or nothing was cut off
+    if number not in ("SIGTERM", "SIGINT"):  # a node that drains may end them all
+        assert len(done) < len(ids)  # or nothing was cut off
     wrong = {each: lines.get(each) for each in done if lines.get(each) != BOTH}
     assert not wrong
 
