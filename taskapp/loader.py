@@ -10,8 +10,8 @@ from typing import Any
 
 import celery as stock
 
-from taskapp.app import loader
 from taskapp.app.application import Celery
+from taskapp.app.loader import TaskLoader
 from taskapp.errors import CannotBecome
 
 __all__ = ["Loader"]
@@ -22,7 +22,7 @@ PARTS = ("amqp", "control", "events", "log", "Task", "AsyncResult", "GroupResult
 """Parts that an app creates once."""
 
 
-class Loader(loader.Loader):
+class Loader(TaskLoader):
     """Loads a project's modules and configuration like Celery's, for an app that becomes taskapp's."""
 
     @property

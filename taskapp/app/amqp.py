@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.app.amqp import AMQP
+from kombu import Queue
 from kombu.utils.objects import cached_property
 
 from taskapp.client.deferred_publish import CollectingProducer
@@ -58,15 +59,20 @@ class Amqp(AMQP):
                 return send(producer, name, message, *args, **options)
             except Unroutable:
                 # Redis may have lost its bindings, in a restart without its data, and kombu does not write them again.
-                meant = [
-                    one for one in self._queues_of(options["exchange"]) if one.routing_key == options["routing_key"]
-                ]
-                if not meant:
+                if (queue := self._meant_by(options)) is None:
                     raise
-                options |= {"exchange": None, "routing_key": None, "declare": None, "queue": meant[0]}
-                return send(producer, name, message, *args, **options)
+                plain = {"queue": queue, "exchange": None, "exchange_type": "direct", "routing_key": None}
+                return send(producer, name, message, *args, **{**options, **plain, "declare": None})
 
         return send_or_collect
+
+    def _meant_by(self, options: dict[str, Any]) -> Any:
+        """Return the declared queue that a task with these options is for; ``None`` if they name no single one."""
+        if exchange := options.get("exchange"):  # a route may have added the default queue
+            of_exchange = self._queues_of(exchange)
+            return next((one for one in of_exchange if one.routing_key == options.get("routing_key")), None)
+        queue = options.get("queue")
+        return queue if queue is None or isinstance(queue, Queue) else self.queues[queue]
 
     def _queues_of(self, exchange: Any) -> list[Any]:
         """Return the declared queues that are bound to ``exchange``, for the broker may not know them yet."""

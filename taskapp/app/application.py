@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,55 +15,34 @@ from weakref import WeakSet
 
 import celery as stock
 from celery import signals
-from celery.app import backends
 from celery.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
-from taskapp.app.configured import Configured
 from taskapp.app.hooks import add_own_task_types, preload_options, task_class
-from taskapp.background import PerProcess, in_child
+from taskapp.app.submitting import Submitting
+from taskapp.background import in_child
 from taskapp.celery_internals import default_app, is_current, on_app_finalize
 from taskapp.client.control_clock import ControlClock
 from taskapp.errors.signing import SigningPackageMissing
 
 if TYPE_CHECKING:
-    from taskapp.client.signing import Signing
-    from taskapp.client.submitter import Submitter
-
-POSITIONAL_OPTIONS = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
-"""Options of ``Celery.send_task`` that are accepted by position."""
+    pass
 
 logger = logging.getLogger(__name__)
-
-BACKENDS = {
-    "redis": "taskapp.results.backend:RedisBackend",
-    "rediss": "taskapp.results.backend:RedisBackend",
-    "sentinel": "taskapp.results.backend:SentinelBackend",
-    "disabled": "taskapp.results.absent:NoResults",
-}
-"""Result backends that replace Celery's; a loader may name others."""
 
 STOCK_TASK_CLASSES = ("celery.app.task:Task", "celery.contrib.django.task:DjangoTask")
 
 _apps: WeakSet[Celery] = WeakSet()
-_making_backend = PerProcess(threading.RLock)
-_backend_by_url: Any = backends.by_url  # the stubs have another return type
 
 
-class _EagerProducer:
-    """What Celery asks for a serializer when it runs a task where it is submitted."""
-
-    serializer = None
-
-
-class Celery(Configured):
+class Celery(Submitting):
     """Celery's app on taskapp's engine: ``from taskapp import Celery`` in place of ``from celery import Celery``.
 
     The project's configuration wins; ``TASKAPP_…`` settings configure the engine; what neither sets has safe defaults,
     see ``configuration``. It checks submits at the caller and looks for its broker when it first needs one.
     """
 
-    loader_cls = "taskapp.app.loader:Loader"  # strings, because Celery's Django fixup searches this one
+    loader_cls = "taskapp.app.loader:TaskLoader"  # strings, because Celery's Django fixup searches this one
     amqp_cls = "taskapp.app.amqp:Amqp"
     control_cls = "taskapp.client.control:Control"
     events_cls = "taskapp.worker.consume.events:Events"
@@ -74,18 +50,13 @@ class Celery(Configured):
     registry_cls = "taskapp.app.registry:Registry"
     builtin_fixups = {"taskapp.app.django_fixup:fixup"}  # noqa: RUF012 - Celery's attribute
 
-    _backend: Any
-    _backend_cache: Any
     _finalize_mutex: threading.RLock
-    _local: threading.local
     _pool: Any
-    _tasks: Any
     _unusable_for: Exception | None = None
     finalized: bool
 
     def __init__(self, *args: Any, task_cls: Any = None, **options: Any) -> None:
-        self.signing: Signing | None = None
-        """Signs tasks and checks their signatures; ``None`` before ``setup_security``."""
+        self.signing = None
         is_custom = task_cls is not None or type(self).task_cls is not stock.Celery.task_cls
         options["task_cls"] = task_cls if is_custom else task_class()
         super().__init__(*args, **options)
@@ -122,13 +93,6 @@ class Celery(Configured):
         super().set_current()
         if is_default_app_free():
             self.set_default()
-
-    @cached_property
-    def submitter(self) -> Submitter:
-        """Submits the app's tasks."""
-        from taskapp.client.submitter import Submitter
-
-        return Submitter(self)
 
     def finalize(self, auto: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Finalize the app like Celery; if a setting or a task type prevents that, raise the same error each time.
@@ -185,23 +149,6 @@ class Celery(Configured):
             setattr(type(task), name, value)
         return super().register_task(task)
 
-    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """Send the task ``name``, like Celery, after checking its options and arguments; see ``Submitter``."""
-        options.update(zip(POSITIONAL_OPTIONS, rest, strict=False))
-        return self.submitter.send_task(name, args, kwargs, options)
-
-    def send_by_kombu(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send a task through kombu, like Celery."""
-        return super().send_task(name, args, kwargs, **options)
-
-    def known_tasks(self) -> tuple[Any, ...]:
-        """Return the task types registered so far, without finalizing the app."""
-        return tuple(self._tasks.values())
-
-    def known_task(self, name: str) -> Any:
-        """Return the task type ``name`` if it is registered already, without finalizing the app."""
-        return self._tasks.get(name)
-
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The class of workers."""
@@ -212,60 +159,6 @@ class Celery(Configured):
         """The class of beats."""
         return self.subclass_with_self("taskapp.beat.program:Beat")  # type: ignore[arg-type]  # the same
 
-    @cached_property
-    def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
-        """The class of a task's result."""
-        return self.subclass_with_self("taskapp.client.results:AsyncResult")  # type: ignore[arg-type]  # the same
-
-    @cached_property
-    def ResultSet(self) -> Any:  # noqa: N802 - the same
-        """The class of a set of results."""
-        return self.subclass_with_self("taskapp.client.results:ResultSet")  # type: ignore[arg-type]  # the same
-
-    @cached_property
-    def GroupResult(self) -> Any:  # noqa: N802 - the same
-        """The class of a group's results."""
-        return self.subclass_with_self("taskapp.client.results:GroupResult")  # type: ignore[arg-type]  # the same
-
-    def lend_producer(self, producer: Any = None) -> Any:
-        """Lend a producer for one message, without collecting.
-
-        Raises:
-            kombu.exceptions.LimitExceeded: All are lent until the deadline of the current submit.
-        """
-        from taskapp.transport.rabbitmq import left_seconds
-
-        if producer is None and (seconds := left_seconds()) is not None:
-            return self.producer_pool.acquire(block=True, timeout=seconds)
-        return super().producer_or_acquire(producer)
-
-    @contextmanager
-    def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:  # type: ignore[override]  # a class in Celery
-        """Lend a producer, like Celery; tasks submitted inside are pushed in batches.
-
-        Celery's groups submit inside such a block.
-        """
-        from taskapp.engine.batch import collecting, is_held
-
-        if self.conf.task_always_eager:  # needs no broker
-            yield producer or _EagerProducer()
-            return
-        if producer is None and is_held():
-            yield None  # the tasks need none, and acquiring one may wait for the server
-            return
-        with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
-            yield lent
-
-    def signature(self, *args: Any, **options: Any) -> Any:
-        """Create a signature of this app, like Celery, which coroutines can submit."""
-        from taskapp.client.async_canvas import signature
-
-        return signature(*args, **{**options, "app": self})
-
-    def now(self) -> datetime:
-        """Return the current time in the app's time zone; twenty times as fast as Celery's own."""
-        return datetime.now(self.timezone)
-
     def close_connections(self) -> None:
         """Close this process's connections of the app, which can be used again: the next use opens others."""
         if self._pool is not None:
@@ -273,28 +166,6 @@ class Celery(Configured):
             self._pool.force_close_all(close_pool=False)
             self._pool.setup()
         self.forget_backend()
-
-    def forget_backend(self) -> None:
-        """Make the next use of results open new connections."""
-        self._backend_cache = None
-        self._local.__dict__.pop("backend", None)
-
-    def keeps_results_in_sql(self) -> bool:
-        """Return whether a backend that does was made here."""
-        made = (self._backend_cache, getattr(self._local, "backend", None))
-        return any(type(each).__module__.startswith("celery.backends.database") for each in made)
-
-    def _get_backend(self) -> Any:
-        from taskapp.results.literal_dicts import writing_literals
-
-        self.find_broker()
-        with _making_backend():
-            # Celery lets each thread that asks first make one.
-            if self._backend is None:
-                self.loader.override_backends = {**BACKENDS, **self.loader.override_backends}
-                given, url = _backend_by_url(self.backend_cls or self.conf.result_backend, self.loader)
-                self._backend = writing_literals(given)(app=self, url=url)
-            return self._backend
 
 
 def finalized_apps() -> list[Celery]:

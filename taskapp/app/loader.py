@@ -11,7 +11,7 @@ from taskapp.app.task_modules import not_imported
 from taskapp.errors import TaskappError
 
 
-class Loader(AppLoader):
+class TaskLoader(AppLoader):
     """Celery's loader with one-line errors."""
 
     def import_task_module(self, module: str) -> Any:

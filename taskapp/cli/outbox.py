@@ -18,7 +18,7 @@ from taskapp.outbox.opening import DJANGO, open_store
 from taskapp.urls import revealed
 
 if TYPE_CHECKING:
-    from taskapp.outbox.rows import ListedRow, Store
+    from taskapp.outbox.rows import ListedRow, OutboxStore
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +32,7 @@ def _where(command: Callable[..., Any]) -> Callable[..., Any]:
     return url(database(command))
 
 
-def _store(url: str | None, database: str | None) -> Store:
+def _store(url: str | None, database: str | None) -> OutboxStore:
     if database is not None:
         if url is not None:
             raise click.UsageError("give either --url or --database")

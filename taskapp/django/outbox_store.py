@@ -16,11 +16,11 @@ from taskapp.outbox.rows import (
     CLAIM_SECONDS,
     CLAIMED_ROWS,
     TABLE,
-    Backlog,
     ListedRow,
+    OutboxBacklog,
     OutboxRow,
-    Outcome,
     Push,
+    PushOutcome,
     cut,
     now_us,
 )
@@ -29,7 +29,7 @@ MIGRATE = "run: python manage.py migrate taskapp"
 
 
 class DjangoStore:
-    """See ``rows.Store``. Any thread may use it; each has its own connection.
+    """See ``rows.OutboxStore``. Any thread may use it; each has its own connection.
 
     Args:
         alias: Name of the database in ``DATABASES``.
@@ -49,17 +49,17 @@ class DjangoStore:
 
     # --- relaying ---------------------------------------------------------------------------------
 
-    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, Outcome]:
-        """Claim rows, push them and delete the pushed ones, see ``rows.Store.relay``."""
+    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, PushOutcome]:
+        """Claim rows, push them and delete the pushed ones, see ``rows.OutboxStore.relay``."""
         with self._mapped():
             if self._locks_rows():
                 with transaction.atomic(using=self._alias):
                     rows = self._read(cut(list(self._wanted(ids).select_for_update(skip_locked=True))))
-                    outcome = push(rows) if rows else Outcome()
+                    outcome = push(rows) if rows else PushOutcome()
                     self._settle(rows, outcome)
                 return len(rows), outcome
             rows = self._lease(ids)
-            outcome = push(rows) if rows else Outcome()
+            outcome = push(rows) if rows else PushOutcome()
             with transaction.atomic(using=self._alias):
                 self._settle(rows, outcome)
             return len(rows), outcome
@@ -101,7 +101,7 @@ class DjangoStore:
         found = self._objects.filter(pk__in=ids).order_by("created_us")
         return [OutboxRow(*row) for row in found.values_list("pk", "created_us", "task", "queue", "message")]
 
-    def _settle(self, rows: Sequence[OutboxRow], outcome: Outcome) -> None:
+    def _settle(self, rows: Sequence[OutboxRow], outcome: PushOutcome) -> None:
         if outcome.pushed:
             self._objects.filter(pk__in=list(outcome.pushed)).delete()
         for identity, error in outcome.refused:
@@ -124,13 +124,13 @@ class DjangoStore:
             for pk, created_us, task, queue, size, refused, attempts, error in listed
         ]
 
-    def backlog(self) -> Backlog:
+    def backlog(self) -> OutboxBacklog:
         """Count the rows."""
         with self._mapped():
             waiting = self._objects.filter(refused=0).aggregate(count=Count("pk"), oldest_us=Min("created_us"))
             refused = self._objects.filter(refused=1).count()
         oldest_us = waiting["oldest_us"]
-        return Backlog(waiting["count"], max(time.time() - oldest_us / 1e6, 0.0) if oldest_us else 0.0, refused)
+        return OutboxBacklog(waiting["count"], max(time.time() - oldest_us / 1e6, 0.0) if oldest_us else 0.0, refused)
 
     def retry(self, ids: Sequence[str] | None) -> int:
         """Let refused rows wait again."""

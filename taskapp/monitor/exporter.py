@@ -23,7 +23,7 @@ from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.hosts import Hosts, checked
 from taskapp.outbox.opening import open_store
-from taskapp.outbox.rows import Store
+from taskapp.outbox.rows import OutboxStore
 from taskapp.queues import TASK_ROUTES
 from taskapp.redis.link import Link, all_answered
 from taskapp.settings import Settings
@@ -42,7 +42,7 @@ class Outbox:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._store: Store | None = None
+        self._store: OutboxStore | None = None
         self._is_failing = False
 
     def read(self) -> list[Metric]:

@@ -13,7 +13,7 @@ from taskapp.engine.counters import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SE
 from taskapp.engine.dead_letters import REASONS
 from taskapp.engine.snapshot import QueueSnapshot, Snapshot
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
-from taskapp.outbox.rows import Backlog as OutboxBacklog
+from taskapp.outbox.rows import OutboxBacklog
 from taskapp.schedules.overview import Overview
 
 FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}

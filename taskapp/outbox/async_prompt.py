@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskapp.outbox.promptly import Commit, promptly
-from taskapp.outbox.rows import Outcome, parts_of
+from taskapp.outbox.rows import PushOutcome, parts_of
 from taskapp.outbox.sql_store import check_version, claim, settle
 
 _running: set[asyncio.Task[Any]] = set()
@@ -41,7 +41,7 @@ async def _relay(commit: Commit) -> None:
         relay.failed(f"{type(error).__name__}: {error}")
 
 
-async def _relayed(commit: Commit, ids: Sequence[str]) -> tuple[int, Outcome]:
+async def _relayed(commit: Commit, ids: Sequence[str]) -> tuple[int, PushOutcome]:
     """Do what ``SqlStore.relay`` does, without blocking the loop."""
     store: Any = commit.store
     engine = AsyncEngine(store.engine)
@@ -53,7 +53,7 @@ async def _relayed(commit: Commit, ids: Sequence[str]) -> tuple[int, Outcome]:
             await connection.run_sync(check_version)
             rows = await connection.run_sync(claim, ids)
             if not rows or store.locks_rows:
-                outcome = await asyncio.to_thread(push, rows) if rows else Outcome()
+                outcome = await asyncio.to_thread(push, rows) if rows else PushOutcome()
                 await connection.run_sync(partial(settle, rows=rows, outcome=outcome))
                 return len(rows), outcome
         outcome = await asyncio.to_thread(push, rows)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from celery.utils.imports import symbol_by_name
 
 from taskapp.errors.outbox import BadOutboxURL, OutboxNotSet, OutboxPackageMissing
-from taskapp.outbox.rows import Store
+from taskapp.outbox.rows import OutboxStore
 from taskapp.sql import CONNECT_SECONDS
 from taskapp.urls import masked
 
@@ -17,7 +17,7 @@ DJANGO = "django://"
 DJANGO_SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
-def open_store(url: str | None, connect_seconds: int = CONNECT_SECONDS) -> Store:
+def open_store(url: str | None, connect_seconds: int = CONNECT_SECONDS) -> OutboxStore:
     """Return the outbox at ``url``, without connecting.
 
     Args:
@@ -40,7 +40,7 @@ def open_store(url: str | None, connect_seconds: int = CONNECT_SECONDS) -> Store
     return SqlStore.at(url, connect_seconds)
 
 
-def _of_django(alias: str) -> Store:
+def _of_django(alias: str) -> OutboxStore:
     url = masked(f"{DJANGO}{alias}")
     if find_spec("django") is None:
         raise OutboxPackageMissing("django", "django")
@@ -52,5 +52,5 @@ def _of_django(alias: str) -> Store:
     django.setup()
     if alias not in settings.DATABASES:
         raise BadOutboxURL(url, f"{alias!r} is not in DATABASES ({', '.join(settings.DATABASES)})")
-    store: Store = symbol_by_name("taskapp.django.outbox_store:DjangoStore")(alias)
+    store: OutboxStore = symbol_by_name("taskapp.django.outbox_store:DjangoStore")(alias)
     return store

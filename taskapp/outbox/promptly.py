@@ -16,7 +16,7 @@ from taskapp.background import LazyThread, PerProcess
 from taskapp.errors import TaskappError
 from taskapp.outbox.pushing import RowPusher
 from taskapp.outbox.relay import report_refused
-from taskapp.outbox.rows import CLAIMED_ROWS, Outcome, Store, parts_of
+from taskapp.outbox.rows import CLAIMED_ROWS, OutboxStore, PushOutcome, parts_of
 
 JOBS_MOST = 1_000
 """Maximum number of commits waiting for the thread; later ones wait for a relay."""
@@ -30,7 +30,7 @@ class Commit(NamedTuple):
     """Rows that were committed together."""
 
     app: Any
-    store: Store
+    store: OutboxStore
     ids: Sequence[str]
 
 
@@ -110,7 +110,7 @@ class PromptRelay:
             while claimed and not self.is_paused:  # a claim ends with a number of bytes, too
                 claimed = self._relay_part(app, store, part)
 
-    def _relay_part(self, app: Any, store: Store, ids: Sequence[str]) -> int:
+    def _relay_part(self, app: Any, store: OutboxStore, ids: Sequence[str]) -> int:
         try:
             claimed, outcome = store.relay(self.pusher(app).push, ids)
         except TaskappError as error:
@@ -122,7 +122,7 @@ class PromptRelay:
         self.report(store, outcome)
         return claimed
 
-    def report(self, store: Store, outcome: Outcome) -> None:
+    def report(self, store: OutboxStore, outcome: PushOutcome) -> None:
         """Log what the outcome of an attempt calls for."""
         report_refused(store.name, outcome)
         if outcome.away is not None:

@@ -19,7 +19,7 @@ from taskapp.engine.producer import Message
 from taskapp.errors import BrokerNotFound, NotQueued, PushError, SubmitOutcomeUnknown, UnknownQueue
 from taskapp.errors.publishing import BrokerAway
 from taskapp.errors.wording import in_words
-from taskapp.outbox.rows import ERROR_MOST, OutboxRow, Outcome
+from taskapp.outbox.rows import ERROR_MOST, OutboxRow, PushOutcome
 from taskapp.redis.link import REFUSALS
 from taskapp.transport.codec import SENT_AT_HEADER, pack_task, time_of, with_properties
 from taskapp.transport.transport import is_over_redis
@@ -40,19 +40,19 @@ class RowPusher:
         self._sender = Sender(app)
         self._publisher = Publisher(app)
 
-    def push(self, rows: Sequence[OutboxRow]) -> Outcome:
+    def push(self, rows: Sequence[OutboxRow]) -> PushOutcome:
         """Push ``rows`` in their order; return which are queued, and which never can be."""
         try:
             self._app.find_broker()
             if is_over_redis(self._app.conf.broker_write_url):
                 return self._push_to_engine(rows)
         except AWAY as error:
-            return Outcome(away=error)
+            return PushOutcome(away=error)
         return self._publish(rows)
 
     # --- Redis ------------------------------------------------------------------------------------
 
-    def _push_to_engine(self, rows: Sequence[OutboxRow]) -> Outcome:
+    def _push_to_engine(self, rows: Sequence[OutboxRow]) -> PushOutcome:
         sending = self._sender.sending()
         messages: list[Message] = []
         refused: list[tuple[str, str]] = []
@@ -65,22 +65,24 @@ class RowPusher:
                 refused.append((row.id, _problem(error)))
         return self._push_messages(sending, messages, refused)
 
-    def _push_messages(self, sending: Sending, messages: list[Message], refused: list[tuple[str, str]]) -> Outcome:
+    def _push_messages(self, sending: Sending, messages: list[Message], refused: list[tuple[str, str]]) -> PushOutcome:
         ids = [message.id for message in messages]
         try:
             if messages:
                 sending.process.producer.push(messages)
         except NotQueued as error:
             if not is_about_the_message(error.reason):
-                return Outcome(_others(ids, error), refused, error)
+                return PushOutcome(_others(ids, error), refused, error)
             if len(messages) == 1:
-                return Outcome((), [*refused, (ids[0], _problem(error.reason))])
+                return PushOutcome((), [*refused, (ids[0], _problem(error.reason))])
             return self._push_one_by_one(sending, messages, refused)
         except PushError as error:
-            return Outcome(_others(ids, error), refused, error)
-        return Outcome(ids, refused)
+            return PushOutcome(_others(ids, error), refused, error)
+        return PushOutcome(ids, refused)
 
-    def _push_one_by_one(self, sending: Sending, messages: list[Message], refused: list[tuple[str, str]]) -> Outcome:
+    def _push_one_by_one(
+        self, sending: Sending, messages: list[Message], refused: list[tuple[str, str]]
+    ) -> PushOutcome:
         """Find the message that Redis refuses; those pushed already are ignored."""
         pushed: list[str] = []
         for message in messages:
@@ -88,8 +90,8 @@ class RowPusher:
             pushed += outcome.pushed
             refused = [*refused, *outcome.refused]
             if outcome.away is not None:
-                return Outcome(pushed, refused, outcome.away)
-        return Outcome(pushed, refused)
+                return PushOutcome(pushed, refused, outcome.away)
+        return PushOutcome(pushed, refused)
 
     def _message(self, sending: Sending, row: OutboxRow) -> Message:
         content = loads(row.message)
@@ -124,7 +126,7 @@ class RowPusher:
 
     # --- other brokers ----------------------------------------------------------------------------
 
-    def _publish(self, rows: Sequence[OutboxRow]) -> Outcome:
+    def _publish(self, rows: Sequence[OutboxRow]) -> PushOutcome:
         pushed: list[str] = []
         refused: list[tuple[str, str]] = []
         ends_at = monotonic() + PUBLISHING_SECONDS
@@ -138,12 +140,12 @@ class RowPusher:
                     self._check_queue(queue)
                 self._publisher.publish(written, _event_of(written) if content["announces"] else None)
             except AWAY as error:
-                return Outcome(pushed, refused, error)
+                return PushOutcome(pushed, refused, error)
             except Exception as error:  # noqa: BLE001 - refused by the broker, or a row that contains anything
                 refused.append((row.id, _problem(error)))
             else:
                 pushed.append(row.id)
-        return Outcome(pushed, refused)
+        return PushOutcome(pushed, refused)
 
 
 def is_about_the_message(reason: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskapp.errors.outbox import OutboxAway
 from taskapp.outbox.pushing import RowPusher
-from taskapp.outbox.rows import Outcome, Store
+from taskapp.outbox.rows import OutboxStore, PushOutcome
 
 POLL_SECONDS = 1.0
 """How long a relay without work waits before it looks again."""
@@ -28,10 +28,10 @@ class Relay:
         poll_seconds: How often to look for rows that the submitting processes left behind.
     """
 
-    def __init__(self, app: Any, store: Store, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, app: Any, store: OutboxStore, poll_seconds: float = POLL_SECONDS) -> None:
         self._store, self._pusher, self._poll_seconds = store, RowPusher(app), poll_seconds
         self._stopping = threading.Event()
-        self._outage = Outage(store.name)
+        self._outage = RelayOutage(store.name)
 
     def stop(self) -> None:
         """Stop after the current rows. Safe to call from any thread or a signal handler."""
@@ -77,7 +77,7 @@ class Relay:
         return 0.0 if claimed else self._poll_seconds
 
 
-class Outage:
+class RelayOutage:
     """Logs an absence of the broker or the database once at its beginning and once at its end."""
 
     def __init__(self, name: str) -> None:
@@ -112,7 +112,7 @@ class Outage:
             self.ended()
 
 
-def report_refused(name: str, outcome: Outcome) -> None:
+def report_refused(name: str, outcome: PushOutcome) -> None:
     """Log the rows that can never be pushed."""
     for identity, error in outcome.refused:
         logger.error(

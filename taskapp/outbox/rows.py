@@ -46,7 +46,7 @@ class ListedRow(NamedTuple):
     error: str
 
 
-class Outcome(NamedTuple):
+class PushOutcome(NamedTuple):
     """What happened to the rows of one push."""
 
     pushed: Sequence[str] = ()
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
     """Why other rows were not pushed, if the broker is unreachable or accepts nothing now."""
 
 
-class Backlog(NamedTuple):
+class OutboxBacklog(NamedTuple):
     """What waits in an outbox."""
 
     waiting: int
@@ -66,10 +66,10 @@ class Backlog(NamedTuple):
     refused: int
 
 
-Push = Callable[[Sequence[OutboxRow]], Outcome]
+Push = Callable[[Sequence[OutboxRow]], PushOutcome]
 
 
-class Store(Protocol):
+class OutboxStore(Protocol):
     """The table of an outbox in one database. Errors of all methods: ``OutboxAway``, ``NoOutboxTable``."""
 
     @property
@@ -79,7 +79,7 @@ class Store(Protocol):
     def close(self) -> None:
         """Release the connection that this thread holds, if any."""
 
-    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, Outcome]:
+    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, PushOutcome]:
         """Claim waiting rows, push them and delete the pushed ones; return the number of claimed rows and the outcome.
 
         Rows that another relay has claimed are passed over.
@@ -92,7 +92,7 @@ class Store(Protocol):
     def rows(self, *, refused_only: bool, limit: int) -> list[ListedRow]:
         """Return rows, oldest first."""
 
-    def backlog(self) -> Backlog:
+    def backlog(self) -> OutboxBacklog:
         """Count the rows."""
 
     def retry(self, ids: Sequence[str] | None) -> int:

@@ -21,11 +21,11 @@ from taskapp.errors.outbox import (
 from taskapp.outbox.rows import (
     CLAIM_SECONDS,
     CLAIMED_ROWS,
-    Backlog,
     ListedRow,
+    OutboxBacklog,
     OutboxRow,
-    Outcome,
     Push,
+    PushOutcome,
     cut,
     now_us,
 )
@@ -43,7 +43,7 @@ _c = table.c
 
 
 class SqlStore:
-    """See ``rows.Store``. Any thread may use it.
+    """See ``rows.OutboxStore``. Any thread may use it.
 
     Args:
         engine: Where the table is.
@@ -82,12 +82,12 @@ class SqlStore:
 
     # --- relaying ---------------------------------------------------------------------------------
 
-    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, Outcome]:
-        """Claim rows, push them and delete the pushed ones, see ``rows.Store.relay``."""
+    def relay(self, push: Push, ids: Sequence[str] | None = None) -> tuple[int, PushOutcome]:
+        """Claim rows, push them and delete the pushed ones, see ``rows.OutboxStore.relay``."""
         with self._begun() as connection:
             rows = claim(connection, ids)
             if not rows or self.locks_rows:
-                outcome = push(rows) if rows else Outcome()
+                outcome = push(rows) if rows else PushOutcome()
                 settle(connection, rows, outcome)
                 return len(rows), outcome
         # The claim is committed: SQLite lets nobody else write while a transaction does.
@@ -134,14 +134,14 @@ class SqlStore:
             found = connection.execute(wanted).all()
         return [ListedRow(*row[:5], bool(row.refused), row.attempts, row.error or "") for row in found]
 
-    def backlog(self) -> Backlog:
+    def backlog(self) -> OutboxBacklog:
         """Count the rows."""
         waiting = select(func.count(), func.min(_c.created_us)).where(_c.refused == 0)
         refused = select(func.count()).select_from(table).where(_c.refused == 1)
         with self._begun() as connection:
             count, oldest_us = connection.execute(waiting).one()
             age = max(time.time() - oldest_us / 1e6, 0.0) if oldest_us else 0.0
-            return Backlog(count, age, connection.scalar(refused) or 0)
+            return OutboxBacklog(count, age, connection.scalar(refused) or 0)
 
     def retry(self, ids: Sequence[str] | None) -> int:
         """Let refused rows wait again."""
@@ -213,7 +213,7 @@ def _lease(connection: Connection, wanted: Select[Any]) -> list[str]:
     return list(connection.scalars(mine))
 
 
-def settle(connection: Connection, rows: Sequence[OutboxRow], outcome: Outcome) -> None:
+def settle(connection: Connection, rows: Sequence[OutboxRow], outcome: PushOutcome) -> None:
     """Delete pushed rows, mark refused ones, and release the others."""
     if outcome.pushed:
         connection.execute(delete(table).where(_c.id.in_(list(outcome.pushed))))

@@ -30,7 +30,7 @@ _DELIVERIES = slice(2, 4)
 """Where the envelope counts deliveries, see ``engine.envelope``."""
 
 
-class Waiting(NamedTuple):
+class QueuedMessage(NamedTuple):
     """A message in a queue."""
 
     due_ms: int
@@ -139,9 +139,9 @@ class MemoryEngine:
         self.clock, self._order, self._on_push = clock, order, on_push
         self._lock = threading.RLock()
         self._number = 0
-        self._ready: dict[str, list[deque[Waiting]]] = {}
-        self._delayed: list[Waiting] = []
-        self._held: dict[str, Waiting] = {}
+        self._ready: dict[str, list[deque[QueuedMessage]]] = {}
+        self._delayed: list[QueuedMessage] = []
+        self._held: dict[str, QueuedMessage] = {}
         self.values = StoredValues(clock)
         """The results."""
         self.chords = OpenChords()
@@ -155,7 +155,7 @@ class MemoryEngine:
 
     def _put(self, queue: str, priority: int, due_ms: int, blob: bytes, *, in_front: bool = False) -> None:
         self._number += 1
-        waiting = Waiting(due_ms, self._number, queue, priority, blob)
+        waiting = QueuedMessage(due_ms, self._number, queue, priority, blob)
         level = self._levels(queue)[priority]  # also for one that is not due, as it decides the order of queues
         if due_ms and not self.clock.has_come(due_ms):
             insort(self._delayed, waiting)
@@ -165,7 +165,7 @@ class MemoryEngine:
         else:
             level.append(waiting)
 
-    def _levels(self, queue: str) -> list[deque[Waiting]]:
+    def _levels(self, queue: str) -> list[deque[QueuedMessage]]:
         return self._ready.setdefault(queue, [deque() for _ in range(HIGHEST_PRIORITY + 1)])
 
     def _promote(self) -> None:
@@ -191,7 +191,7 @@ class MemoryEngine:
             for level in reversed(self._ready[queue]):
                 yield from level
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[QueuedMessage]:
         """Return the messages that wait: those that are due in the order they will run, then the others by time."""
         with self._lock:
             self._promote()

@@ -60,7 +60,7 @@ class Tasks:
         return datetime.fromtimestamp(self._clock.now, UTC)
 
     def advance(self, duration: Duration, *, keep_failures: bool | None = None, most: int = RUNS_MOST) -> list[Run]:
-        """Move the clock, and run what becomes due on the way: each task at its time, in order.
+        """Move the clock, and run each task that becomes due at its own time, in order.
 
         Args:
             duration: ``"1h"``, ``"90s"``, seconds, or a ``timedelta``.
@@ -104,7 +104,7 @@ class Tasks:
     # --- running --------------------------------------------------------------------------------
 
     def run_due(self, *, keep_failures: bool | None = None, most: int = RUNS_MOST) -> list[Run]:
-        """Run every task that is due, and those that become due by that, in the order in which a node takes them.
+        """Run every due task, and the follow-ups that are due at once, in the order in which a node takes them.
 
         Queues come in the order of ``TASKAPP_QUEUES`` and ``task_queues``, then priority 9 before 0, then age.
 

@@ -20,22 +20,22 @@ from taskapp.transport.codec import ready_at_of
 STOPPED = "the run was stopped from outside (revoked, over its hard time limit, end of a drain), or a hook failed"
 
 
-class Run(NamedTuple):
+class TracedRun(NamedTuple):
     """A run in progress."""
 
     span: Span
     token: Any
-    outer: Run | None
+    outer: TracedRun | None
     """The enclosing run, if this one is eager."""
 
 
 _system = "redis"
 _seen_error: SeenError = lambda *_: None  # noqa: E731
-_run: ContextVar[Run | None] = ContextVar("taskapp_traced_run", default=None)
+_run: ContextVar[TracedRun | None] = ContextVar("taskapp_traced_run", default=None)
 SeenError = Callable[[Any, Any, Any, BaseException], tuple[str, str] | None]
 """``seen_error(task, args, kwargs, error)``; see ``tracing.install``."""
 
-_running: dict[str, Run] = {}
+_running: dict[str, TracedRun] = {}
 """Runs of this process by task id: hard time limits are reported on another thread."""
 
 
@@ -89,7 +89,7 @@ def on_begin(task: Any, task_id: str, **_: Any) -> None:
         attributes["taskapp.queue_wait_seconds"] = waited_seconds
     span = tracer(of_node=not request.is_eager).start_span(f"run {task.name}", context, kind, attributes)
     token = contexts.attach(trace.set_span_in_context(span, context))
-    run = Run(span, token, _run.get())
+    run = TracedRun(span, token, _run.get())
     _run.set(run)
     _running[task_id] = run
 

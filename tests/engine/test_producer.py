@@ -244,7 +244,7 @@ def test_all_threads_share_one_producer_also_when_they_begin_at_once():
 
 
 @pytest.mark.parametrize("due_ms", [0, 10**15])
-def test_a_message_of_an_outbox_is_queued_once_whoever_pushes_it(server: RedisServer, due_ms: int) -> None:
+def test_a_message_of_an_outbox_is_queued_once_by_all_relays_together(server: RedisServer, due_ms: int) -> None:
     relayed = [message(f"row-{number}", due_ms)._replace(is_relayed=True) for number in range(3)]
     first, second = producer_at(server.port), producer_at(server.port)
     first.push([message("before"), *relayed[:2], message("after")])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from celery import chain, chord
+from kombu import Exchange, Queue
 
 from taskapp import Celery
 from taskapp.errors.publishing import Unroutable
@@ -86,6 +87,22 @@ def test_a_naive_due_time_is_utc_whatever_the_time_zone(redis_server: RedisServe
 def test_a_task_that_no_queue_would_get_is_refused_where_it_is_submitted(client: Celery) -> None:
     with pytest.raises(Unroutable, match=r"'work' with the routing key 'nosuch'"):
         client.send_task("proj.add", (1, 2), exchange="work", routing_key="nosuch")
+
+
+@pytest.mark.parametrize("kind", ["direct", "topic"])
+def test_a_queue_is_found_again_after_redis_has_lost_its_bindings(redis_server: RedisServer, kind: str) -> None:
+    exchange = Exchange(f"lost-{kind}", type=kind)
+    app = Celery(
+        "lost", broker=redis_server.url, set_as_current=False, task_default_queue="one",
+        task_queues=[Queue(name, exchange, routing_key=name) for name in ("one", "two")],
+    )  # fmt: skip
+    for _ in range(2):
+        app.send_task("x", queue="two")
+        app.send_task("x", exchange=exchange.name, routing_key="two", exchange_type=kind)
+        assert redis_server.client.llen("two") == 2
+        redis_server.client.flushall()
+    with pytest.raises(Unroutable):
+        app.send_task("x", exchange=exchange.name, routing_key="three", exchange_type=kind)
 
 
 def test_every_command_works_on_the_project(node: Process, client: Celery, redis_server: RedisServer) -> None:

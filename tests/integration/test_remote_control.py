@@ -11,7 +11,7 @@ from celery import Celery
 from tests.support import Process, RedisServer, eventually
 
 FOREVER_SECONDS = 600.0
-"""Whoever waits for the timeout runs into pytest's own."""
+"""So long that a test which waits for it exceeds its own time limit."""
 TOPIC = "/0.celery.pidbox"
 
 pytestmark = pytest.mark.timeout(60)

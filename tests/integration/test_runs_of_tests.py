@@ -136,7 +136,7 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(
     number: signal.Signals, running: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     if number is not signal.SIGKILL and signal.getsignal(number) is signal.SIG_IGN:
-        pytest.skip("whoever started these tests made them ignore this signal, and so would those that they start")
+        pytest.skip("these tests were started with this signal ignored, which the tests that they start would inherit")
     process = Process(command_of(running[0]), tmp_path.parent / f"{tmp_path.name}.log", running[1], ROOT)
     ready(process, tmp_path)
 

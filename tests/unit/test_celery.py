@@ -63,4 +63,4 @@ def test_the_app_can_be_imported_in_a_django_project() -> None:
     env = clean_environment(TASKAPP_BROKER_URL="redis://127.0.0.1:1/0", DJANGO_SETTINGS_MODULE="any.settings")
 
     argv = [sys.executable, "-W", "ignore", "-c", code]
-    assert subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout == "Loader\n"
+    assert subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout == "TaskLoader\n"
