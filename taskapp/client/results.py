@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -20,6 +20,7 @@ from taskapp.client.type_parameters import R_co
 from taskapp.results.async_waiter import WatchedResult
 from taskapp.results.backend import Results
 from taskapp.results.failures import may_be_raised
+from taskapp.results.trees import leaves, parents
 
 POLL_SECONDS = 0.5
 """How often to read a store that does not announce results; the same as Celery."""
@@ -102,7 +103,7 @@ class AsyncResult(ResultInterface[R_co]):
         arrival = _Arrival(propagate=propagate)
         arrival.expect([self])
         if follow_parents and propagate:
-            arrival.look_at(list(_parents(self)))
+            arrival.look_at(list(parents(self)))
         try:
             await arrival.wait(timeout)
         except ChordError:
@@ -139,7 +140,7 @@ class _Several(Generic[R_co]):
         With ``propagate``, the first error ends the wait.
         """
         arrival = _Arrival(propagate=propagate)
-        arrival.expect(list(_leaves(self)))
+        arrival.expect(list(leaves(self)))
         await arrival.wait(timeout)
         return [_value(each, propagate=propagate) for each in self.results]
 
@@ -257,20 +258,6 @@ def _read(results: list[Any]) -> None:
     """Load each of ``results`` from its store; blocks."""
     for result in results:
         read_meta(result)
-
-
-def _leaves(result: Any) -> Iterator[Any]:
-    """Yield the results of single tasks in ``result``, which may be a nested set."""
-    if is_single_result(result):
-        yield result
-    else:
-        for member in result.results:
-            yield from _leaves(member)
-
-
-def _parents(result: Any) -> Iterator[Any]:
-    while (result := getattr(result, "parent", None)) is not None:
-        yield from _leaves(result)
 
 
 def _value(result: Any, *, propagate: bool) -> Any:

@@ -7,7 +7,7 @@ the body, or fails it and sends its errbacks, and all of that is settled with it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from celery import chord, group, states
@@ -23,6 +23,7 @@ from taskapp.engine.batch import before_push
 from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.errors.wording import shown, text_of
 from taskapp.results.store import ChordSize, CountedPart, Store
+from taskapp.results.trees import leaves
 
 # Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
@@ -205,7 +206,7 @@ class Chords(_Mixin):
         frozen = body.freeze()
         own = dict(errbacks_of(task, self.app) for task in body.tasks)
         shared = maybe_list(body.options.get("link_error")) or []
-        for result in _leaves(frozen):
+        for result in leaves(frozen):
             errbacks = [*own.get(result.id, ())]
             errbacks += [errback for errback in shared if errback not in errbacks]
             request = Context({"id": result.id, "errbacks": errbacks, "delivery_info": {}, "task": body.task})
@@ -231,14 +232,6 @@ class Chords(_Mixin):
 
     def _value(self, part: Part) -> Any:
         return self._unpack_chord_result(part[:4], lambda unpacked: unpacked)
-
-
-def _leaves(result: Any) -> Iterator[Any]:
-    if isinstance(result, GroupResult):
-        for member in result.results or ():
-            yield from _leaves(member)
-    else:
-        yield result
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -13,9 +13,10 @@ from redis import ConnectionError as RedisConnectionError
 from redis import TimeoutError as RedisTimeoutError
 from vine import barrier
 
-from taskapp.celery_internals import cached_meta, is_single_result, note_meta
+from taskapp.celery_internals import cached_meta, note_meta
 from taskapp.redis.outage import SERVER_GONE, Outage
 from taskapp.redis.subscriptions import Listener, Subscriptions
+from taskapp.results.trees import leaves, parents
 
 TICK_SECONDS = 1.0
 """Maximum time between two calls of ``on_interval``, and between two checks of the deadline."""
@@ -66,7 +67,7 @@ class ResultConsumer(BaseResultConsumer):
             ResultServerGone: The server was away for ``patience_seconds`` without a break.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        wait = _Wait(self.backend, [*_leaves(result), *self._with_callbacks()], on_message)
+        wait = _Wait(self.backend, [*leaves(result), *self._with_callbacks()], on_message)
         yield wait.read()
         outage = Outage(f"waiting for {result!r}", self.patience_seconds)
         try:
@@ -169,15 +170,6 @@ class _Wait:
         return results
 
 
-def _leaves(result: Any) -> Iterator[Any]:
-    """Yield the results of single tasks in ``result``, which may be a nested set."""
-    if is_single_result(result):
-        yield result
-    else:
-        for member in result.results:
-            yield from _leaves(member)
-
-
 def _listeners(result: Any) -> list[Any]:
     return [listener for listener in result.on_ready.listeners if listener is not None]
 
@@ -187,11 +179,6 @@ def _call(on_interval: Callable[[], Any], result: Any, outage: Outage) -> None:
     try:
         on_interval()
     except (RedisConnectionError, RedisTimeoutError) as error:
-        if any(known["result"] is error for known in map(cached_meta, _parents(result)) if known):
+        if any(known["result"] is error for known in map(cached_meta, parents(result)) if known):
             raise  # the error is the outcome of a parent
         outage.pause(error, at_most_seconds=TICK_SECONDS)
-
-
-def _parents(result: Any) -> Iterator[Any]:
-    while (result := getattr(result, "parent", None)) is not None:
-        yield from _leaves(result)
