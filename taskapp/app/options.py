@@ -1,36 +1,70 @@
-"""Checks taskapp's options of task types: misspelt ones are refused, because Celery accepts any name."""
+"""Checks the options of task types: misspelt ones are refused, because Celery accepts any name."""
 
 from __future__ import annotations
 
 from difflib import SequenceMatcher
+from inspect import getattr_static
+from types import NoneType
 from typing import Any
 
 import celery
 
+from taskapp.client.option_checks import check_priority
 from taskapp.errors.history import BadMasks, UnknownTaskOption
 
 OPTIONS = ("cpu_bound", "typed", "keeps_failures", "masks", "sensitive")
-STOCK = frozenset(dir(celery.Task))
-"""Attributes of Celery's class. Not checked with ``hasattr``: reading ``app`` would bind the class to one app for the
-whole process."""
+STOCK = frozenset((*dir(celery.Task), *(name for name, _ in celery.Task.from_config)))
+"""Attributes of Celery's class, and those it takes from the configuration. Not checked with ``hasattr``: reading
+``app`` would bind the class to one app for the whole process."""
+STOCK_UNDECLARED = frozenset({
+    "queue", "exchange", "exchange_type", "routing_key", "delivery_mode", "compression", "immediate", "mandatory",
+    "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff", "retry_backoff_max", "retry_jitter",
+})  # fmt: skip
+"""Options that Celery reads from a task type although its class has no such attribute."""
+PLAIN = (NoneType, bool, int, float, str, tuple)
 ALIKE = 0.7
 """Similarity, from 0 to 1, from which a name counts as misspelt; ``mask`` and ``masks`` have 0.89."""
 
 
-def check_options(task_type: Any) -> None:
-    """Check the options of ``task_type``.
+def check_options(task_type: Any, app: Any) -> None:
+    """Check the options of ``task_type``, which belongs to ``app``.
+
+    A class may have any attribute, and so may a task type whose base class declares it. What a decorator adds otherwise
+    is an option. The app of a project accepts unknown ones, which its own code may read, unless they resemble one of
+    taskapp's; the app that ships accepts none.
 
     Raises:
         UnknownTaskOption: An option is misspelt, such as ``@app.task(mask=…)``, which would show hidden values.
         BadMasks: ``masks`` are not names.
+        BadOption: ``priority`` is not an integer from 0 to 9.
     """
     given = vars(task_type)
     masks = task_type.masks
     if isinstance(masks, str) or not all(isinstance(name, str) and name for name in masks):
         raise BadMasks(task_type.name, masks)
+    check_priority(task_type.name, task_type.priority)
     if not given.get("_decorated"):
-        return  # a class may have any attribute
+        return
+    is_strict = getattr(app, "ships_task_types", False)
     for name in given:
-        is_known = name in OPTIONS or name.startswith("_") or name in STOCK
-        if not is_known and any(SequenceMatcher(None, name, option).ratio() >= ALIKE for option in OPTIONS):
-            raise UnknownTaskOption(task_type.name, name, OPTIONS)
+        if not _is_known(task_type, name) and (is_strict or _resembles_one(name)):
+            raise UnknownTaskOption(task_type.name, name, _options())
+
+
+def _is_known(task_type: Any, name: str) -> bool:
+    is_stock = name.startswith("_") or name in STOCK or name in STOCK_UNDECLARED
+    return is_stock or name in OPTIONS or any(name in vars(base) for base in task_type.__mro__[1:])
+
+
+def _resembles_one(name: str) -> bool:
+    return any(SequenceMatcher(None, name, option).ratio() >= ALIKE for option in OPTIONS)
+
+
+def _options() -> set[str]:
+    """Return the names of all options: ours, and those of Celery that are plain values."""
+    stock = {
+        name
+        for name in STOCK
+        if isinstance(getattr_static(celery.Task, name, None), PLAIN) and not name.startswith("_")
+    }
+    return {*OPTIONS, *STOCK_UNDECLARED, *stock}

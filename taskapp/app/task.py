@@ -76,10 +76,10 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Bind to ``app``, like Celery; make ``run`` check its arguments and dump a model that it returns.
 
         Raises:
-            UnknownTaskOption, BadMasks: An option is misspelt or invalid.
+            UnknownTaskOption, BadMasks, BadOption: An option is misspelt or invalid.
         """
         bound: celery.Celery = super().bind(app)
-        check_options(cls)
+        check_options(cls, app)
         if (own_backend := cls.__dict__.get("backend")) is not None:  # ``@app.task(backend=…)``
             cls._backend = own_backend
         cls.request_stack = ContextStack()
