@@ -458,8 +458,9 @@ def test_fifty_threads_wait_over_one_connection(redis_server, ours, later):
     eventually(lambda: waits(redis_server, 50))
     assert subscribers(redis_server) == 1
 
+    stored = make_app(redis_server.url).backend
     for number in reversed(range(50)):
-        make_app(redis_server.url).backend.store_result(str(number), number, states.SUCCESS)
+        stored.store_result(str(number), number, states.SUCCESS)
 
     assert [each.result(30) for each in waiting] == list(range(50))
     assert [each.result(30) for each in shared] == [0] * 5

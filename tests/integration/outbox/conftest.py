@@ -73,6 +73,12 @@ def session(engine: Engine) -> Iterator[Session]:
         yield session
 
 
+@pytest.fixture(autouse=True)
+def _own_prompt_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a relay of its own: one whose broker was away a moment ago makes no attempt."""
+    monkeypatch.setattr(promptly.promptly, "value", None)
+
+
 @pytest.fixture
 def no_prompt_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave committed rows to relays."""
