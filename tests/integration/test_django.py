@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import psycopg
 import pytest
 
 from tests.integration.django_projects import Project
-from tests.support import RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port, start_worker
 
 TASKS = """
 from celery import Task, shared_task
@@ -104,6 +105,49 @@ except KeyError:
 """)
 
     assert said == ["0", "1", "1"]
+
+
+VIEW = """
+from django.http import HttpResponse
+from django.urls import path
+from taskapp import Celery
+import jobs
+
+app = Celery("shop")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+urlpatterns = [path("", lambda request: HttpResponse("first " + jobs.ask.delay().id))]
+"""
+
+
+@pytest.mark.slow
+def test_the_development_server_reloads_changed_code_and_submits_again(
+    project: Path, ask: Ask, redis_server: RedisServer
+) -> None:
+    (project / "views.py").write_text(VIEW)
+    settings = f"ROOT_URLCONF = 'views'; DEBUG = True; CELERY_BROKER_URL = '{redis_server.url}'"
+    (project / "project_settings.py").write_text(f"{SETTINGS}{settings}")
+    port = free_port()
+    env = clean_environment(DJANGO_SETTINGS_MODULE="project_settings", PYTHONPATH=f"{project}:{Path.cwd()}")
+    argv = [sys.executable, "-m", "django", "runserver", str(port)]
+    server, answers = Process(argv, project / "server.log", env, cwd=project), []
+
+    def says(word: str) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                answers.append(answer.read().decode())
+        except OSError:
+            return False  # it starts, or reloads
+        return bool(answers[-1].startswith(word))
+
+    try:
+        eventually(lambda: says("first"), within_seconds=60)
+        (project / "views.py").write_text(VIEW.replace("first", "second"))
+        eventually(lambda: says("second"), within_seconds=60)
+    finally:
+        server.kill()  # with the child that serves
+
+    assert len(set(answers)) == len(answers)
+    assert ask("print(taskapp.celery.app.connection().default_channel._size('celery'))") == [str(len(answers))]
 
 
 # --- a project of its own, as Celery documents it, on PostgreSQL ---------------------------------
