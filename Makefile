@@ -29,7 +29,7 @@ test: $(VENV)/.dev ## run unit tests and quick tests on real servers
 
 # File by file: the alert tests share one deployment, on which each fault is played once.
 test-all: $(VENV)/.dev ## run every test, and generated ones with more examples
-	@exec $(ISOLATED) TASKAPP_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@exec $(ISOLATED) TESTS_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 FAULTS ?= quick
 faults: $(VENV)/.dev ## break real servers and workers, count every task (FAULTS=full, ARGS="--rows 1,2")

@@ -8,7 +8,6 @@ import tempfile
 
 LEADING_ELSEWHERE = ("TASKAPP_", "CELERY_", "FLOWER_", "OTEL_", "XDG_", "DJANGO_")
 """How variables begin that could lead a program under test to a server or a file of the developer's."""
-KEPT = "TASKAPP_TEST_"
 
 
 def enter() -> str:
@@ -16,7 +15,7 @@ def enter() -> str:
 
     The default data directory is below the home, so that a program without any setting finds no server either.
     """
-    for name in [name for name in os.environ if name.startswith(LEADING_ELSEWHERE) and not name.startswith(KEPT)]:
+    for name in [name for name in os.environ if name.startswith(LEADING_ELSEWHERE)]:
         del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
     # What runs in the background of a shell ignores it, and so would all programs under test.

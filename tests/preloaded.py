@@ -47,7 +47,7 @@ NOT_OURS = (
     "taskapp.tracing.provider",
 )  # fmt: skip
 """Modules of ours that import what most processes need not."""
-THOROUGH = "TASKAPP_TEST_THOROUGH"
+THOROUGH = "TESTS_THOROUGH"
 """The variable with which ``make test-all`` says that thoroughness comes first."""
 READ_EARLY = ("DJANGO_", "LD_", "MALLOC", "OTEL_", "PYTHON", "TZ")
 """How variables begin that may be read before the fork."""

@@ -26,8 +26,8 @@ ALIKE = 0.7
 """Similarity, from 0 to 1, from which a name counts as misspelt; ``mask`` and ``masks`` have 0.89."""
 
 
-def check_options(task_type: Any, app: Any) -> None:
-    """Check the options of ``task_type``, which belongs to ``app``.
+def check_names(task_type: Any, app: Any) -> None:
+    """Check the names of the options of ``task_type``, which is about to be bound to ``app``.
 
     A class may have any attribute, and so may a task type whose base class declares it. What a decorator adds otherwise
     is an option. The app of a project accepts unknown ones, which its own code may read, unless they resemble one of
@@ -35,20 +35,27 @@ def check_options(task_type: Any, app: Any) -> None:
 
     Raises:
         UnknownTaskOption: An option is misspelt, such as ``@app.task(mask=…)``, which would show hidden values.
-        BadMasks: ``masks`` are not names.
-        BadOption: ``priority`` is not an integer from 0 to 9.
     """
     given = vars(task_type)
-    masks = task_type.masks
-    if isinstance(masks, str) or not all(isinstance(name, str) and name for name in masks):
-        raise BadMasks(task_type.name, masks)
-    check_priority(task_type.name, task_type.priority)
     if not given.get("_decorated"):
         return
     is_strict = getattr(app, "ships_task_types", False)
     for name in given:
         if not _is_known(task_type, name) and (is_strict or _resembles_one(name)):
             raise UnknownTaskOption(task_type.name, name, _options())
+
+
+def check_values(task_type: Any) -> None:
+    """Check the values of options of ``task_type``.
+
+    Raises:
+        BadMasks: ``masks`` are not names.
+        BadOption: ``priority`` is not an integer from 0 to 9.
+    """
+    masks = task_type.masks
+    if isinstance(masks, str) or not all(isinstance(name, str) and name for name in masks):
+        raise BadMasks(task_type.name, masks)
+    check_priority(task_type.name, task_type.priority)
 
 
 def _is_known(task_type: Any, name: str) -> bool:

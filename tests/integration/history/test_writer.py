@@ -23,7 +23,7 @@ from taskapp.redis.link import Link
 from tests.integration.history.conftest import Deployment, tell
 from tests.support import RedisServer, eventually
 
-SEED = int(os.environ.get("TASKAPP_TEST_SEED", "6"))
+SEED = int(os.environ.get("TESTS_SEED", "6"))
 
 
 def stream(server: RedisServer, prefix: str = "") -> FinishedTasks:
