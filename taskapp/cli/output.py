@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from taskapp.cli.table import Table
+from taskapp.cli.table import TextTable
 from taskapp.sanitize import INDENT, sanitize, sanitize_json, sanitize_lines
 
 
@@ -51,7 +51,7 @@ def say_table(
         kept: Headings of the columns that are never cut, wrapped or dropped: ids and names, which people copy.
         expendable: Headings of the columns to drop first on a narrow terminal.
     """
-    table = Table(headings, kept, expendable, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    table = TextTable(headings, kept, expendable, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     for line in table.lines(rows):
         click.echo(line)
     if table.dropped:

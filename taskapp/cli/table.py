@@ -73,7 +73,7 @@ def lay_out(widths: Sequence[int], total: int, fixed: Collection[int], order: Se
                 fitted[number] = widths[number]
 
 
-class Table:
+class TextTable:
     """Headings and rows, as lines.
 
     Args:

@@ -141,7 +141,7 @@ def run_demo(console: Console, output: Path, *, keep: bool) -> int:
         _use_only(workshop.variables())
         _, truth = _split(view, workshop)
         cleaning.enter_context(_server(view))
-        supervisor = Supervisor(workshop.programs(), LogWriter(workshop.logs), dict(os.environ))
+        supervisor = Supervisor(workshop.programs(), FilePerProcess(workshop.logs), dict(os.environ))
         cleaning.callback(supervisor.stop)
         _start(view, supervisor, workshop)
         checks = _work(view, workshop, truth)
@@ -193,7 +193,7 @@ def _server(view: ProgressView) -> Iterator[None]:
         devredis.stop(data_dir)
 
 
-class LogWriter:
+class FilePerProcess:
     """Writes the lines of each process to a separate file."""
 
     def __init__(self, directory: Path) -> None:

@@ -36,7 +36,7 @@ from taskapp.engine.task_notes import (
 )
 from taskapp.errors import BrokerNotFound
 from taskapp.redis.link import NotSent, OutcomeUnknown
-from taskapp.redis.trouble import Server, broker, result_server
+from taskapp.redis.trouble import ServerHealth, broker, result_server
 from taskapp.settings import get_settings
 from taskapp.transport.transport import is_over_redis
 
@@ -63,7 +63,7 @@ class NoteWriter:
     """
 
     def __init__(
-        self, open_notes: Callable[[], Notes | None], lines_most: int, server: Server = result_server
+        self, open_notes: Callable[[], Notes | None], lines_most: int, server: ServerHealth = result_server
     ) -> None:  # fmt: skip
         self._server = server
         self._open_notes = open_notes

@@ -13,9 +13,9 @@ from weakref import WeakValueDictionary
 
 from taskapp.logs.formatters import JSONFormatter, TextFormatter
 from taskapp.logs.sink import StreamSink, file_sink
-from taskapp.logs.writer import Writer
+from taskapp.logs.writer import LogWriter
 
-_writers: WeakValueDictionary[object, Writer] = WeakValueDictionary()
+_writers: WeakValueDictionary[object, LogWriter] = WeakValueDictionary()
 """One for each log, shared by all handlers that write to it."""
 
 
@@ -24,7 +24,7 @@ class _Lines(logging.Handler):
 
     terminator: str
     encoding: str | None
-    writer: Writer | None
+    writer: LogWriter | None
     _usual: tuple[logging.Formatter | None, list[Any]] | None = None
 
     def use(self, formatter: logging.Formatter, filters: list[logging.Filter]) -> None:
@@ -59,7 +59,7 @@ class _Lines(logging.Handler):
             self.release()
         return f"{text}{self.terminator}".encode(self.encoding or "utf-8", "backslashreplace")
 
-    def _write(self, writer: Writer, record: logging.LogRecord) -> None:
+    def _write(self, writer: LogWriter, record: logging.LogRecord) -> None:
         try:
             writer.write(self.line_of(record))
         except RecursionError:
@@ -108,7 +108,7 @@ class FileHandler(_Lines, WatchedFileHandler):
 
     def __init__(self, filename: str) -> None:
         super().__init__(filename, encoding="utf-8")
-        self.writer: Writer = _writers.get(self.baseFilename) or Writer(file_sink(self.baseFilename))
+        self.writer: LogWriter = _writers.get(self.baseFilename) or LogWriter(file_sink(self.baseFilename))
         _writers[self.baseFilename] = self.writer
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -123,12 +123,12 @@ class FileHandler(_Lines, WatchedFileHandler):
 Handler = LineHandler | FileHandler
 
 
-def _writer_of(stream: TextIO) -> Writer | None:
+def _writer_of(stream: TextIO) -> LogWriter | None:
     try:
         stream.fileno()
     except (AttributeError, OSError, ValueError):
         return None  # in memory, for example
     # The writer keeps the stream alive, so that no other stream gets its id.
-    writer = _writers.get(id(stream)) or Writer(StreamSink(stream.fileno))
+    writer = _writers.get(id(stream)) or LogWriter(StreamSink(stream.fileno))
     _writers[id(stream)] = writer
     return writer

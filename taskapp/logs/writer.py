@@ -38,10 +38,10 @@ PATIENCE_SECONDS = 1.0
 Line = bytes | tuple[Callable[..., bytes], Any]
 """A line with its terminator, or a function that returns one, with its argument."""
 
-_writers: WeakSet[Writer] = WeakSet()
+_writers: WeakSet[LogWriter] = WeakSet()
 
 
-class Writer:
+class LogWriter:
     """Writes the lines of one log. Any thread may call it, and so may signal handlers.
 
     Args:
@@ -237,7 +237,7 @@ def write_logs(patience_seconds: float = PATIENCE_SECONDS) -> None:
         writer.flush(patience_seconds)
 
 
-def _each(call: Callable[[Writer], None]) -> Callable[[], None]:
+def _each(call: Callable[[LogWriter], None]) -> Callable[[], None]:
     def call_each() -> None:
         for writer in list(_writers):
             call(writer)
@@ -245,5 +245,5 @@ def _each(call: Callable[[Writer], None]) -> Callable[[], None]:
     return call_each
 
 
-around_forks(_each(Writer.before_fork), _each(Writer.in_parent))
-in_child(_each(Writer.in_child))
+around_forks(_each(LogWriter.before_fork), _each(LogWriter.in_parent))
+in_child(_each(LogWriter.in_child))

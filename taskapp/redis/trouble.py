@@ -20,7 +20,7 @@ EARLIER_SECONDS = 1.0
 """How long an answer from before the server went away may take to be read."""
 
 
-class Server:
+class ServerHealth:
     """What this process knows of a server. Whichever part notices first reports a change, and no other part repeats it.
 
     Every part that calls ``failed`` calls ``works`` once it succeeds again. Any thread may call both, in native threads
@@ -58,7 +58,7 @@ class Server:
             logger.warning("the %s is back after %.1f s", self._name, seconds, extra={"action": "server_back"})
 
 
-broker, result_server = Server("broker"), Server("result server")
+broker, result_server = ServerHealth("broker"), ServerHealth("result server")
 
 
 def _start_over() -> None:

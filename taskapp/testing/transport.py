@@ -126,13 +126,13 @@ class MemoryBroker:
         class Pooled(OfThisTest, _PooledConnection):
             """A connection of the pool."""
 
-        class Pool(ConnectionPool):
+        class MemoryPool(ConnectionPool):
             def new(self) -> Any:
                 return Pooled(self, **connection_options(self.connection))
 
         class ToMemory(OfThisTest, Connection):
             def Pool(self, limit: int | None = None, **options: Any) -> Any:  # noqa: N802 - kombu's name
-                return Pool(self, limit, **options)
+                return MemoryPool(self, limit, **options)
 
         self.connection_class = ToMemory
 

@@ -33,7 +33,7 @@ from taskapp.logs.handlers import FileHandler, LineHandler
 from taskapp.logs.setup import Logging
 from taskapp.logs.sink import ATOMIC_BYTES, StreamSink, file_sink
 from taskapp.logs.task_lines import TaskLines
-from taskapp.logs.writer import KEPT_BYTES, KEPT_LINES, Writer
+from taskapp.logs.writer import KEPT_BYTES, KEPT_LINES, LogWriter
 from tests.support import eventually
 
 TEMPLATE = "Task %(name)s[%(id)s] received"
@@ -48,7 +48,7 @@ class Pipe:
     def __init__(self) -> None:
         self.reader, self.end = os.pipe()
         os.set_blocking(self.reader, False)
-        self.writer = Writer(StreamSink(lambda: self.end))
+        self.writer = LogWriter(StreamSink(lambda: self.end))
         self.got = b""
 
     def read(self) -> bytes:
@@ -87,7 +87,7 @@ def test_a_line_that_was_only_added_is_written_soon(pipe: Pipe) -> None:
 
 
 def test_lines_of_many_threads_are_whole_and_each_thread_s_in_order(tmp_path: Path) -> None:
-    writer = Writer(file_sink(str(tmp_path / "log")))
+    writer = LogWriter(file_sink(str(tmp_path / "log")))
 
     def work(name: int) -> None:
         for number in range(300):
@@ -127,7 +127,7 @@ def test_a_reader_that_stops_holds_up_nobody_and_hears_how_many_lines_it_missed(
 
 
 def test_what_nobody_comes_to_format_is_bounded_too(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Writer, "_watch", lambda _: None)
+    monkeypatch.setattr(LogWriter, "_watch", lambda _: None)
     for _ in range(KEPT_LINES + 5):
         pipe.writer.add(b"x\n")
     assert len(pipe.writer._lines) == KEPT_LINES
@@ -162,7 +162,7 @@ def test_a_full_disk_is_named_once_and_what_was_kept_is_written_when_there_is_ro
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "AGAIN_SECONDS", 0.01)
-    writer, full = Writer(file_sink(str(tmp_path / "log"))), True
+    writer, full = LogWriter(file_sink(str(tmp_path / "log"))), True
     write = os.write
 
     def refused(descriptor: int, data: Any) -> int:
@@ -190,7 +190,7 @@ def test_a_closed_pipe_ends_nobody(pipe: Pipe) -> None:
 
 def test_a_socket_whose_reader_stops_holds_up_nobody() -> None:
     ours, theirs = socket.socketpair()
-    writer = Writer(StreamSink(ours.fileno))
+    writer = LogWriter(StreamSink(ours.fileno))
     for _ in range(2_000):
         writer.write(b"x" * 999 + b"\n")
     assert ours.getblocking()
@@ -208,8 +208,8 @@ def test_a_socket_whose_reader_stops_holds_up_nobody() -> None:
 
 
 def test_a_child_writes_nothing_of_what_its_parent_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Writer, "_watch", lambda _: None)
-    writer = Writer(file_sink(str(tmp_path / "log")))
+    monkeypatch.setattr(LogWriter, "_watch", lambda _: None)
+    writer = LogWriter(file_sink(str(tmp_path / "log")))
     for number in range(3):
         writer.add(b"%d\n" % number)
     child = os.fork()
@@ -222,7 +222,7 @@ def test_a_child_writes_nothing_of_what_its_parent_keeps(tmp_path: Path, monkeyp
 
 
 def test_a_fork_while_another_thread_writes_leaves_the_child_a_log(tmp_path: Path) -> None:
-    writer = Writer(file_sink(str(tmp_path / "log")))
+    writer = LogWriter(file_sink(str(tmp_path / "log")))
     stop = threading.Event()
 
     def work() -> None:
@@ -279,7 +279,7 @@ def test_no_memory_loses_no_line(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
-    writer, log = Writer(file_sink(str(tmp_path / "log"))), tmp_path / "log"
+    writer, log = LogWriter(file_sink(str(tmp_path / "log"))), tmp_path / "log"
     writer.write(b"one\n")
     log.rename(tmp_path / "log.1")
     writer.write(b"two\n")
@@ -290,7 +290,7 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 
 def test_what_takes_the_place_of_stderr_is_written_to(tmp_path: Path) -> None:
     first, second = (os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in ("first", "second"))
-    writer = Writer(StreamSink(lambda: first))
+    writer = LogWriter(StreamSink(lambda: first))
     writer.write(b"one\n")
     os.dup2(second, first)
     writer.write(b"two\n")
@@ -352,7 +352,7 @@ class Keeper(logging.Handler):
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setattr(Writer, "_watch", lambda _: None)
+    monkeypatch.setattr(LogWriter, "_watch", lambda _: None)
     monkeypatch.setattr("taskapp.logs.task_lines.SEEN_SECONDS", 0.0)
     node = Node(tmp_path / "log")
     yield node

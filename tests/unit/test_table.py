@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskapp.cli.table import CUT, GAP, Table, columns_of
+from taskapp.cli.table import CUT, GAP, TextTable, columns_of
 from tests.support import examples
 
 ID = str(uuid.UUID(int=7))
@@ -17,7 +17,7 @@ ROW = ("default/17", "failed", "shop.tasks.send_invoice", ID, "2026-12-01 09:00:
 
 
 def lines(rows: list[tuple[str, ...]], width: int | None) -> tuple[list[str], list[str]]:
-    table = Table(HEADINGS, ("letter", "id"), ("buried at", "reason"), width)
+    table = TextTable(HEADINGS, ("letter", "id"), ("buried at", "reason"), width)
     return list(table.lines(rows)), table.dropped
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskapp.redis import trouble
-from taskapp.redis.trouble import Server, Trouble
+from taskapp.redis.trouble import ServerHealth, Trouble
 
 
 class Part:
@@ -37,7 +37,7 @@ def kept() -> Iterator[Kept]:
 
 
 def test_a_part_that_fails_once_more_after_another_found_the_server_back_is_not_heard(kept: Kept) -> None:
-    server, one, other = Server("broker"), Part(), Part()
+    server, one, other = ServerHealth("broker"), Part(), Part()
     for part in (one, other, one, other):
         server.failed(part, "refused")
     server.works(one)
@@ -56,7 +56,7 @@ def test_any_number_of_failures_are_one_outage(down: list[tuple[int, str]], up: 
     handler = Kept()
     trouble.logger.addHandler(handler)
     try:
-        server, parts = Server("broker"), [Part() for _ in range(5)]
+        server, parts = ServerHealth("broker"), [Part() for _ in range(5)]
         for number, text in down:
             server.failed(parts[number], text)
         first = next(number for number in up if number in {number for number, _ in down})
