@@ -62,6 +62,7 @@ WITHOUT_EFFECT_ON_OUR_POOL = {
     "worker_max_memory_per_child": _RECYCLED,
     "worker_soft_shutdown_timeout": "set TASKAPP_DRAIN_SECONDS",
 }
+LOG_FORMATS = ("worker_log_format", "worker_log_datefmt", "worker_task_log_format", "worker_task_log_datefmt")
 WITHOUT_EFFECT_ON_REDIS = {"worker_eta_task_limit": "delayed tasks stay in Redis until they are due"}
 _PROTOCOL = "tasks are sent with protocol 2, which Celery 4 and later read"
 _LEASES = "leases replace it, see TASKAPP_LEASE_SECONDS"
@@ -125,19 +126,26 @@ def remarks_on(app: Any) -> list[Remark]:
     return sorted(_remarks(app), key=lambda remark: not remark.weakens)
 
 
+def _without_effect(app: Any, *, over_redis: bool) -> dict[str, str]:
+    """Return the settings of Celery that have no effect in ``app``, and why."""
+    unused: dict[str, str] = {} if app.conf.task_protocol == 2 else {"task_protocol": _PROTOCOL}
+    if app.conf.worker_pool == OUR_POOL:
+        unused |= WITHOUT_EFFECT_ON_OUR_POOL
+    if app.settings.log_format == "json":
+        unused |= dict.fromkeys(LOG_FORMATS, "TASKAPP_LOG_FORMAT asks for lines in JSON")
+    if over_redis:
+        unused |= WITHOUT_EFFECT_ON_REDIS
+    return unused
+
+
 def _remarks(app: Any) -> Iterator[Remark]:
     conf = app.conf
     for setting, (weakens, text) in WEAKENING.items():
         if app.sets(setting) and weakens(conf[setting]):
             yield Remark(setting, weakens=True, text=text)
-    unused: dict[str, str] = {} if conf.task_protocol == 2 else {"task_protocol": _PROTOCOL}
-    if conf.worker_pool == OUR_POOL:
-        unused |= WITHOUT_EFFECT_ON_OUR_POOL
     yield from _misspelt(conf)
     over_redis = is_over_redis(conf.broker_url)
-    if over_redis:
-        unused |= WITHOUT_EFFECT_ON_REDIS
-    for setting, text in unused.items():
+    for setting, text in _without_effect(app, over_redis=over_redis).items():
         # Celery's commands set some of them to their defaults.
         if app.sets(setting) and conf[setting] != DEFAULTS[setting]:
             yield Remark(setting, weakens=False, text=text)

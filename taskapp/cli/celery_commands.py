@@ -136,10 +136,12 @@ def _check_flower(_app: Any, params: Mapping[str, Any]) -> None:
     check_options(params["tornado_argv"])
 
 
-def _check_scheduler(_app: Any, params: Mapping[str, Any]) -> None:
+def _check_scheduler(app: Any, params: Mapping[str, Any]) -> None:
     name = params.get("scheduler")
     if not name:
         return
+    # As beat does before it looks for the scheduler: one in a Django app cannot be imported before Django is set up.
+    app.loader.init_worker()
     names: Any = load_extension_class_names("celery.beat_schedulers")  # typed as something else
     try:
         symbol_by_name(name, aliases=dict(names))

@@ -1,0 +1,3 @@
+from dashboards.initialization import create_app
+
+__all__ = ["create_app"]
