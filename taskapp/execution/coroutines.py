@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from billiard.common import terminate_handler_fired  # type: ignore[attr-defined
 from celery.exceptions import SoftTimeLimitExceeded
 
 from taskapp.background import PerProcess, in_child
+from taskapp.errors.wording import sound
 from taskapp.execution.current_task import carrying, following
 from taskapp.execution.side_loop import is_green, is_on_a_loop, log_exit, run_beside, wait_for
 
@@ -123,15 +124,15 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
         with ThreadPoolExecutor(1) as executor, carrying():
             return executor.submit(copy_context().run, _run_apart, coroutine).result()
     if loop_of_tasks is not None and loop_of_tasks.is_running():
-        return wait_for(coroutine, loop_of_tasks)
+        return wait_for(soundly(coroutine), loop_of_tasks)
     if threading.current_thread() is not threading.main_thread() or is_green():
-        return run_beside(coroutine)
+        return run_beside(soundly(coroutine))
     return _run_here(coroutine)
 
 
 def _run_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:
     with asyncio.Runner(loop_factory=lambda: following(asyncio.new_event_loop())) as runner:
-        return runner.run(coroutine)
+        return runner.run(soundly(coroutine))
 
 
 def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -139,7 +140,7 @@ def _run_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
     loop = _loop_here()
     interruptible = Interruptible(coroutine)
     with carrying():
-        task = loop.create_task(_awaited(interruptible))
+        task = loop.create_task(soundly(interruptible))
     while True:
         try:
             return loop.run_until_complete(task)
@@ -168,8 +169,14 @@ def run_on_loop_of_tasks(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return task
 
 
-async def _awaited(interruptible: Interruptible) -> Any:
-    return await interruptible
+async def soundly(awaitable: Awaitable[Any]) -> Any:
+    """Await ``awaitable``; replace an error that cannot be read, as a loop that reads it would never end."""
+    try:
+        return await awaitable
+    except BaseException as error:
+        if (readable := sound(error)) is error:
+            raise
+        raise readable from None
 
 
 def _leave_to_parent() -> None:

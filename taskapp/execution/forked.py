@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -44,6 +45,19 @@ def _on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if _loops.get(loop, forks) != forks:
         leave(RuntimeError("a process forked by a coroutine cannot continue on its parent's event loop"))
     loop.default_exception_handler(context)
+
+
+def confined(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """Return what ``call`` returns; a child process that it has forked exits with it instead."""
+    before, error = forks, None
+    try:
+        return call(*args, **named)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        if forks != before:
+            leave(error)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:

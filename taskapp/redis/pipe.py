@@ -21,6 +21,7 @@ from taskapp.redis.link import NotSent, is_modern
 from taskapp.redis.scripts import ROOMS, script
 
 READ_BYTES = 1 << 16
+ANSWER_SHOWN_MOST = 120
 SENDING_SECONDS = 5.0
 """How long a server may accept no data before the connection counts as broken, if it has no timeout of its own."""
 NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -207,6 +208,8 @@ class Pipe:
         raise ConnectionResetError("the server closed the connection")
 
     def _hand_out(self, answer: Any) -> None:
+        if not self.unanswered:
+            raise hiredis.ProtocolError(f"the server sent an answer to no call: {answer!r}"[:ANSWER_SHOWN_MOST])
         call = self.unanswered.popleft()
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
             source = script(call.name, self._rooms).source(modern=self._modern)

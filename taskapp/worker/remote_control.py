@@ -1,4 +1,4 @@
-"""Checks the arguments of remote-control commands that change a node's state."""
+"""Checks the arguments of remote-control commands that change a node's state, and guards all commands."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from functools import wraps
 from math import isfinite
 from typing import Any
 
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.saferepr import saferepr
 from celery.worker import control as stock
 
 from taskapp.client.control import NAMING, texts_of_ids
 from taskapp.engine.envelope import LONGEST_NAME_BYTES
+from taskapp.execution import forked
+from taskapp.execution.failures import as_error
 
 # The stubs are incomplete.
 _stock: Any = stock
@@ -32,6 +35,28 @@ def install() -> None:
     for name in ("add_consumer", "cancel_consumer"):
         _check(name, lambda queue=None, **_: _problem_of_queue(queue))
     _check("rate_limit", lambda rate_limit=None, **_: _problem_of_rate(rate_limit))
+    for name, command in _stock.Panel.data.items():
+        _stock.Panel.data[name] = _guarded(command)
+
+
+def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``command``, whose errors may end no node: it may be a project's own, or call a project's classes."""
+    if getattr(command, "is_guarded", False):
+        return command
+
+    @wraps(command)
+    def guarded(*args: Any, **given: Any) -> Any:
+        try:
+            return forked.confined(command, *args, **given)
+        except (WorkerShutdown, WorkerTerminate):
+            raise
+        except BaseException as raised:
+            if (error := as_error(raised)) is raised:
+                raise
+            raise error from error.__cause__  # not from ``raised``, which may be unreadable
+
+    guarded.is_guarded = True  # type: ignore[attr-defined]
+    return guarded
 
 
 def _check(name: str, problem_of: Callable[..., str]) -> None:

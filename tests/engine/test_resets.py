@@ -92,6 +92,18 @@ def test_a_read_with_nothing_to_read_does_not_wait(pair: tuple[Pipe, socket.sock
     assert pipe.read()
 
 
+def test_an_answer_to_no_call_breaks_the_connection_and_nothing_else(pair: tuple[Pipe, socket.socket]) -> None:
+    pipe, server = pair
+    got: list[object] = []
+    assert pipe.ask("PING", on_answer=got.append)
+
+    server.sendall(b"+PONG\r\n-ERR idle for too long\r\n")
+
+    assert not pipe.read()
+    assert got == [b"PONG"]
+    assert not pipe.is_open
+
+
 def test_a_thread_that_finds_a_connection_broken_leaves_closing_it_to_its_owner(
     pair: tuple[Pipe, socket.socket],
 ) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import redis
 from celery import shared_task, signals
+from celery.worker.control import inspect_command
+from celery.worker.request import Request
 
 from taskapp.celery import app
 
@@ -71,6 +74,11 @@ class NoClass(Exception):
     __class__ = property(lambda self: 1 / 0)
 
 
+class NothingReadable(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise KeyboardInterrupt(name)
+
+
 class AttributesExit(Exception):
     def __getattr__(self, name: str) -> Any:
         raise SystemExit(name)
@@ -95,7 +103,7 @@ def _from_broken() -> Exception:
 BROKEN: dict[str, Callable[[], BaseException]] = {
     one.__name__: one for one in (
         StrExits, StrCloses, ReprRaisesItself, ExitRaisesItself, MemoryWithoutText, NoTraceback, NoClass,
-        AttributesExit, ReprMisses, NotPicklable, MemoryError,
+        AttributesExit, NothingReadable, ReprMisses, NotPicklable, MemoryError,
     )
 } | {
     "from a broken one": _from_broken,
@@ -106,11 +114,27 @@ HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 RECEIVERS = ("task_received", "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry")
 
 
+FORKS = "forks"
+
+
 def act(where: str, asked: Any) -> None:
-    """Raise what was asked for, if it was asked for here."""
+    """Raise what was asked for, if it was asked for here; or fork, and go on in both processes."""
     place, error = asked
-    if place == where:
+    if place == where and error == FORKS:
+        _fork()
+    elif place == where:
         raise (ERRORS | BROKEN)[error]()
+
+
+def _fork() -> bool:
+    """Fork; return whether this is the child."""
+    pid = os.fork()
+    if pid == 0:
+        # The connection is the parent's, too.
+        client.connection_pool.reset()
+    else:
+        client.rpush("forked", pid)
+    return pid == 0
 
 
 class Exits(app.Task):
@@ -189,6 +213,60 @@ async def exits_async(self: Any, place: str, error: str) -> str:
 @app.task(base=Exits, bind=True, name="exits.child", cpu_bound=True)
 def exits_in_child(self: Any, place: str, error: str) -> str:
     return _body(self, place, error)
+
+
+CALLBACKS = ("on_accepted", "on_failure", "on_timeout")
+"""Methods of requests that pools call."""
+
+
+class ExitsInRequest(Request):
+    """Its methods raise what the call's first argument says."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        act("on_accepted", self.args)
+        return super().on_accepted(pid, time_accepted)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        act("on_failure", self.args)
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        act("on_timeout", self.args)
+        return super().on_timeout(soft, timeout)
+
+    def info(self, safe: bool = False) -> Any:
+        act("info", self.args)
+        return super().info(safe)
+
+
+class WithRequest(app.Task):
+    abstract = True
+    Request = ExitsInRequest
+
+
+def _body_of_request(place: str) -> str:
+    if place == "on_failure":
+        raise ValueError("its own")
+    if place in ("on_timeout", "info"):
+        time.sleep(1.0)
+    return "done"
+
+
+@app.task(base=WithRequest, name="requests.def", time_limit=2.0)
+def exits_in_request(place: str, error: str) -> str:
+    time.sleep(1.5 if place == "on_timeout" else 0)
+    return _body_of_request(place)
+
+
+@app.task(base=WithRequest, name="requests.child", time_limit=2.0, cpu_bound=True)
+def exits_in_request_of_child(place: str, error: str) -> str:
+    time.sleep(1.5 if place == "on_timeout" else 0)
+    return _body_of_request(place)
+
+
+@inspect_command()
+def exit_in_command(state: Any, error: str = "") -> None:
+    raise ERRORS[error]()
 
 
 def _receive(name: str) -> Callable[..., None]:
@@ -276,15 +354,9 @@ async def neighbour(self: Any) -> str:
     return "done"
 
 
-def _fork(task: Any) -> bool:
+def _run_and_fork(task: Any) -> bool:
     client.rpush(f"ran:{task.request.id}", 0)
-    pid = os.fork()
-    if pid == 0:
-        # The connection is the parent's, too.
-        client.connection_pool.reset()
-    else:
-        client.rpush("forked", pid)
-    return pid == 0
+    return _fork()
 
 
 def _end_of_child(how: str) -> str:
@@ -297,13 +369,13 @@ def _end_of_child(how: str) -> str:
 
 @shared_task(name="forks.def", bind=True)
 def fork(self: Any, how: str) -> str:
-    return _end_of_child(how) if _fork(self) else "parent"
+    return _end_of_child(how) if _run_and_fork(self) else "parent"
 
 
 @shared_task(name="forks.async", bind=True)
 async def fork_async(self: Any, how: str) -> str:
     future = asyncio.get_running_loop().create_future()
-    if _fork(self):
+    if _run_and_fork(self):
         if how == "waits":
             await asyncio.sleep(0)
             client.rpush("ran in a child", 1)
@@ -316,7 +388,28 @@ async def fork_async(self: Any, how: str) -> str:
 
 @shared_task(name="forks.child", bind=True, cpu_bound=True)
 def fork_in_child(self: Any, how: str) -> str:
-    return _end_of_child(how) if _fork(self) else "parent"
+    return _end_of_child(how) if _run_and_fork(self) else "parent"
+
+
+def _rewrite(request: Any) -> None:
+    request.id = request.group = object()
+    request.errbacks = request.chord = 5
+    raise ValueError("its own")
+
+
+@shared_task(name="rewrites.def", bind=True)
+def rewrite_request(self: Any) -> None:
+    _rewrite(self.request)
+
+
+@shared_task(name="rewrites.async", bind=True)
+async def rewrite_request_async(self: Any) -> None:
+    _rewrite(self.request)
+
+
+@shared_task(name="rewrites.child", bind=True, cpu_bound=True)
+def rewrite_request_in_child(self: Any) -> None:
+    _rewrite(self.request)
 
 
 class Unencodable:

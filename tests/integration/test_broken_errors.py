@@ -28,6 +28,9 @@ def _cases() -> Iterator[object]:
         for place in PLACES:
             marks = () if place == CHEAP else pytest.mark.slow
             yield pytest.param(pool, "exits.def", place, id=f"{pool} {place}", marks=marks)
+        marks = () if pool == "prefork" else pytest.mark.slow
+        yield pytest.param(pool, "exits.async", "function", id=f"{pool} coroutine", marks=marks)
+        yield pytest.param(pool, "exits.async_hooks", "on_success", id=f"{pool} coroutine of a hook", marks=marks)
 
 
 @pytest.fixture(scope="module")

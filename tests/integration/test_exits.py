@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import psutil
 import pytest
 from celery import Celery
+from celery.utils.nodenames import gethostname
 
 from tests.integration import exiting
-from tests.integration.exiting import ERRORS, HOOKS, RECEIVERS
+from tests.integration.exiting import CALLBACKS, ERRORS, FORKS, HOOKS, RECEIVERS
 from tests.support import Process, RedisServer, eventually, leased_count, start_worker
 
 SECONDS = 15
@@ -167,6 +168,71 @@ def test_a_task_that_forks_leaves_no_process_behind(name: str, how: str, start) 
         eventually(lambda pid=pid: _is_gone(pid))
     assert pool.lives()
     eventually(lambda: leased_count(pool.server) == 0)
+
+
+@pytest.mark.quick("own *", "prefork exits.def-*")
+@pytest.mark.parametrize("place", [*HOOKS, *RECEIVERS])
+def test_a_hook_or_receiver_that_forks_runs_nothing_twice(way: tuple[str, str], place: str, start) -> None:
+    name, kind = way
+    pool = start(name)
+    pool.server.client.delete("forked")
+
+    result = pool.send(kind, place, FORKS)
+
+    failed, retried = place in ("on_failure", "task_failure"), place in ("on_retry", "task_retry")
+    outcome = repr(result.get(timeout=SECONDS, propagate=False))
+    assert outcome == ("ValueError('its own')" if failed else "'done'")
+    assert pool.server.client.llen("forked") > 0
+    for pid in map(int, pool.server.client.lrange("forked", 0, -1)):
+        eventually(lambda pid=pid: _is_gone(pid))
+    assert pool.runs(result.id) == (["0", "1"] if retried else ["0"])
+    assert pool.lives()
+    eventually(lambda: leased_count(pool.server) == 0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("place", CALLBACKS)
+def test_a_request_class_that_exits_fails_its_task_and_holds_no_slot(name: str, place: str, start) -> None:
+    pool = start(name)
+    kinds = ["requests.def", *(["requests.child"] if name == "own" else [])]
+    if place == "on_timeout" and name in ("threads", "solo"):
+        pytest.skip("these pools have no time limits")
+
+    results = {(kind, error): pool.send(kind, place, error) for kind in kinds for error in ERRORS}
+
+    for what, result in results.items():
+        assert isinstance(result.get(timeout=SECONDS, propagate=False), Exception), what
+    beside = [pool.send("neighbour") for _ in range(3)]
+    assert [one.get(timeout=SECONDS) for one in beside] == ["done"] * 3
+    assert pool.lives()
+    eventually(lambda: leased_count(pool.server) == 0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_task_that_rewrites_its_request_still_fails_under_its_own_id(name: str, start) -> None:
+    pool = start(name)
+
+    for kind in ("def", "async", *(["child"] if name == "own" else [])):
+        result = pool.send(f"rewrites.{kind}")
+        assert isinstance(result.get(timeout=SECONDS, propagate=False), Exception), kind
+    assert pool.lives()
+    eventually(lambda: leased_count(pool.server) == 0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_command_that_exits_ends_no_node(name: str, start) -> None:
+    pool = start(name)
+    control, node = pool.app.control, {f"{name}@{gethostname()}"}
+
+    for error in ERRORS:
+        answers = control.broadcast("exit_in_command", arguments={"error": error}, reply=True, timeout=5, limit=1,
+                                    destination=list(node))  # fmt: skip
+        assert [list(answer) for answer in answers] == [list(node)], error
+        result = pool.send("requests.def", "info", error)
+        eventually(lambda id=result.id: pool.app.AsyncResult(id).state != "PENDING")
+        control.inspect(timeout=0.5, destination=list(node)).active()
+        assert result.get(timeout=SECONDS) == "done", error
+    assert pool.lives()
 
 
 def _is_gone(pid: int) -> bool:

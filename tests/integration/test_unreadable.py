@@ -104,6 +104,18 @@ def test_arguments_that_cannot_be_decoded_fail_the_task_its_chord_and_tell_its_e
     eventually(lambda: told.exists() and set(told.read_text().split()) == {result.id for result in results})
 
 
+@pytest.mark.parametrize("options", POOLS, ids=named)
+def test_follow_ups_in_headers_that_cannot_be_sent_keep_no_failure_from_being_stored(
+    app: Celery, worker: StartWorker, redis_server: RedisServer, letters: DeadLetters, options: tuple[str, ...]
+) -> None:
+    errback = {"task": unreadable.echo.name, "args": [1, 2], "kwargs": {}, "options": {}}
+    buried = push(redis_server, unreadable.echo.name, errbacks=[errback], retries="x")
+    worker(*options, TASKAPP_INCLUDE=TASKS)
+
+    assert "retries" in failure(app, buried)
+    eventually(lambda: redis_server.client.zcard("taskapp:untold") == 0)
+
+
 def test_what_is_wrong_with_a_body_is_said_in_words(
     app: Celery, worker: StartWorker, redis_server: RedisServer, letters: DeadLetters
 ) -> None:

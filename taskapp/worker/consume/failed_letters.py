@@ -20,7 +20,7 @@ from taskapp.client.deferred_publish import post
 from taskapp.engine.counters import CountedRun
 from taskapp.engine.dead_letters import DeadLetter, DeadLetters
 from taskapp.engine.envelope import unseal
-from taskapp.engine.headers import sound_headers
+from taskapp.engine.headers import FOLLOW_UPS, sound_headers
 from taskapp.engine.options import Buried
 from taskapp.engine.settlement import EndOfTick, Settlement, settling, tick_of
 from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
@@ -179,7 +179,8 @@ def mark_as_failed(app: Any, dead: Dead, error: Exception) -> None:
     headers, embed = dead.headers, dead.embed
     # Fields that a node adds when it runs a message must not come from the message itself.
     own = {"properties": None, "delivery_info": {"routing_key": dead.queue}, "args": None, "kwargs": None}
-    request = Context({**headers, **(embed or {}), **own})
+    # Without ``embed``, no follow-ups at all: headers may hold some, too.
+    request = Context({**headers, **(dict.fromkeys(FOLLOW_UPS) if embed is None else embed), **own})
     backend = backend_of(app, headers["task"])
     if embed is None and isinstance(backend, Chords):
         # The group id identifies the chord; for a group without a chord, nothing is counted.

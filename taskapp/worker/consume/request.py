@@ -61,6 +61,7 @@ class Request(_Stock):
     _is_retried = False
     _is_counted = False
     _decided: Disposition | None = None
+    is_given_up = False
     seen = NOTHING
     """Outcome of the run so far."""
 

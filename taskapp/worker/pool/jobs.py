@@ -13,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from taskapp.errors.wording import in_words
+from taskapp.execution import forked
 from taskapp.execution.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
 from taskapp.execution.failures import as_error, as_failure, ends_the_run
 from taskapp.worker.pool.threads import Job, Threads
@@ -81,6 +82,9 @@ class Call:
         """Report to Celery that the task started at ``started_at`` (monotonic), and start its time limits."""
         self.has_started = True
         self._request.on_accepted(os.getpid(), started_at)
+        if self._request.is_given_up:
+            self.stop()
+            return
         soft_seconds, hard_seconds = self._limits
         if (soft_seconds or hard_seconds) and not self.is_stopped:
             self._set_timers(soft_seconds, hard_seconds, started_at)
@@ -167,7 +171,7 @@ class OnLoop(Call):
         return is_current(self.task)
 
     async def _run(self) -> None:
-        run, outcome = run_async(self, *self.arguments), NOT_YET
+        run, outcome, forks = run_async(self, *self.arguments), NOT_YET, forked.forks
         while outcome is NOT_YET:
             try:
                 outcome = await run
@@ -179,6 +183,8 @@ class OnLoop(Call):
                 if issubclass(type(error), GeneratorExit) and not self.is_current():
                     raise  # the loop is gone
                 outcome = error
+        if forked.forks != forks:
+            forked.leave()
         self.finish(outcome)
 
     def awaitable(self, coroutine: Any) -> Any:
@@ -246,7 +252,7 @@ class FunctionCallbacks:
     Their exceptions are logged and not raised, because they run on the loop, which serves all tasks.
     """
 
-    can_go_back = False
+    can_go_back = is_given_up = False
 
     def __init__(self, callback: Any, accept_callback: Any, error_callback: Any, timeout_callback: Any) -> None:
         self.on_accepted = _logged(accept_callback or _ignore)

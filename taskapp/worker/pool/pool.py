@@ -32,6 +32,7 @@ from taskapp.app.own_strategy import Kept, has_own_strategy
 from taskapp.engine.runtime import role
 from taskapp.engine.slots import STUCK_SECONDS, PrefetchEstimator
 from taskapp.execution import coroutines
+from taskapp.execution.failures import as_error
 from taskapp.logs.task_lines import task_lines
 from taskapp.settings import get_settings
 from taskapp.worker.pool.hub import LONGEST_TURN_SECONDS
@@ -276,7 +277,10 @@ class TaskPool(_BasePool):
         self.calls[call.kind].add(call)
         try:
             call.begin()
-        except Exception as error:  # noqa: BLE001 - reported by the call
+        except BaseException as raised:
+            error = as_error(raised)
+            if not isinstance(error, Exception):
+                raise
             # For example a message that cannot be pickled for a child; it takes no slot.
             self.leave(call)
             call.refuse(error)

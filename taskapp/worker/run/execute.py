@@ -18,6 +18,7 @@ from taskapp.background import emptied_in_child
 from taskapp.engine.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.engine.settlement import Settlement, settling
 from taskapp.errors.wording import sound
+from taskapp.execution import forked
 from taskapp.execution.coroutines import Awaiting, Closed
 from taskapp.execution.failures import as_failure, ends_the_run
 from taskapp.logs.task_lines import task_lines
@@ -44,12 +45,16 @@ def run(*message: Any) -> Ran:
     Args:
         message: The task type's name, the task id, the message's headers, body, content type and encoding.
     """
+    forks = forked.forks
     try:
         return copy_context().run(_run, *message)
     except BaseException as error:
         if ends_the_run(sound(error)):
             raise
         raised = error
+    finally:
+        if forked.forks != forks:  # by code that runs outside the task's function, such as a serializer
+            forked.leave()
     # Threads and greenlets of Celery's pools lose an exception raised here and keep the slot occupied forever.
     return unreported(as_failure(raised))
 

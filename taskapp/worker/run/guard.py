@@ -55,8 +55,12 @@ def fail_unreported(request: Any, error: BaseException) -> None:
 
 
 def give_up(request: Any, error: BaseException) -> None:
-    """Fail the task of ``request`` and bury or reject its message, unless that is already settled."""
+    """Fail the task of ``request`` and bury or reject its message, unless that is already settled.
+
+    A pool that is about to start the task sees ``is_given_up`` and does not.
+    """
     logger.error("task %s[%s] failed: %s", request.name, request.id, in_words(error), exc_info=error)
+    request.is_given_up = True
     task_ready(request)
     message = request.message
     if isinstance(message, Received):

@@ -1,4 +1,4 @@
-"""Guards receivers of Celery's task signals: one that raises ``SystemExit`` affects only itself."""
+"""Guards receivers of signals that are sent while a node works: one that raises ``SystemExit`` affects only itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from celery.utils.dispatch import Signal
 from celery.utils.log import get_logger
 
 from taskapp.errors.wording import in_words, shown
+from taskapp.execution import forked
 from taskapp.execution.failures import as_error, ends_the_run
 
 logger = get_logger(__name__)
@@ -24,7 +25,8 @@ class GuardedSignal(_Signal):
         responses: list[tuple[Any, Any]] = []
         for receiver in self._live_receivers(sender) if self.receivers else ():
             try:
-                responses.append((receiver, receiver(signal=self, sender=sender, **named)))
+                response = forked.confined(receiver, signal=self, sender=sender, **named)
+                responses.append((receiver, response))
             except BaseException as raised:
                 error = as_error(raised)
                 if ends_the_run(error):
@@ -36,11 +38,18 @@ class GuardedSignal(_Signal):
     send_robust = send
 
 
+WHILE_IT_WORKS = (
+    "heartbeat_sent", "worker_before_create_process", "worker_process_shutdown", "worker_shutting_down",
+    "worker_shutdown",
+)  # fmt: skip
+"""Signals of a node that works or stops, besides those of tasks. At its start, a receiver may end it."""
+
+
 def guard_receivers() -> None:
-    """Guard the receivers of all task signals in this worker.
+    """Guard the receivers of all signals that are sent while this worker works.
 
     This changes the class of Celery's signal objects: its modules import them by name, so they cannot be replaced.
     """
     for name, signal in vars(signals).items():
-        if name.startswith("task_") and type(signal) is Signal:
+        if name.startswith(("task_", *WHILE_IT_WORKS)) and type(signal) is Signal:
             signal.__class__ = GuardedSignal

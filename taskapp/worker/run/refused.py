@@ -58,12 +58,12 @@ def broken_off(
         return 1, _info(error), None
     logger.error("task %s[%s] failed outside its own code: %s", runner.task.name, given["id"], in_words(error))
     has_result = settlement is not None and (settlement.results or settlement.external_writes)
-    if not has_result and not (settlement is None and isinstance(error, SERVER_GONE)):
-        _fail(runner, given, error)
-    return 1, _info(error), None
+    is_stored = has_result or (settlement is None and isinstance(error, SERVER_GONE)) or _fail(runner, given, error)
+    return 1 if is_stored else UNREPORTED, _info(error), None
 
 
-def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> None:
+def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> bool:
+    """Store the failure; return whether that is done, or useless to try again elsewhere."""
     # Without follow-ups, which may be what raised the error.
     request = runner.request((), {}, given)
     request.errbacks = request.chain = None
@@ -73,15 +73,17 @@ def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> None:
         try:
             with collecting(drop=True):
                 pass
-            return runner.backend.mark_as_failure(request.id, kept, request=request)  # type: ignore[no-any-return]
+            runner.backend.mark_as_failure(request.id, kept, request=request)
         except BaseException as refused:
             if ends_the_run(problem := sound(refused)):
                 raise
             logger.error("could not store the failure of task %s: %s", request.id, in_words(problem))
             if isinstance(problem, SERVER_GONE):
-                return None
+                return True
             kept = BrokenError(name_of(error), name_of(problem))  # in case the error's arguments cannot be encoded
-    return None
+        else:
+            return True
+    return False
 
 
 def unreported(error: BaseException) -> tuple[int, Any, None, None]:

@@ -25,6 +25,7 @@ from taskapp.celery_internals import log_failure
 from taskapp.errors import TaskExited
 from taskapp.errors.frames import begin_in_task
 from taskapp.errors.wording import shown, text_of
+from taskapp.execution import forked
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
 from taskapp.logs.task_lines import task_lines
@@ -80,7 +81,7 @@ class Reports:
             TaskExited: The hook raised an exception that would have ended more than the hook.
         """
         try:
-            returned = self._hooks[name](*args)
+            returned = forked.confined(self._hooks[name], *args)
         except BaseException as error:
             if (kept := as_error(error)) is error:
                 raise
