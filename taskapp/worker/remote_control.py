@@ -15,6 +15,7 @@ from taskapp.client.control import NAMING, texts_of_ids
 from taskapp.engine.envelope import LONGEST_NAME_BYTES
 from taskapp.execution import forked
 from taskapp.execution.failures import as_error
+from taskapp.execution.side_loop import is_green
 
 # The stubs are incomplete.
 _stock: Any = stock
@@ -29,7 +30,7 @@ def install() -> None:
     """Wrap Celery's commands with the checks."""
     _check("time_limit", lambda soft=None, hard=None, **_: _problem_of_seconds(soft=soft, hard=hard))
     _check("pool_grow", lambda n=1, **_: _problem_of_slots(n))
-    _check("pool_shrink", lambda n=1, **_: _problem_of_slots(n))
+    _check("pool_shrink", lambda pool, n=1, **_: _problem_of_slots(n) or _problem_of_too_few(pool, n))
     for name in ("revoke", "terminate", "query_task"):
         _check(name, lambda **_: "")
     for name in ("add_consumer", "cancel_consumer"):
@@ -67,7 +68,7 @@ def _check(name: str, problem_of: Callable[..., str]) -> None:
     @wraps(command)
     def checked(state: Any, *args: Any, **given: Any) -> Any:
         given = {key: texts_of_ids(value) if key in NAMING else value for key, value in given.items()}
-        problem = problem_of(**given)
+        problem = problem_of(**{**given, "pool": state.consumer.pool})
         return _stock.nok(problem) if problem else command(state, *args, **given)
 
     checked.is_checked = True  # type: ignore[attr-defined]
@@ -85,6 +86,13 @@ def _problem_of_seconds(**limits: Any) -> str:
 def _problem_of_slots(n: Any) -> str:
     is_fine = isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= SLOTS_MOST
     return "" if is_fine else f"n is {n!r}; give a number from 0 to {SLOTS_MOST}"
+
+
+def _problem_of_too_few(pool: Any, n: int) -> str:
+    """Green pools without a slot block the whole node, which could not even be told to grow again."""
+    if not is_green() or n < pool.limit:
+        return ""
+    return f"n is {n}; this node has {pool.limit} slots and needs at least one"
 
 
 def _problem_of_queue(queue: Any) -> str:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from celery import shared_task
+from celery.worker.request import Request
 
 
 def _die(path: str) -> None:
@@ -52,3 +53,23 @@ def tell(_request: object, error: BaseException, _traceback: object, path: str =
     """Write down the error that an errback is given."""
     with Path(path).open("a") as file:
         file.write(f"{type(error).__name__}\n")
+
+
+class ExitsAsItStarts(Request):
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        raise SystemExit(3)
+
+
+@shared_task(Request=ExitsAsItStarts)
+def exit_in_request() -> str:
+    return "ran"
+
+
+@shared_task(Request=ExitsAsItStarts)
+async def exit_in_request_on_loop() -> str:
+    return "ran"
+
+
+@shared_task(Request=ExitsAsItStarts, acks_late=False)
+def exit_in_request_early() -> str:
+    return "ran"

@@ -25,3 +25,15 @@ def test_a_node_answers_again_after_its_connection_for_remote_control_was_reset(
     for _ in range(2):
         assert redis_server.client.client_kill_filter(_type="pubsub") > 0
         eventually(lambda: answers(app) == 1, 20)
+
+
+def test_a_node_on_gevent_cannot_be_shrunk_until_it_blocks(worker: Callable[..., Process], app: Celery) -> None:
+    worker("-P", "gevent", "-c", "3")
+    eventually(lambda: answers(app) == 1, 20)
+
+    for n in (3, 100, 2):
+        (answer,) = app.control.pool_shrink(n, reply=True, timeout=5.0, limit=1)
+        (said,) = answer.values()
+        assert list(said) == (["ok"] if n == 2 else ["error"]), said
+
+    assert app.signature("taskapp.add", (2, 3)).apply_async().get(timeout=20) == 5

@@ -93,6 +93,23 @@ print(add.delay(1, 2).get(timeout=20))
 
 
 @POOLS
+def test_a_task_whose_request_cannot_start_it_fails_and_holds_no_slot(site: Site, options: tuple[str, ...]) -> None:
+    site.worker(*options)
+
+    said = site.ask("""
+tasks = [exit_in_request, exit_in_request_on_loop, exit_in_request_early] * 2
+for result in [task.delay() for task in tasks]:
+    print(said(result))
+print(add.delay(1, 2).get(timeout=20))
+""").splitlines()
+
+    # Celery's prefork pool reports the start of a run when it is under way.
+    ends = ("FAILURE TaskExited", "SUCCESS str ran") if options else "FAILURE TaskExited"
+    assert all(line.startswith(ends) for line in said[:-1]), said
+    assert said[-1] == "3"
+
+
+@POOLS
 def test_its_chain_does_not_go_on_and_its_chord_fails(site: Site, tmp_path: Path, options: tuple[str, ...]) -> None:
     site.worker(*options)
     path, other, followed = tmp_path / "runs", tmp_path / "other", tmp_path / "followed"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from celery.states import READY_STATES
 from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
@@ -43,14 +44,8 @@ def guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
 def fail_unreported(request: Any, error: BaseException) -> None:
     """Fail the task of ``request``, about whose run nothing has been stored."""
     message = request.message
-    if not (isinstance(message, Received) and message.delivery_tag in message.channel.process.node.held):
-        # No dead letter will fail the task.
-        try:
-            request.task.backend.mark_as_failure(
-                request.id, error, request=context_of(request), store_result=request.store_errors
-            )
-        except Exception as refused:  # noqa: BLE001 - refused like the run's own attempt
-            logger.error("could not store the failure of task %s: %s", request.id, in_words(refused))
+    if isinstance(message, Received) and message.delivery_tag not in message.channel.process.node.held:
+        _store_failure(request, error)  # no dead letter will fail the task
     give_up(request, error)
 
 
@@ -69,5 +64,26 @@ def give_up(request: Any, error: BaseException) -> None:
             # Without a settlement, so that ``DeadTaskFailer`` fails the task from the letter.
             detail = f"could not start the task or record its outcome: {in_words(error)}"
             message.channel.bury(message.delivery_tag, "failed", detail)
-    elif not request.acknowledged:
+        return
+    if not _has_outcome(request):
+        _store_failure(request, error)
+    if not request.acknowledged:
         request.reject(requeue=False)
+
+
+def _has_outcome(request: Any) -> bool:
+    """Return whether the run has stored its outcome, which an error of a callback does not change."""
+    try:
+        return request.task.backend.get_state(request.id) in READY_STATES
+    except Exception as error:  # noqa: BLE001 - unreachable, or a result that cannot be read
+        logger.error("could not read the state of task %s: %s", request.id, in_words(error))
+        return False
+
+
+def _store_failure(request: Any, error: BaseException) -> None:
+    try:
+        request.task.backend.mark_as_failure(
+            request.id, error, request=context_of(request), store_result=request.store_errors
+        )
+    except Exception as refused:  # noqa: BLE001 - refused like the run's own attempt
+        logger.error("could not store the failure of task %s: %s", request.id, in_words(refused))
