@@ -89,7 +89,7 @@ def _problem_of_slots(n: Any) -> str:
 
 
 def _problem_of_too_few(pool: Any, n: int) -> str:
-    """Green pools without a slot block the whole node, which could not even be told to grow again."""
+    """Green pools without a slot block the whole node, which then reads no command to grow again."""
     if not is_green() or n < pool.limit:
         return ""
     return f"n is {n}; this node has {pool.limit} slots and needs at least one"
