@@ -12,6 +12,7 @@ from kombu.utils.objects import cached_property
 from taskapp.client.deferred_publish import CollectingProducer
 from taskapp.client.option_checks import check_priority
 from taskapp.client.sent_event import SentEventDispatcher
+from taskapp.client.written_messages import current_recorder
 from taskapp.engine import settlement
 from taskapp.errors.publishing import Unroutable
 from taskapp.results.literal_dicts import as_literal
@@ -51,8 +52,11 @@ class Amqp(AMQP):
             run = settlement.current()
             if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
                 message = message._replace(body=as_literal(message.body))
-            if run is not None and not is_over_redis(self.app.conf.broker_url):
-                producer = CollectingProducer(producer, run)
+            if not is_over_redis(self.app.conf.broker_url):
+                if run is not None:
+                    producer = CollectingProducer(producer, run)
+                elif current_recorder() is None:
+                    options.setdefault("mandatory", True)  # so that the caller learns that no queue would get it
             if (signing := app.signing) is not None:
                 producer = signing.producer(producer)
             try:

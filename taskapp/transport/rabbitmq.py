@@ -22,10 +22,11 @@ from time import monotonic
 from typing import Any
 
 from amqp import spec
-from amqp.exceptions import MessageNacked, RecoverableConnectionError
+from amqp.exceptions import MessageNacked, NotFound, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 
+from taskapp.errors.publishing import Unroutable
 from taskapp.transport.frames import frame_handler, readable_delivery
 from taskapp.transport.message import Unpacking
 from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
@@ -102,6 +103,8 @@ class AmqpChannel(_Channel):
     """A channel to RabbitMQ."""
 
     Message = AmqpMessage
+    _returned: tuple[str, str] | None = None
+    """Exchange and routing key of the awaited message, if the broker returned it."""
 
     def dispatch_method(self, method: Any, arguments: Any, content: Any) -> Any:
         """Handle a method of the broker; see ``frames`` for names that cannot be decoded."""
@@ -137,6 +140,7 @@ class AmqpChannel(_Channel):
         Raises:
             Blocked: An alarm of the broker did not end in time; nothing was sent.
             Unconfirmed: It did not answer; the connection is dropped.
+            Unroutable: There is no such exchange, or no queue gets the message and it is ``mandatory``.
             amqp.exceptions.MessageNacked: It refused the message.
             OSError, amqp.exceptions.AMQPError: The connection broke, or the broker closed the channel.
         """
@@ -154,6 +158,7 @@ class AmqpChannel(_Channel):
             return
         self._sent += 1
         tag = self._sent
+        self._returned = None
         if is_awaited:
             self._awaited.add(tag)
         try:
@@ -163,7 +168,12 @@ class AmqpChannel(_Channel):
             connection.collect()
             raise
         if is_awaited:
-            self._await(connection, tag, deadline)
+            try:
+                self._await(connection, tag, deadline)
+            except NotFound as error:  # the broker closed the channel, because it has no such exchange
+                raise Unroutable(exchange, routing_key) from error
+            if self._returned is not None:
+                raise Unroutable(*self._returned)
 
     def _select(self) -> None:
         self._sent = 0
@@ -173,6 +183,7 @@ class AmqpChannel(_Channel):
         self._confirm_selected = True
         self.events["basic_ack"].add(self._on_ack)
         self.events["basic_nack"].add(self._on_nack)
+        self.events["basic_return"].add(self._on_return)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
         self._awaited -= {each for each in self._awaited if each <= tag} if multiple else {tag}
@@ -180,6 +191,10 @@ class AmqpChannel(_Channel):
     def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - the same
         self._refused |= {each for each in self._awaited if each <= tag} if multiple else {tag} & self._awaited
         self._on_ack(tag, multiple)
+
+    def _on_return(self, _error: Any, exchange: str, routing_key: str, _message: Any) -> None:
+        # The broker returns a message before it confirms it, and only one at a time is awaited.
+        self._returned = exchange, routing_key
 
     def _await(self, connection: Any, tag: int, deadline: float | None) -> None:
         try:

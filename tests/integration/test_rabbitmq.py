@@ -192,6 +192,34 @@ print({name: seen.get(name) for name in given} == given, seen["expiration"])
     assert seen == "True 30000"
 
 
+@pytest.mark.parametrize(
+    ("exchange", "declared"),
+    [("shop", True), ("shop", False), ("amq.topic", False)],
+    ids=["declared", "not-declared", "of the broker"],
+)
+def test_a_task_that_no_queue_would_get_is_refused_where_it_is_submitted(
+    site: Site, exchange: str, declared: bool
+) -> None:
+    said = site.ask(f"""
+from kombu import Exchange, Queue
+from taskapp.errors.publishing import Unroutable
+
+if {declared}:
+    app.amqp.queues.add(Queue("shop", Exchange("shop"), routing_key="pay"))
+    print(app.send_task("x", exchange="{exchange}", routing_key="pay").id is not None)
+for _ in range(2):
+    try:
+        app.send_task("x", exchange="{exchange}", routing_key="nosuch")
+    except Unroutable as error:
+        print(error)
+print(add.delay(1, 2).id is not None)
+""")
+
+    refused = f"no queue is bound to the exchange '{exchange}' with the routing key 'nosuch': the task would be lost"
+    lines = said.splitlines()
+    assert [line == "True" or line.startswith(refused) for line in lines] == [True] * (3 + declared), said
+
+
 def test_what_is_no_priority_is_refused(site: Site) -> None:
     said = site.ask("""
 def refused(submit):
