@@ -168,6 +168,7 @@ INHERITED: Table = {
         "_async_pool _pool": "closed with the channel",
         "_basic_cancel": "claims stop for a queue that is no longer consumed",
         "_brpop_read": "reads only complete answers",
+        "_brpop_sent_at _brpop_start": "consumers without acknowledgement wait for lists of both names",
         "_connparams": "connections leave their poller before they close",
         "_delete _purge _put _put_fanout _size": "the engine owns the queues",
         "_fanout_queues": "distinguishes broadcast queues from task queues",
@@ -175,6 +176,7 @@ INHERITED: Table = {
         "_get_publish_topics": "the topics of broadcasts",
         "_in_poll": "the connection of a pending BRPOP",
         "_queue_bind": "only broadcasts need bindings",
+        "_queue_cycle": "consumers without acknowledgement take turns",
         "_receive": "delivers only complete messages",
         "_receive_one": "delivers one message",
         "_refresh_bindings": "only broadcasts need bindings",
@@ -194,6 +196,7 @@ INHERITED: Table = {
         "_tag_to_queue": "the queue of a consumer",
     },
     "kombu.transport.virtual.base:Message": {"_raw": "set without kombu's constructor"},
+    "kombu.transport.virtual.base:Transport": {"_deliver": "a message from a list of the engine belongs to its queue"},
     "kombu.transport.virtual.base:QoS": {"_delivered": "what was delivered and not acknowledged"},
     "billiard.pool:Pool": {"_cache": "a job that could not be sent must not occupy an entry"},
     "amqp.channel:Channel": {

@@ -22,8 +22,8 @@ PRIORITIES = tuple(range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1))
 TICKS = "taskapp:ticks"
 """Internal queue of ticks waiting to be published to a broker other than Redis; nodes do not consume it."""
 
-PRIORITY_SEPARATOR = "\x06\x16"
-"""Kombu's separator between a queue's name and the priority in the key of a Redis list."""
+SEPARATOR = "\x06\x16"
+"""Kombu's separator: of queue and priority in the key of a list, of the parts of a binding."""
 
 TASK_ROUTES: dict[str, str] = {
     "taskapp.add": "default",
@@ -44,8 +44,3 @@ def queue_for(task_name: str, routes: dict[str, str]) -> str:
         if fnmatchcase(task_name, pattern):
             return queue
     return DEFAULT_QUEUE
-
-
-def ready_key(queue: str, priority: int) -> str:
-    """Return the key of the Redis list of ``queue`` at ``priority``, the same as kombu's."""
-    return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue

@@ -15,9 +15,10 @@ from benchmarks.bench import Bench
 from benchmarks.frameworks import Variant
 from benchmarks.processes import BrokenOff, Process
 from benchmarks.workloads import Parameters
+from taskapp.redis.keys import Keys
 
-QUEUES = ("default", "celery")
-"""Default queues of taskapp and Celery."""
+LISTS = (Keys().ready("default"), "celery")
+"""Lists of the default queues of taskapp and Celery."""
 NAME = re.compile(rb"job-(\d{6})")
 DAY_SECONDS = 86_400.0
 LEAD_SECONDS = 15.0
@@ -114,8 +115,8 @@ class Arrivals:
     def take(self, *, until_at: float, most: int) -> None:
         """Take sent jobs from the queue, timed to the millisecond, until there are ``most`` or it is ``until_at``."""
         while True:
-            for queue in QUEUES:
-                messages = self._client.rpop(queue, AT_ONCE) or ()
+            for name in LISTS:
+                messages = self._client.rpop(name, AT_ONCE) or ()
                 at = time.time()
                 self.seen += [(int(found[1]), at) for found in map(NAME.search, messages) if found]
             if len(self.seen) >= most or time.time() >= until_at:

@@ -9,7 +9,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from taskapp.devredis import own_server
-from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, PRIORITY_SEPARATOR, TASK_ROUTES, queue_for
+from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings
 from taskapp.transport.transport import is_over_redis
 from taskapp.urls import are_several_redis, revealed, servers_of, with_certificates
@@ -68,7 +68,7 @@ def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[s
             "unpacked_bytes_most": settings.max_unpacked_bytes,
             # Ten levels under kombu's names; Flower reads the steps here to add them up right.
             "priority_steps": list(PRIORITIES),
-            "sep": PRIORITY_SEPARATOR,
+            "sep": SEPARATOR,
             # So that a waiting node is not mistaken for a stock Celery worker.
             "client_name": "taskapp",
             # A dead or frozen server must give delay() an error, not a hang.

@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 MISSING_TYPES_MOST = 100
 GIVEN_BACK_AT_ONCE = 250
-HEARTBEAT_END_SECONDS = 0.5
 """Messages in one step; each takes Redis about 10 us."""
+HEARTBEAT_END_SECONDS = 0.5
+ADOPT_SECONDS = 0.1
+"""How often a busy node looks for messages of stock clients; an idle one does with every look."""
 
 
 class Node(Session):
@@ -46,6 +48,8 @@ class Node(Session):
         super().__init__(connect, options, role, self.watch.begin)
         self._missing_types: dict[str, None] = {}
         self._known_types: frozenset[str] | None = None
+        self.adopt_at = 0.0
+        """When the next claim looks for messages of stock clients first (monotonic)."""
         self.suspect_from = max(1, min(2, options.crash_limit - 1))
         """Number of crashes from which a message runs alone."""
         self.has_crashed = False
@@ -68,6 +72,8 @@ class Node(Session):
         self._claims += 1
         guard = self._options.starvation_guard
         from_below = guard > 0 and self._claims % guard == 0
+        if want and monotonic() >= self.adopt_at:
+            self._adopt(queues, want, from_below=from_below)
         args = (
             self._options.prefix, self.clock.predicted_ms(), self.epoch, self._claims, want, int(from_below),
             ",".join(f"{kind}:{free}" for kind, free in slots.items()) if slots else "",
@@ -79,6 +85,19 @@ class Node(Session):
             on_claim(self._claimed(epoch, answer, sent_ms))
 
         return self.pipe.send("claim", args, on_answer)
+
+    def _adopt(self, queues: Sequence[str], want: int, *, from_below: bool) -> None:
+        """Move messages that stock clients pushed to kombu's lists into ours, no more than this node is about to claim.
+
+        Workers of stock Celery on the same queues get their share of the rest.
+        """
+        self.adopt_at = monotonic() + ADOPT_SECONDS
+        args = (self._options.prefix, self.clock.predicted_ms(), want, int(from_below), *queues)
+        self.pipe.send("adopt", args, self._adopted)
+
+    def _adopted(self, answer: Any) -> None:
+        if answer == 1:
+            self.adopt_at = 0.0
 
     def _claimed(self, epoch: str, answer: Any, sent_ms: float) -> Claim | None:
         if isinstance(answer, Exception):

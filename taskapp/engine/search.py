@@ -135,8 +135,9 @@ class Search:
         return None
 
     def _ready(self, wanted: _Wanted, queues: list[str], *, parts: Sequence[Part] = WHOLE) -> Found | None:
-        levels = [(queue, priority) for queue in queues for priority in reversed(PRIORITIES)]
-        keys = [self._keys.ready(*level) for level in levels]
+        names = (self._keys.kombu, self._keys.ready)  # a message that is adopted during the search is met later
+        levels = [(queue, priority) for queue in queues for _ in names for priority in reversed(PRIORITIES)]
+        keys = [name(queue, priority) for queue in queues for name in names for priority in reversed(PRIORITIES)]
         there = self._link.pipeline([("EXISTS", key) for key in keys])
         for (queue, priority), key, exists in zip(levels, keys, there, strict=True):
             for start, stop in parts if exists else ():

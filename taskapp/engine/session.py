@@ -29,7 +29,7 @@ SILENT_SECONDS = 0.5
 """How long a call may remain unanswered before the node checks whether the server answers other connections."""
 TURN_SECONDS = 1.0
 """Maximum time between two turns of the loop that drives a node."""
-NEVER_AGAIN = ("open", "recover", "claim", "")
+NEVER_AGAIN = ("open", "recover", "adopt", "claim", "")
 """Calls that are not repeated over a new connection, which begins with its own ``recover``."""
 
 
@@ -48,7 +48,7 @@ class Session:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "claim", "settle", "requeue", "park"))
+        self.pipe = Pipe(connect, ("open", "recover", "adopt", "claim", "settle", "requeue", "park"))
         """The connection to poll: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()

@@ -4,8 +4,8 @@ A worker on kombu's own Redis transport keeps the messages it has taken in the h
 until it has run them. When it is gone they stay there until another stock worker finds that the
 visibility timeout has passed. ``adopt`` moves them back to the front of their ready lists.
 
-Messages in the ready lists that taskapp uses need no adoption: nodes read kombu's JSON. Two
-kinds of messages with priorities do. Celery's guide recommends a colon as ``sep``, which gives lists
+Messages that wait in kombu's own lists need no command: nodes adopt them, at the priority that they
+have. Two kinds of messages with priorities do. Celery's guide recommends a colon as ``sep``, which gives lists
 names that no node consumes. And stock Celery takes the *lowest* number first, taskapp the highest: to
 keep the old order, messages can be merged into priority 0, in the order of stock Celery.
 
@@ -254,17 +254,22 @@ class _WaitingMessages:
     def __init__(self, place: Destination, report: Adoption) -> None:
         self._place, self._client, self._report = place, place.client, report
         self._script = place.script("merge")
+        self._keys = Keys(place.key_prefix)
 
     def move(self) -> None:
         """Move messages from lists that no node consumes; with ``merge_priorities`` all, in stock Celery's order."""
         for queue in self._place.queues:
+            if self._place.merge_priorities:
+                # Otherwise a node would adopt them behind the others.
+                self._move(self._keys.kombu(queue), self._keys.ready(queue))
             for priority in ABOVE_LOWEST:
                 self._move_level(queue, priority)
 
     def _move_level(self, queue: str, priority: int) -> None:
-        ours, target = Keys(self._place.key_prefix).ready(queue, priority), self._place.ready(queue, priority)
-        merges = self._place.merge_priorities
-        there = self._move(ours, target) if merges else self._length(ours)
+        target, merges = self._place.ready(queue, priority), self._place.merge_priorities
+        # First those that a node has adopted.
+        lists = (self._keys.ready(queue, priority), self._keys.kombu(queue, priority))
+        there = sum(self._move(each, target) if merges else self._length(each) for each in lists)
         other_name = f"{queue}{GUIDE_SEPARATOR}{priority}"
         renamed = 0
         if other_name not in self._place.queues:

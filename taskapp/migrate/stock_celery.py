@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITY_SEPARATOR
+from taskapp.queues import HIGHEST_PRIORITY, LOWEST_PRIORITY, SEPARATOR
 
 UNACKED = "unacked"
 """Hash: delivery tag -> JSON of message, exchange and routing key, for all messages that workers have taken."""
@@ -26,7 +26,7 @@ UNACKED_INDEX = "unacked_index"
 BINDINGS = "_kombu.binding."
 """Prefix of an exchange's key: the set of its routing keys, patterns and queues."""
 GUIDE_SEPARATOR = ":"
-"""The ``sep`` that Celery's guide to priorities recommends instead of ``PRIORITY_SEPARATOR``."""
+"""The ``sep`` that Celery's guide to priorities recommends instead of ``SEPARATOR``."""
 RECENT_SECONDS = 60.0
 """Age up to which a delivery is a sign of life if the server does not list its clients."""
 OWN_CLIENTS = "taskapp"
@@ -127,7 +127,7 @@ def bindings(client: Redis, key_prefix: str, exchange: str) -> list[Binding]:
     members = cast("set[bytes]", client.smembers(f"{key_prefix}{BINDINGS}{exchange}"))
     found = []
     for member in sorted(member.decode(errors="replace") for member in members):
-        parts = member.split(PRIORITY_SEPARATOR if PRIORITY_SEPARATOR in member else GUIDE_SEPARATOR)
+        parts = member.split(SEPARATOR if SEPARATOR in member else GUIDE_SEPARATOR)
         if len(parts) == 3:
             found.append(Binding(*parts))
     return found
@@ -154,16 +154,6 @@ def _signs_in_redis(client: Redis, key_prefix: str) -> list[str]:
         newest = cast("list[tuple[bytes, float]]", client.zrange(key_prefix + UNACKED_INDEX, -1, -1, withscores=True))
         age_seconds = time.time() - newest[0][1] if newest else RECENT_SECONDS
         return [f"a message was delivered {max(age_seconds, 0):.0f} s ago"] if age_seconds < RECENT_SECONDS else []
-
-
-def takers_in(clients: str) -> list[str]:
-    """Return the addresses of clients in the answer to CLIENT LIST that wait for messages as stock workers do."""
-    found = []
-    for line in clients.splitlines():
-        fields = dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
-        if fields.get("cmd") == "brpop" and not fields.get("name", "").startswith(OWN_CLIENTS):
-            found.append(fields.get("addr", ""))
-    return found
 
 
 def _takers(client: Redis) -> list[str]:

@@ -25,11 +25,9 @@ from taskapp.migrate.stock_celery import bindings, held_messages, signs_of_life
 from taskapp.monitor import doctor_tasks as tasks
 from taskapp.monitor.doctor_checks import CHECKS, CheckOutcome, DeploymentFacts, Stall, Verdict, fail, judge, ok, warn
 from taskapp.monitor.doctor_outbox import outbox
-from taskapp.queues import PRIORITIES
 from taskapp.redis.keys import Keys
 from taskapp.settings import Settings
 from taskapp.urls import masked, revealed, servers_of
-from taskapp.worker.stock_workers import stock_workers
 
 PINGS = 20
 ANSWER_SECONDS = 5.0
@@ -316,8 +314,6 @@ def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iter
         served = dict.fromkeys((*(app.queue_names() if app.ships_task_types else ()), *found.takers()))
         yield "other queues", tasks.in_other_queues(tuple(served), waiting, declares=app.ships_task_types)
         yield "stock celery", _leftovers(app, settings, client)
-        if taken := {name: sorted(queues & set(served)) for name, queues in stock_workers(app).items()}:
-            yield "stock workers", tasks.shared_with_stock_workers(taken)
     except RedisError as error:
         yield (
             "tasks",
@@ -365,7 +361,7 @@ def _stock_queues(client: redis.Redis, settings: Settings) -> set[str]:
 
 def _waiting(client: redis.Redis, key_prefix: str, queue: str) -> int:
     with client.pipeline(transaction=False) as pipeline:
-        for priority in PRIORITIES:
-            pipeline.llen(Keys(key_prefix).ready(queue, priority))
+        for key in Keys(key_prefix).waiting(queue):
+            pipeline.llen(key)
         counts = pipeline.execute(raise_on_error=False)
     return sum(count for count in counts if isinstance(count, int))

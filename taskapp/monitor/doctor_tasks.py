@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from taskapp.monitor.doctor_checks import CheckOutcome, fail, ok, warn
+from taskapp.monitor.doctor_checks import CheckOutcome, ok, warn
 
 MANY_WAITING = 10_000
 NAMED = 5
@@ -72,17 +72,6 @@ def in_other_queues(served: Sequence[str], waiting: Mapping[str, int], *, declar
         f"set TASKAPP_QUEUES={','.join((*served, *lost))}" if declares else f"start a node with -Q {','.join(lost)}"
     )
     return warn(f"messages in queues no node consumes: {shown}", remedy)
-
-
-def shared_with_stock_workers(taken: Mapping[str, Sequence[str]]) -> CheckOutcome:
-    """Judge workers of stock Celery, given the queues of taskapp's nodes that each consumes as well."""
-    shared = [f"{name} takes from {', '.join(queues)}" for name, queues in taken.items() if queues]
-    if not shared:
-        return ok(f"{', '.join(taken)}: on other queues")
-    return fail(
-        f"workers of stock Celery on the same queues lose taskapp's messages: {'; '.join(shared)}",
-        "stop them, or give one of the two a prefix (TASKAPP_KEY_PREFIX)",
-    )
 
 
 def held_by_stock_workers(held: int, signs: Sequence[str]) -> CheckOutcome:

@@ -1,15 +1,17 @@
 """Names of all keys in Redis; no other module contains one.
 
-Keys of one queue share the hash tag of its plain ready list, so that they would fall into one slot of a Redis Cluster.
-Two things rule out a Cluster today: the ready lists of priorities 1 to 9 have kombu's names, which carry no tag; and a
-claim spans several queues.
+Keys of one queue share a hash tag, so that they would fall into one slot of a Redis Cluster. Two things rule out a
+Cluster today: a claim spans several queues, and kombu's lists above priority 0, from which it adopts, have no tag.
+
+Clients of stock Celery push to kombu's lists, and its workers take from them. Taskapp adopts messages from there, but
+pushes its own to lists that no stock worker knows; only replies to remote control go to kombu's.
 """
 
 from __future__ import annotations
 
 import re
 
-from taskapp.queues import ready_key
+from taskapp.queues import LOWEST_PRIORITY, PRIORITIES, SEPARATOR
 
 KEYS: dict[str, str] = {
     # one per deployment
@@ -62,6 +64,7 @@ KEYS: dict[str, str] = {
     "chord": "<P>taskapp:chord:<X>",  # hash: size, extra, about, finish, sent
     "chord_parts": "<P>taskapp:chord:<X>:parts",  # hash: task id -> outcome
     # one per queue
+    "ready": "<P>taskapp:{<P><X>}:ready:<Y>",  # list by priority: the next message is at the right end
     "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token
     "delayed": "<P>taskapp:{<P><X>}:delayed",  # sorted set: id -> due at
     "delayed_messages": "<P>taskapp:{<P><X>}:delayed:messages",  # hash: id -> message
@@ -72,6 +75,9 @@ KEYS: dict[str, str] = {
     "dead_raw": "<P>taskapp:{<P><X>}:dead:raw",  # hash: number -> the bytes as received
     "dead_about": "<P>taskapp:{<P><X>}:dead:about",  # hash: number -> summary, JSON
     "aside": "<P>taskapp:{<P><X>}:aside:<Y>",  # a key of the wrong type, renamed
+    # kombu's, for each queue
+    "kombu": "<P><X>",  # list: messages of stock clients at priority 0; replies to remote control
+    "kombu_priority": f"<P><X>{SEPARATOR}<Y>",  # list by priority above 0
 }
 """Name to pattern; ``<P>`` is the prefix, ``<X>`` and ``<Y>`` are the arguments of ``Keys``."""
 
@@ -88,9 +94,17 @@ class Keys:
         """Return the key ``name`` for ``x`` (a queue, an epoch) and ``y`` (a reason, a task type)."""
         return KEYS[name].replace("<P>", self.prefix).replace("<X>", x).replace("<Y>", y)
 
-    def ready(self, queue: str, priority: int = 0) -> str:
-        """Return the name of the ready list of ``queue`` at ``priority``, the same as kombu's."""
-        return self.prefix + ready_key(queue, priority)
+    def ready(self, queue: str, priority: int = LOWEST_PRIORITY) -> str:
+        """Return the name of the ready list of ``queue`` at ``priority``."""
+        return self("ready", queue, str(priority))
+
+    def kombu(self, queue: str, priority: int = LOWEST_PRIORITY) -> str:
+        """Return the name of kombu's list of ``queue`` at ``priority``, to which clients of stock Celery push."""
+        return self("kombu", queue) if priority == LOWEST_PRIORITY else self("kombu_priority", queue, str(priority))
+
+    def waiting(self, queue: str) -> list[str]:
+        """Return the names of all lists of ``queue``: ready messages, then those of stock clients, 9 to 0 each."""
+        return [name(queue, priority) for name in (self.ready, self.kombu) for priority in reversed(PRIORITIES)]
 
 
 def lua_names(body: str) -> str:

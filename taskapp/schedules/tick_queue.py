@@ -68,6 +68,8 @@ class TickQueue:
         Raises:
             BrokerAway: The broker is unreachable; unpublished entries stay.
         """
+        # A leader with an older version queued its ticks in kombu's list.
+        self._link.run("adopt", self._prefix, 0, PUBLISHED_AT_ONCE, 0, TICKS)
         found = self._link.command("LRANGE", self._key, -PUBLISHED_AT_ONCE, -1)
         for entry in reversed(found):
             if monotonic() >= until:

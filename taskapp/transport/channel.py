@@ -163,7 +163,7 @@ class EngineChannel(PolledChannel):
         """Queue a reply to a remote-control command; drop it if the server is away, since nobody waits that long."""
         body = to_json(self._as_json(message))
         try:
-            self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).ready(queue), body)
+            self.process.producer.link.command("LPUSH", Keys(self.global_keyprefix).kombu(queue), body)
         except RedisError as error:
             logger.warning("a reply to a remote-control command was lost: %s", error)
 
@@ -292,6 +292,7 @@ class EngineChannel(PolledChannel):
         node = self.process.node
         if not node.ready():
             return None
+        node.adopt_at = 0.0
         node.claim([queue], 1, answers.append)
         node.flush(monotonic() + self.submit_deadline_seconds)
         claim = answers[0] if answers else None
@@ -341,8 +342,8 @@ class EngineChannel(PolledChannel):
     # --- queues -----------------------------------------------------------------------------------
 
     def _size(self, queue: str) -> int:
-        keys = [Keys(self.global_keyprefix).ready(queue, priority) for priority in self.priority_steps]
-        lengths = self.process.producer.link.pipeline([("LLEN", key) for key in keys])
+        lists = Keys(self.global_keyprefix).waiting(queue)
+        lengths = self.process.producer.link.pipeline([("LLEN", key) for key in lists])
         return sum(length for length in lengths if isinstance(length, int))
 
     def _purge(self, queue: str) -> int:
@@ -363,7 +364,7 @@ class EngineChannel(PolledChannel):
         bindings = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
         # One by one: in a transaction a full Redis also refuses commands that free memory.
         commands: list[Command] = [("SREM", self.global_keyprefix + key, member) for key in bindings]
-        commands += [("UNLINK", keys.ready(queue, priority)) for priority in self.priority_steps]
+        commands += [("UNLINK", key) for key in keys.waiting(queue)]
         try:
             self.process.producer.link.pipeline(commands)
         except (NotSent, OutcomeUnknown) as error:

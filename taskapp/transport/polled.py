@@ -3,6 +3,9 @@
 kombu reads complete answers, and so blocks the loop if only the beginning of one has arrived. And it removes a
 connection from its poller after closing it, when another connection may have its descriptor: if a forked child
 still holds the old one, the poller reports events of the old one under the number of the new one.
+
+And it waits for its own lists alone. Consumers without acknowledgement need those of the engine, too, to which
+taskapp pushes.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from taskapp.background import start_thread
 from taskapp.redis.internals import has_answer, socket_of
+from taskapp.redis.keys import Keys
 
 # Mixed into kombu's channels, which the stubs do not describe well.
 _Mixin: Any = object
@@ -95,6 +100,19 @@ class PolledChannel(_Mixin):
             with suppress(Empty):
                 delivered = bool(self._receive_one(client)) or delivered
         return delivered
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Wait for messages to consumers without acknowledgement, in kombu's lists and in those of the engine."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        prefix = self.global_keyprefix
+        lists = {name: queue for queue in queues for name in Keys(prefix).waiting(queue)}
+        # kombu's client removes the prefix from the answer.
+        self.connection.queue_of_list.update((name.removeprefix(prefix), queue) for name, queue in lists.items())
+        self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
+        seconds = self.brpop_timeout if timeout is None else timeout
+        self.client.connection.send_command("BRPOP", *lists, seconds or 0)
 
     def _brpop_read(self, **options: Any) -> Any:
         """Deliver a message if it has arrived completely."""

@@ -31,6 +31,11 @@ class _EngineTransport(_Mixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+        self.queue_of_list: dict[str, str] = {}
+        """Names of lists, without the prefix, for which consumers without acknowledgement wait."""
+
+    def _deliver(self, message: dict[str, Any], queue: str) -> None:
+        super()._deliver(message, self.queue_of_list.get(queue, queue))
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let Celery's event loop drive the poller."""

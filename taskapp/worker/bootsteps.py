@@ -46,7 +46,6 @@ from taskapp.worker.process.stop_signals import StopSignals
 from taskapp.worker.recycle import RecycleCheck
 from taskapp.worker.run.receivers import guard_receivers
 from taskapp.worker.run.task_log import install_task_log
-from taskapp.worker.stock_workers import look_for_stock_workers
 from taskapp.worker.worker import EXIT_CONFIGURATION
 
 logger = get_logger(__name__)
@@ -269,7 +268,6 @@ def install(app: Any) -> None:
     remote_control.install()
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
     signals.worker_ready.connect(freeze_what_stays, weak=False)
-    signals.worker_ready.connect(lambda sender, **_: look_for_stock_workers(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
     signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
     signals.worker_ready.connect(relay_outbox, weak=False)

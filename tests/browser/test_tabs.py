@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.redis.keys import Keys
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
@@ -225,7 +226,7 @@ def test_everything_can_be_done_by_keyboard(
     tab_to("Run now")
     page.keyboard.press("Enter")
     expect(page.locator("#said-done")).to_contain_text("queued one run of 'b'")
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.client.llen(Keys().ready("default")) == 1
 
 
 def test_what_was_chosen_stays_chosen_and_nothing_else_is_purged_while_letters_come(
@@ -263,7 +264,7 @@ def test_all_that_fit_are_replayed_page_after_page(
     page.get_by_role("button", name="Replay all matching letters").click()
 
     expect(page.locator("#said-done")).to_contain_text("1,200 done", timeout=20_000)
-    assert redis_server.client.llen("default") == 1_200
+    assert redis_server.client.llen(Keys().ready("default")) == 1_200
     assert letters.count() == {("default", "failed"): 10}
 
 

@@ -123,11 +123,17 @@ class DrivenNode:
         self.world.load_scripts()
         assert self.node.ready()
         self.claims += 1
-        self.node.claim(QUEUES, want, lambda claim: None)
+        self._claim(QUEUES, want, lambda claim: None)
         self._lose_answers()
         self.model.recover(self.epoch, self.claims - 1)
         from_below = self.claims % GUARD == 0
+        self.model.adopt(want, QUEUES, from_below=from_below)
         self.model.claim(self.epoch, self.claims, want, QUEUES, self.missing, from_below=from_below)
+
+    def _claim(self, queues: Sequence[str], want: int, on_claim: Callable[[Claim | None], None]) -> None:
+        """Claim, as a node does that has not looked for messages of stock clients for a while."""
+        self.node.adopt_at = 0.0
+        self.node.claim(queues, want, on_claim)
 
     def claim_late(self, number: int, want: int) -> None:
         """Let a claim that was on its way when the connection broke arrive after all."""
@@ -176,9 +182,10 @@ class DrivenNode:
 
         def effect(engine: Engine) -> None:
             if not claimed:
+                engine.adopt(want, queues, from_below=from_below)
                 claimed.append(engine.claim(epoch, number, want, queues, missing, from_below=from_below))
 
-        self.do(lambda: self.node.claim(queues, want, answers.append), effect, fault)
+        self.do(lambda: self._claim(queues, want, answers.append), effect, fault)
         if fault != "none":
             # What is on its way is fenced off; what was answered to nobody is given back.
             self.pending = []

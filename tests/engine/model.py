@@ -88,6 +88,8 @@ class Engine:
     now: float = 0.0
     ready: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
     """By queue and priority; what is taken next stands first."""
+    kombu: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    """The same, in the lists to which stock clients push."""
     delayed: dict[str, dict[str, tuple[float, Message]]] = field(default_factory=dict)
     parked: dict[str, dict[str, list[tuple[float, Message]]]] = field(default_factory=dict)
     leased: dict[str, dict[str, Message]] = field(default_factory=dict)
@@ -119,7 +121,7 @@ class Engine:
         for queue in QUEUES:
             self.delayed[queue], self.parked[queue], self.dead[queue] = {}, {}, {}
             for priority in PRIORITIES:
-                self.ready[queue, priority] = []
+                self.ready[queue, priority], self.kombu[queue, priority] = [], []
 
     # --- coming in --------------------------------------------------------------------------------
 
@@ -130,6 +132,19 @@ class Engine:
                 self.delayed[queue][identity] = due, message
             else:
                 self.ready[queue, message.priority].append(message)
+
+    def push_as_stock(self, queue: str, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.pushed += 1
+            self.kombu[queue, message.priority].append(message)
+
+    def adopt(self, want: int, queues: Sequence[str], *, from_below: bool) -> None:
+        """Move ``want`` messages of stock clients behind the others, in the order of a claim."""
+        for queue, priority in levels_of(queues, from_below=from_below):
+            waiting = self.kombu[queue, priority]
+            while waiting and want > 0:
+                self.ready[queue, priority].append(waiting.pop(0))
+                want -= 1
 
     def cancel(self, queue: str, identity: str) -> bool:
         found = self.delayed[queue].pop(identity, None)
@@ -148,11 +163,12 @@ class Engine:
 
     def empty(self, queue: str) -> int:
         waiting = len(self.delayed[queue]) + sum(map(len, self.parked[queue].values()))
-        waiting += sum(len(self.ready[queue, priority]) for priority in PRIORITIES)
+        waiting += sum(len(place[queue, priority]) for place in (self.ready, self.kombu) for priority in PRIORITIES)
         self.delayed[queue].clear()
         self.parked[queue].clear()
         for priority in PRIORITIES:
             self.ready[queue, priority].clear()
+            self.kombu[queue, priority].clear()
         self.gone["emptied"] += waiting
         return waiting
 
@@ -219,8 +235,7 @@ class Engine:
         self, want: int, queues: Sequence[str], passed_over: set[str], *, from_below: bool
     ) -> list[tuple[str, Message]]:
         taken: list[tuple[str, Message]] = []
-        levels = [(queue, priority) for queue in queues for priority in sorted(PRIORITIES, reverse=True)]
-        for queue, priority in reversed(levels) if from_below else levels:
+        for queue, priority in levels_of(queues, from_below=from_below):
             waiting = self.ready[queue, priority]
             while waiting and len(taken) < want:
                 message = waiting.pop(0)
@@ -423,6 +438,7 @@ class Engine:
         """Return every message by its place, in the form ``observed.observe`` returns."""
         return {
             "ready": {key: [each.view for each in waiting] for key, waiting in self.ready.items() if waiting},
+            "kombu": {key: [each.view for each in waiting] for key, waiting in self.kombu.items() if waiting},
             "delayed": {
                 queue: [(due, name, message.view) for due, name, message in in_order(items)]
                 for queue, items in self.delayed.items()
@@ -459,19 +475,25 @@ class Engine:
         }
 
     def waiting(self) -> int:
-        """Return how many messages are ready or parked."""
+        """Return how many messages are ready, parked, or pushed by stock clients."""
         parked = sum(len(items) for tasks in self.parked.values() for items in tasks.values())
-        return parked + sum(map(len, self.ready.values()))
+        return parked + sum(len(waiting) for place in (self.ready, self.kombu) for waiting in place.values())
 
     def everywhere(self) -> list[Message]:
         """Return every message there is; each as often as it is somewhere."""
         return [
-            *(each for waiting in self.ready.values() for each in waiting),
+            *(each for place in (self.ready, self.kombu) for waiting in place.values() for each in waiting),
             *(each for items in self.delayed.values() for _, each in items.values()),
             *(each for tasks in self.parked.values() for items in tasks.values() for _, each in items),
             *(each for held in self.leased.values() for each in held.values()),
             *(letter.message for letters in self.dead.values() for letter in letters.values()),
         ]
+
+
+def levels_of(queues: Sequence[str], *, from_below: bool) -> list[tuple[str, int]]:
+    """Return queues and priorities in the order in which a claim looks at them."""
+    levels = [(queue, priority) for queue in queues for priority in sorted(PRIORITIES, reverse=True)]
+    return levels[::-1] if from_below else levels
 
 
 def in_order(items: dict[str, tuple[float, Message]]) -> list[tuple[float, str, Message]]:

@@ -18,6 +18,15 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
+    Mutation("what a stock client pushed is not adopted", "adopt", "waiting > 0 then adopt(queue)", "waiting < 0 then"),
+    Mutation("what is adopted goes in front", "adopt", "'RIGHT', 'LEFT')", "'RIGHT', 'RIGHT')"),
+    Mutation("the last of a stock client is adopted first", "adopt", "'RIGHT', 'LEFT')", "'LEFT', 'LEFT')"),
+    Mutation("nobody is woken for what is adopted", "adopt", "if most < before then", "if false then"),
+    Mutation("more is adopted than wanted", "adopt", "return most <= 0 or", "return most < 0 or"),
+    Mutation("the lowest priority is adopted first", "adopt", "and n or 9 - n", "and 9 - n or n"),
+    Mutation("the last queue is adopted first", "adopt", "= is_from_below", "= not is_from_below"),
+    Mutation("what stock clients pushed outlives a purge", "empty", "redis.call('UNLINK', others)", ""),
+    Mutation("a purge does not count what stock clients pushed", "empty", "      gone = gone + length\n", ""),
     Mutation("a promoted message stays delayed", "claim", "redis.call('ZREM', key, unpack(ids))", ""),
     Mutation("promoted messages go in front", "claim", "put_behind(queue", "put_in_front(queue"),
     Mutation("a claimed message is not leased", "claim", "if #lease > 0 then", "if false then"),

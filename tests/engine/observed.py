@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -50,7 +50,8 @@ class Observer:
         counts = values.get(self.keys("counts"), {})
         unreported = [letter.decode().split(":", 2) for letter in values.get(self.keys("unreported"), {})]
         return {
-            "ready": self._ready(values),
+            "ready": self._lists(values, self.keys.ready),
+            "kombu": self._lists(values, self.keys.kombu),
             "delayed": {queue: found for queue in QUEUES if (found := self._delayed(queue, values))},
             "parked": self._parked(values),
             "leased": {epoch: found for epoch in epochs if (found := self._leased(epoch, values))},
@@ -96,7 +97,7 @@ class Observer:
 
     def _kind(self, name: str) -> str:
         rest = name.removeprefix(self.keys.prefix)
-        if not rest.startswith("taskapp:") or rest.endswith(":wake") or re.search(r"\}:parked:", rest):
+        if not rest.startswith("taskapp:") or rest.endswith(":wake") or re.search(r"\}:(parked|ready):", rest):
             return "list"
         if (
             rest in ("taskapp:leases", "taskapp:untold")
@@ -113,7 +114,7 @@ class Observer:
 
     def _check_names(self, names: list[str], epochs: Iterable[str]) -> None:
         """Fail if a key belongs to nothing: what lies there would be lost."""
-        known = {self.keys.ready(queue, priority) for _, queue, priority in FOUND}
+        known = {name(queue, at) for _, queue, at in FOUND for name in (self.keys.ready, self.keys.kombu)}
         singles = ("leases", "clock", "counts", "queues", "unreported", "totals", "total_types", "types")
         known |= {self.keys(name) for name in singles}
         known |= {name for name in names if self._is_minute(name)}
@@ -138,8 +139,8 @@ class Observer:
             found = {slot.decode(): outcome for slot, outcome in values.get(parts, {}).items()}
             yield about.removeprefix(self.keys("chord")), (b"sent" in values[about], found)
 
-    def _ready(self, values: dict[str, Any]) -> dict[tuple[str, int], list[Any]]:
-        lists = {(queue, priority): values.get(self.keys.ready(queue, priority)) for _, queue, priority in FOUND}
+    def _lists(self, values: dict[str, Any], name: Callable[[str, int], str]) -> dict[tuple[str, int], list[Any]]:
+        lists = {(queue, priority): values.get(name(queue, priority)) for _, queue, priority in FOUND}
         return {key: [self._view(blob) for blob in reversed(blobs)] for key, blobs in lists.items() if blobs}
 
     def _delayed(self, queue: str, values: dict[str, Any]) -> list[Any]:

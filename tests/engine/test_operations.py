@@ -155,7 +155,7 @@ def test_a_delayed_message_can_be_found_moved_and_cancelled_by_its_id(bench: Ben
 
 def test_a_key_of_another_type_in_the_place_of_a_queue_is_renamed_and_kept(each_server: RedisServer) -> None:
     bench = Bench(each_server)
-    bench.client.set("q1", "not ours")
+    bench.client.set(bench.keys.ready("q1"), "not ours")
     bench.client.hset(bench.keys.ready("q1", 9), "not", "ours either")
     node = bench.node()
 
@@ -171,7 +171,7 @@ def test_a_key_of_another_type_in_the_place_of_a_queue_is_renamed_and_kept(each_
 
 
 def test_a_push_finds_its_way_around_a_key_of_another_type(bench: Bench) -> None:
-    bench.client.set("q1", "not ours")
+    bench.client.set(bench.keys.ready("q1"), "not ours")
 
     bench.push("a", "b")
 

@@ -18,6 +18,7 @@ from taskapp.engine.options import Options
 from taskapp.engine.producer import PUSHED_AT_ONCE, Message, Producer
 from taskapp.engine.runtime import Runtime, runtime_for
 from taskapp.errors import NotQueued, SubmitOutcomeUnknown
+from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from tests.engine.proxy import Proxy
 from tests.support import RedisServer, clean_environment, eventually
@@ -42,7 +43,7 @@ def producer(proxy: Proxy) -> Iterator[Producer]:
     """A producer behind the proxy, with its connection open and its script loaded."""
     producer = producer_at(proxy.port)
     producer.push([message("first")])
-    producer.link.command("DEL", QUEUE)
+    producer.link.command("DEL", Keys().ready(QUEUE))
     yield producer
     producer.link.close()
 
@@ -65,7 +66,7 @@ def queued(server: RedisServer) -> list[str]:
     """The ids in the queue, the first to be taken first."""
     with server.client as client:
         client.connection_pool.connection_kwargs["decode_responses"] = False
-        return [unseal(blob).id for blob in reversed(client.lrange(QUEUE, 0, -1))]
+        return [unseal(blob).id for blob in reversed(client.lrange(Keys().ready(QUEUE), 0, -1))]
 
 
 def test_a_push_whose_connection_breaks_is_queued_once(

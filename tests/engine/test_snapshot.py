@@ -82,7 +82,8 @@ def test_a_header_that_says_nonsense_spoils_no_look(bench: Bench, said: Any) -> 
 
 
 def test_a_key_of_another_kind_in_the_place_of_a_queue_spoils_no_look(bench: Bench) -> None:
-    bench.client.set("q1", "no list")
+    bench.client.set(bench.keys.ready("q1"), "no list")
+    bench.client.set(bench.keys.kombu("q1"), "no list")
     bench.push("a", queue="q2")
 
     assert [queue.depth for queue in look(bench).values()] == [0, 1]

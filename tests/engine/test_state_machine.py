@@ -107,6 +107,10 @@ class DeliveryMachine(RuleBasedStateMachine):
     def push(self, queue: str, priority: int, tasks: list[str], delay: float, fault: Fault) -> None:
         self.world.push(queue, priority, tasks, delay, fault)
 
+    @rule(queue=queues, priority=priorities, tasks=tasks)
+    def push_as_stock(self, queue: str, priority: int, tasks: list[str]) -> None:
+        self.world.push_as_stock(queue, priority, tasks)
+
     @precondition(something_is_delayed)
     @rule(pick=picks)
     def cancel(self, pick: int) -> None:

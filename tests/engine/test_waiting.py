@@ -191,7 +191,7 @@ def test_what_a_dead_node_held_wakes_a_waiting_consumer_when_it_is_reaped(bench:
     assert shift.started["held"] - at < AT_ONCE_SECONDS
 
 
-def test_an_idle_consumer_asks_the_server_twice_a_second_at_most(bench: Bench, hire_looking: Hire) -> None:
+def test_an_idle_consumer_asks_the_server_three_times_a_second_at_most(bench: Bench, hire_looking: Hire) -> None:
     hire_looking()
     wait_for_idleness(bench, 1)
     bench.client.config_resetstat()
@@ -200,7 +200,7 @@ def test_an_idle_consumer_asks_the_server_twice_a_second_at_most(bench: Bench, h
     eventually(lambda: monotonic() - at > 3)
 
     asked = bench.client.info("commandstats")
-    assert asked["cmdstat_evalsha"]["calls"] <= 6
+    assert asked["cmdstat_evalsha"]["calls"] <= 8  # it claims, and looks for messages of stock clients
     assert asked["cmdstat_brpop"]["calls"] <= 6
 
 

@@ -52,7 +52,7 @@ OPTIONS = Options(
     parked_seconds=PARKED_UNITS * UNIT_SECONDS,
 )
 SCRIPTS = (
-    "beat", "cancel", "chord", "claim", "close", "empty", "open", "park", "purge", "push", "recover", "replay",
+    "adopt", "beat", "cancel", "chord", "claim", "close", "empty", "open", "park", "purge", "push", "recover", "replay",
     "requeue", "reschedule", "resolve", "settle",
 )  # fmt: skip
 SET_TIME = "local t = redis.call('TIME') redis.call('HSET', KEYS[1], 'offset', ARGV[1] - t[1] * 1000)"
@@ -182,6 +182,13 @@ class World:
         due_ms = self.at_ms(due) if due else 0
         self.producer.push([Pushed(queue, priority, due_ms, name, blob) for name, _, blob in made])
         self.model.push(queue, [(name, message) for name, message, _ in made], due)
+
+    def push_as_stock(self, queue: str, priority: int, tasks: Sequence[str]) -> None:
+        """Push to the list of kombu's name, as stock clients and older versions do."""
+        for task in tasks:
+            _, message, blob = self.new_message(task, priority)
+            self.control.command("LPUSH", self.observer.keys.kombu(queue, priority), blob)
+            self.model.push_as_stock(queue, [message])
 
     def _spoil_producer(self, fault: Fault) -> None:
         if fault == "unanswered":

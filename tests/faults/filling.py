@@ -53,7 +53,7 @@ class Chunk:
         self.blobs = [b"%b%b%b" % (self.BEFORE, task_id.encode(), self.BEHIND) for task_id in self.ids]
 
     def ready(self) -> Iterator[Command]:
-        yield "LPUSH", self.queue, *self.blobs
+        yield "LPUSH", KEYS.ready(self.queue), *self.blobs
 
     def delayed(self) -> Iterator[Command]:
         yield from self._delayed_until(self.now_ms + HOUR_MS, 1)

@@ -7,7 +7,7 @@ from itertools import islice
 
 import redis
 
-from taskapp.queues import DEFAULT_QUEUES, PRIORITIES
+from taskapp.queues import DEFAULT_QUEUES
 from taskapp.redis.keys import Keys
 
 BATCH = 1000
@@ -16,8 +16,7 @@ BATCH = 1000
 def messages_left(client: redis.Redis) -> dict[str, int]:
     """Return how many messages are still ready, delayed, parked or leased, by key."""
     keys = Keys()
-    ready = [keys.ready(queue, priority) for queue in DEFAULT_QUEUES for priority in PRIORITIES]
-    counted = {key: int(client.llen(key)) for key in ready}
+    counted = {key: int(client.llen(key)) for queue in DEFAULT_QUEUES for key in keys.waiting(queue)}
     counted |= {key: int(client.zcard(key)) for key in client.scan_iter(keys("delayed", "*"))}
     counted |= {key: int(client.hlen(key)) for key in client.scan_iter(keys("leased", "*"))}
     counted |= {key: int(client.llen(key)) for key in client.scan_iter(keys("parked_messages", "*", "*"))}

@@ -25,7 +25,8 @@ from taskapp.errors import (
     UnknownQueue,
     UnknownTask,
 )
-from taskapp.queues import DEFAULT_QUEUES, ready_key
+from taskapp.queues import DEFAULT_QUEUES
+from taskapp.redis.keys import Keys
 from tests.integration import shop
 from tests.support import Node, Process, RedisServer, clean_environment, eventually, leased_count, run_python
 
@@ -91,7 +92,7 @@ def test_queues_and_priorities_are_taken_in_strict_order(
 
     for queue, priority in sent:
         shop.note.apply_async((f"{queue} {priority}", str(ran)), queue=queue, priority=priority)
-    waiting = sum(redis_server.client.llen(ready_key(q, p)) for q in DEFAULT_QUEUES for p in range(10))
+    waiting = sum(redis_server.client.llen(Keys().ready(q, p)) for q in DEFAULT_QUEUES for p in range(10))
     gate.touch()
     eventually(lambda: ran.exists() and len(ran.read_text().splitlines()) == len(sent))
 
@@ -117,7 +118,7 @@ def test_what_cannot_work_is_refused_at_the_caller(app: Celery, redis_server: Re
     for error, submit, sentence in refusals:
         with pytest.raises(error, match=re.compile(sentence)):
             submit()
-    assert redis_server.client.llen("default") == 0
+    assert redis_server.client.llen(Keys().ready("default")) == 0
 
 
 def test_a_model_reaches_the_task_and_comes_back_as_json(worker: StartWorker) -> None:

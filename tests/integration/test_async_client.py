@@ -20,6 +20,7 @@ from celery import Celery, chain, group, states
 from celery.exceptions import TimeoutError as ResultTimeoutError
 
 from taskapp.errors import BrokerUnavailable, InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown
+from taskapp.redis.keys import Keys
 from tests.integration import shop
 from tests.support import Process, RedisServer, clean_environment, eventually, examples
 
@@ -152,7 +153,7 @@ def test_thousands_at_once_take_one_subscription_and_no_thread_each(redis_server
         await asyncio.to_thread(store, redis_server, values)
 
         assert await waiting == list(range(count))
-        assert redis_server.client.llen("default") == count + 1
+        assert redis_server.client.llen(Keys().ready("default")) == count + 1
         assert pushes < count / 2
         assert len(subscribers) == 1
         assert threads <= before + 3  # the one that listens, and two of this test
@@ -178,7 +179,7 @@ def test_many_loops_in_many_threads_share_one_pusher(redis_server: RedisServer, 
     for thread in threads:
         thread.join()
 
-    assert len(set(found)) == redis_server.client.llen("default") == 600
+    assert len(set(found)) == redis_server.client.llen(Keys().ready("default")) == 600
     assert sum(thread.name == "taskapp-pusher" for thread in threading.enumerate()) == 1
     assert sum(thread.name == "taskapp-results" for thread in threading.enumerate()) == 1
 
@@ -204,7 +205,7 @@ def test_a_frozen_server_blocks_no_loop_and_its_outcome_is_unknown(redis_server:
         assert outcomes[0].task_ids == ["id-0"]
         for n in range(5):
             await shop.greet.aapply_async((str(n),), task_id=f"id-{n}")
-        assert redis_server.client.llen("default") == 6
+        assert redis_server.client.llen(Keys().ready("default")) == 6
 
     run(main())
 
@@ -223,7 +224,7 @@ def test_a_server_that_is_gone_is_said_to_be(redis_server: RedisServer, run: Run
         finally:
             redis_server.start()
         await shop.greet.adelay("again")
-        assert redis_server.client.llen("default") == 2
+        assert redis_server.client.llen(Keys().ready("default")) == 2
 
     run(main())
 
@@ -261,7 +262,7 @@ def test_a_submit_that_is_cancelled_before_its_turn_is_not_queued(redis_server: 
         await asyncio.gather(in_flight, waiting[0], waiting[2])
         with pytest.raises(asyncio.CancelledError):
             await waiting[1]
-        assert redis_server.client.llen("default") == 4
+        assert redis_server.client.llen(Keys().ready("default")) == 4
 
     run(main())
 
@@ -282,7 +283,7 @@ def test_a_loop_that_was_closed_meanwhile_harms_no_other(redis_server: RedisServ
     run(leave())
     redis_server.thaw()
     run(stay())
-    eventually(lambda: redis_server.client.llen("default") == 3)
+    eventually(lambda: redis_server.client.llen(Keys().ready("default")) == 3)
 
 
 def test_a_forked_process_has_threads_and_connections_of_its_own(redis_server: RedisServer) -> None:
@@ -317,7 +318,7 @@ if child: os.waitpid(child, 0)
     assert sorted(done.stdout.splitlines()) == ["child 7", "child 8", "parent 7", "parent 7", "parent 8", "parent 8"], (
         done.stderr
     )
-    assert redis_server.client.llen("default") == 60
+    assert redis_server.client.llen(Keys().ready("default")) == 60
 
 
 # --- waiting ----------------------------------------------------------------------------------------
@@ -379,6 +380,6 @@ def test_what_cannot_be_submitted_is_refused_at_once(redis_server: RedisServer, 
         with pytest.raises(SubmitInterrupted, match="200 are queued, 3 are not") as caught:
             await shop.greet.asubmit_many([("x",)] * 201 + [7] + [("y",)])  # type: ignore[list-item]
         assert caught.value.not_queued == [("x",), 7, ("y",)]
-        assert redis_server.client.llen("default") == 200
+        assert redis_server.client.llen(Keys().ready("default")) == 200
 
     run(main())

@@ -15,6 +15,7 @@ from time import time
 import pytest
 from redis.connection import Connection
 
+from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
@@ -161,7 +162,7 @@ def queued_entry(site: Site, schedules: Schedules, task: str = "mark", **options
     """What one run by hand of a schedule "job" leaves in the tick queue, where no beat is."""
     schedules.add(Schedule("job", f"{TICKING}.{task}", Once(time() + 86_400), **options))  # type: ignore[arg-type]
     site.command("run-now", "job")
-    [entry] = site.redis.client.lrange(TICKS, 0, -1)
+    [entry] = site.redis.client.lrange(Keys().ready(TICKS), 0, -1)
     assert site.command("list").startswith("1 schedule; no active beat")
     return entry.encode()  # type: ignore[no-any-return]
 
@@ -177,11 +178,11 @@ def test_what_is_published_twice_runs_once(task: str, site: Site, schedules: Sch
     site.beat()
     eventually(lambda: states(schedules, "job") == {"SUCCESS"})
 
-    site.redis.client.lpush(TICKS, entry, entry)
+    site.redis.client.lpush(Keys().ready(TICKS), entry, entry)
 
     eventually(lambda: dropped(worker) == 2)
     assert len(site.runs("job")) == 1
-    assert not site.redis.client.llen(TICKS)
+    assert not site.redis.client.llen(Keys().ready(TICKS))
     assert states(schedules, "job") == {"SUCCESS"}
 
 
@@ -193,7 +194,7 @@ def test_a_retry_of_a_tick_is_no_repeat_of_it(task: str, site: Site, schedules: 
     eventually(lambda: len(site.runs("job")) == 2)
     eventually(lambda: states(schedules, "job") == {"SUCCESS" if task == "mark_and_retry" else "STARTED"})
 
-    site.redis.client.lpush(TICKS, entry)
+    site.redis.client.lpush(Keys().ready(TICKS), entry)
 
     eventually(lambda: dropped(worker) == 1)
     assert len(site.runs("job")) == 2
@@ -206,10 +207,10 @@ def test_a_repeat_does_not_run_beside_the_first_and_a_redelivery_runs_anew(site:
     eventually(lambda: len(site.runs("job")) == 1)
 
     # Published twice more: the repeats are with the other worker, or with this one, which is killed.
-    site.redis.client.lpush(TICKS, entry)
+    site.redis.client.lpush(Keys().ready(TICKS), entry)
     eventually(lambda: dropped(first) == 1)
     first.kill()
-    site.redis.client.lpush(TICKS, entry)
+    site.redis.client.lpush(Keys().ready(TICKS), entry)
     second = site.worker(name="w2")
 
     eventually(lambda: site.runs("job", "end"))
@@ -231,10 +232,10 @@ def test_a_broker_that_is_away_loses_no_tick(site: Site, schedules: Schedules) -
     stopped_at = time()
     eventually(lambda: any("the broker is unreachable" in beat.output() for beat in beats))
     eventually(lambda: not any(is_ready(beat) for beat in beats), within_seconds=60)
-    waiting = site.redis.client.llen(TICKS)
+    waiting = site.redis.client.llen(Keys().ready(TICKS))
     assert waiting
     eventually(lambda: time() > stopped_at + 10)
-    assert site.redis.client.llen(TICKS) == waiting, "it goes on queueing what nobody takes"
+    assert site.redis.client.llen(Keys().ready(TICKS)) == waiting, "it goes on queueing what nobody takes"
     site.broker.start()
     started_at = time()
 
@@ -348,7 +349,7 @@ def test_what_the_broker_will_never_take_sets_its_schedule_aside_and_holds_up_no
     letters = site.redis.client.hvals(f"taskapp:{{{TICKS}}}:dead:raw")
     assert len(letters) == 2
     assert "no entry" in letters
-    assert not site.redis.client.llen(TICKS)
+    assert not site.redis.client.llen(Keys().ready(TICKS))
 
 
 def test_where_neither_is_a_redis_beat_says_that_only_one_may_run(site: Site) -> None:

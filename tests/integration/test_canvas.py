@@ -13,6 +13,7 @@ from celery.exceptions import ChordError
 
 from taskapp.engine.options import Options
 from taskapp.errors import CrashedTooOften
+from taskapp.redis.keys import Keys
 from tests.engine.bench import Bench
 from tests.support import Process, RedisServer, eventually
 
@@ -147,7 +148,7 @@ def test_errors_run_their_errbacks_once_and_nothing_that_was_to_follow(
         with pytest.raises(Exception, match=r"no|JSON"):
             app.AsyncResult(result.id).get(timeout=20)
     eventually(lambda: sorted(each.name for each in told.iterdir()) == ["chain", "chord", "task", "unencodable"])
-    eventually(lambda: redis_server.client.llen("default") == 0)
+    eventually(lambda: redis_server.client.llen(Keys().ready("default")) == 0)
     assert Counter(len(lines(each)) for each in told.iterdir()) == {1: 4}
     assert lines(never) == []
     assert broken.state == states.FAILURE

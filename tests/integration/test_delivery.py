@@ -22,6 +22,7 @@ from celery import Celery, chain, chord, group
 
 from taskapp.engine.producer import Producer
 from taskapp.errors import SubmitInterrupted
+from taskapp.redis.keys import Keys
 from taskapp.transport import channel
 from tests.integration import shop
 from tests.support import (
@@ -78,7 +79,7 @@ def test_a_process_that_submits_holds_one_connection_and_subscribes_to_nothing(r
 
     assert len(held) == 1
     assert subscribed == []
-    assert redis_server.client.llen("default") == 100
+    assert redis_server.client.llen(Keys().ready("default")) == 100
 
 
 def test_many_are_submitted_by_the_thousand_and_come_back_in_order(
@@ -133,7 +134,7 @@ def test_many_large_tasks_go_out_in_steps_of_few_bytes(
     else:
         asyncio.run(shop.note._submitter.awaiting("group", signature.apply_async))
 
-    assert redis_server.client.llen("default") == sum(pushes.numbers) == 30
+    assert redis_server.client.llen(Keys().ready("default")) == sum(pushes.numbers) == 30
     assert max(pushes.sizes) <= SIZES_AT_ONCE
     assert len(pushes.sizes) <= 12
 
@@ -148,7 +149,7 @@ def test_of_many_large_tasks_each_step_is_queued_whole_or_not_at_all(redis_serve
         redis_server.client.config_set("maxmemory", "0")
 
     queued = len(caught.value.queued)
-    assert redis_server.client.llen("default") == queued > 0
+    assert redis_server.client.llen(Keys().ready("default")) == queued > 0
     assert caught.value.unknown == {}
     # What was taken from the generator is a thousand at most: all of it.
     assert [int(call[1]) for call in caught.value.not_queued] == list(range(queued, 40))
@@ -162,7 +163,7 @@ def test_submitting_many_says_what_is_queued_when_it_stops(redis_server: RedisSe
     ) as caught:
         add.submit_many([(1, 2)] * 1_500 + [7] + [(3, 4)] * 600)  # type: ignore[list-item]
 
-    assert len(caught.value.queued) == redis_server.client.llen("default") == 1_000
+    assert len(caught.value.queued) == redis_server.client.llen(Keys().ready("default")) == 1_000
     assert caught.value.not_queued == [(1, 2)] * 500 + [7] + [(3, 4)] * 499
     assert caught.value.unknown == {}
 
@@ -182,7 +183,7 @@ def test_what_a_frozen_broker_may_have_is_named_and_submitting_it_again_does_no_
     for task_id, call in caught.value.unknown.items():
         shop.note.apply_async(call, task_id=task_id)
     worker(TASKAPP_INCLUDE=SHOP)
-    eventually(lambda: redis_server.client.llen("default") == leased_count(redis_server) == 0)
+    eventually(lambda: redis_server.client.llen(Keys().ready("default")) == leased_count(redis_server) == 0)
     assert sorted(ran.read_text().split()) == sorted(["before", *map(str, range(1_000))])
 
 
@@ -396,7 +397,7 @@ def test_remote_control_reaches_a_worker_and_changes_what_it_does(
     assert app.control.pool_grow(2, destination=[node], reply=True)
     assert shop.greet.delay("grown").get(timeout=20) == "hello grown"
     assert {queue["name"] for queue in inspect.active_queues()[node]} == {"default"}
-    assert redis_server.client.llen("low") == 1
+    assert redis_server.client.llen(Keys().ready("low")) == 1
     assert app.control.ping(timeout=1) == [{node: {"ok": "pong"}}]
 
 

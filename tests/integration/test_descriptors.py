@@ -9,6 +9,7 @@ import pytest
 from celery import Celery, chord, group
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.redis.keys import Keys
 from tests.integration import descriptors
 from tests.support import Process, RedisServer, eventually, leased_count
 
@@ -100,4 +101,4 @@ def test_a_node_without_a_free_descriptor_gives_back_what_it_holds_when_it_ends(
 
     started.terminate()
 
-    assert (redis_server.client.llen("default"), leased_count(redis_server)) == (1, 0)
+    assert (redis_server.client.llen(Keys().ready("default")), leased_count(redis_server)) == (1, 0)

@@ -28,6 +28,7 @@ from taskapp.devredis.address import LONGEST_SOCKET_BYTES
 from taskapp.devredis.login import Login, guarded
 from taskapp.devredis.process import find_by_address
 from taskapp.errors import BrokerNotFound, EmbeddedServerFailed
+from taskapp.redis.keys import Keys
 from taskapp.settings import Settings, load_settings
 from tests.support import clean_environment, eventually
 
@@ -195,7 +196,7 @@ def test_only_the_owner_can_read_the_password_and_the_data(data_dir):
 
 def test_data_and_address_survive_a_stop_and_the_password_does_not(data_dir, each_origin, over):
     first = devredis.ensure(data_dir, over=over)
-    client(first).rpush("default", *range(1_000))
+    client(first).rpush(Keys().ready("default"), *range(1_000))
     first_password = password_of(first)
 
     assert devredis.stop(data_dir) is True
@@ -207,7 +208,7 @@ def test_data_and_address_survive_a_stop_and_the_password_does_not(data_dir, eac
     assert second.pid != first.pid
     assert second.url == first.url
     assert password_of(second) != first_password
-    assert client(second).llen("default") == 1_000
+    assert client(second).llen(Keys().ready("default")) == 1_000
 
 
 def test_after_a_kill_the_next_server_has_the_same_address_and_data(data_dir, each_origin, over):

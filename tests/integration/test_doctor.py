@@ -117,9 +117,11 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]
     return {each["check"]: each for each in json.loads(done.stdout)["findings"]}
 
 
-def ids_waiting(client: redis.Redis, key: str = "default") -> list[str]:
-    """Ids of the messages of a list, the one taken next first."""
-    return [json.loads(entry)["headers"]["id"] for entry in reversed(client.lrange(key, 0, -1))]
+def ids_waiting(client: redis.Redis, queue: str = "default", priority: int = 0, prefix: str = "") -> list[str]:
+    """Ids of the messages of a queue, the one taken next first; those to be adopted by a node are the last."""
+    keys = Keys(prefix)
+    lists = [client.lrange(name(queue, priority), 0, -1)[::-1] for name in (keys.ready, keys.kombu)]
+    return [json.loads(entry)["headers"]["id"] for entries in lists for entry in entries]
 
 
 def everything(client: redis.Redis) -> dict[bytes, bytes | None]:
@@ -145,7 +147,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
     old = shop.worker("-c", "2", "-Q", "default,high")
     eventually(lambda: len(shop.runs("start")) == 2 and client.hlen("unacked") == 10, within_seconds=40)
     waiting = [shop.submit() for _ in range(3)]
-    eventually(lambda: client.hlen("unacked") + client.llen("default") == 13)
+    eventually(lambda: client.hlen("unacked") + client.llen(Keys().kombu("default")) == 13)
     every_id = {*ready, *due, *waiting}
 
     refused = shop.doctor("--adopt")
@@ -181,7 +183,7 @@ def test_what_a_killed_stock_worker_held_runs_on_ours_and_each_task_once(
     # Begun twice only what the killed worker had begun.
     assert {identity for identity, times in shop.runs("start").items() if len(times) == 2} == begun
     assert all(shop.runs("start")[identity][0] >= begun_at + ETA_SECONDS - 0.05 for identity in due)
-    assert not any(client.llen(Keys().ready(queue, p)) for queue in DEFAULT_QUEUES for p in PRIORITIES)
+    assert not any(client.llen(key) for queue in DEFAULT_QUEUES for key in Keys().waiting(queue))
 
 
 @pytest.mark.parametrize("separator", [None, ":"])
@@ -200,7 +202,8 @@ def test_merged_priorities_keep_the_order_of_stock_celery(
 
     assert json.loads(shown.stdout)["moved"] == json.loads(merged.stdout)["moved"] == {"default": 2 * len(steps) - 2}
     assert ids_waiting(client) == in_order
-    assert {json.loads(entry)["properties"]["priority"] for entry in client.lrange("default", 0, -1)} == {0}
+    merged_entries = client.lrange(Keys().ready("default"), 0, -1)
+    assert {json.loads(entry)["properties"]["priority"] for entry in merged_entries} == {0}
     assert json.loads(shop.doctor("--adopt", "--json").stdout)["waiting"] == {}
 
 
@@ -211,7 +214,7 @@ def test_lists_named_with_a_colon_are_renamed_to_where_nodes_look(shop: Shop, cl
 
     done = shop.doctor("--adopt", "--json")
 
-    assert {priority: ids_waiting(client, Keys().ready("default", priority)) for priority in PRIORITIES} == sent
+    assert {priority: ids_waiting(client, "default", priority) for priority in PRIORITIES} == sent
     assert not client.keys("default:*")
     assert json.loads(done.stdout)["waiting"] == {"default": {str(priority): 2 for priority in range(1, 10)}}
 
@@ -363,8 +366,9 @@ def test_a_full_server_a_prefix_and_a_lost_index_do_not_stop_an_adoption(shop: S
         client.config_set("maxmemory", "0")
 
     assert len(report.adopted) == 500
-    assert sorted(ids_waiting(client, "shop:default\x06\x166")) == sorted(f"held-{number}" for number in range(500))
-    assert ids_waiting(client, "shop:default\x06\x166")[-100:] == [f"held-{number}" for number in range(400, 500)]
+    moved = ids_waiting(client, "default", 6, "shop:")
+    assert sorted(moved) == sorted(f"held-{number}" for number in range(500))
+    assert moved[-100:] == [f"held-{number}" for number in range(400, 500)]
     assert not client.exists("shop:unacked", "shop:unacked_index")
 
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from celery import Task
 
+from taskapp.redis.keys import Keys
 from taskapp.worker.pool.prefork import PreforkPool
 from tests.faults.breaks import Breaks
 from tests.integration import shop
@@ -54,7 +55,7 @@ def seconds_to_end(node: Process, *signals: signal.Signals) -> float:
 
 def counts(server: RedisServer) -> tuple[int, int]:
     """How many messages are ready and how many are leased."""
-    return server.client.llen("default"), leased_count(server)
+    return server.client.llen(Keys().ready("default")), leased_count(server)
 
 
 def test_ctrl_c_drains_like_sigterm_and_ends_with_zero(worker: StartWorker) -> None:

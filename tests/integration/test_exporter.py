@@ -17,7 +17,8 @@ from redis.connection import Connection
 
 from taskapp.app.application import Celery
 from taskapp.engine.dead_letters import DeadLetters
-from taskapp.queues import PRIORITIES, ready_key
+from taskapp.queues import PRIORITIES
+from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.times import Interval
@@ -177,9 +178,9 @@ def test_depths_are_by_queue_and_priority_of_this_environment(
     redis_server: RedisServer, exporter: StartExporter
 ) -> None:
     serving = exporter(TASKAPP_KEY_PREFIX="staging.", TASKAPP_QUEUES="default,mails")
-    redis_server.client.lpush("staging." + ready_key("mails", 9), "1", "2", "3")
-    redis_server.client.lpush("staging." + ready_key("default", 0), "4")
-    redis_server.client.lpush(ready_key("default", 0), "of another environment")
+    redis_server.client.lpush(Keys("staging.").ready("mails", 9), "1", "2", "3")
+    redis_server.client.lpush(Keys("staging.").kombu("default"), "pushed by a stock client")
+    redis_server.client.lpush(Keys().ready("default", 0), "of another environment")
 
     depths = re.findall(r'^taskapp_queue_depth\{priority="(\d)",queue="(\w+)"\} (\d+)', serving.page(), re.MULTILINE)
 

@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.redis.keys import Keys
 from tests.integration import ending
 from tests.support import Process, RedisServer, clean_environment, eventually
 
@@ -95,7 +96,7 @@ def test_a_signal_to_the_first_process_by_another_in_its_container_never_counts(
 
     assert first.wait(20) == 0
     assert letters.find() == []
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.client.llen(Keys().ready("default")) == 1
 
 
 def test_an_exit_in_a_task_below_the_first_process_fails_the_task_alone(first: Process, app: Celery) -> None:

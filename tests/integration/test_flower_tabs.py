@@ -18,6 +18,7 @@ import pytest
 from tornado.web import create_signed_value
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.redis.keys import Keys
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
@@ -240,7 +241,7 @@ def test_pause_resume_and_run_now_do_what_the_commands_do(
     assert ask(act + "resume", body={"keys": ["nightly"]}).json["text"] == "resumed 'nightly'"
     assert store.get("nightly").state == "active"
     assert ask(act + "run-now", body={"keys": ["nightly"]}).json["count"] == 1
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.client.llen(Keys().ready("default")) == 1
     shown = ask(f"{with_login}/schedules/data?show=nightly")
     assert block(shown, "facts")["subject"] == "nightly"
     assert ask(f"{with_login}/schedules/data?show=no-such").status == 404
@@ -259,13 +260,13 @@ def test_dead_letters_are_replayed_and_purged_by_name_and_all_that_fit(
         "count": 1, "text": "purged 1 dead letter", "problems": ["2 no longer existed"], "cursor": "",
     }  # fmt: skip
     assert ask(act + "replay", body={"keys": ["low/1"]}).json["count"] == 1
-    assert redis_server.client.llen("low") == 1
+    assert redis_server.client.llen(Keys().ready("low")) == 1
     order, done = {"fits": {"text": "BANK"}, "at": shown.json["at"], "cursor": ""}, []
     while not done or order["cursor"]:
         done.append(ask(act + "replay", body=order).json)
         order["cursor"] = done[-1]["cursor"]
     assert [each["count"] for each in done] == [500, 500, 200]
-    assert redis_server.client.llen("default") == 1_200
+    assert redis_server.client.llen(Keys().ready("default")) == 1_200
     assert letters.count() == {("low", "crashed"): 1}
 
 
@@ -401,7 +402,8 @@ def test_a_node_is_drained_what_runs_finishes_and_what_waits_stays(
     assert node.returncode is None
     release.touch()
     assert node.wait(20) == 0
-    assert redis_server.client.llen("default") == 2  # the one that had not begun, and what follows the one that ran
+    # The one that had not begun, and what follows the one that ran.
+    assert redis_server.client.llen(Keys().ready("default")) == 2
 
 
 # --- when the broker is away, or another -----------------------------------------------------------

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from celery import Celery
 
+from taskapp.redis.keys import Keys
 from tests.integration import logged
 from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
@@ -92,7 +93,7 @@ def test_a_task_whose_end_is_known_has_its_lines_whatever_ends_the_node(
     # Cheaper to ask than results, which would all be there by the time they were read.
     # In a tight loop: a node runs the others within half a second.
     deadline = monotonic() + 60
-    while not 0 < redis_server.client.llen("default") < len(ids) - 200:
+    while not 0 < redis_server.client.llen(Keys().ready("default")) < len(ids) - 200:
         assert monotonic() < deadline
     os.kill(worker.pid, signal.Signals[number])
     worker.wait()

@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 
 from taskapp import Celery
 from taskapp.errors.publishing import Unroutable
+from taskapp.redis.keys import Keys
 from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
 
 HERE = Path(__file__).parent
@@ -99,7 +100,7 @@ def test_a_queue_is_found_again_after_redis_has_lost_its_bindings(redis_server: 
     for _ in range(2):
         app.send_task("x", queue="two")
         app.send_task("x", exchange=exchange.name, routing_key="two", exchange_type=kind)
-        assert redis_server.client.llen("two") == 2
+        assert redis_server.client.llen(Keys().ready("two")) == 2
         redis_server.client.flushall()
     with pytest.raises(Unroutable):
         app.send_task("x", exchange=exchange.name, routing_key="three", exchange_type=kind)
@@ -141,25 +142,6 @@ def test_commands_without_an_app_say_so(redis_server: RedisServer) -> None:
     done = command(redis_server, "taskapp", "-A", "proj", "demo")
 
     assert (done.returncode, "`taskapp demo` works without an app" in done.stderr) == (2, True)
-
-
-def test_a_worker_of_stock_celery_on_the_same_queue_is_named(redis_server: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "stock.py").write_text(
-        f"from celery import Celery\napp = Celery('stock', broker={redis_server.url!r})\n"
-    )
-    stock = start_worker(tmp_path, redis_server.url, "-Q", "usual", "-P", "solo", name="stock", app="stock")
-    node = start_worker(
-        tmp_path, redis_server.url, "-Q", "urgent,usual", app="proj", PROJ_BROKER=redis_server.url,
-        PYTHONPATH=str(HERE),
-    )  # fmt: skip
-    try:
-        eventually(lambda: "of stock Celery takes messages from usual: it cannot read" in node.output())
-        checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
-        [found] = [finding for finding in checked["findings"] if finding["check"] == "stock workers"]
-        assert (found["verdict"], "takes from usual" in found["found"]) == ("error", True)
-    finally:
-        node.close()
-        stock.close()
 
 
 def test_two_projects_with_prefixes_share_a_redis(redis_server: RedisServer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from celery import Celery
 
 from taskapp.engine.dead_letters import DeadLetters
 from taskapp.errors import CrashedTooOften
+from taskapp.redis.keys import Keys
 from tests.integration import ending, slow_turns
 from tests.support import Process, RedisServer, eventually, leased_count
 
@@ -21,7 +22,7 @@ START = {
 
 
 def ready(server: RedisServer) -> int:
-    return int(server.client.llen("default"))
+    return int(server.client.llen(Keys().ready("default")))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from celery import Celery, chain, chord, group
 
 from taskapp.errors import SubmitInterrupted
 from taskapp.errors.tasks import BadOption
-from taskapp.queues import ready_key
+from taskapp.redis.keys import Keys
 from tests.integration import shop
 from tests.support import RedisServer, clean_environment, run_python
 
@@ -70,7 +70,7 @@ def test_it_is_what_was_asked_for(app: Celery, redis_server: RedisServer) -> Non
     for priority in (0, 5, Level.URGENT):
         shop.greet.apply_async(("Ada",), priority=priority)
 
-    assert {priority: redis_server.client.llen(ready_key("default", priority)) for priority in range(10)} == {
+    assert {priority: redis_server.client.llen(Keys().ready("default", priority)) for priority in range(10)} == {
         **dict.fromkeys(range(10), 0), 0: 1, 5: 1, 9: 1,
     }  # fmt: skip
 

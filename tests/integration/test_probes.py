@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from taskapp.queues import TASK_ROUTES, queue_for
+from taskapp.redis.keys import Keys
 from tests.integration import shop
 from tests.support import Node, Process, RedisServer, clean_environment, eventually, leased_count
 
@@ -222,7 +223,7 @@ def test_beat_is_live_while_its_loop_turns_and_ready_while_redis_takes_its_tasks
         eventually(lambda: probe("ready").endswith("it is starting or waiting for its broker"))
         stays_live(probe)
         redis_server.start()
-        eventually(lambda: redis_server.client.llen(queue_for("taskapp.canary", TASK_ROUTES)) > 0)
+        eventually(lambda: redis_server.client.llen(Keys().ready(queue_for("taskapp.canary", TASK_ROUTES))) > 0)
         eventually(lambda: probe.ready)
         redis_server.stop()
         eventually(lambda: "it has not reached its broker for" in probe("ready"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from taskapp.redis.keys import Keys
 from tests.support import Process, RedisServer, clean_environment, eventually, leased_count, run_python
 
 JOBS = """
@@ -171,7 +172,7 @@ def test_a_worker_with_too_much_to_store_claims_no_more_until_it_is_stored(
     ids = submit(f"[job('note', n, {path!r}).delay() for n in range(20)]")
     looked_at = time.monotonic() + 2.5
     eventually(lambda: time.monotonic() > looked_at or len(lines(tmp_path / "log")) > 3)
-    assert (redis_server.client.llen("default"), leased_count(redis_server)) == (20, 3)
+    assert (redis_server.client.llen(Keys().ready("default")), leased_count(redis_server)) == (20, 3)
     results.start()
 
     eventually(lambda: [outcome(results, one) for one in ids] == [("SUCCESS", n) for n in range(20)], within_seconds=15)
@@ -251,7 +252,7 @@ def test_a_worker_that_ends_meanwhile_gives_back_what_could_not_be_stored(
     assert first.terminate(within_seconds=10) == 0
 
     assert leased_count(redis_server) == 0
-    assert redis_server.client.llen("default") == 5
+    assert redis_server.client.llen(Keys().ready("default")) == 5
     results.thaw()
     start(*options_of(pool), name="w2")
     eventually(lambda: [outcome(results, one) for one in ids] == [("SUCCESS", n) for n in range(5)], within_seconds=15)
@@ -271,7 +272,7 @@ def test_a_worker_that_ends_waits_for_a_server_that_is_back_in_time(
 
     assert first.wait() == 0
     assert outcome(results, task) == ("SUCCESS", "only")
-    assert (leased_count(redis_server), redis_server.client.llen("default")) == (0, 0)
+    assert (leased_count(redis_server), redis_server.client.llen(Keys().ready("default"))) == (0, 0)
 
 
 def test_a_child_that_dies_while_the_server_is_away_holds_up_nobody(

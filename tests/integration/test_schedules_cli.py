@@ -17,6 +17,7 @@ import pytest
 from celery import Celery
 
 from taskapp.cli.main import main
+from taskapp.redis.keys import Keys
 from taskapp.schedules import Interval, Schedule
 from tests.integration import shop
 from tests.support import Node, Process, RedisServer, clean_environment, eventually
@@ -361,7 +362,7 @@ def test_a_backfill_is_listed_first_and_queues_what_was_listed(
     ok("add", "hourly", GREET, "@hourly", "--zone", "Europe/Berlin", "--args", '["you"]', "--disabled")
 
     listed = ok("backfill", "hourly", "2026-10-25T00:00", "2026-10-26T00:00", "--dry-run").splitlines()
-    assert redis_server.client.llen("default") == 0
+    assert redis_server.client.llen(Keys().ready("default")) == 0
     queued = ok("backfill", "hourly", "2026-10-25T00:00", "2026-10-26T00:00", "--yes", "--json").splitlines()
 
     assert listed[-1] == "would queue 25 ticks of 'hourly'"
@@ -387,7 +388,7 @@ def test_a_backfill_that_is_cut_off_says_how_far_it_came(
     told = re.search(r"queued (\d+) of 744 ticks, then: .*; continue with FROM (.{19}) \+00:00\n", done.err)
     count = int(told[1])
     assert 100 <= count < 744
-    assert client.llen("default") == count
+    assert client.llen(Keys().ready("default")) == count
     assert told[2] == f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=count):%F %T}"
 
 

@@ -173,7 +173,7 @@ def test_a_signed_task_with_anything_swapped_is_buried_and_does_not_run(
 ) -> None:
     site.ask(FULL)
     client = binary(redis_server)
-    key = next(name for name in client.keys("low*") if client.type(name) == b"list")
+    key = next(name for name in client.keys("taskapp:{low}:ready:*") if client.type(name) == b"list")
     made = forged(client.lindex(key, 0))
     client.lpush(key, *made.values())
     node = site.node()

@@ -29,6 +29,7 @@ from taskapp.client.sender import Sender
 from taskapp.engine.batch import collecting
 from taskapp.engine.envelope import unseal
 from taskapp.errors import InvalidPayload, PayloadTooLarge, UnknownQueue, UnknownTask
+from taskapp.redis.keys import Keys
 from taskapp.transport.codec import SENT_AT_HEADER, unpack
 from tests.integration import shop
 from tests.support import RedisServer, clean_environment, eventually, run_python
@@ -154,14 +155,14 @@ def test_what_listens_before_a_task_is_sent_may_change_it_and_after_it_hears_of_
 
     def before(sender: str, body: Any, headers: dict, properties: dict, routing_key: str, **_: Any) -> None:
         heard.append(f"before {routing_key}")
-        assert redis_server.client.llen("default") == 0
+        assert redis_server.client.llen(Keys().ready("default")) == 0
         headers["trace"] = "abc"
         properties["priority"] = 4
         body[1]["name"] = "changed"
 
     def after(sender: str, headers: dict, **_: Any) -> None:
         heard.append(f"after {headers['trace']}")
-        assert redis_server.client.llen("default\x06\x164") == 1
+        assert redis_server.client.llen(Keys().ready("default", 4)) == 1
 
     signals.before_task_publish.connect(before)
     signals.after_task_publish.connect(after)
@@ -222,7 +223,7 @@ def test_tasks_are_eager_from_the_moment_the_configuration_says_so(app: Celery, 
     finally:
         del app.conf["task_always_eager"]
     shop.greet.delay("Ada")
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.client.llen(Keys().ready("default")) == 1
 
 
 def test_a_route_that_looks_at_arguments_is_asked_for_each_task(app: Celery, redis_server: RedisServer) -> None:
@@ -234,18 +235,18 @@ def test_a_route_that_looks_at_arguments_is_asked_for_each_task(app: Celery, red
     finally:
         app.conf.update(task_routes=usual)
     client = redis_server.client
-    assert (client.llen("low\x06\x162"), client.llen("high\x06\x162")) == (2, 1)
+    assert (client.llen(Keys().ready("low", 2)), client.llen(Keys().ready("high", 2))) == (2, 1)
     shop.greet.delay("low")
-    assert client.llen("default") == 1
+    assert client.llen(Keys().ready("default")) == 1
 
 
 def test_an_exchange_or_queue_of_the_callers_goes_by_kombu(app: Celery, redis_server: RedisServer) -> None:
     shop.greet.apply_async(("Ada",), queue=Queue("mine", Exchange("mine"), routing_key="mine"))
-    assert redis_server.client.llen("mine") == 1
+    assert redis_server.client.llen(Keys().ready("mine")) == 1
     with app.connection_for_write() as connection:
         shop.greet.apply_async(("Ada",), connection=connection)
         shop.greet.apply_async(("Ada",), producer=app.amqp.Producer(connection))
-    assert redis_server.client.llen("default") == 2
+    assert redis_server.client.llen(Keys().ready("default")) == 2
 
 
 def test_what_cannot_be_sent_is_refused_and_nothing_is_queued(app: Celery, redis_server: RedisServer) -> None:
@@ -292,7 +293,7 @@ def test_many_threads_submit_over_one_connection(redis_server: RedisServer) -> N
     for thread in threads:
         thread.join()
 
-    assert redis_server.client.llen("default") == len({result.id for result in results}) == 400
+    assert redis_server.client.llen(Keys().ready("default")) == len({result.id for result in results}) == 400
 
 
 def test_canvas_goes_the_same_way(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +303,7 @@ def test_canvas_goes_the_same_way(redis_server: RedisServer, monkeypatch: pytest
     chain(shop.greet.s("a"), shop.greet.si("b")).apply_async()
     shop.greet.s("x").apply_async(countdown=60)
 
-    assert redis_server.client.llen("default") == 4
+    assert redis_server.client.llen(Keys().ready("default")) == 4
 
 
 @contextmanager
@@ -322,7 +323,7 @@ def sent_by_group(server: RedisServer, tasks: list[Any], **options: Any) -> list
     result = group(tasks).apply_async(**options)
     client = server.client
     client.connection_pool.connection_kwargs["decode_responses"] = False
-    messages = [unpack(unseal(blob)) for blob in reversed(client.lrange("default", 0, -1))]
+    messages = [unpack(unseal(blob)) for blob in reversed(client.lrange(Keys().ready("default"), 0, -1))]
     client.flushall()
     found = {message["headers"]["id"] for message in messages}
     assert {member.id for member in result.results} & found
@@ -371,7 +372,7 @@ def test_plain_tasks_of_a_group_do_not_go_celerys_way(
 
     result = group(shop.greet.s(str(n)) for n in range(3)).apply_async()
 
-    assert redis_server.client.llen("default") == 4
+    assert redis_server.client.llen(Keys().ready("default")) == 4
     assert len({member.id for member in result.results}) == 3
     assert [member.children for member in [result]] == [result.results]
 
@@ -426,8 +427,10 @@ def contents(server: RedisServer) -> dict[str, list[Any]]:
     client = server.client
     client.connection_pool.connection_kwargs["decode_responses"] = False
     found = {
-        key: [json.loads(unpack(unseal(blob))["body"])[0] for blob in client.lrange(key, 0, -1)]
-        for key in ("default", "default\x06\x165", "low")
+        (queue, at): [
+            json.loads(unpack(unseal(blob))["body"])[0] for blob in client.lrange(Keys().ready(queue, at), 0, -1)
+        ]
+        for queue, at in (("default", 0), ("default", 5), ("low", 0))
     }
     client.flushall()
     return found
@@ -449,7 +452,7 @@ def test_an_id_given_as_a_uuid_is_its_text_in_every_way_of_submitting(app: Celer
     given = [uuid.uuid4() for _ in ways]
     assert [way(one).id for way, one in zip(ways, given, strict=True)] == [str(one) for one in given]
     shop.greet.submit_many([("x",)], group_id=given[0])
-    sent = [unseal(raw) for raw in redis_server_raw(redis_server).lrange("default", 0, -1)]
+    sent = [unseal(raw) for raw in redis_server_raw(redis_server).lrange(Keys().ready("default"), 0, -1)]
     assert {envelope.id for envelope in sent} >= {str(one) for one in given[:-1]}
     assert all(isinstance(unpack(envelope)["headers"]["root_id"], str) for envelope in sent)
 
@@ -495,7 +498,7 @@ def test_what_no_node_could_read_is_refused_at_the_caller(
         InvalidPayload, match=f"^task {shop.greet.name!r} cannot be submitted: {problem}".replace("|", r"\|")
     ):
         shop.greet.apply_async(("x",), **options)
-    assert not redis_server.client.llen("default")
+    assert not redis_server.client.llen(Keys().ready("default"))
 
 
 @pytest.mark.parametrize(("options", "problem"), BAD_OPTIONS)

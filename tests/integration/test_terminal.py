@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.redis.keys import Keys
 from tests.integration import ending
 from tests.support import RedisServer, clean_environment, eventually, leased_count
 
@@ -65,7 +66,7 @@ def test_a_terminal_that_is_closed_drains_the_worker_in_it(
 
         assert node.wait(20) == 0
         assert letters.find() == []
-        assert (redis_server.client.llen("default"), leased_count(redis_server)) == (1, 0)
+        assert (redis_server.client.llen(Keys().ready("default")), leased_count(redis_server)) == (1, 0)
     finally:
         node.kill()
         node.wait()

@@ -1,6 +1,7 @@
 """The first digits of the SHA-256 of the source behind each private name we use, see ``test_internals``."""
 
 PINNED = {
+    "kombu.transport.virtual.base:Transport._deliver": "799e242f3ec5",
     "kombu.transport.virtual.base:AbstractChannel._size": "a2a49ec8bcee",
     "kombu.transport.virtual.base:AbstractChannel._put": "84c6158e2e99",
     "kombu.transport.virtual.base:AbstractChannel._purge": "342c5a3d276f",
@@ -91,6 +92,7 @@ PINNED = {
     "kombu.transport.redis:Channel": "616927494e92",
     "kombu.transport.redis:Channel._basic_cancel": "f799ede50375",
     "kombu.transport.redis:Channel._brpop_read": "c42518699709",
+    "kombu.transport.redis:Channel._brpop_start": "06723d707ddf",
     "kombu.transport.redis:Channel._connparams": "e9a4295085a8",
     "kombu.transport.redis:Channel._delete": "4e33e7dc5845",
     "kombu.transport.redis:Channel._get_pool": "d6e689f654ff",

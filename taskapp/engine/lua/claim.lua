@@ -136,9 +136,10 @@ local first, last, step = 1, #queues, 1
 if ARGV[6] == '1' then first, last, step = #queues, 1, -1 end
 for q = first, last, step do
   levels[q] = {}
+  local name = key_ready(queues[q], '') -- once for all priorities
   for n = 0, 9 do
     local priority = step == 1 and 9 - n or n
-    keys[#keys + 1] = ready_key(queues[q], priority)
+    keys[#keys + 1] = name .. priority
     queue_of[#keys], priority_of[#keys] = queues[q], priority
     levels[q][n + 1] = keys[#keys]
   end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Delete the ready, delayed and parked messages of queue ARGV[3]; leased ones stay. ARGV[4] '0', or the cursor to
+-- Delete the ready, delayed and parked messages of queue ARGV[3], and those of stock clients; leased ones stay. ARGV[4] '0', or the cursor to
 -- continue from among the parked task types, some of which each call deletes.
 -- Answers {number deleted, cursor to continue from ('0': done)}.
 -- Keeps: large keys disappear at once; Redis frees their memory in the background.
@@ -7,10 +7,15 @@ local TYPES_AT_ONCE = 100
 local queue, at, gone = ARGV[3], ARGV[4], 0
 if at == '0' then
   for priority = 0, 9 do
-    local key = ready_key(queue, priority)
+    local key, others = key_ready(queue, priority), kombu_key(queue, priority)
     local length = redis.pcall('LLEN', key)
     if type(length) == 'number' then gone = gone + length end
     redis.call('UNLINK', key)
+    length = redis.pcall('LLEN', others)
+    if type(length) == 'number' then
+      gone = gone + length
+      redis.call('UNLINK', others)
+    end
   end
   gone = gone + redis.call('ZCARD', key_delayed(queue))
   redis.call('UNLINK', key_delayed(queue), key_delayed_messages(queue), key_wake(queue))

@@ -26,12 +26,15 @@ end
 local function ready(queue)
   local found = {}
   for priority = 0, 9 do
-    local key = ready_key(queue, priority)
-    local depth = redis.pcall('LLEN', key)
-    if type(depth) ~= 'number' then depth = 0 end
+    local depth, first = 0, nil
+    -- Messages of stock clients will be adopted behind the others.
+    for _, key in ipairs({key_ready(queue, priority), kombu_key(queue, priority)}) do
+      local length = redis.pcall('LLEN', key)
+      if type(length) == 'number' and length > 0 then depth, first = depth + length, first or key end
+    end
     found[#found + 1] = depth
     local sent_at, eta = '', ''
-    if depth > 0 then sent_at, eta = oldest_of(key) end
+    if first then sent_at, eta = oldest_of(first) end
     found[#found + 1], found[#found + 2] = sent_at, eta
   end
   return found

@@ -23,11 +23,6 @@ if PREDICTED > 0 then
   end
 end
 
-local function ready_key(queue, priority)
-  if priority == 0 then return KEYS_PREFIX .. queue end
-  return KEYS_PREFIX .. queue .. '\6\22' .. priority
-end
-
 -- A tag is claim.index:priority:queue; it records where a message came from.
 local function parse_tag(tag)
   local claim, index, priority, queue = string.match(tag, '^(%d+)%.(%d+):(%d+):(.*)$')
@@ -119,13 +114,18 @@ local function wake(queue)
   if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
 end
 
+-- The lists of stock clients, from which messages are adopted.
+local function kombu_key(queue, priority)
+  return priority == 0 and key_kombu(queue) or key_kombu_priority(queue, priority)
+end
+
 -- Rename a ready key that is not a list, so that the queue keeps working.
 local function set_aside(key, queue)
   redis.call('RENAME', key, key_aside(queue, NOW .. ':' .. redis.call('HINCRBY', key_counts(), 'set_aside', 1)))
 end
 
 local function put(command, queue, priority, ...)
-  local key = ready_key(queue, priority)
+  local key = key_ready(queue, priority)
   local answer = redis.pcall(command, key, ...)
   if type(answer) == 'table' and answer.err then
     if not string.find(answer.err, 'WRONGTYPE', 1, true) then error(answer.err) end

@@ -15,7 +15,6 @@ from flower.views.broker import BrokerView
 
 from taskapp.app.application import Celery
 from taskapp.monitor.flower.source import TabSource
-from taskapp.queues import PRIORITIES
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import all_answered
 from taskapp.transport.transport import is_over_redis
@@ -32,9 +31,10 @@ def lengths(app: Celery, queues: Iterable[str]) -> list[dict[str, Any]]:
     names = list(queues)
     with app.engine() as engine:
         keys = Keys(engine.prefix)
-        commands = [("LLEN", keys.ready(name, priority)) for name in names for priority in PRIORITIES]
+        lists = {name: keys.waiting(name) for name in names}
+        commands = [("LLEN", key) for each in lists.values() for key in each]
         answers = iter(all_answered(engine.link.pipeline(commands)))
-    return [{"name": name, "messages": sum(int(next(answers)) for _ in PRIORITIES)} for name in names]
+    return [{"name": name, "messages": sum(int(next(answers)) for _ in lists[name])} for name in names]
 
 
 class _RedisBroker:

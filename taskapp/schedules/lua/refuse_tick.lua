@@ -3,7 +3,7 @@
 -- keep, 7 schedule ('' if the entry cannot be read), 8 id of the task, 9 due (ms).
 -- Answers 1 if the entry was buried, 0 if it is not in the tick queue.
 -- Keeps: the entry goes to the dead letters, byte for byte; its schedule is broken until somebody fixes it.
-local ticks = ready_key(ARGV[3], 0)
+local ticks = key_ready(ARGV[3], 0)
 -- The entry is near the end of the list, as the oldest is sent first.
 if not redis.call('LPOS', ticks, ARGV[4], 'RANK', -1, 'MAXLEN', 1000) then return 0 end
 redis.call('LREM', ticks, -1, ARGV[4])

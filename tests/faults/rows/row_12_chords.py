@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from taskapp.redis.keys import Keys
 from tests.faults.final_results import FinalResults, listening, stored
 from tests.faults.harness import Bench
 from tests.faults.outcome import Outcome
@@ -82,12 +83,13 @@ class _Chords:
             self.bench.kill(worker)
         chord = self._submit(self._numbers())
         with redis.Redis(port=self.bench.redis.port) as client:
-            messages: list[Any] = client.lrange("default", 0, -1)
+            ready = Keys().ready("default")
+            messages: list[Any] = client.lrange(ready, 0, -1)
             assert len(messages) == self.size, f"{len(messages)} of {self.size} messages are ready"
             doubled = messages * 2
             self.bench.random.shuffle(doubled)
-            client.rpush("default", *doubled)
-            client.ltrim("default", self.size, -1)
+            client.rpush(ready, *doubled)
+            client.ltrim(ready, self.size, -1)
         self._start_both()
         self._judge_body(chord, 0.0, "headers delivered twice")
 

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskapp.engine.dead_letters import DeadLetter
-from taskapp.queues import ready_key
+from taskapp.redis.keys import Keys
 from tests.faults.harness import Bench
 from tests.faults.malformed import MIB, Malformed, kinds
 from tests.faults.outcome import Outcome
@@ -60,7 +60,8 @@ def _push_raw(bench: Bench, queue: str, malformed: list[Malformed]) -> None:
     # Never repeated: a client that takes a busy server for dead would push all of them again.
     client = redis.Redis(port=bench.redis.port, socket_timeout=None, retry=Retry(NoBackoff(), 0))
     pipeline = client.pipeline(transaction=True)
-    pipeline.set(ready_key(queue, WRONG_KEY_PRIORITY), "no list")
+    pipeline.set(Keys().ready(queue, WRONG_KEY_PRIORITY), "no list")
+    pipeline.set(Keys().kombu(queue, WRONG_KEY_PRIORITY), "not ours")
     for one in malformed:
         pipeline.lpush(queue, one.raw)
     pipeline.execute()
@@ -89,8 +90,10 @@ def _raws(letters: list[DeadLetter]) -> Counter[bytes]:
 
 
 def _judge_wrong_key(bench: Bench, queue: str) -> None:
-    """The key of a wrong type was renamed aside, as it was, and reported."""
+    """The key of a wrong type was renamed aside, as it was, and reported; one with kombu's name stays."""
     client = bench.redis.client
+    others = client.get(Keys().kombu(queue, WRONG_KEY_PRIORITY))
+    bench.judge.require(others == "not ours", f"{queue}: a key that is not taskapp's was changed: {others!r}")
     aside = list(client.scan_iter(f"taskapp:{{{queue}}}:aside:*"))
     kept = [client.get(key) for key in aside]
     bench.judge.require(kept == ["no list"], f"{queue}: a key of a wrong type was not renamed aside: {kept}")

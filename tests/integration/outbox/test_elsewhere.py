@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskapp.outbox.sql_store import SqlStore
+from taskapp.redis.keys import Keys
 from tests.integration import rabbitmq
 from tests.integration.test_signing import write_keys
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
@@ -205,8 +206,8 @@ print(store.backlog().waiting)
     env = clean_environment(PYTHONPATH=f"{tmp_path}:{Path.cwd()}", TASKAPP_DATA_DIR=str(tmp_path))
     done = run_python("-m", "taskapp", "-A", "shop", "outbox", "run", "--once", "--url", one.url, env=env, cwd=tmp_path)
     assert done.stdout == "queued 2 tasks\n", done.stderr
-    assert redis_server.client.llen("celery") + redis_server.client.llen("default") == 1
-    assert redis_server.client.llen("new") == 1
+    assert redis_server.client.llen(Keys().ready("celery")) + redis_server.client.llen(Keys().ready("default")) == 1
+    assert redis_server.client.llen(Keys().ready("new")) == 1
 
 
 def test_nodes_relay_the_outbox_of_the_settings(client: Start, tmp_path: Path) -> None:
