@@ -22,8 +22,10 @@ from taskapp.celery_internals import Regenerated, errbacks_of
 from taskapp.engine.batch import before_push
 from taskapp.engine.settlement import Chord, ChordPart, Settlement, collecting, current, settling
 from taskapp.errors.wording import shown, text_of
+from taskapp.redis.outage import ResultServerGone
 from taskapp.results.store import ChordSize, CountedPart, Store
 from taskapp.results.trees import leaves
+from taskapp.transport.codec import sent_at_of
 
 # Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
@@ -114,9 +116,14 @@ class Chords(_Mixin):
 
     # --- counting ---------------------------------------------------------------------------------
 
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
         """Count a part of the chord that ``request`` belongs to."""
         if not request.group or not request.id:
+            return
+        if not self._is_counted_by_engine(request):
+            # Its body is sent at once: Celery forgets the chord before this run is settled.
+            with settling(None), collecting():
+                super().on_chord_part_return(request, state, result, **options)
             return
         part = (request.group_index, request.id, state, self.encode_result(result, state), request.root_id)
         encoded = _bytes(self.encode(part))
@@ -137,6 +144,18 @@ class Chords(_Mixin):
             run.external_writes.append(counted_there)
         else:
             self._count(counted_there, retry_seconds=self.result_retry_seconds)
+
+    def _is_counted_by_engine(self, request: Any) -> bool:
+        """Return whether taskapp began the chord of ``request``; Celery counts those of stock clients, on all workers.
+
+        Costs a round trip for a part that taskapp did not submit, or that has been retried.
+        """
+        if sent_at_of(request.__dict__) is not None and not request.retries:
+            return True
+        try:
+            return self.store.has_chord(request.group)
+        except ResultServerGone:
+            return True
 
     def _count(self, counted: CountedPart, *, retry_seconds: float) -> None:
         part, queue, trace = counted

@@ -215,6 +215,11 @@ class Store:
         run = lambda: self._engine_link.run("part", self._prefix, 0, *part, queue)  # noqa: E731
         return bool(self._on_chord(part.chord, run, retry_seconds))
 
+    def has_chord(self, chord_id: str) -> bool:
+        """Return whether a chord has begun and has not finished; does not retry."""
+        key = Keys(self._prefix)("chord", chord_id)
+        return bool(self._on_chord(chord_id, lambda: self._engine_link.command("EXISTS", key), 0))
+
     def read_chord(self, chord_id: str, *, retry_seconds: float) -> tuple[bytes | None, list[bytes]]:
         """Return the data stored when the chord began, ``None`` if it is gone, and the values of its parts."""
         keys = Keys(self._prefix)
