@@ -101,7 +101,7 @@ INHERITED: Table = {
     "celery.backends.asynchronous:AsyncBackendMixin": {"_wait_for_pending": "waits for the results of a set"},
     "celery.backends.asynchronous:BaseResultConsumer": {"_wait_for_pending": "waits with one connection for all"},
     "celery.backends.base:Backend": {
-        "_call_task_errbacks _fail_chain": "fails the tasks that depend on a failed chord",
+        "_call_task_errbacks _errback_arity_greater _fail_chain": "calls errbacks; fails what a failed chord leaves",
         "_ensure_not_eager": "refuses to wait for an eager task",
         "_get_result_meta": "the stored form of a result, built without reading the configuration each time",
     },

@@ -27,6 +27,7 @@ from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
 from taskapp.results.deferred_store import DeferredStore
 from taskapp.results.encoding import to_json
+from taskapp.results.errbacks import Errbacks
 from taskapp.results.failures import Failures
 from taskapp.results.literal_dicts import SIGN, as_literal
 from taskapp.results.size import ResultSize
@@ -47,7 +48,7 @@ BEGUN_MOST = 200_000
 logger = logging.getLogger(__name__)
 
 
-class Results(BoundedDecoding, Failures, Chords):
+class Results(BoundedDecoding, Failures, Errbacks, Chords):
     """Makes Celery's Redis backend store in one fenced round trip, and subscribe only while waiting.
 
     Keys, values and channels stay Celery's, so that stock clients and Flower can read them.

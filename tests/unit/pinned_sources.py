@@ -39,6 +39,7 @@ PINNED = {
     "celery.backends.base._result_errbacks": "d3b955929d08",
     "celery.backends.base:Backend._call_task_errbacks": "394c9b9e6117",
     "celery.backends.base:Backend._ensure_not_eager": "3e663b86d213",
+    "celery.backends.base:Backend._errback_arity_greater": "331c817fd370",
     "celery.backends.base:Backend._fail_chain": "988f194c2467",
     "celery.backends.base:Backend._get_result_meta": "11e289492793",
     "celery.backends.base:BaseKeyValueStoreBackend._get_task_meta_for": "b470b3fd8abc",

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from celery import current_task, shared_task
+from celery import current_app, current_task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
 
@@ -364,6 +364,12 @@ async def mourn(request: Any, error: Any, traceback: Any, key: str = "") -> None
     """What an errback is given."""
     await pause(0.01)
     note(key, request.id, repr(error), "Traceback" in str(traceback))
+
+
+@both()
+async def mourn_by_result(request: Any, error: Any, traceback: Any, key: str = "") -> None:
+    """What is stored of the failed task when its errback runs."""
+    note(key, current_app.AsyncResult(request.id).state)
 
 
 @both(bind=True)

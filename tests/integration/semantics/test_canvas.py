@@ -36,6 +36,14 @@ def test_an_errback_gets_the_error(way: Way) -> None:
     way.sees(key, [result.id, "ValueError('no such order')", True])
 
 
+def test_an_errback_finds_the_result_of_the_failed_task(way: Way) -> None:
+    key = f"stored-{way.form}-{way.queue}"
+    result = way.send("failing", "no such order", link_error=way.s("mourn_by_result", key=key))
+
+    way.failure(result)
+    way.sees(key, ["FAILURE"])
+
+
 def test_an_errback_hears_of_a_hard_limit_once(way: Way) -> None:
     key = f"limit-{way.form}-{way.queue}"
     result = way.send("nap", time_limit=0.3, link_error=way.s("mourn", key=key))
