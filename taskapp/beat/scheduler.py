@@ -135,7 +135,8 @@ class Scheduler(_Scheduler):
     @property
     def info(self) -> str:
         """Text for the startup banner."""
-        return "    . schedules -> in Redis; list them with: taskapp schedules list"
+        command = "taskapp" if self.app.ships_task_types else f"taskapp -A {self.app.argument}"
+        return f"    . schedules -> in Redis; list them with: {command} schedules list"
 
 
 @dataclass(frozen=True)

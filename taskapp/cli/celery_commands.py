@@ -46,8 +46,9 @@ def errors_in_one_line(context: click.Context) -> Iterator[None]:
     except click.ClickException as error:
         nodes = context.params.get("destination")
         if error.message == NO_REPLY and nodes:
-            argument = context.find_root().params.get("app")
-            given = getattr(argument, "argument", "taskapp")
+            given = context.find_root().params.get("app")
+            if not isinstance(given, str):
+                given = getattr(given, "argument", "taskapp")
             raise _replace_message(error, _no_reply_from(nodes, context.params.get("timeout"), given)) from error
         raise
     except KeyboardInterrupt:

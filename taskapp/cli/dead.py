@@ -16,7 +16,7 @@ from taskapp.app.masks import Masked, redact
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import chosen_app, own_command
 from taskapp.engine.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
 from taskapp.transport.codec import Unreadable, edit_arguments, read_arguments
 
@@ -173,7 +173,7 @@ def _get(letters: DeadLetters, name: str) -> DeadLetter:
     queue, _, number = name.rpartition("/")
     letter = letters.get(queue, int(number)) if queue and number.isdecimal() else None
     if letter is None:
-        raise click.ClickException(f"no dead letter {name!r}; 'taskapp dead list' names them")
+        raise click.ClickException(f"no dead letter {name!r}; '{own_command()} dead list' names them")
     return letter
 
 

@@ -98,8 +98,8 @@ def _print_findings(broker: str, findings: list[Finding]) -> None:
 
 def _print(verdict: str, name: str, found: str, remedy: str = "") -> None:
     say(f" {name:<13} {found}", head=click.style(f"{verdict:<5}", fg=COLOURS[verdict]))
-    if remedy:
-        say(f"{'':<19} -> {remedy}")
+    for number, line in enumerate(remedy.splitlines()):
+        say(f"{'':<19} {'->' if number == 0 else '  '} {line}")
 
 
 # --- adopting ------------------------------------------------------------------------------------

@@ -25,6 +25,11 @@ def app_name() -> str:
     return (context and context.meta.get(NAME)) or SHIPPED
 
 
+def own_command() -> str:
+    """Return how to call ``taskapp`` for the app of this command, for advice."""
+    return "taskapp" if app_name() == SHIPPED else f"taskapp -A {app_name()}"
+
+
 def choose(name: str) -> None:
     """Make ``name`` the app of this command."""
     click.get_current_context().meta[NAME] = name
@@ -66,10 +71,20 @@ def _find(name: str) -> Celery:
     except (TaskappError, click.ClickException):
         raise
     except Exception as error:
-        where = f"is there a module of that name in {str(Path.cwd())!r} or on PYTHONPATH"
-        reason = f"{type(error).__name__}: {error}"
-        raise click.ClickException(f"the app {name!r} of -A cannot be loaded: {reason}; {where}?") from error
+        raise click.ClickException(f"the app {name!r} of -A cannot be loaded: {_why(name, error)}") from error
     return found
+
+
+def _why(name: str, error: Exception) -> str:
+    module, _, variable = name.partition(":")
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        if variable and error.name == name:  # Celery takes a variable that is not there for a module
+            return f"the module {module!r} has no {variable!r}; name the variable that holds the app"
+        return f"{reason}; is there a module of that name in {str(Path.cwd())!r} or on PYTHONPATH?"
+    if isinstance(error, AttributeError) and str(error) == f"module {module!r} has no attribute 'celery'":
+        return f"no app was found in the module {module!r}; name its module and variable, as in -A {module}.celery:app"
+    return reason
 
 
 def _described(found: Any) -> str:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from taskapp.cli.output import say, say_block, say_json, say_lines
 from taskapp.cli.steps import Steps
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import chosen_app, own_command
 from taskapp.engine.task_notes import LogLine, Progress
 from taskapp.errors.tasks import NoSuchTask
 from taskapp.monitor.task_state import State, TaskState, follow_log, log_lines, task_state
@@ -126,9 +126,9 @@ def _fields(state: TaskState) -> Iterator[tuple[str, str]]:
         ("args", state.args),
         ("kwargs", state.kwargs),
         ("error", state.error),
-        ("letter", state.letter and f"{state.letter} (taskapp dead show {state.letter})"),
+        ("letter", state.letter and f"{state.letter} ({own_command()} dead show {state.letter})"),
         ("progress", state.progress and _progress(state.progress)),
-        ("log", state.log_lines and f"{state.log_lines} lines (taskapp task logs)"),
+        ("log", state.log_lines and f"{state.log_lines} lines ({own_command()} task logs)"),
     ]
     yield from ((name, text) for name, text in texts if text)
     for moment in state.timeline:

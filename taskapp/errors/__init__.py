@@ -116,8 +116,9 @@ class BrokerUnavailable(TaskappError):
     def __init__(self, task_name: str, task_id: str, deadline_seconds: float, reason: object) -> None:
         self.task_name = task_name
         self.task_id = task_id
+        named = f"{task_name!r} (id {task_id})" if task_id else repr(task_name)
         super().__init__(
-            f"the broker did not accept {task_name!r} (id {task_id}) within {deadline_seconds:g} s: {_plain(reason)}; "
+            f"the broker did not accept {named} within {deadline_seconds:g} s: {_plain(reason)}; "
             "it is not queued: check the broker and submit again"
         )
 

@@ -94,11 +94,12 @@ class BadHeaders(InvalidPayload):
 class NoResultsKept(TaskappError, NotImplementedError):
     """A result is requested, but no results are kept."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "no results are kept: the broker is not Redis and TASKAPP_RESULT_URL is not set; set it to a Redis or a "
-            "database, for nodes and here"
-        )
+    def __init__(self, backend: str = "") -> None:
+        """Say why: the project has chosen ``backend``, or nobody has named a place."""
+        why = "the broker is not Redis and TASKAPP_RESULT_URL is not set; set it"
+        if backend:
+            why = f"the app's result backend is {backend!r}; set it, or `result_backend` in its configuration,"
+        super().__init__(f"no results are kept: {why} to a Redis or a database, for nodes and here")
 
 
 class UnreadableResult(TaskappError):

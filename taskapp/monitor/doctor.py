@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -312,7 +313,13 @@ def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iter
         waiting = {queue: _waiting(client, settings.key_prefix, queue) for queue in sorted(queues)}
         yield "waiting", tasks.many_waiting(waiting)
         served = dict.fromkeys((*(app.queue_names() if app.ships_task_types else ()), *found.takers()))
-        yield "other queues", tasks.in_other_queues(tuple(served), waiting, declares=app.ships_task_types)
+        held = Counter(waiting)
+        held.update({queue.name: queue.delayed for queue in found.queues})
+        yield "other queues", tasks.in_other_queues(tuple(served), held, declares=app.ships_task_types)
+        without_node: Counter[str] = Counter()
+        for queue in found.queues:
+            without_node.update({name: parked.number for name, parked in queue.parked.items()})
+        yield "task types", tasks.parked(without_node)
         yield "stock celery", _leftovers(app, settings, client)
     except RedisError as error:
         yield (

@@ -56,12 +56,26 @@ def many_waiting(waiting: Mapping[str, int]) -> CheckOutcome:
     return ok(shown)
 
 
+def parked(waiting: Mapping[str, int]) -> CheckOutcome:
+    """Judge the messages that wait for a node that has their task type; ``waiting``: type to their number."""
+    if not waiting:
+        return ok("nodes have the type of every task")
+    names = sorted(waiting, key=lambda name: (-waiting[name], name))
+    shown = ", ".join(f"{waiting[name]} of {name!r}" for name in names[:NAMED])
+    more = f" and {len(names) - NAMED} more types" if len(names) > NAMED else ""
+    return warn(
+        f"tasks whose type no node has: {shown}{more}",
+        "correct the name where they are submitted, or start a node that imports its module; "
+        "after TASKAPP_PARKED_SECONDS they become dead letters",
+    )
+
+
 def in_other_queues(served: Sequence[str], waiting: Mapping[str, int], *, declares: bool) -> CheckOutcome:
     """Judge whether messages wait in queues that no node consumes.
 
     Args:
         served: Queues that nodes consume, or are meant to.
-        waiting: Queue to number of ready messages.
+        waiting: Queue to number of ready and delayed messages.
         declares: Whether ``TASKAPP_QUEUES`` lists the queues of the app.
     """
     lost = [queue for queue, count in waiting.items() if count and queue not in served]

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from taskapp.outbox.promptly import Commit, promptly
 from taskapp.outbox.rows import PushOutcome, parts_of
 from taskapp.outbox.sql_store import check_version, claim, settle
@@ -43,6 +41,8 @@ async def _relay(commit: Commit) -> None:
 
 async def _relayed(commit: Commit, ids: Sequence[str]) -> tuple[int, PushOutcome]:
     """Do what ``SqlStore.relay`` does, without blocking the loop."""
+    from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet, which sync sessions do without
+
     store: Any = commit.store
     engine = AsyncEngine(store.engine)
     push = promptly().pusher(commit.app).push

@@ -115,6 +115,7 @@ def test_every_command_works_on_the_project(node: Process, client: Celery, redis
     checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
     remedies = {finding["check"]: finding["remedy"] for finding in checked["findings"]}
     assert remedies["other queues"] == "start a node with -Q nobody"
+    assert not remedies["task types"]
     assert "no dead letters" in command(redis_server, "taskapp", "-A", "proj", "dead", "list").stdout
     stats = json.loads(command(redis_server, "celery", "-A", "proj", "inspect", "stats", "--json").stdout)
     [pool] = [each["pool"] for each in stats.values()]
@@ -124,6 +125,9 @@ def test_every_command_works_on_the_project(node: Process, client: Celery, redis
 
 WRONG_APPS = {
     "nosuch": "cannot be loaded: ModuleNotFoundError",
+    "nosuch:app": "No module named 'nosuch'; is there a module of that name in ",
+    "json:nosuch": "the module 'json' has no 'nosuch'; name the variable that holds the app",
+    "json": "no app was found in the module 'json'; name its module and variable, as in -A json.celery:app",
     "plain_app:app": "an app of stock Celery; create it with `from taskapp import Celery`",
     "json:dumps": "no Celery app but a function",
 }
@@ -136,6 +140,41 @@ def test_an_app_that_is_none_is_named_in_one_line(redis_server: RedisServer, nam
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert WRONG_APPS[name] in done.stderr
+
+
+def test_tasks_that_never_start_are_found_by_the_doctor(
+    node: Process, client: Celery, redis_server: RedisServer
+) -> None:
+    client.send_task("proj.ad", (1, 2))
+    client.send_task("proj.add", (1, 2), queue="delayed_only", countdown=600)
+
+    def found() -> dict[str, str]:
+        checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
+        said = {finding["check"]: finding["found"] for finding in checked["findings"]}
+        return said if "'proj.ad'" in said["task types"] else {}
+
+    said = eventually(found)
+    assert said["task types"] == "tasks whose type no node has: 1 of 'proj.ad'"
+    assert said["other queues"] == "messages in queues no node consumes: 1 in 'delayed_only'"
+
+
+ADVISING = {
+    "taskapp -A proj dead show nosuch/1": "no dead letter 'nosuch/1'; 'taskapp -A proj dead list' names them",
+    "celery -A proj inspect -t 0.1 -d nosuch@host ping": "'celery -A proj status' lists the nodes that answer",
+}
+
+
+@pytest.mark.parametrize("line", ADVISING)
+def test_advice_names_the_app_of_the_command(redis_server: RedisServer, line: str) -> None:
+    assert ADVISING[line] in command(redis_server, *line.split()).stderr
+
+
+@pytest.mark.parametrize("backend", ["disabled", "disabled://"])
+def test_an_app_that_keeps_no_results_on_purpose_is_told_what_it_has_set(backend: str) -> None:
+    kept_nowhere = Celery("nowhere", broker="memory://", backend=backend, set_as_current=False)
+
+    with pytest.raises(NotImplementedError, match=f"no results are kept: the app's result backend is '{backend}'; set"):
+        kept_nowhere.AsyncResult("x").get(timeout=1)
 
 
 def test_commands_without_an_app_say_so(redis_server: RedisServer) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from taskapp.cli.doctor import _print_findings
 from taskapp.migrate.stock_celery import at_lowest_priority, read_held, read_waiting
-from taskapp.monitor.doctor import ServerUnreachable, connect, plain
+from taskapp.monitor.doctor import Finding, ServerUnreachable, connect, plain
 from taskapp.monitor.doctor_checks import CHECKS, CheckOutcome, DeploymentFacts, Stall, is_local, judge
-from taskapp.monitor.doctor_tasks import Leases, held_by_stock_workers, in_other_queues, many_waiting, nodes
+from taskapp.monitor.doctor_tasks import Leases, held_by_stock_workers, in_other_queues, many_waiting, nodes, parked
 
 NOW = 1_800_000_000.0
 HEALTHY = DeploymentFacts(
@@ -269,10 +270,28 @@ def test_what_waits_is_told_by_queue() -> None:
     assert in_other_queues(["high"], waiting, declares=False) == ("warn", lost, "start a node with -Q celery")
 
 
+def test_task_types_that_no_node_has_are_named_most_messages_first() -> None:
+    assert parked({}).verdict == "ok"
+    found = parked({"shop.pay": 1, "shop.sned": 3})
+    assert (found.verdict, found.found) == ("warn", "tasks whose type no node has: 3 of 'shop.sned', 1 of 'shop.pay'")
+    assert "correct the name" in found.remedy
+    assert parked({f"shop.t{n}": 1 for n in range(8)}).found.endswith(" and 3 more types")
+
+
 def test_what_stock_workers_hold_is_to_be_adopted_once_they_are_gone() -> None:
     assert held_by_stock_workers(0, []).verdict == "ok"
     assert held_by_stock_workers(3, []).remedy.startswith("run `taskapp doctor --adopt`")
     assert held_by_stock_workers(3, ["'old@host' answers"]).remedy.startswith("to migrate, stop those workers")
+
+
+def test_each_line_of_a_remedy_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_findings(
+        "", [Finding("broker", "reachable", "error", "no broker found", "do one of these:\n  1. this\n  2. that")]
+    )
+
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "error reachable     no broker found"
+    assert [line.strip() for line in others] == ["-> do one of these:", "1. this", "2. that"]
 
 
 def test_the_guide_explains_every_check() -> None:
@@ -285,6 +304,7 @@ def test_the_guide_explains_every_check() -> None:
         "nodes",
         "waiting",
         "other queues",
+        "task types",
         "outbox: rows",
         "stock celery",
     }

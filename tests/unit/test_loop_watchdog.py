@@ -56,3 +56,25 @@ def test_a_loop_is_blocked_if_it_does_not_turn_while_others_do(
 
     loop.close()
     assert ("has been blocked" in caplog.text) is warned
+
+
+@pytest.mark.parametrize("is_task", [True, False])
+def test_only_a_task_is_told_to_wait_otherwise_and_a_loop_that_ends_does_not_continue(
+    is_task: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = Time([LOOK_SECONDS] * 20, frozenset())
+    monkeypatch.setattr(loop_watchdog, "monotonic", lambda: time.now)
+    monkeypatch.setattr(wakeups, "monotonic", lambda: time.now)
+    loop = asyncio.new_event_loop()
+    if is_task:
+        monkeypatch.setitem(asyncio.tasks._current_tasks, loop, object())
+    watch = LoopWatchdog(loop, lambda: time.turned_at, 0.5, lambda _: "x")
+    monkeypatch.setattr(watch, "_over", time)
+
+    with caplog.at_level(logging.WARNING, loop_watchdog.logger.name):
+        watch._run()
+
+    loop.close()
+    assert "has been blocked" in caplog.text
+    assert ("make it a plain def" in caplog.text) is is_task
+    assert "continues" not in caplog.text

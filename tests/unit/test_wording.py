@@ -8,7 +8,7 @@ from traceback import format_exception
 import pytest
 from celery.exceptions import Reject, Retry
 
-from taskapp.errors import OutOfMemory
+from taskapp.errors import BrokerUnavailable, OutOfMemory
 from taskapp.errors.wording import BrokenError, in_words, name_of, shown, sound
 from taskapp.execution.failures import as_error, as_failure
 from tests.integration.exiting import BROKEN
@@ -63,3 +63,8 @@ def test_in_the_place_of_a_broken_error_stands_its_name_and_where_it_came_from()
         "fix its class"
     )
     assert "".join(format_exception(kept)).count(__file__) == 1
+
+
+@pytest.mark.parametrize(("task_id", "named"), [("x", "'shop.pay' (id x) within"), ("", "'shop.pay' within")])
+def test_a_broker_that_is_away_before_there_is_an_id_is_told_without_one(task_id: str, named: str) -> None:
+    assert f"the broker did not accept {named} 4 s" in str(BrokerUnavailable("shop.pay", task_id, 4, "refused"))

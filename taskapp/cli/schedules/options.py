@@ -54,7 +54,7 @@ class Json(ParamType):
     """A JSON list or object."""
 
     def __init__(self, kind: type) -> None:
-        self.kind, self.name = kind, "json list" if kind is list else "json object"
+        self.kind, self.name = kind, "JSON list" if kind is list else "JSON object"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the parsed value; a list as a tuple."""

@@ -19,6 +19,7 @@ logger = get_logger(__name__)
 LOOK_SECONDS = 0.25
 PATIENCE_SECONDS = 1.0
 """How late the loop may be before it is reported."""
+REMEDY = "; use await for its waits, or make it a plain def, with cpu_bound=True if it computes"
 
 
 class LoopWatchdog:
@@ -60,8 +61,9 @@ class LoopWatchdog:
             since = self._turned_at()
             if not wakeups.is_late() and monotonic() - since > self._late_seconds:
                 blocker = self._report(since)
-                while self._turned_at() == since and not self._over.wait(LOOK_SECONDS):
-                    pass
+                while self._turned_at() == since:
+                    if self._over.wait(LOOK_SECONDS):
+                        return
                 logger.warning(
                     "the event loop continues after being blocked for %.1f s by %s", self._turned_at() - since, blocker,
                     extra={"action": "loop_goes_on"},
@@ -73,9 +75,9 @@ class LoopWatchdog:
         blocker = self._name_of(running)
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
+        remedy = REMEDY if running is not None else ""
         logger.warning(
-            "the event loop has been blocked for %.1f s by %s; use await for its waits, or make it a plain def, "
-            "with cpu_bound=True if it computes%s",
-            monotonic() - since, blocker, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
+            "the event loop has been blocked for %.1f s by %s%s%s",
+            monotonic() - since, blocker, remedy, f":\n{stack}" if stack else "", extra={"action": "loop_blocked"},
         )  # fmt: skip
         return blocker

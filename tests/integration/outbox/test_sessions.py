@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +26,7 @@ from taskapp.outbox.sqlalchemy import OutboxMessage, metadata, with_session
 from taskapp.tasks import add
 from tests.integration.outbox import jobs
 from tests.integration.outbox.conftest import url_of
-from tests.support import RedisServer, eventually
+from tests.support import RedisServer, clean_environment, eventually
 
 Queued = Callable[..., Sequence[str]]
 pytestmark = pytest.mark.usefixtures("app")
@@ -339,3 +341,31 @@ def test_an_async_session_queues_when_it_commits(servers: dict[str, object], tmp
     sent = asyncio.run(_submit_async(url))
 
     assert sorted(eventually(lambda: len(queued()) >= 2 and queued())) == sorted(sent)
+
+
+WITHOUT_GREENLET = """
+import sys
+sys.modules["greenlet"] = None  # SQLAlchemy 2.1 no longer depends on it
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from taskapp import Celery
+from taskapp.outbox.sqlalchemy import metadata, with_session
+
+app = Celery("shop", broker="redis://127.0.0.1:1/0")
+@app.task(name="pay")
+def pay(order): ...
+metadata.create_all(engine := create_engine("sqlite:///outbox.db"))
+with Session(engine) as session:
+    with_session(session).delay(pay, 7)
+    session.commit()
+"""
+
+
+def test_a_sync_session_needs_no_greenlet(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GREENLET], env=clean_environment(), cwd=tmp_path, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert SqlStore(create_engine(f"sqlite:///{tmp_path / 'outbox.db'}")).backlog().waiting == 1
