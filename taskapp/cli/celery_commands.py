@@ -46,9 +46,8 @@ def errors_in_one_line(context: click.Context) -> Iterator[None]:
     except click.ClickException as error:
         nodes = context.params.get("destination")
         if error.message == NO_REPLY and nodes:
-            given = context.find_root().params.get("app")
-            if not isinstance(given, str):
-                given = getattr(given, "argument", "taskapp")
+            app = context.find_root().params.get("app")
+            given = app if isinstance(app, str) else str(getattr(app, "argument", "taskapp"))
             raise _replace_message(error, _no_reply_from(nodes, context.params.get("timeout"), given)) from error
         raise
     except KeyboardInterrupt:
