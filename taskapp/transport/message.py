@@ -23,6 +23,7 @@ from taskapp.transport.codec import (
     shifted,
     unpack,
 )
+from taskapp.transport.protocol1 import read_as_protocol_2
 from taskapp.transport.unpacking import CannotUnpack, unpacked
 
 LONG_AGO = "1970-01-01T00:00:00+00:00"
@@ -90,6 +91,8 @@ class Received(BoundedMessage):
         delivery_info["redelivered"] = envelope.deliveries > 0
         if self.is_foreign:
             super().__init__(payload, channel=channel)
+            if "task" not in self.headers:
+                read_as_protocol_2(self)
             return
         headers = payload["headers"]
         if headers.get("id") != envelope.id or headers.get("task") != envelope.task:
