@@ -16,6 +16,7 @@ from taskapp.queues import LOWEST_PRIORITY, PRIORITIES, SEPARATOR
 KEYS: dict[str, str] = {
     # one per deployment
     "leases": "<P>taskapp:leases",  # sorted set: epoch -> when its lease ends
+    "probe": "<P>taskapp:probe:<X>",  # what a node may do is tried on these as it begins; gone afterwards
     "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
     "counts": "<P>taskapp:counts",  # hash: counters of messages that were not run
     "totals": "<P>taskapp:totals",  # hash: totals of task events, see engine/counters.py

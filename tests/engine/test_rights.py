@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -10,10 +12,13 @@ from redis.connection import Connection
 
 from taskapp.engine.node import Node
 from taskapp.engine.options import NodeProfile, Options
+from taskapp.redis import scripts
 from taskapp.redis.link import Link, is_modern
-from tests.engine.bench import Bench
+from tests.engine.bench import TASK, Bench, names
+from tests.engine.test_resets import Make
 from tests.support import RedisServer
 
+LUA = Path(scripts.__file__).parents[1] / "engine" / "lua"
 USER, PASSWORD = "narrow", "secret"
 RIGHTS = {
     "all": (),
@@ -71,3 +76,51 @@ def test_a_refused_lease_is_said_once_with_what_was_refused_and_asked_for_with_g
     assert caplog.text.count("the broker refuses a lease") == 1
     assert "evalsha" in caplog.text
     assert "silent for longer than its lease" not in caplog.text
+
+
+MOVING = ("prelude", "claim", "settle", "requeue", "beat", "park", "open", "close", "recover")
+COMMANDS = sorted({
+    command
+    for name in MOVING
+    for command in re.findall(r"(?:redis\.p?call|put)\('([A-Z]+)'", (LUA / f"{name}.lua").read_text())
+} | {"EVAL", "EVALSHA"})  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_user_without_a_command_loses_no_message(make_bench: Make, server: RedisServer, command: str) -> None:
+    bench = make_bench()
+    bench.push("a", "b", "c")
+    bench.push("d", queue="q2", task="other")
+    node = Node(lambda: connect(server, f"-{command}"), bench.options, NodeProfile(types=lambda: {TASK: ""}))
+    node.heartbeat.start = lambda: None
+    for number in range(3):
+        node.retry_at = 0.0
+        if node.ready():
+            node.claim(("q1", "q2"), 2, lambda _: None)
+            node.flush(monotonic() + 5)
+            node.give_back(list(node.held), "crashed" if number else "unstarted")
+            node.flush(monotonic() + 1)
+    node.pipe.close()
+    server.client.acl_deluser(USER)
+
+    bench.end_leases(node.epoch)
+    other = bench.node(TASK, "other")
+    bench.reap()
+    assert sorted(names(other.take(want=9))) == ["a", "b", "c", "d"]
+
+
+def test_a_queue_of_others_stays_as_it_is(bench: Bench, server: RedisServer) -> None:
+    """A node that may read one queue of two takes nothing from the other, and does not set it aside."""
+    bench.push("a")
+    bench.push("b", queue="q2")
+    connection = lambda: connect(server, "resetkeys", "~q1*", "~*taskapp*")  # noqa: E731 - short
+    node = Node(connection, bench.options, NodeProfile())
+    node.heartbeat.start = lambda: None
+    assert node.ready()
+    for _ in range(2):
+        node.claim(("q2", "q1"), 5, lambda _: None)
+        node.flush(monotonic() + 5)
+    node.pipe.close()
+    server.client.acl_deluser(USER)
+
+    assert [blob[-1:] for blob in bench.ready("q2")] == [b"b"]

@@ -153,6 +153,10 @@ if redis.call('EXISTS', unpack(keys)) > 0 then
       while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
         local items = redis.pcall('RPOP', key, math.min(want - count, POPPED_MOST))
         if type(items) == 'table' and items.err then
+          if not string.find(items.err, 'WRONGTYPE', 1, true) then
+            if count == 0 and parked_now == 0 then return items end
+            break
+          end
           set_aside(key, queue_of[k]); aside = aside + 1
           break
         end
