@@ -358,7 +358,7 @@ def _read_leases(client: redis.Redis, key_prefix: str) -> tasks.Leases:
 def _leftovers(app: Celery, settings: Settings, client: redis.Redis) -> CheckOutcome:
     held = held_messages(client, settings.key_prefix)
     signs = signs_of_life(client, settings.key_prefix, partial(stock_nodes, app)) if held else []
-    return tasks.held_by_stock_workers(held, signs)
+    return tasks.held_by_stock_workers(held, signs, app.argument)
 
 
 def _stock_queues(client: redis.Redis, settings: Settings) -> set[str]:

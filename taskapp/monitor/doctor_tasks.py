@@ -88,16 +88,17 @@ def in_other_queues(served: Sequence[str], waiting: Mapping[str, int], *, declar
     return warn(f"messages in queues no node consumes: {shown}", remedy)
 
 
-def held_by_stock_workers(held: int, signs: Sequence[str]) -> CheckOutcome:
-    """Judge the messages in kombu's ``unacked``, given signs that its workers still run."""
+def held_by_stock_workers(held: int, signs: Sequence[str], argument: str = "taskapp") -> CheckOutcome:
+    """Judge the messages in kombu's ``unacked``, given signs that its workers still run; ``argument``: that of -A."""
+    adopt = "taskapp doctor --adopt" if argument == "taskapp" else f"taskapp -A {argument} doctor --adopt"
     if not held:
         return ok("no messages left by stock workers")
     if signs:
         return warn(
             f"{held} messages are held by stock workers that still run: {signs[0]}",
-            "to migrate, stop those workers, then run `taskapp doctor --adopt`",
+            f"to migrate, stop those workers, then run `{adopt}`",
         )
     return warn(
         f"{held} messages left by stock workers that are gone",
-        "run `taskapp doctor --adopt`; add `--dry-run` to see what it would do",
+        f"run `{adopt}`; add `--dry-run` to see what it would do",
     )

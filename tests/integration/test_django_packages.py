@@ -39,6 +39,14 @@ def beat_shop(plain_shop: Project) -> Project:
     return plain_shop
 
 
+def test_beat_sets_django_up_before_it_looks_for_the_scheduler(plain_shop: Project) -> None:
+    scheduler = "django_celery_beat.schedulers:DatabaseScheduler"
+
+    done = plain_shop.run("-m", "celery", "-A", "proj", "beat", "-S", scheduler, PROJ_MORE=BEAT)
+
+    assert "no such table: django_celery_beat" in done.stderr
+
+
 def test_periodic_tasks_are_imported_with_one_command(beat_shop: Project) -> None:
     beat_shop.say(FILLING)
 

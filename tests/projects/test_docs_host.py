@@ -18,7 +18,7 @@ from tests.projects.running import Project
 from tests.support import RedisServer
 
 pytest.importorskip("django_celery_beat", reason="does not allow this Django yet")
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 PROLOGUE = """
 import os, time
 os.environ["DJANGO_SETTINGS_MODULE"] = "docshost.settings"
@@ -89,7 +89,6 @@ def workers(host: Host) -> Host:
     return host
 
 
-@pytest.mark.quick("taskapp")
 def test_builds(workers: Host) -> None:
     said = workers.say("""
 build = trigger_build("django", commit="abc", queue="build:large", extra=1)
@@ -112,7 +111,6 @@ said = [row(build), html, notes_of(build.task_id), row(failed), notes_of(failed.
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_build_waits_while_the_limit_is_reached_and_is_canceled_by_its_user(workers: Host) -> None:
     """``retry`` is called in ``before_start``; a running build gets SIGINT, a waiting one is revoked."""
     said = workers.say("""
@@ -142,7 +140,6 @@ said = [row(limited), notes_of(limited.task_id), row(slow), notes_of(slow.task_i
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_builds_have_limits_of_their_own(workers: Host) -> None:
     """``on_timeout`` of the project's request class, soft and hard."""
     said = workers.say("""
@@ -160,7 +157,6 @@ said = [soft.task_id, row(soft), notes_of(soft.task_id), row(after)]
     assert f"docshost WARNING builds.requests build limit soft of {soft_id}: 1 s" in log
 
 
-@pytest.mark.slow
 def test_tasks_whose_progress_their_user_may_read(workers: Host) -> None:
     said = workers.say("""
 result = sync_repositories.delay(user_id=7)
@@ -182,7 +178,6 @@ said = [middle, end, bad["error"], many, check]
     ]
 
 
-@pytest.mark.slow
 def test_everything_else(workers: Host) -> None:
     said = workers.say("""
 from celery import chain
@@ -214,7 +209,6 @@ said = [counts, switched.get(timeout=60), notes_of(done.id), notes_of(locked.id)
     assert "RepositoryLocked expected=True" in log
 
 
-@pytest.mark.slow
 def test_workers_are_asked_and_told(workers: Host) -> None:
     registered = workers.celery("inspect", "registered", "--timeout", "10")
     queues = workers.celery("inspect", "active_queues", "--timeout", "10", "--json")
@@ -240,7 +234,6 @@ said = [reply[0][node], len(stats["pool"]["processes"]), before]
     assert said == [{"ok": "no longer consuming from build:large"}, 1, ["triggered", None, 0]]
 
 
-@pytest.mark.slow
 def test_beat_with_the_schedules_of_the_database(workers: Host) -> None:
     workers.beat()
     said = workers.say("""
@@ -259,7 +252,6 @@ said = [sorted(PeriodicTask.objects.values_list("name", "queue")), row(unhealthy
     assert said[1] == ["canceled", False, 1]
 
 
-@pytest.mark.slow
 def test_messages_of_the_release_before_name_renamed_tasks(host: Host) -> None:
     with (host.folder / "docshost" / "worker.py").open("a") as module:
         module.write(RENAMED)

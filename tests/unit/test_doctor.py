@@ -281,6 +281,7 @@ def test_task_types_that_no_node_has_are_named_most_messages_first() -> None:
 def test_what_stock_workers_hold_is_to_be_adopted_once_they_are_gone() -> None:
     assert held_by_stock_workers(0, []).verdict == "ok"
     assert held_by_stock_workers(3, []).remedy.startswith("run `taskapp doctor --adopt`")
+    assert held_by_stock_workers(3, [], "proj").remedy.startswith("run `taskapp -A proj doctor --adopt`")
     assert held_by_stock_workers(3, ["'old@host' answers"]).remedy.startswith("to migrate, stop those workers")
 
 
