@@ -107,20 +107,3 @@ def test_a_user_without_a_command_loses_no_message(make_bench: Make, server: Red
     other = bench.node(TASK, "other")
     bench.reap()
     assert sorted(names(other.take(want=9))) == ["a", "b", "c", "d"]
-
-
-def test_a_queue_of_others_stays_as_it_is(bench: Bench, server: RedisServer) -> None:
-    """A node that may read one queue of two takes nothing from the other, and does not set it aside."""
-    bench.push("a")
-    bench.push("b", queue="q2")
-    connection = lambda: connect(server, "resetkeys", "~q1*", "~*taskapp*")  # noqa: E731 - short
-    node = Node(connection, bench.options, NodeProfile())
-    node.heartbeat.start = lambda: None
-    assert node.ready()
-    for _ in range(2):
-        node.claim(("q2", "q1"), 5, lambda _: None)
-        node.flush(monotonic() + 5)
-    node.pipe.close()
-    server.client.acl_deluser(USER)
-
-    assert [blob[-1:] for blob in bench.ready("q2")] == [b"b"]
