@@ -75,6 +75,7 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
         self.store = Store(lambda: self.client.connection_pool, self._transport_options.get("global_keyprefix", ""))
         """Writes at once, outside the steps that settle runs."""
         self._started = StartedWriter(self._write_started)
+        self._begun_here = set()
         self._begun: dict[str, float] = {}
         """Task id to start of its run, Unix seconds, for runs that were shown as started."""
         self._is_child = False

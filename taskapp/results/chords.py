@@ -33,6 +33,8 @@ _Mixin: Any = object
 FINISH_CHORD = "taskapp.finish_chord"
 TRACE_HEADERS = ("traceparent", "tracestate")
 """Trace context headers of the W3C; see ``taskapp.tracing``."""
+BEGUN_MOST = 1_000
+"""Maximum number of chords of which a process remembers that taskapp began them."""
 PATIENCE_SECONDS = 4.0
 """How long starting a chord waits for an absent server; inside a task it waits as long as for its result."""
 
@@ -46,6 +48,8 @@ class Chords(_Mixin):
     """Counts parts of chords: with the claim if messages and results share a server, else on the result server."""
 
     store: Store
+    _begun_here: set[str]
+    """Ids of chords that taskapp has begun, as far as it was asked."""
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -148,14 +152,22 @@ class Chords(_Mixin):
     def _is_counted_by_engine(self, request: Any) -> bool:
         """Return whether taskapp began the chord of ``request``; Celery counts those of stock clients, on all workers.
 
-        Costs a round trip for a part that taskapp did not submit, or that has been retried.
+        Costs a round trip, once for a chord, if the part was not submitted by taskapp, has been retried, or was sent by
+        a task, which may itself be a part: a chain in a header goes on from node to node.
         """
-        if sent_at_of(request.__dict__) is not None and not request.retries:
+        if sent_at_of(request.__dict__) is not None and not request.retries and not request.parent_id:
+            return True
+        if request.group in self._begun_here:
             return True
         try:
-            return self.store.has_chord(request.group)
+            has_begun = self.store.has_chord(request.group)
         except ResultServerGone:
             return True
+        if has_begun:
+            if len(self._begun_here) >= BEGUN_MOST:
+                self._begun_here.clear()
+            self._begun_here.add(request.group)
+        return has_begun
 
     def _count(self, counted: CountedPart, *, retry_seconds: float) -> None:
         part, queue, trace = counted

@@ -142,6 +142,14 @@ def test_canvas_of_every_kind(tasks: Tasks) -> None:
     assert not tasks.waiting
 
 
+def test_a_part_of_a_chord_may_retry(tasks: Tasks) -> None:
+    result = chord([kit.flaky.s(2), kit.add.s(1, 1)], kit.total.s())()
+
+    tasks.advance("2m")
+
+    assert result.get() == 4
+
+
 def test_the_end_of_a_chord_comes_before_what_waits(tasks: Tasks) -> None:
     chord([kit.add.s(1, 2), kit.add.s(3, 4)], kit.total.s())()
     kit.parent.delay(1)
