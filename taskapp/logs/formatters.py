@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # undocumented
 from multiprocessing import current_process
 from time import localtime, strftime
 from typing import Any, NamedTuple, Self
@@ -33,7 +34,26 @@ LINE_FIELDS = {"asctime": "time", "levelname": "level", "name": "logger"}
 """Attributes of records and their names in JSON."""
 
 
-_encode_plain = json.JSONEncoder().encode
+def _encoder() -> Callable[[Any], str]:
+    """Return what writes a value exactly as ``json.dumps`` does, which makes an encoder for each call.
+
+    It raises errors for the same values: cycles, and what JSON cannot represent.
+    """
+    usual = json.JSONEncoder()
+    if c_make_encoder is None:
+        return usual.encode
+    parts = c_make_encoder(
+        None, usual.default, encode_basestring_ascii, None, usual.key_separator, usual.item_separator,
+        usual.sort_keys, usual.skipkeys, usual.allow_nan,
+    )  # fmt: skip
+
+    def encode(value: Any) -> str:
+        return encode_basestring_ascii(value) if type(value) is str else "".join(parts(value, 0))
+
+    return encode
+
+
+_encode_plain = _encoder()
 
 
 class Context:
@@ -131,19 +151,25 @@ class _Moment(NamedTuple):
     second: int
     pid: int
     text: str
-    level: str
     head: str
     """The text between time and message in a line for people."""
+    json_head: str
+    """A line of JSON up to the fraction of the second."""
+    json_middle: str
+    """What follows in it up to the name of the logger."""
 
     @classmethod
     def of(cls, second: int, pid: int) -> Self:
         """Return that of ``second``, Unix seconds."""
         text = strftime(logging.Formatter.default_time_format, localtime(second))
         level = logging.getLevelName(logging.INFO)
-        return cls(second, pid, text, level, f" {level:7} {current_process().name} ")
+        json_head = f'{{"time": {_encode_plain(text)[:-1]}'
+        json_middle = f'", "level": {_encode_plain(level)}, "logger": '
+        return cls(second, pid, text, f" {level:7} {current_process().name} ", json_head, json_middle)
 
 
-_NEVER = _Moment(-1, -1, "", "", "")
+_NEVER = _Moment(-1, -1, "", "", "", "")
+_OUTSIDE_IN_JSON = ", ".join(f'"{name}": null' for name in TASK_FIELDS)
 _MILLISECONDS = tuple(f",{number:03d}" for number in range(1_000))
 
 
@@ -219,23 +245,25 @@ class JSONFormatter(_TaskTracebacks, JsonFormatter):
         """
         if self._has_trace:
             raise ValueError("the trace is not known here")
-        at, logger, template, context, (task_id, task_type, queue, attempt) = line
+        at, logger, template, context, fields = line
         second, moment, pid = int(at), self._moment, os.getpid()
         if moment.second != second or moment.pid != pid:
             moment = self._moment = _Moment.of(second, pid)
-        text = _encode_plain({
-            "time": moment.text + _MILLISECONDS[int((at - second) * 1_000)],
-            "level": moment.level,
-            "logger": logger,
-            "process": pid,
-            "message": template % context,
-            "task_id": task_id,
-            "task_type": task_type,
-            "queue": queue,
-            "attempt": attempt,
-            "data": context,
-        })  # fmt: skip
+        encode = _encode_plain
+        place = _OUTSIDE_IN_JSON if fields is OUTSIDE else self._place(*fields)
+        text = (
+            f"{moment.json_head}{_MILLISECONDS[int((at - second) * 1_000)]}{moment.json_middle}{encode(logger)}, "
+            f'"process": {pid}, "message": {encode(template % context)}, {place}, "data": {encode(context)}}}'
+        )
         return sanitize_json(text)
+
+    @staticmethod
+    def _place(task_id: Any, task_type: Any, queue: Any, attempt: Any) -> str:
+        encode = _encode_plain
+        return (
+            f'"task_id": {encode(task_id)}, "task_type": {encode(task_type)}, "queue": {encode(queue)}, '
+            f'"attempt": {encode(attempt)}'
+        )
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; if the message cannot be formatted, a line that says so."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,19 @@ from tests.support import eventually
 
 TEMPLATE = "Task %(name)s[%(id)s] received"
 CONTEXT = {"id": "1", "name": "shop.add", "args": "(1,)", "kwargs": "{}", "eta": None}
-texts = st.text(max_size=20)
+texts = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
+    ['"}, "level": "forged', "\x7f\x9b31m", "\x1b[2J\r\n2026-", "\u2028\u202e", "\ud800", "\\u0041\\"]
+)
 FIELDS = st.just(OUTSIDE) | st.tuples(texts, texts, texts | st.none(), st.integers(1, 9))
+
+
+class Color(StrEnum):
+    RED = '"red"'
+
+
+scalars = texts | st.floats() | st.integers() | st.booleans() | st.none() | st.sampled_from(Color)
+keys = texts | st.floats() | st.integers() | st.booleans() | st.none()
+values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(keys, scalars, max_size=2)
 
 
 class Pipe:
@@ -302,15 +314,20 @@ def test_what_takes_the_place_of_stderr_is_written_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "json"])
 @given(
-    context=st.dictionaries(texts, texts | st.floats() | st.integers() | st.none()),
-    name=texts, task_id=texts, fields=FIELDS, at=st.floats(0, 4e9),
+    context=st.dictionaries(texts, values, max_size=3), name=texts, task_id=texts, fields=FIELDS, at=st.floats(0, 4e9),
+    logger=texts, level=texts,
 )  # fmt: skip
 def test_a_line_of_a_task_is_what_its_record_would_be(
-    kind: str, context: dict[str, Any], name: str, task_id: str, fields: tuple[Any, ...], at: float
-) -> None:
+    kind: str, context: dict[str, Any], name: str, task_id: str, fields: tuple[Any, ...], at: float, logger: str,
+    level: str,
+) -> None:  # fmt: skip
     formatter: Any = TextFormatter() if kind == "text" else JSONFormatter(TASK_FIELDS)
-    line = TaskLine(at, "celery.app.trace", TEMPLATE, {**context, "name": name, "id": task_id}, fields)
-    assert formatter.task_line(line) == formatter.format(line.record())
+    line = TaskLine(at, logger, TEMPLATE, {**context, "name": name, "id": task_id}, fields)
+    logging.addLevelName(logging.INFO, level)
+    try:
+        assert formatter.task_line(line) == formatter.format(line.record())
+    finally:
+        logging.addLevelName(logging.INFO, "INFO")
 
 
 def test_lines_with_a_trace_are_left_to_records() -> None:
@@ -434,9 +451,14 @@ def test_what_a_program_has_changed_holds_for_lines_of_tasks(
         assert "mine Task shop.add[1]" in written
 
 
-def test_json_that_cannot_be_made_quickly_is_made_as_of_a_record(node: Node) -> None:
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, CYCLE, {(1, 2): 3}], ids=["a set", "a cycle", "a key that is a tuple"])
+def test_json_that_cannot_be_made_quickly_is_made_as_of_a_record(node: Node, value: object) -> None:
     node.handler.use(JSONFormatter(TASK_FIELDS), [])
-    node.lines.received(node.logger, TEMPLATE, {**CONTEXT, "eta": {1, 2}}, may_wait=False)
+    node.lines.received(node.logger, TEMPLATE, {**CONTEXT, "eta": value}, may_wait=False)
     line = json.loads(node.log.read_text())
     assert line["message"] == "Task shop.add[1] received"
     assert line["task_id"] is None
