@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ from tests.support import QUICKLY, Process, RedisServer, start_flower, start_wor
 def pytest_configure() -> None:
     """Fork nodes from one process: under pytest alone, ``make faults`` imports this module, too."""
     QUICKLY["wanted"] = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage meanwhile, nor look at it later: five thousand tests stay until the end."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at ``-m``
@@ -121,6 +132,13 @@ def _nothing_left_behind() -> Iterator[None]:
 def is_ours(argv: Sequence[str]) -> bool:
     """Return whether a command runs Python: servers are shared, and no consumers."""
     return argv[0] == sys.executable
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A directory that all workers of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
 
 
 @pytest.fixture(scope="session")

@@ -21,35 +21,52 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 VARIABLE = "STARTED_BY_TESTS"
 """No name that ``clean_environment`` takes out."""
+XDIST_WORKER = "PYTEST_XDIST_WORKER"
 RLIMIT_LOCKS = 10
 """As in Linux' headers; Python has no name for it."""
 QUIET_LOOKS = 5
 PAUSE_SECONDS = 0.1
 _guardian: subprocess.Popen[bytes] | None = None
+_mark = _mark_of_run = ""
 
 
 def watch(directory: str) -> None:
     """Mark what this process starts from now on; when it ends, kill what is left of that and remove ``directory``."""
-    global _guardian
-    mark = str(secrets.randbelow(1 << 60) + 1)
-    os.environ.pop(VARIABLE, None)
+    global _guardian, _mark, _mark_of_run
+    mark = _mark = str(secrets.randbelow(1 << 60) + 1)
+    # Taken out, as a run of tests that a test starts is no worker of this one.
+    of_starter, is_worker = os.environ.pop(VARIABLE, mark), os.environ.pop(XDIST_WORKER, None)
+    _mark_of_run = of_starter if is_worker else mark
     argv = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark, directory]
-    _unmark()
+    _limit(resource.RLIM_INFINITY)  # no mark, not even that of who started this process: the guardian outlives both
     _guardian = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
+    _carry(mark)
+
+
+@contextmanager
+def for_the_run() -> Iterator[None]:
+    """Let what is started meanwhile live until the whole run ends, not only this worker of pytest-xdist."""
+    _carry(_mark_of_run)
+    try:
+        yield
+    finally:
+        _carry(_mark)
+
+
+def _carry(mark: str) -> None:
     os.environ[VARIABLE] = mark
-    if sys.platform == "linux":
-        resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.RLIM_INFINITY))
+    _limit(int(mark))
 
 
-def _unmark() -> None:
-    """Remove the mark of the process that started this one: the guardian must outlive both."""
+def _limit(value: int) -> None:
     if sys.platform == "linux":
-        resource.setrlimit(RLIMIT_LOCKS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(RLIMIT_LOCKS, (value, resource.RLIM_INFINITY))
 
 
 def marked(mark: str) -> list[int]:

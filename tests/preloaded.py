@@ -41,6 +41,10 @@ MODULES = (
     "tornado.web", "tornado.httpserver", "prometheus_client", "wsgiref.simple_server",
     "celery.worker.consumer.delayed_delivery", "dotenv", "email.headerregistry", "pydantic.json_schema",
     "pydantic.main", "pydantic.networks", "pydantic.plugin._loader", "pydantic.type_adapter", "pydantic.types",
+    # Django reads its settings, and the variable that names them, when they are first asked for.
+    "django.core.management.commands.migrate", "django.db.models", "django.db.migrations.executor",
+    "django.core.management", "django.db.backends.sqlite3.base", "django.db.backends.postgresql.base",
+    "django.core.handlers.wsgi", "django.tasks", "psycopg",
 )  # fmt: skip
 NOT_OURS = (
     "taskapp.app.django_task", "taskapp.demo", "taskapp.django", "taskapp.flask", "taskapp.tasks",
@@ -49,14 +53,14 @@ NOT_OURS = (
 """Modules of ours that import what most processes need not."""
 THOROUGH = "TESTS_THOROUGH"
 """The variable with which ``make test-all`` says that thoroughness comes first."""
-READ_EARLY = ("DJANGO_", "LD_", "MALLOC", "OTEL_", "PYTHON", "TZ")
+READ_EARLY = ("LD_", "MALLOC", "OTEL_", "PYTHON", "TZ")
 """How variables begin that may be read before the fork."""
 READ_LATE = ("PYTHONPATH", "PYTHONUNBUFFERED")
 
 
 def fits(argv: list[str], env: Mapping[str, str]) -> bool:
     """Return whether a process can be forked that differs in nothing from one that is started."""
-    known = argv[1:2] == ["-c"] or argv[1:3] in (["-m", "celery"], ["-m", "taskapp"])
+    known = argv[1:2] == ["-c"] or argv[1:3] in (["-m", "celery"], ["-m", "django"], ["-m", "taskapp"])
     if argv[0] != sys.executable or not known or not hasattr(os, "pidfd_open"):
         return False
     if {"gevent", "eventlet"} & {*argv}:

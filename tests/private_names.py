@@ -8,7 +8,6 @@ import inspect
 import json
 import pkgutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -49,9 +48,10 @@ def sources() -> tuple[tuple[str, ast.Module], ...]:
     return tuple((str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in sorted(ROOT.rglob("*.py")))
 
 
-def uses(path: str, tree: ast.AST) -> list[Use]:
+@cache
+def uses(path: str, tree: ast.AST) -> tuple[Use, ...]:
     """Return every use of a private name in ``tree``, but those of the standard library."""
-    return [*_Finder(path).found_in(tree)]
+    return tuple(_Finder(path).found_in(tree))
 
 
 class _Finder(ast.NodeVisitor):
@@ -171,13 +171,32 @@ def _our_modules() -> Iterator[ModuleType]:
             yield importlib.import_module(found.name)
 
 
-@cache
 def _body(kind: type) -> ast.ClassDef | None:
+    return _classes_in(kind.__module__).get(kind.__qualname__)
+
+
+@cache
+def _classes_in(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by their qualified names; ``inspect`` would parse the module once for each."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        tree = ast.parse(inspect.getsource(importlib.import_module(module)))
     except (OSError, TypeError):
-        return None
-    return tree if isinstance(tree, ast.ClassDef) else None
+        return {}
+    found: dict[str, ast.ClassDef] = {}
+
+    def look(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inside = prefix
+            if isinstance(child, ast.ClassDef):
+                found.setdefault(f"{prefix}{child.name}", child)
+                inside = f"{prefix}{child.name}."
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = f"{prefix}{child.name}.<locals>."
+            if isinstance(child, ast.stmt | ast.excepthandler):
+                look(child, inside)
+
+    look(tree, "")
+    return found
 
 
 @cache
@@ -239,14 +258,29 @@ def _source_of(owner: str, name: str) -> tuple[str, str]:
         text = inspect.getsource(module)
         if name in owner.split("."):
             return owner, text
-        lines = [ast.get_source_segment(text, node) or "" for node in ast.parse(text).body]
-        return f"{owner}.{name}", "\n".join(line for line in lines if name in line)
+        return f"{owner}.{name}", "\n".join(part for part in _statements(text) if name in part)
     kind = getattr(module, class_name)
     defined = inspect.getattr_static(kind, name, None)
     function = getattr(defined, "fget", None) or getattr(defined, "func", None) or getattr(defined, "__func__", defined)
     if inspect.isfunction(function):
         return f"{owner}.{name}", inspect.getsource(inspect.unwrap(function))
-    return owner, inspect.getsource(kind)
+    return owner, _source_of_class(kind)
+
+
+_source_of_class = cache(inspect.getsource)
+
+
+@cache
+def _statements(text: str) -> tuple[str, ...]:
+    """Return the source of each statement of a module; ``ast.get_source_segment`` would split all of it for each."""
+    lines = text.encode().splitlines(keepends=True)
+    parts = []
+    for node in ast.parse(text).body:
+        part = lines[node.lineno - 1 : node.end_lineno]
+        part[-1] = part[-1][: node.end_col_offset]
+        part[0] = part[0][node.col_offset :]
+        parts.append(b"".join(part).decode())
+    return tuple(parts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,18 +36,16 @@ def app(_web_process: Celery, redis_server: RedisServer) -> Celery:
 
 
 @pytest.fixture(scope="session")
-def _rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
+def _rabbitmq(run_directory: Path) -> rabbitmq.Rooms:
     if not rabbitmq.is_installed():
         pytest.skip("rabbitmq-server is not installed")
-    server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    yield server
-    server.close()
+    return rabbitmq.of_the_run(run_directory / "rabbitmq")
 
 
 @pytest.fixture(scope="module")
-def rabbitmq_url(_rabbitmq: rabbitmq.RabbitMQ, request: pytest.FixtureRequest) -> str:
+def rabbitmq_url(_rabbitmq: rabbitmq.Rooms) -> str:
     """The URL of a virtual host for this module alone, on a RabbitMQ that no test stops, freezes or fills."""
-    return _rabbitmq.room(re.sub(r"\W", "-", request.node.name))
+    return _rabbitmq.room()
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from tests.integration.databases import PASSWORD, Database
-from tests.support import Process, RedisServer, clean_environment, start_worker
+from tests.support import Process, RedisServer, clean_environment, run_python, start_worker
 
 PROJECT = Path(__file__).parent / "django_project"
 SETUP = """
@@ -44,10 +43,7 @@ class Project:
         variables = clean_environment(
             PYTHONPATH=f"{PROJECT}:{Path.cwd()}", TASKAPP_DATA_DIR=str(self.directory / "data"), **self.env, **env
         )
-        return subprocess.run(
-            [sys.executable, *argv], env=variables, cwd=self.directory, capture_output=True, text=True, timeout=90,
-            check=False,
-        )  # fmt: skip
+        return run_python(*argv, env=variables, cwd=self.directory, timeout=90)
 
     def say(self, code: str, **env: str) -> Any:
         """Run code in a web process; return what it leaves in ``said``."""

@@ -85,6 +85,7 @@ def test_a_scheme_that_nothing_speaks_is_refused(command: str, setting: str, tmp
     assert "has the scheme http://; use one of: " in done.stderr
 
 
+@pytest.mark.quick("history status", "up")
 @pytest.mark.parametrize("command", ["history status", "history run", "history search", "history show x", "up"])
 def test_history_without_sqlalchemy_names_the_extra(command: str, tmp_path: Path) -> None:
     start = f"import sys; sys.modules['sqlalchemy'] = None; sys.argv = ['taskapp', *{command.split()}]; "

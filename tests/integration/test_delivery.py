@@ -311,7 +311,7 @@ def test_what_kills_its_child_runs_as_often_as_the_limit_says_also_when_children
     worker: StartWorker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     ran = tmp_path / "ran"
-    killers = shop.kill_the_process.submit_many([(str(ran),)] * 24)
+    killers = shop.kill_the_process.submit_many([(str(ran),)] * 12)
     pool = worker("-P", "prefork", "-c", "4", TASKAPP_INCLUDE=SHOP, TASKAPP_CRASH_LIMIT="3")
 
     eventually(lambda: redis_server.client.zcard("taskapp:{default}:dead:crashed") == len(killers), 150)

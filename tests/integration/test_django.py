@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.integration.django_projects import Project
-from tests.support import Process, RedisServer, clean_environment, eventually, free_port, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, free_port, run_python, start_worker
 
 TASKS = """
 from celery import Task, shared_task
@@ -61,8 +60,7 @@ def ask(project: Path, redis_server: RedisServer) -> Ask:
             TASKAPP_BROKER_URL=redis_server.url, TASKAPP_DATA_DIR=str(project / "data"), TASKAPP_INCLUDE="jobs",
             DJANGO_SETTINGS_MODULE="project_settings", PYTHONPATH=f"{project}:{Path.cwd()}",
         )  # fmt: skip
-        argv = [sys.executable, "-c", PROLOGUE + code]
-        done = subprocess.run(argv, env=env, cwd=project, capture_output=True, text=True, timeout=60, check=False)
+        done = run_python("-c", PROLOGUE + code, env=env, cwd=project)
         assert done.returncode == 0, done.stderr
         return done.stdout.split("\n")[:-1]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskapp import devredis
-from tests.support import Process, clean_environment, eventually, free_port
+from tests.support import Node, Process, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -39,7 +39,7 @@ def test_nothing_is_left_that_other_users_can_read(data_dir: Path, tmp_path: Pat
     work.mkdir()
 
     def start(name: str, *arguments: str) -> Process:
-        return Process([sys.executable, "-m", *arguments], tmp_path / f"{name}.log", environment, work)
+        return Node([sys.executable, "-m", *arguments], tmp_path / f"{name}.log", environment, work)
 
     celery = ("celery", "-A", "taskapp")
     started = [
@@ -50,7 +50,7 @@ def test_nothing_is_left_that_other_users_can_read(data_dir: Path, tmp_path: Pat
     ]
     try:
         eventually(lambda: " ready." in started[0].output(), within_seconds=40)
-        assert Process([sys.executable, "-c", SUBMIT], tmp_path / "submit.log", environment, work).wait(90) == 0
+        assert Node([sys.executable, "-c", SUBMIT], tmp_path / "submit.log", environment, work).wait(90) == 0
         eventually(lambda: list(data_dir.glob("history.sqlite*")) and list(work.glob("flower*")), within_seconds=40)
     finally:
         for process in reversed(started):

@@ -82,6 +82,7 @@ def succeeded(server: RedisServer) -> set[str]:
     return found
 
 
+@pytest.mark.quick("*-SIGKILL", "own-SIGTERM", "threads-SIGSEGV")
 @pytest.mark.parametrize("number", ["SIGKILL", "SIGABRT", "SIGSEGV", "SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("pool", ["own", "threads"])
 def test_a_task_whose_end_is_known_has_its_lines_whatever_ends_the_node(
@@ -106,6 +107,7 @@ def test_a_task_whose_end_is_known_has_its_lines_whatever_ends_the_node(
     assert not wrong
 
 
+@pytest.mark.quick("own-*", "threads-os._exit", "solo-SIGKILL")
 @pytest.mark.parametrize("way", ["os._exit", "os.abort", "SIGKILL", "SIGABRT", "SIGSEGV"])
 @pytest.mark.parametrize("pool", ["own", "threads", "solo"])
 def test_what_a_task_logged_before_it_ended_its_node_is_written(

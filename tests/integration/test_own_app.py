@@ -16,7 +16,7 @@ from kombu import Exchange, Queue
 from taskapp import Celery
 from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 HERE = Path(__file__).parent
 
@@ -42,8 +42,7 @@ def client(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Celery
 
 def command(redis_server: RedisServer, *words: str) -> subprocess.CompletedProcess[str]:
     env = clean_environment(PROJ_BROKER=redis_server.url, PYTHONPATH=f"{HERE}:{Path.cwd()}")
-    argv = [sys.executable, "-m", *words]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return run_python("-m", *words, env=env)
 
 
 def named(client: Celery, name: str) -> str:

@@ -25,6 +25,7 @@ def ready(server: RedisServer) -> int:
     return int(server.client.llen(Keys().ready("default")))
 
 
+@pytest.mark.quick("*-", "*-P prefork", "ends-SIGTERM--P solo")
 @pytest.mark.parametrize(
     ("task", "args", "options"),
     [
@@ -84,6 +85,7 @@ def test_a_sigterm_from_outside_never_counts(
     assert (ready(redis_server), leased_count(redis_server)) == (1, 0)
 
 
+@pytest.mark.quick("default", "prefork")
 @pytest.mark.parametrize("pool", ["default", "prefork", "threads", "solo", "gevent"])
 def test_a_sigquit_from_outside_gives_back_what_runs(
     worker: Callable[..., Process], app: Celery, letters: DeadLetters, redis_server: RedisServer, pool: str

@@ -95,12 +95,15 @@ def listed(connection: object) -> tuple[object, ...]:
 STARTING = """
 import os, subprocess, sys, time
 from pathlib import Path
+from tests import guardian
 
 def test_it_starts_all_kinds_and_never_ends(worker, redis_server, tmp_path):
     node = worker("-P", "prefork", "-c", "2")
     env = {**node.env, "TASKAPP_BROKER_URL": "", "TASKAPP_DATA_DIR": str(tmp_path / "own")}
     subprocess.run([sys.executable, "-m", "taskapp", "redis", "start"], env=env, cwd=tmp_path, check=True)
     subprocess.Popen(["setsid", "sleep", "600"], cwd=tmp_path)
+    with guardian.for_the_run():
+        subprocess.Popen(["setsid", "sleep", "601"], cwd=tmp_path)
     Path("READY").write_text(str(os.getpid()))
     time.sleep(600)
 """
@@ -121,7 +124,7 @@ def ready(process: Process, tmp_path: Path) -> int:
     path = tmp_path / "ready"
     eventually(lambda: process.returncode is not None or (path.exists() and path.read_text()), within_seconds=100)
     assert process.returncode is None, process.output()
-    assert len(processes_of(tmp_path)) >= 6
+    assert len(processes_of(tmp_path)) >= 7
     return int(path.read_text())
 
 
@@ -160,6 +163,43 @@ def test_a_run_of_xdist_of_which_a_process_is_killed_leaves_nothing(
 
     process.wait(60)
     psutil.wait_procs([workers], timeout=30)
+    eventually(lambda: not processes_of(tmp_path), within_seconds=30)
+
+
+SHARING = """
+import os, signal, subprocess
+from pathlib import Path
+from tests import guardian
+from tests.support import eventually, processes_of
+
+HERE = Path(__file__).parent
+
+def sleepers():
+    return sorted(each.cmdline()[-1] for each in processes_of(HERE) if each.name() == "sleep")
+
+def test_one_starts_something_for_itself_and_something_for_all():
+    subprocess.Popen(["setsid", "sleep", "600"], cwd=HERE)
+    with guardian.for_the_run():
+        subprocess.Popen(["setsid", "sleep", "601"], cwd=HERE)
+    eventually(lambda: sleepers() == ["600", "601"])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_the_next_one_has_what_is_for_all():
+    eventually(lambda: sleepers() == ["601"])
+"""
+
+
+def test_what_is_for_the_whole_run_outlives_a_worker_and_not_the_run(
+    running: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    file, environment = running
+    file.write_text(SHARING)
+    argv = command_of(file, "-n", "1", "--max-worker-restart=1")
+    process = Process(argv, tmp_path.parent / f"{tmp_path.name}.log", environment, ROOT)
+
+    process.wait(100)
+
+    assert "1 failed, 1 passed" in process.output()
     eventually(lambda: not processes_of(tmp_path), within_seconds=30)
 
 

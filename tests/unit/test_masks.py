@@ -90,6 +90,7 @@ class Counted(str):
         return super().__getitem__(index)
 
 
+@pytest.mark.quick("10-1", "1000000-300", "10000-15000", "20000000-200000")
 @pytest.mark.parametrize("values_number", [1, 300, 15_000, 200_000])
 @pytest.mark.parametrize("size", [10, 10_000, 1_000_000, 20_000_000])
 def test_looking_for_values_is_bounded_work_however_many_there_are_and_however_long_the_text(

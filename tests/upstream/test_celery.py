@@ -1,4 +1,4 @@
-"""Celery's own integration suite on taskapp: a sample each time, the whole of it in ``make test-all``."""
+"""Celery's own integration suite on taskapp: a sample each time, all of it in ``make test-all``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.upstream.celery_suite import CELERY
 from tests.upstream.suites import run
 
-SAMPLE = 8
+SAMPLE = 32
 CANVAS = "t/integration/test_canvas.py"
 
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.timeout(900)
 Unpacked = Callable[[str], None]
 
 
-@pytest.mark.parametrize("each", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["a sample", "all"])
+@pytest.mark.quick("a sample")
+@pytest.mark.parametrize("each", [32, 1], ids=["a sample", "all"])
 def test_kombus_tests_pass_over_redis(unpacked: Unpacked, variables: dict[str, str], tmp_path: Path, each: int) -> None:
     unpacked("kombu")
     done = run(KOMBU_REDIS, tmp_path, each=each, **variables)
@@ -31,15 +32,17 @@ def test_kombus_tests_pass_over_rabbitmq(
     unpacked("kombu")
     server = rabbitmq.RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     try:
-        done = run(KOMBU_RABBITMQ, tmp_path, RABBITMQ_HOST="127.0.0.1", RABBITMQ_5672_TCP=str(server.port))
+        done = run(KOMBU_RABBITMQ, tmp_path, RABBITMQ_HOST="127.0.0.1", RABBITMQ_5672_TCP=str(server.ports.broker))
     finally:
         server.close()
 
     assert not done.failed(), done.output
 
 
-def test_flowers_tests_pass(unpacked: Unpacked, variables: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.quick("a sample")
+@pytest.mark.parametrize("each", [16, 1], ids=["a sample", "all"])
+def test_flowers_tests_pass(unpacked: Unpacked, variables: dict[str, str], tmp_path: Path, each: int) -> None:
     unpacked("flower")
-    done = run(FLOWER, tmp_path, **variables)
+    done = run(FLOWER, tmp_path, each=each, **variables)
 
     assert not done.failed(), done.output

@@ -36,6 +36,7 @@ def test_tasks_are_written_there_and_found(on_server: Deployment) -> None:
     assert bad in on_server.run("search", "--state", "failed", "--text", "broken").stdout
 
 
+@pytest.mark.quick("postgresql")
 def test_a_server_that_is_killed_again_and_again_has_each_task_once(on_server: Deployment, server: Database) -> None:
     writer = on_server.writer()
     eventually(lambda: on_server.server.client.exists("taskapp:finished:writer"))
@@ -50,6 +51,7 @@ def test_a_server_that_is_killed_again_and_again_has_each_task_once(on_server: D
     assert writer.returncode is None
 
 
+@pytest.mark.quick("postgresql")
 def test_it_is_celerys_result_store(server: Database, deployment: Deployment) -> None:
     result_url = "db+" + server.url.replace("postgresql:", "postgresql+psycopg:").replace("mysql:", "mysql+pymysql:")
     deployment.env |= {"TASKAPP_RESULT_URL": result_url, "TASKAPP_HISTORY": "false"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.integration.outbox.conftest import SLOWLY_ELSEWHERE, url_of
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 SETTINGS = """
 import json, os, pymysql
@@ -128,10 +127,7 @@ class Project:
             self.run("-m", "django", "migrate", "--run-syncdb", "--database", alias)
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=self.env, cwd=self.directory, capture_output=True, text=True, timeout=100,
-            check=False,
-        )  # fmt: skip
+        done = run_python(*arguments, env=self.env, cwd=self.directory, timeout=100)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 

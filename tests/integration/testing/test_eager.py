@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support import clean_environment
+from tests.support import clean_environment, run_python
 
 APP = """
 import asyncio
@@ -51,8 +48,6 @@ async def async_add(x, y):
 def test_no_broker_is_needed(code: str, tmp_path: object) -> None:
     environment = clean_environment() | {"TASKAPP_EMBEDDED": "never", "TASKAPP_DATA_DIR": str(tmp_path)}
 
-    done = subprocess.run(
-        [sys.executable, "-c", APP + code], capture_output=True, text=True, env=environment, timeout=60
-    )
+    done = run_python("-c", APP + code, env=environment)
 
     assert done.returncode == 0, done.stderr
