@@ -12,10 +12,12 @@ from celery.utils.imports import load_extension_class_names
 from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
-from taskapp.errors import InvalidSetting
+from taskapp.errors import InvalidSetting, did_you_mean
 from taskapp.settings import Settings
 from taskapp.urls import PLAIN, revealed, servers_of
 
+USUAL = ("redis", "rediss", "sentinel", "amqp", "amqps")
+"""Schemes that a misspelt one is likely to mean."""
 KNOWN_IN_QUERY = frozenset(
     name
     for name, parameter in inspect.signature(Connection.__init__).parameters.items()
@@ -77,4 +79,5 @@ def _check(setting: str, url: str | None, what: str, known: Iterable[str]) -> No
     # A scheme with a dot is the path of a class.
     if not {kind, kind.lower()} & set(known) and "." not in kind:
         schemes = ", ".join(sorted({name.lower() for name in known}))
-        raise InvalidSetting(setting, "***", f"no {what} has the scheme {kind}://; use one of: {schemes}")
+        meant = did_you_mean(kind, [name for name in USUAL if name in known])
+        raise InvalidSetting(setting, "***", f"no {what} has the scheme {kind}://{meant}; use one of: {schemes}")

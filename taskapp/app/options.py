@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
+from collections.abc import Iterator
+from difflib import SequenceMatcher, get_close_matches
 from inspect import getattr_static
 from types import NoneType
 from typing import Any
@@ -24,6 +25,8 @@ STOCK_UNDECLARED = frozenset({
 PLAIN = (NoneType, bool, int, float, str, tuple)
 ALIKE = 0.7
 """Similarity, from 0 to 1, from which a name counts as misspelt; ``mask`` and ``masks`` have 0.89."""
+LIKE_STOCK = 0.85
+"""The same for options of Celery, which are many; a misspelt one is not refused."""
 
 
 def check_names(task_type: Any, app: Any) -> None:
@@ -43,6 +46,14 @@ def check_names(task_type: Any, app: Any) -> None:
     for name in given:
         if not _is_known(task_type, name) and (is_strict or _resembles_one(name)):
             raise UnknownTaskOption(task_type.name, name, _options())
+
+
+def misspelt_options(task_type: Any) -> Iterator[tuple[str, str]]:
+    """Yield options of a decorated ``task_type`` that nobody reads, each with the option of Celery it resembles."""
+    given = vars(task_type)
+    for name in given if given.get("_decorated") else ():
+        if not _is_known(task_type, name) and (meant := get_close_matches(name, _options(), n=1, cutoff=LIKE_STOCK)):
+            yield name, meant[0]
 
 
 def check_values(task_type: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from celery.app.defaults import DEFAULTS
 
 from taskapp.app.filling import given_by
+from taskapp.app.options import misspelt_options
 from taskapp.settings import PREFIX, get_settings_of_environment
 from taskapp.transport.transport import is_over_redis
 
@@ -105,20 +106,28 @@ ALIKE = 0.85
 
 
 def _misspelt(conf: Any) -> Iterator[Remark]:
-    """Yield remarks on keys with the project's namespace that resemble a setting but are none."""
-    if not conf.prefix:
-        return
-    known = {f"{conf.prefix}{name}".lower(): name for name in (*DEFAULTS, *NOT_OF_CELERY)}
+    """Yield remarks on keys that resemble a setting but are none.
+
+    Looks at those with the project's namespace; without one, at those in lower case, because others may be a module's
+    own names or settings as Celery 3 wrote them.
+    """
+    prefix = conf.prefix or ""
+    known = {f"{prefix}{name}".lower(): name for name in (*DEFAULTS, *NOT_OF_CELERY)}
     for key in {str(key) for mapping in conf.maps[:-1] for key in mapping}:
-        if not key.startswith(conf.prefix) or key.lower() in known or key.lower().startswith(_own(conf)):
+        if not key.startswith(prefix) or key.lower() in known or key.lower().startswith(f"{prefix}{PREFIX}".lower()):
+            continue
+        if not prefix and not key.islower():
             continue
         if close := get_close_matches(key.lower(), known, n=1, cutoff=ALIKE):
-            meant = close[0].upper() if conf.prefix.isupper() else f"{conf.prefix}{known[close[0]]}"
+            meant = close[0].upper() if prefix.isupper() else f"{prefix}{known[close[0]]}"
             yield Remark(key, weakens=False, text=f"Celery has no setting of that name; did you mean {meant}?")
 
 
-def _own(conf: Any) -> str:
-    return f"{conf.prefix}{PREFIX}".lower()
+def _misspelt_in_types(app: Any) -> Iterator[Remark]:
+    for name, task in sorted(app.tasks.items()):
+        for option, meant in misspelt_options(type(task)):
+            text = f"Celery has no option of that name; did you mean {meant}?"
+            yield Remark(f"{option} of the task type {name!r}", weakens=False, text=text)
 
 
 def remarks_on(app: Any) -> list[Remark]:
@@ -144,6 +153,7 @@ def _remarks(app: Any) -> Iterator[Remark]:
         if app.sets(setting) and weakens(conf[setting]):
             yield Remark(setting, weakens=True, text=text)
     yield from _misspelt(conf)
+    yield from _misspelt_in_types(app)
     over_redis = is_over_redis(conf.broker_url)
     for setting, text in _without_effect(app, over_redis=over_redis).items():
         # Celery's commands set some of them to their defaults.

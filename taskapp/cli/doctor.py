@@ -54,7 +54,7 @@ def _connected_app(settings: Settings) -> tuple[Celery, str]:
     """Return the app and the URL of its broker.
 
     Raises:
-        BrokerNotFound: No broker is configured and the development server is not running.
+        BrokerNotFound: No broker is configured and the embedded server is not running.
     """
     from taskapp.devredis import resolve_broker_url
 

@@ -1,4 +1,4 @@
-"""``taskapp redis``: the development Redis server."""
+"""``taskapp redis``: the embedded Redis server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def start() -> None:
     """Start the server unless it is running, and leave it running."""
     settings = get_settings()
     if settings.broker_url:
-        raise click.UsageError("TASKAPP_BROKER_URL is set: tasks go there, not to the development server")
+        raise click.UsageError("TASKAPP_BROKER_URL is set: tasks go there, not to the embedded server")
     devredis.resolve_broker_url(settings, may_start=True, announce=lambda _: None)
     if server := devredis.running(settings.data_dir):
         say(server.describe())
@@ -41,9 +41,7 @@ def status(*, as_json: bool) -> None:
     server = devredis.running(settings.data_dir)
     _say_if_unused(settings, server)
     if server is None:
-        raise click.ClickException(
-            f"the development Redis server does not answer (data dir {str(settings.data_dir)!r})"
-        )
+        raise click.ClickException(f"the embedded Redis server does not answer (data dir {str(settings.data_dir)!r})")
     if as_json:
         say_json(
             {
@@ -71,9 +69,9 @@ def stop(*, yes: bool) -> None:
     if not yes:
         _confirm_if_in_use(settings)
     if devredis.stop(settings.data_dir):
-        say(f"stopped the development Redis server; its data stays in {str(settings.data_dir)!r}")
+        say(f"stopped the embedded Redis server; its data stays in {str(settings.data_dir)!r}")
     else:
-        say(f"the development Redis server is not running (data dir {str(settings.data_dir)!r})")
+        say(f"the embedded Redis server is not running (data dir {str(settings.data_dir)!r})")
 
 
 def _confirm_if_in_use(settings: Settings) -> None:
@@ -88,7 +86,7 @@ def _confirm_if_in_use(settings: Settings) -> None:
         return
     named = f"{'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}; " if nodes else ""
     connections = f"{connected} {'connection' if connected == 1 else 'connections'}"
-    in_use = f"the development Redis server is in use: {named}{connections}"
+    in_use = f"the embedded Redis server is in use: {named}{connections}"
     if sys.stdin.isatty():
         say(in_use, err=True)
         click.confirm("stop it?", abort=True, err=True)
@@ -117,6 +115,6 @@ def _users(settings: Settings) -> tuple[list[str], int]:
 
 def _say_if_unused(settings: Settings, server: devredis.Server | None = None) -> None:
     if settings.broker_url:
-        say("TASKAPP_BROKER_URL is set: tasks go there, not to the development server", err=True)
+        say("TASKAPP_BROKER_URL is set: tasks go there, not to the embedded server", err=True)
     elif settings.embedded == "tcp" and server is not None and "socket" in server.url.partition(":")[0]:
         say("TASKAPP_EMBEDDED=tcp takes effect at the next start: run `taskapp redis stop` first", err=True)

@@ -41,7 +41,7 @@ def up(*, nodes: int, concurrency: int, flower_port: int, exporter_port: int, re
 
     With TASKAPP_HISTORY, also runs the process that writes finished tasks to SQL.
 
-    Restarts processes that die. Uses the server of TASKAPP_BROKER_URL or a development server
+    Restarts processes that die. Uses the server of TASKAPP_BROKER_URL or an embedded server
     that is already running, and leaves it running; otherwise starts one and stops it at the end.
     """
     if reload:

@@ -84,7 +84,7 @@ def connect(url: str, setting: str, own_server: Path | None = None) -> redis.Red
     Args:
         url: URL of the server.
         setting: Name of the setting with the URL, for error messages.
-        own_server: Directory of the development server, if ``url`` is that one.
+        own_server: Directory of the embedded server, if ``url`` is that one.
 
     Raises:
         ServerUnreachable: ``url`` is malformed, or not the URL of a single Redis.
@@ -306,9 +306,11 @@ def _examine_nodes(app: Celery, leases: tasks.Leases | None) -> Iterator[tuple[s
 def _examine_tasks(app: Celery, settings: Settings, client: redis.Redis) -> Iterator[tuple[str, CheckOutcome]]:
     """Yield findings about the messages in the broker and the nodes that consume them."""
     try:
-        yield from _examine_nodes(app, _read_leases(client, settings.key_prefix))
         with app.engine() as engine:
             found = read_snapshot(engine.link, engine.prefix, app.queue_names())
+        named = Counter(node.name for node in found.nodes if node.name and node.state != "lost")
+        shared = tuple(sorted(name for name, number in named.items() if number > 1))
+        yield from _examine_nodes(app, _read_leases(client, settings.key_prefix)._replace(shared_names=shared))
         queues = {*(queue.name for queue in found.queues), *_stock_queues(client, settings)}
         waiting = {queue: _waiting(client, settings.key_prefix, queue) for queue in sorted(queues)}
         yield "waiting", tasks.many_waiting(waiting)

@@ -25,6 +25,8 @@ class Leases(NamedTuple):
     """Leases of nodes that fell silent and whose messages no other node has taken over yet."""
     held_by_ended: int
     """Number of messages those nodes hold."""
+    shared_names: tuple[str, ...] = ()
+    """Names that more than one node has."""
 
 
 def nodes(answering: Sequence[str], leases: Leases | None, argument: str = "taskapp") -> CheckOutcome:
@@ -41,6 +43,11 @@ def nodes(answering: Sequence[str], leases: Leases | None, argument: str = "task
         return warn("none", start)
     if leases.alive and not answering:
         return warn(found, NOBODY_ANSWERS)
+    if leases.shared_names:
+        return warn(
+            f"{found}; more than one node is named {', '.join(leases.shared_names[:NAMED])}",
+            "give each a name of its own: `celery worker -n web1@%h`; after a restart, look again in a minute",
+        )
     if leases.alive > len(answering):
         return warn(found, "check the log of the silent node; with `-P solo` a long task keeps it from answering")
     if leases.alive < len(answering):

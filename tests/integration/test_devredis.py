@@ -969,7 +969,7 @@ def test_start_is_refused_where_it_would_be_of_no_use(data_dir, taskapp_redis):
     code, _, problems = taskapp_redis("start", TASKAPP_BROKER_URL="redis://elsewhere:6379/0")
 
     assert code == 2
-    assert "TASKAPP_BROKER_URL is set: tasks go there, not to the development server" in problems
+    assert "TASKAPP_BROKER_URL is set: tasks go there, not to the embedded server" in problems
     assert not data_dir.exists()
 
 
@@ -997,7 +997,7 @@ def test_status_shows_the_server_without_its_password(data_dir, taskapp_redis):
 
 
 def test_status_without_a_server_says_so_and_fails(data_dir, taskapp_redis):
-    problem = f"Error: the development Redis server does not answer (data dir {str(data_dir)!r})\n"
+    problem = f"Error: the embedded Redis server does not answer (data dir {str(data_dir)!r})\n"
     assert taskapp_redis("status") == (1, "", problem)
 
 
@@ -1006,8 +1006,8 @@ def test_stop_stops_and_says_where_the_data_are(data_dir, taskapp_redis):
 
     stopped, again = taskapp_redis("stop"), taskapp_redis("stop")
 
-    assert stopped == (0, f"stopped the development Redis server; its data stays in {str(data_dir)!r}\n", "")
-    assert again == (0, f"the development Redis server is not running (data dir {str(data_dir)!r})\n", "")
+    assert stopped == (0, f"stopped the embedded Redis server; its data stays in {str(data_dir)!r}\n", "")
+    assert again == (0, f"the embedded Redis server is not running (data dir {str(data_dir)!r})\n", "")
     assert devredis.running(data_dir) is None
 
 
@@ -1017,4 +1017,4 @@ def test_status_says_when_the_server_is_not_in_use(data_dir, taskapp_redis):
     code, _, problems = taskapp_redis("status", TASKAPP_BROKER_URL="redis://:hidden@elsewhere:6379/0")
 
     assert code == 0
-    assert problems == "TASKAPP_BROKER_URL is set: tasks go there, not to the development server\n"
+    assert problems == "TASKAPP_BROKER_URL is set: tasks go there, not to the embedded server\n"

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -155,6 +156,28 @@ def test_tasks_that_never_start_are_found_by_the_doctor(
     said = eventually(found)
     assert said["task types"] == "tasks whose type no node has: 1 of 'proj.ad'"
     assert said["other queues"] == "messages in queues no node consumes: 1 in 'delayed_only'"
+
+
+@pytest.fixture
+def twins(redis_server: RedisServer, tmp_path: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        for place in ("one", "two"):
+            (tmp_path / place).mkdir()
+            node = start_worker(
+                tmp_path / place, redis_server.url, "-n", "twin@here", app="proj", PROJ_BROKER=redis_server.url,
+                PYTHONPATH=str(HERE),
+            )  # fmt: skip
+            stack.callback(node.close)
+        yield "twin@here"
+
+
+def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: str) -> None:
+    def found() -> str:
+        checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
+        [nodes] = [finding["found"] for finding in checked["findings"] if finding["check"] == "nodes"]
+        return nodes if "2 alive" in nodes else ""
+
+    assert eventually(found).endswith(f"more than one node is named {twins}")
 
 
 ADVISING = {

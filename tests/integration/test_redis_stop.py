@@ -55,7 +55,7 @@ def test_a_server_in_use_is_stopped_by_those_alone_who_say_so(
     data_dir = tmp_path / "data"
     refused = run(environment, "stop")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: the development Redis server is in use: node w1@here; ")
+    assert refused.stderr.startswith("Error: the embedded Redis server is in use: node w1@here; ")
     assert "stop the nodes first, or use --yes" in refused.stderr
 
     code, said = asked(environment, "n")
@@ -78,4 +78,4 @@ def test_a_server_that_nobody_uses_is_stopped_without_a_question(environment: di
     assert (done.returncode, done.stderr) == (0, "")
     gone = run(environment, "status", "--json")
     assert (gone.returncode, gone.stdout) == (1, "")
-    assert gone.stderr.startswith("Error: the development Redis server does not answer")
+    assert gone.stderr.startswith("Error: the embedded Redis server does not answer")

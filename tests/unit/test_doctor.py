@@ -246,6 +246,7 @@ def test_what_no_worker_could_read_is_told_from_messages(value: bytes) -> None:
         (["a"], Leases(2, 0, 0), "warn", "2 alive by their leases, 1 answer: a"),
         ([], Leases(1, 0, 0), "warn", "1 alive by their leases, 0 answer"),
         (["a", "b"], Leases(1, 0, 0), "warn", "1 alive by their leases, 2 answer: a, b"),
+        (["a"], Leases(2, 0, 0, ("a",)), "warn", "2 alive by their leases, 1 answer: a; more than one node is named a"),
         (["a"], None, "ok", "1 answer: a"),
         ([], None, "warn", "no node answers"),
     ],

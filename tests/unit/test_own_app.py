@@ -322,6 +322,21 @@ def test_settings_that_no_longer_do_anything_are_named() -> None:
     assert not any(remark.weakens for remark in remarks_on(app))
 
 
+def test_what_resembles_a_setting_or_an_option_is_told_apart_from_names_of_the_project() -> None:
+    app = project(task_default_quue="x", retries_of_the_shop=3, CELERYD_CONCURRENCY=2)
+
+    @app.task(name="shop.pay", shared=False, max_retires=3, autoretry_fr=(OSError,), audience="web")
+    def pay() -> None: ...
+
+    assert [
+        (remark.setting, remark.text.partition("; ")[2]) for remark in remarks_on(app) if "did you" in remark.text
+    ] == [
+        ("task_default_quue", "did you mean task_default_queue?"),
+        ("max_retires of the task type 'shop.pay'", "did you mean max_retries?"),
+        ("autoretry_fr of the task type 'shop.pay'", "did you mean autoretry_for?"),
+    ]
+
+
 def test_tasks_have_their_id_in_the_headers_with_the_old_protocol_as_well() -> None:
     message = project(task_protocol=1).amqp.create_task_message("an id", "proj.add", (1, 2), {})
 

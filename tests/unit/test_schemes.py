@@ -34,7 +34,7 @@ def test_what_celery_knows_keeps_results(url: str) -> None:
             "no broker has the scheme http://; use one of: amqp",
             "rediss",
         ),
-        ("TASKAPP_BROKER_URL", "reddis://x", "no broker has the scheme reddis://", "sqs"),
+        ("TASKAPP_BROKER_URL", "reddis://x", "no broker has the scheme reddis://; did you mean 'redis", "sqs"),
         (
             "TASKAPP_RESULT_URL",
             "amqp://u:secret@x",

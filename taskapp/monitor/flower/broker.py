@@ -1,7 +1,7 @@
 """Flower's Broker page and queue lengths, read over our app's connections if the broker is Redis.
 
 Flower's own connection supports neither TLS options in the URL, databases on Unix sockets, several URLs, nor the
-login of the development server.
+login of the embedded server.
 """
 
 from __future__ import annotations
