@@ -108,7 +108,10 @@ class Store(Project):
 
     def stop(self, kinds: list[str]) -> None:
         for kind in kinds:
-            assert self.stopping[kind].terminate(WAIT) == 0
+            if self.are_killed:
+                self.stopping[kind].kill()
+            else:
+                assert self.stopping[kind].terminate(WAIT) == 0
 
     def is_empty(self) -> bool:
         done = self.run(sys.executable, "-m", "taskapp", "-A", "proj", "top", "--json")
@@ -117,6 +120,8 @@ class Store(Project):
         waiting = [each[place] for each in seen["queues"] for place in ("ready", "delayed")]
         return not any(waiting) and not any(node["held"] for node in seen["nodes"])
 
+    are_killed = False
+    """Whether what the page stops is killed instead."""
     running: dict[str, Process]
     stopping: dict[str, Process]
 
@@ -140,7 +145,8 @@ def store(redis_server: RedisServer, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def test_there_and_back(store: Store) -> None:
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_there_and_back(store: Store, way: str) -> None:
     """Every type ends as with stock Celery, and every task that waits when the move begins ends once."""
     options = ["-l", "INFO", "-Q", "celery,emails,reports", "-c", "2"]
     store.running = {
@@ -152,6 +158,7 @@ def test_there_and_back(store: Store) -> None:
 
     ids = store.say(WAITING)
     store.stopping = dict(store.running)
+    store.are_killed = way == "killed"
     store.play(commands("In ten minutes"))
     with_taskapp = store.say(EVERY_TYPE)
     assert with_taskapp == with_stock
