@@ -94,10 +94,11 @@ def _judge_wrong_key(bench: Bench, queue: str) -> None:
     client = bench.redis.client
     others = client.get(Keys().kombu(queue, WRONG_KEY_PRIORITY))
     bench.judge.require(others == "not ours", f"{queue}: a key that is not taskapp's was changed: {others!r}")
+    client.delete(Keys().kombu(queue, WRONG_KEY_PRIORITY))
     aside = list(client.scan_iter(f"taskapp:{{{queue}}}:aside:*"))
     kept = [client.get(key) for key in aside]
     bench.judge.require(kept == ["no list"], f"{queue}: a key of a wrong type was not renamed aside: {kept}")
-    reported = "renamed to" in "".join(worker.process.output() for worker in bench.workers)
+    reported = "renamed them to" in "".join(worker.process.output() for worker in bench.workers)
     bench.judge.require(reported, f"{queue}: nobody reported the key of a wrong type")
 
 
