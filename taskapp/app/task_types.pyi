@@ -94,6 +94,16 @@ class Task(stock_types.Task[P, R_co], Generic[P, R_co]):
     def submit_many(self, calls: Calls, **options: Unpack[CommonOptions]) -> list[Result[R_co]]: ...
     async def asubmit_many(self, calls: Calls, **options: Unpack[CommonOptions]) -> list[Result[R_co]]: ...
     def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> EagerResult[R_co]: ...
+    def retry(
+        self,
+        args: Args = None,
+        kwargs: Kwargs = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        *,
+        max_retries: int | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Any: ...  # Celery's Retry, to be raised
     def AsyncResult(self, task_id: str, **options: Any) -> Result[R_co]: ...
     def replace(self, sig: stock_types.Signature[Any]) -> Any: ...  # to be raised
     def progress(self, done: float, total: float | None = None, note: str = "") -> None: ...

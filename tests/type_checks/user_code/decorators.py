@@ -62,8 +62,10 @@ def bound(self: Task, x: int, y: str = "") -> float:
     self.update_state(state="HALF", meta={"done": 1})
     self.progress(1, 2, "half")
     self.progress("half")  # E: arg-type reportArgumentType
+    if self.request.retries > 1:
+        raise self.retry(countdwn=3)  # E: call-arg reportCallIssue
     if self.request.retries:
-        raise self.retry(countdown=3)
+        raise self.retry(exc=OSError("again"), countdown=3, max_retries=5, queue="low")
     return 0.5
 
 
