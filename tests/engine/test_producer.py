@@ -41,7 +41,7 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
 @pytest.fixture
 def producer(proxy: Proxy) -> Iterator[Producer]:
     """A producer behind the proxy, with its connection open and its script loaded."""
-    producer = producer_at(proxy.port)
+    producer = producer_at(proxy.port, deadline_seconds=1.0)
     producer.push([message("first")])
     producer.link.command("DEL", Keys().ready(QUEUE))
     yield producer
