@@ -102,6 +102,9 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption) and error.option_name in {"-A", "--app"}:
+                place = "Give it before the command: taskapp -A proj …"
+                raise click.UsageError(f"No such option {error.option_name!r}. {place}", error.ctx) from None
             error.message = sanitize_lines(error.message)  # type: ignore[misc]  # to keep its class and exit code
             raise
         except KeyboardInterrupt:
@@ -124,7 +127,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command; fail with a suggestion if it does not exist."""
         if cmd_name not in COMMANDS:
-            hint = f"; run: celery -A taskapp {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
+            app = ctx.params.get("app") or "taskapp"
+            hint = f"; run: celery -A {app} {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
             ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)

@@ -181,6 +181,8 @@ def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: s
 
 
 ADVISING = {
+    "taskapp task show -A proj x": "Give it before the command: taskapp -A proj",
+    "taskapp -A proj worker": "run: celery -A proj worker",
     "taskapp -A proj dead show nosuch/1": "no dead letter 'nosuch/1'; 'taskapp -A proj dead list' names them",
     "celery -A proj inspect -t 0.1 -d nosuch@host ping": "'celery -A proj status' lists the nodes that answer",
 }
