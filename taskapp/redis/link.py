@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,16 @@ class NotSent(RedisConnectionError):
 
 class OutcomeUnknown(RedisConnectionError):
     """A command was sent but not answered: it is unknown whether it was carried out."""
+
+
+def over_resp2(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a connection that speaks RESP2, which needs no handshake.
+
+    A password without a user is that of the user ``default``. RESP2 can also send it alone, which a server without a
+    password refuses, though it accepts any password of this user, as in the handshake of RESP3.
+    """
+    login = {"username": "default"} if options.get("password") and not options.get("username") else {}
+    return {**options, **login, "protocol": 2}
 
 
 class Link:

@@ -22,6 +22,7 @@ from taskapp.celery_internals import cached_meta, is_single_result
 from taskapp.devredis.login import guarded
 from taskapp.engine.settlement import Chord, Result, Settlement, collecting, current, settling
 from taskapp.errors.tasks import UnreadableResult
+from taskapp.redis.link import over_resp2
 from taskapp.results.async_waiter import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
@@ -67,8 +68,8 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Subscribed connections are read without redis-py's handling of RESP3, and RESP2 needs no handshake.
-        self.connparams["protocol"] = 2
+        # Subscribed connections are read without redis-py's handling of RESP3.
+        self.connparams = over_resp2(self.connparams)
         if own_server := self._transport_options.get("own_server"):
             self.connparams = guarded(self.connparams, Path(own_server))
         self.thread_safe = True

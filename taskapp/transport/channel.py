@@ -25,7 +25,7 @@ from taskapp.engine.settlement import current as current_settlement
 from taskapp.engine.slots import SingleKindSlots
 from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
-from taskapp.redis.link import NotSent, OutcomeUnknown
+from taskapp.redis.link import NotSent, OutcomeUnknown, over_resp2
 from taskapp.redis.trouble import broker
 from taskapp.transport.codec import pack, shifted, time_of, to_json
 from taskapp.transport.message import BoundedMessage, Received
@@ -104,7 +104,7 @@ class EngineChannel(PolledChannel):
 
     def _connector(self) -> Callable[[], Connection]:
         pool = self._get_pool()
-        options = {**pool.connection_kwargs, "protocol": 2}
+        options = over_resp2(pool.connection_kwargs)
         # Outside the pool, whose limit applies to connections it lends.
         return lambda: pool.connection_class(**options)
 

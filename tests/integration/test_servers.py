@@ -74,6 +74,18 @@ def test_a_node_that_lacks_a_right_names_it_and_is_in_no_hurry(
         worker.kill()
 
 
+def test_a_password_that_the_server_does_not_ask_for_does_no_harm(tmp_path: Path, redis_server: RedisServer) -> None:
+    url = redis_server.url.replace("//", "//:unasked@")
+    worker = start_worker(tmp_path, url)
+    try:
+        asked = "from taskapp.tasks import add; print(add.delay(1, 2).get(timeout=20))"
+        done = run("-c", asked, cwd=tmp_path, TASKAPP_BROKER_URL=url)
+        assert done.stdout == "3\n", done.stderr
+        assert "away" not in worker.output()
+    finally:
+        worker.close()
+
+
 def connections_so_far(server: RedisServer) -> int:
     return int(server.client.info("stats")["total_connections_received"])
 
