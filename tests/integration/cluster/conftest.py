@@ -1,12 +1,32 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
+from celery.result import AsyncResult
 from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, RedisTestBackend, RedisTestBroker
+from pytest_celery.vendors.redis.backend import api
 
 from tests.conftest import server_binary
 from tests.integration.cluster.nodes import RedisProcess, WorkerProcess
+
+
+@pytest.fixture(autouse=True)
+def _results_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show pytest-celery, which looks for results among all objects of the process, none that answers for another.
+
+    It asks each for its ``__class__``, which Django's settings, if another test has imported them, refuse to tell.
+    """
+
+    class Results:
+        collect = staticmethod(gc.collect)
+
+        @staticmethod
+        def get_objects() -> list[object]:
+            return [one for one in gc.get_objects() if issubclass(type(one), AsyncResult)]
+
+    monkeypatch.setattr(api, "gc", Results)
 
 
 def _redis(directory) -> RedisProcess:
