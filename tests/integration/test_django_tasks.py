@@ -89,7 +89,7 @@ with open("id", "w") as file:
 
     said = plain_shop.say(f"""{ENDING}
 result = jobs.wait.get_result(open("id").read())
-while result.status == "READY":
+while result.status == "READY" or result.started_at is None:  # claimed, and not begun
     result.refresh()
 said = [result.status, result.attempts, result.task.priority, result.started_at is not None]
 open("go", "w").close()
