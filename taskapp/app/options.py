@@ -29,8 +29,8 @@ LIKE_STOCK = 0.85
 """The same for options of Celery, which are many; a misspelt one is not refused."""
 
 
-def check_names(task_type: Any, app: Any) -> None:
-    """Check the names of the options of ``task_type``, which is about to be bound to ``app``.
+def check_declaration(task_type: Any, app: Any) -> None:
+    """Check what ``task_type``, which is about to be bound to ``app``, declares.
 
     A class may have any attribute, and so may a task type whose base class declares it. What a decorator adds otherwise
     is an option. The app of a project accepts unknown ones, which its own code may read, unless they resemble one of
@@ -38,7 +38,9 @@ def check_names(task_type: Any, app: Any) -> None:
 
     Raises:
         UnknownTaskOption: An option is misspelt, such as ``@app.task(mask=…)``, which would show hidden values.
+        BadOption: ``priority`` is not an integer from 0 to 9.
     """
+    check_priority(task_type.name, task_type.priority)
     given = vars(task_type)
     if not given.get("_decorated"):
         return
@@ -56,17 +58,15 @@ def misspelt_options(task_type: Any) -> Iterator[tuple[str, str]]:
             yield name, meant[0]
 
 
-def check_values(task_type: Any) -> None:
-    """Check the values of options of ``task_type``.
+def check_masks(task_type: Any) -> None:
+    """Check ``masks`` of ``task_type``, which annotations may have set.
 
     Raises:
-        BadMasks: ``masks`` are not names.
-        BadOption: ``priority`` is not an integer from 0 to 9.
+        BadMasks: They are not names.
     """
     masks = task_type.masks
     if isinstance(masks, str) or not all(isinstance(name, str) and name for name in masks):
         raise BadMasks(task_type.name, masks)
-    check_priority(task_type.name, task_type.priority)
 
 
 def _is_known(task_type: Any, name: str) -> bool:

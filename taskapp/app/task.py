@@ -12,7 +12,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.app.annotations import checkable, parameters_of
-from taskapp.app.options import check_names, check_values
+from taskapp.app.options import check_declaration, check_masks
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.progress import note_progress
 from taskapp.app.wrapping import checked
@@ -80,9 +80,9 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """
         is_new = "_unchecked_run" not in cls.__dict__
         if is_new:  # later it also has attributes that hooks of its base have set
-            check_names(cls, app)
+            check_declaration(cls, app)
         bound: celery.Celery = super().bind(app)
-        check_values(cls)
+        check_masks(cls)
         if (own_backend := cls.__dict__.get("backend")) is not None:  # ``@app.task(backend=…)``
             cls._backend = own_backend
         cls.request_stack = ContextStack()

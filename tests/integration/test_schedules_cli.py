@@ -265,7 +265,7 @@ def test_whatever_can_be_printed_can_name_one(ok: Callable[..., str], name: str)
         (("add", "x", GREET, "evry 1s"), "did you mean 'every'?"),
         (("add", "x", GREET, "61 * * * *"), "61 is out of range"),
         (("add", "x", GREET, "@daily", "--zone", "Europe/Berln"), "did you mean 'Europe/Berlin'?"),
-        (("add", "x", GREET, "@daily", "--args", "{}"), "'{}' is not a json list"),
+        (("add", "x", GREET, "@daily", "--args", "{}"), "'{}' is not a JSON list"),
         (("add", "x", GREET, "@daily", "--args", "["), "not JSON"),
         (("add", "x", GREET, "@daily", "--jitter", "5"), "it does not consist of numbers with units"),
         (("add", "x", GREET, "@daily", "--priority", "10"), "10 is not in the range 0<=x<=9"),
