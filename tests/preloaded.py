@@ -77,6 +77,7 @@ class Forked:
     def __init__(self, pid: int, ended: socket.socket, argv: Sequence[str]) -> None:
         self.pid, self.args, self.returncode = pid, argv, None
         self._ended = ended
+        self._waiting = threading.Lock()
 
     returncode: int | None
 
@@ -87,14 +88,17 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
+        waiting = select.poll()  # ``select`` takes no descriptor above 1,023
         if self.returncode is None:
-            waiting = select.poll()  # ``select`` takes no descriptor above 1,023
-            waiting.register(self._ended, select.POLLIN)
-            if not waiting.poll(None if timeout is None else timeout * 1_000):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-            told = self._ended.recv(16)
-            self._ended.close()
-            self.returncode = int(told or -signal.SIGKILL)
+            with suppress(ValueError):  # another thread has just closed it
+                waiting.register(self._ended, select.POLLIN)
+                if not waiting.poll(None if timeout is None else timeout * 1_000):
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        with self._waiting:
+            if self.returncode is None:
+                told = self._ended.recv(16)
+                self.returncode = int(told or -signal.SIGKILL)
+                self._ended.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:

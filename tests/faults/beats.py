@@ -16,7 +16,7 @@ from tests.faults.producers import ROOT
 from tests.support import Process, clean_environment, eventually
 
 TAKEOVER_SECONDS = 10.0
-STANDS_BY = "this one stands by"
+STANDS_BY = "this one is on standby"
 
 
 @dataclass

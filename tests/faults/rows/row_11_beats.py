@@ -30,14 +30,15 @@ def play(bench: Bench) -> Outcome:
     if bench.engine == "stock":
         return play_stock(bench)
     lasts_seconds = bench.sized(15, 60, 600)
-    with bench.redis.link() as link:
+    # Two connections: the recorder reads on a thread of its own.
+    with bench.redis.link() as link, bench.redis.link() as recorders:
         schedules = Schedules(link, "", lambda *_: ())
         beats = Beats(bench, schedules, 3)
         try:
             bench.start_worker("a", "-Q", "default", concurrency=40, include=TICK_TASKS)
             beats.leading()
             entries = _add(bench, schedules, bench.sized(40, 200, 200), lasts_seconds)
-            recorder = Recorder(schedules, entries)
+            recorder = Recorder(Schedules(recorders, "", lambda *_: ()), entries)
             recorder.start()
             _break(bench, beats, entries[0].schedule.end_at or 0.0)
             _await_end(schedules, entries)

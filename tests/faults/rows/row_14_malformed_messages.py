@@ -21,6 +21,7 @@ from tests.faults.producers import Submission, Submitter, acknowledged
 from tests.support import eventually
 
 FAULT = "malformed messages"
+SET_ASIDE = "renamed them to"
 PLAYS_STOCK = True
 POOLS: dict[str, Pool] = {"high": "default", "default": "prefork", "critical": "threads", "low": "solo"}
 """Each pool meets every kind, in a queue of its own."""
@@ -98,7 +99,7 @@ def _judge_wrong_key(bench: Bench, queue: str) -> None:
     aside = list(client.scan_iter(f"taskapp:{{{queue}}}:aside:*"))
     kept = [client.get(key) for key in aside]
     bench.judge.require(kept == ["no list"], f"{queue}: a key of a wrong type was not renamed aside: {kept}")
-    reported = "renamed them to" in "".join(worker.process.output() for worker in bench.workers)
+    reported = SET_ASIDE in "".join(worker.process.output() for worker in bench.workers)
     bench.judge.require(reported, f"{queue}: nobody reported the key of a wrong type")
 
 
