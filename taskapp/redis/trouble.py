@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from taskapp.background import in_child
+from taskapp.redis.link import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +36,25 @@ class ServerHealth:
         """Start over in a new process."""
         self._away: dict[str, float] = {}
         self._failing: WeakSet[Any] = WeakSet()
+        self._refusals: set[str] = set()
 
     def failed(self, part: object, error: object) -> None:
-        """Record that ``part`` cannot use the server; log it if that is news."""
-        if part in self._failing:
+        """Record that ``part`` cannot use the server; log it if that is news.
+
+        A server that cannot save to disk refuses even new connections: that is news, too, after a broken connection.
+        """
+        refusal = next((word for word in REFUSALS if word in str(error)), "")
+        is_other = bool(refusal) and refusal not in self._refusals
+        self._refusals.add(refusal)
+        if part in self._failing and not (is_other and self._away):
             return  # it may fail once more after another part has found the server back
         self._failing.add(part)
         now = monotonic()
         known = len(self._away)
         if self._away.setdefault("since", now) == now and not known:
             logger.error("the %s is away: %s; trying again", self._name, error, extra={"action": "server_away"})
+        elif is_other:
+            logger.error("the %s is still away: %s; trying again", self._name, error, extra={"action": "server_away"})
 
     def works(self, part: object) -> None:
         """Record that ``part`` has used the server; log it if the server was away."""
@@ -54,6 +64,7 @@ class ServerHealth:
             return  # it may have had its answer before the server went away
         since = self._away.pop("since", None)
         if since is not None:
+            self._refusals = set()
             seconds = monotonic() - since
             logger.warning("the %s is back after %.1f s", self._name, seconds, extra={"action": "server_back"})
 

@@ -15,10 +15,10 @@ from tests.engine.mutations import MUTATIONS, Mutation, copy_scripts
 from tests.engine.test_state_machine import run_machine
 from tests.support import RedisServer
 
-EXAMPLES = 1_000
+EXAMPLES = 2_000
 """Histories after which a broken line counts as not found; most are found within ten."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

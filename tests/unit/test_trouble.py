@@ -48,6 +48,19 @@ def test_a_part_that_fails_once_more_after_another_found_the_server_back_is_not_
     assert kept.said[2:] == ["the broker is away: reset; trying again"]
 
 
+def test_a_refusal_is_named_once_though_the_server_was_away_for_another_reason(kept: Kept) -> None:
+    server, one, other = ServerHealth("broker"), Part(), Part()
+    for error in ("reset", "MISCONF the disk is full", "MISCONF the disk is full", "READONLY a replica"):
+        server.failed(one, error)
+        server.failed(other, error)
+    server.works(one)
+    server.failed(other, "MISCONF the disk is full")  # its attempt began before
+    assert kept.said == [
+        "the broker is away: reset; trying again", "the broker is still away: MISCONF the disk is full; trying again",
+        "the broker is still away: READONLY a replica; trying again", "the broker is back after T",
+    ]  # fmt: skip
+
+
 @given(
     down=st.lists(st.tuples(st.integers(0, 4), st.text(max_size=5)), min_size=1),
     up=st.permutations(range(5)), late=st.lists(st.integers(0, 4)),

@@ -74,9 +74,10 @@ def play(bench: Bench) -> Outcome:
     recoveries = []
     for refusal in rounds:
         refusals.begin[refusal]()
-        for _ in range(3):
+        # First one that nodes notice at once, so that they ask while everything is refused.
+        for kind in ("all", bench.random.choice(BREAKS), bench.random.choice(BREAKS)):
             for way in ways.values():
-                way.do(bench.random.choice(BREAKS))
+                way.do(kind)
             play_for(SHARE_OF_LEASE * bench.lease_seconds / 3)
         refusals.end[refusal]()
         after = [one for queue in POOLS for one in producer.submit("faults.note", 2, queue=queue)]
