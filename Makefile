@@ -25,7 +25,7 @@ up: $(VENV)/.demo ## run everything for development: Redis, worker, beat, Flower
 # Most tests wait for processes: three per core keep two cores busy, and no worker is left alone with a long file.
 TOGETHER := -n 6 --dist worksteal
 test: $(VENV)/.dev ## run unit tests and quick tests on real servers
-	@exec $(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not browser" $(ARGS)
+	@exec $(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not long and not browser" $(ARGS)
 
 # File by file: the alert tests share one deployment, on which each fault is played once.
 test-all: $(VENV)/.dev ## run every test, and generated ones with more examples

@@ -43,11 +43,29 @@ def pytest_collection() -> Generator[None, object, object]:
     return result
 
 
+TESTS = Path(__file__).parent
+LONG = frozenset({
+    "engine/test_state_machine.py", "upstream/test_celery.py", "upstream/test_kombu_and_flower.py",
+    "integration/cluster/test_cluster.py", "integration/history/test_databases.py",
+    "integration/outbox/test_kills.py", "integration/semantics/test_other_pools.py",
+    "integration/test_broken_errors.py", "integration/test_compression.py", "integration/test_exits.py",
+    "integration/test_first_process.py", "integration/test_green_exits.py", "integration/test_log_ends.py",
+    "integration/test_own_ends.py", "integration/test_plain_app.py", "integration/test_rabbitmq_away.py",
+    "integration/test_rabbitmq_crashes.py", "integration/test_results_elsewhere.py",
+    "integration/test_runs_of_tests.py", "integration/test_views.py", "integration/testing/test_plugin.py",
+    "integration/testing/test_with_others.py", "unit/test_light_imports.py", "unit/test_preloaded.py",
+    "unit/testing/test_in_many_apps.py",
+})  # fmt: skip
+"""Files with the marker ``long``: together a quarter of the time, for what changes elsewhere seldom break."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at ``-m``
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what a test's marker ``quick`` does not name; refuse a name that fits nothing."""
+    """Mark long files, and as slow what a test's marker ``quick`` does not name; refuse a name that fits nothing."""
     unused: dict[tuple[str, str], bool] = {}
     for item in items:
+        if item.path.is_relative_to(TESTS) and str(item.path.relative_to(TESTS)) in LONG:
+            item.add_marker(pytest.mark.long)
         if (mark := item.get_closest_marker("quick")) is None:
             continue
         test, _, values = item.nodeid.partition("[")
@@ -76,6 +94,29 @@ def _apps_as_they_were() -> Iterator[None]:
     before = state.default_app, state._tls.current_app
     yield
     state.default_app, state._tls.current_app = before
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Fail a test that leaves logging changed: later ones would look in vain for lines."""
+    before = _state_of_logging()
+    yield
+    after = _state_of_logging()
+    if after != before:
+        logging.disable(before[0])
+        for logger, state in zip(_loggers(), before[1:], strict=False):
+            logger.level, logger.disabled, logger.propagate = state
+        pytest.fail(
+            f"left logging changed: {[pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]}"
+        )
+
+
+def _loggers() -> list[logging.Logger]:
+    return [logging.getLogger(name) for name in (None, "taskapp", "taskapp.transport", "taskapp.transport.channel")]
+
+
+def _state_of_logging() -> list[Any]:
+    return [logging.root.manager.disable, *((each.level, each.disabled, each.propagate) for each in _loggers())]
 
 
 def server_binary() -> str | None:

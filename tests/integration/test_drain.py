@@ -299,7 +299,7 @@ def test_a_node_ends_after_its_number_of_tasks_and_loses_none(
 
 
 def test_a_node_that_takes_too_much_memory_ends_and_says_why(worker: StartWorker) -> None:
-    node = worker("-P", "threads", TASKAPP_MAX_MEMORY_MB="20")
+    node = worker("-P", "threads", wait=False, TASKAPP_MAX_MEMORY_MB="20")  # which may end before it is seen
 
     assert node.wait(20) == 75
     assert "MiB of memory; its limit is 20 MiB: draining, then exiting with code 75" in node.output()
