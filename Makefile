@@ -22,8 +22,8 @@ demo: $(VENV)/.demo ## run the main job on real flights, end to end
 up: $(VENV)/.demo ## run everything for development: Redis, worker, beat, Flower, exporter; history with taskapp[history]
 	@exec $(BIN)/taskapp up $(ARGS)
 
-# Most tests wait for processes: three per core keep two cores busy, and no worker is left alone with a long file.
-TOGETHER := -n 6 --dist worksteal
+# Most tests wait for processes: four per core keep two cores busy, and no worker is left alone with a long file.
+TOGETHER := -n 8 --dist worksteal
 test: $(VENV)/.dev ## run unit tests and quick tests on real servers
 	@exec $(ISOLATED) $(BIN)/python -m pytest $(TOGETHER) -m "not slow and not long and not browser" $(ARGS)
 

@@ -78,7 +78,7 @@ def test_parts_that_a_stock_worker_has_run_count(
 
     header = [part(stock, "number", n, queue="early" if n else "default") for n in range(3)]
     began = chord(header, part(stock, "total"), app=stock).apply_async()
-    with start_here(stock, perform_ping_check=False, pool="solo", queues="early", loglevel="CRITICAL"):
+    with start_here(stock, perform_ping_check=False, pool="solo", queues="early", loglevel="WARNING"):
         eventually(lambda: redis_server.client.llen("early") == 0 and len(_ended(redis_server)) == 2)
     worker(TASKAPP_INCLUDE="tests.integration.begun")
 
