@@ -8,6 +8,8 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+NO_MODELS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
 
 def parameters_of(run: Callable[..., Any], *, bound: bool) -> list[inspect.Parameter]:
     """Return the parameters of ``run``; the first one of a ``bound`` task is the task itself and left out."""
@@ -35,6 +37,8 @@ def checkable(
 
 def is_model(value: Any) -> bool:
     """Return whether ``value`` is an instance of a Pydantic model."""
+    if type(value) in NO_MODELS:  # as most results are
+        return False
     return (model := _model_class()) is not None and isinstance(value, model)
 
 
