@@ -26,7 +26,7 @@ def read_as_protocol_2(message: Any) -> None:
         return
     try:
         fields = loads(message.body, message.content_type, message.content_encoding, accept=HARMLESS)
-    except Exception:  # noqa: BLE001 - a body may contain anything; whoever reads it next says what is wrong
+    except Exception:  # noqa: BLE001 - a body may contain anything; the next reader reports what is wrong
         return
     if not isinstance(fields, Mapping) or not ({"task", "id"} <= fields.keys()):
         return

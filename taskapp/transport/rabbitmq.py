@@ -168,12 +168,7 @@ class AmqpChannel(_Channel):
             connection.collect()
             raise
         if is_awaited:
-            try:
-                self._await(connection, tag, deadline)
-            except NotFound as error:  # the broker closed the channel, because it has no such exchange
-                raise Unroutable(exchange, routing_key) from error
-            if self._returned is not None:
-                raise Unroutable(*self._returned)
+            self._await_routed(connection, tag, deadline, (exchange, routing_key))
 
     def _select(self) -> None:
         self._sent = 0
@@ -195,6 +190,14 @@ class AmqpChannel(_Channel):
     def _on_return(self, _error: Any, exchange: str, routing_key: str, _message: Any) -> None:
         # The broker returns a message before it confirms it, and only one at a time is awaited.
         self._returned = exchange, routing_key
+
+    def _await_routed(self, connection: Any, tag: int, deadline: float | None, sent_to: tuple[str, str]) -> None:
+        try:
+            self._await(connection, tag, deadline)
+        except NotFound as error:  # the broker closed the channel, because it has no such exchange
+            raise Unroutable(*sent_to) from error
+        if self._returned is not None:
+            raise Unroutable(*self._returned)
 
     def _await(self, connection: Any, tag: int, deadline: float | None) -> None:
         try:

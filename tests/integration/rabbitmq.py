@@ -44,7 +44,7 @@ class Ports(NamedTuple):
 
 
 class Rooms:
-    """A server that runs, whoever started it, with all its files in ``directory``."""
+    """A running server, started here or by another process, with its files in ``directory``."""
 
     def __init__(self, directory: Path, ports: Ports) -> None:
         self.directory, self.ports = directory, ports

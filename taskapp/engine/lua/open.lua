@@ -2,8 +2,8 @@
 -- Begin an epoch: 3 epoch, 4 lease (ms), 5 the node's description of itself (JSON, '' none), then for each task type of
 -- the node its name and its kind of slot (no types: it accepts any). These types get totals of their own.
 
--- Redis carries a script out up to a command that its user may not run, and undoes nothing: whoever may take messages out
--- of a list but not write them to another would lose them. So a node begins only if it may run all that moves messages.
+-- A script stops at the first command that its user may not run, and Redis undoes nothing: a user who may pop a message but
+-- not store it would lose it. So a node starts only if it may run every command that moves messages.
 local leased, list, set, sorted, text = key_leased(ARGV[3]), key_probe('l'), key_probe('s'), key_probe('z'), key_probe('t')
 for _, command in ipairs({
   {'UNLINK', list, set, sorted, text},
