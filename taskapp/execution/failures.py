@@ -25,6 +25,11 @@ def ends_the_run(error: BaseException) -> bool:
     return isinstance(error, Stopped) or (isinstance(error, SystemExit) and bool(terminate_handler_fired()))
 
 
+def interrupts(error: BaseException) -> bool:
+    """Return whether ``error`` is meant for the code it was raised in, whatever that code calls."""
+    return ends_the_run(error) or isinstance(error, SoftTimeLimitExceeded)
+
+
 def as_failure(error: BaseException) -> BaseException:
     """Return the error a task fails with, replacing one that would end more than the task.
 

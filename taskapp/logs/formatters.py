@@ -59,9 +59,11 @@ _encode_plain = _encoder()
 class Context:
     """Where a record was written, next to the program's own fields; stored in the record by the first handler."""
 
-    __slots__ = ("fields", "given")
+    __slots__ = ("fields", "given", "handlers")
 
     def __init__(self) -> None:
+        self.handlers: list[logging.Handler] = []
+        """taskapp's handlers that have got the record."""
         self.fields: dict[str, Any] = {}
         """taskapp's fields by name."""
         self.given: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from logging.handlers import WatchedFileHandler
 from typing import Any, TextIO
 from weakref import WeakValueDictionary
 
-from taskapp.logs.formatters import JSONFormatter, TextFormatter
+from taskapp.logs.formatters import Context, JSONFormatter, TextFormatter
 from taskapp.logs.sink import StreamSink, file_sink
 from taskapp.logs.writer import LogWriter
 
@@ -45,6 +45,7 @@ class _Lines(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Write ``record`` if the filters let it pass. The lock is held only while it is formatted."""
+        Context.of(record).handlers.append(self)
         kept: Any = self.filter(record)
         if kept:
             self.emit(kept if isinstance(kept, logging.LogRecord) else record)
@@ -66,6 +67,11 @@ class _Lines(logging.Handler):
             raise
         except Exception:  # noqa: BLE001 - as logging itself does
             self.handleError(record)
+
+    def warn(self, text: str) -> None:
+        """Write ``text`` as a warning, without calling any code of the project."""
+        if self.writer is not None:
+            self.writer.write(self._shown(text))
 
     def _shown(self, text: str) -> bytes:
         """Return ``text`` as a warning in the format of this log."""

@@ -17,9 +17,11 @@ from typing import Any
 
 from taskapp.background import in_child
 from taskapp.logs.formatters import OUTSIDE, TaskLine
+from taskapp.logs.guarded import GuardedLogger
 from taskapp.logs.handlers import FileHandler, Handler, LineHandler
 
 _HANDLERS = (LineHandler, FileHandler)
+_PLAIN = (logging.Logger, GuardedLogger)
 _ways = attrgetter("info", "makeRecord", "handle", "callHandlers")
 _WAYS = _ways(logging.Logger)
 _ARE_STOCK = all(way.__code__.co_filename == logging.addLevelName.__code__.co_filename for way in _WAYS)
@@ -41,7 +43,7 @@ class _Route:
             self._seen.append((at, (list(at.handlers), at.propagate, at.parent)))
             handlers += at.handlers
             at = at.parent if at.propagate else None
-        self._only_one = _only_one(handlers) if _ARE_STOCK and type(logger) is logging.Logger else None
+        self._only_one = _only_one(handlers) if _ARE_STOCK and type(logger) in _PLAIN else None
         self.handler: Handler | None = None
         """taskapp's handler, if it alone would see the record and its format is unchanged."""
         self.seen_at = 0.0

@@ -23,7 +23,9 @@ from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
 from taskapp.execution.current_task import follow_contexts
+from taskapp.execution.failures import interrupts
 from taskapp.execution.note_writer import finish_writing
+from taskapp.logs.guarded import guard_loggers
 from taskapp.logs.task_lines import task_lines
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
@@ -107,6 +109,7 @@ class MarkReady(bootsteps.StartStopStep):
 def watch_worker(sender: Any) -> None:
     """Set up probes, the drain deadline and the recycle check of this worker."""
     guard_receivers()
+    guard_loggers(interrupts)
     settings = get_settings()
     reporter = getattr(sender, "reporter", None)
     is_program = reporter is not None  # otherwise Celery's worker for tests

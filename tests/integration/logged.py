@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from celery import shared_task
 from celery.signals import after_setup_logger, setup_logging
@@ -48,6 +50,39 @@ def _end(way: str) -> None:
 @shared_task(name="logged.end")
 def end(way: str) -> None:
     _end(way)
+
+
+class Raising(logging.Handler):
+    """Raises as a handler and as a filter."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self.error: type[BaseException] = getattr(builtins, error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self.error
+
+    def raises(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+
+@shared_task(name="logged.breaks")
+def break_logging(place: str, error: str) -> str:
+    """Leave a handler, filter or record factory behind that raises, as a test tool or a debugger may."""
+    breaks = Raising(error)
+    match place:
+        case "handlers":
+            for name in ("", "celery", "taskapp", "kombu", "celery.app.trace", "celery.worker.strategy"):
+                logging.getLogger(name).addHandler(breaks)
+        case "filters of handlers":
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(breaks.raises)
+        case "filters of loggers":
+            for name in tuple(logging.Logger.manager.loggerDict):
+                logging.getLogger(name).addFilter(breaks.raises)
+        case "record factory":
+            logging.setLogRecordFactory(breaks.raises)
+    return "done"
 
 
 @shared_task(name="logged.silent")

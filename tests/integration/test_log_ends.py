@@ -20,7 +20,7 @@ from celery import Celery
 
 from taskapp.redis.keys import Keys
 from tests.integration import logged
-from tests.support import Process, RedisServer, clean_environment, eventually, start_worker
+from tests.support import Process, RedisServer, clean_environment, eventually, leased_count, start_worker
 
 LINE = re.compile(r"Task ([\w.]+)\[([\w-]+)\] (received|succeeded)")
 BOTH = ["received", "succeeded"]
@@ -236,3 +236,25 @@ def test_a_reader_that_stops_does_not_stop_the_node(
         with contextlib.suppress(ProcessLookupError):
             worker.kill()
         worker.communicate()
+
+
+@pytest.mark.quick("own-*SystemExit", "solo-*KeyboardInterrupt")
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt", "ValueError"])
+@pytest.mark.parametrize("place", ["handlers", "filters of handlers", "filters of loggers", "record factory"])
+@pytest.mark.parametrize("pool", ["own", "prefork", "threads", "solo"])
+def test_a_handler_or_filter_that_raises_ends_no_node_and_is_named(
+    node: Callable[..., Process], app: Celery, redis_server: RedisServer, pool: str, place: str, error: str
+) -> None:
+    worker = node(*POOLS[pool])
+    broken = app.tasks["logged.breaks"].apply_async((place, error), queue="default")
+    assert broken.get(timeout=30) == "done"
+    ids = submit(app, 20)
+
+    eventually(lambda: set(ids) <= succeeded(redis_server), within_seconds=30)
+    eventually(lambda: leased_count(redis_server) == 0)
+    assert worker.terminate() == 0
+    lines = said(worker.output())
+    if place in ("handlers", "record factory"):
+        assert {each: sorted(lines[each]) for each in ids} == dict.fromkeys(ids, BOTH)
+    reports = re.findall(rf"{error}: , raised by a log handler or filter in Raising\.\w+ \(", worker.output())
+    assert len(reports) in (1, 2)  # in a child, too
