@@ -94,6 +94,38 @@ class NotPicklable(Exception):
         raise GeneratorExit
 
 
+class Long(Exception):
+    def __str__(self) -> str:
+        client.incr("read")
+        return "x" * (17 << 20)
+
+
+class Slow(Exception):
+    def __str__(self) -> str:
+        client.incr("read")
+        time.sleep(0.6)
+        return "slow"
+
+
+class LongRepr(Exception):
+    def __repr__(self) -> str:
+        client.incr("read")
+        return "x" * (17 << 20)
+
+
+class SlowArgument:
+    def __repr__(self) -> str:
+        client.incr("read")
+        time.sleep(0.6)
+        return "slow"
+
+
+HEAVY: dict[str, Callable[[], BaseException]] = {
+    "Long": Long, "Slow": Slow, "LongRepr": LongRepr, "of a slow argument": lambda: ValueError(SlowArgument()),
+}  # fmt: skip
+"""Errors whose text is too much to be made more than once."""
+
+
 def _from_broken() -> Exception:
     error = ValueError("from a broken one")
     error.__cause__ = NoTraceback()
@@ -123,7 +155,7 @@ def act(where: str, asked: Any) -> None:
     if place == where and error == FORKS:
         _fork()
     elif place == where:
-        raise (ERRORS | BROKEN)[error]()
+        raise (ERRORS | BROKEN | HEAVY)[error]()
 
 
 def _fork() -> bool:

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from tests.integration import exiting
-from tests.integration.exiting import BROKEN, HOOKS, RECEIVERS
+from tests.integration.exiting import BROKEN, HEAVY, HOOKS, RECEIVERS
 from tests.support import Process, RedisServer, eventually, leased_count, start_worker
 
 SECONDS = 20
@@ -86,6 +86,32 @@ def test_an_error_that_cannot_be_read_is_told_and_ends_nothing(
         assert ran == {"before_start": 0, "on_retry": 2, "task_retry": 2}.get(place, 1), error
     assert node.returncode is None
     eventually(lambda: leased_count(session_server) == 0)
+
+
+@pytest.mark.quick("own-*-function-*", "own-exits.async-*-Slow")
+@pytest.mark.parametrize("error", HEAVY)
+@pytest.mark.parametrize("place", ["function", "before_start", "on_success", "task_success", "after_return"])
+@pytest.mark.parametrize(
+    ("pool", "kind"),
+    [
+        *(("own", kind) for kind in KINDS),
+        *(pytest.param(pool, "exits.def", marks=pytest.mark.slow) for pool in OTHER_POOLS),
+    ],
+)
+def test_an_error_whose_text_is_much_is_read_once(
+    pool: str, kind: str, place: str, error: str, start, session_server: RedisServer
+) -> None:
+    node, app = start(pool)
+    session_server.client.delete("read")
+
+    result = app.signature(kind, (place, error), queue="default").apply_async()
+
+    outcome = result.get(timeout=SECONDS, propagate=False)
+    eventually(lambda: leased_count(session_server) == 0)
+    assert (result.state == "FAILURE") == (place in ("function", "before_start"))
+    assert result.state == "SUCCESS" or ("was raised, whose text t" in str(outcome) and "fix its class" in str(outcome))
+    assert session_server.client.get("read") == "1"
+    assert node.returncode is None
 
 
 @pytest.mark.parametrize("name", ["returns.unencodable", "returns.unencodable.early"])

@@ -8,8 +8,8 @@ from traceback import format_exception
 import pytest
 from celery.exceptions import Reject, Retry
 
-from taskapp.errors import BrokerUnavailable, OutOfMemory
-from taskapp.errors.wording import BrokenError, in_words, name_of, shown, sound
+from taskapp.errors import BrokerUnavailable, OutOfMemory, wording
+from taskapp.errors.wording import TEXT_MOST, BrokenError, HeavyError, in_words, name_of, shown, sound
 from taskapp.execution.failures import as_error, as_failure
 from tests.integration.exiting import BROKEN
 
@@ -68,3 +68,73 @@ def test_in_the_place_of_a_broken_error_stands_its_name_and_where_it_came_from()
 @pytest.mark.parametrize(("task_id", "named"), [("x", "'shop.pay' (id x) within"), ("", "'shop.pay' within")])
 def test_a_broker_that_is_away_before_there_is_an_id_is_told_without_one(task_id: str, named: str) -> None:
     assert f"the broker did not accept {named} 4 s" in str(BrokerUnavailable("shop.pay", task_id, 4, "refused"))
+
+
+class Heavy(Exception):
+    """Counts how often its text is made."""
+
+    reads = 0
+    seconds = 0.0
+
+    def __str__(self) -> str:
+        Heavy.reads += 1
+        clock.now += self.seconds
+        return self.args[0]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+clock = Clock()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> type[Heavy]:
+    monkeypatch.setattr(wording, "monotonic", clock)
+    monkeypatch.setattr(Heavy, "reads", 0)
+    return Heavy
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "told"),
+    [
+        ("x" * (TEXT_MOST + 1), 0.0, "whose text takes 16,777,217 characters, more than 16,777,216"),
+        ("y" * 2_000, 5.0, f"whose text took 5.0 s to make: '{'y' * 1_000}'"),
+    ],
+    ids=["long", "slow"],
+)
+def test_a_text_that_is_much_is_made_once_and_its_stand_in_says_so(
+    reads: type[Heavy], monkeypatch: pytest.MonkeyPatch, text: str, seconds: float, told: str
+) -> None:
+    monkeypatch.setattr(Heavy, "seconds", seconds)
+
+    kept = sound(as_failure(as_error(Heavy(text))))
+
+    assert reads.reads == 1
+    assert type(kept) is HeavyError
+    assert str(kept) == f"tests.unit.test_wording.Heavy was raised, {told}; fix its class"
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+@pytest.mark.parametrize(("length", "seconds"), [(TEXT_MOST + 1, 0.0), (10, 5.0)], ids=["long", "slow"])
+def test_a_cause_whose_text_is_much_is_cut_off(
+    reads: type[Heavy], monkeypatch: pytest.MonkeyPatch, link: str, length: int, seconds: float
+) -> None:
+    monkeypatch.setattr(Heavy, "seconds", seconds)
+    error = ValueError("x")
+    setattr(error, link, Heavy("x" * length))
+
+    assert sound(error) is error
+    assert getattr(error, link) is None
+    assert reads.reads == 1
+
+
+def test_a_machine_that_stands_still_changes_no_error_that_python_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wording, "monotonic", iter(range(100)).__next__)
+    error = ValueError("x", 3)
+
+    assert sound(error) is error
