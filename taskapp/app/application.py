@@ -136,12 +136,6 @@ class Celery(Submitting):
         )  # fmt: skip
         self.signing.register()
 
-    def writes_json(self, serializer: str) -> bool:
-        """Return whether ``serializer`` writes JSON, signed or not."""
-        return serializer in ("json", "application/json") or (
-            serializer == "auth" and self.signing is not None and self.signing.writes_json
-        )
-
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a class-based task, like Celery; ``options`` become attributes of its class."""
         task = task() if isinstance(task, type) else task

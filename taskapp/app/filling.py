@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -12,12 +13,14 @@ from taskapp import tracing
 from taskapp.app.configuration import configuration
 from taskapp.app.masks import seen_error
 from taskapp.devredis import resolve_broker_url
-from taskapp.errors import BrokerNotFound, TaskappError
+from taskapp.errors import BrokerNotFound, InvalidSetting, TaskappError
 from taskapp.errors.django import NoDjangoStore
 from taskapp.private_files import make_private_directory
 from taskapp.sanitize import sanitize
 from taskapp.schemes import check_schemes
 from taskapp.settings import PREFIX, Given, Settings, settings_with
+from taskapp.transport.transport import is_over_redis
+from taskapp.urls import SCHEME
 
 OF_BROKER = "broker_transport_options"
 MERGED = (OF_BROKER, "result_backend_transport_options")
@@ -25,6 +28,8 @@ MERGED = (OF_BROKER, "result_backend_transport_options")
 
 FIXED = ("priority_steps", "sep")
 """Options that are the engine's alone."""
+
+URLS = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
 
 
 class Filled:
@@ -54,6 +59,7 @@ class Filled:
         commanded = inside_celery_command()
         try:
             self.settings = None
+            _read_urls(app.conf)
             self.given = given = given_by(app.conf)
             settings = settings_with(given)
             _check_django_store(app.conf)
@@ -75,12 +81,24 @@ class Filled:
         self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
         self.broker_url = broker_url
         self._used = {name: value for name, value in self._values.items() if not _is_set(app.conf, name)}
+        self._follow_project(app.conf)
         self._order_queues(app.conf)
         self.given_options = () if OF_BROKER in self._used else tuple(app.conf.get(OF_BROKER) or ())
         for name in MERGED:
             if name not in self._used:
                 app.conf[name] = self.merged(name, app.conf)
         return self._used
+
+    def _follow_project(self, conf: Any) -> None:
+        """Fill in what the project leaves open as its other settings suggest."""
+        if conf.value_set_for("accept_content") and "result_accept_content" in self._used:
+            self._used["result_accept_content"] = [*conf.accept_content, "json"]
+        if conf.value_set_for("enable_utc"):
+            self._used.pop("timezone", None)  # without UTC, Celery takes the local one
+        result_url = self._used.get("result_backend") or conf.result_backend
+        if conf.value_set_for("task_serializer") and not is_over_redis(_as_url(result_url)):
+            # Other stores encode the arguments of a task with the result, which its format may not represent.
+            self._used.pop("result_extended", None)
 
     def find_broker(self, app: Any) -> None:
         """Complete the configuration of a process that was set up before there was a server.
@@ -162,11 +180,31 @@ def _check_django_store(conf: Any) -> None:
         raise NoDjangoStore(setting, name, "INSTALLED_APPS lacks it", f"add {package!r} to INSTALLED_APPS")
 
 
+def _read_urls(conf: Any) -> None:
+    """Turn URLs that are lists, or objects such as those of pydantic, into text, which is what all others expect.
+
+    Raises:
+        InvalidSetting: A value is neither, nor makes a result backend.
+    """
+    for name in URLS:
+        value = conf.get(name)
+        if value is None or isinstance(value, str):
+            continue
+        if text := _as_url(value):
+            conf[name] = text
+        elif name != "result_backend" or not callable(value):
+            problem = f"it is of the type {type(value).__name__}; use a URL as text, such as redis://localhost:6379/0"
+            raise InvalidSetting(_spelling(conf, name), "***", problem)
+
+
 def _as_url(value: Any) -> str:
-    """Return a URL or a list of URLs as text; empty for anything else, such as a class."""
+    """Return a URL, or a list of URLs, as text; empty for anything else, such as a class."""
     if isinstance(value, list | tuple):
-        return ";".join(str(each) for each in value)
-    return value if isinstance(value, str) else ""
+        return ";".join(filter(None, map(_as_url, value)))
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    text = str(value)
+    return text if isinstance(value, str) or re.match(f"{SCHEME}://", text) else ""
 
 
 def _spelling(conf: Any, name: str) -> str:

@@ -49,6 +49,12 @@ class Submitting(ResultsAccess):
         """Send a task through kombu, like Celery."""
         return super().send_task(name, args, kwargs, **options)
 
+    def writes_json(self, serializer: str) -> bool:
+        """Return whether ``serializer`` writes JSON, signed or not."""
+        return serializer in ("json", "application/json") or (
+            serializer == "auth" and self.signing is not None and self.signing.writes_json
+        )
+
     def lend_producer(self, producer: Any = None) -> Any:
         """Lend a producer for one message, without collecting.
 

@@ -99,7 +99,7 @@ class Scheduler(_Scheduler):
         gone = self._store.configured()
         for name, entry in self.schedule.items():
             try:
-                if self._store.put_configured(configured(entry, str(self.app.conf.timezone or "UTC"))):
+                if self._store.put_configured(configured(entry, str(self.app.timezone))):
                     gone.discard(name)
                 else:
                     logger.warning(

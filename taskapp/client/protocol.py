@@ -14,6 +14,7 @@ from uuid import UUID
 from celery.utils.saferepr import saferepr
 from kombu.compression import compress
 from kombu.exceptions import EncodeError
+from kombu.serialization import dumps
 from kombu.utils.functional import maybe_list
 from kombu.utils.json import JSONEncoder
 from msgspec import to_builtins
@@ -84,6 +85,30 @@ def arguments_as_json(name: str, args: Any, kwargs: Any, limit_bytes: int) -> st
     if len(text) > limit_bytes:
         raise PayloadTooLarge(name, len(text), limit_bytes)
     return text
+
+
+def dumped(name: str, content: Any, serializer: str) -> tuple[str, str, Any]:
+    """Return the content type, the encoding and the text or bytes of ``content``.
+
+    Raises:
+        InvalidPayload: The serializer cannot write it.
+    """
+    try:
+        content_type, encoding, text = dumps(content, serializer)
+    except EncodeError as error:
+        raise InvalidPayload(name, f"{error}; only values that {serializer} can represent can be submitted") from error
+    return content_type, encoding, text
+
+
+def check_size(name: str, body: Any, limit_bytes: int) -> None:
+    """Check the size of a ``body`` in a format other than JSON: text or bytes.
+
+    Raises:
+        PayloadTooLarge: It takes more than ``limit_bytes``.
+    """
+    size = len(body.encode() if isinstance(body, str) else body)
+    if size > limit_bytes:
+        raise PayloadTooLarge(name, size, limit_bytes)
 
 
 def _json(name: str, content: Any) -> str:
@@ -197,9 +222,16 @@ def check(name: str, headers: Mapping[str, Any]) -> None:
 
 
 def shown(args: Any, kwargs: Any, arguments: str, options: Options) -> tuple[str, str]:
-    """Return the texts shown for ``args`` and ``kwargs``: those in ``options``, or short representations."""
+    """Return the texts shown for ``args`` and ``kwargs``: those in ``options``, or short representations.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        arguments: Both as JSON; empty if they are sent in another format.
+        options: Options of the submit.
+    """
     argsrepr, kwargsrepr = options.get("argsrepr"), options.get("kwargsrepr")
-    is_short = len(arguments) <= PLAIN_REPR_MOST
+    is_short = 0 < len(arguments) <= PLAIN_REPR_MOST
     return (
         _text(args, is_short=is_short) if argsrepr is None else argsrepr,
         _text(kwargs, is_short=is_short) if kwargsrepr is None else kwargsrepr,
@@ -216,7 +248,8 @@ def _text(value: Any, *, is_short: bool) -> str:
             text = ""
         if text and len(text) <= REPR_MOST:
             return text
-    return saferepr(value, REPR_MOST, maxlevels=REPR_LEVELS)
+    # Headers are UTF-8, which has no lone surrogates.
+    return saferepr(value, REPR_MOST, maxlevels=REPR_LEVELS).encode(errors="backslashreplace").decode()
 
 
 def check_arguments(args: Any, kwargs: Any) -> None:

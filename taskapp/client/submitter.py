@@ -18,13 +18,14 @@ from redis.exceptions import RedisError
 from taskapp.client.async_pusher import pusher
 from taskapp.client.option_checks import check_content, check_links, times_of
 from taskapp.client.patience import patiently, pause_or_raise, unavailable
-from taskapp.client.protocol import arguments_as_json, new_id, properties, with_texts_of_ids
+from taskapp.client.protocol import arguments_as_json, check_size, dumped, new_id, properties, with_texts_of_ids
 from taskapp.client.sender import Sender
 from taskapp.client.submitting_app import SubmittingApp
 from taskapp.client.template import TaskTemplate
 from taskapp.client.written_messages import current_recorder
 from taskapp.engine.batch import holding
 from taskapp.errors import BrokerUnavailable, NotQueued, UnknownTask
+from taskapp.errors.tasks import NoNameOfTask
 from taskapp.queues import TASK_ROUTES
 from taskapp.transport.codec import SENT_AT_HEADER
 
@@ -37,7 +38,7 @@ class Submitter:
     Raises (all methods that submit):
         UnknownTask: No task type has this name, which begins with ``taskapp.``.
         UnknownQueue: ``queue`` is not in ``TASKAPP_QUEUES``.
-        InvalidPayload: An argument is not JSON.
+        InvalidPayload: The serializer, JSON by default, cannot write an argument.
         PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
         BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
         SubmitOutcomeUnknown: It was reached and did not answer; the error says what to do.
@@ -68,7 +69,14 @@ class Submitter:
         return config.is_plain and not config.is_eager
 
     def send_task(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-        """Send the task ``name``; ``options`` are keyword arguments of ``Celery.send_task``."""
+        """Send the task ``name``; ``options`` are keyword arguments of ``Celery.send_task``.
+
+        Raises:
+            NoNameOfTask: ``name`` is no text.
+            UnknownOption: An option is misspelt.
+        """
+        if not isinstance(name, str):
+            raise NoNameOfTask(name)
         if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self._app.tasks:
             raise UnknownTask(name, TASK_ROUTES)
         options = with_texts_of_ids(name, options)
@@ -155,16 +163,22 @@ class Submitter:
         if template is not None:
             return template.submit(args, kwargs, options["task_id"])
         conf = self._app.conf
-        arguments_as_json(name, args, kwargs, self._app.settings.max_payload_bytes)
-        check_content(
-            name, options.get("serializer") or conf.task_serializer, options.get("compression") or conf.task_compression
-        )
+        serializer = options.get("serializer") or conf.task_serializer
+        check_content(name, serializer, options.get("compression") or conf.task_compression)
+        self._check_arguments(name, args, kwargs, serializer)
         check_links(name, options)
         times_of(name, options, self._app.now())
         options = {**options, **properties(name, options)}
         headers = {SENT_AT_HEADER: self._app.now().timestamp(), **(options.get("headers") or {})}
         with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})
+
+    def _check_arguments(self, name: str, args: Any, kwargs: Any, serializer: str) -> None:
+        limit_bytes = self._app.settings.max_payload_bytes
+        if self._app.writes_json(serializer):
+            arguments_as_json(name, args, kwargs, limit_bytes)
+        else:
+            check_size(name, dumped(name, (args, kwargs), serializer)[2], limit_bytes)
 
 
 def _call_each(calls: list[Callable[[], Any]]) -> None:

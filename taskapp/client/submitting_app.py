@@ -61,3 +61,6 @@ class SubmittingApp(Protocol):
 
     def send_by_kombu(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         """Send a task through kombu, like Celery; return its result."""
+
+    def writes_json(self, serializer: str) -> bool:
+        """Return whether ``serializer`` writes JSON, signed or not."""

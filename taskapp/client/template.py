@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from celery import signals
-from kombu import serialization
 
 from taskapp.client import protocol
 from taskapp.client.option_checks import check_content, check_links, check_priority
@@ -64,6 +63,7 @@ class TaskTemplate:
         check_content(name, self._serializer, self._compression)
         self._signing = sending.app.signing if self._serializer == AUTH else None
         self._is_json = self._serializer == "json" and not self._compression
+        self._writes_json = sending.app.writes_json(self._serializer)
         self._result = options.get("result_cls") or sending.app.AsyncResult
         self._properties = protocol.properties(name, options)
         check_priority(name, options.get("priority"))
@@ -98,13 +98,13 @@ class TaskTemplate:
             headers: Further headers that differ from task to task, see ``packed_template.OWN_HEADERS``.
 
         Raises:
-            InvalidPayload: The arguments are not JSON.
+            InvalidPayload: The serializer cannot write the arguments.
             PayloadTooLarge: They take too many bytes.
             PushError: See ``Producer.push``.
         """
         app, options = self._sending.app, self._options
         protocol.check_arguments(args, kwargs)
-        arguments = protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
+        arguments = self._as_json(args, kwargs)
         own = self._own_headers(args, kwargs, arguments, task_id)
         properties = {
             "correlation_id": options.get("correlation_id") or task_id,
@@ -199,13 +199,20 @@ class TaskTemplate:
         if self._is_json:
             return (protocol.body(self._name, arguments, embed), "application/json", "utf-8"), headers
         whole = args, kwargs, protocol.linked(embed)
-        if self._serializer == "json" or (self._signing is not None and self._signing.writes_json):
+        if self._writes_json:
             whole = as_literal(whole)
-        content_type, encoding, body = serialization.dumps(whole, self._serializer)
+        content_type, encoding, body = self._dumped(whole)
         packed = protocol.compressed(body, self._compression, headers, self._limit_packed_bytes)
         if self._signing is not None:
             headers = self._signing.signed(headers, properties, content_type, body)
         return (packed, content_type, encoding), headers
+
+    def _dumped(self, whole: Any) -> tuple[str, str, Any]:
+        """Return the content type, the encoding and the body of a message that is not plain JSON."""
+        content = protocol.dumped(self._name, whole, self._serializer)
+        if not self._writes_json:
+            protocol.check_size(self._name, content[2], self._limit_bytes)
+        return content
 
     def _announce(
         self, args: Any, kwargs: Any, headers: dict[str, Any], properties: dict[str, Any]
@@ -216,7 +223,11 @@ class TaskTemplate:
             sender=self._name, body=(args, kwargs, embed), exchange="", routing_key=self._queue,
             declare=[], headers=headers, properties=properties, retry_policy={},
         )  # fmt: skip
-        return embed, protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes)
+        return embed, self._as_json(args, kwargs)
+
+    def _as_json(self, args: Any, kwargs: Any) -> str:
+        """Return the arguments as JSON; nothing if they are sent in another format."""
+        return protocol.arguments_as_json(self._name, args, kwargs, self._limit_bytes) if self._writes_json else ""
 
     def _announcement(self, args: Any, kwargs: Any, embed: dict[str, Any] | None, headers: dict[str, Any]) -> Any:
         """Return a function that sends ``after_task_publish``."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
-from taskapp.errors import InvalidPayload, PermanentError, TaskappError
+from taskapp.errors import InvalidPayload, PermanentError, TaskappError, did_you_mean
 
 
 class NoSuchTask(TaskappError):
@@ -82,6 +83,28 @@ class BadOption(InvalidPayload, ValueError):
 
     def __str__(self) -> str:
         return f"task {self.task_name!r} cannot be submitted: {self.problems}"
+
+
+class UnknownOption(InvalidPayload, TypeError):
+    """A submit has an option that nothing reads."""
+
+    @classmethod
+    def of(cls, name: str, option: str, known: Iterable[str]) -> Self:
+        """Return the error for ``option`` of a task of type ``name``."""
+        remedy = did_you_mean(option, known) or "; pass arguments of the task in args or kwargs"
+        return cls(name, f"there is no option {option!r}{remedy}")
+
+    def __str__(self) -> str:
+        return f"task {self.task_name!r} cannot be submitted: {self.problems}"
+
+
+class NoNameOfTask(TaskappError, TypeError):
+    """``send_task`` was given something other than the name of a task type."""
+
+    def __init__(self, given: object) -> None:
+        name = getattr(given, "name", None)
+        remedy = f"pass {name!r}, or call its apply_async()" if isinstance(name, str) else "pass its name as text"
+        super().__init__(f"send_task takes the name of a task type, not {given!r}; {remedy}")
 
 
 class BadHeaders(InvalidPayload):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from asyncio import CancelledError
 from typing import Any
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # missing in the stubs
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # the same
 from billiard.exceptions import WorkerLostError
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from taskapp.errors import CoroutineCancelled, OutOfMemory, TaskExited
 from taskapp.errors.frames import begin_in_task
@@ -39,6 +40,8 @@ def as_failure(error: BaseException) -> BaseException:
     error = sound(error)
     if (limit := _soft_limit_in(error)) is not None:
         failure: Exception = SoftTimeLimitExceeded(*limit.args)
+    elif (green := sys.modules.get("gevent.timeout")) is not None and isinstance(error, green.Timeout):
+        failure = TimeLimitExceeded(error.seconds)  # gevent's pool sets it for a hard limit
     elif isinstance(error, MemoryError):
         failure = OutOfMemory(text_of(error))
     elif isinstance(error, CancelledError):

@@ -27,7 +27,7 @@ from taskapp.results.async_waiter import Awaiter
 from taskapp.results.chords import Chords
 from taskapp.results.decoding import BoundedDecoding
 from taskapp.results.deferred_store import DeferredStore
-from taskapp.results.encoding import to_json
+from taskapp.results.encoding import encoded, to_json
 from taskapp.results.errbacks import Errbacks
 from taskapp.results.failures import Failures
 from taskapp.results.literal_dicts import SIGN, as_literal
@@ -222,7 +222,7 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
             meta |= self._times(task_id, state, request)
         if fence.run > 0:
             meta = {"status": state, "run": fence.run, **meta}  # where ``store.lua`` looks for it
-        value = self.encode(meta)
+        value = encoded(self.encode, meta, request)
         if len(value) > self.size.most:
             value = self._smaller(meta, value)
         keep_seconds = self.failure_expires if state == states.FAILURE else self.expires

@@ -16,7 +16,8 @@ from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, SecurityError
 from celery.result import GroupResult, allow_join_result, result_from_tuple
 from celery.utils.functional import maybe_list
-from kombu.serialization import dumps, loads
+from kombu.exceptions import EncodeError
+from kombu.serialization import dumps, loads, prepare_accept_content
 
 from taskapp.celery_internals import Regenerated, errbacks_of
 from taskapp.engine.batch import before_push
@@ -35,6 +36,8 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 """Trace context headers of the W3C; see ``taskapp.tracing``."""
 BEGUN_MOST = 1_000
 """Maximum number of chords of which a process remembers that taskapp began them."""
+AS_TASKS = b"\0task "
+"""Begins the data of a chord that is in a format of tasks: content type, encoding, and the data on the next line."""
 PATIENCE_SECONDS = 4.0
 """How long starting a chord waits for an absent server; inside a task it waits as long as for its result."""
 
@@ -68,17 +71,29 @@ class Chords(_Mixin):
 
     def _written(self, chord_id: str, about: dict[str, Any]) -> bytes:
         """Return the data to keep until the chord's parts are complete; signed if tasks are, since its body is one."""
-        if getattr(self.app, "signing", None) is None:
+        if getattr(self.app, "signing", None) is not None:
+            return _bytes(dumps({"chord": chord_id, **about}, serializer="auth")[2])
+        try:
             return _bytes(self.encode(about))
-        return _bytes(dumps({"chord": chord_id, **about}, serializer="auth")[2])
+        except EncodeError:
+            # The body is a task: the format of tasks may represent what that of results cannot.
+            serializer = about["body"].get("options", {}).get("serializer") or self.app.conf.task_serializer
+            content_type, encoding, text = dumps(about, serializer=serializer)
+            return b"%s%s %s\n%s" % (AS_TASKS, content_type.encode(), encoding.encode(), _bytes(text))
 
     def _read(self, chord_id: str, written: bytes) -> Any:
         if getattr(self.app, "signing", None) is None:
-            return self.decode(written)
+            return self._read_as_tasks(written) if written.startswith(AS_TASKS) else self.decode(written)
         known: Any = loads(written, "application/data", "utf-8")
         if known["chord"] != chord_id:
             raise SecurityError(f"the stored data of chord {chord_id} was signed for another chord")
         return known
+
+    def _read_as_tasks(self, written: bytes) -> Any:
+        """Return data in a format of tasks, if this app accepts it."""
+        head, _, text = written.removeprefix(AS_TASKS).partition(b"\n")
+        content_type, encoding = head.decode().split(" ")
+        return loads(text, content_type, encoding, accept=prepare_accept_content(self.app.conf.accept_content))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Set how many parts a chord waits for, before the last task of its header is sent."""

@@ -38,7 +38,7 @@ class InProcessBeat:
             if name not in known:
                 raise UnknownEntry(name, known)
             entry = _Entry(**{**known[name], "name": name, "app": self._app})
-            self._entries[name] = entry, configured(entry, str(self._app.conf.timezone or "UTC"))
+            self._entries[name] = entry, configured(entry, str(self._app.timezone))
             self._move(name, self._engine.clock.now)
 
     def _move(self, name: str, after: float) -> None:

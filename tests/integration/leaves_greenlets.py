@@ -32,3 +32,8 @@ def leave_one(how: str, where: str) -> int:
 @shared_task
 def pid() -> int:
     return os.getpid()
+
+
+@shared_task
+def waits() -> None:
+    gevent.sleep(60)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
 
 from tests.integration import leaves_greenlets
@@ -31,6 +32,14 @@ def test_a_greenlet_of_a_task_that_exits_ends_alone_and_is_logged(node: Process)
 
     assert len(pids) == 1
     assert "SystemExit(3) in a greenlet" in node.output()
+
+
+@pytest.mark.usefixtures("app")
+def test_a_task_past_its_hard_limit_fails_with_celerys_error(node: Process) -> None:
+    with pytest.raises(TimeLimitExceeded, match="1"):
+        leaves_greenlets.waits.apply_async(time_limit=1).get(timeout=20)
+    assert leaves_greenlets.pid.delay().get(timeout=20) == leaves_greenlets.pid.delay().get(timeout=20)
+    assert node.returncode is None
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGQUIT", "remote"])

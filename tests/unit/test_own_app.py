@@ -7,22 +7,49 @@ import subprocess
 import sys
 import threading
 import types
+from datetime import UTC
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import celery as stock
 import pytest
+from celery.schedules import crontab
+from celery.utils.time import timezone as zones
 
 from taskapp import Celery
 from taskapp.app.remarks import WEAKENING, remarks_on
-from taskapp.errors import InvalidSetting, UnknownQueue, UnknownSetting
+from taskapp.errors import InvalidSetting, TaskappError, UnknownQueue, UnknownSetting
 from taskapp.results.absent import NoResults
 from taskapp.settings import forget_settings
+from taskapp.testing import in_process
 from tests.support import clean_environment
 
 REDIS = "redis://127.0.0.1:1/0"
+PICKLE = "application/x-python-serialize"
 
 
 def project(**options: Any) -> Celery:
     return Celery("proj", set_as_current=False, **{"broker": REDIS, **options})
+
+
+class Url:
+    """An address as pydantic, yarl and others have it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Secret(Url):
+    """One that shows nothing."""
+
+    def get_secret_value(self) -> str:
+        return self.text
+
+    def __str__(self) -> str:
+        return "***"
 
 
 # --- whose settings ---------------------------------------------------------------------------
@@ -121,6 +148,68 @@ def test_a_configuration_module_named_by_a_variable_is_read(monkeypatch: pytest.
     app.config_from_envvar("SHOP_CONFIG")
 
     assert (app.conf.task_time_limit, app.conf.task_acks_late) == (30, True)
+
+
+OTHER = "redis://127.0.0.1:2/0"
+URLS = {
+    "list": ([REDIS, OTHER], f"{REDIS};{OTHER}"), "tuple": ((REDIS,), REDIS), "object": (Url(REDIS), REDIS),
+    "secret": (Secret(REDIS), REDIS), "objects": ([Url(REDIS), Secret(OTHER)], f"{REDIS};{OTHER}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", URLS)
+def test_a_url_may_be_a_list_or_an_object(kind: str) -> None:
+    given, text = URLS[kind]
+    app = project(broker=given, backend=Url(REDIS))
+
+    assert (app.conf.broker_url, app.conf.result_backend) == (text, REDIS)
+    assert app.connection_for_write().hostname == "127.0.0.1"
+    assert app.submitter.goes_together()
+
+
+@pytest.mark.parametrize("setting", ["broker_url", "result_backend"])
+@pytest.mark.parametrize("value", [5, b"redis://h", [], [5], {"url": REDIS}])
+def test_what_is_no_url_is_refused_by_name(setting: str, value: Any) -> None:
+    app = project(**{setting: value})
+    with pytest.raises(InvalidSetting, match=rf"setting {setting} .* of the type {type(value).__name__}; use a URL"):
+        _ = app.conf.broker_url
+
+
+def test_what_celery_derives_from_a_setting_of_the_project_is_left_to_it() -> None:
+    assert project(accept_content=["json", "pickle"]).backend.accept == {"application/json", PICKLE}
+    assert project(accept_content=["auth"]).conf.result_accept_content == ["auth", "json"]
+    assert project(accept_content=["pickle"], result_accept_content=["json"]).conf.result_accept_content == ["json"]
+    assert project().backend.accept == {"application/json"}
+    assert project(enable_utc=False).timezone == stock.Celery("x", set_as_current=False, enable_utc=False).timezone
+    assert project(enable_utc=False, timezone="Asia/Tokyo").conf.timezone == "Asia/Tokyo"
+    extended = project(task_serializer="pickle").conf.result_extended
+    elsewhere = project(task_serializer="pickle", backend="db+sqlite://").conf.result_extended
+    assert (extended, elsewhere) == (True, False)
+
+
+def test_without_utc_the_beat_follows_the_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(zones), "local", ZoneInfo("Asia/Tokyo"))
+    app = project(enable_utc=False, beat_schedule={"early": {"task": "early", "schedule": crontab(hour=3, minute=0)}})
+
+    @app.task(name="early", shared=False)
+    def early() -> None: ...
+
+    with in_process(app, start="2026-03-01T12:00") as tasks:
+        tasks.start_beat()
+        tasks.advance("1d")
+        assert [run.at.astimezone(UTC).hour for run in tasks.runs] == [18]
+
+
+def test_send_task_takes_a_name() -> None:
+    app = project()
+
+    @app.task(name="shop.pay", shared=False)
+    def pay() -> None: ...
+
+    with pytest.raises(TypeError, match=r"pass 'shop.pay', or call its apply_async\(\)"):
+        app.send_task(pay)
+    with pytest.raises(TaskappError, match="not None; pass its name as text"):
+        app.send_task(None)
 
 
 def test_queues_are_celerys_own_until_taskapp_queues_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
