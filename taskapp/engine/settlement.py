@@ -209,7 +209,7 @@ class Settlement:
             steps += (STEP_CHORD_FINISHED, chord_id)
         for message in self.messages:
             steps += (STEP_MESSAGE, *message[:5])
-        for publication in publications(self.messages):
+        for publication in publications(self.messages) if self.messages else ():
             steps += (STEP_EVENT, *publication)
         for event in self.events:
             steps += (STEP_EVENT, *event)

@@ -87,7 +87,11 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
-        """Encode and store a result, see ``_store_result``, which also handles an absent server."""
+        """Encode and store a result, see ``_store_result``; STARTED only if the run takes ``started_after_seconds``."""
+        if state == states.STARTED and request is not None and self.started_after_seconds:
+            task_id = bytes_to_str(task_id)
+            self._started.hold(task_id, (task_id, result, state, traceback, request), self.started_after_seconds)
+            return result
         result = self.encode_result(result, state)
         self._store_result(task_id, result, state, traceback, request)
         return result
@@ -119,11 +123,7 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
             ResultServerGone: The server was away for that long.
             redis.ResponseError: The server refused it permanently.
         """
-        arguments = (bytes_to_str(task_id), result, state, traceback, request)
-        if state == states.STARTED and request is not None and self.started_after_seconds:
-            self._started.hold(arguments[0], arguments, self.started_after_seconds)
-        else:
-            self._take(self._record(*arguments))
+        self._take(self._record(bytes_to_str(task_id), result, state, traceback, request))
         return result
 
     def _take(self, record: Record) -> None:
@@ -204,15 +204,17 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
         with collecting():
             super().mark_as_revoked(*args, **options)
 
-    def _write_started(self, arguments: Any) -> None:
+    def _write_started(self, held: Any) -> None:
         """Write a delayed STARTED; one that cannot be written is dropped, because it soon becomes useless."""
-        self._begun[arguments[0]] = time() - self.started_after_seconds
+        task_id, result, state, *rest = held
+        self._begun[task_id] = time() - self.started_after_seconds
         if len(self._begun) > BEGUN_MOST:
             self._begun.pop(next(iter(self._begun)), None)
         try:
-            self._write(self._record(*arguments), retry_seconds=0)
+            record = self._record(task_id, self.encode_result(result, state), state, *rest)
+            self._write(record, retry_seconds=0)
         except Exception as error:  # noqa: BLE001 - arguments of a running task may change while they are encoded
-            logger.debug("could not show task %s as started: %s", arguments[0], error, extra={"action": "started_lost"})
+            logger.debug("could not show task %s as started: %s", task_id, error, extra={"action": "started_lost"})
 
     def _record(self, task_id: str, result: Any, state: str, traceback: Any, request: Any) -> Record:
         fence = fence_of(request, task_id, with_lease=self._keeps_claim(request))
@@ -265,11 +267,12 @@ class Results(BoundedDecoding, Failures, Errbacks, Chords):
             return super()._get_result_meta(result, state, traceback, request, *rest, **options)
         # The same as Celery's, without reading the configuration and every attribute with a default each time.
         known = request.__dict__
+        children = known.get("_children")
         meta = {
             "status": state,
             "result": result,
             "traceback": traceback,
-            "children": [child.as_tuple() for child in known.get("_children") or ()],
+            "children": [child.as_tuple() for child in children] if children else [],
             "date_done": datetime.now(self._zone).isoformat() if state in states.READY_STATES else None,
         }
         if group := known.get("group"):

@@ -47,11 +47,6 @@ class Seen(NamedTuple):
 NOTHING = Seen()
 
 
-def is_recorded() -> bool:
-    """Return whether ended tasks are recorded in the history."""
-    return get_settings().keeps_history
-
-
 def _is_replaced(seen: Seen) -> bool:
     """Return whether another message continues the task."""
     return seen.error is not None and seen.error.args[:1] == (REPLACED,)
@@ -62,7 +57,7 @@ def end_of_request(request: Any, state: str) -> EndOfTask | None:
 
     ``None`` if the history is off, another message continues the task, or the record cannot be built.
     """
-    if not is_recorded() or _is_replaced(request.seen):
+    if not get_settings().keeps_history or _is_replaced(request.seen):
         return None
     try:
         return _packed(_of_request(request, state, request.seen))
@@ -79,7 +74,7 @@ def end_of_message(
     ``None`` if the history is off or the record cannot be built. The record contains the arguments only if the task
     type is known here and masks nothing.
     """
-    if not is_recorded():
+    if not get_settings().keeps_history:
         return None
     now = time()
     try:

@@ -39,15 +39,17 @@ class Dispatcher(_Dispatcher):
     def send(self, type: str, *args: Any, **fields: Any) -> Any:
         """Send an event. Task events, three for each run, are assembled here in half the time Celery needs."""
         is_of_task = type[:5] == "task-" and TASK in self.buffer_group
-        if not is_of_task or args or not OPTIONS.isdisjoint(fields):
+        if args or not is_of_task or not OPTIONS.isdisjoint(fields):
             return super().send(type, *args, **fields)
         if not self.enabled or (self.groups and TASK not in self.groups):
             return None
         now = time()
-        fields.setdefault("timestamp", now)
-        fields.update(
-            type=type, hostname=self.hostname, utcoffset=self._offset(now), pid=self.pid, clock=self.clock.forward()
-        )
+        if not 0 <= now - self._offset_read_at < OFFSET_SECONDS:
+            self._offset_hours, self._offset_read_at = utcoffset(), now
+        if "timestamp" not in fields:
+            fields["timestamp"] = now
+        fields["type"], fields["hostname"], fields["utcoffset"] = type, self.hostname, self._offset_hours
+        fields["pid"], fields["clock"] = self.pid, self.clock.forward()
         events = self._group_buffer[TASK]
         events.append(fields)
         if len(events) >= self.buffer_limit:
@@ -55,11 +57,6 @@ class Dispatcher(_Dispatcher):
         elif self.on_send_buffered:
             self.on_send_buffered()
         return None
-
-    def _offset(self, now: float) -> float:
-        if abs(now - self._offset_read_at) > OFFSET_SECONDS:
-            self._offset_hours, self._offset_read_at = utcoffset(), now
-        return self._offset_hours
 
     def _publish(self, event: Any, producer: Any, routing_key: str, *args: Any, **options: Any) -> None:
         channel = producer.channel if producer is not None else None
