@@ -11,7 +11,7 @@ from taskapp.engine.counters import counted_fields
 from taskapp.engine.dead_pages import NAMED_BYTES_MOST, DeadPage, DeadPages, Listed, Wanted
 from taskapp.engine.envelope import named_in_json, unseal
 from taskapp.engine.settlement import STEP_LETTER, STEP_RUN, Settlement
-from taskapp.errors import NotSettled
+from taskapp.errors import KeyTaken, NotSettled
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
@@ -115,9 +115,15 @@ class DeadLetters:
             number: Its number in that queue.
             to_queue: The queue to put it into; default: its own.
             blob: A message to send instead, sealed or as kombu writes it.
+
+        Raises:
+            KeyTaken: Another task has its unique key; the letter stays.
         """
         args = (self._prefix, 0, queue, number, to_queue or queue, blob or b"")
-        return bool(self._link.run("replay", *args))
+        answer = self._link.run("replay", *args)
+        if isinstance(answer, bytes):
+            raise KeyTaken(f"{queue}/{number}", answer.decode(errors="replace"))
+        return bool(answer)
 
     def purge(self, queue: str, numbers: Iterable[int]) -> int:
         """Delete letters permanently; return how many existed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
+from itertools import islice
 from typing import NamedTuple
 
 from taskapp.engine.clock import Clock, Reading, steady_ms
@@ -12,6 +14,8 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 PAGE = 500
+PLACES = (("delayed", "delayed_messages"), ("lane_delayed", "limited_messages"))
+"""Keys of the due times and of the messages: those without limits, and those with."""
 
 
 class Delayed(NamedTuple):
@@ -38,21 +42,23 @@ class DelayedMessages:
 
     def count(self) -> dict[str, int]:
         """Return the number of delayed messages by queue."""
-        commands = [("ZCARD", self._keys("delayed", queue)) for queue in self._queues]
-        return dict(zip(self._queues, self._link.pipeline(commands), strict=True))
+        commands = [("ZCARD", self._keys(kind, queue)) for queue in self._queues for kind, _ in PLACES]
+        answers = self._link.pipeline(commands)
+        return {queue: sum(pair) for queue, *pair in zip(self._queues, answers[::2], answers[1::2], strict=True)}
 
     def soonest(self, queue: str, limit: int = 100) -> list[Delayed]:
         """Return up to ``limit`` messages of ``queue``, soonest first."""
-        return list(self._pages(queue, limit))
+        both = merge(*(self._pages(queue, limit, *place) for place in PLACES), key=lambda each: each.due_at)
+        return list(islice(both, limit))
 
-    def _pages(self, queue: str, limit: int) -> Iterator[Delayed]:
+    def _pages(self, queue: str, limit: int, dues_key: str, messages_key: str) -> Iterator[Delayed]:
         for start in range(0, limit, PAGE):
             stop = min(start + PAGE, limit) - 1
-            found = self._link.command("ZRANGE", self._keys("delayed", queue), start, stop, "WITHSCORES")
+            found = self._link.command("ZRANGE", self._keys(dues_key, queue), start, stop, "WITHSCORES")
             ids, dues = found[::2], found[1::2]
             if not ids:
                 return
-            blobs = self._link.command("HMGET", self._keys("delayed_messages", queue), *ids)
+            blobs = self._link.command("HMGET", self._keys(messages_key, queue), *ids)
             for identity, due, blob in zip(ids, dues, blobs, strict=True):
                 envelope = unseal(blob or b"")
                 yield Delayed(identity.decode(), envelope.task, queue, envelope.priority, float(due) / 1_000)
@@ -60,7 +66,7 @@ class DelayedMessages:
                 return
 
     def cancel(self, message_id: str) -> bool:
-        """Delete a message permanently; return whether it existed."""
+        """Delete a delayed message, or one with limits that waits, permanently; return whether it existed."""
         was_there = any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
         if was_there and self._notes is not None:
             self._notes.cancelled(message_id)

@@ -114,6 +114,12 @@ class Node(Session):
         if corrected is not None:
             logger.warning("the clock of Redis was changed; the engine keeps its own time, %d ms off", corrected)
             self._send("correct", (self._options.prefix, 0, offset, corrected, self._options.lease_ms), self._ignore)
+        if isinstance(set_aside, list):
+            set_aside, buried, revoked = set_aside
+            if buried:
+                self._role.on_buried(named(buried))
+            if revoked:
+                self._role.on_revoked([one.decode(errors="replace") for one in revoked])
         if set_aside:
             logger.error("%d keys of queues were not lists; renamed them to taskapp:{queue}:aside:…", set_aside)
         lease = self._keys("leased", epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -47,8 +47,13 @@ class Buried(NamedTuple):
     """Number of its dead letter in ``queue``."""
 
 
-def nothing(_: Iterable[Buried]) -> None:
-    """Ignore buried messages."""
+def nothing(_: Iterable[Any]) -> None:
+    """Ignore what is told."""
+
+
+def no_numbers() -> Mapping[str, Mapping[str, float]]:
+    """Return no limits."""
+    return {}
 
 
 def always() -> bool:
@@ -87,6 +92,11 @@ class NodeProfile:
     """Called before ends of claims are sent; on any thread, and raises nothing."""
     on_buried: Callable[[Iterable[Buried]], None] = field(default=nothing)
     """Called, on any thread, with messages that the engine itself buried."""
+
+    on_revoked: Callable[[Sequence[str]], None] = field(default=nothing)
+    """Called with ids of running tasks, on any node, that must end to make room for the next one of their key."""
+    limits: Callable[[], Mapping[str, Mapping[str, float]]] = field(default=no_numbers)
+    """Returns the numbers of its limits by name, see ``limit_numbers.NUMBERS``; told to the server at each start."""
 
     def about_as_json(self) -> str:
         """Return its description as JSON; empty: none. Never raises, because the lease depends on its caller."""

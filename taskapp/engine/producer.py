@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from time import monotonic, sleep
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
@@ -36,6 +37,17 @@ class Announcer(Protocol):
         """Return the channel and the payload to publish once ``messages`` are queued; each has an event."""
 
 
+class Taken(NamedTuple):
+    """What became of a message whose unique key another task has."""
+
+    id: str
+    """Id of the message, which was not queued."""
+    outcome: Literal["existing", "refused", "replaced"]
+    """``replaced``: the other task, which has not begun, got its arguments."""
+    other: str
+    """Id of the other task."""
+
+
 class Message(NamedTuple):
     """A message to push."""
 
@@ -51,6 +63,10 @@ class Message(NamedTuple):
     """Publishes ``event``."""
     is_relayed: bool = False
     """Whether it comes from an outbox, whose relay may push it again: it is queued once within a day."""
+    is_limited: bool = False
+    """Whether its blob has limits, see ``seal``."""
+    on_taken: Callable[[Taken], Any] | None = None
+    """Called, on any thread, if its unique key is taken; never for a follow-up of a run. It must not raise."""
 
 
 def publications(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
@@ -84,9 +100,9 @@ def _arguments(messages: Sequence[Message]) -> list[Any]:
     arguments: list[Any] = [len(published), *chain.from_iterable(published)]
     where: tuple[str, int] | None = None
     counted_at = 0
-    for queue, priority, due_ms, message_id, blob, _, _, is_relayed in messages:
-        if due_ms or is_relayed:
-            arguments += (queue, priority, -1 if is_relayed else 0, due_ms, message_id, blob)
+    for queue, priority, due_ms, message_id, blob, _, _, is_relayed, is_limited, _ in messages:
+        if due_ms or is_relayed or is_limited:
+            arguments += (queue, priority, -is_relayed - 2 * is_limited, due_ms, message_id, blob)
             where = None
         elif where == (queue, priority):
             arguments[counted_at] += 1
@@ -95,6 +111,17 @@ def _arguments(messages: Sequence[Message]) -> list[Any]:
             where, counted_at = (queue, priority), len(arguments) + 2
             arguments += (queue, priority, 1, blob)
     return arguments
+
+
+def _taken(answer: Sequence[Any], batch: Sequence[Message]) -> list[Taken]:
+    """Return what ``answer`` says of messages of ``batch``, and tell those who want to know."""
+    texts: list[Any] = [part.decode() if isinstance(part, bytes) else part for part in answer]
+    found = list(map(Taken, texts[::3], texts[1::3], texts[2::3]))
+    listeners = {message.id: message.on_taken for message in batch if message.on_taken is not None}
+    for each in found:
+        if (tell := listeners.get(each.id)) is not None:
+            tell(each)
+    return found
 
 
 class _Push(NamedTuple):
@@ -125,8 +152,10 @@ class Producer:
         self._known_queues: set[str] = set()
         self.clock = Clock()
 
-    def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:
+    def push(self, messages: Sequence[Message], deadline: float | None = None) -> list[Taken]:
         """Queue ``messages`` in steps of up to 1,000 messages or 1 MiB; each step is carried out fully or not at all.
+
+        Return those that were not queued because another task has their unique key; each ``on_taken`` is called first.
 
         Args:
             messages: The messages to queue.
@@ -149,9 +178,10 @@ class Producer:
                 raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
             queued = self._queued_already(messages, deadline)
             wanted = [message for message in messages if message.id not in queued] if queued else messages
-            start = 0
+            start, taken = 0, []
             for end in steps_of(wanted):
-                self._push(wanted[start:end], wanted[start:], deadline)
+                if answer := self._push(wanted[start:end], wanted[start:], deadline):
+                    taken += _taken(answer, wanted[start:end])
                 start = end
             for message in messages:  # as a loop, because there is usually one
                 if message.queue not in self._known_queues:
@@ -161,6 +191,7 @@ class Producer:
             if self._doubts:
                 for message in messages:
                     self._doubts.pop(message.id, None)
+            return taken
         finally:
             self._lock.release()
 
@@ -180,7 +211,8 @@ class Producer:
                 self._note_time(self.link.run("push", self._prefix, 0, "", 0), sent_ms)
         return self.clock
 
-    def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> None:
+    def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> Sequence[Any]:
+        """Push one step; return the parts of its answer about unique keys that are taken, three for each message."""
         args = _arguments(batch)
         while True:
             self._number += 1
@@ -194,7 +226,7 @@ class Producer:
                     raise NotQueued(ids, self._deadline_seconds, error) from error
             except OutcomeUnknown as error:
                 if self._was_carried_out(push, batch, rest, deadline, error):
-                    return
+                    return self._lost_answer(push) if any(message.is_limited for message in batch) else ()
             except ResponseError as error:
                 # Redis 6.2 reports it inside the message of a script's error.
                 if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
@@ -202,10 +234,19 @@ class Producer:
                 raise NotQueued([message.id for message in rest], self._deadline_seconds, error) from error
             else:
                 self._note_time(answer, sent_ms)
-                return
+                taken: list[Any] = answer[3:]
+                return taken
 
-    def _note_time(self, answer: list[int], sent_ms: float) -> None:
-        reading = Reading(*answer)
+    def _lost_answer(self, push: _Push) -> Sequence[Any]:
+        """Return what a push that was carried out has answered about taken keys."""
+        with suppress(RedisError):
+            if known := self.link.command("GET", Keys(self._prefix)("producer_answer", push.producer)):
+                number, *answer = json.loads(known)
+                return answer if int(number) == push.number else ()
+        return ()
+
+    def _note_time(self, answer: list[Any], sent_ms: float) -> None:
+        reading = Reading(*answer[:3])
         corrected_ms = self.clock.observe(reading, sent_ms, steady_ms())
         if corrected_ms is not None:
             with suppress(RedisError):

@@ -40,9 +40,20 @@ class Place(StrEnum):
 
     DELAYED = "delayed"
     READY = "ready"
+    BLOCKED = "blocked"
     PARKED = "parked"
     LEASED = "leased"
     DEAD = "dead"
+
+
+class Gate(NamedTuple):
+    """The key of a limit at which messages wait."""
+
+    kind: str
+    """``rate``, ``slots`` or ``unique``."""
+    name: str
+    """Name of the limit; empty for a unique key."""
+    key: str
 
 
 class Found(NamedTuple):
@@ -53,7 +64,8 @@ class Found(NamedTuple):
     priority: int
     envelope: Envelope
     at: float = 0.0
-    """When it is due, was parked or was buried, or when its lease ends: Unix seconds by the engine's time; else 0."""
+    """When it is due, may run, was parked or was buried, or when its lease ends: Unix seconds by the engine's time;
+    0: unknown."""
     epoch: str = ""
     """Epoch of the node that holds it."""
     node: str = ""
@@ -61,6 +73,8 @@ class Found(NamedTuple):
     is_lost: bool = False
     """Whether that node's lease has ended, so that the message is about to be returned."""
     letter: DeadLetter | None = None
+    gate: Gate | None = None
+    """What a blocked message waits for."""
 
 
 class Search:
@@ -95,16 +109,16 @@ class Search:
         queues = self._all_queues()
         self._known_letters.clear()
         # Most lookups are about these, and searching them costs next to nothing.
-        if found := self._delayed(wanted, queues) or self._leased(wanted, queues):
+        if found := self._delayed(wanted, queues) or self._limited(wanted, queues) or self._leased(wanted, queues):
             return found
-        journey = (self._delayed, self._ready, self._parked, self._leased, self._dead)
+        journey = (self._delayed, self._limited, self._ready, self._parked, self._leased, self._dead)
         for look in journey:
             if found := look(wanted, queues):
                 return found
         for most in ENDS:
             # A message that moved back to a place already searched is at one end of its list.
             ends = partial(self._ready, parts=((0, most), (-most, None)))
-            for look in (self._delayed, ends, self._parked, self._leased, self._dead):
+            for look in (self._delayed, self._limited, ends, self._parked, self._leased, self._dead):
                 if found := look(wanted, queues):
                     return found
         return self._delayed_of_others(wanted, queues)
@@ -121,6 +135,17 @@ class Search:
                 envelope = unseal(blob)
                 if due is not None:
                     return Found(Place.DELAYED, queue, envelope.priority, envelope, float(due) / 1_000)
+        return None
+
+    def _limited(self, wanted: _Wanted, queues: list[str]) -> Found | None:
+        answers = [self._link.run("find_limited", self._prefix, 0, queue, wanted.id) for queue in queues]
+        for queue, (place, blob, at, gate) in zip(queues, answers, strict=True):
+            if place:
+                envelope = unseal(blob)
+                return Found(
+                    Place(_text(place)), queue, envelope.priority, envelope, float(at or 0) / 1_000,
+                    gate=gate_in(_text(gate)) if gate else None,
+                )  # fmt: skip
         return None
 
     def _delayed_of_others(self, wanted: _Wanted, queues: list[str]) -> Found | None:
@@ -225,6 +250,12 @@ class Search:
     def _now_ms(self) -> int:
         # An empty push returns the engine's time.
         return int(self._link.run("push", self._prefix, 0, "", 0)[0])
+
+
+def gate_in(text: str) -> Gate:
+    """Return a gate as scripts write it."""
+    kind, name, key = text.split("\x1f", 2)
+    return Gate("rate" if kind == "R" else "slots" if name else "unique", name, key)
 
 
 class _Wanted:

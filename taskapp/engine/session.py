@@ -7,6 +7,7 @@ connect ──► open ──► the epoch lives ──connection breaks──�
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import uuid
@@ -48,7 +49,7 @@ class Session:
         self._options = options
         self._role = role
         self._keys = Keys(options.prefix)
-        self.pipe = Pipe(connect, ("open", "recover", "adopt", "claim", "settle", "requeue", "park"))
+        self.pipe = Pipe(connect, ("open", "limit", "recover", "adopt", "claim", "settle", "requeue", "park"))
         """The connection to poll: when it is readable, call ``read``."""
         self._connect = connect
         self._opening = threading.Lock()
@@ -163,6 +164,9 @@ class Session:
         )
         epoch = self.epoch
         self._send("open", args, lambda answer: self._opened(epoch, answer))
+        if numbers := self._role.limits():
+            limits = [part for name, known in numbers.items() for part in (name, json.dumps(known))]
+            self._send("limit", (self._options.prefix, 0, "declared", *limits), self._ignore)
         if first:
             self.heartbeat.start()
 

@@ -177,7 +177,8 @@ class Settlement:
         """
         if len(self.messages) >= FOLLOW_UPS_MOST:
             raise TooManyFollowUps(FOLLOW_UPS_MOST)
-        self.messages.append(message)
+        # Nobody waits for what becomes of a follow-up, and a settlement is pickled.
+        self.messages.append(message if message.on_taken is None else message._replace(on_taken=None))
 
     def post(self, posting: Any) -> None:
         """Collect a follow-up for a broker other than Redis."""

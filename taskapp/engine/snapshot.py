@@ -51,10 +51,12 @@ class QueueSnapshot:
     """Number of dead letters by reason."""
     unlisted_types: int = 0
     """Number of further task types with parked messages."""
+    blocked: int = 0
+    """Number of messages that their limits let not run yet."""
 
     @property
     def depth(self) -> int:
-        """Number of ready messages."""
+        """Number of ready messages; blocked ones are not ready."""
         return sum(waiting.depth for waiting in self.waiting.values())
 
     @property
@@ -123,7 +125,7 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     while len(some) >= 4 * NODES_AT_ONCE:
         _, _, some, _ = link.run("look", prefix, 0, len(nodes) // 4, 0)
         nodes += some
-    parts = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
+    parts = zip(found[::5], found[1::5], found[2::5], found[3::5], found[4::5], strict=True)
     return Snapshot(
         wall_ms / 1_000,
         [_queue(name, now, *part) for name, part in zip(queues, parts, strict=True)],
@@ -132,7 +134,7 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     )
 
 
-def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any) -> QueueSnapshot:
+def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any, blocked: Any) -> QueueSnapshot:
     waiting = zip(PRIORITIES, ready[::3], ready[1::3], ready[2::3], strict=True)
     number, due_ms = delayed
     parked_types, *parked = parked
@@ -147,6 +149,7 @@ def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: A
         },
         {reason: count for reason, count in zip(REASONS, dead, strict=True) if count},
         parked_types - len(parked) // 3,
+        blocked[0],
     )
 
 

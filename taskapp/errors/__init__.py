@@ -383,6 +383,16 @@ class NotSettled(TaskappError):
         )
 
 
+class KeyTaken(TaskappError):
+    """A dead letter cannot be replayed because another task has its unique key."""
+
+    def __init__(self, letter: str, task_id: str) -> None:
+        super().__init__(letter, task_id)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} stays dead: the task {self.args[1]} has its unique key; replay it when that has ended"
+
+
 class PathNotAllowed(PermanentError):
     """A path is outside the directories that tasks may use."""
 

@@ -61,9 +61,19 @@ KEYS: dict[str, str] = {
     "note_writer": "<P>taskapp:scribe:<X>",  # string: number of its last batch
     # one per submitting process
     "producer": "<P>taskapp:producer:<X>",  # string: number of its last push, or "closed"
+    "producer_answer": "<P>taskapp:producer:<X>:answer",  # string: JSON of its last push that met a taken unique key
     # one per chord
     "chord": "<P>taskapp:chord:<X>",  # hash: size, extra, about, finish, sent
     "chord_parts": "<P>taskapp:chord:<X>:parts",  # hash: task id -> outcome
+    # limits, see lua/lanes.lua; a gate is R or S, name of the limit, key
+    "limits": "<P>taskapp:limits",  # hash: declared:<name> and set:<name> -> JSON of numbers
+    "weights": "<P>taskapp:limits:weights",  # hash: fair key -> weight
+    "gates": "<P>taskapp:limits:gates",  # sorted set: gate of a rate at which lanes wait -> when it opens
+    "gate_waiters": "<P>taskapp:limits:gate:<X>",  # sorted set: queue and place of a lane -> when its turn is
+    "slot_checks": "<P>taskapp:limits:checks",  # sorted set: gate of slots -> when to compare it with the leases
+    "slots": "<P>taskapp:limits:slots:<X>\x1f<Y>",  # set: epoch|tag of the claims that hold a slot
+    "rate": "<P>taskapp:limits:rate:<X>\x1f<Y>",  # string: when all that started is paid for (ms), end of a pause
+    "unique": "<P>taskapp:unique:<X>",  # hash: waiting, queue, field, since, running, claim; id, until
     # one per queue
     "ready": "<P>taskapp:{<P><X>}:ready:<Y>",  # list by priority: the next message is at the right end
     "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token
@@ -75,6 +85,15 @@ KEYS: dict[str, str] = {
     "dead_number": "<P>taskapp:{<P><X>}:dead:number",  # the last number used
     "dead_raw": "<P>taskapp:{<P><X>}:dead:raw",  # hash: number -> the bytes as received
     "dead_about": "<P>taskapp:{<P><X>}:dead:about",  # hash: number -> summary, JSON
+    "limited": "<P>taskapp:{<P><X>}:limited",  # hash, if messages with limits wait: last, first, virtual:<priority>, …
+    "limited_messages": "<P>taskapp:{<P><X>}:limited:messages",  # hash: id -> message with limits that waits
+    "lane": "<P>taskapp:{<P><X>}:lane:<Y>",  # sorted set by priority:lane: id -> sequence number
+    "lane_delayed": "<P>taskapp:{<P><X>}:limited:delayed",  # sorted set: id of a message with limits -> due at
+    "fair": "<P>taskapp:{<P><X>}:fair:<Y>",  # sorted set by priority: class with a runnable lane -> when its turn is
+    "fair_idle": "<P>taskapp:{<P><X>}:fair:<Y>:idle",  # sorted set: class without one -> when its last turn ended
+    "runnable": "<P>taskapp:{<P><X>}:runnable:<Y>",  # sorted set by priority:class: lane -> its first sequence number
+    "blocked": "<P>taskapp:{<P><X>}:blocked",  # hash: priority:lane:class -> the gate at which it waits
+    "opened": "<P>taskapp:{<P><X>}:opened",  # hash: priority:lane:class -> when its gate opened, last message before
     "aside": "<P>taskapp:{<P><X>}:aside:<Y>",  # a key of the wrong type, renamed
     # kombu's, for each queue
     "kombu": "<P><X>",  # list: messages of stock clients at priority 0; replies to remote control

@@ -10,6 +10,8 @@ from taskapp.redis.keys import lua_names
 
 ENGINE = "engine"
 PRELUDE = "prelude.lua"
+LANES = ("limits.lua", "lanes.lua", "turns.lua")
+"""Parts of the prelude that a script runs only when it meets a message with limits: Lua makes their functions then."""
 # Not with ``importlib.resources``, whose first call imports modules: a child forked while a thread does that would wait
 # forever for the lock of that import.
 ROOMS = Path(__file__).parent.parent
@@ -17,6 +19,14 @@ ROOMS = Path(__file__).parent.parent
 SHEBANG = "#!lua flags=allow-oom\n"
 FREEING_WRITE = "redis.call('DEL', KEYS_PREFIX .. 'taskapp:none')\n"
 """Redis 6.2 knows no flags; it refuses memory only to scripts that have not written anything yet."""
+
+
+CALL_LANES = """local loaded
+lanes = function()
+  loaded = loaded or load_lanes()
+  return loaded
+end
+"""
 
 
 class Script:
@@ -35,8 +45,11 @@ class Script:
         folder = rooms / (room or ENGINE) / "lua"
         source = (folder / f"{file}.lua").read_text()
         self.frees = source.startswith(SHEBANG)
-        body = _prelude(folder, rooms) + source.removeprefix(SHEBANG)
-        names = "local KEYS_PREFIX = ARGV[1]\n" + lua_names(body)
+        prelude = _prelude(folder, rooms)
+        lanes = _lanes(rooms) if "local lanes\n" in prelude else ""
+        own = source.removeprefix(SHEBANG)
+        names = "local KEYS_PREFIX = ARGV[1]\n" + lua_names(prelude + own)
+        body = prelude + lanes + own
         self._modern = _Source((SHEBANG if self.frees else "") + names + body)
         self._old = _Source(names + FREEING_WRITE + body) if self.frees else None
 
@@ -61,6 +74,13 @@ def _prelude(folder: Path, rooms: Path) -> str:
 
 
 @cache
+def _lanes(rooms: Path) -> str:
+    """Return the definition of the function ``lanes``, which the prelude declares."""
+    body = "".join((rooms / ENGINE / "lua" / name).read_text() for name in LANES)
+    return f"local function load_lanes()\n{lua_names(body)}{body}end\n{CALL_LANES}"
+
+
+@cache
 def script(name: str, rooms: Path = ROOMS) -> Script:
     """Return the script ``name``, read once."""
     return Script(name, rooms)
@@ -70,6 +90,6 @@ def read_scripts(*packages: str) -> None:
     """Read every script of ``packages`` now: later, this process may have no free file descriptor to read them with."""
     for package in packages:
         for path in (ROOMS / package / "lua").glob("*.lua"):
-            if path.name != PRELUDE:
+            if path.name not in (PRELUDE, *LANES):
                 # ``ROOMS``, too: the cache tells calls with it from calls without it.
                 script(path.stem if package == ENGINE else f"{package}/{path.stem}", ROOMS)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from taskapp.engine.claims import Claimed
 from taskapp.engine.envelope import unseal
-from taskapp.engine.producer import Message, Producer
+from taskapp.engine.producer import Message, Producer, Taken
 from taskapp.engine.runtime import Runtime
 from taskapp.engine.settlement import Chord, ChordPart, Settlement
 from taskapp.errors.testing import NotInKit
@@ -265,9 +265,10 @@ class MemoryProducer(Producer):
             raise NotInKit("this")
         raise AttributeError(name)
 
-    def push(self, messages: Sequence[Message], deadline: float | None = None) -> None:  # noqa: ARG002 - never waits
+    def push(self, messages: Sequence[Message], deadline: float | None = None) -> list[Taken]:  # noqa: ARG002
         """Queue ``messages``."""
         self._engine.push(messages)
+        return []
 
     def note_queues(self, queues: Iterable[str]) -> None:
         """Do nothing: nobody watches them."""

@@ -10,14 +10,16 @@ import redis
 from redis.connection import Connection
 
 from taskapp.engine.claims import Claim, Claimed
+from taskapp.engine.clock import Clock
 from taskapp.engine.dead_letters import DeadLetters
 from taskapp.engine.delayed import DelayedMessages
 from taskapp.engine.envelope import seal
 from taskapp.engine.fetcher import Fetcher
 from taskapp.engine.heartbeat import Heartbeat
+from taskapp.engine.limits import Limits, packed
 from taskapp.engine.node import Node
 from taskapp.engine.options import Buried, NodeProfile, Options
-from taskapp.engine.producer import Message, Producer
+from taskapp.engine.producer import Message, Producer, Taken
 from taskapp.engine.settlement import Chord, ChordPart, Result, Settlement
 from taskapp.engine.slots import SingleKindSlots
 from taskapp.redis.keys import Keys
@@ -59,6 +61,19 @@ class Bench:
             [Message(queue, priority, due_ms, name, seal(name, task, priority, name.encode())) for name in names]
         )
 
+    def submit(
+        self, *names: str, limits: Limits, queue: str = "q1", priority: int = 0, due_ms: int = 0, task: str = TASK
+    ) -> list[Taken]:
+        """Push messages with limits whose bodies are their names; return those whose unique key is taken."""
+        return self.producer.push([self.limited(name, limits, queue, priority, due_ms, task) for name in names])
+
+    def limited(
+        self, name: str, limits: Limits, queue: str = "q1", priority: int = 0, due_ms: int = 0, task: str = TASK
+    ) -> Message:
+        """Return a message with limits whose body is its name."""
+        blob = seal(name, task, priority, name.encode(), packed(limits))
+        return Message(queue, priority, due_ms, name, blob, is_limited=True)
+
     def push_bytes(self, blob: bytes, queue: str = "q1", priority: int = 0, due_ms: int = 0) -> None:
         """Push bytes as they come."""
         self.producer.push([Message(queue, priority, due_ms, "name of bytes", blob)])
@@ -70,6 +85,13 @@ class Bench:
     def set_the_servers_clock(self, seconds: float) -> None:
         """Move the clock that Redis has by so much; the engine adds an offset to it, and cannot tell."""
         self.client.hincrby(self.keys("clock"), "offset", int(seconds * 1_000))
+
+    def let_time_pass(self, seconds: float) -> None:
+        """Move the clock that Redis has; no node knows what time it was."""
+        self.set_the_servers_clock(seconds)
+        self.producer.clock = Clock()
+        for node in self.nodes:
+            node.clock = node.heartbeat._clock = Clock()
 
     def node(self, *types: str, name: str = "node") -> TestNode:
         """Start a node that beats only on request."""

@@ -26,9 +26,9 @@ def test_reading_a_script_imports_nothing() -> None:
 WITHOUT_FILES = """
 import taskapp.redis.scripts
 from pathlib import Path
-from taskapp.redis.scripts import ROOMS, read_scripts, script
+from taskapp.redis.scripts import LANES, PRELUDE, ROOMS, read_scripts, script
 names = {
-    package: [path.stem for path in (ROOMS / package / "lua").glob("*.lua") if path.stem != "prelude"]
+    package: [path.stem for path in (ROOMS / package / "lua").glob("*.lua") if path.name not in (PRELUDE, *LANES)]
     for package in ("engine", "results")
 }
 read_scripts(*names)

@@ -28,6 +28,7 @@ local function reap(dead_epoch)
   local kind = alone and 'crashed' or 'neighbour'
   for _, item in ipairs(held_by(dead_epoch, GIVEN_BACK_MOST - reaped)) do
     give_back(item.queue, item.priority, item.blob, kind, dead_epoch, crash_limit, dead_limit)
+    release(dead_epoch, item.tag, item.blob)
     redis.call('HDEL', leased, item.tag)
     reaped = reaped + 1
   end
@@ -136,6 +137,7 @@ if NOW >= reap_after then
   end
   if reaped < LETTERS_AT_ONCE then sweep() end
 end
+if redis.call('EXISTS', key_slot_checks()) == 1 then lanes().check_slots(lease / 3) end
 
 -- The node that should have failed these tasks has not: it died, or cannot reach the results. A plain consumer, which
 -- has no task types, cannot fail them either.

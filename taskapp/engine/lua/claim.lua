@@ -2,7 +2,8 @@
 -- Claim up to WANT messages, or about half a MiB, from the queues in strict order, under the lease of an epoch.
 -- 3 epoch, 4 number of this claim, 5 want, 6 '1' to start at the bottom, 7 maximum for each kind of slot
 -- ('async:90,thread:2'; '' for any), 8 number of queues, the queues, then task types to pass over.
--- Answers: now, wall, offset, next due (0: none), '1' if messages were left for others, number set aside,
+-- Answers: now, wall, offset, next due (0: none), '1' if messages were left for others, number set aside (or {this number,
+-- {id, task, reason, queue, number of each letter that this node must report …}, ids of running tasks to revoke}),
 -- tag, blob, tag, blob …
 local epoch, number, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_count = tonumber(ARGV[8])
@@ -106,9 +107,17 @@ local function unparked(item)
   return struct.unpack('>d', item) < opened and with_ready_at(blob, opened) or blob
 end
 
--- parked messages of types this node has
+-- parked messages of types this node has; queues in which messages with limits wait
+local limited
 for _, queue in ipairs(queues) do
-  if count < want and redis.call('EXISTS', key_parked(queue)) == 1 then
+  local found = redis.call('EXISTS', key_parked(queue), key_limited(queue))
+  if found > 0 and redis.call('EXISTS', key_limited(queue)) == 1 then
+    limited = limited or {}
+    limited[queue] = true
+    found = found - 1
+    lanes().promote(queue)
+  end
+  if found > 0 and count < want then
     for _, task in ipairs(parked_types(queue)) do
       if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
         local key = key_parked_messages(queue, task)
@@ -145,35 +154,72 @@ for q = first, last, step do
   end
 end
 
-if redis.call('EXISTS', unpack(keys)) > 0 then
+-- Take up to MOST messages of a ready list, or all it may; LEFT gets those without a free slot. Answers false if there was
+-- none, and an error that ends the claim.
+local function take_ready(k, key, left, most)
+  local taken = false
+  while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
+    local items = redis.pcall('RPOP', key, math.min(want - count, most or POPPED_MOST))
+    if type(items) == 'table' and items.err then
+      if not string.find(items.err, 'WRONGTYPE', 1, true) then
+        return false, count == 0 and parked_now == 0 and items
+      end
+      set_aside(key, queue_of[k]); aside = aside + 1
+      break
+    end
+    if not items or #items == 0 then break end
+    for _, blob in ipairs(items) do
+      local version, _, _, _, _, task = header(blob)
+      local has_limits = version > 1 and string.byte(blob, version == 3 and 1 or 9) == 3 and lanes().unwrapped(blob)
+      if has_limits then
+        -- A node older than limits has returned it.
+        lanes().put(queue_of[k], priority_of[k], has_limits, true)
+      elseif passed_over[task] and parked_now < 100 then
+        park(queue_of[k], task, blob); parked_now = parked_now + 1
+        wake(queue_of[k])
+      elseif room_for(task) > 0 then
+        fill(task)
+        take(queue_of[k], priority_of[k], blob, task)
+      else
+        left[#left + 1] = blob
+      end
+    end
+    taken = true
+    if most then break end
+  end
+  return taken
+end
+
+local revoke = {}
+local function serve_limited(k, key, left)
+  lanes().serve(queue_of[k], priority_of[k], {
+    epoch = epoch,
+    wants = function() return count < want and bytes < BYTES_MOST end,
+    has_room = function(task) return not passed_over[task] and room_for(task) > 0 end,
+    leave = function() out[5] = 1 end,
+    plain = function(most) return (take_ready(k, key, left, most)) end,
+    revoke = function(id) revoke[#revoke + 1] = id end,
+    take = function(queue, priority, blob, task, holds)
+      fill(task)
+      take(queue, priority, blob, task)
+      local tag = lease[#lease - 1]
+      if holds then
+        tag = '0' .. tag
+        lease[#lease - 1], out[#out - 1] = tag, tag
+      end
+      return tag
+    end,
+  })
+end
+
+if limited or redis.call('EXISTS', unpack(keys)) > 0 then
   for k, key in ipairs(keys) do
     if count >= want or bytes >= BYTES_MOST then break end
-    if redis.call('EXISTS', key) == 1 then
-      local left = {}
-      while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
-        local items = redis.pcall('RPOP', key, math.min(want - count, POPPED_MOST))
-        if type(items) == 'table' and items.err then
-          if not string.find(items.err, 'WRONGTYPE', 1, true) then
-            if count == 0 and parked_now == 0 then return items end
-            break
-          end
-          set_aside(key, queue_of[k]); aside = aside + 1
-          break
-        end
-        if not items or #items == 0 then break end
-        for _, blob in ipairs(items) do
-          local _, _, _, _, _, task = header(blob)
-          if passed_over[task] and parked_now < 100 then
-            park(queue_of[k], task, blob); parked_now = parked_now + 1
-            wake(queue_of[k])
-          elseif room_for(task) > 0 then
-            fill(task)
-            take(queue_of[k], priority_of[k], blob, task)
-          else
-            left[#left + 1] = blob
-          end
-        end
-      end
+    local is_limited = limited and limited[queue_of[k]] and redis.call('EXISTS', key_fair(queue_of[k], priority_of[k])) == 1
+    if is_limited or redis.call('EXISTS', key) == 1 then
+      local left, problem = {}, nil
+      if is_limited then serve_limited(k, key, left) else problem = select(2, take_ready(k, key, left)) end
+      if problem then return problem end
       -- Put them back in their order, the first one in front.
       for i = #left, 1, -1 do redis.call('RPUSH', key, left[i]) end
       if #left > 0 then out[5] = 1 end
@@ -185,6 +231,17 @@ write_totals()
 -- A node that parks a message must not take its wake-up from nodes that can run it.
 if parked_now > 0 then out[5] = 1 end
 
+for queue in pairs(limited or {}) do
+  for priority = 0, 9 do
+    for q, name in ipairs(queues) do
+      if name == queue then levels[q][#levels[q] + 1] = key_fair(queue, priority) end
+    end
+  end
+  local due = lanes().next_due(queue)
+  if due > 0 and (next_due == 0 or due < next_due) then next_due = due end
+  lanes().forget_if_empty(queue)
+end
+
 -- A satisfied node passes the token on if messages are left, or will be due before other nodes look on their own.
 if count >= want or bytes >= BYTES_MOST or out[5] == 1 then
   local any_left = false
@@ -194,4 +251,5 @@ if count >= want or bytes >= BYTES_MOST or out[5] == 1 then
   if not any_left and next_due > 0 and next_due <= NOW + 1100 then wake(queues[1]) end
 end
 out[4], out[6] = next_due, aside
+if #BURIED > 0 or #revoke > 0 then out[6] = {aside, BURIED, revoke} end
 return out

@@ -4,6 +4,7 @@
 local leased = key_leased(ARGV[3])
 for _, item in ipairs(held_by(ARGV[3], GIVEN_BACK_MOST)) do
   give_back(item.queue, item.priority, item.blob, 'unstarted')
+  release(ARGV[3], item.tag, item.blob)
   redis.call('HDEL', leased, item.tag)
 end
 local left = redis.call('HLEN', leased)

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Delete the ready, delayed and parked messages of queue ARGV[3], and those of stock clients; leased ones stay. ARGV[4] '0', or the cursor to
--- continue from among the parked task types, some of which each call deletes.
+-- Delete the ready, delayed, blocked and parked messages of queue ARGV[3], and those of stock clients; leased ones stay.
+-- ARGV[4] '0', or the cursor to continue from: each call deletes some messages with limits ('L' and a cursor), or some
+-- parked task types.
 -- Answers {number deleted, cursor to continue from ('0': done)}.
 -- Keeps: large keys disappear at once; Redis frees their memory in the background.
-local TYPES_AT_ONCE = 100
+local TYPES_AT_ONCE, LIMITED_AT_ONCE = 100, 50
 local queue, at, gone = ARGV[3], ARGV[4], 0
 if at == '0' then
   for priority = 0, 9 do
@@ -19,6 +20,17 @@ if at == '0' then
   end
   gone = gone + redis.call('ZCARD', key_delayed(queue))
   redis.call('UNLINK', key_delayed(queue), key_delayed_messages(queue), key_wake(queue))
+end
+if (at == '0' and redis.call('EXISTS', key_limited_messages(queue)) == 1) or string.sub(at, 1, 1) == 'L' then
+  local cursor = at == '0' and '0' or string.sub(at, 2)
+  local some = redis.call('HSCAN', key_limited_messages(queue), cursor, 'COUNT', LIMITED_AT_ONCE)
+  for i = 1, #some[2], 2 do
+    if lanes().delete(queue, some[2][i]) then gone = gone + 1 end
+  end
+  -- A small hash comes in one page, whatever its number.
+  if some[1] ~= '0' then return {gone, 'L' .. some[1]} end
+  at = '0'
+  lanes().forget_if_empty(queue)
 end
 local page = redis.call('HSCAN', key_parked(queue), at, 'COUNT', TYPES_AT_ONCE)
 local types, lists = {}, {}

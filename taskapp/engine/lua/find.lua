@@ -23,7 +23,7 @@ local function has(text, needle) return find(text, needle, 1, true) ~= nil end
 
 local function is_its(blob, offset)
   local version = byte(blob, 1 + offset)
-  if version == 1 or (version == 2 and byte(blob, 7 + offset) ~= 0) then
+  if version == 1 or version == 3 or (version == 2 and byte(blob, 7 + offset) ~= 0) then
     return byte(blob, 7 + offset) == length and sub(blob, 8 + offset, 7 + offset + length) == id
   end
   return has(blob, ARGV[7]) or has(blob, ARGV[8])

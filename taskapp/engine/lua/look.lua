@@ -2,7 +2,7 @@
 -- dead letters, the reasons, then queues. Changes nothing.
 -- Answers {now (ms), wall clock (ms), per queue: {{depth, since when the oldest may run, its eta}, … for priorities 0
 -- to 9}, {number delayed, first due (ms)}, {number of parked task types, task type, number parked, since (ms), … for some
--- of them}, {number of dead letters by reason, …}}, {epoch, end of its lease (ms), number held, description (JSON), …}
+-- of them}, {number of dead letters by reason, …}, {number blocked}}, {epoch, end of its lease (ms), number held, description (JSON), …}
 -- for up to 500 nodes, {counter, value, …}}; unknown values are ''.
 local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
 local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 100, 500
@@ -14,8 +14,7 @@ local function headers_of(blob)
   return type(headers) == 'table' and headers or {}
 end
 
-local function oldest_of(key)
-  local blob = redis.call('LINDEX', key, -1)
+local function oldest_of(blob)
   local ok, headers = pcall(headers_of, blob or '')
   if not ok then headers = {} end
   local sent_at, eta = headers.taskapp_sent_at, headers.eta
@@ -23,7 +22,25 @@ local function oldest_of(key)
   return type(sent_at) == 'number' and string.format('%.3f', sent_at) or '', type(eta) == 'string' and eta or ''
 end
 
-local function ready(queue)
+-- Messages with limits that could run now, and the one whose turn is next.
+local function in_lanes(queue, priority)
+  local known = redis.call('HMGET', key_limited(queue), 'all:' .. priority, 'blocked:' .. priority)
+  local number = math.max(tonumber(known[1] or 0) - tonumber(known[2] or 0), 0)
+  local class = redis.call('ZRANGE', key_fair(queue, priority), 0, 0)[1]
+  local lane = class and redis.call('ZRANGE', key_runnable(queue, priority .. ':' .. class), 0, 0)[1]
+  local field = lane and redis.call('ZRANGE', key_lane(queue, priority .. ':' .. lane), 0, 0)[1]
+  return number, field and redis.call('HGET', key_limited_messages(queue), field)
+end
+
+local function blocked(queue)
+  local number = 0
+  for priority = 0, 9 do
+    number = number + tonumber(redis.call('HGET', key_limited(queue), 'blocked:' .. priority) or 0)
+  end
+  return number
+end
+
+local function ready(queue, limited)
   local found = {}
   for priority = 0, 9 do
     local depth, first = 0, nil
@@ -34,7 +51,13 @@ local function ready(queue)
     end
     found[#found + 1] = depth
     local sent_at, eta = '', ''
-    if first then sent_at, eta = oldest_of(first) end
+    if first then sent_at, eta = oldest_of(redis.call('LINDEX', first, -1)) end
+    if limited then
+      local runnable, blob = in_lanes(queue, priority)
+      depth = depth + runnable
+      if blob and not first then sent_at, eta = oldest_of(blob) end
+      found[#found] = depth
+    end
     found[#found + 1], found[#found + 2] = sent_at, eta
   end
   return found
@@ -66,11 +89,19 @@ end
 local out = {NOW, WALL}
 for i = 5 + reasons, #ARGV do
   local queue = ARGV[i]
-  local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')
-  out[#out + 1] = ready(queue)
-  out[#out + 1] = {redis.call('ZCARD', key_delayed(queue)), first[2] or ''}
+  local limited = redis.call('EXISTS', key_limited(queue)) == 1
+  local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')[2]
+  local delayed = redis.call('ZCARD', key_delayed(queue))
+  if limited then
+    local due = redis.call('ZRANGE', key_lane_delayed(queue), 0, 0, 'WITHSCORES')[2]
+    if due and not (first and tonumber(first) < tonumber(due)) then first = due end
+    delayed = delayed + redis.call('ZCARD', key_lane_delayed(queue))
+  end
+  out[#out + 1] = ready(queue, limited)
+  out[#out + 1] = {delayed, first or ''}
   out[#out + 1] = parked(queue)
   out[#out + 1] = dead(queue)
+  out[#out + 1] = {limited and blocked(queue) or 0}
 end
 local nodes = {}
 local leases = redis.call('ZRANGE', key_leases(), first_node, first_node + NODES_MOST - 1, 'WITHSCORES')

@@ -11,10 +11,11 @@ for _, command in ipairs({
   {'HMGET', leased, 'p'}, {'HEXISTS', leased, 'p'}, {'HLEN', leased}, {'HSCAN', leased, 0}, {'HDEL', leased, 'p', 'n'},
   {'LPUSH', list, ''}, {'RPUSH', list, ''}, {'LLEN', list}, {'LINDEX', list, 0}, {'LRANGE', list, 0, 0},
   {'LSET', list, 0, ''}, {'RPOP', list, 1}, {'LTRIM', list, 0, 0},
-  {'SADD', set, ''}, {'SISMEMBER', set, ''}, {'SREM', set, ''},
+  {'SADD', set, ''}, {'SISMEMBER', set, ''}, {'SCARD', set}, {'SRANDMEMBER', set}, {'SREM', set, ''},
   {'ZADD', sorted, 1, ''}, {'ZSCORE', sorted, ''}, {'ZCARD', sorted}, {'ZRANGE', sorted, 0, 0},
   {'ZRANGEBYSCORE', sorted, 0, 1}, {'ZREM', sorted, ''},
-  {'SET', text, 1}, {'INCR', text}, {'GET', text}, {'EXPIRE', text, 1}, {'EXISTS', text}, {'RENAME', text, text},
+  {'SET', text, 1}, {'INCR', text}, {'GET', text}, {'EXPIRE', text, 1},
+  {'PEXPIREAT', text, '9999999999999'}, {'EXISTS', text}, {'RENAME', text, text},
   {'PUBLISH', text, ''}, {'UNLINK', list, set, sorted, text},
 }) do
   local answer = redis.pcall(unpack(command))

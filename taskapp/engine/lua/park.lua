@@ -12,7 +12,13 @@ for i = 4, #ARGV, 2 do
     local version, _, deliveries, crashes = header(blob)
     -- A message of another program gets a header, which keeps its priority.
     if version == 0 then blob = with_counts(blob, 0, priority, deliveries, crashes) end
-    park(queue, task, blob)
+    if version == 3 then
+      -- Its lane is passed over by this node from now on; others have its type.
+      lanes().put(queue, priority, blob, true)
+      release(ARGV[3], tag, blob)
+    else
+      park(queue, task, blob)
+    end
     redis.call('HDEL', leased, tag)
     wake(queue)
   end

@@ -1,6 +1,7 @@
 -- Shared by every script: time, message headers, waking, burying.
 -- ARGV[2] is the caller's own estimate of the engine's time in ms (0: it has none).
 
+local lanes
 local floor = math.floor
 local PREDICTED = tonumber(ARGV[2]) or 0
 local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after')
@@ -23,7 +24,8 @@ if PREDICTED > 0 then
   end
 end
 
--- A tag is claim.index:priority:queue; it records where a message came from.
+-- A tag is claim.index:priority:queue; it records where a message came from. One that begins with 0 holds slots or a
+-- unique key.
 local function parse_tag(tag)
   local claim, index, priority, queue = string.match(tag, '^(%d+)%.(%d+):(%d+):(.*)$')
   return queue, tonumber(priority), tonumber(claim), tonumber(index)
@@ -31,10 +33,11 @@ end
 
 local function queue_of_tag(tag) return (string.match(tag, '^[^:]*:[^:]*:(.*)$')) end
 
--- Headers: taskapp writes version 1; version 2 wraps bytes of other programs once they have counts.
+-- Headers: taskapp writes version 1, and 3 for messages with limits; version 2 wraps bytes of other programs once they
+-- have counts.
 local function header(blob)
   local version = string.byte(blob, 1)
-  if version == 1 or version == 2 then
+  if version == 1 or version == 2 or version == 3 then
     local ok, _, priority, deliveries, crashes, id, task = pcall(struct.unpack, '>BBHHBc0Bc0', blob)
     if ok and priority <= 9 then return version, priority, deliveries, crashes, id, task end
   end
@@ -52,7 +55,8 @@ end
 local function headers_place(blob)
   local version, _, _, _, id, task = header(blob)
   local at = 10 + #id + #task
-  if version ~= 1 or string.byte(blob, at - 1) ~= 0x98 then return end
+  if version == 3 then at = at + 2 + struct.unpack('>H', blob, at - 1) end
+  if (version ~= 1 and version ~= 3) or string.byte(blob, at - 1) ~= 0x98 then return end
   local sizes = {[0xd9] = '>B', [0xda] = '>H', [0xdb] = '>I4', [0xc4] = '>B', [0xc5] = '>H', [0xc6] = '>I4'}
   for _ = 1, 3 do
     local kind = string.byte(blob, at) or 0
@@ -144,6 +148,20 @@ local function delay(queue, priority, id, blob, due)
   redis.call('HSET', key_delayed_messages(queue), id, blob)
   redis.call('ZADD', key_delayed(queue), due, id)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
+end
+
+-- Queue one message of ours, which may have limits.
+local function enqueue(queue, priority, blob, in_front)
+  if string.byte(blob, 1) == 3 then
+    lanes().put(queue, priority, blob, in_front)
+  else
+    put(in_front and 'RPUSH' or 'LPUSH', queue, priority, blob)
+  end
+end
+
+-- Free what a claim holds beside its message; call it once that is in its next place.
+local function release(epoch, tag, blob)
+  if string.byte(tag, 1) == 48 then lanes().release(epoch, tag, blob) end
 end
 
 -- Totals of task events, added up here by queue, task type and kind of event, as cheaply as possible because it happens
@@ -303,7 +321,9 @@ local function give_back(queue, priority, blob, kind, node, crash_limit, dead_li
   elseif is_early then
     blob = with_ready_at(blob, due) -- otherwise it has been waiting all along
   end
-  if is_early then
+  if version == 3 then
+    lanes().put(queue, priority, blob, true, due)
+  elseif is_early then
     delay(queue, priority, id ~= '' and id or tag, blob, due)
   else
     put_in_front(queue, priority, blob)
@@ -384,7 +404,7 @@ local function queue_waiting_tick(name, id)
       open_tick(name, id, string.format('%.0f', tick.due))
     end
   end
-  put_behind(waiting[1], tonumber(waiting[2]), with_ready_at(waiting[3], NOW))
+  enqueue(waiting[1], tonumber(waiting[2]), with_ready_at(waiting[3], NOW))
   wake(waiting[1])
   redis.call('HSET', key, 'unfinished', id, 'unfinished_at', NOW)
   redis.call('HINCRBY', key, 'runs', 1)

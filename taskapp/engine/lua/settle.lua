@@ -31,7 +31,10 @@ local function finish(tag, i, last)
       store_result(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
     elseif step == 'M' then
       local queue, due = ARGV[i + 1], tonumber(ARGV[i + 3])
-      if due > NOW then
+      if string.byte(ARGV[i + 5], 1) == 3 then
+        local _, _, _, _, own = header(redis.call('HGET', leased, tag) or '')
+        lanes().follow(queue, tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 5], due, own, node, dead_limit)
+      elseif due > NOW then
         delay(queue, tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 5], due)
       else
         put_behind(queue, tonumber(ARGV[i + 2]), ARGV[i + 5])
@@ -66,7 +69,12 @@ local function holds(kind, tag)
 end
 
 local function let_go(kind, tag)
-  if kind == 'U' then redis.call('ZREM', key_unreported(), tag) else redis.call('HDEL', leased, tag) end
+  if kind == 'U' then
+    redis.call('ZREM', key_unreported(), tag)
+  else
+    if string.byte(tag, 1) == 48 then lanes().release(epoch, tag, redis.call('HGET', leased, tag)) end
+    redis.call('HDEL', leased, tag)
+  end
 end
 
 local stale, failed = {}, {}

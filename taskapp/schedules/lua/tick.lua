@@ -14,7 +14,7 @@ end
 
 local woken = {}
 local function queue_tick(queue, priority, blob)
-  put_behind(queue, priority, with_ready_at(blob, NOW)) -- the message was prepared before it was due
+  enqueue(queue, priority, with_ready_at(blob, NOW)) -- the message was prepared before it was due
   if not woken[queue] then wake(queue); woken[queue] = true end
 end
 

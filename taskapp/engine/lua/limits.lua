@@ -1,0 +1,152 @@
+-- What limits a message, and whether it may run now: numbers, rates, slots, unique keys. The beginning of a function, see
+-- lanes.lua.
+-- A gate is what messages wait at: a key of a rate ('R'), or of slots ('S'). The slots of a unique key have no name.
+
+local HOLDERS_AT_ONCE = 50
+
+-- {fair key, rates, slots, unique or nil}, see limits.py: arrays in the order of the fields there.
+local function limits_of(blob)
+  local _, _, _, _, _, _, at = struct.unpack('>BBHHBc0Bc0', blob)
+  local size, first = struct.unpack('>H', blob, at)
+  return cmsgpack.unpack(string.sub(blob, first, first + size - 1))
+end
+
+-- Numbers of a limit that replace those in messages: what nodes declare, and above it what somebody has set.
+local NUMBERS = {}
+local function numbers_of(name)
+  if not NUMBERS[name] then
+    local merged = {}
+    for _, text in ipairs(redis.call('HMGET', key_limits(), 'declared:' .. name, 'set:' .. name)) do
+      local ok, some = pcall(cjson.decode, text)
+      for what, value in pairs(ok and type(some) == 'table' and some or {}) do
+        if type(value) == 'number' and value > 0 then merged[what] = value end
+      end
+    end
+    NUMBERS[name] = merged
+  end
+  return NUMBERS[name]
+end
+
+local function gate_of(kind, name, key) return kind .. BAR .. name .. BAR .. key end
+local function parts_of_gate(gate) return string.match(gate, '^(.)' .. BAR .. '(.-)' .. BAR .. '(.*)$') end
+
+-- Generic cell rate algorithm: the one number of a key is when all that has started will have been paid for (ms); with a
+-- pause, ':' and its end follow. Answers when this message may start, that number afterwards, and the end of the pause.
+local function rate_at(rate)
+  local name, key, limit, period, burst, cost = unpack(rate, 1, 6)
+  local set = numbers_of(name)
+  local each, at, pause = (set.period_ms or period) / (set.limit or limit), NOW, 0
+  local known = redis.call('GET', key_rate(name, key))
+  if known then
+    local paid, paused = string.match(known, '^([^:]*):?(.*)$')
+    at, pause = math.max(tonumber(paid) or 0, NOW), tonumber(paused) or 0
+  end
+  cost = cost or 1
+  burst = math.max(set.burst or burst, cost, 1)
+  return math.max(at + each * (cost - burst), pause), at + each * cost, pause
+end
+
+local function write_rate(name, key, paid, pause)
+  local ends = math.max(paid, pause)
+  if ends <= NOW then redis.call('UNLINK', key_rate(name, key)) return end
+  local text = string.format('%.17g', paid) .. (pause > NOW and ':' .. string.format('%.0f', pause) or '')
+  redis.call('SET', key_rate(name, key), text, 'PX', string.format('%.0f', math.ceil(ends - NOW)))
+end
+
+-- A task whose latest call waits while one runs takes a slot of its unique key.
+local function slots_of(limits)
+  local unique = limits[4]
+  if not unique or unique[4] ~= 'latest' then return limits[3] end
+  local all = {unpack(limits[3])}
+  all[#all + 1] = {'', unique[1], 1, 'wait'}
+  return all
+end
+
+local function holder(epoch, tag) return epoch .. '|' .. tag end
+local function is_held(entry)
+  local epoch, tag = string.match(entry, '^([^|]*)|(.*)$')
+  return epoch ~= nil and redis.call('HEXISTS', key_leased(epoch), tag) == 1
+end
+
+-- Number of free slots. An entry is a slot only while its claim is leased: if all are taken, those whose claim has gone
+-- without a script of this version noticing are dropped, at most once a second.
+local function free_slots(name, key, most)
+  local slots = key_slots(name, key)
+  most = numbers_of(name).most or most
+  local free = most - redis.call('SCARD', slots)
+  if free > 0 then return free end
+  local gate = gate_of('S', name, key)
+  local checked = redis.call('ZSCORE', key_slot_checks(), gate)
+  if checked and tonumber(checked) > NOW and tonumber(checked) <= NOW + 1000 then return free end
+  redis.call('ZADD', key_slot_checks(), NOW + 1000, gate)
+  for _, entry in ipairs(redis.call('SRANDMEMBER', slots, HOLDERS_AT_ONCE)) do
+    if not is_held(entry) then free = free + redis.call('SREM', slots, entry) end
+  end
+  return free
+end
+
+-- Who has a unique key: {waiting, its queue, its field, running, its claim}; a holder that is nowhere has none.
+local function holders_of(unique)
+  local has = redis.call('HMGET', key_unique(unique[1]), 'waiting', 'queue', 'field', 'running', 'claim')
+  if has[1] and redis.call('HEXISTS', key_limited_messages(has[2]), has[3]) == 0 then has[1] = false end
+  if has[4] and not is_held(has[5]) then has[4] = false end
+  return has
+end
+
+local function begin_waiting(limits, id, queue, field)
+  local unique = limits[4]
+  if not unique then return end
+  local has = holders_of(unique)
+  -- A retry of the running one keeps to the slot; the latest call stays the one that is replaced.
+  if has[1] and has[1] ~= id then return end
+  local key = key_unique(unique[1])
+  redis.call('HSET', key, 'waiting', id, 'queue', queue, 'field', field)
+  redis.call('HSETNX', key, 'since', NOW)
+  if unique[2] == 'time' then
+    redis.call('HSETNX', key, 'id', id)
+    redis.call('HSETNX', key, 'until', NOW + unique[3])
+    redis.call('PEXPIREAT', key, string.format('%.0f', tonumber(redis.call('HGET', key, 'until')) - OFFSET))
+  end
+end
+
+-- Keep a key only while somebody has it, or until its time.
+local function tidy(unique)
+  local key = key_unique(unique[1])
+  local left = redis.call('HMGET', key, 'waiting', 'running', 'until')
+  if not left[1] and not left[2] and not left[3] then redis.call('UNLINK', key) end
+end
+
+local function end_waiting(limits, id)
+  local unique = limits[4]
+  if not unique or redis.call('HGET', key_unique(unique[1]), 'waiting') ~= id then return end
+  redis.call('HDEL', key_unique(unique[1]), 'waiting', 'queue', 'field', 'since')
+  tidy(unique)
+end
+
+-- A message that waited and will never run gives its key back, even one that was kept for a time.
+local function never_runs(limits, id)
+  local unique = limits[4]
+  if unique and redis.call('HGET', key_unique(unique[1]), 'waiting') == id then
+    redis.call('HDEL', key_unique(unique[1]), 'id', 'until')
+    end_waiting(limits, id)
+  end
+end
+
+local function begin_running(limits, id, epoch, tag)
+  local unique = limits[4]
+  if not unique then return end
+  if unique[2] ~= 'start' then
+    redis.call('HSET', key_unique(unique[1]), 'running', id, 'claim', holder(epoch, tag))
+  end
+  end_waiting(limits, id)
+end
+
+local function end_running(limits, id, epoch, tag)
+  local unique = limits[4]
+  if not unique or unique[2] == 'start' then return end
+  local key = key_unique(unique[1])
+  local has = redis.call('HMGET', key, 'running', 'claim')
+  if has[1] ~= id or has[2] ~= holder(epoch, tag) then return end
+  redis.call('HDEL', key, 'running', 'claim')
+  tidy(unique)
+end
