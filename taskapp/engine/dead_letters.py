@@ -16,6 +16,8 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 REASONS = ("crashed", "failed", "rejected", "unknown task", "unreadable")
+REFUSED_BY_LIMITS = "by its limits: "
+"""Begins the error of a letter that the engine rejected; why follows."""
 PAGE = 500
 PURGED_AT_ONCE = 250
 """Takes Redis about a millisecond."""

@@ -360,6 +360,17 @@ class CrashedTooOften(TaskappError):
         )
 
 
+class NotStarted(TaskappError):
+    """A task did not start because of its limits; its message is a dead letter."""
+
+    def __init__(self, task_name: str, task_id: str, why: str) -> None:
+        super().__init__(task_name, task_id, why)
+
+    def __str__(self) -> str:
+        task, identity, why = self.args
+        return f"{task!r} (id {identity}) did not start: {why}; its message is kept, see 'taskapp dead list'"
+
+
 class UnreadableFailure(TaskappError):
     """The stored result of a failed task names an error that cannot be raised here."""
 

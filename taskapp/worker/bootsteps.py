@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.app.remarks import remarks_on
+from taskapp.background import start_thread
 from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
 from taskapp.errors import EvictingBroker
@@ -147,9 +149,15 @@ def describe_worker(sender: Any) -> None:
     runtime.role.has_room = partial(_has_room, sender)
     sender.failer = DeadTaskFailer(app)
     runtime.role.on_buried = sender.failer.fail_later
+    runtime.role.on_revoked = partial(_make_room, app)
     runtime.role.before_settling = task_lines.write
     task_lines.is_batching = True
     runtime.role.about = NodeInfo(sender)
+
+
+def _make_room(app: Any, task_ids: Sequence[str]) -> None:
+    """Revoke running tasks, on whatever nodes, for the next ones of their key; without making the loop wait."""
+    start_thread(partial(app.control.revoke, list(task_ids), terminate=True), name="make-room")
 
 
 def choose_pool(worker: Any) -> None:

@@ -35,7 +35,7 @@ MUTATIONS = [
     Mutation("no claim looks from below", "claim", "ARGV[6] == '1'", "ARGV[6] == '2'"),
     Mutation("parked messages ignore the types passed over", "claim", "not passed_over[task] and redis", "redis"),
     Mutation("parked messages go to any node that claims", "claim", "'t:' .. task) == 1", "'t:' .. task) >= 0"),
-    Mutation("one message too many is claimed", "claim", "math.min(want - count, most or POPPED_MOST)", "want - count + 1"),
+    Mutation("one message too many is claimed", "claim", "min(want - count, most or", "max(want - count + 1,"),
     Mutation("a claim does not pass the wake-up on", "claim", "wake(queue); any_left", "any_left"),
     Mutation("a lost lease may claim", "claim", "redis.call('ZSCORE', key_leases(), epoch)", "true"),
     Mutation("a settled message stays leased", "settle", "redis.call('HDEL', leased, tag)", ""),

@@ -279,7 +279,7 @@ def test_a_follow_up_whose_key_is_taken_fails_visibly(bench: Bench, on: str) -> 
     node.done()
 
     assert [(each.id, each.reason) for each in bench.told] == [("b", "rejected")]
-    assert bench.dead.find("q1")[0].error == "its unique key is taken by the task a"
+    assert bench.dead.find("q1")[0].error == "by its limits: the task a has its unique key"
 
 
 def test_each_call_pushes_a_debounced_task_back_but_not_for_ever(bench: Bench) -> None:

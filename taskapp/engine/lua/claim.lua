@@ -190,14 +190,13 @@ local function take_ready(k, key, left, most)
   return taken
 end
 
-local revoke = {}
+local revoke, turns = {}, nil
 local function serve_limited(k, key, left)
-  lanes().serve(queue_of[k], priority_of[k], {
-    epoch = epoch,
+  turns = turns or {
+    epoch = epoch, looks = 0, taken = 0, dropped = 0,
     wants = function() return count < want and bytes < BYTES_MOST end,
     has_room = function(task) return not passed_over[task] and room_for(task) > 0 end,
     leave = function() out[5] = 1 end,
-    plain = function(most) return (take_ready(k, key, left, most)) end,
     revoke = function(id) revoke[#revoke + 1] = id end,
     take = function(queue, priority, blob, task, holds)
       fill(task)
@@ -209,12 +208,14 @@ local function serve_limited(k, key, left)
       end
       return tag
     end,
-  })
+  }
+  turns.plain = function(most) return (take_ready(k, key, left, most)) end
+  lanes().serve(queue_of[k], priority_of[k], turns)
 end
 
 if limited or redis.call('EXISTS', unpack(keys)) > 0 then
   for k, key in ipairs(keys) do
-    if count >= want or bytes >= BYTES_MOST then break end
+    if count >= want or bytes >= BYTES_MOST or (turns and turns.is_over) then break end
     local is_limited = limited and limited[queue_of[k]] and redis.call('EXISTS', key_fair(queue_of[k], priority_of[k])) == 1
     if is_limited or redis.call('EXISTS', key) == 1 then
       local left, problem = {}, nil
@@ -243,7 +244,7 @@ for queue in pairs(limited or {}) do
 end
 
 -- A satisfied node passes the token on if messages are left, or will be due before other nodes look on their own.
-if count >= want or bytes >= BYTES_MOST or out[5] == 1 then
+if count >= want or bytes >= BYTES_MOST or out[5] == 1 or (turns and turns.is_over) then
   local any_left = false
   for q, queue in ipairs(queues) do
     if redis.call('EXISTS', unpack(levels[q])) > 0 then wake(queue); any_left = true end

@@ -6,6 +6,7 @@
 
 local NO_KEY = '\0' -- class of messages without a fair key; '' is that of messages without limits
 local OPENED_MOST, FORGOTTEN_MOST, CHECKED_MOST = 50, 10, 10 -- per call
+local REFUSED = 'by its limits: ' -- see dead_letters.py
 local LEVEL = 1e10 -- more than virtual time gets to
 
 local M = {}
@@ -277,7 +278,7 @@ function M.follow(queue, priority, id, blob, due, own, node, dead_limit)
   end
   local kind, other = M.push(queue, priority, id, blob, due)
   if kind == 'existing' or kind == 'refused' then
-    bury_unreported(queue, priority, blob, 'rejected', node, 'its unique key is taken by the task ' .. other, dead_limit)
+    bury_unreported(queue, priority, blob, 'rejected', node, REFUSED .. 'the task ' .. other .. ' has its unique key', dead_limit)
   end
 end
 

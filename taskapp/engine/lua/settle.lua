@@ -20,7 +20,7 @@
 -- Keeps: a client that does not hold a claim changes nothing; the tag is deleted last, so a claim that is gone has been
 -- settled completely.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local leased = key_leased(epoch)
+local leased, byte = key_leased(epoch), string.byte
 local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, H = 3}
 
 local function finish(tag, i, last)
@@ -31,7 +31,7 @@ local function finish(tag, i, last)
       store_result(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
     elseif step == 'M' then
       local queue, due = ARGV[i + 1], tonumber(ARGV[i + 3])
-      if string.byte(ARGV[i + 5], 1) == 3 then
+      if byte(ARGV[i + 5], 1) == 3 then
         local _, _, _, _, own = header(redis.call('HGET', leased, tag) or '')
         lanes().follow(queue, tonumber(ARGV[i + 2]), ARGV[i + 4], ARGV[i + 5], due, own, node, dead_limit)
       elseif due > NOW then
@@ -72,7 +72,7 @@ local function let_go(kind, tag)
   if kind == 'U' then
     redis.call('ZREM', key_unreported(), tag)
   else
-    if string.byte(tag, 1) == 48 then lanes().release(epoch, tag, redis.call('HGET', leased, tag)) end
+    if byte(tag, 1) == 48 then lanes().release(epoch, tag, redis.call('HGET', leased, tag)) end
     redis.call('HDEL', leased, tag)
   end
 end

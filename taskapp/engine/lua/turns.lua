@@ -1,7 +1,8 @@
 -- How a claim chooses among the lanes of a queue and priority: the class whose turn begins first, and in it the lane with
 -- the message that has waited longest. The end of a function, see lanes.lua.
 
-local LANES_MOST, DROPPED_MOST = 256, 20 -- per queue and priority
+-- Per claim: lanes at gates that are closed, messages; per queue and priority: lanes without room here.
+local LOOKS_MOST, TAKEN_MOST, LEFT_MOST, DROPPED_MOST = 48, 100, 48, 10
 
 local WEIGHTS
 local function weight_of(class)
@@ -67,8 +68,8 @@ local function look(queue, priority, class, lane, claim)
   local gate, opens, slot = refused_by(limits)
   if gate and slot and slot[4] == 'drop' and claim.dropped < DROPPED_MOST then
     claim.dropped = claim.dropped + 1
-    bury_unreported(queue, priority, blob, 'rejected', '', 'dropped: ' .. slot[1] ..
-      ' runs as often at once as it may', math.huge)
+    bury_unreported(queue, priority, blob, 'rejected', '', REFUSED .. slot[1] ..
+      ' had no free slot', math.huge)
     never_runs(limits, id)
     remove(queue, field)
     return 'gone'
@@ -95,17 +96,18 @@ end
 -- One turn of a class, from its lane at position AT on; answers whether something was taken, and the next position.
 local function turn(queue, priority, class, start, claim)
   local at = 0
-  while claim.looks < LANES_MOST do
+  while claim.looks < LOOKS_MOST and claim.left < LEFT_MOST do
     local lane = redis.call('ZRANGE', runnable(queue, priority, class), at, at)[1]
     if not lane then
       if at == 0 then end_class(queue, priority, class) end
       return at == 0
     end
-    claim.looks = claim.looks + 1
     local what, limits = look(queue, priority, class, lane, claim)
     if what == 'left' then
-      at = at + 1
-    elseif what == 'taken' then
+      at, claim.left = at + 1, claim.left + 1
+    elseif what ~= 'taken' then
+      claim.looks = claim.looks + 1
+    else
       local ended = start + 1 / weight_of(class)
       VIRTUAL[priority .. queue] = math.max(virtual(queue, priority), start)
       next_of(queue, priority, lane, class, ended)
@@ -120,16 +122,20 @@ end
 
 -- Claim from a queue and priority while CLAIM wants more. Messages without limits are a class of their own.
 function M.serve(queue, priority, claim)
-  claim.looks, claim.dropped, claim.taken = 0, 0, 0
+  local taken_before = claim.taken
+  claim.left = 0
   local key, fair, at, is_plain = key_limited(queue), key_fair(queue, priority), 0, true
   local plain_ended = tonumber(redis.call('HGET', key, 'plain:' .. priority) or 0) or 0
   local before = virtual(queue, priority)
   while claim.wants() do
-    local first = claim.looks < LANES_MOST and redis.call('ZRANGE', fair, at, at, 'WITHSCORES') or {}
+    if claim.looks >= LOOKS_MOST or claim.taken >= TAKEN_MOST then
+      claim.is_over = true -- the rest is for the next claim
+      break
+    end
+    local first = claim.left < LEFT_MOST and redis.call('ZRANGE', fair, at, at, 'WITHSCORES') or {}
     local plain_start = math.max(virtual(queue, priority), plain_ended)
     if not first[1] then
       if is_plain then claim.plain() end
-      if claim.looks >= LANES_MOST then claim.leave() end
       break
     elseif is_plain and plain_start <= tonumber(first[2]) then
       is_plain = claim.plain(1)
@@ -138,7 +144,7 @@ function M.serve(queue, priority, claim)
       at = at + 1
     end
   end
-  add_to(queue, 'all', priority, -claim.taken)
+  add_to(queue, 'all', priority, taken_before - claim.taken)
   if virtual(queue, priority) ~= before then
     redis.call('HSET', key, 'virtual:' .. priority, string.format('%.17g', virtual(queue, priority)),
       'plain:' .. priority, string.format('%.17g', plain_ended))

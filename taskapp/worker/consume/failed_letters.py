@@ -18,12 +18,12 @@ from redis.exceptions import RedisError
 from taskapp.background import start_native_thread
 from taskapp.client.deferred_publish import post
 from taskapp.engine.counters import CountedRun
-from taskapp.engine.dead_letters import DeadLetter, DeadLetters
+from taskapp.engine.dead_letters import REFUSED_BY_LIMITS, DeadLetter, DeadLetters
 from taskapp.engine.envelope import unseal
 from taskapp.engine.headers import FOLLOW_UPS, sound_headers
 from taskapp.engine.options import Buried
 from taskapp.engine.settlement import EndOfTick, Settlement, settling, tick_of
-from taskapp.errors import CrashedTooOften, NotSettled, TaskappError
+from taskapp.errors import CrashedTooOften, NotSettled, NotStarted, TaskappError
 from taskapp.errors.wording import in_words, shown
 from taskapp.redis.link import Link
 from taskapp.results.chords import Chords
@@ -218,6 +218,8 @@ def _error(letter: DeadLetter, dead: Dead) -> Exception:
         return NotRegistered(task)
     if letter.reason == "crashed":
         return CrashedTooOften(task, dead.headers["id"])
+    if letter.error.startswith(REFUSED_BY_LIMITS):
+        return NotStarted(task, dead.headers["id"], letter.error.removeprefix(REFUSED_BY_LIMITS))
     return NotSettled(task, letter.error) if letter.reason == "failed" else InvalidTaskError(letter.error)
 
 
