@@ -48,7 +48,7 @@ class Buried(NamedTuple):
 
 
 def nothing(_: Iterable[Any]) -> None:
-    """Ignore what is told."""
+    """Ignore it."""
 
 
 def no_numbers() -> Mapping[str, Mapping[str, float]]:
@@ -96,7 +96,7 @@ class NodeProfile:
     on_revoked: Callable[[Sequence[str]], None] = field(default=nothing)
     """Called with ids of running tasks, on any node, that must end to make room for the next one of their key."""
     limits: Callable[[], Mapping[str, Mapping[str, float]]] = field(default=no_numbers)
-    """Returns the numbers of its limits by name, see ``limit_numbers.NUMBERS``; told to the server at each start."""
+    """Returns the numbers of its limits by name, see ``limit_numbers.NUMBERS``; sent to the server at each start."""
 
     def about_as_json(self) -> str:
         """Return its description as JSON; empty: none. Never raises, because the lease depends on its caller."""

@@ -38,7 +38,7 @@ class Announcer(Protocol):
 
 
 class Taken(NamedTuple):
-    """What became of a message whose unique key another task has."""
+    """A message whose unique key another task has."""
 
     id: str
     """Id of the message, which was not queued."""

@@ -177,7 +177,7 @@ class Settlement:
         """
         if len(self.messages) >= FOLLOW_UPS_MOST:
             raise TooManyFollowUps(FOLLOW_UPS_MOST)
-        # Nobody waits for what becomes of a follow-up, and a settlement is pickled.
+        # Nobody waits to learn it of a follow-up, and a settlement is pickled.
         self.messages.append(message if message.on_taken is None else message._replace(on_taken=None))
 
     def post(self, posting: Any) -> None:

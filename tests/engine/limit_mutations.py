@@ -33,8 +33,8 @@ LIMIT_MUTATIONS = [
     Mutation(
         "a lane at a gate stays runnable",
         "lanes",
-        "lane)\n  redis.call('HDEL', key_opened(queue), place)\n  end_class",
-        "'')\n  end_class",
+        "class), lane)\n  close_opened(queue, place)\n  end_class(",
+        "class), '')\n  close_opened(queue, place)\n  end_class(",
     ),
     Mutation(
         "messages given back go behind", "lanes", "in_front and 'first' or 'last', in_front and -1 or 1", "'last', 1"
@@ -42,15 +42,10 @@ LIMIT_MUTATIONS = [
     Mutation(
         "the latest goes first",
         "turns",
-        "= redis.call('ZRANGE', key, 0, 0, 'W",
-        "= redis.call('ZRANGE', key, -1, -1, 'W",
+        "= redis.call('ZRANGE', key, 0, 1, 'W",
+        "= redis.call('ZREVRANGE', key, 0, 1, 'W",
     ),
-    Mutation(
-        "a lane ends with its first message",
-        "lanes",
-        "'ZADD', runnable(queue, priority, class), first[2], lane",
-        "'ZREM', runnable(queue, priority, class), lane",
-    ),
+    Mutation("a lane ends with its first message", "lanes", "  if next_sequence then", "  if false then"),
     Mutation(
         "a claimed message stays in its lane",
         "turns",
@@ -93,21 +88,21 @@ LIMIT_MUTATIONS = [
     Mutation(
         "a key is kept after the start",
         "limits",
-        "  end\n  end_waiting(limits, id)\nend\n\nlocal function end_running",
-        "  end\nend\n\nlocal function end_running",
+        "  elseif redis.call('HGET', key_unique(unique[1]), 'waiting') == id then",
+        "  elseif false then",
     ),
     Mutation("a cancelled task keeps its key", "lanes", "if blob then never_runs(limits, id) end", ""),
-    Mutation("a task that waits again has no key", "lanes", "  begin_waiting(limits, id, queue, field)\n", ""),
+    Mutation(
+        "a task that waits again has no key",
+        "lanes",
+        "  begin_waiting(limits, id, queue, field, is_free)\n",
+        "  if is_free then begin_waiting(limits, id, queue, field) end\n",
+    ),
     Mutation("a letter takes no key", "replay", "if kind == 'existing' or kind == 'refused' then return other end", ""),
     Mutation("a follow-up runs at once", "settle", "due, own, node, dead_limit)", "0, own, node, dead_limit)"),
     Mutation("a retry conflicts with itself", "lanes", "if own == id then", "if false then"),
     Mutation("an ended claim keeps its slot", "settle", "if byte(tag, 1) == 48 then", "if false then"),
-    Mutation(
-        "nobody is woken for what has limits",
-        "lanes",
-        "  start_class(queue, priority, class)\n  wake(queue)",
-        "  start_class(queue, priority, class)",
-    ),
+    Mutation("nobody is woken for what has limits", "lanes", "if not WOKEN[queue] then wake(queue) end", ""),
     Mutation("an empty lane stays at its gate", "lanes", "        redis.call('HDEL', key_blocked(queue), place)\n", ""),
     Mutation(
         "an emptied queue keeps its messages with limits",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from taskapp.engine.envelope import seal, unseal
 from taskapp.engine.limit_numbers import BlockedLane, LimitNumbers, LimitsAdmin
-from taskapp.engine.limits import Limits, Rate, Slots, Unique
+from taskapp.engine.limits import Limits, Rate, Slots, Unique, packed
 from taskapp.engine.options import NodeProfile
 from taskapp.engine.search import Gate, Place, Search
 from taskapp.engine.snapshot import read_snapshot
+from taskapp.transport.codec import READY_AT_HEADER, pack_task
 from tests.engine.bench import Bench, TestNode, names
 
 HOUR_MS = 3_600_000
@@ -112,6 +115,34 @@ def test_a_blocked_task_is_found_with_what_it_waits_for(bench: Bench) -> None:
     assert blocked is not None
     assert blocked.gate == Gate("rate", "mail", "x")
     assert blocked.at * 1_000 - bench.now_ms() == pytest.approx(HOUR_MS, abs=5_000)
+
+
+def ready_at_of(blob_body: bytes) -> float | None:
+    headers = msgspec.msgpack.decode(blob_body)[3]
+    found = headers.get(READY_AT_HEADER)
+    return None if found is None else float(found)
+
+
+def test_a_task_has_waited_for_a_node_only_since_its_gate_opened(bench: Bench) -> None:
+    limits = Limits("", (Rate("mail", "", 1, 100_000, 1),))
+    messages = []
+    for name in ("first", "blocked", "behind"):
+        body = unseal(
+            pack_task((name, "application/json", "utf-8"), {"id": name, "task": "shop.mail"}, 0, name, None, "", "")
+        ).body
+        messages.append(bench.limited(name, limits)._replace(blob=seal(name, "shop.mail", 0, body, packed(limits))))
+    bench.producer.push(messages)
+    node = bench.node()
+    [first] = node.take(3)
+    node.take(3)
+    bench.let_time_pass(101)
+
+    opened_at = bench.now_ms() / 1_000
+    [second] = node.take(3)
+
+    assert second.envelope.id == "blocked"
+    assert ready_at_of(first.envelope.body) is None
+    assert ready_at_of(second.envelope.body) == pytest.approx(opened_at, abs=2)
 
 
 def test_blocked_tasks_are_counted_apart_and_ready_ones_in_the_depth(bench: Bench) -> None:

@@ -201,11 +201,9 @@ local function serve_limited(k, key, left)
     take = function(queue, priority, blob, task, holds)
       fill(task)
       take(queue, priority, blob, task)
-      local tag = lease[#lease - 1]
-      if holds then
-        tag = '0' .. tag
-        lease[#lease - 1], out[#out - 1] = tag, tag
-      end
+      local tag = (holds and '0' or '') .. lease[#lease - 1]
+      out[#out - 1] = tag
+      lease[#lease], lease[#lease - 1] = nil, nil -- it is leased before it leaves its lane
       return tag
     end,
   }

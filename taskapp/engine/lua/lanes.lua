@@ -5,7 +5,7 @@
 -- Place of a lane in its queue: priority:lane:class.
 
 local NO_KEY = '\0' -- class of messages without a fair key; '' is that of messages without limits
-local OPENED_MOST, FORGOTTEN_MOST, CHECKED_MOST = 50, 10, 10 -- per call
+local OPENED_MOST, FORGOTTEN_MOST, CHECKED_MOST = 50, 200, 10 -- per call
 local REFUSED = 'by its limits: ' -- see dead_letters.py
 local LEVEL = 1e10 -- more than virtual time gets to
 
@@ -49,38 +49,61 @@ end
 
 -- Take the turn of a class that has nothing runnable left; it is remembered until virtual time has passed its end.
 local function end_class(queue, priority, class, ended)
-  if redis.call('EXISTS', runnable(queue, priority, class)) == 1 then return end
-  local fair, idle, now = key_fair(queue, priority), key_fair_idle(queue, priority), virtual(queue, priority)
+  if redis.call('EXISTS', runnable(queue, priority, class)) == 1 then return false end
+  local fair = key_fair(queue, priority)
   ended = ended or tonumber(redis.call('ZSCORE', fair, class) or 0)
   redis.call('ZREM', fair, class)
-  if ended > now then redis.call('ZADD', idle, string.format('%.17g', ended), class) end
-  local past = redis.call('ZRANGEBYSCORE', idle, '-inf', string.format('%.17g', now), 'LIMIT', 0, FORGOTTEN_MOST)
+  if ended > virtual(queue, priority) then
+    redis.call('ZADD', key_fair_idle(queue, priority), string.format('%.17g', ended), class)
+  end
+  return true
+end
+
+local function forget_classes(queue, priority)
+  local idle, now = key_fair_idle(queue, priority), string.format('%.17g', virtual(queue, priority))
+  local past = redis.call('ZRANGEBYSCORE', idle, '-inf', now, 'LIMIT', 0, FORGOTTEN_MOST)
   if #past > 0 then redis.call('ZREM', idle, unpack(past)) end
 end
 
+local WOKEN = {}
 local function make_runnable(queue, priority, lane, class, sequence)
   redis.call('ZADD', runnable(queue, priority, class), sequence, lane)
   start_class(queue, priority, class)
-  wake(queue)
+  if not WOKEN[queue] then wake(queue) end
+  WOKEN[queue] = true
 end
 
--- Update the runnable lane whose first message has left; ENDED is where the turn of its class ended.
-local function next_of(queue, priority, lane, class, ended)
-  local first = redis.call('ZRANGE', key_of_lane(queue, priority, lane), 0, 0, 'WITHSCORES')
-  if first[1] then
-    redis.call('ZADD', runnable(queue, priority, class), first[2], lane)
-  else
-    redis.call('ZREM', runnable(queue, priority, class), lane)
-    redis.call('HDEL', key_opened(queue), place_of(priority, lane, class))
-    end_class(queue, priority, class, ended)
-  end
+-- Whether a key of this name held anything in this script; most hold nothing most of the time.
+local HELD = {}
+local function is_used(key)
+  if HELD[key] == nil then HELD[key] = redis.call('EXISTS', key) == 1 end
+  return HELD[key]
 end
+
+local function close_opened(queue, place)
+  if is_used(key_opened(queue)) then redis.call('HDEL', key_opened(queue), place) end
+end
+
+-- Update the runnable lane whose first message has left: NEXT is the sequence number of the next one, if any; ENDED is
+-- where the turn of its class ended. Answers whether the class has no turn any more.
+local function next_of(queue, priority, lane, class, next_sequence, ended)
+  if next_sequence then
+    redis.call('ZADD', runnable(queue, priority, class), next_sequence, lane)
+    return false
+  end
+  redis.call('ZREM', runnable(queue, priority, class), lane)
+  close_opened(queue, place_of(priority, lane, class))
+  return end_class(queue, priority, class, ended)
+end
+
+local function first_sequence(key) return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] end
 
 -- Let a lane wait at a gate. Among those that wait, the one whose turn is first is let in first.
 local function block(queue, priority, lane, class, gate, opens)
   local place = place_of(priority, lane, class)
   local start = tonumber(redis.call('ZSCORE', key_fair(queue, priority), class) or 0)
   redis.call('HSET', key_blocked(queue), place, gate)
+  HELD[key_gates()], HELD[key_slot_checks()] = true, true
   local turn = string.format('%.17g', (9 - priority) * LEVEL + start)
   redis.call('ZADD', key_gate_waiters(gate), turn, queue .. BAR .. place)
   if opens then
@@ -90,7 +113,7 @@ local function block(queue, priority, lane, class, gate, opens)
   end
   add_to(queue, 'blocked', priority, redis.call('ZCARD', key_of_lane(queue, priority, lane)))
   redis.call('ZREM', runnable(queue, priority, class), lane)
-  redis.call('HDEL', key_opened(queue), place)
+  close_opened(queue, place)
   end_class(queue, priority, class)
 end
 
@@ -106,6 +129,7 @@ local function let_in(gate)
   if head[1] then
     make_runnable(queue, priority, lane, class, head[2])
     -- Messages up to this sequence number have waited at the gate, not for a node.
+    HELD[key_opened(queue)] = true
     redis.call('HSET', key_opened(queue), place, NOW .. ':' .. (redis.call('HGET', key_limited(queue), 'last') or 0))
     add_to(queue, 'blocked', priority, -redis.call('ZCARD', key))
   end
@@ -116,7 +140,7 @@ end
 
 -- A lane was looked at: the next one at each of its gates is let in, or knows when the gate opens.
 local function pass_on(limits)
-  for _, rate in ipairs(limits[2]) do
+  for _, rate in ipairs(is_used(key_gates()) and limits[2] or {}) do
     local gate = gate_of('R', rate[1], rate[2])
     if redis.call('EXISTS', key_gate_waiters(gate)) == 1 then
       local opens = rate_at(rate)
@@ -127,7 +151,7 @@ local function pass_on(limits)
       end
     end
   end
-  for _, slot in ipairs(slots_of(limits)) do
+  for _, slot in ipairs(is_used(key_slot_checks()) and slots_of(limits) or {}) do
     local gate = gate_of('S', slot[1], slot[2])
     if redis.call('EXISTS', key_gate_waiters(gate)) == 1 and free_slots(slot[1], slot[2], slot[3]) > 0 then
       let_in(gate)
@@ -141,23 +165,26 @@ local function into_lane(queue, priority, field, task, limits, in_front)
   local sequence = redis.call('HINCRBY', key_limited(queue), in_front and 'first' or 'last', in_front and -1 or 1)
   redis.call('ZADD', key, sequence, field)
   add_to(queue, 'all', priority, 1)
-  if redis.call('HEXISTS', key_blocked(queue), place) == 1 then
+  local is_alone = redis.call('ZCARD', key) == 1 -- an empty lane waits nowhere
+  if not is_alone and redis.call('HEXISTS', key_blocked(queue), place) == 1 then
     add_to(queue, 'blocked', priority, 1)
-  elseif in_front or redis.call('ZCARD', key) == 1 then
+  elseif is_alone or in_front then
     make_runnable(queue, priority, lane, class, sequence)
   end
 end
 
 -- Put a message where it waits: in its lane, or among the delayed ones.
-local function put(queue, priority, blob, in_front, due)
+local KNOWN = {}
+local function put(queue, priority, blob, in_front, due, is_free)
   local _, _, _, _, id, task = header(blob)
   local limits, messages, field = limits_of(blob), key_limited_messages(queue), id
-  redis.call('SADD', key_queues(), queue)
+  if not KNOWN[queue] then redis.call('SADD', key_queues(), queue) end
+  KNOWN[queue] = true
   if redis.call('HSETNX', messages, field, blob) == 0 then
     field = id .. BAR .. redis.call('HINCRBY', key_limited(queue), 'twins', 1)
     redis.call('HSET', messages, field, blob)
   end
-  begin_waiting(limits, id, queue, field)
+  begin_waiting(limits, id, queue, field, is_free)
   if due and due > NOW then
     redis.call('HSETNX', key_limited(queue), 'last', 0)
     redis.call('ZADD', key_lane_delayed(queue), due, field)
@@ -185,7 +212,7 @@ local function remove(queue, field)
         redis.call('ZREM', key_gate_waiters(gate), queue .. BAR .. place)
       end
     else
-      next_of(queue, priority, lane, class)
+      next_of(queue, priority, lane, class, first_sequence(key))
       pass_on(limits)
     end
   end
@@ -220,8 +247,11 @@ local function replace(has, blob)
     return
   end
   local due = redis.call('ZSCORE', key_lane_delayed(queue), field)
+  local key = key_unique(limits_of(before)[4][1])
+  local since = redis.call('HGET', key, 'since')
   remove(queue, field)
   put(queue, priority, replaced, false, due and tonumber(due))
+  redis.call('HSET', key, 'since', since)
 end
 
 -- Each call pushes a debounced task back, but not further than the longest wait after the first call.
@@ -235,19 +265,17 @@ local function push_back(unique, has)
   redis.call('ZADD', key_lane_delayed(has[2]), 'XX', debounced(unique, since), has[3])
 end
 
--- Whether another task has the unique key of a new message: nothing, or what becomes of the call ('existing', 'refused',
+-- Whether another task has the unique key of a new message: nothing, or how the call ends ('existing', 'refused',
 -- 'replaced') and the id of the other task.
 local function conflict(limits, id, blob)
   local unique = limits[4]
   if not unique then return end
-  local key = key_unique(unique[1])
-  local timed = redis.call('HMGET', key, 'id', 'until')
-  if timed[2] and tonumber(timed[2]) <= NOW then
-    redis.call('UNLINK', key)
-    timed = {}
-  end
   local has = holders_of(unique)
-  local other = has[1] or has[4] or timed[1]
+  if has[7] and tonumber(has[7]) <= NOW then
+    redis.call('UNLINK', key_unique(unique[1]))
+    has = {}
+  end
+  local other = has[1] or has[4] or has[6]
   if not other then return end
   if unique[4] == 'latest' and has[4] and has[4] ~= id and not has[1] then return end
   if has[1] and unique[5] > 0 then push_back(unique, has) end
@@ -265,10 +293,10 @@ function M.push(queue, priority, id, blob, due)
   if kind then return kind, other end
   local unique = limits[4]
   if unique and unique[5] > 0 then due = math.max(due or 0, debounced(unique, NOW)) end
-  put(queue, priority, blob, false, due)
+  put(queue, priority, blob, false, due, unique and unique[4] ~= 'latest')
 end
 
--- Queue a message that follows a run. A retry waits in any case; of another whose key is taken nobody could be told, so
+-- Queue a message that follows a run. A retry waits in any case; nobody would learn of another whose key is taken, so
 -- its task fails.
 function M.follow(queue, priority, id, blob, due, own, node, dead_limit)
   local limits = limits_of(blob)

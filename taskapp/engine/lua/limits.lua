@@ -85,50 +85,40 @@ local function free_slots(name, key, most)
   return free
 end
 
--- Who has a unique key: {waiting, its queue, its field, running, its claim}; a holder that is nowhere has none.
+-- Who has a unique key: {waiting, its queue, its field, running, its claim, id and end of a key that is kept for a time}. A
+-- holder that is nowhere has none: what waits is gone once it is claimed.
 local function holders_of(unique)
-  local has = redis.call('HMGET', key_unique(unique[1]), 'waiting', 'queue', 'field', 'running', 'claim')
+  local has = redis.call('HMGET', key_unique(unique[1]), 'waiting', 'queue', 'field', 'running', 'claim', 'id', 'until')
   if has[1] and redis.call('HEXISTS', key_limited_messages(has[2]), has[3]) == 0 then has[1] = false end
   if has[4] and not is_held(has[5]) then has[4] = false end
   return has
 end
 
-local function begin_waiting(limits, id, queue, field)
+-- IS_FREE: nobody has the key.
+local function begin_waiting(limits, id, queue, field, is_free)
   local unique = limits[4]
   if not unique then return end
-  local has = holders_of(unique)
+  local has = is_free and {} or holders_of(unique)
   -- A retry of the running one keeps to the slot; the latest call stays the one that is replaced.
   if has[1] and has[1] ~= id then return end
   local key = key_unique(unique[1])
-  redis.call('HSET', key, 'waiting', id, 'queue', queue, 'field', field)
-  redis.call('HSETNX', key, 'since', NOW)
-  if unique[2] == 'time' then
-    redis.call('HSETNX', key, 'id', id)
-    redis.call('HSETNX', key, 'until', NOW + unique[3])
-    redis.call('PEXPIREAT', key, string.format('%.0f', tonumber(redis.call('HGET', key, 'until')) - OFFSET))
+  redis.call('HSET', key, 'waiting', id, 'queue', queue, 'field', field, 'since', NOW)
+  if unique[2] == 'time' and not has[7] then
+    redis.call('HSET', key, 'id', id, 'until', NOW + unique[3])
+    redis.call('PEXPIREAT', key, string.format('%.0f', NOW + unique[3] - OFFSET))
   end
-end
-
--- Keep a key only while somebody has it, or until its time.
-local function tidy(unique)
-  local key = key_unique(unique[1])
-  local left = redis.call('HMGET', key, 'waiting', 'running', 'until')
-  if not left[1] and not left[2] and not left[3] then redis.call('UNLINK', key) end
-end
-
-local function end_waiting(limits, id)
-  local unique = limits[4]
-  if not unique or redis.call('HGET', key_unique(unique[1]), 'waiting') ~= id then return end
-  redis.call('HDEL', key_unique(unique[1]), 'waiting', 'queue', 'field', 'since')
-  tidy(unique)
 end
 
 -- A message that waited and will never run gives its key back, even one that was kept for a time.
 local function never_runs(limits, id)
   local unique = limits[4]
-  if unique and redis.call('HGET', key_unique(unique[1]), 'waiting') == id then
-    redis.call('HDEL', key_unique(unique[1]), 'id', 'until')
-    end_waiting(limits, id)
+  if not unique then return end
+  local has = redis.call('HMGET', key_unique(unique[1]), 'waiting', 'running')
+  if has[1] ~= id then return end
+  if has[2] and has[2] ~= id then
+    redis.call('HDEL', key_unique(unique[1]), 'waiting', 'id', 'until')
+  else
+    redis.call('UNLINK', key_unique(unique[1]))
   end
 end
 
@@ -137,16 +127,20 @@ local function begin_running(limits, id, epoch, tag)
   if not unique then return end
   if unique[2] ~= 'start' then
     redis.call('HSET', key_unique(unique[1]), 'running', id, 'claim', holder(epoch, tag))
+  elseif redis.call('HGET', key_unique(unique[1]), 'waiting') == id then
+    redis.call('UNLINK', key_unique(unique[1]))
   end
-  end_waiting(limits, id)
 end
 
 local function end_running(limits, id, epoch, tag)
   local unique = limits[4]
   if not unique or unique[2] == 'start' then return end
   local key = key_unique(unique[1])
-  local has = redis.call('HMGET', key, 'running', 'claim')
+  local has = redis.call('HMGET', key, 'running', 'claim', 'waiting', 'queue', 'field', 'until')
   if has[1] ~= id or has[2] ~= holder(epoch, tag) then return end
-  redis.call('HDEL', key, 'running', 'claim')
-  tidy(unique)
+  if has[6] or (has[3] and redis.call('HEXISTS', key_limited_messages(has[4]), has[5]) == 1) then
+    redis.call('HDEL', key, 'running', 'claim')
+  else
+    redis.call('UNLINK', key)
+  end
 end

@@ -159,7 +159,7 @@ local function enqueue(queue, priority, blob, in_front)
   end
 end
 
--- Free what a claim holds beside its message; call it once that is in its next place.
+-- Free what a claim holds in addition to its message; call it once that is in its next place.
 local function release(epoch, tag, blob)
   if string.byte(tag, 1) == 48 then lanes().release(epoch, tag, blob) end
 end

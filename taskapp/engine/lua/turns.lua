@@ -28,7 +28,7 @@ end
 
 -- A message that waited at a gate could not run before that opened.
 local function since_opened(queue, place, sequence, blob)
-  local opened = redis.call('HGET', key_opened(queue), place)
+  local opened = is_used(key_opened(queue)) and redis.call('HGET', key_opened(queue), place)
   if not opened then return blob end
   local ms, last = string.match(opened, '^(%d+):(%-?%d+)$')
   local seen = tonumber(sequence)
@@ -50,12 +50,12 @@ end
 -- One turn at the first message of a lane: 'taken', 'left' (no room for its task type here), 'blocked' or 'gone'.
 local function look(queue, priority, class, lane, claim)
   local place, key = place_of(priority, lane, class), key_of_lane(queue, priority, lane)
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
   local field = first[1]
   local blob = field and redis.call('HGET', key_limited_messages(queue), field)
   if not blob then
     if field then redis.call('ZREM', key, field) end
-    next_of(queue, priority, lane, class)
+    next_of(queue, priority, lane, class, first[4])
     return 'gone'
   end
   local _, _, _, _, id, task = header(blob)
@@ -70,8 +70,8 @@ local function look(queue, priority, class, lane, claim)
     claim.dropped = claim.dropped + 1
     bury_unreported(queue, priority, blob, 'rejected', '', REFUSED .. slot[1] ..
       ' had no free slot', math.huge)
-    never_runs(limits, id)
     remove(queue, field)
+    never_runs(limits, id)
     return 'gone'
   end
   if gate then
@@ -90,7 +90,7 @@ local function look(queue, priority, class, lane, claim)
   begin_running(limits, id, epoch, tag)
   redis.call('ZREM', key, field)
   redis.call('HDEL', key_limited_messages(queue), field)
-  return 'taken', limits
+  return 'taken', limits, first[4]
 end
 
 -- One turn of a class, from its lane at position AT on; answers whether something was taken, and the next position.
@@ -102,7 +102,7 @@ local function turn(queue, priority, class, start, claim)
       if at == 0 then end_class(queue, priority, class) end
       return at == 0
     end
-    local what, limits = look(queue, priority, class, lane, claim)
+    local what, limits, next_sequence = look(queue, priority, class, lane, claim)
     if what == 'left' then
       at, claim.left = at + 1, claim.left + 1
     elseif what ~= 'taken' then
@@ -110,8 +110,9 @@ local function turn(queue, priority, class, start, claim)
     else
       local ended = start + 1 / weight_of(class)
       VIRTUAL[priority .. queue] = math.max(virtual(queue, priority), start)
-      next_of(queue, priority, lane, class, ended)
-      redis.call('ZADD', key_fair(queue, priority), 'XX', string.format('%.17g', ended), class)
+      if not next_of(queue, priority, lane, class, next_sequence, ended) then
+        redis.call('ZADD', key_fair(queue, priority), 'XX', string.format('%.17g', ended), class)
+      end
       if has_gates(limits) then pass_on(limits) end
       claim.taken = claim.taken + 1
       return true
@@ -145,6 +146,7 @@ function M.serve(queue, priority, claim)
     end
   end
   add_to(queue, 'all', priority, taken_before - claim.taken)
+  forget_classes(queue, priority)
   if virtual(queue, priority) ~= before then
     redis.call('HSET', key, 'virtual:' .. priority, string.format('%.17g', virtual(queue, priority)),
       'plain:' .. priority, string.format('%.17g', plain_ended))
