@@ -12,7 +12,7 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 NUMBERS = ("limit", "period_ms", "burst", "most")
-"""Names of the numbers of a limit, as in ``limits.Rate`` and ``limits.Slots``."""
+"""Names of the numbers of a limit, as in ``limits.Rate`` and ``limits.Concurrency``."""
 PAGE = 200
 
 

@@ -12,6 +12,7 @@ MOST_BYTES = 4_096
 
 OnBusy = Literal["wait", "drop", "cancel"]
 OnDuplicate = Literal["existing", "raise", "replace", "latest"]
+Until = Literal["start", "end", "time"]
 
 
 class Rate(NamedTuple):
@@ -27,7 +28,7 @@ class Rate(NamedTuple):
     cost: float = 1.0
 
 
-class Slots(NamedTuple):
+class Concurrency(NamedTuple):
     """At most ``most`` tasks of one key at once."""
 
     name: str
@@ -41,7 +42,7 @@ class Unique(NamedTuple):
 
     key: str
     """Task type and value of the key template."""
-    until: Literal["start", "end", "time"] = "end"
+    until: Until = "end"
     keep_ms: int = 0
     """How long the key is kept, with ``until="time"``."""
     on_duplicate: OnDuplicate = "existing"
@@ -57,7 +58,7 @@ class Limits(NamedTuple):
     fair_key: str = ""
     """Whose turn it is: tasks of different keys take turns; empty: none."""
     rates: tuple[Rate, ...] = ()
-    slots: tuple[Slots, ...] = ()
+    slots: tuple[Concurrency, ...] = ()
     unique: Unique | None = None
 
 

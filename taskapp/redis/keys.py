@@ -72,7 +72,7 @@ KEYS: dict[str, str] = {
     "gate_waiters": "<P>taskapp:limits:gate:<X>",  # sorted set: queue and place of a lane -> when its turn is
     "slot_checks": "<P>taskapp:limits:checks",  # sorted set: gate of slots -> when to compare it with the leases
     "slots": "<P>taskapp:limits:slots:<X>\x1f<Y>",  # set: epoch|tag of the claims that hold a slot
-    "rate": "<P>taskapp:limits:rate:<X>\x1f<Y>",  # string: when all that started is paid for (ms), end of a pause
+    "rate": "<P>taskapp:limits:rate:<X>\x1f<Y>",  # string: when all is paid for (ms):end of a pause:ms per unit
     "unique": "<P>taskapp:unique:<X>",  # hash: waiting, queue, field, since, running, claim; id, until
     # one per queue
     "ready": "<P>taskapp:{<P><X>}:ready:<Y>",  # list by priority: the next message is at the right end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from taskapp.engine.limits import Limits, Rate, Slots, Unique
+from taskapp.engine.limits import Concurrency, Limits, Rate, Unique
 
 QUEUES = ("q1", "q2")
 PRIORITIES = (0, 9)
@@ -21,14 +21,14 @@ VARIANTS = {
     "slow x": Limits("x", (SLOW,)),
     "slow y": Limits("y", (SLOW._replace(key="y"),)),
     "slow and dear": Limits("", (SLOW, DEAR)),
-    "two at once": Limits("", (), (Slots("cap", "", 2),)),
-    "two at once x": Limits("x", (), (Slots("cap", "", 2),)),
-    "two levels": Limits("y", (), (Slots("own", "y", 1), Slots("cap", "", 2))),
-    "dear and one": Limits("", (DEAR,), (Slots("own", "", 1),)),
+    "two at once": Limits("", (), (Concurrency("cap", "", 2),)),
+    "two at once x": Limits("x", (), (Concurrency("cap", "", 2),)),
+    "two levels": Limits("y", (), (Concurrency("own", "y", 1), Concurrency("cap", "", 2))),
+    "dear and one": Limits("", (DEAR,), (Concurrency("own", "", 1),)),
     "existing": Limits("", (), (), Unique("e")),
     "raise": Limits("x", (SLOW,), (), Unique("r", on_duplicate="raise")),
-    "until start": Limits("", (), (Slots("cap", "", 2),), Unique("s", "start")),
-    "replace": Limits("y", (), (Slots("cap", "", 2),), Unique("p", on_duplicate="replace")),
+    "until start": Limits("", (), (Concurrency("cap", "", 2),), Unique("s", "start")),
+    "replace": Limits("y", (), (Concurrency("cap", "", 2),), Unique("p", on_duplicate="replace")),
     "latest": Limits("", (), (), Unique("l", on_duplicate="latest")),
 }
 OFTEN = list(VARIANTS)
@@ -50,11 +50,15 @@ class Task:
         return VARIANTS[self.variant]
 
     @property
-    def slots(self) -> tuple[Slots, ...]:
+    def slots(self) -> tuple[Concurrency, ...]:
         unique = self.limits.unique
         if unique is None or unique.on_duplicate != "latest":
             return self.limits.slots
-        return (*self.limits.slots, Slots("", unique.key, 1))
+        return (*self.limits.slots, Concurrency("", unique.key, 1))
+
+    @property
+    def gates(self) -> set[tuple[str, str]]:
+        return {(each.name, each.key) for each in (*self.slots, *self.limits.rates)}
 
     @property
     def lane(self) -> tuple[str, int, str]:
@@ -140,10 +144,10 @@ class Model:
                 task.due = 0.0
                 self.lanes.setdefault(task.lane, []).append(task)
 
-    def most(self, slot: Slots) -> int:
+    def most(self, slot: Concurrency) -> int:
         return self.cap if slot.name == "cap" else slot.most
 
-    def used(self, slot: Slots) -> int:
+    def used(self, slot: Concurrency) -> int:
         held = [each for task in self.running.values() for each in task.slots]
         return sum((each.name, each.key) == (slot.name, slot.key) for each in held)
 

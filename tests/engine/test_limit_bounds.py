@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskapp.engine.limits import Limits, Rate, Slots
+from taskapp.engine.limits import Concurrency, Limits, Rate
 from tests.engine.bench import Bench, names
 from tests.engine.test_bounds import bounded
 
@@ -26,7 +26,7 @@ def fill(bench: Bench, limits: Limits, count: int = BLOCKED, prefix: str = "") -
 @pytest.mark.parametrize("kind", ["rate", "slots", "one key each"])
 def test_very_many_blocked_tasks_cost_a_claim_nothing(bench: Bench, kind: str) -> None:
     node = bench.node()
-    bench.submit("first", limits=Limits("x", (Rate("mail", "", 1, 3_600_000, 1),), (Slots("mail", "", 1),)))
+    bench.submit("first", limits=Limits("x", (Rate("mail", "", 1, 3_600_000, 1),), (Concurrency("mail", "", 1),)))
     node.take()
     bench.submit("one", limits=Limits("x", (Rate("mail", "", 1, 3_600_000, 1),)))
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_very_many_blocked_tasks_cost_a_claim_nothing(bench: Bench, kind: str) -
     elif kind == "rate":
         fill(bench, Limits("y", (Rate("mail", "", 1, 3_600_000, 1),)))
     else:
-        fill(bench, Limits("y", (), (Slots("mail", "", 1),)))
+        fill(bench, Limits("y", (), (Concurrency("mail", "", 1),)))
     for _ in range(10):
         node.take()
     crowded = calls_of(bench, node.take)
@@ -71,7 +71,8 @@ def test_one_claim_takes_a_bounded_number_of_messages_and_wakes_for_the_rest(ben
     node = bench.node()
     for number in range(400):
         bench.submit(
-            f"{number}", limits=Limits(f"t{number:03}", (Rate("mail", "", 1e6, 1, 1e6),), (Slots("mail", "", 999),))
+            f"{number}",
+            limits=Limits(f"t{number:03}", (Rate("mail", "", 1e6, 1, 1e6),), (Concurrency("mail", "", 999),)),
         )
 
     for _ in range(4):

@@ -7,7 +7,7 @@ import pytest
 
 from taskapp.engine.envelope import seal, unseal
 from taskapp.engine.limit_numbers import BlockedLane, LimitNumbers, LimitsAdmin
-from taskapp.engine.limits import Limits, Rate, Slots, Unique, packed
+from taskapp.engine.limits import Concurrency, Limits, Rate, Unique, packed
 from taskapp.engine.options import NodeProfile
 from taskapp.engine.search import Gate, Place, Search
 from taskapp.engine.snapshot import read_snapshot
@@ -46,7 +46,7 @@ def test_the_node_that_started_last_declares_and_what_is_set_wins(bench: Bench, 
 
 
 def test_a_declared_number_wins_over_that_of_a_message(bench: Bench) -> None:
-    bench.submit(*"abcd", limits=Limits(slots=(Slots("mail", "", 1),)))
+    bench.submit(*"abcd", limits=Limits(slots=(Concurrency("mail", "", 1),)))
     node = start(bench, {"mail": {"most": 3}})
 
     assert len(node.take(9)) == 3
@@ -77,7 +77,7 @@ def test_weights_are_changed_while_nodes_run(bench: Bench, admin: LimitsAdmin) -
 
 def test_the_lanes_that_wait_tell_for_what_and_until_when(bench: Bench, admin: LimitsAdmin) -> None:
     bench.submit("r1", "r2", "r3", limits=rated("x", "tenant"), priority=4)
-    bench.submit("s1", "s2", limits=Limits(slots=(Slots("own", "y", 1),)))
+    bench.submit("s1", "s2", limits=Limits(slots=(Concurrency("own", "y", 1),)))
     bench.submit("u1", limits=Limits(unique=Unique("k", on_duplicate="latest")))
     node = bench.node()
     node.take(9)

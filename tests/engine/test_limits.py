@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from taskapp.engine.limits import Limits, Rate, Slots
+from taskapp.engine.limits import Concurrency, Limits, Rate
 from tests.engine.bench import Bench, TestNode, leaving, names
 from tests.support import RedisServer, eventually
 
@@ -23,7 +23,7 @@ def per_second(limit: float, burst: float = 1, key: str = "", cost: float = 1) -
 
 
 def at_once(most: int, key: str = "", on_busy: str = "wait") -> Limits:
-    return Limits(slots=(Slots("mail", key, most, on_busy),))  # type: ignore[arg-type]
+    return Limits(slots=(Concurrency("mail", key, most, on_busy),))  # type: ignore[arg-type]
 
 
 def finish(node: TestNode, *tags: str) -> None:
@@ -44,7 +44,7 @@ def left_over(bench: Bench) -> list[bytes]:
 
 def test_a_message_with_limits_is_claimed_settled_and_leaves_nothing_behind(each_server: RedisServer) -> None:
     bench = Bench(each_server)
-    bench.submit("a", "b", limits=Limits("tenant", (Rate("mail", "", 1_000, 1, 9),), (Slots("mail", "", 5),)))
+    bench.submit("a", "b", limits=Limits("tenant", (Rate("mail", "", 1_000, 1, 9),), (Concurrency("mail", "", 5),)))
     node = bench.node()
 
     taken = node.take(10)
@@ -316,6 +316,21 @@ def test_many_tenants_of_one_rate_take_turns_and_each_start_costs_little(bench: 
     assert {each.split()[1] for each in order} == {"a"}
 
 
+def test_a_queue_that_no_node_consumes_does_not_hold_up_others_at_the_same_gate(bench: Bench) -> None:
+    limits = per_second(0.1, key="x")
+    bench.submit("first", "second", limits=limits)
+    bench.submit("elsewhere", queue="q2", priority=9, limits=limits)
+    node, other = bench.node(), bench.node()
+    assert names(node.take(5, ("q1",))) == ["first"]
+    assert node.take(5, ("q1",)) == other.take(5, ("q2",)) == []
+
+    bench.let_time_pass(10.5)
+    assert node.take(5, ("q1",)) == []  # the other queue's is let in first
+    bench.let_time_pass(1.5)
+
+    assert names(node.take(5, ("q1",))) == ["second"]
+
+
 # --- slots ------------------------------------------------------------------------------------------
 
 
@@ -337,7 +352,7 @@ def test_no_more_run_at_once_than_there_are_slots(each_server: RedisServer) -> N
 
 def test_two_levels_hold_a_slot_of_each(bench: Bench) -> None:
     def limits(tenant: str) -> Limits:
-        return Limits(slots=(Slots("mail", tenant, 2), Slots("mail:all", "", 3)))
+        return Limits(slots=(Concurrency("mail", tenant, 2), Concurrency("mail:all", "", 3)))
 
     for tenant in "ab":
         bench.submit(*(f"{tenant}{number}" for number in range(3)), limits=limits(tenant))
@@ -372,6 +387,16 @@ def test_a_slot_whose_claim_went_unnoticed_is_free_again(bench: Bench) -> None:
 
     bench.let_time_pass(2)
     bench.node().heartbeat.beat()
+
+    assert names(node.take()) == ["b"]
+
+
+def test_a_claim_finds_that_a_slot_went_unnoticed(bench: Bench) -> None:
+    bench.submit("a", limits=at_once(1))
+    node = bench.node()
+    node.take()
+    bench.client.delete(bench.keys("leased", node.epoch))
+    bench.submit("b", limits=at_once(1))
 
     assert names(node.take()) == ["b"]
 
@@ -440,6 +465,25 @@ def test_a_rate_that_was_raised_lets_those_that_wait_go_on(bench: Bench) -> None
     assert len(node.take(9)) == 8
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_rate_that_was_changed_holds_for_the_debt_of_its_keys(bench: Bench, waits: bool) -> None:
+    bench.submit("0", "1", "2", limits=per_second(1 / 60))
+    node = bench.node()
+    assert names(node.take(1)) == ["0"]
+    if waits:
+        assert node.take(9) == []
+
+    set_limit(bench, "set", "mail", '{"limit": 10}')  # from one a minute to one every 0.1 s
+
+    assert node.take(9) == []
+    bench.let_time_pass(0.11)
+    assert names(node.take(9)) == ["1"]
+    set_limit(bench, "set", "mail", "")
+    claim = node.ask(9)
+    assert claim is not None
+    assert claim.next_due_seconds == pytest.approx(60, abs=6)
+
+
 # --- fairness ------------------------------------------------------------------------------------------
 
 
@@ -478,6 +522,7 @@ def test_few_tasks_of_a_tenant_do_not_wait_for_the_many_of_another(bench: Bench,
     at = [place for place, tenant in enumerate(order) if tenant == "few"]
     assert len(at) == 10
     assert max(later - earlier for earlier, later in zip([-1, *at], at, strict=False)) <= 2
+    assert at[-1] - at[0] >= 16, "those that come later get no more than their turns"
 
 
 def test_messages_without_limits_take_turns_with_the_others(bench: Bench) -> None:

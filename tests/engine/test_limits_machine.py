@@ -124,11 +124,20 @@ class LimitsMachine(RuleBasedStateMachine):
             assert (each.queue, each.priority, each.envelope.body) == (task.queue, task.priority, task.body)
             self.model.start(task, (node.epoch, each.tag))
         if len(taken) < want:
-            stuck = [task for task in self.heads() if task.queue in order and self.model.may_start(task)]
+            stuck = [
+                task for task in self.ready_heads() if not any(each.queue not in order for each in self.rivals(task))
+            ]
             assert not stuck, f"{stuck} could start and was not claimed: {self.model}"
 
     def heads(self) -> list[Task]:
         return [lane[0] for lane in self.model.lanes.values() if lane]
+
+    def ready_heads(self) -> list[Task]:
+        return [task for task in self.heads() if self.model.may_start(task)]
+
+    def rivals(self, task: Task) -> list[Task]:
+        """Return ``task`` and others that could start instead: a gate lets in one at a time."""
+        return [each for each in self.ready_heads() if each is task or each.gates & task.gates]
 
     def something_runs(self) -> bool:
         return bool(self.model.running)
@@ -306,10 +315,11 @@ class LimitsMachine(RuleBasedStateMachine):
     @invariant()
     def somebody_is_woken_for_what_a_slot_or_key_lets_run(self) -> None:
         if hasattr(self, "bench"):
-            for task in self.heads():
-                if not task.limits.rates and self.model.may_start(task):
-                    token = self.bench.client.llen(self.bench.keys("wake", task.queue))
-                    assert token, f"{task} could start and nobody will be woken"
+            for task in self.ready_heads():
+                rivals = self.rivals(task)
+                if not any(each.limits.rates for each in rivals):
+                    tokens = [self.bench.client.llen(self.bench.keys("wake", each.queue)) for each in rivals]
+                    assert any(tokens), f"{task} could start and nobody will be woken"
 
     def nothing_is_lost(self) -> None:
         """Run everything that is left, and find nothing of it afterwards."""

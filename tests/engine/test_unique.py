@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskapp.engine.envelope import unseal
-from taskapp.engine.limits import Limits, Slots, Unique, packed
+from taskapp.engine.limits import Concurrency, Limits, Unique, packed
 from taskapp.engine.producer import Message, Taken
 from taskapp.errors import KeyTaken
 from taskapp.transport.codec import pack_task
@@ -124,9 +124,9 @@ def test_the_waiting_one_gets_the_new_arguments_and_keeps_its_id(bench: Bench, f
 
 def test_a_replacement_with_other_limits_moves_to_its_lane(bench: Bench) -> None:
     def limits(tenant: str) -> Limits:
-        return Limits(slots=(Slots("mail", tenant, 1),), unique=Unique("mail 7", on_duplicate="replace"))
+        return Limits(slots=(Concurrency("mail", tenant, 1),), unique=Unique("mail 7", on_duplicate="replace"))
 
-    bench.submit("running", limits=Limits(slots=(Slots("mail", "x", 1),)))
+    bench.submit("running", limits=Limits(slots=(Concurrency("mail", "x", 1),)))
     node = bench.node()
     node.take()
     bench.submit("a", limits=limits("x"))
@@ -187,8 +187,8 @@ def test_a_key_is_free_when_its_task_has_ended_however_it_ended(make_bench: Any,
     bench = make_bench(crash_limit=1)
     limits = unique("raise")
     if how == "drop":
-        limits = limits._replace(slots=(Slots("mail", "", 1, "drop"),))
-        bench.submit("other", limits=Limits(slots=(Slots("mail", "", 1),)))
+        limits = limits._replace(slots=(Concurrency("mail", "", 1, "drop"),))
+        bench.submit("other", limits=Limits(slots=(Concurrency("mail", "", 1),)))
         bench.node().take()
     due_ms = bench.now_ms() + 60_000 if how == "cancel delayed" else 0
     bench.submit("a", limits=limits, due_ms=due_ms)

@@ -2,10 +2,11 @@
 local name, key, pause = ARGV[3], ARGV[4], NOW + tonumber(ARGV[5])
 local gate = 'R' .. BAR .. name .. BAR .. key
 local known = redis.call('GET', key_rate(name, key))
-local paid = known and tonumber(string.match(known, '^([^:]*)')) or NOW
+local paid, _, each = string.match(known or '', '^([^:]*):([^:]*):(.*)$')
+paid = tonumber(paid) or NOW
 local ends = math.max(paid, pause)
 if ends > NOW then
-  local text = string.format('%.17g', paid) .. (pause > NOW and ':' .. string.format('%.0f', pause) or '')
+  local text = string.format('%.17g:%.0f:%s', paid, pause, each or '')
   redis.call('SET', key_rate(name, key), text, 'PX', string.format('%.0f', math.ceil(ends - NOW)))
 else
   redis.call('UNLINK', key_rate(name, key))

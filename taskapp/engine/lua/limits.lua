@@ -30,27 +30,32 @@ end
 local function gate_of(kind, name, key) return kind .. BAR .. name .. BAR .. key end
 local function parts_of_gate(gate) return string.match(gate, '^(.)' .. BAR .. '(.-)' .. BAR .. '(.*)$') end
 
--- Generic cell rate algorithm: the one number of a key is when all that has started will have been paid for (ms); with a
--- pause, ':' and its end follow. Answers when this message may start, that number afterwards, and the end of the pause.
+local function write_rate(name, key, paid, pause, each)
+  local ends = math.max(paid, pause)
+  if ends <= NOW then redis.call('UNLINK', key_rate(name, key)) return end
+  local text = string.format('%.17g:%.0f:%.17g', paid, pause, each)
+  redis.call('SET', key_rate(name, key), text, 'PX', string.format('%.0f', math.ceil(ends - NOW)))
+end
+
+-- Generic cell rate algorithm: the one number of a key is when all that has started will have been paid for (ms). The end
+-- of a pause follows, and how long a unit took to pay: if that has changed, so does the debt that is left. Answers when this
+-- message may start, that number afterwards, the end of the pause, and how long a unit takes.
 local function rate_at(rate)
   local name, key, limit, period, burst, cost = unpack(rate, 1, 6)
   local set = numbers_of(name)
   local each, at, pause = (set.period_ms or period) / (set.limit or limit), NOW, 0
   local known = redis.call('GET', key_rate(name, key))
   if known then
-    local paid, paused = string.match(known, '^([^:]*):?(.*)$')
+    local paid, paused, before = string.match(known, '^([^:]*):([^:]*):(.*)$')
     at, pause = math.max(tonumber(paid) or 0, NOW), tonumber(paused) or 0
+    if tonumber(before) and tonumber(before) ~= each then
+      at = NOW + (at - NOW) * each / before
+      write_rate(name, key, at, pause, each)
+    end
   end
   cost = cost or 1
   burst = math.max(set.burst or burst, cost, 1)
-  return math.max(at + each * (cost - burst), pause), at + each * cost, pause
-end
-
-local function write_rate(name, key, paid, pause)
-  local ends = math.max(paid, pause)
-  if ends <= NOW then redis.call('UNLINK', key_rate(name, key)) return end
-  local text = string.format('%.17g', paid) .. (pause > NOW and ':' .. string.format('%.0f', pause) or '')
-  redis.call('SET', key_rate(name, key), text, 'PX', string.format('%.0f', math.ceil(ends - NOW)))
+  return math.max(at + each * (cost - burst), pause), at + each * cost, pause, each
 end
 
 -- A task whose latest call waits while one runs takes a slot of its unique key.

@@ -16,9 +16,9 @@ end
 local function refused_by(limits)
   local charges = {}
   for i, rate in ipairs(limits[2]) do
-    local opens, paid, pause = rate_at(rate)
+    local opens, paid, pause, each = rate_at(rate)
     if opens > NOW then return gate_of('R', rate[1], rate[2]), opens end
-    charges[i] = {paid, pause}
+    charges[i] = {paid, pause, each}
   end
   for _, slot in ipairs(slots_of(limits)) do
     if free_slots(slot[1], slot[2], slot[3]) <= 0 then return gate_of('S', slot[1], slot[2]), nil, slot end
@@ -83,7 +83,7 @@ local function look(queue, priority, class, lane, claim)
   if has_gates(limits) then blob = since_opened(queue, place, first[2], blob) end
   local epoch, tag = claim.epoch, claim.take(queue, priority, blob, task, #slots_of(limits) > 0 or limits[4] ~= nil)
   redis.call('HSET', key_leased(epoch), tag, blob) -- before it leaves its lane
-  for i, rate in ipairs(limits[2]) do write_rate(rate[1], rate[2], opens[i][1], opens[i][2]) end
+  for i, rate in ipairs(limits[2]) do write_rate(rate[1], rate[2], unpack(opens[i])) end
   for _, taken in ipairs(slots_of(limits)) do
     redis.call('SADD', key_slots(taken[1], taken[2]), holder(epoch, tag))
   end
