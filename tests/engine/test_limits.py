@@ -292,9 +292,11 @@ def test_the_end_of_a_pause_lets_them_go_on(bench: Bench) -> None:
     bench.link.run("limit_pause", bench.options.prefix, 0, "mail", "x", 30_000)
     node = bench.node()
     assert node.take() == []
+    bench.client.delete(bench.keys("wake", "q1"))
 
     bench.link.run("limit_pause", bench.options.prefix, 0, "mail", "x", 0)
 
+    assert bench.client.llen(bench.keys("wake", "q1")) == 1
     assert names(node.take()) == ["a"]
 
 

@@ -136,6 +136,7 @@ def test_a_replacement_with_other_limits_moves_to_its_lane(bench: Bench) -> None
 
     [message] = node.take()
     assert (message.envelope.id, message.envelope.body) == ("a", b"b")
+    assert bench.client.hlen(bench.keys("limited_messages", "q1")) == 0
     finish(node, message.tag)
     assert keys_left(bench) == []
 
