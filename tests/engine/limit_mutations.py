@@ -9,9 +9,6 @@ LIMIT_MUTATIONS = [
     Mutation("a cost is one", "limits", "cost = cost or 1", "cost = 1"),
     Mutation("a burst is one too large", "limits", "each * (cost - burst)", "each * (cost - burst - 1)"),
     Mutation("a pause is nothing", "limits", "(cost - burst), pause), at", "(cost - burst), 0), at"),
-    Mutation(
-        "a pause is forgotten with the next start", "limits", "paid, pause, each)\n  redis", "paid, 0, each)\n  redis"
-    ),
     Mutation("one slot too many", "turns", "slot[3]) <= 0", "slot[3]) < 0"),
     Mutation("a claim takes no slot", "turns", "redis.call('SADD', key_slots(taken[1], taken[2])", "tostring(epoch"),
     Mutation(
