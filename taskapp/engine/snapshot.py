@@ -134,6 +134,15 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     )
 
 
+def lane_depth(limited: Sequence[bytes]) -> int:
+    """Return how many messages with limits are ready in a queue, from all fields and values of its key ``limited``."""
+    numbers = dict(zip(limited[::2], limited[1::2], strict=True))
+    return sum(
+        int(numbers.get(b"all:%d" % priority, 0)) - int(numbers.get(b"blocked:%d" % priority, 0))
+        for priority in PRIORITIES
+    )
+
+
 def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any, blocked: Any) -> QueueSnapshot:
     waiting = zip(PRIORITIES, ready[::3], ready[1::3], ready[2::3], strict=True)
     number, due_ms = delayed

@@ -82,7 +82,7 @@ LIMIT_MUTATIONS = [
         "unique[4] ~= 'latest' then return limits[3] end",
         "true then return limits[3] end",
     ),
-    Mutation("a key is never free again", "limits", "  redis.call('HDEL', key, 'running', 'claim')\n", ""),
+    Mutation("a key is never forgotten", "limits", "    redis.call('UNLINK', key)\n", ""),
     Mutation("a key is free when its task starts", "limits", "if unique[2] ~= 'start' then", "if false then"),
     Mutation(
         "a key is kept after the start",

@@ -14,6 +14,7 @@ from flower.api.tasks import GetQueueLengths
 from flower.views.broker import BrokerView
 
 from taskapp.app.application import Celery
+from taskapp.engine.snapshot import lane_depth
 from taskapp.monitor.flower.source import TabSource
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import all_answered
@@ -33,8 +34,11 @@ def lengths(app: Celery, queues: Iterable[str]) -> list[dict[str, Any]]:
         keys = Keys(engine.prefix)
         lists = {name: keys.waiting(name) for name in names}
         commands = [("LLEN", key) for each in lists.values() for key in each]
-        answers = iter(all_answered(engine.link.pipeline(commands)))
-    return [{"name": name, "messages": sum(int(next(answers)) for _ in lists[name])} for name in names]
+        commands += [("HGETALL", keys("limited", name)) for name in lists]
+        answers = all_answered(engine.link.pipeline(commands))
+    limited = dict(zip(lists, map(lane_depth, answers[len(answers) - len(lists) :]), strict=True))
+    each = iter(answers)
+    return [{"name": name, "messages": sum(int(next(each)) for _ in lists[name]) + limited[name]} for name in names]
 
 
 class _RedisBroker:
