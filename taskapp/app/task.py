@@ -12,6 +12,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.app.annotations import checkable, parameters_of
+from taskapp.app.declared_limits import LimitedTask, limits_declared_by
 from taskapp.app.options import check_declaration, check_masks
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.progress import note_progress
@@ -19,6 +20,7 @@ from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
 from taskapp.client.canvas import TaskSignature
+from taskapp.client.limits.of_call import check_names
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import with_texts_of_ids
 from taskapp.client.results import EagerResult
@@ -41,10 +43,10 @@ POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 NEVER_RETRIED = (PermanentError, InvalidPayload)
 
 
-class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
+class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
     """A Celery task whose annotated arguments are checked and whose permanent errors are not retried.
 
-    The attributes below are options in addition to Celery's.
+    The attributes below, and those of ``LimitedTask``, are options in addition to Celery's.
     ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` have the same meaning
     as in Celery; delays are drawn evenly from zero to the backoff (full jitter).
     """
@@ -76,7 +78,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Bind to ``app``, like Celery; make ``run`` check its arguments and dump a model that it returns.
 
         Raises:
-            UnknownTaskOption, BadMasks, BadOption: An option is misspelt or invalid.
+            UnknownTaskOption, BadMasks, BadOption, BadLimit: An option is misspelt or invalid.
         """
         is_new = "_unchecked_run" not in cls.__dict__
         if is_new:  # later it also has attributes that hooks of its base have set
@@ -88,6 +90,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         cls.request_stack = ContextStack()
         if is_new:
             cls._wrap_run()
+        cls.declared_limits = limits_declared_by(cls)
         return bound
 
     @classmethod
@@ -137,6 +140,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         Raises:
             InvalidPayload: A keyword argument is invalid.
             BadOption: The priority is not an integer from 0 to 9.
+            BadLimit, UnknownOption: The name of an option is wrong, see ``check_names``.
         """
         if payload := self.payload():
             kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
@@ -149,6 +153,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         made = TaskSignature(self, args, *starargs, **starkwargs)
         if made["options"]:
             check_priority(self.name, made["options"].get("priority"))
+            check_names(self.name, made["options"])
         return made
 
     subtask = signature

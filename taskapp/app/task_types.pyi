@@ -41,6 +41,20 @@ class Task(stock_types.Task[P, R_co], Generic[P, R_co]):
 
     name: str
     cpu_bound: bool
+    concurrency_key: str | None
+    debounce: float | None
+    debounce_at_most: float | None
+    fair_key: str | None
+    max_concurrency: int | Mapping[str, int] | None
+    on_busy: Literal["wait", "drop", "cancel"] | None
+    on_duplicate: Literal["existing", "raise", "replace", "latest"] | None
+    rate_burst: float | None
+    rate_cost: float | str | Callable[..., float] | None
+    rate_key: str | None
+    rate_scope: Literal["cluster", "node"] | None
+    unique: bool | Literal["type"] | None
+    unique_for: Literal["start", "end"] | float | None
+    unique_key: str | None
     keeps_failures: bool
     masks: tuple[str, ...]
     sensitive: bool
@@ -124,18 +138,25 @@ class TaskOptions(TypedDict, total=False):
     autoretry_for: Sequence[type[BaseException]]
     before_start: Callable[..., Any]
     compression: str | None
+    concurrency_key: str | None
     cpu_bound: bool
+    debounce: float | None
+    debounce_at_most: float | None
     default_retry_delay: float
     dont_autoretry_for: Sequence[type[BaseException]]
     exchange: Any
     expires: float | datetime | None
+    fair_key: str | None
     ignore_result: bool
     keeps_failures: bool
     lazy: bool
     masks: Sequence[str]
+    max_concurrency: int | Mapping[str, int] | None
     max_retries: int | None
     name: str
     needs_extra: str
+    on_busy: Literal["wait", "drop", "cancel"] | None
+    on_duplicate: Literal["existing", "raise", "replace", "latest"] | None
     on_failure: Callable[..., Any]
     on_retry: Callable[..., Any]
     on_success: Callable[..., Any]
@@ -145,7 +166,11 @@ class TaskOptions(TypedDict, total=False):
     pydantic_dump_kwargs: dict[str, Any] | None
     pydantic_strict: bool
     queue: str
+    rate_burst: float | None
+    rate_cost: float | str | Callable[..., float] | None
+    rate_key: str | None
     rate_limit: str | float | None
+    rate_scope: Literal["cluster", "node"] | None
     reject_on_worker_lost: bool | None
     Request: Any
     request_stack: Any
@@ -171,6 +196,9 @@ class TaskOptions(TypedDict, total=False):
     trail: bool
     typed: bool
     typing: bool
+    unique: bool | Literal["type"] | None
+    unique_for: Literal["start", "end"] | float | None
+    unique_key: str | None
 
 class Unknown:
     """What no function returns, unless its type is unknown."""

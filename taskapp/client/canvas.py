@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskapp.client.async_canvas import Signature
+from taskapp.client.limits.of_call import check_names
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import new_id
 
@@ -38,8 +39,10 @@ class TaskSignature(_Signature):
 
         Raises:
             BadOption: The priority is not an integer from 0 to 9.
+            BadLimit, UnknownOption: The name of an option is wrong, see ``check_names``.
         """
         check_priority(self["task"], options.get("priority"))
+        check_names(self["task"], options)
         return super().set(immutable, **options)
 
     def freeze(

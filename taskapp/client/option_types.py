@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+from uuid import UUID
 
 Links = Any
 """A signature, a list of them, or their dicts."""
+
+Key = str | int | UUID
+"""A key of a limit."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -19,15 +23,19 @@ class CommonOptions(TypedDict, total=False):
     chord: Any
     cluster_id: str | None
     compression: str | None
+    concurrency_key: Key | None
     connection: Any
     confirm_timeout: float | None
     correlation_id: str | None
     countdown: float | None
+    debounce: float | None
+    debounce_at_most: float | None
     delivery_mode: int | str | None
     eta: datetime | str | None
     exchange: Any
     expiration: float | None
     expires: float | datetime | str | None
+    fair_key: Key | None
     group_id: str | None
     group_index: int | None
     headers: Mapping[str, Any] | None
@@ -37,11 +45,15 @@ class CommonOptions(TypedDict, total=False):
     link_error: Links
     mandatory: bool
     message_id: str | None
+    on_busy: Literal["wait", "drop", "cancel"] | None
+    on_duplicate: Literal["existing", "raise", "replace", "latest"] | None
     parent_id: str | None
     priority: int | None
     producer: Any
     publisher: Any
     queue: Any
+    rate_cost: float | None
+    rate_key: Key | None
     reply_to: str | None
     result_cls: Any
     retries: int
@@ -60,6 +72,9 @@ class CommonOptions(TypedDict, total=False):
     timeout: float | None
     timestamp: float | None
     type: str | None
+    unique: bool | Literal["type"] | None
+    unique_for: Literal["start", "end"] | float | None
+    unique_key: Key | None
     user_id: str | None
 
 

@@ -44,7 +44,7 @@ def declare(app: Celery, **options: object) -> type[Task]:
 
 @pytest.mark.parametrize(
     ("option", "meant"),
-    [("max_concurrency", ""), ("uniqe", ""), ("max_retires", "'max_retries'"), ("priorty", "'priority'")],
+    [("singleton", ""), ("uniqe", "'unique'"), ("max_retires", "'max_retries'"), ("priorty", "'priority'")],
 )
 def test_the_app_that_ships_refuses_an_option_that_nobody_reads(option: str, meant: str) -> None:
     with pytest.raises(UnknownTaskOption, match=f"unknown option '{option}'.*{meant}"):

@@ -38,6 +38,10 @@ add.apply_async((1,), priorty=9)  # E: call-arg reportCallIssue
 add.apply_async((1,), priority="high")  # E: arg-type reportArgumentType
 add.apply_async((1,), countdown="3 s")  # E: arg-type reportArgumentType
 add.apply_async(1)  # E: arg-type reportArgumentType
+add.apply_async((1,), unique_key="order-17", on_duplicate="raise", fair_key="acme", rate_cost=2.5, rate_key=7)
+add.apply_async((1,), unique=False, concurrency_key="acme", on_busy="drop", debounce=5, debounce_at_most=60)
+add.apply_async((1,), on_duplicate="rase")  # E: arg-type reportArgumentType
+add.apply_async((1,), max_concurrency=3)  # E: call-arg reportCallIssue
 
 assert_type(add.submit_many([(1, 2), [3, 4], {"x": 5}], priority=3), list[AsyncResult[int]])
 add.submit_many([1, 2])  # E: list-item reportArgumentType

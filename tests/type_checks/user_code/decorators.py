@@ -47,6 +47,24 @@ def shared_named(x: int, y: str = "") -> float:
     return 0.5
 
 
+@shared_task(
+    unique=True, unique_for="start", on_duplicate="replace", rate_limit="100/m", rate_key="{y}", rate_cost="{x}",
+    max_concurrency={"{y}": 10, "all": 200}, on_busy="wait", fair_key="{y}",
+)  # fmt: skip
+def limited(x: int, y: str = "") -> float:
+    return 0.5
+
+
+@app.task(unique_key="{x}", debounce=5, debounce_at_most=60, rate_limit=3, rate_burst=9, rate_scope="cluster")
+def also_limited(x: int, y: str = "") -> float:
+    return 0.5
+
+
+@app.task(rate_limit=1, rate_cost=lambda x, y="": x * 2, max_concurrency=3, concurrency_key="{x}")
+def limited_by_cost(x: int, y: str = "") -> float:
+    return 0.5
+
+
 @app.task
 async def coroutine(x: int, y: str = "") -> float:
     return 0.5

@@ -1,0 +1,70 @@
+"""The limits that a task type declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from taskapp.app.annotations import parameters_of
+from taskapp.client.limits.arguments import ANY, Arguments
+from taskapp.client.limits.of_call import LimitsOfType
+from taskapp.client.limits.options import OF_TYPES
+from taskapp.results.chords import FINISH_CHORD
+
+
+class LimitedTask:
+    """Options that limit the tasks of a type, see ``docs/limits.md``; ``None``: not limited."""
+
+    unique: bool | Literal["type"] | None = None
+    """Allow one task with the same arguments (``True``), or one of this type (``"type"``), at a time."""
+    unique_key: str | None = None
+    """Allow one task with this key at a time, a template of arguments: ``"{order_id}"``."""
+    unique_for: Literal["start", "end"] | float | None = None
+    """How long a task keeps others out: until it starts, until it ends (default), or for this many seconds."""
+    on_duplicate: Literal["existing", "raise", "replace", "latest"] | None = None
+    """What happens to a further call."""
+    debounce: float | None = None
+    """Seconds by which each further call pushes a waiting task back."""
+    debounce_at_most: float | None = None
+    """Maximum number of seconds it is pushed back after its first call."""
+    rate_burst: float | None = None
+    """How many tasks may start at once within ``rate_limit``."""
+    rate_key: str | None = None
+    """Count the rate for each value of this template."""
+    rate_cost: float | str | Callable[..., float] | None = None
+    """Units of ``rate_limit`` that a task takes: a number, an argument (``"{tokens}"``) or a function of them."""
+    rate_scope: Literal["cluster", "node"] | None = None
+    """Whether ``rate_limit`` holds for all nodes together (default) or for each node, as in Celery."""
+    max_concurrency: int | Mapping[str, int] | None = None
+    """How many tasks run at once, on all nodes; ``{"{tenant}": 10, "all": 200}``: for each tenant, and for all."""
+    concurrency_key: str | None = None
+    """Count them for each value of this template."""
+    on_busy: Literal["wait", "drop", "cancel"] | None = None
+    """What happens to a task that would be one too many: it waits (default), is dropped, or a running one is
+    cancelled."""
+    fair_key: str | None = None
+    """Take turns between the values of this template."""
+    declared_limits: LimitsOfType | None = None
+    """What these options say; ``None``: nothing."""
+
+
+OPTIONS = ("rate_limit", *OF_TYPES)
+
+
+def limits_declared_by(task_type: Any) -> LimitsOfType | None:
+    """Return the limits of ``task_type``, which is bound; ``None``: it declares none.
+
+    Raises:
+        BadLimit: An option is invalid, has no effect, or contradicts another one.
+    """
+    given = {name: value for name in OPTIONS if (value := getattr(task_type, name)) is not None}
+    # A script puts the task that ends a chord in front of its queue: no default of the project may limit it.
+    if not given or task_type.name == FINISH_CHORD:
+        return None
+    try:
+        arguments = Arguments(parameters_of(task_type._unchecked_run, bound=task_type._is_method))
+    except (TypeError, ValueError):
+        arguments = ANY  # its signature is unknown, as that of some functions in C
+    return LimitsOfType(
+        task_type.name, given, arguments, task_type.masks, is_sensitive=task_type.sensitive
+    )  # fmt: skip

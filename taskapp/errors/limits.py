@@ -1,0 +1,46 @@
+"""Errors about limits: their declaration, their keys, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from taskapp.errors import InvalidPayload, TaskappError
+
+SHOWN_MOST = 120
+
+
+class BadLimit(TaskappError, ValueError):
+    """An option that limits a task type, or one call of it, is invalid."""
+
+    @classmethod
+    def of(cls, task: str, option: str, value: object, remedy: str) -> Self:
+        """Return the error for ``option`` of ``task``, with its value."""
+        shown = repr(value)
+        shown = shown if len(shown) <= SHOWN_MOST else f"{shown[: SHOWN_MOST - 3]}..."
+        return cls(f"task {task!r} cannot have {option}={shown}: {remedy}")
+
+
+class BadLimitKey(InvalidPayload, ValueError):
+    """The arguments of a call, or its options, make no valid key or cost for a limit."""
+
+    @classmethod
+    def of(cls, task: str, option: str, problem: str) -> Self:
+        """Return the error for ``option`` of ``task``."""
+        return cls(task, f"{option}: {problem}")
+
+    def __str__(self) -> str:
+        return f"task {self.task_name!r} cannot be submitted: {self.problems}"
+
+
+class LimitNeedsRedis(TaskappError):
+    """A limit is declared, but the broker is not Redis."""
+
+    def __init__(self, task: str, option: str) -> None:
+        self.task_name, self.option = task, option
+        super().__init__(task, option)
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_name!r} cannot have the option {self.option!r}: it needs Redis as the broker; remove it, "
+            "or set TASKAPP_BROKER_URL to a Redis"
+        )
