@@ -12,7 +12,7 @@ import celery as stock
 
 from taskapp.app.application import Celery
 from taskapp.app.loader import TaskLoader
-from taskapp.errors import CannotBecome
+from taskapp.errors.apps import CannotBecome
 
 __all__ = ["Loader"]
 

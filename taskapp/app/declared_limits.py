@@ -1,4 +1,4 @@
-"""The limits that a task type declares."""
+"""The limits that a task type declares, and those of a running task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 from taskapp.app.annotations import parameters_of
 from taskapp.client.limits.arguments import ANY, Arguments
-from taskapp.client.limits.of_call import LimitsOfType
-from taskapp.client.limits.options import OF_TYPES
+from taskapp.client.limits.of_call import KEPT, LimitsOfType, declared_by
+from taskapp.client.limits.options import OF_CALLS, OF_TYPES
+from taskapp.errors.limits import BadLimit
 from taskapp.results.chords import FINISH_CHORD
+from taskapp.transport.limits_header import LIMITS_HEADER
+from taskapp.transport.transport import is_over_redis
 
 
 class LimitedTask:
@@ -22,7 +25,8 @@ class LimitedTask:
     unique_for: Literal["start", "end"] | float | None = None
     """How long a task keeps others out: until it starts, until it ends (default), or for this many seconds."""
     on_duplicate: Literal["existing", "raise", "replace", "latest"] | None = None
-    """What happens to a further call."""
+    """Whether a further call gets the existing task, raises ``DuplicateTask``, replaces the arguments of a waiting one,
+    or is the one that follows the running one."""
     debounce: float | None = None
     """Seconds by which each further call pushes a waiting task back."""
     debounce_at_most: float | None = None
@@ -40,8 +44,7 @@ class LimitedTask:
     concurrency_key: str | None = None
     """Count them for each value of this template."""
     on_busy: Literal["wait", "drop", "cancel"] | None = None
-    """What happens to a task that would be one too many: it waits (default), is dropped, or a running one is
-    cancelled."""
+    """Whether a task that would be one too many waits (default), is dropped, or cancels a running one."""
     fair_key: str | None = None
     """Take turns between the values of this template."""
     declared_limits: LimitsOfType | None = None
@@ -68,3 +71,29 @@ def limits_declared_by(task_type: Any) -> LimitsOfType | None:
     return LimitsOfType(
         task_type.name, given, arguments, task_type.masks, is_sensitive=task_type.sensitive
     )  # fmt: skip
+
+
+def declared_numbers(app: Any) -> dict[str, dict[str, float]]:
+    """Return the numbers that the task types of ``app`` declare, by name of the limit."""
+    numbers: dict[str, dict[str, float]] = {}
+    for task in app.tasks.values():
+        declared = declared_by(task)
+        if declared is not None and declared.limiter is not None:
+            numbers.update(declared.limiter.numbers())
+    return numbers
+
+
+def with_limits_of(task: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a retry of the running ``task``, with the limits that its first run has.
+
+    Raises:
+        BadLimit: An option would change them.
+    """
+    for name in sorted(OF_CALLS & options.keys()):
+        raise BadLimit.of(task.name, name, options[name], KEPT)
+    request = task.request
+    limits = request.get(LIMITS_HEADER)
+    if limits is None and (task.declared_limits is None or not is_over_redis(task.app.conf.broker_url)):
+        return options
+    headers = options.get("headers") or request.headers or {}
+    return {**options, "headers": {**headers, LIMITS_HEADER: limits or ""}}

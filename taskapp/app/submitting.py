@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,11 @@ class Submitting(ResultsAccess):
         """Lend a producer, like Celery; tasks submitted inside are pushed in batches.
 
         Celery's groups submit inside such a block.
+
+        Raises:
+            DuplicateTask: Tasks are refused because others have their unique keys.
         """
+        from taskapp.client.limits.duplicates import raise_refused
         from taskapp.engine.batch import collecting, is_held
 
         if self.conf.task_always_eager:  # needs no broker
@@ -81,8 +85,13 @@ class Submitting(ResultsAccess):
         if producer is None and is_held():
             yield None  # the tasks need none, and acquiring one may wait for the server
             return
-        with super().producer_or_acquire(producer) as lent, collecting() if producer is None else nullcontext():
-            yield lent
+        with super().producer_or_acquire(producer) as lent:
+            if producer is not None:
+                yield lent
+                return
+            with collecting() as bulk:
+                yield lent
+        raise_refused(bulk)
 
     def signature(self, *args: Any, **options: Any) -> Any:
         """Create a signature of this app, like Celery, which coroutines can submit."""

@@ -12,7 +12,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from taskapp.app.annotations import checkable, parameters_of
-from taskapp.app.declared_limits import LimitedTask, limits_declared_by
+from taskapp.app.declared_limits import LimitedTask, limits_declared_by, with_limits_of
 from taskapp.app.options import check_declaration, check_masks
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.progress import note_progress
@@ -325,6 +325,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         if options.get("max_retries") is not None:
             # Celery stores it on the task, where all runs of this process would share it.
             self.request.asked_max_retries = options["max_retries"]  # type: ignore[attr-defined]
+        options = with_limits_of(self, options)
         with collecting(keep=True):
             return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
 

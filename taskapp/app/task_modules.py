@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from taskapp.errors import ModuleNotImported
+from taskapp.errors.apps import ModuleNotImported
 
 
 def not_imported(module: str, setting: str, error: Exception) -> ModuleNotImported:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskapp.cli.output import say_lines
-from taskapp.errors import ModuleNotImported
+from taskapp.errors.apps import ModuleNotImported
 
 
 def import_included(app: Any) -> None:

@@ -10,7 +10,8 @@ import click
 from click.exceptions import Exit
 
 from taskapp.cli.output import say_lines
-from taskapp.errors import ModuleNotImported, TaskappError, did_you_mean
+from taskapp.errors import TaskappError, did_you_mean
+from taskapp.errors.apps import ModuleNotImported
 from taskapp.sanitize import sanitize_lines
 from taskapp.version import __version__
 

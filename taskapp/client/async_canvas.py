@@ -11,6 +11,9 @@ from typing import Any
 
 import celery as stock
 
+from taskapp.client.limits.duplicates import known_as
+from taskapp.client.limits.of_call import declared_by
+
 PUT_TOGETHER_AT_ONCE = 200
 """Number of tasks of a canvas that the event loop prepares itself: a few milliseconds."""
 
@@ -20,6 +23,27 @@ _Chain: Any = stock.Signature.TYPES["chain"]
 
 class Signature(stock.Signature):
     """Celery's signature, which coroutines can submit."""
+
+    _frozen: Any = None
+    """The result that ``freeze`` has returned, if it may become that of a task with the same unique key."""
+
+    def freeze(self, *args: Any, **options: Any) -> Any:
+        """Set its id, like Celery; return its result."""
+        return self._kept(super().freeze(*args, **options))
+
+    def _kept(self, result: Any) -> Any:
+        known_task = getattr(self.app, "known_task", None)  # an app of stock Celery has none
+        limits = declared_by(known_task(self["task"])) if known_task is not None else None
+        if (limits is not None and limits.is_unique) or "unique_key" in self["options"]:
+            self._frozen = result
+        return result
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Submit like Celery."""
+        if self._frozen is None:
+            return super().apply_async(*args, **options)
+        with known_as(self._frozen):
+            return super().apply_async(*args, **options)
 
     async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Submit like ``apply_async`` without blocking the event loop, and return once all its tasks are queued.

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from taskapp.client.limits.duplicates import raise_refused
 from taskapp.client.protocol import new_id
 from taskapp.client.submitter import Submitter
 from taskapp.engine.batch import collecting, current
 from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE
-from taskapp.errors import InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
+from taskapp.errors import DuplicateTask, InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
 
 Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
 """Arguments of one task."""
@@ -47,6 +48,13 @@ class _Batch:
         """Arguments of tasks that were not submitted."""
         return self.calls[len(self.begun) :]
 
+    def refused(self, name: str, before: list[Any], error: DuplicateTask) -> SubmitInterrupted:
+        """Return the error for this batch, all of which is queued except the tasks that ``error`` names."""
+        outcomes = list(zip(self.ids, self.calls, self.begun, strict=False))
+        queued = [result for task_id, _, result in outcomes if task_id not in error.existing]
+        not_queued = [call for task_id, call, _ in outcomes if task_id in error.existing]
+        return SubmitInterrupted(name, before + queued, {}, [*not_queued, *self.left], error)
+
     def stopped(self, name: str, before: list[Any], error: TaskappError) -> SubmitInterrupted:
         """Return the error for this batch, with the results ``before`` it."""
         queued = [] if self.goes_out_together else self.begun
@@ -75,6 +83,9 @@ def submit_many(name: str, calls: Iterable[Call], submits: Callable[[], Submit])
         try:
             with collecting() as bulk:
                 batch.begin(name, submits(), together=lambda bulk=bulk: bool(bulk.waiting))  # type: ignore[misc]
+            raise_refused(bulk)
+        except DuplicateTask as error:
+            raise batch.refused(name, results, error) from error
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun
@@ -92,6 +103,8 @@ async def asubmit_many(
     while batch := batches.next():
         try:
             await submitter.awaiting(name, lambda batch=batch: batch.begin(name, submits(), together=together))  # type: ignore[misc]
+        except DuplicateTask as error:
+            raise batch.refused(name, results, error) from error
         except TaskappError as error:
             raise batch.stopped(name, results, error) from error
         results += batch.begun

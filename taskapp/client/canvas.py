@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from taskapp.client.async_canvas import Signature
+from taskapp.client.limits.duplicates import known_as
 from taskapp.client.limits.of_call import check_names
 from taskapp.client.option_checks import check_priority
 from taskapp.client.protocol import new_id
@@ -59,15 +61,16 @@ class TaskSignature(_Signature):
             options["root_id"] = root_id
         options["reply_to"] = self._type.app.thread_oid
         options["group_id"], options["group_index"] = group_id, group_index
-        return self._type.AsyncResult(task_id)
+        return self._kept(self._type.AsyncResult(task_id))
 
     def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
         """Submit the task, like Celery."""
         if self._is_plain_member(args, kwargs, options):
             own = self["options"]
             headers = {header: own[option] for option, header in OF_MEMBERS.items() if option in own}
-            if self._type.submit_member(self["args"], self["kwargs"], headers):
-                return None  # a group knows its results
+            with known_as(self._frozen) if self._frozen is not None else nullcontext():
+                if self._type.submit_member(self["args"], self["kwargs"], headers):
+                    return None  # a group knows its results
         return super().apply_async(args, kwargs, route_name, **options)
 
     def _is_plain_member(self, args: Any, kwargs: Any, options: dict[str, Any]) -> bool:

@@ -22,18 +22,20 @@ _FIRST_OF_MANY = 16
 class PackedTemplate:
     """Builds the same bytes as ``pack_task`` for a JSON body, but encodes only the parts that differ."""
 
-    def __init__(self, name: str, queue: str, headers: dict[str, Any]) -> None:
+    def __init__(self, name: str, queue: str, headers: dict[str, Any], *, is_limited: bool) -> None:
+        """Pack ``headers``; with ``is_limited``, the own headers end with ``LIMITS_HEADER``."""
         usual = {key: value for key, value in headers.items() if key not in OWN_HEADERS}
-        count = len(usual) + len(OWN_HEADERS)
+        count = len(usual) + len(OWN_HEADERS) + is_limited
         entries = _pack(usual)[1 if len(usual) < _FIRST_OF_MANY else 3 :]
         self._name = name
         self._content = _pack("application/json") + _pack("utf-8") + b"\xde" + count.to_bytes(2, "big") + entries
         self._destination = _pack("") + _pack(queue)
 
     def fill(
-        self, body: str, own: dict[str, Any], priority: int, correlation_id: str | None, reply_to: str | None
-    ) -> bytes:
-        """Return the message of the task with this body and these ``OWN_HEADERS``.
+        self, body: str, own: dict[str, Any], priority: int, correlation_id: str | None, reply_to: str | None,
+        limits: bytes = b"",
+    ) -> bytes:  # fmt: skip
+        """Return the message of the task with this body, these ``OWN_HEADERS`` and these packed limits.
 
         Raises:
             ValueError: The id or the name is longer than 255 bytes.
@@ -42,4 +44,4 @@ class PackedTemplate:
         content = b"\x98%b%b%b%b%b%b" % (
             _pack(body), self._content, _pack(own)[1:], _pack(correlation_id), _pack(reply_to), self._destination,
         )  # fmt: skip
-        return seal(own["id"], self._name, priority, content)
+        return seal(own["id"], self._name, priority, content, limits)

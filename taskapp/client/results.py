@@ -144,6 +144,14 @@ class _Several(Generic[R_co]):
         await arrival.wait(timeout)
         return [_value(each, propagate=propagate) for each in self.results]
 
+    def join_native(self, *args: Any, **options: Any) -> Any:
+        """Return the results in order, like Celery; also those of duplicates, which are results of one task."""
+        values = super().join_native(*args, **options)  # type: ignore[misc]  # of Celery's set
+        last = {result.id: index for index, result in enumerate(self.results)}
+        if values is None or len(last) == len(values):
+            return values
+        return [values[last[result.id]] for result in self.results]
+
 
 class ResultSet(_Several[R_co], _ResultSet[R_co]):
     """Celery's set of results, which can be awaited together."""

@@ -13,6 +13,7 @@ from typing import Any
 from celery.utils.nodenames import anon_nodename
 
 from taskapp.celery_internals import exec_options
+from taskapp.client.limits.of_call import limiter_for
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
@@ -111,6 +112,7 @@ class Sender:
 
         Raises:
             celery.exceptions.QueueNotFound: The queue does not exist.
+            BadLimit, BadLimitKey, UnknownOption: An option that limits tasks is invalid.
         """
         self._find_broker()
         if not self.config.is_plain or current_recorder() is not None:
@@ -120,13 +122,14 @@ class Sender:
             task_type = self._app.known_task(name)
             options = {**(exec_options(task_type) if task_type else {}), **without_none(options)}
         options = without_none(options)
+        limiter = limiter_for(name, task_type, options)
         if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
             return None
         wanted = options.pop("queue", None)
         queue = self._known_queue(name, wanted)
         if queue is None:
             queue, options = self._route(name, args, kwargs, wanted, options, task_type)
-        return TaskTemplate(self.sending(), name, queue, options) if queue else None
+        return TaskTemplate(self.sending(), name, queue, options, limiter) if queue else None
 
     def _find_broker(self) -> None:
         if not self.config.has_broker:

@@ -35,11 +35,12 @@ from taskapp.engine.settlement import COPY_HEADER
 from taskapp.errors.tasks import MessageRefused
 from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER, with_properties
+from taskapp.transport.limits_header import LIMITS_HEADER
 from taskapp.transport.unpacking import UNPACKED_BYTES_MOST
 
-NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER})
+NOT_COVERED = frozenset({SIGNATURE_HEADER, SENT_AT_HEADER, READY_AT_HEADER, COPY_HEADER, LIMITS_HEADER})
 """Headers outside the signature: the engine sets when a task may run, and publishing a tick that waited for its broker
-sets when it was sent and which copy it is."""
+sets when it was sent and which copy it is. Limits are in the envelope, where scripts read them."""
 SET_BY_BROKERS = "x-"
 """Prefix of headers that RabbitMQ adds."""
 _CONTEXT = b"taskapp task 1\n"

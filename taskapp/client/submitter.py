@@ -16,6 +16,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.client.async_pusher import pusher
+from taskapp.client.limits.duplicates import raise_refused
+from taskapp.client.limits.of_call import check_broker, limiter_for
 from taskapp.client.option_checks import check_content, check_links, times_of
 from taskapp.client.patience import patiently, pause_or_raise, unavailable
 from taskapp.client.protocol import arguments_as_json, check_size, dumped, new_id, properties, with_texts_of_ids
@@ -28,6 +30,8 @@ from taskapp.errors import BrokerUnavailable, NotQueued, UnknownTask
 from taskapp.errors.tasks import NoNameOfTask
 from taskapp.queues import TASK_ROUTES
 from taskapp.transport.codec import SENT_AT_HEADER
+from taskapp.transport.limits_header import LIMITS_HEADER, as_header
+from taskapp.transport.transport import is_over_redis
 
 OWN_PREFIX = "taskapp."
 
@@ -43,6 +47,9 @@ class Submitter:
         BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
         SubmitOutcomeUnknown: It was reached and did not answer; the error says what to do.
         BrokerFull: Redis has no memory left.
+        BadLimit, BadLimitKey: An option that limits tasks is invalid, or the arguments make no key for it.
+        DuplicateTask: Another task has its unique key, and it is declared with ``on_duplicate="raise"``.
+        LimitNeedsRedis: The task has limits that the broker cannot keep.
     """
 
     def __init__(self, app: SubmittingApp) -> None:
@@ -112,7 +119,7 @@ class Submitter:
         if template is None:
             return False
         try:
-            template.send(args, kwargs, headers["id"], headers)
+            template.send_member(args, kwargs, headers)
         except NotQueued as error:
             raise unavailable(self._app, task.name, headers["id"], error) from error
         return True
@@ -149,6 +156,7 @@ class Submitter:
                 raise BrokerUnavailable(name, error.task_id, deadline_seconds, error.reason) from error
         for call in held.on_pushed:
             call()
+        raise_refused(held)
         return result
 
     def _submit(self, task: Any, args: Any, kwargs: Any, task_id: str) -> Any:
@@ -168,10 +176,22 @@ class Submitter:
         self._check_arguments(name, args, kwargs, serializer)
         check_links(name, options)
         times_of(name, options, self._app.now())
-        options = {**options, **properties(name, options)}
         headers = {SENT_AT_HEADER: self._app.now().timestamp(), **(options.get("headers") or {})}
+        if limits := self._limits(name, args, kwargs, options):
+            headers[LIMITS_HEADER] = as_header(limits)
+        options = {**options, **properties(name, options)}
         with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})
+
+    def _limits(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> bytes:
+        """Return the packed limits of a task that kombu's producer sends."""
+        task_type = options.get("task_type") or self._app.known_task(name)
+        limiter = limiter_for(name, task_type, options)
+        if is_over_redis(self._app.conf.broker_write_url):
+            return b"" if limiter is None else limiter.packed(args, kwargs)
+        if limiter is not None:
+            check_broker(name, task_type, options)
+        return b""
 
     def _check_arguments(self, name: str, args: Any, kwargs: Any, serializer: str) -> None:
         limit_bytes = self._app.settings.max_payload_bytes

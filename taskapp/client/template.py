@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from celery import signals
 
 from taskapp.client import protocol
+from taskapp.client.limits.duplicates import UniqueCall
+from taskapp.client.limits.limiter import Limiter
+from taskapp.client.limits.of_call import KeptLimits
 from taskapp.client.option_checks import check_content, check_links, check_priority
 from taskapp.client.packed_template import PackedTemplate
 from taskapp.client.sent_event import SentEvents, sent_event, usual_part
@@ -18,6 +21,7 @@ from taskapp.engine.producer import Message
 from taskapp.engine.runtime import Runtime
 from taskapp.results.literal_dicts import as_literal
 from taskapp.transport.codec import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
+from taskapp.transport.limits_header import LIMITS_HEADER, as_header, is_limited
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
 CHECKED = frozenset({
@@ -50,13 +54,23 @@ class Sending(NamedTuple):
 class TaskTemplate:
     """A template that is filled in with arguments and sent."""
 
-    def __init__(self, sending: Sending, name: str, queue: str, options: protocol.Options) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        name: str,
+        queue: str,
+        options: protocol.Options,
+        limiter: Limiter | KeptLimits | None = None,
+    ) -> None:
         self._sending, self._name, self._queue, self._options = sending, name, queue, options
+        self._limiter = limiter
+        self._is_unique = limiter is not None and limiter.is_unique
         check_links(name, options)
         self._embed = protocol.embedded(options)
         self._headers = protocol.headers(name, options, sending.origin)
+        headers = options.get("headers") or {}
         if not CHECKED.isdisjoint(options):
-            protocol.check(name, {**self._headers, **(options.get("headers") or {})})
+            protocol.check(name, {**self._headers, **headers})
         self._is_timed = any(key in options for key in TIMED)
         self._serializer = options.get("serializer") or sending.config.serializer
         self._compression = options.get("compression") or sending.config.compression
@@ -67,8 +81,8 @@ class TaskTemplate:
         self._result = options.get("result_cls") or sending.app.AsyncResult
         self._properties = protocol.properties(name, options)
         check_priority(name, options.get("priority"))
-        is_plain = self._is_json and not self._properties and not options.get("headers")
-        self._packed = PackedTemplate(name, queue, self._headers) if is_plain else None
+        is_plain = self._is_json and not self._properties and not headers.keys() - {LIMITS_HEADER}
+        self._packed = PackedTemplate(name, queue, self._headers, is_limited=limiter is not None) if is_plain else None
         self._event = usual_part(sending.origin, sending.pid, name, queue)
         settings = sending.app.settings
         self._limit_bytes, self._limit_packed_bytes = settings.max_payload_bytes, settings.max_unpacked_bytes
@@ -79,16 +93,34 @@ class TaskTemplate:
         return self._sending
 
     def submit(self, args: Any, kwargs: Any, task_id: str) -> Any:
-        """Send a task with these arguments; return its result. Errors are those of ``send``."""
+        """Send a task with these arguments; return its result.
+
+        Raises:
+            DuplicateTask: It is refused because another task has its unique key.
+            Other errors: See ``send``.
+        """
         options = self._options
-        parent = self.send(args, kwargs, task_id)
-        result = self._result(task_id)
+        result, call = self._result(task_id), None
+        if self._is_unique:
+            call = UniqueCall(self._name, result)
+        parent = self.send(args, kwargs, task_id, call=call)
+        if call is not None:
+            call.check()
         result.ignored = options.get("ignore_result")
         if parent is not None and options.get("add_to_parent", True):
             parent.add_trail(result)
         return result
 
-    def send(self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE) -> Any:
+    def send_member(self, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> None:
+        """Send a task of a group, which knows its result; errors are those of ``submit``."""
+        call = UniqueCall(self._name) if self._is_unique else None
+        self.send(args, kwargs, headers["id"], headers, call)
+        if call is not None:
+            call.check()
+
+    def send(
+        self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE, call: UniqueCall | None = None
+    ) -> Any:
         """Send a task with these arguments; return the task from which it is sent, or ``None`` outside a task.
 
         Args:
@@ -96,10 +128,12 @@ class TaskTemplate:
             kwargs: Keyword arguments.
             task_id: Its id.
             headers: Further headers that differ from task to task, see ``packed_template.OWN_HEADERS``.
+            call: Called if another task has its unique key.
 
         Raises:
             InvalidPayload: The serializer cannot write the arguments.
             PayloadTooLarge: They take too many bytes.
+            BadLimitKey: They make no key, or no cost, for a limit of the task.
             PushError: See ``Producer.push``.
         """
         app, options = self._sending.app, self._options
@@ -118,10 +152,14 @@ class TaskTemplate:
             own.update(headers)
         if self._properties:
             properties.update(self._properties)
+        limits = b""
+        if self._limiter is not None:
+            limits = self._limiter.packed(args, kwargs)
+            own[LIMITS_HEADER] = as_header(limits)
         if self._packed is not None and not _before.receivers and not _after.receivers:
-            self._post_plain(self._packed, arguments, own, properties)
+            self._post_plain(self._packed, arguments, own, properties, limits, call)
         else:
-            self._post(args, kwargs, arguments, own, properties)
+            self._post(args, kwargs, arguments, own, properties, call)
         return parent
 
     def _own_headers(self, args: Any, kwargs: Any, arguments: str, task_id: str) -> dict[str, Any]:
@@ -148,19 +186,24 @@ class TaskTemplate:
             properties["priority"] = request.delivery_info.get("priority")
 
     def _post_plain(
-        self, packed: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any]
-    ) -> None:
+        self, packed: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any], limits: bytes,
+        call: UniqueCall | None,
+    ) -> None:  # fmt: skip
         """Send a task that no signal handler may inspect or change."""
         sending, queue = self._sending, self._queue
         body = protocol.body(self._name, arguments, self._embed)
         event = self._event_of(own) if sending.events is not None else b""
         due_ms = self._due_ms(own) if self._is_timed else 0
         priority = protocol.priority_of(properties["priority"])
-        blob = packed.fill(body, own, priority, properties["correlation_id"], properties["reply_to"])
+        blob = packed.fill(body, own, priority, properties["correlation_id"], properties["reply_to"], limits)
         self._note_call(own["id"])
-        sending.process.post(Message(queue, priority, due_ms, own["id"], blob, event, sending.events))
+        message = Message(queue, priority, due_ms, own["id"], blob, event, sending.events)
+        sending.process.post(message._replace(is_limited=True, on_taken=call) if limits else message)
 
-    def _post(self, args: Any, kwargs: Any, arguments: str, own: dict[str, Any], properties: dict[str, Any]) -> None:
+    def _post(
+        self, args: Any, kwargs: Any, arguments: str, own: dict[str, Any], properties: dict[str, Any],
+        call: UniqueCall | None,
+    ) -> None:  # fmt: skip
         sending, queue, embed = self._sending, self._queue, self._embed
         headers = {**self._headers, **own, **(self._options.get("headers") or {})}
         # Copies, because signal handlers may change them.
@@ -177,7 +220,9 @@ class TaskTemplate:
         blob = pack_task(content, headers, priority, properties["correlation_id"], properties["reply_to"], "", queue)
         self._note_call(headers["id"])
         done = self._announcement(args, kwargs, embed, headers) if _after.receivers else None
-        sending.process.post(Message(queue, priority, due_ms, headers["id"], blob, event, sending.events), done)
+        message = Message(queue, priority, due_ms, headers["id"], blob, event, sending.events)
+        is_marked = is_limited(headers)
+        sending.process.post(message._replace(is_limited=True, on_taken=call) if is_marked else message, done)
 
     def _due_ms(self, headers: dict[str, Any]) -> int:
         producer = self._sending.process.producer

@@ -13,13 +13,11 @@ __all__ = [
     "BrokerFull",
     "BrokerNotFound",
     "BrokerUnavailable",
-    "CannotBecome",
     "CrashedTooOften",
+    "DuplicateTask",
     "EmbeddedServerFailed",
-    "EvictingBroker",
     "InvalidPayload",
     "InvalidSetting",
-    "ModuleNotImported",
     "NoEngine",
     "NotQueued",
     "OutOfMemory",
@@ -66,25 +64,6 @@ class InvalidSetting(TaskappError):
     def __init__(self, name: str, value: object, problem: str) -> None:
         self.name = name
         super().__init__(f"setting {name} cannot be {value!r}: {problem}")
-
-
-class CannotBecome(TaskappError):
-    """An app of a class of the project's own cannot be turned into one of taskapp."""
-
-    def __init__(self, kind: type) -> None:
-        super().__init__(
-            f"CELERY_LOADER turns only apps of celery.Celery itself into taskapp's; derive {kind.__module__}."
-            f"{kind.__qualname__} from taskapp.Celery instead"
-        )
-
-
-class ModuleNotImported(TaskappError):
-    """A module of task types cannot be imported; ``setting`` is the setting that lists it."""
-
-    def __init__(self, module: str, setting: str, reason: str, place: str, remedy: str) -> None:
-        self.module = module
-        at = f" ({place})" if place else ""
-        super().__init__(f"the module {module!r}, named in {setting}, cannot be imported: {reason}{at}; {remedy}")
 
 
 class UnknownQueue(TaskappError):
@@ -225,21 +204,25 @@ class SubmitInterrupted(TaskappError):
         )
 
 
+class DuplicateTask(TaskappError):
+    """Tasks were refused because another one has their unique key; others that were submitted with them are queued."""
+
+    def __init__(self, task_name: str, existing: Mapping[str, str]) -> None:
+        self.task_name = task_name
+        self.existing = dict(existing)
+        """Id of each refused task to the id of the task that has its key."""
+        super().__init__(task_name, self.existing)
+
+    def __str__(self) -> str:
+        others = ", ".join(dict.fromkeys(self.existing.values()))
+        return f"{self.task_name!r} is not queued: its unique key belongs to {others}; use that result, or wait for it"
+
+
 class NoEngine(TaskappError):
     """A feature of the delivery engine was used with another broker."""
 
     def __init__(self, broker_url: str) -> None:
         super().__init__(f"this needs Redis as the broker, not {broker_url!r}; see TASKAPP_BROKER_URL")
-
-
-class EvictingBroker(TaskappError):
-    """Redis is configured to evict keys, and would delete queues when it is full."""
-
-    def __init__(self, policy: str) -> None:
-        super().__init__(
-            f"Redis would delete queues when it is full (maxmemory-policy is {policy}); run "
-            "'redis-cli CONFIG SET maxmemory-policy noeviction' and set the same in redis.conf"
-        )
 
 
 def _plain(reason: object) -> str:

@@ -22,6 +22,7 @@ from taskapp.errors.wording import in_words
 from taskapp.outbox.rows import ERROR_MOST, OutboxRow, PushOutcome
 from taskapp.redis.link import REFUSALS
 from taskapp.transport.codec import SENT_AT_HEADER, pack_task, time_of, with_properties
+from taskapp.transport.limits_header import is_limited
 from taskapp.transport.transport import is_over_redis
 
 PUBLISHING_SECONDS = 10.0
@@ -115,7 +116,10 @@ class RowPusher:
             with_properties(headers, protocol.as_sent(options)), priority,
             options.get("correlation_id"), options.get("reply_to"), "", queue,
         )  # fmt: skip
-        return Message(queue, priority, due_ms, row.id, blob, event, sending.events if event else None, is_relayed=True)
+        return Message(
+            queue, priority, due_ms, row.id, blob, event, sending.events if event else None, is_relayed=True,
+            is_limited=is_limited(headers),
+        )  # fmt: skip
 
     def _check_queue(self, name: str) -> None:
         queues = self._app.amqp.queues

@@ -29,6 +29,7 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import NotSent, OutcomeUnknown, over_resp2
 from taskapp.redis.trouble import broker
 from taskapp.transport.codec import pack, shifted, time_of, to_json
+from taskapp.transport.limits_header import is_limited
 from taskapp.transport.message import BoundedMessage, Received
 from taskapp.transport.own_server import OwnServerChannel
 from taskapp.transport.polled import PolledChannel
@@ -141,7 +142,8 @@ class EngineChannel(PolledChannel):
         priority = self._get_message_priority(message)
         due_ms = time_of(headers, self._ahead_seconds)
         message_id, blob = pack(self._as_json(message), priority)
-        process.post(Message(queue, priority, due_ms, message_id or self._next_delivery_tag(), blob))
+        message_id = message_id or self._next_delivery_tag()
+        process.post(Message(queue, priority, due_ms, message_id, blob, is_limited=is_limited(headers)))
 
     def _ahead_seconds(self) -> float:
         return self.process.producer.known_clock().ahead_of_here_seconds()

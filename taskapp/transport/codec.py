@@ -20,6 +20,7 @@ from kombu.utils.json import dumps, loads
 
 from taskapp.engine.envelope import LIMITED, LONGEST_NAME_BYTES, OURS, Envelope, seal, unseal
 from taskapp.engine.headers import PROPERTIES, check_follow_ups, check_headers
+from taskapp.transport.limits_header import LIMITS_HEADER, in_header
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +148,14 @@ def pack_task(
 ) -> bytes:  # fmt: skip
     """Return the bytes of a task with Celery's ``headers`` and this body, content type and encoding.
 
+    Limits in ``LIMITS_HEADER`` are put into its envelope, where scripts read them.
+
     Raises:
-        ValueError: The id or the name is longer than 255 bytes.
+        ValueError: The id or the name is longer than 255 bytes, or ``LIMITS_HEADER`` is not Base64.
     """
+    limits = in_header(headers[LIMITS_HEADER]) if LIMITS_HEADER in headers else b""
     body = _encode((*content, headers, correlation_id, reply_to, exchange, routing_key))
-    return seal(headers["id"], headers["task"], priority, body)
+    return seal(headers["id"], headers["task"], priority, body, limits)
 
 
 def time_of(headers: dict[str, Any], ahead_seconds: Callable[[], float]) -> int:

@@ -1,7 +1,7 @@
-"""The header that carries the limits of a task where its message has no envelope: in written messages, and in requests.
+"""The header that carries the limits of a task next to its envelope: scripts read the envelope, Python the header.
 
-submit ──► envelope ──► claim ──► header of the request ──► retry ──► the same envelope again
-outbox, schedules ──► header of the written message ──► published ──► envelope
+submit ──► header and envelope ──► claim ──► retry ──► the same header and envelope again
+outbox, schedules ──► header of the written message ──► published ──► header and envelope
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
+
+from taskapp.engine.limits import Limits
 
 LIMITS_HEADER = "taskapp_limits"
 """Header of a task: its limits as its envelope has them, in Base64; empty: it has none, whatever its type declares."""
@@ -19,14 +23,15 @@ def as_header(limits: bytes) -> str:
     return b64encode(limits).decode()
 
 
-def taken_from(headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return ``headers`` without the header, and the packed limits in it; empty: none.
+def in_header(value: Any) -> bytes:
+    """Return the packed limits in the header's ``value``.
 
     Raises:
         ValueError: It is not Base64.
     """
-    left = dict(headers)
-    return left, in_header(left.pop(LIMITS_HEADER, None))
+    if not isinstance(value, str):
+        raise ValueError(f"header {LIMITS_HEADER!r} is a {type(value).__name__}, not text")
+    return b64decode(value, validate=True)
 
 
 def is_limited(headers: Mapping[str, Any]) -> bool:
@@ -34,10 +39,13 @@ def is_limited(headers: Mapping[str, Any]) -> bool:
     return bool(headers.get(LIMITS_HEADER))
 
 
-def in_header(value: Any) -> bytes:
-    """Return the packed limits in the header's ``value``; errors are those of ``taken_from``."""
-    if value is None:
-        return b""
-    if not isinstance(value, str):
-        raise ValueError(f"header {LIMITS_HEADER!r} is a {type(value).__name__}, not text")
-    return b64decode(value, validate=True)
+def is_rated(headers: Mapping[str, Any]) -> bool:
+    """Return whether scripts count starts of a task with these ``headers`` against a rate."""
+    try:
+        packed = in_header(headers.get(LIMITS_HEADER) or "")
+        return bool(packed) and bool(_decode(packed).rates)
+    except (ValueError, msgspec.DecodeError):
+        return False  # forged
+
+
+_decode = msgspec.msgpack.Decoder(Limits).decode

@@ -17,13 +17,15 @@ from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.utils.log import get_logger
 from celery.worker.state import active_requests
 from click.core import ParameterSource
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp.app.declared_limits import declared_numbers
 from taskapp.app.remarks import remarks_on
 from taskapp.background import start_thread
 from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
-from taskapp.errors import EvictingBroker
+from taskapp.errors.apps import EvictingBroker
 from taskapp.execution.current_task import follow_contexts
 from taskapp.execution.failures import interrupts
 from taskapp.execution.note_writer import finish_writing
@@ -149,6 +151,7 @@ def describe_worker(sender: Any) -> None:
     runtime.role.has_room = partial(_has_room, sender)
     sender.failer = DeadTaskFailer(app)
     runtime.role.on_buried = sender.failer.fail_later
+    runtime.role.limits = partial(declared_numbers, app)
     runtime.role.on_revoked = partial(_make_room, app)
     runtime.role.before_settling = task_lines.write
     task_lines.is_batching = True
@@ -157,7 +160,14 @@ def describe_worker(sender: Any) -> None:
 
 def _make_room(app: Any, task_ids: Sequence[str]) -> None:
     """Revoke running tasks, on whatever nodes, for the next ones of their key; without making the loop wait."""
-    start_thread(partial(app.control.revoke, list(task_ids), terminate=True), name="make-room")
+
+    def revoke() -> None:
+        try:
+            app.control.revoke(list(task_ids), terminate=True)
+        except (RedisError, OSError, OperationalError) as error:
+            logger.warning("could not end %s, whose place others need: %s", ", ".join(task_ids), error)
+
+    start_thread(revoke, name="make-room")
 
 
 def choose_pool(worker: Any) -> None:

@@ -14,10 +14,12 @@ from celery.utils.text import str_to_list
 
 from taskapp.app.own_strategy import check_strategy
 from taskapp.celery_internals import drain_on
+from taskapp.client.limits.of_call import check_broker
 from taskapp.errors import TaskappError
 from taskapp.probes.health import Status
 from taskapp.probes.status_file import Reporter
 from taskapp.settings import get_settings, use_settings
+from taskapp.transport.transport import is_over_redis
 from taskapp.worker.consume.request_class import request_class
 from taskapp.worker.drain import AT_ONCE
 from taskapp.worker.process.first_process import run_below_first_process
@@ -82,13 +84,15 @@ class Worker(_Stock):
         """Check the task types before any task runs.
 
         Raises:
-            StrategyCannotRun, BadRequestClass: A task type is misconfigured; on the command line, exits with 78.
+            StrategyCannotRun, BadRequestClass, LimitNeedsRedis: A task type is misconfigured; exits with 78.
         """
         super().on_init_blueprint()
         with _in_one_line(_BadConfiguration):
             for task in self.app.tasks.values():
                 _ = task.app  # binds a task type that was registered after the app was finalized
                 check_strategy(task)
+                if not is_over_redis(self.app.conf.broker_read_url):
+                    check_broker(task.name, task, {})
                 request_class(symbol_by_name(task.Request))
         import_checks(self.app.tasks.values())
 

@@ -290,7 +290,9 @@ def test_two_levels_of_concurrency_have_a_name_each() -> None:
     assert limits_of("acme", declared=declared).slots == (
         Concurrency(f"{NAME}/{{tenant}}", "acme", 10), Concurrency(NAME, "", 200),
     )  # fmt: skip
-    assert declare(**declared).limiter.numbers() == {f"{NAME}/{{tenant}}": {"slots": [10]}, NAME: {"slots": [200]}}
+    assert declare(**declared).limiter.numbers() == {f"{NAME}/{{tenant}}": {"most": 10}, NAME: {"most": 200}}
+    both = declare(**declared, rate_limit="9/m").limiter.numbers()
+    assert both[NAME] == {"limit": 9, "period_ms": 60_000, "burst": 1, "most": 200}
 
 
 @pytest.mark.parametrize(

@@ -109,13 +109,18 @@ class Limiter:
         """Whether starts of its tasks count against a rate for all nodes."""
         return self.declared.rate is not None
 
-    def numbers(self) -> dict[str, dict[str, list[float]]]:
-        """Return the numbers of its limits: name of the limit → ``rate`` (limit, period in ms, burst) or ``slots``."""
-        numbers: dict[str, dict[str, list[float]]] = {}
+    @property
+    def is_unique(self) -> bool:
+        """Whether another task may have the key of its tasks."""
+        return self.declared.unique is not None
+
+    def numbers(self) -> dict[str, dict[str, float]]:
+        """Return the numbers of its limits: name of the limit → name of the number → number, see ``LimitNumbers``."""
+        numbers: dict[str, dict[str, float]] = {}
         for rate in self._rates():
-            numbers.setdefault(self.name, {})["rate"] = [rate.limit, rate.period_ms, rate.burst]
+            numbers[self.name] = {"limit": rate.limit, "period_ms": rate.period_ms, "burst": rate.burst}
         for level in self.declared.slots:
-            numbers.setdefault(level.name, {})["slots"] = [level.most]
+            numbers.setdefault(level.name, {})["most"] = level.most
         return numbers
 
     def packed(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 from taskapp.client.limits.arguments import ANY, Arguments
 from taskapp.client.limits.declaration import Declaration, Value
-from taskapp.client.limits.limiter import Limiter
+from taskapp.client.limits.limiter import Limiter, UniqueOfType
 from taskapp.client.limits.options import OF_CALLS, OF_TYPES_ALONE, UNIQUE
 from taskapp.errors.limits import BadLimit, LimitNeedsRedis
 from taskapp.errors.tasks import UnknownOption
@@ -37,6 +37,11 @@ class LimitsOfType:
         self._masks, self._is_sensitive = masks, is_sensitive
         self.limiter = self._limiter(given)
 
+    @property
+    def is_unique(self) -> bool:
+        """Whether tasks of the type are unique, unless a call says otherwise."""
+        return self.limiter is not None and self.limiter.is_unique
+
     def of_call(self, options: Mapping[str, Any]) -> Limiter | None:
         """Return what computes the limits of calls with ``options``; ``None``: they have none.
 
@@ -52,12 +57,20 @@ class LimitsOfType:
                 kept = {name: value for name, value in kept.items() if name not in UNIQUE}
             values = {name: Value(value) if name in KEYS else value for name, value in of_call.items()}
             limiter = self._limiter({**kept, **values})
-        if limiter is not None and (unique := limiter.declared.unique) is not None and unique.debounce_ms:
-            for option in DUE:
-                if options.get(option) is not None:
-                    problem = "debounce decides when the task is due; remove one of the two"
-                    raise BadLimit.of(self._task, option, options[option], problem)
+        if limiter is not None and limiter.declared.unique is not None:
+            self._check_unique(limiter.declared.unique, options)
         return limiter
+
+    def _check_unique(self, unique: UniqueOfType, options: Mapping[str, Any]) -> None:
+        if options.get("chord") is not None:
+            # A duplicate is not queued, and its part of the chord would never come.
+            option = unique.key.option
+            problem = "its chord would wait for a duplicate forever; use unique=False in the signature"
+            raise BadLimit.of(self._task, option, options.get(option, self.given.get(option)), problem)
+        for option in DUE if unique.debounce_ms else ():
+            if options.get(option) is not None:
+                problem = "debounce decides when the task is due; remove one of the two"
+                raise BadLimit.of(self._task, option, options[option], problem)
 
     def _limiter(self, given: Mapping[str, Any]) -> Limiter | None:
         declaration = Declaration(
@@ -91,10 +104,14 @@ _harmless: set[str] = set()
 """Names of options that were found to be none of ours, or correct."""
 
 
-class KeptLimits(NamedTuple):
+class KeptLimits:
     """The limits of a retry: those of its first run."""
 
-    limits: bytes
+    is_unique = False
+    """It has the key already."""
+
+    def __init__(self, limits: bytes) -> None:
+        self.limits = limits
 
     def packed(self, _args: Sequence[Any], _kwargs: Mapping[str, Any]) -> bytes:
         """Return the limits."""

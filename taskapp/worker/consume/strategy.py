@@ -19,6 +19,7 @@ from taskapp.celery_internals import context_of, hold_for_rate, holds_due_for_ra
 from taskapp.client.protocol import priority_of
 from taskapp.engine.headers import check_foreign_headers
 from taskapp.logs.task_lines import task_lines
+from taskapp.transport.limits_header import is_rated
 from taskapp.transport.message import Received
 from taskapp.worker.consume.events import wants_task_events
 from taskapp.worker.consume.request_class import makes_itself, request_class
@@ -40,6 +41,7 @@ class Strategy:
         self._eventer = consumer.event_dispatcher
         self._announces = bool(self._eventer and self._eventer.enabled and task.send_events)
         self._logs = logger.isEnabledFor(logging.INFO)
+        self._limits = getattr(task, "declared_limits", None)
 
     def __call__(self, message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
         """Handle one message."""
@@ -99,7 +101,7 @@ class Strategy:
         )  # fmt: skip
 
     def _pass_on(self, request: Any, callbacks: Any) -> None:
-        if bucket := self._bucket():
+        if bucket := self._bucket(request):
             hold_for_rate(self._consumer, request, bucket)
             return
         state.task_reserved(request)
@@ -107,8 +109,13 @@ class Strategy:
             callback(request)
         self._consumer.on_task_request(request)
 
-    def _bucket(self) -> Any:
-        return None if self._consumer.disable_rate_limits else self._consumer.task_buckets[self._task.name]
+    def _bucket(self, request: Any) -> Any:
+        """Return the rate limit of this node that ``request`` waits for; ``None``: it has none, or has waited already.
+
+        A message whose rate the engine counts has been claimed at its turn.
+        """
+        bucket = None if self._consumer.disable_rate_limits else self._consumer.task_buckets[self._task.name]
+        return None if bucket and self._limits is not None and is_rated(request.request_dict) else bucket
 
     # --- brokers that keep no delayed messages ----------------------------------------------------
 
@@ -127,7 +134,7 @@ class Strategy:
             return None
 
     def _hold(self, request: Any, due_at: float) -> None:
-        consumer, bucket = self._consumer, self._bucket()
+        consumer, bucket = self._consumer, self._bucket(request)
         consumer.qos.increment_eventually()
         target, args = (
             (holds_due_for_rate(consumer), (request, bucket, 1)) if bucket else (consumer.apply_eta_task, (request,))

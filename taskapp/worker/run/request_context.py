@@ -8,10 +8,11 @@ from typing import Any
 from celery.app.task import Context
 
 from taskapp.transport.codec import PROPERTIES_HEADER, READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
+from taskapp.transport.limits_header import LIMITS_HEADER
 
 KNOWN_HEADERS = frozenset({
     *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression",
-    SENT_AT_HEADER, READY_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER,
+    SENT_AT_HEADER, READY_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER, LIMITS_HEADER,
 })  # fmt: skip
 
 
