@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 from taskapp.client.async_canvas import Signature
@@ -61,16 +60,21 @@ class TaskSignature(_Signature):
             options["root_id"] = root_id
         options["reply_to"] = self._type.app.thread_oid
         options["group_id"], options["group_index"] = group_id, group_index
-        return self._kept(self._type.AsyncResult(task_id))
+        result = self._type.AsyncResult(task_id)
+        return result if self._type.declared_limits is None else self._kept(result)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
         """Submit the task, like Celery."""
         if self._is_plain_member(args, kwargs, options):
             own = self["options"]
             headers = {header: own[option] for option, header in OF_MEMBERS.items() if option in own}
-            with known_as(self._frozen) if self._frozen is not None else nullcontext():
-                if self._type.submit_member(self["args"], self["kwargs"], headers):
-                    return None  # a group knows its results
+            if self._frozen is not None:
+                with known_as(self._frozen):
+                    is_sent = self._type.submit_member(self["args"], self["kwargs"], headers)
+            else:
+                is_sent = self._type.submit_member(self["args"], self["kwargs"], headers)
+            if is_sent:
+                return None  # a group knows its results
         return super().apply_async(args, kwargs, route_name, **options)
 
     def _is_plain_member(self, args: Any, kwargs: Any, options: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
-"""Celery's remote control, extended in two ways.
+"""Celery's remote control, extended in three ways.
 
 Revoked ids are recorded for nodes that start later; others keep them in memory. And a question to all nodes ends with
 the last answer: Redis says how many received it. Celery waits a second for more, also at the start of each node, which
-asks its neighbours for their clock and what they know as revoked.
+asks its neighbours for their clock and what they know as revoked. And a rate limit is set for all nodes at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from celery.app import control
 from kombu import pidbox
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+
+from taskapp.client.limits.rate_control import set_rate
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +80,17 @@ class Control(_Control):
     def broadcast(
         self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any
     ) -> Any:
-        """Send a command to nodes, like Celery; record a ``revoke`` that goes to all of them."""
+        """Send a command to nodes, like Celery; record a ``revoke`` that goes to all, set a ``rate_limit``."""
         arguments = {name: texts_of_ids(ids) if name in NAMING else ids for name, ids in (arguments or {}).items()}
         options |= {name: texts_of_ids(options[name]) for name in NAMING & options.keys()}
         if command == "revoke" and destination is None:
             task_ids = {**arguments, **options}.get("task_id") or ()
             # Before it is sent: a node that starts to listen in between reads the record.
             self._note([task_ids] if isinstance(task_ids, str) else [str(one) for one in task_ids])
+        if command == "rate_limit":
+            given = {**arguments, **options}
+            if isinstance(task := given.get("task_name"), str):
+                set_rate(self.app, task, given.get("rate_limit"))
         return super().broadcast(command, arguments, destination, *rest, **options)
 
     def _note(self, task_ids: list[str]) -> None:

@@ -113,10 +113,12 @@ class TaskTemplate:
 
     def send_member(self, args: Any, kwargs: Any, headers: Mapping[str, Any]) -> None:
         """Send a task of a group, which knows its result; errors are those of ``submit``."""
-        call = UniqueCall(self._name) if self._is_unique else None
+        if not self._is_unique:
+            self.send(args, kwargs, headers["id"], headers)
+            return
+        call = UniqueCall(self._name)
         self.send(args, kwargs, headers["id"], headers, call)
-        if call is not None:
-            call.check()
+        call.check()
 
     def send(
         self, args: Any, kwargs: Any, task_id: str, headers: Mapping[str, Any] = NO_MORE, call: UniqueCall | None = None

@@ -171,6 +171,22 @@ def test_a_rate_holds_for_two_nodes_together_and_each_key(node: Any, worker: Sta
         assert starts[-1] - starts[0] >= 20 / 20 - 0.2
 
 
+@pytest.mark.parametrize("asks_a_node", [True, False])
+def test_a_rate_that_is_changed_holds_everywhere_and_later(app: Any, node: Any, asks_a_node: bool) -> None:
+    nodes = ["w1@nowhere"] if asks_a_node else None
+    app.control.rate_limit("tests.integration.limited.rated", "1/h", destination=nodes)
+    results = [limited.rated.delay("a") for _ in range(3)]
+    node()
+    assert eventually(lambda: results[0].ready())
+
+    assert limited.fair.delay("x").get(timeout=30) == ["x", 0]
+    assert [one.ready() for one in results] == [True, False, False]
+    app.control.rate_limit("tests.integration.limited.rated", "2000/m", reply=True)
+    assert [one.get(timeout=30) for one in results]
+    app.control.rate_limit("tests.integration.limited.rated", 0, reply=True)
+    assert len([one.get(timeout=30) for one in limited.rated.submit_many([("a",)] * 50)]) == 50
+
+
 def test_two_levels_of_concurrency_hold(node: Any, worker: StartWorker) -> None:
     node()
     worker("-c", "8", name="second", TASKAPP_INCLUDE="tests.integration.limited")

@@ -160,6 +160,7 @@ def declared_by(task_type: Any) -> LimitsOfType | None:
     """Return what a task type declares; ``None``: nothing, or it is not known."""
     if task_type is None:
         return None
-    _ = task_type.app  # binds it
+    if not task_type.__bound__:
+        _ = task_type.app  # binds it
     declared: LimitsOfType | None = getattr(task_type, "declared_limits", None)  # a stock task has none
     return declared
