@@ -11,6 +11,7 @@ from typing import Any
 
 import celery as stock
 
+from taskapp.client.deadlines import absolute
 from taskapp.client.limits.duplicates import known_as
 from taskapp.client.limits.of_call import declared_by
 
@@ -39,7 +40,9 @@ class Signature(stock.Signature):
         return result
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Submit like Celery."""
+        """Submit like Celery; a deadline in seconds counts from now, for all parts of a canvas."""
+        if "deadline" in options:
+            options = absolute(self["task"], options, self.app.now())
         if self._frozen is None:
             return super().apply_async(*args, **options)
         with known_as(self._frozen):

@@ -22,6 +22,7 @@ LINKS = ("link", "link_error")
 TIMES = {
     "countdown": "a finite number of seconds", "eta": "a datetime or an ISO 8601 string",
     "expires": "seconds, a datetime or an ISO 8601 string",
+    "deadline": "seconds, a datetime or an ISO 8601 string",
 }  # fmt: skip
 """What the value of each option may be."""
 
@@ -77,11 +78,14 @@ def times_of(name: str, options: Options, now: datetime) -> tuple[datetime | Non
     countdown, eta, expires = options.get("countdown"), options.get("eta"), options.get("expires")
     if countdown is not None and not isinstance(countdown, Real):
         raise BadOption(name, "countdown", countdown, "use a number of seconds")
-    due = _at(name, "countdown", countdown, now) if countdown else _at(name, "eta", eta, now) if eta else None
-    return due, None if expires is None else _at(name, "expires", expires, now)
+    due = None
+    if countdown or eta:
+        due = moment_of(name, "countdown", countdown, now) if countdown else moment_of(name, "eta", eta, now)
+    return due, None if expires is None else moment_of(name, "expires", expires, now)
 
 
-def _at(name: str, option: str, value: Any, now: datetime) -> datetime:
+def moment_of(name: str, option: str, value: Any, now: datetime) -> datetime:
+    """Return the time that ``option`` of a task of type ``name`` gives; errors are those of ``times_of``."""
     try:
         if not isinstance(value, Real):
             return _moment(value)

@@ -28,6 +28,7 @@ class CommonOptions(TypedDict, total=False):
     confirm_timeout: float | None
     correlation_id: str | None
     countdown: float | None
+    deadline: float | datetime | str | None
     debounce: float | None
     debounce_at_most: float | None
     delivery_mode: int | str | None

@@ -16,6 +16,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.client.async_pusher import pusher
+from taskapp.client.deadlines import OPTION as DEADLINE
+from taskapp.client.deadlines import set_deadline
 from taskapp.client.limits.duplicates import raise_refused
 from taskapp.client.limits.of_call import check_broker, limiter_for
 from taskapp.client.option_checks import check_content, check_links, times_of
@@ -30,6 +32,7 @@ from taskapp.errors import BrokerUnavailable, NotQueued, UnknownTask
 from taskapp.errors.tasks import NoNameOfTask
 from taskapp.queues import TASK_ROUTES
 from taskapp.transport.codec import SENT_AT_HEADER
+from taskapp.transport.deadline_header import DEADLINE_HEADER
 from taskapp.transport.limits_header import LIMITS_HEADER, as_header
 from taskapp.transport.transport import is_over_redis
 
@@ -177,11 +180,25 @@ class Submitter:
         check_links(name, options)
         times_of(name, options, self._app.now())
         headers = {SENT_AT_HEADER: self._app.now().timestamp(), **(options.get("headers") or {})}
+        options = self._with_deadline(name, options, headers)
         if limits := self._limits(name, args, kwargs, options):
             headers[LIMITS_HEADER] = as_header(limits)
         options = {**options, **properties(name, options)}
         with self._app.lend_producer(current_recorder() or options.get("producer")) as producer:
             return self._app.send_by_kombu(name, args, kwargs, {**options, "producer": producer, "headers": headers})
+
+    def _with_deadline(self, name: str, options: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
+        """Set the deadline of a task that kombu's producer sends in ``headers``; return its options."""
+        parent = self._app.current_worker_task
+        inherited = {} if parent is None else vars(parent.request)
+        if options.get(DEADLINE) is None and DEADLINE_HEADER not in inherited and DEADLINE_HEADER not in headers:
+            return options
+        now = self._app.now()
+        end = times_of(name, options, now)[1]
+        times: dict[str, Any] = {"expires": end and end.isoformat()}
+        set_deadline(name, times, options, inherited, now, 0.0)
+        headers |= {name: value for name, value in times.items() if name == DEADLINE_HEADER}
+        return {key: value for key, value in options.items() if key != DEADLINE} | {"expires": times["expires"]}
 
     def _limits(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> bytes:
         """Return the packed limits of a task that kombu's producer sends."""

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from celery import signals
 
 from taskapp.client import protocol
+from taskapp.client.deadlines import OPTION as DEADLINE
+from taskapp.client.deadlines import set_deadline
 from taskapp.client.limits.duplicates import UniqueCall
 from taskapp.client.limits.limiter import Limiter
 from taskapp.client.limits.of_call import KeptLimits
@@ -21,6 +23,7 @@ from taskapp.engine.producer import Message
 from taskapp.engine.runtime import Runtime
 from taskapp.results.literal_dicts import as_literal
 from taskapp.transport.codec import SENT_AT_HEADER, SIGNATURE_HEADER, pack_task, time_of, with_properties
+from taskapp.transport.deadline_header import DEADLINE_HEADER
 from taskapp.transport.limits_header import LIMITS_HEADER, as_header, is_limited
 
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
@@ -71,6 +74,7 @@ class TaskTemplate:
         headers = options.get("headers") or {}
         if not CHECKED.isdisjoint(options):
             protocol.check(name, {**self._headers, **headers})
+        self._has_deadline = DEADLINE in options or DEADLINE_HEADER in headers
         self._is_timed = any(key in options for key in TIMED)
         self._serializer = options.get("serializer") or sending.config.serializer
         self._compression = options.get("compression") or sending.config.compression
@@ -152,13 +156,16 @@ class TaskTemplate:
             self._inherit(parent.request, own, properties)
         if headers:
             own.update(headers)
+        if self._has_deadline or (parent is not None and DEADLINE_HEADER in vars(parent.request)):
+            self._set_deadline(own, {} if parent is None else vars(parent.request))
         if self._properties:
             properties.update(self._properties)
         limits = b""
         if self._limiter is not None:
             limits = self._limiter.packed(args, kwargs)
             own[LIMITS_HEADER] = as_header(limits)
-        if self._packed is not None and not _before.receivers and not _after.receivers:
+        is_plain = not _before.receivers and not _after.receivers and DEADLINE_HEADER not in own
+        if self._packed is not None and is_plain:
             self._post_plain(self._packed, arguments, own, properties, limits, call)
         else:
             self._post(args, kwargs, arguments, own, properties, call)
@@ -187,6 +194,10 @@ class TaskTemplate:
         if properties["priority"] is None and self._sending.config.inherits_priority:
             properties["priority"] = request.delivery_info.get("priority")
 
+    def _set_deadline(self, own: dict[str, Any], parent: Mapping[str, Any]) -> None:
+        ahead_seconds = self._sending.process.producer.known_clock().ahead_of_here_seconds()
+        set_deadline(self._name, own, self._options, parent, self._sending.app.now(), ahead_seconds)
+
     def _post_plain(
         self, packed: PackedTemplate, arguments: str, own: dict[str, Any], properties: dict[str, Any], limits: bytes,
         call: UniqueCall | None,
@@ -208,6 +219,8 @@ class TaskTemplate:
     ) -> None:  # fmt: skip
         sending, queue, embed = self._sending, self._queue, self._embed
         headers = {**self._headers, **own, **(self._options.get("headers") or {})}
+        if DEADLINE_HEADER in own:
+            headers[DEADLINE_HEADER] = own[DEADLINE_HEADER]  # not that of a task whose headers are passed on
         # Copies, because signal handlers may change them.
         headers["timelimit"], headers["stamps"] = [*headers["timelimit"]], {**headers["stamps"]}
         if _before.receivers:

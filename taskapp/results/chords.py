@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from celery import chord, group, states
@@ -27,6 +28,7 @@ from taskapp.redis.outage import ResultServerGone
 from taskapp.results.store import ChordSize, CountedPart, Store
 from taskapp.results.trees import leaves
 from taskapp.transport.codec import sent_at_of
+from taskapp.transport.deadline_header import DEADLINE_HEADER, deadline_in
 
 # Mixed into two backends of Celery, which have no useful common base.
 _Mixin: Any = object
@@ -46,6 +48,9 @@ logger = logging.getLogger(__name__)
 Part = tuple[int | None, str, str, Any, str | None]
 """Index in the header, task id, state, encoded result, root id."""
 
+LONGEST_DEADLINE_SECONDS = 10**11
+"""Others are refused when the header is sent."""
+
 
 class Chords(_Mixin):
     """Counts parts of chords: with the claim if messages and results share a server, else on the result server."""
@@ -59,6 +64,7 @@ class Chords(_Mixin):
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Begin a chord; Celery sends its header next."""
         chord_id, header = str(header_result_args[0]), header_result_args[1]
+        self._keep_deadline(body["options"])
         about = self._written(chord_id, {"body": body, "header": self._shape(chord_id, header)})
         finish = self._finish_message(chord_id) if self._lies_beside_messages else b""
         chord = Chord(chord_id, 0, about, finish, self.chord_expires or 0)
@@ -68,6 +74,14 @@ class Chords(_Mixin):
             run.chords.append(chord)
         else:
             run.external_writes.append(chord)
+
+    def _keep_deadline(self, options: dict[str, Any]) -> None:
+        """Give the body the deadline of the whole chord: the task that ends the chord, and sends it, has none."""
+        parent = self.app.current_worker_task
+        if parent is not None and (deadline := deadline_in(vars(parent.request))) is not None:
+            options["headers"] = {**(options.get("headers") or {}), DEADLINE_HEADER: deadline}
+        if isinstance(seconds := options.get("deadline"), int | float) and abs(seconds) <= LONGEST_DEADLINE_SECONDS:
+            options["deadline"] = (self.app.now() + timedelta(seconds=seconds)).isoformat()  # not from its own submit
 
     def _written(self, chord_id: str, about: dict[str, Any]) -> bytes:
         """Return the data to keep until the chord's parts are complete; signed if tasks are, since its body is one."""

@@ -96,12 +96,12 @@ def check_names(task: str, options: Mapping[str, Any]) -> None:
             raise BadLimit.of(task, name, options[name], problem)
         if get_close_matches(str(name), OF_CALLS, n=1, cutoff=ALIKE) and name not in OF_CALLS:
             raise UnknownOption.of(task, str(name), OF_CALLS)
-        if name not in OF_TYPES_ALONE and len(_harmless) < HARMLESS_MOST:
+        if name not in OF_TYPES_ALONE and name not in OF_CALLS and len(_harmless) < HARMLESS_MOST:
             _harmless.add(name)
 
 
 _harmless: set[str] = set()
-"""Names of options that were found to be none of ours, or correct."""
+"""Names of options that were found to be none of ours."""
 
 
 class KeptLimits:
@@ -129,7 +129,9 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
     Raises:
         BadLimit, BadLimitKey, UnknownOption: See ``LimitsOfType.of_call`` and ``check_names``.
     """
-    check_names(task, options)
+    has_none_of_ours = options.keys() <= _harmless
+    if not has_none_of_ours:
+        check_names(task, options)
     headers = options.get("headers")
     if headers and LIMITS_HEADER in headers:
         for name in sorted(OF_CALLS & options.keys()):
@@ -138,7 +140,7 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
     declared = declared_by(task_type)
     if declared is not None:
         return declared.of_call(options)
-    return None if OF_CALLS.isdisjoint(options) else LimitsOfType(task, {}, ANY).of_call(options)
+    return None if has_none_of_ours or OF_CALLS.isdisjoint(options) else LimitsOfType(task, {}, ANY).of_call(options)
 
 
 def check_broker(task: str, task_type: Any, options: Mapping[str, Any]) -> None:
