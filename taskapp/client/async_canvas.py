@@ -25,7 +25,7 @@ _Chain: Any = stock.Signature.TYPES["chain"]
 class Signature(stock.Signature):
     """Celery's signature, which coroutines can submit."""
 
-    _frozen: Any = None
+    _own_result: Any = None
     """The result that ``freeze`` has returned, if it may become that of a task with the same unique key."""
 
     def freeze(self, *args: Any, **options: Any) -> Any:
@@ -36,16 +36,16 @@ class Signature(stock.Signature):
         known_task = getattr(self.app, "known_task", None)  # an app of stock Celery has none
         limits = declared_by(known_task(self["task"])) if known_task is not None else None
         if (limits is not None and limits.is_unique) or "unique_key" in self["options"]:
-            self._frozen = result
+            self._own_result = result
         return result
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
         """Submit like Celery; a deadline in seconds counts from now, for all parts of a canvas."""
         if "deadline" in options:
             options = absolute(self["task"], options, self.app.now())
-        if self._frozen is None:
+        if self._own_result is None:
             return super().apply_async(*args, **options)
-        with known_as(self._frozen):
+        with known_as(self._own_result):
             return super().apply_async(*args, **options)
 
     async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:

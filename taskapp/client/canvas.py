@@ -68,8 +68,8 @@ class TaskSignature(_Signature):
         if self._is_plain_member(args, kwargs, options):
             own = self["options"]
             headers = {header: own[option] for option, header in OF_MEMBERS.items() if option in own}
-            if self._frozen is not None:
-                with known_as(self._frozen):
+            if self._own_result is not None:
+                with known_as(self._own_result):
                     is_sent = self._type.submit_member(self["args"], self["kwargs"], headers)
             else:
                 is_sent = self._type.submit_member(self["args"], self["kwargs"], headers)

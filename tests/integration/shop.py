@@ -125,7 +125,7 @@ def charge(amount: int) -> int:
     return amount
 
 
-@shared_task(rate_limit="1/m")
+@shared_task(rate_limit="1/m", rate_scope="node")
 def newsletter() -> None:
     """Hardly ever may run."""
 
@@ -173,11 +173,11 @@ def _stamp(name: str, request: Any) -> Stamp:
     return name, request.hostname, time.time(), not request.delivery_info["redelivered"]
 
 
-@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s")
+@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s", rate_scope="node")
 def stamp(self: Any) -> Stamp:
     return _stamp("stamp", self.request)
 
 
-@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s")
+@shared_task(bind=True, rate_limit=f"{STAMPS_A_SECOND}/s", rate_scope="node")
 async def stamp_on_loop(self: Any) -> Stamp:
     return _stamp("stamp_on_loop", self.request)
