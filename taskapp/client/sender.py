@@ -13,7 +13,7 @@ from typing import Any
 from celery.utils.nodenames import anon_nodename
 
 from taskapp.celery_internals import exec_options
-from taskapp.client.limits.of_call import limiter_for
+from taskapp.client.limits.of_call import HARMLESS, declared_by, limiter_for
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
@@ -122,7 +122,9 @@ class Sender:
             task_type = self._app.known_task(name)
             options = {**(exec_options(task_type) if task_type else {}), **without_none(options)}
         options = without_none(options)
-        limiter = limiter_for(name, task_type, options)
+        limiter = None
+        if not options.keys() <= HARMLESS or declared_by(task_type) is not None:
+            limiter = limiter_for(name, task_type, options)
         if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
             return None
         wanted = options.pop("queue", None)

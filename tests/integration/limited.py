@@ -40,6 +40,10 @@ def rated(tenant: str) -> float:
     return time.time()
 
 
+@shared_task(rate_limit="1/m", rate_burst=10)
+def bursting() -> None: ...
+
+
 @shared_task(max_concurrency={"{tenant}": 1, "all": 3})
 def crowded(tenant: str, seconds: float) -> tuple[float, float]:
     began = time.time()

@@ -171,6 +171,12 @@ def test_a_rate_holds_for_two_nodes_together_and_each_key(node: Any, worker: Sta
         assert starts[-1] - starts[0] >= 20 / 20 - 0.2
 
 
+def test_a_burst_waits_for_no_second_limit_on_the_node(node: Any) -> None:
+    node()
+
+    assert [one.get(timeout=30) for one in [limited.bursting.delay() for _ in range(10)]] == [None] * 10
+
+
 @pytest.mark.parametrize("asks_a_node", [True, False])
 def test_a_rate_that_is_changed_holds_everywhere_and_later(app: Any, node: Any, asks_a_node: bool) -> None:
     nodes = ["w1@nowhere"] if asks_a_node else None

@@ -99,6 +99,7 @@ def test_without_a_deadline_nothing_expires(app: Celery, tasks: Any, how: str) -
     [
         ({"expires": 10}, 10, 60), ({"expires": 100}, 60, 60), ({"deadline": 10}, 10, 10), ({"deadline": 100}, 60, 60),
         ({"deadline": 20, "expires": 10}, 10, 20),
+        ({"deadline": 20, "headers": {DEADLINE_HEADER: MINUTE.timestamp()}}, 20, 20),
     ],
 )  # fmt: skip
 def test_the_earlier_end_counts(app: Celery, tasks: Any, options: Any, expires: float, deadline: float) -> None:

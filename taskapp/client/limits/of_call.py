@@ -87,21 +87,22 @@ def check_names(task: str, options: Mapping[str, Any]) -> None:
         BadLimit: A number that all tasks of a type share is given.
         UnknownOption: One resembles an option that limits tasks.
     """
-    if options.keys() <= _harmless:
+    if options.keys() <= HARMLESS:
         return
     stamps = options.get("stamped_headers") or ()
-    for name in options.keys() - _harmless - {*stamps}:
+    for name in options.keys() - HARMLESS - {*stamps}:
         if name in OF_TYPES_ALONE and options[name] is not None:
             problem = f"all tasks of a type share it; declare it with the task type, or run: taskapp limits set {task}"
             raise BadLimit.of(task, name, options[name], problem)
         if get_close_matches(str(name), OF_CALLS, n=1, cutoff=ALIKE) and name not in OF_CALLS:
             raise UnknownOption.of(task, str(name), OF_CALLS)
-        if name not in OF_TYPES_ALONE and name not in OF_CALLS and len(_harmless) < HARMLESS_MOST:
-            _harmless.add(name)
+        is_harmless = name not in OF_TYPES_ALONE and name not in OF_CALLS and name != "headers"
+        if is_harmless and len(HARMLESS) < HARMLESS_MOST:
+            HARMLESS.add(name)
 
 
-_harmless: set[str] = set()
-"""Names of options that were found to be none of ours."""
+HARMLESS: set[str] = set()
+"""Names of options that were found to have nothing to do with limits."""
 
 
 class KeptLimits:
@@ -129,9 +130,7 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
     Raises:
         BadLimit, BadLimitKey, UnknownOption: See ``LimitsOfType.of_call`` and ``check_names``.
     """
-    has_none_of_ours = options.keys() <= _harmless
-    if not has_none_of_ours:
-        check_names(task, options)
+    check_names(task, options)
     headers = options.get("headers")
     if headers and LIMITS_HEADER in headers:
         for name in sorted(OF_CALLS & options.keys()):
@@ -140,7 +139,7 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
     declared = declared_by(task_type)
     if declared is not None:
         return declared.of_call(options)
-    return None if has_none_of_ours or OF_CALLS.isdisjoint(options) else LimitsOfType(task, {}, ANY).of_call(options)
+    return None if OF_CALLS.isdisjoint(options) else LimitsOfType(task, {}, ANY).of_call(options)
 
 
 def check_broker(task: str, task_type: Any, options: Mapping[str, Any]) -> None:
