@@ -187,6 +187,8 @@ def test_a_rate_that_is_changed_holds_everywhere_and_later(app: Any, node: Any, 
 
     assert limited.fair.delay("x").get(timeout=30) == ["x", 0]
     assert [one.ready() for one in results] == [True, False, False]
+    app.control.rate_limit("tests.integration.limited.rated", "2000/m", reply=True)
+    assert all(one.get(timeout=30) for one in results)
     app.control.rate_limit("tests.integration.limited.rated", 0, reply=True)
     assert len([one.get(timeout=30) for one in limited.rated.submit_many([("b",)] * 50)]) == 50
 
