@@ -20,6 +20,7 @@ from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
 from taskapp.client.canvas import TaskSignature
 from taskapp.client.option_checks import check_priority
+from taskapp.client.option_names import OF_RETRIES, check_names
 from taskapp.client.protocol import with_texts_of_ids
 from taskapp.client.results import EagerResult
 from taskapp.client.submitter import Submitter
@@ -136,6 +137,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
         Raises:
             InvalidPayload: A keyword argument is invalid.
+            UnknownOption: An option is misspelt.
             BadOption: The priority is not an integer from 0 to 9.
         """
         if payload := self.payload():
@@ -148,6 +150,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         starkwargs.setdefault("app", self.app)
         made = TaskSignature(self, args, *starargs, **starkwargs)
         if made["options"]:
+            check_names(self.name, made["options"], self.app)
             check_priority(self.name, made["options"].get("priority"))
         return made
 
@@ -314,6 +317,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
         """Retry, like Celery, unless ``exc`` is permanent; wait at least ``exc.retry_after_seconds``, if set."""
         if isinstance(exc, NEVER_RETRIED):
             raise exc
+        check_names(self.name, options, self.app, OF_RETRIES)
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
@@ -355,6 +359,7 @@ class Task(celery.Task):  # type: ignore[type-arg]  # Celery's own class has no 
 
         The result can also be awaited.
         """
+        check_names(self.name, options, self.app)
         check_priority(self.name, options.get("priority"))
         with settling(None):
             done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))

@@ -6,6 +6,7 @@ from typing import Any
 
 from taskapp.client.async_canvas import Signature
 from taskapp.client.option_checks import check_priority
+from taskapp.client.option_names import check_names
 from taskapp.client.protocol import new_id
 
 _Signature: Any = Signature  # its types are for users
@@ -37,8 +38,10 @@ class TaskSignature(_Signature):
         """Set options like Celery; check them now, because a step of a chain is sent elsewhere.
 
         Raises:
+            UnknownOption: An option is misspelt.
             BadOption: The priority is not an integer from 0 to 9.
         """
+        check_names(self["task"], options, self.app)
         check_priority(self["task"], options.get("priority"))
         return super().set(immutable, **options)
 

@@ -13,6 +13,7 @@ from typing import Any
 from celery.utils.nodenames import anon_nodename
 
 from taskapp.celery_internals import exec_options
+from taskapp.client.option_names import check_names
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
@@ -151,6 +152,7 @@ class Sender:
         amqp = self._app.amqp
         route = self._router.route({} if wanted is None else {"queue": wanted}, name, args, kwargs, task_type)
         declared = route.pop("queue", None)
+        check_names(name, route, self._app)
         if declared is None or amqp.queues.get(declared.name) is not declared or declared.exchange.type != "direct":
             return None, options
         options = {**without_none(route), **options}
