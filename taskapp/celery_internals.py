@@ -59,6 +59,8 @@ ACCESSED: Table = {
     "celery.worker.request:Request": {
         "_apply_result": "set when the pool has accepted the request",
         "_context": "the request in the form that result backends expect",
+        "_payload": "decoded content of the message's body",
+        "_request_dict": "headers of the message, which its run sees as self.request",
         "_eta_timer_entry": "lets Celery cancel the timer of a revoked task",
     },
     "celery.worker.worker:WorkController": {"_conninfo": "the connection whose hub the worker uses"},
@@ -214,6 +216,8 @@ Regenerated: type = functional._regen  # type: ignore[attr-defined]  # missing i
 own_backend: Callable[[Any], Any] = attrgetter("_backend")
 cached_meta: Callable[[Any], Any] = attrgetter("_cache")
 context_of: Callable[[Any], Any] = attrgetter("_context")
+headers_of: Callable[[Any], Any] = attrgetter("_request_dict")
+content_of: Callable[[Any], Any] = attrgetter("_payload")
 pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -64,7 +65,8 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
     runner = runner_of(name, given)
     if may_repeat(given) and (dropped := outcome_of_repeat(runner, given)) is not None:
         return *dropped, None
-    settlement, raised = _settlement(runner, given), None
+    is_claimed = _is_claimed(given)
+    settlement, raised = _settlement(runner, is_claimed=is_claimed), None
     with settling(settlement):
         try:
             try:
@@ -76,8 +78,8 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
         except BaseException as error:  # noqa: BLE001 - from a hook, for example
             raised = error
         if raised is not None:
-            outcome = broken_off(runner, given, raised, settlement)
-    if settlement is None or _is_claimed(given):
+            outcome = broken_off(runner, task_id, given, raised, settlement)
+    if settlement is None or is_claimed:
         return *outcome, settlement
     return *carry_out(runner, outcome, settlement), None
 
@@ -96,7 +98,9 @@ async def run_async(
         run = _refuse(runner, given, error, read_follow_ups(body, content_type))
     else:
         run = runner.run_async(task_id, args, kwargs, given, job)
-    return await _to_its_end(job, run, runner, given, _settlement(runner, given))
+    is_claimed = _is_claimed(given)
+    settlement = _settlement(runner, is_claimed=is_claimed)
+    return await _to_its_end(job, run, runner, task_id, given, settlement, is_claimed=is_claimed)
 
 
 async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Any) -> Outcome:
@@ -104,8 +108,8 @@ async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follo
 
 
 async def _to_its_end(
-    job: Awaiting, run: Coroutine[Any, Any, Outcome], runner: Runner, given: dict[str, Any],
-    settlement: Settlement | None,
+    job: Awaiting, run: Coroutine[Any, Any, Outcome], runner: Runner, task_id: str, given: dict[str, Any],
+    settlement: Settlement | None, *, is_claimed: bool,
 ) -> Ran:  # fmt: skip
     raised = None
     with settling(settlement):
@@ -113,25 +117,26 @@ async def _to_its_end(
             outcome = await run
         except Closed as closed:
             rest = closed.rest
-            raise Closed(lambda: _to_its_end(job, rest(), runner, given, settlement)) from closed
+            following = partial(_to_its_end, is_claimed=is_claimed)
+            raise Closed(lambda: following(job, rest(), runner, task_id, given, settlement)) from closed
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not job.is_current():
                 raise  # this coroutine has been discarded
             raised = error
         if raised is not None:
-            outcome = broken_off(runner, given, raised, settlement)
-    if settlement is None or _is_claimed(given):
+            outcome = broken_off(runner, task_id, given, raised, settlement)
+    if settlement is None or is_claimed:
         return *outcome, settlement
     return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None
 
 
-def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
+def _settlement(runner: Runner, *, is_claimed: bool) -> Settlement | None:
     """Return the settlement that collects what a run leaves; ``None`` if everything is sent at once.
 
     That is the case for tasks acknowledged before they run, and on other brokers with deduplication, where Celery
     assumes that the follow-ups of a stored success have been sent.
     """
-    collects = runner.task.acks_late and (_is_claimed(given) or not runner.deduplicates)
+    collects = runner.task.acks_late and (is_claimed or not runner.deduplicates)
     return Settlement() if collects else None
 
 

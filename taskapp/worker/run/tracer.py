@@ -203,7 +203,7 @@ class Runner:
             request = self.request(args, kwargs, given)
             if self.deduplicates and self._has_succeeded(request):
                 return 0, None, None
-            return (yield from self._run(request, started_at))
+            return (yield from self._run(request, task_id, started_at))
         except (MemoryError, Reject, GeneratorExit):
             raise
         except BaseException as error:
@@ -218,7 +218,7 @@ class Runner:
                 yield from self._report(request, failure, states.FAILURE)
             return 1, seen, None
 
-    def _run(self, request: RunContext, started_at: float) -> Steps:
+    def _run(self, request: RunContext, task_id: str, started_at: float) -> Steps:
         current_tasks.push(self.task)
         self.task.request_stack.push(request)
         args, kwargs = request.args, request.kwargs
@@ -234,8 +234,10 @@ class Runner:
             except BaseException as error:
                 if ends_the_run(error):
                     raise
+                request.id = task_id  # in case the task has overwritten it
                 state, retval, outcome = yield from self._failed(request, error)
             else:
+                request.id = task_id
                 state = states.SUCCESS  # even if the next line raises
                 state, retval, outcome = yield from self._succeeded(request, retval, started_at)
             if self._has_after_return and state not in IGNORE_STATES:
