@@ -139,7 +139,7 @@ class DeadLetters:
         steps = (STEP_LETTER, f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:
-            raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))
+            raise NotSettled(f"{queue}/{number}", failed[2].decode(errors="replace"))
         return not stale
 
     def _queues(self) -> list[str]:

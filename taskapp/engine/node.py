@@ -24,7 +24,7 @@ from taskapp.engine.settle_buffer import log_stale
 from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Settlement
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
-from taskapp.redis.link import Link, NotSent
+from taskapp.redis.link import Link, NotSent, is_denied
 from taskapp.redis.pipe import Connect
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ class Node(Session):
                     self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
                 else:
                     self._trouble.refused("the broker refuses claims: %s", answer)
+                    # Finds messages that could not be put back into their queue, and the permission that is missing.
+                    self._must_recover = is_denied(answer)
                     self._wait()
             return None
         self._trouble.end()

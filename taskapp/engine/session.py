@@ -93,7 +93,7 @@ class Session:
 
         Call it often: failures are retried, at growing intervals.
         """
-        if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover:
+        if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover and not self.ends.is_denied:
             return True
         if self.is_leaving or monotonic() < self.retry_at:
             return False
@@ -109,7 +109,7 @@ class Session:
                 self._begin_epoch()
             elif self._must_recover:
                 self._recover()
-        return True
+        return not self.ends.is_denied
 
     def _wait(self) -> None:
         """Schedule the next attempt; the pause grows with the duration of the failure."""

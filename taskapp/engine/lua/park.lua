@@ -11,9 +11,8 @@ for i = 4, #ARGV, 2 do
     local queue, priority = parse_tag(tag)
     local version, _, deliveries, crashes = header(blob)
     -- A message of another program gets a header, which keeps its priority.
-    if version == 0 then blob = with_counts(blob, 0, priority, deliveries, crashes) end
-    park(queue, task, blob)
-    redis.call('HDEL', leased, tag)
+    local parked = version == 0 and with_counts(blob, 0, priority, deliveries, crashes) or blob
+    move_claimed(leased, tag, blob, function() park(queue, task, parked) end)
     wake(queue)
   end
 end
