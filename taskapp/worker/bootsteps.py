@@ -136,6 +136,14 @@ def watch_worker(sender: Any) -> None:
     signals.worker_shutdown.connect(lambda **_: sender.reporter.stop(), weak=False)
 
 
+def watch_signals(sender: Any, **_: Any) -> None:
+    """Watch who sends stop signals, and restore their handlers if a task changes them."""
+    worker = sender.controller
+    worker.stop_signals.watch()
+    if isinstance(worker.pool, TaskPool):
+        worker.pool.after_coroutine = worker.stop_signals.mend_stopping
+
+
 def describe_worker(sender: Any) -> None:
     """Describe this worker to the engine before it consumes: name, task types, pool."""
     app = sender.app
@@ -272,7 +280,7 @@ def install(app: Any) -> None:
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
     signals.worker_ready.connect(freeze_what_stays, weak=False)
     signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
-    signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
+    signals.worker_ready.connect(watch_signals, weak=False)
     signals.worker_ready.connect(relay_outbox, weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)

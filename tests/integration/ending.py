@@ -93,3 +93,14 @@ def run_in_child(command: str) -> int:
 @shared_task(name="exits.plainly")
 def exit_plainly() -> None:
     sys.exit(3)
+
+
+@shared_task(name="changes.signals")
+async def change_signals(how: str) -> None:
+    """Change how the process reacts to signals, as a library may that thinks it is a program."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if how == "loop":
+            loop.add_signal_handler(number, lambda: None)
+        else:
+            signal.signal(number, signal.SIG_IGN if how == "ignore" else signal.SIG_DFL)

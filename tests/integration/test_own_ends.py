@@ -129,3 +129,19 @@ def test_a_task_that_ends_before_its_node_has_succeeded(
     assert node.wait(20) == 0
     assert letters.find() == []
     assert (ready(redis_server), leased_count(redis_server)) == (0, 0)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("how", ["loop", "ignore", "default"])
+def test_a_stop_signal_right_after_a_coroutine_that_changed_its_handler_is_obeyed(
+    worker: Callable[..., Process], app: Celery, how: str, loop: str
+) -> None:
+    node = worker(TASKAPP_EVENT_LOOP=loop, **START)
+    # The node looks at all handlers once a second; here, it has just looked.
+    for _ in range(3):
+        app.signature("changes.signals", (how,), queue="default").apply_async().get(timeout=20)
+
+    os.kill(node.pid, signal.SIGTERM)
+
+    assert node.wait(20) == 0
+    assert "a task had changed the handler of SIGTERM; the node has restored its own" in node.output()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import Context
 from signal import SIGKILL
 from time import monotonic
@@ -39,6 +40,9 @@ class Pool(Protocol):
     threads: Threads
     children: Any
     """Celery's prefork pool; ``None`` if no task type needs it."""
+
+    after_coroutine: Callable[[], None]
+    """Called after each coroutine of a task."""
 
     def leave(self, call: Call) -> None: ...  # noqa: D102 - see TaskPool
 
@@ -185,6 +189,7 @@ class OnLoop(Call):
                 outcome = error
         if forked.forks != forks:
             forked.leave()
+        self._pool.after_coroutine()
         self.finish(outcome)
 
     def awaitable(self, coroutine: Any) -> Any:
