@@ -128,6 +128,8 @@ class LazyGroup(click.Group):
         """Return the command; fail with a suggestion if it does not exist."""
         if cmd_name not in COMMANDS:
             app = ctx.params.get("app") or "taskapp"
+            if cmd_name in CELERY_COMMANDS and app != "taskapp":
+                use_app(app, None)  # Celery's own command would show a traceback for what is no app
             hint = f"; run: celery -A {app} {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
             ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
         module, _, name = COMMANDS[cmd_name][0].partition(":")

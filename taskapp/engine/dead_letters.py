@@ -107,6 +107,11 @@ class DeadLetters:
         """Return one letter; ``None`` if it does not exist."""
         return next(iter(self._read(queue, [number])), None)
 
+    def of_task(self, task_id: str) -> DeadLetter | None:
+        """Return the latest letter of a task; ``None`` if it has none. Walks all letters."""
+        found = next((letter for letter in self.walk() if letter.id == task_id), None)
+        return self.get(found.queue, found.number) if found is not None else None
+
     def replay(self, queue: str, number: int, to_queue: str | None = None, blob: bytes | None = None) -> bool:
         """Put a letter back into its queue, or another one; return whether it existed.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+from math import inf
 from typing import NamedTuple
 
 from taskapp.engine.clock import Clock, Reading, steady_ms
-from taskapp.engine.envelope import unseal
+from taskapp.engine.envelope import due_again, named_in_json, unseal
 from taskapp.engine.task_notes import Notes
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
@@ -26,7 +28,7 @@ class Delayed(NamedTuple):
 
 
 class DelayedMessages:
-    """The delayed messages of some queues; cancellations are recorded in ``notes``, if given."""
+    """The delayed messages of these and all used queues; cancellations are recorded in ``notes``, if given."""
 
     def __init__(self, link: Link, prefix: str, queues: tuple[str, ...], notes: Notes | None = None) -> None:
         self._link = link
@@ -38,30 +40,39 @@ class DelayedMessages:
 
     def count(self) -> dict[str, int]:
         """Return the number of delayed messages by queue."""
-        commands = [("ZCARD", self._keys("delayed", queue)) for queue in self._queues]
-        return dict(zip(self._queues, self._link.pipeline(commands), strict=True))
+        queues = self._all_queues()
+        commands = [("ZCARD", self._keys("delayed", queue)) for queue in queues]
+        return dict(zip(queues, self._link.pipeline(commands), strict=True))
+
+    def _all_queues(self) -> list[str]:
+        known = self._link.command("SMEMBERS", self._keys("queues"))
+        return list(dict.fromkeys([*self._queues, *sorted(queue.decode() for queue in known)]))
 
     def soonest(self, queue: str, limit: int = 100) -> list[Delayed]:
         """Return up to ``limit`` messages of ``queue``, soonest first."""
-        return list(self._pages(queue, limit))
+        return [message for _, message in self._pages(queue, limit)]
 
-    def _pages(self, queue: str, limit: int) -> Iterator[Delayed]:
-        for start in range(0, limit, PAGE):
-            stop = min(start + PAGE, limit) - 1
+    def _pages(self, queue: str, limit: int | None = None) -> Iterator[tuple[str, Delayed]]:
+        """Yield each message and the id under which it is stored: one of stock Celery has the tag of its claim."""
+        for start in count(0, PAGE) if limit is None else range(0, limit, PAGE):
+            stop = min(start + PAGE, limit or inf) - 1
             found = self._link.command("ZRANGE", self._keys("delayed", queue), start, stop, "WITHSCORES")
             ids, dues = found[::2], found[1::2]
             if not ids:
                 return
             blobs = self._link.command("HMGET", self._keys("delayed_messages", queue), *ids)
             for identity, due, blob in zip(ids, dues, blobs, strict=True):
-                envelope = unseal(blob or b"")
-                yield Delayed(identity.decode(), envelope.task, queue, envelope.priority, float(due) / 1_000)
+                envelope, stored = unseal(blob or b""), identity.decode()
+                named, task = (stored, envelope.task) if envelope.task else named_in_json(envelope.body)
+                yield stored, Delayed(named or stored, task, queue, envelope.priority, float(due) / 1_000)
             if len(ids) < PAGE:
                 return
 
     def cancel(self, message_id: str) -> bool:
         """Delete a message permanently; return whether it existed."""
-        was_there = any(self._link.run("cancel", self._prefix, 0, queue, message_id) for queue in self._queues)
+        was_there = self._run("cancel", message_id) or any(
+            self._link.run("cancel", self._prefix, 0, *place) for place in self._adopted(message_id)
+        )
         if was_there and self._notes is not None:
             self._notes.cancelled(message_id)
         return was_there
@@ -69,7 +80,23 @@ class DelayedMessages:
     def reschedule(self, message_id: str, delay_seconds: float) -> bool:
         """Make a message due ``delay_seconds`` from now; return whether it existed."""
         due_ms = self._now_ms() + int(delay_seconds * 1_000)
-        return any(self._link.run("reschedule", self._prefix, 0, queue, message_id, due_ms) for queue in self._queues)
+        if self._run("reschedule", message_id, due_ms):
+            return True
+        for queue, stored in self._adopted(message_id):
+            blob = self._link.command("HGET", self._keys("delayed_messages", queue), stored) or b""
+            again = due_again(blob, due_ms / 1_000)
+            if self._link.run("reschedule", self._prefix, 0, queue, stored, due_ms, again):
+                return True
+        return False
+
+    def _run(self, operation: str, message_id: str, *args: int) -> bool:
+        """Run a script on a message in any queue; return whether it existed."""
+        return any(self._link.run(operation, self._prefix, 0, queue, message_id, *args) for queue in self._all_queues())
+
+    def _adopted(self, task_id: str) -> Iterator[tuple[str, str]]:
+        """Yield queue and stored id of messages of stock Celery for a task."""
+        for queue in self._all_queues():
+            yield from ((queue, stored) for stored, message in self._pages(queue) if message.id == task_id != stored)
 
     def _now_ms(self) -> int:
         sent_ms = steady_ms()

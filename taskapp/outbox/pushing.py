@@ -16,7 +16,7 @@ from taskapp.client.sent_event import sent_event, usual_part
 from taskapp.client.template import Sending
 from taskapp.client.written_messages import Publisher, Written, body_of
 from taskapp.engine.producer import Message
-from taskapp.errors import BrokerNotFound, NotQueued, PushError, SubmitOutcomeUnknown, UnknownQueue
+from taskapp.errors import BrokerNotFound, NotQueued, PushError, SubmitOutcomeUnknown
 from taskapp.errors.publishing import BrokerAway
 from taskapp.errors.wording import in_words
 from taskapp.outbox.rows import ERROR_MOST, OutboxRow, PushOutcome
@@ -118,11 +118,10 @@ class RowPusher:
         return Message(queue, priority, due_ms, row.id, blob, event, sending.events if event else None, is_relayed=True)
 
     def _check_queue(self, name: str) -> None:
-        queues = self._app.amqp.queues
         try:
-            queues[name]  # creates it if the app lets unknown queues be created
+            self._app.amqp.queues[name]  # creates it if the app lets unknown queues be created
         except KeyError:
-            raise UnknownQueue(name, queues) from None
+            raise self._app.unknown_queue(name) from None
 
     # --- other brokers ----------------------------------------------------------------------------
 

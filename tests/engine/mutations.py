@@ -99,7 +99,10 @@ MUTATIONS = [
     Mutation("a reaped message has waited in its node", "prelude", "is_early and due or NOW)", "is_early and due)"),
     Mutation("a message that is retried later waits before that", "prelude", "is_early and due or NOW)", "NOW)"),
     Mutation("what was not begun has not waited", "prelude", "elseif is_early then", "else due = due or 0"),
-    Mutation("a rescheduled message waits as before", "reschedule", "with_ready_at(blob, tonumber(ARGV[5]))", "blob"),
+    Mutation(
+        "a rescheduled message waits as before", "reschedule", "with_ready_at(ARGV[6] or blob, tonumber(ARGV[5]))",
+        "blob",
+    ),
     Mutation("the end of a chord has waited for it", "prelude", "with_ready_at(finish, NOW)", "finish"),
     Mutation("since when a task may run is said twice", "prelude", "rest = first + #READY_AT + 8", "count = count + 1"),
     Mutation("a header is not counted", "prelude", "    count = count + 1\n", ""),
