@@ -18,6 +18,7 @@ from celery.worker.state import active_requests
 from click.core import ParameterSource
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp import recursion
 from taskapp.app.remarks import remarks_on
 from taskapp.celery_internals import broker_connection
 from taskapp.engine import runtime
@@ -140,6 +141,7 @@ def watch_signals(sender: Any, **_: Any) -> None:
     """Watch who sends stop signals, and restore their handlers if a task changes them."""
     worker = sender.controller
     worker.stop_signals.watch()
+    recursion.remember()
     if isinstance(worker.pool, TaskPool):
         worker.pool.after_coroutine = worker.stop_signals.mend_stopping
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -104,3 +105,27 @@ async def change_signals(how: str) -> None:
             loop.add_signal_handler(number, lambda: None)
         else:
             signal.signal(number, signal.SIG_IGN if how == "ignore" else signal.SIG_DFL)
+
+
+def _lower_recursion_limit() -> None:
+    for limit in range(60, 1_000):
+        with contextlib.suppress(RecursionError):  # lower than the stack is deep
+            sys.setrecursionlimit(limit)
+            return
+
+
+@shared_task(name="lowers.def")
+def lower_recursion_limit(seconds: float) -> None:
+    _lower_recursion_limit()
+    time.sleep(seconds)
+
+
+@shared_task(name="lowers.async")
+async def lower_recursion_limit_on_the_loop(seconds: float) -> None:
+    _lower_recursion_limit()
+    await asyncio.sleep(seconds)
+
+
+@shared_task(name="counts")
+def count(number: int) -> int:
+    return number

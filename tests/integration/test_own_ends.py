@@ -145,3 +145,23 @@ def test_a_stop_signal_right_after_a_coroutine_that_changed_its_handler_is_obeye
 
     assert node.wait(20) == 0
     assert "a task had changed the handler of SIGTERM; the node has restored its own" in node.output()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [((), "def"), ((), "async"), (("-P", "threads"), "def"), (("-P", "solo"), "def"), (("-P", "prefork"), "def")],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_task_that_lowers_the_recursion_limit_harms_no_other(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, options: tuple[str], kind: str, seconds: float
+) -> None:
+    node = worker("-c", "2", *options, **START)
+    count = app.signature("counts", (1,), queue="default")
+    app.signature(f"lowers.{kind}", (seconds,), queue="default").apply_async()
+    results = [count.apply_async() for _ in range(20)]
+
+    assert [result.get(timeout=20) for result in results] == [1] * 20
+    assert {letter.task for letter in letters.find()} <= {f"lowers.{kind}"}
+    eventually(lambda: "had lowered the recursion limit to" in node.output())
+    assert node.terminate() == 0

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextvars import Context
 from signal import SIGKILL
+from sys import getrecursionlimit
 from time import monotonic
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
+from taskapp import recursion
 from taskapp.errors.wording import in_words
 from taskapp.execution import forked
 from taskapp.execution.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
@@ -189,6 +191,8 @@ class OnLoop(Call):
                 outcome = error
         if forked.forks != forks:
             forked.leave()
+        if getrecursionlimit() < recursion.limit:
+            recursion.restore()
         self._pool.after_coroutine()
         self.finish(outcome)
 

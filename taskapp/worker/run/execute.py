@@ -7,6 +7,7 @@ import json
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
+from sys import getrecursionlimit
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from celery.utils.nodenames import gethostname
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
 
+from taskapp import recursion
 from taskapp.background import emptied_in_child
 from taskapp.engine.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.engine.settlement import Settlement, settling
@@ -54,6 +56,8 @@ def run(*message: Any) -> Ran:
             raise
         raised = error
     finally:
+        if getrecursionlimit() < recursion.limit:
+            recursion.restore()
         if forked.forks != forks:  # by code that runs outside the task's function, such as a serializer
             forked.leave()
     # Threads and greenlets of Celery's pools lose an exception raised here and keep the slot occupied forever.
