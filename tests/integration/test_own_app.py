@@ -20,7 +20,7 @@ from taskapp.errors import UnknownQueue
 from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
 from taskapp.settings import forget_settings
-from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
+from tests.support import QUICKLY, Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 HERE = Path(__file__).parent
 
@@ -176,25 +176,35 @@ def test_tasks_that_never_start_are_found_by_the_doctor(
 
 
 @pytest.fixture
-def twins(redis_server: RedisServer, tmp_path: Path) -> Iterator[str]:
+def twins(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, list[Process]]]:
+    monkeypatch.setitem(QUICKLY, "wanted", False)  # they ask their neighbours
+    nodes: list[Process] = []
     with ExitStack() as stack:
-        for place in ("one", "two"):
+        for place, name in (("one", "twin@here"), ("two", "twin@here"), ("three", "other@here")):
             (tmp_path / place).mkdir()
             node = start_worker(
-                tmp_path / place, redis_server.url, "-n", "twin@here", app="proj", PROJ_BROKER=redis_server.url,
+                tmp_path / place, redis_server.url, "-n", name, app="proj", PROJ_BROKER=redis_server.url,
                 PYTHONPATH=str(HERE),
             )  # fmt: skip
             stack.callback(node.close)
-        yield "twin@here"
+            nodes.append(node)
+        yield "twin@here", nodes
 
 
-def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: str) -> None:
+def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: tuple[str, list[Process]]) -> None:
+    name, nodes = twins
+    said = [f"another node that runs is named {name}" in node.output() for node in nodes]
+    assert said == [False, True, False]
+    assert "such as celery -A proj worker -n web1@%h" in nodes[1].output()
+
     def found() -> str:
         checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
         [nodes] = [finding["found"] for finding in checked["findings"] if finding["check"] == "nodes"]
-        return nodes if "2 alive" in nodes else ""
+        return nodes if "3 alive" in nodes else ""
 
-    assert eventually(found).endswith(f"more than one node is named {twins}")
+    assert eventually(found).endswith(f"more than one node is named {name}")
 
 
 ROUTED = """
