@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import struct
+from base64 import b64decode
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from taskapp.queues import HIGHEST_PRIORITY
 
@@ -70,12 +73,26 @@ def unseal(blob: bytes) -> Envelope:
 
 
 def named_in_json(body: bytes) -> tuple[str, str]:
-    """Return the id and the task type of a kombu message; empty strings if it cannot be read."""
+    """Return the id and the task type of a kombu message; empty strings if it cannot be read.
+
+    Messages of Celery's protocol 1 have them in their body, which is read if it is JSON or MessagePack.
+    """
     try:
-        headers = json.loads(body)["headers"]
-        return str(headers.get("id") or ""), str(headers.get("task") or "")
+        message = json.loads(body)
+        named = message["headers"]
+        if "task" not in named:
+            named = _fields(message)
+        return str(named.get("id") or ""), str(named.get("task") or "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", ""
+
+
+def _fields(message: Any) -> Any:
+    content = message["body"]
+    if message["properties"].get("body_encoding") == "base64":
+        content = b64decode(content)
+    is_packed = message["content-type"] == "application/x-msgpack"
+    return msgspec.msgpack.decode(content) if is_packed else json.loads(content)
 
 
 def due_again(blob: bytes, due_at: float) -> bytes:

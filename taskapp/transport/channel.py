@@ -63,6 +63,8 @@ class EngineChannel(PolledChannel):
     parked_seconds = Options.parked_seconds
     submit_deadline_seconds = 4.0
     unpacked_bytes_most = UNPACKED_BYTES_MOST
+    accepted: frozenset[str] = frozenset()
+    """Content types that the node which consumes here accepts, as far as it has said."""
     listeners: int | None = None
     """How many connections received the last broadcast of this channel; ``None`` if the server did not say."""
 

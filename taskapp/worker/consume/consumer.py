@@ -117,7 +117,7 @@ class Consumer(_Stock):
         self.app.submitter.open()
         handle = super().create_task_handler(*args, **kwargs)
         strategies, callbacks, admission = self.strategies, self.on_task_message, Admission(self.app)
-        taken_at_once = admission.taken_at_once
+        taken_at_once = self.connection.default_channel.accepted = admission.taken_at_once
 
         def on_message(message: Any) -> None:
             try:
