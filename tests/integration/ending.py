@@ -129,3 +129,15 @@ async def lower_recursion_limit_on_the_loop(seconds: float) -> None:
 @shared_task(name="counts")
 def count(number: int) -> int:
     return number
+
+
+@shared_task(name="changes.readers")
+async def change_readers(how: str) -> None:
+    """Take the readers of the loop away, or replace them: no program of its own, but a mistaken library may."""
+    loop = asyncio.get_running_loop()
+    for descriptor in range(3, 80):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            if how == "removes":
+                loop.remove_reader(descriptor)
+            else:
+                loop.add_reader(descriptor, lambda: None)

@@ -165,3 +165,19 @@ def test_a_task_that_lowers_the_recursion_limit_harms_no_other(
     assert {letter.task for letter in letters.find()} <= {f"lowers.{kind}"}
     eventually(lambda: "had lowered the recursion limit to" in node.output())
     assert node.terminate() == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("how", ["removes", "replaces"])
+def test_a_node_whose_readers_a_coroutine_has_changed_claims_on(
+    worker: Callable[..., Process], app: Celery, redis_server: RedisServer, how: str, loop: str
+) -> None:
+    node = worker(TASKAPP_EVENT_LOOP=loop, **START)
+    for _ in range(2):
+        changed = app.signature("changes.readers", (how,), queue="default").apply_async()
+        results = [app.signature("counts", (1,), queue="default").apply_async() for _ in range(20)]
+
+        assert [result.get(timeout=10) for result in (changed, *results)] == [None, *[1] * 20]
+    eventually(lambda: leased_count(redis_server) == 0)
+    assert how != "removes" or "a task had removed readers of the event loop" in node.output()
+    assert node.terminate() == 0
