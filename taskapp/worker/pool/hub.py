@@ -121,6 +121,7 @@ class LoopHub(_Hub):
         self._soon: dict[Callable[[], None], None] = {}
         self._on_loop: dict[int, Callable[[], None]] = {}
         """Descriptor to callback, for those read on the loop itself."""
+        self._are_changed = False
         self.on_free_slot: Callable[[], None] | None = None
         """Called soon after slots were freed, once for all slots freed together."""
         super().__init__(timer)
@@ -159,7 +160,8 @@ class LoopHub(_Hub):
         for descriptor, read in self._on_loop.items():
             were_watched.append(loop.remove_reader(descriptor))
             loop.add_reader(descriptor, self._guarded, read)
-        if not all(were_watched):
+        changed, self._are_changed = not self._are_changed and not all(were_watched), not all(were_watched)
+        if changed:
             logger.warning("a task had removed readers of the event loop; the node has restored its own")
 
     def later_on_loop(self, seconds: float, call: Callable[[], None]) -> Any:
