@@ -9,8 +9,17 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from taskapp.background import LazyThread, PerProcess
-from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Message, Producer
+from taskapp.engine.producer import (
+    PUSHED_AT_ONCE,
+    PUSHED_BYTES_AT_ONCE,
+    ROOM_SECONDS,
+    Message,
+    Producer,
+    has_time_for_room,
+    refused_by,
+)
 from taskapp.errors import NotQueued, PushError
+from taskapp.errors.publishing import QueueFull
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +73,23 @@ class Pusher:
         If it is cancelled before its turn, nothing is queued; afterwards, the messages may be.
 
         Raises:
-            NotQueued, SubmitOutcomeUnknown, BrokerFull: See ``Producer.push``.
+            NotQueued, SubmitOutcomeUnknown, BrokerFull, QueueFull: See ``Producer.push``.
         """
-        request = _PushRequest(producer, messages, monotonic() + deadline_seconds)
+        deadline = monotonic() + deadline_seconds
+        while True:
+            try:
+                await self._push_now(producer, messages, deadline)
+            except QueueFull as full:
+                # Waits here, not on the thread, which pushes to other queues in the meantime.
+                if not producer.waits_for_room or not has_time_for_room(deadline):
+                    raise
+                messages = refused_by(full, messages)
+                await asyncio.sleep(ROOM_SECONDS)
+            else:
+                return
+
+    async def _push_now(self, producer: Producer, messages: Sequence[Message], deadline: float) -> None:
+        request = _PushRequest(producer, messages, deadline)
         self._thread.start()
         self._requests.put(request)
         try:
@@ -105,12 +128,14 @@ class Pusher:
         if not messages:
             return []
         try:
-            mine[0].producer.push(messages, deadline=min(request.deadline for request in mine))
+            mine[0].producer.push_now(messages, deadline=min(request.deadline for request in mine))
         except NotQueued as error:
             # Requests that came later have more time.
             late = [request for request in mine if request.has_time() and error.about(request.ids)]
             _report([(request, error.about(request.ids)) for request in mine if request not in late])
             return [request for request in late if request.put_back()]
+        except QueueFull as error:
+            _report(Pusher._push_one_by_one(mine, error))
         except PushError as error:
             _report([(request, error.about(request.ids)) for request in mine])
         except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on for others
@@ -118,6 +143,31 @@ class Pusher:
         else:
             _report([(request, None) for request in mine])
         return []
+
+    @staticmethod
+    def _push_one_by_one(requests: list[_PushRequest], full: QueueFull) -> list[Outcome]:
+        """Push the requests of a push that was refused, each on its own; return their outcomes.
+
+        Once a queue has no room for a single message, no others are tried there.
+        """
+        outcomes: list[Outcome] = []
+        full_queues: dict[str, QueueFull] = {full.queue: full} if len(requests) == 1 else {}
+        for request in requests:
+            known = next((full_queues[one.queue] for one in request.messages if one.queue in full_queues), None)
+            error: BaseException | None = known and QueueFull(
+                request.ids, known.queue, known.limit, known.waiting, known.retry_after_seconds
+            )
+            if error is None:
+                try:
+                    request.producer.push_now(request.messages, deadline=request.deadline)
+                except QueueFull as refused:
+                    error = refused
+                    if len(request.messages) == 1:
+                        full_queues[refused.queue] = refused
+                except PushError as failed:
+                    error = failed
+            outcomes.append((request, error))
+        return outcomes
 
 
 Outcome = tuple[_PushRequest, BaseException | None]

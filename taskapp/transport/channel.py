@@ -65,12 +65,13 @@ class EngineChannel(PolledChannel):
     unpacked_bytes_most = UNPACKED_BYTES_MOST
     accepted: frozenset[str] = frozenset()
     """Content types that the node which consumes here accepts, as far as it has said."""
+    queue_limits: dict[str, int] | None = None
+    waits_for_room = Options.waits_for_room
     listeners: int | None = None
     """How many connections received the last broadcast of this channel; ``None`` if the server did not say."""
-
     OPTIONS = (
         "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
-        "submit_deadline_seconds", "unpacked_bytes_most",
+        "submit_deadline_seconds", "unpacked_bytes_most", "queue_limits", "waits_for_room",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,6 +103,8 @@ class EngineChannel(PolledChannel):
             crash_limit=self.crash_limit,
             dead_letters_limit=self.dead_letters_limit,
             parked_seconds=self.parked_seconds,
+            queue_limits=self.queue_limits or {},
+            waits_for_room=self.waits_for_room,
         )
 
     def _connector(self) -> Callable[[], Connection]:

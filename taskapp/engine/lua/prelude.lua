@@ -3,7 +3,7 @@
 
 local floor = math.floor
 local PREDICTED = tonumber(ARGV[2]) or 0
-local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after')
+local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after', 'queue_limits')
 local OFFSET = tonumber(CLOCK[1] or 0) or 0
 local WALL = redis.call('TIME')
 WALL = WALL[1] * 1000 + floor(WALL[2] / 1000)
