@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 MISSING_TYPES_MOST = 100
-GIVEN_BACK_AT_ONCE = 250
+GIVEN_BACK_AT_ONCE = 200
 """Messages in one step; each takes Redis about 10 us."""
 HEARTBEAT_END_SECONDS = 0.5
 ADOPT_SECONDS = 0.1
