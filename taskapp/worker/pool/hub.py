@@ -88,9 +88,9 @@ class LoopPoller:
             self._is_stopping = True
             self._loop.stop()
 
-    def watch_again(self) -> bool:
-        """See ``LoopHub.watch_again``."""
-        was_watched = self._loop.remove_reader(self._descriptor)
+    def watch_again(self) -> bool | None:
+        """See ``LoopHub.watch_again``; return whether it was watched, ``None`` if the loop does not tell."""
+        was_watched: bool | None = self._loop.remove_reader(self._descriptor)  # uvloop's returns ``None``
         self._loop.add_reader(self._descriptor, self.stop)
         return was_watched
 
@@ -121,7 +121,6 @@ class LoopHub(_Hub):
         self._soon: dict[Callable[[], None], None] = {}
         self._on_loop: dict[int, Callable[[], None]] = {}
         """Descriptor to callback, for those read on the loop itself."""
-        self._are_changed = False
         self.on_free_slot: Callable[[], None] | None = None
         """Called soon after slots were freed, once for all slots freed together."""
         super().__init__(timer)
@@ -160,8 +159,7 @@ class LoopHub(_Hub):
         for descriptor, read in self._on_loop.items():
             were_watched.append(loop.remove_reader(descriptor))
             loop.add_reader(descriptor, self._guarded, read)
-        changed, self._are_changed = not self._are_changed and not all(were_watched), not all(were_watched)
-        if changed:
+        if False in were_watched:
             logger.warning("a task had removed readers of the event loop; the node has restored its own")
 
     def later_on_loop(self, seconds: float, call: Callable[[], None]) -> Any:
