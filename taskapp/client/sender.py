@@ -46,7 +46,7 @@ class Sender:
         # ``changes`` contains all values set on a configuration; comparing them starts with their identity.
         if known is None or known[0] is not conf or known[1] != conf.changes:
             self._known = known = (conf, dict(conf.changes), read_submit_config(conf))
-            self._sending = None
+            self._sending, self._router = None, None
         return known[2]
 
     @property

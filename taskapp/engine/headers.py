@@ -134,11 +134,16 @@ def check_foreign_headers(headers: dict[str, Any]) -> None:
     for header in NEVER_NULL & headers.keys():
         if headers[header] is None:
             del headers[header]
+    escape_shown(headers)
+    check_headers(headers)
+    _check_texts(headers)
+
+
+def escape_shown(headers: dict[str, Any]) -> None:
+    """Escape lone surrogates in the texts of ``headers`` that are only shown: UTF-8 has none."""
     for header in SHOWN & headers.keys():
         if isinstance(text := headers[header], str) and not text.isascii():
             headers[header] = text.encode(errors="backslashreplace").decode()
-    check_headers(headers)
-    _check_texts(headers)
 
 
 def _check_texts(headers: Mapping[str, Any]) -> None:

@@ -93,6 +93,20 @@ def test_a_task_that_no_queue_would_get_is_refused_where_it_is_submitted(client:
         client.send_task("proj.add", (1, 2), exchange="work", routing_key="nosuch")
 
 
+def test_a_default_queue_that_is_set_later_counts_from_then_on(redis_server: RedisServer) -> None:
+    app = Celery("late", broker=redis_server.url, set_as_current=False)
+
+    @app.task(name="late.task", shared=False)
+    def task() -> None: ...
+
+    for queue in ("celery", "late", "later"):
+        app.conf.task_default_queue = queue
+        app.send_task("late.other")
+        task.delay()
+        task.apply_async()
+        assert redis_server.client.llen(Keys().ready(queue)) == 3
+
+
 @pytest.mark.parametrize("kind", ["direct", "topic"])
 def test_a_queue_is_found_again_after_redis_has_lost_its_bindings(redis_server: RedisServer, kind: str) -> None:
     exchange = Exchange(f"lost-{kind}", type=kind)
