@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 0.5
 """How long a call may remain unanswered before the node checks whether the server answers other connections."""
+TRIAL_SECONDS = 1.0
+"""Interval between trials of the permissions while one that a settle needs is missing."""
 TURN_SECONDS = 1.0
 """Maximum time between two turns of the loop that drives a node."""
 NEVER_AGAIN = ("open", "recover", "adopt", "claim", "")
@@ -107,8 +109,9 @@ class Session:
                 return False
             if self.heartbeat.lost or not self.epoch:
                 self._begin_epoch()
-            elif self._must_recover:
-                self._recover()
+            elif self._must_recover or self.ends.is_denied:
+                self.retry_at = monotonic() + TRIAL_SECONDS
+                self._recover()  # names the permission
         return not self.ends.is_denied
 
     def _wait(self) -> None:
@@ -242,7 +245,9 @@ class Session:
             prefix, _, *rest = call.args
             on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
             self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
-        mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
+        # Also those of calls sent since: the server listed the tags before it carries them out.
+        sent = (*calls, *self.pipe.unanswered)
+        mentioned = {arg for call in sent for arg in call.args if isinstance(arg, str)}
         mentioned |= self.ends.tags()
         # Messages of claims whose answer was lost.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:

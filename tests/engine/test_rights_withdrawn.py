@@ -249,3 +249,29 @@ def test_a_result_whose_key_is_forbidden_is_kept_until_it_is_allowed(
     assert bench.client.get("elsewhere") == b"{}"
     assert bench.client.hlen(bench.keys("leased", site.node.epoch)) == 0
     assert len(bench.ready("q2")) == 1
+
+
+@pytest.mark.parametrize("command", ["HDEL", "SET", "LPUSH"])
+def test_the_permission_that_a_settle_lacks_is_named(
+    make_bench: Make, server: RedisServer, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench()
+    bench.push(*NAMES[:3])
+    site = Site(bench, server, command)
+    site.turn(1)
+    site.withdraw()
+    (tag,) = site.node.held
+    follow_up = Message("q2", 0, 0, "next", seal("next", TASK, 0, b"next"))
+    site.node.settle(tag, leaving(Result("result", b"{}", 60), follow_up))
+    site.turn(0)
+    site.turn(0)
+
+    assert f"a node needs {command}" in caplog.text
+    assert not site.node.is_ready()
+    site.grant()
+    for _ in range(3):
+        site.turn(0)
+    server.client.acl_deluser(USER)
+    assert site.node.is_ready()
+    assert len(bench.ready("q2")) == 1
+    assert bench.client.hlen(bench.keys("leased", site.node.epoch)) == 0

@@ -142,8 +142,8 @@ local function delay(queue, priority, id, blob, due)
   -- A message of another program gets a header, which keeps its priority.
   if header(blob) == 0 then blob = with_counts(blob, 0, priority, 0, 0) end
   redis.call('SADD', key_queues(), queue)
+  redis.call('ZADD', key_delayed(queue), due, id) -- first: an id without a message is forgotten when it is due
   redis.call('HSET', key_delayed_messages(queue), id, blob)
-  redis.call('ZADD', key_delayed(queue), due, id)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
 end
 
