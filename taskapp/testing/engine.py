@@ -269,6 +269,8 @@ class MemoryProducer(Producer):
         """Queue ``messages``."""
         self._engine.push(messages)
 
+    push_now = push
+
     def note_queues(self, queues: Iterable[str]) -> None:
         """Do nothing: nobody watches them."""
 
