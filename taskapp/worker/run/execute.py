@@ -28,6 +28,7 @@ from taskapp.logs.task_lines import task_lines
 from taskapp.transport.codec import read_follow_ups
 from taskapp.worker.run.other_brokers import carry_out
 from taskapp.worker.run.refused import broken_off, refuse, unreported
+from taskapp.worker.run.storing import off_the_loop
 from taskapp.worker.run.tick_dedup import may_repeat, outcome_of_repeat
 from taskapp.worker.run.tracer import Outcome, Runner
 
@@ -108,7 +109,8 @@ async def run_async(
 
 
 async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Any) -> Outcome:
-    return refuse(runner, given, error, follow_ups)
+    outcome: Outcome = await off_the_loop(runner.backend, partial(refuse, runner, given, error, follow_ups))
+    return outcome
 
 
 async def _to_its_end(
@@ -128,7 +130,8 @@ async def _to_its_end(
                 raise  # this coroutine has been discarded
             raised = error
         if raised is not None:
-            outcome = broken_off(runner, task_id, given, raised, settlement)
+            broken = partial(broken_off, runner, task_id, given, raised, settlement)
+            outcome = await off_the_loop(runner.backend, broken)
     if settlement is None or is_claimed:
         return *outcome, settlement
     return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None

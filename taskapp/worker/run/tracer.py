@@ -56,6 +56,7 @@ from taskapp.execution.watched_calls import is_watched, run_shown, shown
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
+from taskapp.worker.run.storing import storing
 
 # Missing in the stubs.
 _signature: Any = maybe_signature
@@ -225,6 +226,10 @@ class Runner:
         state = retval = None
         try:
             self._begin(request)
+            if self._tracks_started and not is_result_ignored(self.task, request):
+                backend = self.backend
+                started = (request.id, self._started, states.STARTED)
+                yield from storing(backend, backend.store_result, *started, request=request)
             try:
                 if self._has_before_start:
                     yield from self._reports.hook("before_start", request.id, args, kwargs)
@@ -261,8 +266,6 @@ class Runner:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         if self._has_task_init:
             self._loader.on_task_init(request.id, task)
-        if self._tracks_started and not is_result_ignored(task, request):
-            self.backend.store_result(request.id, self._started, states.STARTED, request=request)
 
     def _end(self, request: RunContext, state: str | None, retval: Any) -> None:
         task = self.task
@@ -297,7 +300,8 @@ class Runner:
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
-            self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+            backend = self.backend
+            yield from storing(backend, backend.mark_as_done, request.id, retval, request, not is_ignored)
         except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
