@@ -15,7 +15,7 @@ PACKAGE = "django_celery_results"
 
 def storing(backend: Any, write: Callable[..., Any], *args: Any, **options: Any) -> Iterable[Any]:
     """Call ``write``, a method of ``backend``, or return the step of a run that does, where it must not run here."""
-    if is_on_a_loop() and is_of_django(backend.__class__):
+    if is_of_django(backend.__class__) and is_on_a_loop():
         return _step(partial(write, *args, **options))
     write(*args, **options)
     return ()
