@@ -56,7 +56,7 @@ from taskapp.execution.watched_calls import is_watched, run_shown, shown
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
-from taskapp.worker.run.storing import storing
+from taskapp.worker.run.storing import is_of_django, storing
 
 # Missing in the stubs.
 _signature: Any = maybe_signature
@@ -90,9 +90,7 @@ class Runner:
     """Runs the tasks of a type in this process."""
 
     def __init__(self, task: Any, app: Any, hostname: str) -> None:
-        self.task = task
-        self.app = app
-        self.hostname = hostname
+        self.task, self.app, self.hostname = task, app, hostname
         self._loader = app.loader
         # Celery's own check for a custom ``__call__`` matches its own wrapper and would add two calls.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
@@ -106,6 +104,7 @@ class Runner:
         self._tracks_started = bool(task.track_started)
         # Shared by all threads if it is thread-safe; otherwise each thread has its own.
         self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
+        self._stores_here = not is_of_django(self.backend.__class__)
         self._has_task_init = not _is_stock(app.loader.on_task_init)
         self._has_cleanup = not (_is_stock(app.loader.on_process_cleanup) and _is_stock(self.backend.process_cleanup))
         self._started = {"pid": os.getpid(), "hostname": hostname}
@@ -227,9 +226,11 @@ class Runner:
         try:
             self._begin(request)
             if self._tracks_started and not is_result_ignored(self.task, request):
-                backend = self.backend
                 started = (request.id, self._started, states.STARTED)
-                yield from storing(backend, backend.store_result, *started, request=request)
+                if self._stores_here:
+                    self.backend.store_result(*started, request=request)
+                else:
+                    yield from storing(self.backend, self.backend.store_result, *started, request=request)
             try:
                 if self._has_before_start:
                     yield from self._reports.hook("before_start", request.id, args, kwargs)
@@ -300,8 +301,10 @@ class Runner:
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
-            backend = self.backend
-            yield from storing(backend, backend.mark_as_done, request.id, retval, request, not is_ignored)
+            if self._stores_here:
+                self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+            else:
+                yield from storing(self.backend, self.backend.mark_as_done, request.id, retval, request, not is_ignored)
         except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
@@ -309,8 +312,7 @@ class Runner:
         text = repr(retval) if type(retval) in CHEAP else saferepr(retval, task.resultrepr_maxsize)
         seconds = monotonic() - started_at
         if self._has_on_success:
-            hook = self._reports.late_hook
-            yield from hook("on_success", request, retval, request.id, request.args, request.kwargs)
+            yield from self._reports.late_hook("on_success", request, retval, request.id, request.args, request.kwargs)
         if signals.task_success.receivers:
             signals.task_success.send(sender=task, result=retval, runtime=seconds)
         self._reports.log_success(request, text, seconds)
