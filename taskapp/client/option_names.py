@@ -21,6 +21,8 @@ OPTIONS = frozenset({
 })  # fmt: skip
 """All options that Celery, kombu or taskapp reads."""
 OF_OTHER_BROKERS = frozenset({"DelaySeconds", "MessageDeduplicationId", "MessageGroupId"})
+OF_DELIVERIES = frozenset({"consumer_tag", "delivery_tag", "redelivered"})
+"""What Celery copies into a retry of a message that came through a named exchange."""
 ALIKE = 0.85
 """Similarity, from 0 to 1, from which a name counts as misspelt; ``countdwn`` and ``countdown`` have 0.94."""
 
@@ -51,6 +53,6 @@ def check_names(name: str, options: Mapping[str, Any], app: Any, more: frozenset
 
 def _check_unknown(name: str, unknown: set[str], known: frozenset[str], app: Any) -> None:
     is_strict = getattr(app, "ships_task_types", False)
-    for option in sorted(unknown - OF_OTHER_BROKERS):
+    for option in sorted(unknown - OF_OTHER_BROKERS - OF_DELIVERIES):
         if is_strict or get_close_matches(option, known, n=1, cutoff=ALIKE):
             raise UnknownOption.of(name, option, known)

@@ -289,7 +289,7 @@ def test_messages_of_queues_that_the_project_does_not_declare_are_adopted(
         return
     assert (done.returncode, redis_server.client.hlen("unacked")) == (0, 0)
     node = start_worker(
-        tmp_path, redis_server.url, "-Q", "celery,emails", app="routed", PROJ_BROKER=redis_server.url,
+        tmp_path, redis_server.url, "-Q", "celery,emails", "-c", "1", app="routed", PROJ_BROKER=redis_server.url,
         PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     try:
