@@ -57,7 +57,7 @@ MUTATIONS = [
     Mutation("neighbours of a crash can be buried", "prelude", "crash_limit - 1))", "crash_limit))"),
     Mutation("one crash too many is allowed", "prelude", "crashes >= crash_limit", "crashes > crash_limit"),
     Mutation("a crash is no delivery", "prelude", "kind ~= 'unstarted' then del", "kind == 'retry' then del"),
-    Mutation("one dead letter too many is kept", "prelude", "if surplus > 0", "if surplus > 1"),
+    Mutation("one dead letter too many is kept", "prelude", "if surplus <= 0 then", "if surplus <= 1 then"),
     Mutation("dead letters are not as they came", "prelude", "return string.sub(blob, 9)", "return blob"),
     Mutation("a crowd crashed, one alone did not", "beat", "'crashed' or 'neighbour'", "'neighbour' or 'crashed'"),
     Mutation("a silent server is nobody's excuse", "beat", "if NOW >= reap_after then", "do"),
