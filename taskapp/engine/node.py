@@ -235,6 +235,7 @@ class Node(Session):
             if reads and self.ready():
                 self.flush(deadline)
             self._await_connection(link)
+            self._send_over(link)
             if not self.has_crashed:
                 self._give_back_suspects(link, suspects, deadline)
             while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):

@@ -243,8 +243,7 @@ class Session:
         for call in calls:
             # A call that was carried out before the connection broke finds nothing and does nothing.
             prefix, _, *rest = call.args
-            on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
-            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
+            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), self._after_repeat(call))
         # Also those of calls sent since: the server listed the tags before it carries them out.
         sent = (*calls, *self.pipe.unanswered)
         mentioned = {arg for call in sent for arg in call.args if isinstance(arg, str)}
@@ -258,6 +257,22 @@ class Session:
         if not self.pipe.send(name, args, on_answer):
             with self._keeping:
                 self._unsent.append(SentScript(name, args, on_answer))
+
+    def _send_over(self, link: Link) -> None:
+        """Send the calls that this node's own connection has not delivered, so that no finished task runs again.
+
+        A call that was carried out although its answer is missing finds nothing and does nothing.
+        """
+        with self._keeping:
+            calls, self._unsent = [*self.pipe.unanswered.copy(), *self._unsent], []
+        for call in calls:
+            if call.name not in NEVER_AGAIN:
+                prefix, _, *rest = call.args
+                self._after_repeat(call)(link.run(call.name, prefix, self.clock.predicted_ms(), *rest))
+
+    def _after_repeat(self, call: SentScript) -> Callable[[Any], None]:
+        """Return what takes the answer to ``call`` when it is sent again."""
+        return _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
 
     def _ignore(self, answer: Any) -> None:
         if isinstance(answer, Exception):
