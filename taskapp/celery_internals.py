@@ -219,6 +219,8 @@ context_of: Callable[[Any], Any] = attrgetter("_context")
 headers_of: Callable[[Any], Any] = attrgetter("_request_dict")
 content_of: Callable[[Any], Any] = attrgetter("_payload")
 pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
+children_of: Callable[[Any], Any] = attrgetter("_pool")
+child_of: Callable[[Any], Any] = attrgetter("_write_to")
 
 
 def is_current(app: Any) -> bool:
@@ -387,16 +389,6 @@ def after_forkers() -> list[tuple[Callable[[Any], Any], Any]]:
     registered: Any = util._afterfork_registry  # type: ignore[attr-defined]  # missing in the stubs
     ordered = sorted(registered.items(), key=lambda item: item[0][0])
     return [(function, thing) for (_, _, function), thing in ordered]
-
-
-def children_of(pool: Any) -> Any:
-    """Return the child processes of billiard's ``pool``."""
-    return pool._pool
-
-
-def child_of(job: Any) -> Any:
-    """Return the child that ``job`` was written to, or ``None``."""
-    return job._write_to
 
 
 def is_child_alive(child: Any) -> bool:

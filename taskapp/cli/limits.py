@@ -7,7 +7,7 @@ import click
 from taskapp.app.resources import Engine
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import chosen_app, own_command
 from taskapp.engine.queue_limits import QueueLimits
 from taskapp.engine.snapshot import read_snapshot
 
@@ -37,7 +37,7 @@ def list_(*, as_json: bool) -> None:
     shown = [(queue, f"{limit:,}" if limit else "none", f"{number:,}", origin) for queue, limit, number, origin in rows]
     say_table(("queue", "limit", "waiting", "from"), shown, kept=("queue",))
     if not rows:
-        say("no queue has a limit; set one: taskapp limits set QUEUE NUMBER")
+        say(f"no queue has a limit; set one: {own_command()} limits set QUEUE NUMBER")
 
 
 @limits.command("set")
@@ -57,7 +57,7 @@ def clear(queue: str) -> None:
     """Let TASKAPP_QUEUE_LIMITS decide again about QUEUE."""
     with engine() as lent:
         if not QueueLimits(lent.link, lent.prefix).clear(queue):
-            raise click.ClickException(f"no limit is set for the queue {queue!r}; see taskapp limits list")
+            raise click.ClickException(f"no limit is set for the queue {queue!r}; see {own_command()} limits list")
         limit = _limits(lent).get(queue)
     say(f"{queue}: at most {limit[0]:,} tasks may wait, as {SETTING} says" if limit else f"{queue}: no limit")
 

@@ -15,7 +15,7 @@ from taskapp.engine.producer import (
     ROOM_SECONDS,
     Message,
     Producer,
-    has_time_for_room,
+    has_time,
     refused_by,
 )
 from taskapp.errors import NotQueued, PushError
@@ -81,10 +81,12 @@ class Pusher:
                 await self._push_now(producer, messages, deadline)
             except QueueFull as full:
                 # Waits here, not on the thread, which pushes to other queues in the meantime.
-                if not producer.waits_for_room or not has_time_for_room(deadline):
+                if not producer.waits_for_room:
                     raise
                 messages = refused_by(full, messages)
                 await asyncio.sleep(ROOM_SECONDS)
+                if not has_time(deadline):
+                    raise
             else:
                 return
 
@@ -123,54 +125,50 @@ class Pusher:
     @staticmethod
     def _push(batch: list[_PushRequest]) -> list[_PushRequest]:
         """Push ``batch`` and resolve its futures; return the requests to try again."""
-        mine = [request for request in batch if request.take()]
-        messages = [message for request in mine for message in request.messages]
-        if not messages:
-            return []
-        try:
-            mine[0].producer.push_now(messages, deadline=min(request.deadline for request in mine))
-        except NotQueued as error:
-            # Requests that came later have more time.
-            late = [request for request in mine if request.has_time() and error.about(request.ids)]
-            _report([(request, error.about(request.ids)) for request in mine if request not in late])
-            return [request for request in late if request.put_back()]
-        except QueueFull as error:
-            _report(Pusher._push_one_by_one(mine, error))
-        except PushError as error:
-            _report([(request, error.about(request.ids)) for request in mine])
-        except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on for others
-            _report([(request, error) for request in mine])
-        else:
-            _report([(request, None) for request in mine])
-        return []
-
-    @staticmethod
-    def _push_one_by_one(requests: list[_PushRequest], full: QueueFull) -> list[Outcome]:
-        """Push the requests of a push that was refused, each on its own; return their outcomes.
-
-        Once a queue has no room for a single message, no others are tried there.
-        """
-        outcomes: list[Outcome] = []
-        full_queues: dict[str, QueueFull] = {full.queue: full} if len(requests) == 1 else {}
-        for request in requests:
-            known = next((full_queues[one.queue] for one in request.messages if one.queue in full_queues), None)
-            error: BaseException | None = known and QueueFull(
-                request.ids, known.queue, known.limit, known.waiting, known.retry_after_seconds
-            )
-            if error is None:
-                try:
-                    request.producer.push_now(request.messages, deadline=request.deadline)
-                except QueueFull as refused:
-                    error = refused
-                    if len(request.messages) == 1:
-                        full_queues[refused.queue] = refused
-                except PushError as failed:
-                    error = failed
-            outcomes.append((request, error))
-        return outcomes
+        again: list[_PushRequest] = []
+        groups = [batch]
+        while groups:
+            mine = [request for request in groups.pop() if request.take()]
+            messages = [message for request in mine for message in request.messages]
+            if not messages:
+                continue
+            try:
+                mine[0].producer.push_now(messages, deadline=min(request.deadline for request in mine))
+            except NotQueued as error:
+                # Requests that came later have more time.
+                late = [request for request in mine if request.has_time() and error.about(request.ids)]
+                _report([(request, error.about(request.ids)) for request in mine if request not in late])
+                again += [request for request in late if request.put_back()]
+            except QueueFull as error:
+                apart = _apart(mine, error)
+                groups += [[request for request in group if request.put_back()] for group in apart]
+            except PushError as error:
+                _report([(request, error.about(request.ids)) for request in mine])
+            except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on
+                _report([(request, error) for request in mine])
+            else:
+                _report([(request, None) for request in mine])
+        return again
 
 
 Outcome = tuple[_PushRequest, BaseException | None]
+
+
+def _apart(requests: list[_PushRequest], full: QueueFull) -> list[list[_PushRequest]]:
+    """Resolve what is decided about ``requests``, pushed together; return groups to push, the last one first.
+
+    A request is refused if it was pushed alone, or if its queue has no room at all.
+    """
+    left = []
+    for request in requests:
+        request.messages = refused_by(full, request.messages)  # an earlier step may have queued some
+        left += [request] if request.messages else []
+    there = [request for request in left if any(message.queue == full.queue for message in request.messages)]
+    others = [request for request in left if request not in there]
+    is_refused = len(requests) == 1 or full.waiting >= full.limit
+    decided = [request for request in requests if not request.messages] + (there if is_refused else [])
+    _report([(request, full.about(request.ids)) for request in decided])
+    return [others] if is_refused else [others, there[1:], there[:1]]
 
 
 def _report(outcomes: list[Outcome]) -> None:

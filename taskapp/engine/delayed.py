@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
-from math import inf
 from typing import NamedTuple
 
 from taskapp.engine.clock import Clock, Reading, steady_ms
@@ -14,6 +12,8 @@ from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
 PAGE = 500
+TAGS = "*.*:*:*"
+"""Pattern of the tags of claims, under which messages of stock Celery are stored: they have no id in their envelope."""
 
 
 class Delayed(NamedTuple):
@@ -50,12 +50,11 @@ class DelayedMessages:
 
     def soonest(self, queue: str, limit: int = 100) -> list[Delayed]:
         """Return up to ``limit`` messages of ``queue``, soonest first."""
-        return [message for _, message in self._pages(queue, limit)]
+        return list(self._pages(queue, limit))
 
-    def _pages(self, queue: str, limit: int | None = None) -> Iterator[tuple[str, Delayed]]:
-        """Yield each message and the id under which it is stored: one of stock Celery has the tag of its claim."""
-        for start in count(0, PAGE) if limit is None else range(0, limit, PAGE):
-            stop = min(start + PAGE, limit or inf) - 1
+    def _pages(self, queue: str, limit: int) -> Iterator[Delayed]:
+        for start in range(0, limit, PAGE):
+            stop = min(start + PAGE, limit) - 1
             found = self._link.command("ZRANGE", self._keys("delayed", queue), start, stop, "WITHSCORES")
             ids, dues = found[::2], found[1::2]
             if not ids:
@@ -64,7 +63,7 @@ class DelayedMessages:
             for identity, due, blob in zip(ids, dues, blobs, strict=True):
                 envelope, stored = unseal(blob or b""), identity.decode()
                 named, task = (stored, envelope.task) if envelope.task else named_in_json(envelope.body)
-                yield stored, Delayed(named or stored, task, queue, envelope.priority, float(due) / 1_000)
+                yield Delayed(named or stored, task, queue, envelope.priority, float(due) / 1_000)
             if len(ids) < PAGE:
                 return
 
@@ -96,7 +95,17 @@ class DelayedMessages:
     def _adopted(self, task_id: str) -> Iterator[tuple[str, str]]:
         """Yield queue and stored id of messages of stock Celery for a task."""
         for queue in self._all_queues():
-            yield from ((queue, stored) for stored, message in self._pages(queue) if message.id == task_id != stored)
+            at = b"0"
+            while at:
+                at, page = self._link.command("ZSCAN", self._keys("delayed", queue), at, "MATCH", TAGS, "COUNT", PAGE)
+                stored = page[::2]
+                names = self._keys("delayed_messages", queue)
+                for identity, blob in zip(
+                    stored, self._link.command("HMGET", names, *stored) if stored else (), strict=True
+                ):
+                    if named_in_json(unseal(blob or b"").body)[0] == task_id:
+                        yield queue, identity.decode()
+                at = at if at != b"0" else b""
 
     def _now_ms(self) -> int:
         sent_ms = steady_ms()

@@ -105,9 +105,9 @@ ROOM_SECONDS = 0.05
 """How often to try again to push to a full queue."""
 
 
-def has_time_for_room(deadline: float) -> bool:
-    """Return whether there is time to wait for room and to push again before ``deadline``."""
-    return monotonic() + ROOM_SECONDS + LEAST_SECONDS < deadline
+def has_time(deadline: float) -> bool:
+    """Return whether there is time to push again before ``deadline``."""
+    return monotonic() + LEAST_SECONDS < deadline
 
 
 def refused_by(full: QueueFull, messages: Sequence[Message]) -> list[Message]:
@@ -159,10 +159,12 @@ class Producer:
             try:
                 self.push_now(messages, deadline)
             except QueueFull as full:
-                if not self.waits_for_room or not has_time_for_room(deadline):
+                if not self.waits_for_room:
                     raise
                 messages = refused_by(full, messages)
                 sleep(ROOM_SECONDS)
+                if not has_time(deadline):
+                    raise
             else:
                 return
 

@@ -17,7 +17,7 @@ from taskapp.engine.settlement import Chord, ChordPart, Result
 from tests.engine.bench import PATIENCE_SECONDS, TASK, Bench, leaving, names
 from tests.engine.test_resets import Make
 from tests.engine.test_rights import COMMANDS, PASSWORD, USER, connect
-from tests.support import RedisServer
+from tests.support import RedisServer, eventually
 
 Stage = Callable[["Site"], None]
 NAMES = ("a", "b", "c", "d", "e")
@@ -275,3 +275,29 @@ def test_the_permission_that_a_settle_lacks_is_named(
     assert site.node.is_ready()
     assert len(bench.ready("q2")) == 1
     assert bench.client.hlen(bench.keys("leased", site.node.epoch)) == 0
+
+
+def test_due_messages_that_may_go_to_one_priority_only_stay_delayed(bench: Bench, server: RedisServer) -> None:
+    """The list of the first one is forbidden, that of the last one is not."""
+    site = Site(bench, server, "get")
+    now = bench.now_ms()
+    for name, priority in (("forbidden", 5), ("allowed", 0)):
+        bench.push(name, priority=priority, due_ms=now + 500 + priority % 5)
+    ready = bench.keys.ready("q1", 5)
+    narrow = [f"~{bench.keys.prefix}taskapp:{part}*" for part in ("l", "n", "c", "t", "p", "q", "s", "u", "{q2}")]
+    narrow += [f"~taskapp:{{q1}}:{part}" for part in ("delayed*", "wake", "parked*", "ready:[0-46-9]")]
+    server.client.execute_command("ACL", "SETUSER", USER, "resetkeys", *narrow)
+    eventually(lambda: bench.now_ms() > now + 510)
+
+    for _ in range(3):
+        site.turn()
+    assert bench.client.llen(ready) == 0
+    server.client.execute_command("ACL", "SETUSER", USER, "allkeys")
+    for _ in range(3):
+        site.turn()
+
+    held = bench.client.hvals(bench.keys("leased", site.node.epoch))
+    assert sorted(unseal(blob).id for blob in held) == ["allowed", "forbidden"]
+    assert (
+        bench.client.zcard(bench.keys("delayed", "q1")) == bench.client.hlen(bench.keys("delayed_messages", "q1")) == 0
+    )

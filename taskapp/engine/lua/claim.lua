@@ -30,16 +30,19 @@ for _, queue in ipairs(queues) do
     local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, PROMOTED_MOST)
     local blobs = redis.call('HMGET', key_delayed_messages(queue), unpack(ids))
     redis.call('HDEL', key_delayed_messages(queue), unpack(ids))
-    local ok, problem
+    local refusal
     for i, id in ipairs(ids) do
       local blob = blobs[i]
       if blob then
         local _, priority = header(blob)
-        ok, problem = pcall(put_behind, queue, priority, blob)
-        if not ok then redis.call('HSET', key_delayed_messages(queue), id, blob) end
+        local ok, problem = pcall(put_behind, queue, priority, blob)
+        if not ok then
+          redis.call('HSET', key_delayed_messages(queue), id, blob)
+          refusal = problem
+        end
       end
     end
-    if problem then error(problem) end
+    if refusal then error(refusal) end
     redis.call('ZREM', key, unpack(ids))
     head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   end
