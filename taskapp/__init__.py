@@ -10,6 +10,7 @@ The rooms, from the bottom up. Each may import only rooms above it in this list 
 ``urls``              URLs of servers, and the passwords in them
 ``extras``            which packages each extra brings
 ``background``        background threads, and values that belong to one process
+``recursion``         restores the recursion limit after a task has lowered it
 ``sql``               SQL databases by URL
 ``queues``            the queues, their order, and the routes of task types
 ``env_file``          finds the ``.env`` file

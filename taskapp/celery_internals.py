@@ -59,6 +59,8 @@ ACCESSED: Table = {
     "celery.worker.request:Request": {
         "_apply_result": "set when the pool has accepted the request",
         "_context": "the request in the form that result backends expect",
+        "_payload": "decoded content of the message's body",
+        "_request_dict": "headers of the message, which its run sees as self.request",
         "_eta_timer_entry": "lets Celery cancel the timer of a revoked task",
     },
     "celery.worker.worker:WorkController": {"_conninfo": "the connection whose hub the worker uses"},
@@ -214,7 +216,11 @@ Regenerated: type = functional._regen  # type: ignore[attr-defined]  # missing i
 own_backend: Callable[[Any], Any] = attrgetter("_backend")
 cached_meta: Callable[[Any], Any] = attrgetter("_cache")
 context_of: Callable[[Any], Any] = attrgetter("_context")
+headers_of: Callable[[Any], Any] = attrgetter("_request_dict")
+content_of: Callable[[Any], Any] = attrgetter("_payload")
 pool_result: Callable[[Any], Any] = attrgetter("_apply_result")
+children_of: Callable[[Any], Any] = attrgetter("_pool")
+child_of: Callable[[Any], Any] = attrgetter("_write_to")
 
 
 def is_current(app: Any) -> bool:
@@ -383,16 +389,6 @@ def after_forkers() -> list[tuple[Callable[[Any], Any], Any]]:
     registered: Any = util._afterfork_registry  # type: ignore[attr-defined]  # missing in the stubs
     ordered = sorted(registered.items(), key=lambda item: item[0][0])
     return [(function, thing) for (_, _, function), thing in ordered]
-
-
-def children_of(pool: Any) -> Any:
-    """Return the child processes of billiard's ``pool``."""
-    return pool._pool
-
-
-def child_of(job: Any) -> Any:
-    """Return the child that ``job`` was written to, or ``None``."""
-    return job._write_to
 
 
 def is_child_alive(child: Any) -> bool:

@@ -53,7 +53,7 @@ def celery_init_app(app: Flask) -> Celery:
         abstract = True
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            if iscoroutinefunction(self.run):
+            if iscoroutinefunction(self.run) and not self.request.is_eager:
                 return _in_context(app, super().__call__, args, kwargs)
             with app.app_context():
                 return super().__call__(*args, **kwargs)

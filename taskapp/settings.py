@@ -62,6 +62,12 @@ def _check_routes(value: CommaSeparated) -> None:
             raise ValueError(f"{route!r} does not have the form task=queue")
 
 
+def _check_queue_limits(value: CommaSeparated) -> None:
+    for limit in value:
+        if not re.fullmatch(r"[^=]+=\s*[1-9]\d{0,14}", limit):
+            raise ValueError(f"{limit!r} does not have the form queue=number, with a number above 0")
+
+
 def _check_hosts(value: CommaSeparated) -> None:
     for name in value:
         if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", name):
@@ -105,6 +111,11 @@ class Settings:
     """Maximum number of dead letters per queue and reason; the oldest are deleted first."""
     parked_seconds: float = setting(3_600.0, gt=0)
     """How long a task waits for a node that knows its type before it becomes a dead letter."""
+    queue_limits: CommaSeparated = setting((), check=_check_queue_limits)
+    """How many tasks may wait in a queue: ``default=100000,low=5000``; other queues have no limit. See
+    docs/backpressure.md."""
+    queue_full: Literal["raise", "wait"] = "raise"
+    """What a submit to a full queue does: ``raise`` QueueFull at once, or ``wait`` for room until its deadline."""
     async_slots: int = setting(1_000, ge=1)
     """Maximum number of ``async def`` tasks a node runs at once; ``-c`` sets the number of threads for functions."""
     child_processes: int = setting(0, ge=0)
@@ -189,6 +200,12 @@ class Settings:
         if not self.file_dirs:
             return (self.data_dir / "files",)
         return tuple(Path(directory).expanduser().resolve() for directory in self.file_dirs)
+
+    @property
+    def queue_limit_table(self) -> dict[str, int]:
+        """Limits of queues: queue to maximum number of waiting tasks."""
+        parts = (limit.partition("=") for limit in self.queue_limits)
+        return {queue.strip(): int(number) for queue, _, number in parts}
 
     @property
     def route_table(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from taskapp.client.option_checks import check_priority
 from taskapp.client.sent_event import SentEventDispatcher
 from taskapp.client.written_messages import current_recorder
 from taskapp.engine import settlement
+from taskapp.engine.headers import escape_shown
 from taskapp.errors.publishing import Unroutable
 from taskapp.results.literal_dicts import as_literal
 from taskapp.transport.transport import Connection, is_over_redis
@@ -49,6 +50,7 @@ class Amqp(AMQP):
             if (exchange := options.get("exchange")) and not options.get("queue"):
                 options.setdefault("declare", self._queues_of(exchange))
             _drop_own_parent(message.headers, message.sent_event)
+            escape_shown(message.headers)
             run = settlement.current()
             if app.writes_json(options.get("serializer") or self.app.conf.task_serializer):
                 message = message._replace(body=as_literal(message.body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from taskapp.devredis import own_server
+from taskapp.errors import InvalidSetting, did_you_mean
 from taskapp.queues import DEFAULT_QUEUE, HIGHEST_PRIORITY, PRIORITIES, SEPARATOR, TASK_ROUTES, queue_for
 from taskapp.settings import Settings
 from taskapp.transport.transport import is_over_redis
@@ -27,13 +29,15 @@ def configuration(settings: Settings, broker_url: str | None, *, ships_task_type
             Celery's, unless ``TASKAPP_QUEUES`` or ``TASKAPP_ROUTES`` is set.
     """
     over_redis = is_over_redis(broker_url)
+    has_own_queues = ships_task_types or bool(settings.chosen & {"queues", "routes"})
+    _check_queue_limits(settings, broker_url, settings.queues if has_own_queues else ())
     result_url = with_certificates(revealed(settings.result_url) or (broker_url if over_redis else None))
     own = own_server(settings) if broker_url else None
     return {
         "broker_url": broker_url,
         "result_backend": result_url,
         **(_over_redis(settings, own, str(broker_url)) if over_redis else _over_rabbitmq(settings, broker_url)),
-        **(_queues(settings) if ships_task_types or settings.chosen & {"queues", "routes"} else {}),
+        **(_queues(settings) if has_own_queues else {}),
         **_delivery(settings),
         **_results(settings, None if settings.result_url else own),
         **_watching(),
@@ -51,6 +55,17 @@ def configuration(settings: Settings, broker_url: str | None, *, ships_task_type
     }
 
 
+def _check_queue_limits(settings: Settings, broker_url: str | None, queues: Collection[str]) -> None:
+    """Refuse limits of queues that would have no effect; ``queues`` are all there are, empty if others may be added."""
+    problem = None
+    if settings.queue_limits and broker_url is not None and not is_over_redis(broker_url):
+        problem = "it needs Redis as the broker; unset it"
+    elif unknown := [queue for queue in settings.queue_limit_table if queues and queue not in queues]:
+        problem = f"no queue named {unknown[0]!r}{did_you_mean(unknown[0], queues)} (queues: {', '.join(queues)})"
+    if problem is not None:
+        raise InvalidSetting("TASKAPP_QUEUE_LIMITS", ",".join(settings.queue_limits), problem)
+
+
 def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[str, Any]:
     attempt_seconds = _attempt_seconds(settings)
     return {
@@ -65,6 +80,8 @@ def _over_redis(settings: Settings, own: Path | None, broker_url: str) -> dict[s
             "dead_letters_limit": settings.dead_letters_limit,
             "parked_seconds": settings.parked_seconds,
             "submit_deadline_seconds": settings.submit_deadline_seconds,
+            "queue_limits": settings.queue_limit_table,
+            "waits_for_room": settings.queue_full == "wait",
             "unpacked_bytes_most": settings.max_unpacked_bytes,
             # Ten levels under kombu's names; Flower reads the steps here to add them up right.
             "priority_steps": list(PRIORITIES),

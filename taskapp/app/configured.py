@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from taskapp.settings import Settings
 
 
+UNDECLARED = "declare it in task_queues, or set task_create_missing_queues"
+UNUSED = "it is not declared, and nothing has used it"
+
+
 class Configured(EngineAccess):
     """A Celery app with taskapp's settings; what its project has not set is filled in when it is first read."""
 
@@ -27,6 +31,11 @@ class Configured(EngineAccess):
     def argument(self) -> str:
         """What `celery -A` is usually given for this app, for advice."""
         return "taskapp" if self.ships_task_types else str(self.main or "proj")
+
+    @property
+    def command(self) -> str:
+        """How to call ``taskapp`` for this app, for advice."""
+        return "taskapp" if self.ships_task_types else f"taskapp -A {self.argument}"
 
     @cached_property
     def filled(self) -> Filled:
@@ -86,7 +95,13 @@ class Configured(EngineAccess):
             UnknownQueue: It is not declared, and ``task_create_missing_queues`` is off.
         """
         if name not in self.amqp.queues and not self.conf.task_create_missing_queues:
-            raise UnknownQueue(name, self.amqp.queues)
+            raise self.unknown_queue(name)
+
+    def unknown_queue(self, name: str) -> UnknownQueue:
+        """Return the error for a queue that is not declared; its remedy is the setting that declares queues here."""
+        if self.filled.fills("task_queues"):
+            return UnknownQueue(name, self.amqp.queues)
+        return UnknownQueue(name, self.amqp.queues, UNUSED if self.conf.task_create_missing_queues else UNDECLARED)
 
     def queue_names(self) -> tuple[str, ...]:
         """Return the declared queues, in the order in which they are served."""

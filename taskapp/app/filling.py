@@ -71,6 +71,7 @@ class Filled:
                 if commanded:
                     raise
                 broker_url = None
+            self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
         except TaskappError as error:
             if commanded:
                 raise click.ClickException(str(error)) from error
@@ -78,7 +79,6 @@ class Filled:
         if commanded:
             make_private_directory(settings.data_dir)
         self.settings = settings
-        self._values = configuration(settings, broker_url, ships_task_types=app.ships_task_types)
         self.broker_url = broker_url
         self._used = {name: value for name, value in self._values.items() if not _is_set(app.conf, name)}
         self._follow_project(app.conf)

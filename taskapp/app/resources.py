@@ -78,12 +78,16 @@ class Resources:
         make = partial(messages_of, self._app)
         if self._is_over_redis():
             with self._channel() as channel:
-                yield Schedules(channel.process.producer.link, channel.global_keyprefix, make)
+                yield self._named(Schedules(channel.process.producer.link, channel.global_keyprefix, make))
         elif (server := self._server()) is not None:
             with closing(Link(server[0])) as link:
-                yield Schedules(link, server[1], make)
+                yield self._named(Schedules(link, server[1], make))
         else:
             raise NoSchedules(self._app.connection_for_write().as_uri())
+
+    def _named(self, schedules: Schedules) -> Schedules:
+        schedules.command = self._app.command
+        return schedules
 
     @contextmanager
     def finished_tasks(self) -> Iterator[FinishedTasks]:

@@ -20,8 +20,8 @@ from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
 from taskapp.client.canvas import TaskSignature
-from taskapp.client.limits.of_call import check_names
 from taskapp.client.option_checks import check_priority
+from taskapp.client.option_names import OF_RETRIES, check_names
 from taskapp.client.protocol import with_texts_of_ids
 from taskapp.client.results import EagerResult
 from taskapp.client.submitter import Submitter
@@ -139,8 +139,9 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
 
         Raises:
             InvalidPayload: A keyword argument is invalid.
+            UnknownOption: An option is misspelt.
             BadOption: The priority is not an integer from 0 to 9.
-            BadLimit, UnknownOption: The name of an option is wrong, see ``check_names``.
+            BadLimit: A number that all tasks of a type share is given.
         """
         if payload := self.payload():
             kwargs = starargs[0] if starargs else starkwargs.get("kwargs")
@@ -152,8 +153,8 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         starkwargs.setdefault("app", self.app)
         made = TaskSignature(self, args, *starargs, **starkwargs)
         if made["options"]:
+            check_names(self.name, made["options"], self.app)
             check_priority(self.name, made["options"].get("priority"))
-            check_names(self.name, made["options"])
         return made
 
     subtask = signature
@@ -319,6 +320,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         """Retry, like Celery, unless ``exc`` is permanent; wait at least ``exc.retry_after_seconds``, if set."""
         if isinstance(exc, NEVER_RETRIED):
             raise exc
+        check_names(self.name, options, self.app, OF_RETRIES)
         asked_seconds = getattr(exc, "retry_after_seconds", None)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
@@ -361,6 +363,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
 
         The result can also be awaited.
         """
+        check_names(self.name, options, self.app)
         check_priority(self.name, options.get("priority"))
         with settling(None):
             done: Any = super().apply(*args, **with_texts_of_ids(self.name, options))

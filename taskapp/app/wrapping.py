@@ -58,7 +58,7 @@ def _to_python(task_type: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _plain(result: Any) -> Any:
-    return result.model_dump(mode="json") if result is not None and is_model(result) else result
+    return result.model_dump(mode="json") if is_model(result) else result
 
 
 def _retry(task_type: Any, error: BaseException) -> BaseException:

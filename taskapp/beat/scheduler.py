@@ -135,7 +135,7 @@ class Scheduler(_Scheduler):
     @property
     def info(self) -> str:
         """Text for the startup banner."""
-        command = "taskapp" if self.app.ships_task_types else f"taskapp -A {self.app.argument}"
+        command = self.app.command
         return f"    . schedules -> in Redis; list them with: {command} schedules list"
 
 

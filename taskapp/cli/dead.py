@@ -29,7 +29,7 @@ def dead() -> None:
 
     A dead letter is the message of a task that failed permanently or could not run: it failed, was
     rejected, crashed the processes that ran it, is unreadable, or has a task type that no node has.
-    Its name is its queue and number: default/17.
+    Its name is its queue and number, default/17; the id of its task will do as well.
     """
 
 
@@ -76,7 +76,10 @@ def _print_table(letters: Iterable[DeadLetter]) -> None:
 @click.option("--raw", is_flag=True, help="Write the message itself, byte for byte and unmasked.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with masked arguments.")
 def show(name: str, *, raw: bool, as_json: bool) -> None:
-    """Show one dead letter, with masked arguments hidden."""
+    """Show one dead letter, with masked arguments hidden.
+
+    NAME is that of the letter, default/17, or the id of its task, whose latest letter is shown.
+    """
     with engine() as lent:
         letter = _get(lent.dead_letters, name)
     if raw:
@@ -172,6 +175,7 @@ def _chosen(
 def _get(letters: DeadLetters, name: str) -> DeadLetter:
     queue, _, number = name.rpartition("/")
     letter = letters.get(queue, int(number)) if queue and number.isdecimal() else None
+    letter = letter or letters.of_task(name)
     if letter is None:
         raise click.ClickException(f"no dead letter {name!r}; '{own_command()} dead list' names them")
     return letter

@@ -8,7 +8,7 @@ import click
 
 from taskapp.cli.engine import engine, require_queue
 from taskapp.cli.output import say, say_json, say_table
-from taskapp.cli.target import chosen_app
+from taskapp.cli.target import own_command
 
 
 @click.group()
@@ -71,5 +71,4 @@ def _when(at: float) -> str:
 
 
 def _not_there(task_id: str) -> click.ClickException:
-    queues = ", ".join(chosen_app().queue_names())
-    return click.ClickException(f"no delayed task {task_id!r} in {queues}; 'taskapp delayed list' names them")
+    return click.ClickException(f"no delayed task {task_id!r}; '{own_command()} delayed list' names them")

@@ -121,7 +121,17 @@ def _adopt(settings: Settings, *, as_json: bool, dry_run: bool, merge_priorities
     if signs and not (force or dry_run):
         raise StockWorkersAlive(signs)
     try:
-        report = adopt(Destination(client, settings.key_prefix, app.queue_names(), dry_run, merge_priorities))
+        report = adopt(
+            Destination(
+                client,
+                settings.key_prefix,
+                app.queue_names(),
+                dry_run,
+                merge_priorities,
+                creates_queues=bool(app.conf.task_create_missing_queues),
+                declared_by="TASKAPP_QUEUES" if app.filled.fills("task_queues") else "task_queues",
+            )
+        )
     except RedisError as error:
         raise TaskappError(
             f"the Redis at {masked(broker_url)} stopped the adoption: {error}; "

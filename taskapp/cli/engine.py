@@ -11,8 +11,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from taskapp.app.resources import Engine
-from taskapp.cli.target import chosen_app
-from taskapp.errors import UnknownQueue
+from taskapp.cli.target import chosen_app, own_command
 from taskapp.redis.link import OutcomeUnknown
 from taskapp.transport.transport import is_over_redis
 from taskapp.urls import revealed
@@ -38,6 +37,7 @@ def schedules() -> Iterator[Schedules]:
     app = chosen_app()
 
     with lent_by(app.schedules()) as store:
+        store.command = own_command()
         yield store
 
 
@@ -76,9 +76,9 @@ def require_queue(queue: str | None, others: Iterable[str]) -> None:
     Raises:
         UnknownQueue: It is neither.
     """
-    known = chosen_app().queue_names()
-    if queue is not None and queue not in known and queue not in others:
-        raise UnknownQueue(queue, known)
+    app = chosen_app()
+    if queue is not None and queue not in app.queue_names() and queue not in others:
+        raise app.unknown_queue(queue)
 
 
 def _unreachable(error: Exception) -> click.ClickException:

@@ -23,6 +23,7 @@ COMMANDS = {
     "task": ("taskapp.cli.task:task", "Show the state and the log lines of one task, by its id"),
     "dead": ("taskapp.cli.dead:dead", "List, show, replay and purge dead letters"),
     "delayed": ("taskapp.cli.delayed:delayed", "List, cancel and reschedule delayed tasks"),
+    "limits": ("taskapp.cli.limits:limits", "Show and change how many tasks may wait in a queue"),
     "schedules": ("taskapp.cli.schedules.group:schedules", "Show and change timed jobs while beats run"),
     "outbox": ("taskapp.cli.outbox:outbox", "Queue tasks that transactions of your database have left behind"),
     "history": ("taskapp.cli.history:history", "Search finished tasks in SQL, and write them there"),
@@ -129,6 +130,8 @@ class LazyGroup(click.Group):
         """Return the command; fail with a suggestion if it does not exist."""
         if cmd_name not in COMMANDS:
             app = ctx.params.get("app") or "taskapp"
+            if cmd_name in CELERY_COMMANDS and app != "taskapp":
+                use_app(app, None)  # Celery's own command would show a traceback for what is no app
             hint = f"; run: celery -A {app} {cmd_name}" if cmd_name in CELERY_COMMANDS else ""
             ctx.fail(f"no command {cmd_name!r}{hint or did_you_mean(cmd_name, COMMANDS)}")
         module, _, name = COMMANDS[cmd_name][0].partition(":")

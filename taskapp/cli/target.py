@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,7 @@ def _find(name: str) -> Celery:
         if isinstance(found, StockCelery):
             found.conf.finalize()  # with ``taskapp.loader``, it becomes one of taskapp's now
         if not isinstance(found, Celery):
-            what = f"{name!r} is {_described(found)}"
-            raise click.ClickException(f"{what}; create it with `from taskapp import Celery` to use it here")
+            raise click.ClickException(f"{name!r} is {_described(found)}; {_remedy(name, found)}")
         use_settings(found.settings)
     except (TaskappError, click.ClickException):
         raise
@@ -79,12 +79,25 @@ def _why(name: str, error: Exception) -> str:
     module, _, variable = name.partition(":")
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
-        if variable and error.name == name:  # Celery takes a variable that is not there for a module
+        # Celery takes a variable that is not there for a module.
+        if variable and error.name and (error.name == name or error.name.startswith(f"{module}:")):
             return f"the module {module!r} has no {variable!r}; name the variable that holds the app"
         return f"{reason}; is there a module of that name in {str(Path.cwd())!r} or on PYTHONPATH?"
     if isinstance(error, AttributeError) and str(error) == f"module {module!r} has no attribute 'celery'":
         return f"no app was found in the module {module!r}; name its module and variable, as in -A {module}.celery:app"
     return reason
+
+
+def _remedy(name: str, found: Any) -> str:
+    from celery import Celery as StockCelery
+
+    if isinstance(found, StockCelery):
+        return "create it with `from taskapp import Celery` to use it here"
+    module = name.partition(":")[0]
+    for variable, value in vars(sys.modules.get(module, None) or object).items():
+        if isinstance(value, StockCelery):
+            return f"the app is {variable!r}: give -A {module}:{variable}"
+    return f"name the variable that holds the app, as in -A {module}:app"
 
 
 def _described(found: Any) -> str:

@@ -9,8 +9,17 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from taskapp.background import LazyThread, PerProcess
-from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE, Message, Producer
+from taskapp.engine.producer import (
+    PUSHED_AT_ONCE,
+    PUSHED_BYTES_AT_ONCE,
+    ROOM_SECONDS,
+    Message,
+    Producer,
+    has_time,
+    refused_by,
+)
 from taskapp.errors import NotQueued, PushError
+from taskapp.errors.publishing import QueueFull
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +73,25 @@ class Pusher:
         If it is cancelled before its turn, nothing is queued; afterwards, the messages may be.
 
         Raises:
-            NotQueued, SubmitOutcomeUnknown, BrokerFull: See ``Producer.push``.
+            NotQueued, SubmitOutcomeUnknown, BrokerFull, QueueFull: See ``Producer.push``.
         """
-        request = _PushRequest(producer, messages, monotonic() + deadline_seconds)
+        deadline = monotonic() + deadline_seconds
+        while True:
+            try:
+                await self._push_now(producer, messages, deadline)
+            except QueueFull as full:
+                # Waits here, not on the thread, which pushes to other queues in the meantime.
+                if not producer.waits_for_room:
+                    raise
+                messages = refused_by(full, messages)
+                await asyncio.sleep(ROOM_SECONDS)
+                if not has_time(deadline):
+                    raise
+            else:
+                return
+
+    async def _push_now(self, producer: Producer, messages: Sequence[Message], deadline: float) -> None:
+        request = _PushRequest(producer, messages, deadline)
         self._thread.start()
         self._requests.put(request)
         try:
@@ -100,27 +125,50 @@ class Pusher:
     @staticmethod
     def _push(batch: list[_PushRequest]) -> list[_PushRequest]:
         """Push ``batch`` and resolve its futures; return the requests to try again."""
-        mine = [request for request in batch if request.take()]
-        messages = [message for request in mine for message in request.messages]
-        if not messages:
-            return []
-        try:
-            mine[0].producer.push(messages, deadline=min(request.deadline for request in mine))
-        except NotQueued as error:
-            # Requests that came later have more time.
-            late = [request for request in mine if request.has_time() and error.about(request.ids)]
-            _report([(request, error.about(request.ids)) for request in mine if request not in late])
-            return [request for request in late if request.put_back()]
-        except PushError as error:
-            _report([(request, error.about(request.ids)) for request in mine])
-        except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on for others
-            _report([(request, error) for request in mine])
-        else:
-            _report([(request, None) for request in mine])
-        return []
+        again: list[_PushRequest] = []
+        groups = [batch]
+        while groups:
+            mine = [request for request in groups.pop() if request.take()]
+            messages = [message for request in mine for message in request.messages]
+            if not messages:
+                continue
+            try:
+                mine[0].producer.push_now(messages, deadline=min(request.deadline for request in mine))
+            except NotQueued as error:
+                # Requests that came later have more time.
+                late = [request for request in mine if request.has_time() and error.about(request.ids)]
+                _report([(request, error.about(request.ids)) for request in mine if request not in late])
+                again += [request for request in late if request.put_back()]
+            except QueueFull as error:
+                apart = _apart(mine, error)
+                groups += [[request for request in group if request.put_back()] for group in apart]
+            except PushError as error:
+                _report([(request, error.about(request.ids)) for request in mine])
+            except BaseException as error:  # noqa: BLE001 - passed on to the coroutines; the thread must live on
+                _report([(request, error) for request in mine])
+            else:
+                _report([(request, None) for request in mine])
+        return again
 
 
 Outcome = tuple[_PushRequest, BaseException | None]
+
+
+def _apart(requests: list[_PushRequest], full: QueueFull) -> list[list[_PushRequest]]:
+    """Resolve what is decided about ``requests``, pushed together; return groups to push, the last one first.
+
+    A request is refused if it was pushed alone, or if its queue has no room at all.
+    """
+    left = []
+    for request in requests:
+        request.messages = refused_by(full, request.messages)  # an earlier step may have queued some
+        left += [request] if request.messages else []
+    there = [request for request in left if any(message.queue == full.queue for message in request.messages)]
+    others = [request for request in left if request not in there]
+    is_refused = len(requests) == 1 or full.waiting >= full.limit
+    decided = [request for request in requests if not request.messages] + (there if is_refused else [])
+    _report([(request, full.about(request.ids)) for request in decided])
+    return [others] if is_refused else [others, there[1:], there[:1]]
 
 
 def _report(outcomes: list[Outcome]) -> None:

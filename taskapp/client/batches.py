@@ -14,7 +14,14 @@ from taskapp.client.protocol import new_id
 from taskapp.client.submitter import Submitter
 from taskapp.engine.batch import collecting, current
 from taskapp.engine.producer import PUSHED_AT_ONCE, PUSHED_BYTES_AT_ONCE
-from taskapp.errors import DuplicateTask, InvalidPayload, SubmitInterrupted, SubmitOutcomeUnknown, TaskappError
+from taskapp.errors import (
+    DuplicateTask,
+    InvalidPayload,
+    PushError,
+    SubmitInterrupted,
+    SubmitOutcomeUnknown,
+    TaskappError,
+)
 
 Call = Mapping[str, Any] | list[Any] | tuple[Any, ...]
 """Arguments of one task."""
@@ -57,13 +64,22 @@ class _Batch:
 
     def stopped(self, name: str, before: list[Any], error: TaskappError) -> SubmitInterrupted:
         """Return the error for this batch, with the results ``before`` it."""
-        queued = [] if self.goes_out_together else self.begun
         unknown = set(error.task_ids) if isinstance(error, SubmitOutcomeUnknown) else set()
-        calls = list(zip(self.ids, self.calls, strict=True))[len(queued) :]
+        queued = self._queued(error)
+        calls = {task_id: call for task_id, call in zip(self.ids, self.calls, strict=True) if task_id not in queued}
         return SubmitInterrupted(
-            name, before + queued, {task_id: call for task_id, call in calls if task_id in unknown},
-            [call for task_id, call in calls if task_id not in unknown], error,
+            name, before + list(queued.values()), {task_id: calls[task_id] for task_id in calls if task_id in unknown},
+            [call for task_id, call in calls.items() if task_id not in unknown], error,
         )  # fmt: skip
+
+    def _queued(self, error: TaskappError) -> dict[str, Any]:
+        """Return the results of the tasks that are queued although ``error`` was raised, by id."""
+        begun = dict(zip(self.ids, self.begun, strict=False))
+        if not self.goes_out_together:
+            return begun
+        if not isinstance(error, PushError):
+            return {}
+        return {task_id: result for task_id, result in begun.items() if error.about((task_id,)) is None}
 
 
 def submit_many(name: str, calls: Iterable[Call], submits: Callable[[], Submit]) -> list[Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from taskapp.client.async_canvas import Signature
 from taskapp.client.limits.duplicates import known_as
-from taskapp.client.limits.of_call import check_names
 from taskapp.client.option_checks import check_priority
+from taskapp.client.option_names import check_names
 from taskapp.client.protocol import new_id
 
 _Signature: Any = Signature  # its types are for users
@@ -39,11 +39,12 @@ class TaskSignature(_Signature):
         """Set options like Celery; check them now, because a step of a chain is sent elsewhere.
 
         Raises:
+            UnknownOption: An option is misspelt.
             BadOption: The priority is not an integer from 0 to 9.
-            BadLimit, UnknownOption: The name of an option is wrong, see ``check_names``.
+            BadLimit: A number that all tasks of a type share is given.
         """
+        check_names(self["task"], options, self.app)
         check_priority(self["task"], options.get("priority"))
-        check_names(self["task"], options)
         return super().set(immutable, **options)
 
     def freeze(

@@ -2,7 +2,8 @@
 
 Revoked ids are recorded for nodes that start later; others keep them in memory. And a question to all nodes ends with
 the last answer: Redis says how many received it. Celery waits a second for more, also at the start of each node, which
-asks its neighbours for their clock and what they know as revoked. And a rate limit is set for all nodes at once.
+asks its neighbours for their clock and what they know as revoked. A node that has the name of another says so then. A
+rate limit is set for all nodes at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from uuid import UUID
 from celery.app import control
 from kombu import pidbox
 from kombu.exceptions import OperationalError
+from kombu.utils.objects import cached_property
 from redis.exceptions import RedisError
 
 from taskapp.client.limits.rate_control import set_rate
@@ -26,6 +28,7 @@ NAMING = frozenset({"task_id", "ids"})
 
 # The stubs are incomplete.
 _Control: Any = control.Control
+_Inspect: Any = control.Inspect
 _Mailbox: Any = pidbox.Mailbox
 
 
@@ -71,11 +74,33 @@ class _UntilAllAnswered:
         self._connection.drain_events(timeout=timeout)
 
 
+class Inspect(_Inspect):
+    """Celery's questions to nodes; see the module."""
+
+    app: Any
+
+    def hello(self, from_node: str, revoked: Any = None) -> Any:
+        """Ask all nodes for their clock and revoked tasks, like Celery; ``from_node``, which asks, does not answer."""
+        replies = super().hello(from_node, revoked)
+        if from_node in (replies or ()):
+            logger.warning(
+                "another node that runs is named %s: remote control reaches both, and inspect shows one; "
+                "give each a name of its own, such as celery -A %s worker -n web1@%%h", from_node, self.app.argument,
+                extra={"action": "name_shared"},
+            )  # fmt: skip
+        return replies
+
+
 class Control(_Control):
     """Celery's remote control; see the module."""
 
     app: Any
     Mailbox = Mailbox
+
+    @cached_property
+    def inspect(self) -> Any:
+        """The class of questions to nodes."""
+        return self.app.subclass_with_self(Inspect, reverse="control.inspect")
 
     def broadcast(
         self, command: str, arguments: Any = None, destination: Any = None, *rest: Any, **options: Any

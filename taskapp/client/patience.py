@@ -14,7 +14,7 @@ from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
 from taskapp.engine.settlement import is_only_awaited_by_its_slot
-from taskapp.errors import BrokerUnavailable, NotQueued, UnknownQueue
+from taskapp.errors import BrokerUnavailable, NotQueued
 from taskapp.errors.publishing import PublishOutcomeUnknown
 from taskapp.transport.rabbitmq import Unconfirmed, submitting
 from taskapp.transport.transport import is_over_rabbitmq, is_over_redis
@@ -48,7 +48,7 @@ def patiently(
             except NotQueued as error:
                 raise unavailable(app, name, task_id, error) from error
             except QueueNotFound as error:
-                raise UnknownQueue(str(options.get("queue")), app.amqp.queues) from error
+                raise app.unknown_queue(str(options.get("queue"))) from error
             except Unconfirmed as error:
                 raise PublishOutcomeUnknown(task_id, app.settings.submit_deadline_seconds, error) from error
             except (OperationalError, RedisError, OSError, LimitExceeded) as error:

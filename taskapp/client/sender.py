@@ -13,7 +13,8 @@ from typing import Any
 from celery.utils.nodenames import anon_nodename
 
 from taskapp.celery_internals import exec_options
-from taskapp.client.limits.of_call import HARMLESS, declared_by, limiter_for
+from taskapp.client.limits.of_call import limiter_for, may_be_limited
+from taskapp.client.option_names import check_names
 from taskapp.client.protocol import Options, without_none
 from taskapp.client.sent_event import SentEvents
 from taskapp.client.submit_config import SubmitConfig, read_submit_config
@@ -46,7 +47,7 @@ class Sender:
         # ``changes`` contains all values set on a configuration; comparing them starts with their identity.
         if known is None or known[0] is not conf or known[1] != conf.changes:
             self._known = known = (conf, dict(conf.changes), read_submit_config(conf))
-            self._sending = None
+            self._sending, self._router = None, None
         return known[2]
 
     @property
@@ -112,7 +113,8 @@ class Sender:
 
         Raises:
             celery.exceptions.QueueNotFound: The queue does not exist.
-            BadLimit, BadLimitKey, UnknownOption: An option that limits tasks is invalid.
+            BadLimit, BadLimitKey: An option that limits tasks is invalid.
+            UnknownOption: An option of a route is misspelt.
         """
         self._find_broker()
         if not self.config.is_plain or current_recorder() is not None:
@@ -123,7 +125,7 @@ class Sender:
             options = {**(exec_options(task_type) if task_type else {}), **without_none(options)}
         options = without_none(options)
         limiter = None
-        if not options.keys() <= HARMLESS or declared_by(task_type) is not None:
+        if may_be_limited(task_type, options):
             limiter = limiter_for(name, task_type, options)
         if any(key in options for key in NEEDS_KOMBU) or not self._is_for_engine(options.get("producer")):
             return None
@@ -156,6 +158,7 @@ class Sender:
         amqp = self._app.amqp
         route = self._router.route({} if wanted is None else {"queue": wanted}, name, args, kwargs, task_type)
         declared = route.pop("queue", None)
+        check_names(name, route, self._app)
         if declared is None or amqp.queues.get(declared.name) is not declared or declared.exchange.type != "direct":
             return None, options
         options = {**without_none(route), **options}

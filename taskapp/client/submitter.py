@@ -21,6 +21,7 @@ from taskapp.client.deadlines import set_deadline
 from taskapp.client.limits.duplicates import raise_refused
 from taskapp.client.limits.of_call import check_broker, limiter_for
 from taskapp.client.option_checks import check_content, check_links, times_of
+from taskapp.client.option_names import check_names
 from taskapp.client.patience import patiently, pause_or_raise, unavailable
 from taskapp.client.protocol import arguments_as_json, check_size, dumped, new_id, properties, with_texts_of_ids
 from taskapp.client.sender import Sender
@@ -45,6 +46,7 @@ class Submitter:
     Raises (all methods that submit):
         UnknownTask: No task type has this name, which begins with ``taskapp.``.
         UnknownQueue: ``queue`` is not in ``TASKAPP_QUEUES``.
+        UnknownOption: An option is misspelt.
         InvalidPayload: The serializer, JSON by default, cannot write an argument.
         PayloadTooLarge: The arguments take more than ``TASKAPP_MAX_PAYLOAD_BYTES``.
         BrokerUnavailable: The broker could not be reached within ``TASKAPP_SUBMIT_DEADLINE_SECONDS``.
@@ -83,12 +85,13 @@ class Submitter:
 
         Raises:
             NoNameOfTask: ``name`` is no text.
-            UnknownOption: An option is misspelt.
         """
         if not isinstance(name, str):
             raise NoNameOfTask(name)
         if name.startswith(OWN_PREFIX) and name not in TASK_ROUTES and name not in self._app.tasks:
             raise UnknownTask(name, TASK_ROUTES)
+        if options.get("parent_id") is None:  # what follows a task has the options of its message
+            check_names(name, options, self._app)
         options = with_texts_of_ids(name, options)
         options["task_id"] = options.get("task_id") or new_id()
         return patiently(self._app, name, options["task_id"], lambda: self._send(name, args, kwargs, options), options)
@@ -129,6 +132,7 @@ class Submitter:
 
     def template(self, task: Any, options: Mapping[str, Any]) -> TaskTemplate | None:
         """Return the template for tasks of taskapp's ``Task`` with these options, see ``Sender.template``."""
+        check_names(task.name, options, self._app)
         all_options = with_texts_of_ids(task.name, {**task.usual_options(), **options})
         template: TaskTemplate | None = patiently(
             self._app, task.name, "", lambda: self._sender.template(task.name, (), {}, all_options), options

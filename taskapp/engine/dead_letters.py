@@ -109,6 +109,11 @@ class DeadLetters:
         """Return one letter; ``None`` if it does not exist."""
         return next(iter(self._read(queue, [number])), None)
 
+    def of_task(self, task_id: str) -> DeadLetter | None:
+        """Return the latest letter of a task; ``None`` if it has none. Walks all letters."""
+        found = next((letter for letter in self.walk() if letter.id == task_id), None)
+        return self.get(found.queue, found.number) if found is not None else None
+
     def replay(self, queue: str, number: int, to_queue: str | None = None, blob: bytes | None = None) -> bool:
         """Put a letter back into its queue, or another one; return whether it existed.
 
@@ -147,7 +152,7 @@ class DeadLetters:
         steps = (STEP_LETTER, f"{number}.0:0:{queue}", *settlement.steps(), *counted)
         stale, failed, _ = self._link.run("settle", self._prefix, 0, "", 0, "", *steps)
         if failed:
-            raise NotSettled(f"{queue}/{number}", failed[1].decode(errors="replace"))
+            raise NotSettled(f"{queue}/{number}", failed[2].decode(errors="replace"))
         return not stale
 
     def _queues(self) -> list[str]:

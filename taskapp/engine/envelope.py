@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import NamedTuple
+from base64 import b64decode
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
 
 from taskapp.engine.limits import MOST_BYTES
 from taskapp.queues import HIGHEST_PRIORITY
@@ -90,9 +94,37 @@ def limits_in(blob: bytes) -> bytes:
 
 
 def named_in_json(body: bytes) -> tuple[str, str]:
-    """Return the id and the task type of a kombu message; empty strings if it cannot be read."""
+    """Return the id and the task type of a kombu message; empty strings if it cannot be read.
+
+    Messages of Celery's protocol 1 have them in their body, which is read if it is JSON or MessagePack.
+    """
     try:
-        headers = json.loads(body)["headers"]
-        return str(headers.get("id") or ""), str(headers.get("task") or "")
+        message = json.loads(body)
+        named = message["headers"]
+        if "task" not in named:
+            named = _fields(message)
+        return str(named.get("id") or ""), str(named.get("task") or "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", ""
+
+
+def _fields(message: Any) -> Any:
+    content = message["body"]
+    if message["properties"].get("body_encoding") == "base64":
+        content = b64decode(content)
+    is_packed = message["content-type"] == "application/x-msgpack"
+    return msgspec.msgpack.decode(content) if is_packed else json.loads(content)
+
+
+def due_again(blob: bytes, due_at: float) -> bytes:
+    """Return a message of stock Celery with another due time in its headers, Unix seconds; nodes obey that.
+
+    A message that cannot be read is returned as it is.
+    """
+    body = unseal(blob).body
+    try:
+        message = json.loads(body)
+        message["headers"]["eta"] = datetime.fromtimestamp(due_at, UTC).isoformat()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return blob
+    return blob.removesuffix(body) + json.dumps(message).encode()

@@ -80,6 +80,9 @@ CHECKS: dict[str, Any] = {
 NEVER_NULL = frozenset({"retries", "replaced_task_nesting"})
 """Counts that tasks calculate with."""
 
+SHOWN = frozenset({"argsrepr", "kwargsrepr"})
+"""Texts of arguments; Celery keeps in them whatever a string contains."""
+
 HIDING = (
     "_children", "_filter_x_death_headers", "_get_custom_headers", "_given", "_protected", "as_execution_options",
     "as_given", "asked_max_retries", "children", "clear", "get", "update",
@@ -125,14 +128,22 @@ def check_headers(headers: Mapping[str, Any]) -> None:
 def check_foreign_headers(headers: dict[str, Any]) -> None:
     """Check the headers of a message that another program wrote; errors are those of ``check_headers``.
 
-    Removes counts that are null, as some programs write them. Checks that texts are valid Unicode, which MessagePack
-    guarantees for messages of taskapp.
+    Removes counts that are null, as some programs write them, and escapes lone surrogates in texts that are only shown.
+    Checks that other texts are valid Unicode, which MessagePack guarantees for messages of taskapp.
     """
     for header in NEVER_NULL & headers.keys():
         if headers[header] is None:
             del headers[header]
+    escape_shown(headers)
     check_headers(headers)
     _check_texts(headers)
+
+
+def escape_shown(headers: dict[str, Any]) -> None:
+    """Escape lone surrogates in the texts of ``headers`` that are only shown: UTF-8 has none."""
+    for header in SHOWN & headers.keys():
+        if isinstance(text := headers[header], str) and not text.isascii():
+            headers[header] = text.encode(errors="backslashreplace").decode()
 
 
 def _check_texts(headers: Mapping[str, Any]) -> None:

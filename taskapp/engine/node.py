@@ -24,14 +24,14 @@ from taskapp.engine.settle_buffer import log_stale
 from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Settlement
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
-from taskapp.redis.link import Link, NotSent
+from taskapp.redis.link import Link, NotSent, is_denied
 from taskapp.redis.pipe import Connect
 
 logger = logging.getLogger(__name__)
 
 
 MISSING_TYPES_MOST = 100
-GIVEN_BACK_AT_ONCE = 250
+GIVEN_BACK_AT_ONCE = 200
 """Messages in one step; each takes Redis about 10 us."""
 HEARTBEAT_END_SECONDS = 0.5
 ADOPT_SECONDS = 0.1
@@ -106,6 +106,8 @@ class Node(Session):
                     self.heartbeat.lost = self.heartbeat.lost or epoch == self.heartbeat.epoch
                 else:
                     self._trouble.refused("the broker refuses claims: %s", answer)
+                    # Finds messages that could not be put back into their queue, and the permission that is missing.
+                    self._must_recover = is_denied(answer)
                     self._wait()
             return None
         self._trouble.end()
@@ -239,6 +241,7 @@ class Node(Session):
             if reads and self.ready():
                 self.flush(deadline)
             self._await_connection(link)
+            self._send_over(link)
             if not self.has_crashed:
                 self._give_back_suspects(link, suspects, deadline)
             while not self.has_crashed and link.run("close", self._options.prefix, 0, self.epoch, *queues):

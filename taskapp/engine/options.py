@@ -29,6 +29,10 @@ class Options:
     """Maximum number of dead letters per queue and reason; the oldest are deleted first."""
     parked_seconds: float = 3_600.0
     """How long a message waits for a node that has its task type."""
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
+    """How many messages may wait in a queue; queues without a limit are missing."""
+    waits_for_room: bool = False
+    """Whether a push to a full queue waits until its deadline."""
 
     @property
     def lease_ms(self) -> int:

@@ -17,6 +17,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from taskapp.engine.clock import Clock, Reading, steady_ms
 from taskapp.engine.options import Options
 from taskapp.errors import BrokerFull, NotQueued, SubmitOutcomeUnknown
+from taskapp.errors.publishing import QueueFull
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link, NotSent, OutcomeUnknown
 
@@ -124,6 +125,29 @@ def _taken(answer: Sequence[Any], batch: Sequence[Message]) -> list[Taken]:
     return found
 
 
+FULL = "QUEUEFULL "
+"""How the script ``push`` begins its refusal."""
+ROOM_SECONDS = 0.05
+"""How often to try again to push to a full queue."""
+
+
+def has_time(deadline: float) -> bool:
+    """Return whether there is time to push again before ``deadline``."""
+    return monotonic() + LEAST_SECONDS < deadline
+
+
+def refused_by(full: QueueFull, messages: Sequence[Message]) -> list[Message]:
+    """Return those of ``messages`` that ``full`` names."""
+    refused = set(full.task_ids)
+    return [message for message in messages if message.id in refused]
+
+
+def _full(text: str, refused: Sequence[Message]) -> QueueFull:
+    about, ids = json.loads(text.removeprefix(FULL)), [message.id for message in refused]
+    seconds = max(float(about["seconds"]), ROOM_SECONDS)
+    return QueueFull(ids, about["queue"], int(about["limit"]), int(about["waiting"]), seconds)
+
+
 class _Push(NamedTuple):
     """Identifies a push, to find out later whether it was carried out."""
 
@@ -143,6 +167,8 @@ class Producer:
         self.link = link
         """The connection, for other commands."""
         self._prefix = options.prefix
+        self._queue_limits = json.dumps(dict(options.queue_limits)) if options.queue_limits else ""
+        self.waits_for_room = options.waits_for_room
         self._lease_ms = options.lease_ms
         self._deadline_seconds = deadline_seconds
         self._lock = threading.Lock()
@@ -153,6 +179,24 @@ class Producer:
         self.clock = Clock()
 
     def push(self, messages: Sequence[Message], deadline: float | None = None) -> list[Taken]:
+        """Queue ``messages``; if a queue is full, wait for room with ``Options.waits_for_room``. See ``push_now``."""
+        deadline = self._latest(deadline)
+        while True:
+            try:
+                return self.push_now(messages, deadline)
+            except QueueFull as full:
+                if not self.waits_for_room:
+                    raise
+                messages = refused_by(full, messages)
+                sleep(ROOM_SECONDS)
+                if not has_time(deadline):
+                    raise
+
+    def _latest(self, deadline: float | None) -> float:
+        latest = monotonic() + self._deadline_seconds
+        return latest if deadline is None else min(deadline, latest)
+
+    def push_now(self, messages: Sequence[Message], deadline: float | None = None) -> list[Taken]:
         """Queue ``messages`` in steps of up to 1,000 messages or 1 MiB; each step is carried out fully or not at all.
 
         Return those that were not queued because another task has their unique key; each ``on_taken`` is called first.
@@ -166,9 +210,10 @@ class Producer:
             SubmitOutcomeUnknown: It did not answer before the deadline. Pushing the same ids again
                 from this process is safe.
             BrokerFull: Redis has no memory left; nothing was queued.
+            QueueFull: A queue has no room for the messages of a step that go there; that step and later ones were
+                not queued.
         """
-        latest = monotonic() + self._deadline_seconds
-        deadline = latest if deadline is None else min(deadline, latest)
+        deadline = self._latest(deadline)
         if not self._lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
             raise NotQueued([message.id for message in messages], self._deadline_seconds, "it does not answer")
         try:
@@ -213,7 +258,7 @@ class Producer:
 
     def _push(self, batch: Sequence[Message], rest: Sequence[Message], deadline: float) -> Sequence[Any]:
         """Push one step; return the parts of its answer about unique keys that are taken, three for each message."""
-        args = _arguments(batch)
+        args = (self._queue_limits, *_arguments(batch))
         while True:
             self._number += 1
             push = _Push(self._name, self._number)
@@ -228,6 +273,8 @@ class Producer:
                 if self._was_carried_out(push, batch, rest, deadline, error):
                     return self._lost_answer(push) if any(message.is_limited for message in batch) else ()
             except ResponseError as error:
+                if (text := str(error)).startswith(FULL):
+                    raise _full(text, rest) from None
                 # Redis 6.2 reports it inside the message of a script's error.
                 if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
                     raise BrokerFull([message.id for message in rest], error) from error

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 0.5
 """How long a call may remain unanswered before the node checks whether the server answers other connections."""
+TRIAL_SECONDS = 1.0
+"""Interval between trials of the permissions while one that a settle needs is missing."""
 TURN_SECONDS = 1.0
 """Maximum time between two turns of the loop that drives a node."""
 NEVER_AGAIN = ("open", "recover", "adopt", "claim", "")
@@ -94,7 +96,7 @@ class Session:
 
         Call it often: failures are retried, at growing intervals.
         """
-        if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover:
+        if self.pipe.is_open and not self.heartbeat.lost and not self._must_recover and not self.ends.is_denied:
             return True
         if self.is_leaving or monotonic() < self.retry_at:
             return False
@@ -108,9 +110,10 @@ class Session:
                 return False
             if self.heartbeat.lost or not self.epoch:
                 self._begin_epoch()
-            elif self._must_recover:
-                self._recover()
-        return True
+            elif self._must_recover or self.ends.is_denied:
+                self.retry_at = monotonic() + TRIAL_SECONDS
+                self._recover()  # names the permission
+        return not self.ends.is_denied
 
     def _wait(self) -> None:
         """Schedule the next attempt; the pause grows with the duration of the failure."""
@@ -244,9 +247,10 @@ class Session:
         for call in calls:
             # A call that was carried out before the connection broke finds nothing and does nothing.
             prefix, _, *rest = call.args
-            on_answer = _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
-            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), on_answer)
-        mentioned = {arg for call in calls for arg in call.args if isinstance(arg, str)}
+            self._send(call.name, (prefix, self.clock.predicted_ms(), *rest), self._after_repeat(call))
+        # Also those of calls sent since: the server listed the tags before it carries them out.
+        sent = (*calls, *self.pipe.unanswered)
+        mentioned = {arg for call in sent for arg in call.args if isinstance(arg, str)}
         mentioned |= self.ends.tags()
         # Messages of claims whose answer was lost.
         if unknown := [tag for tag in there if tag not in self.held and tag not in mentioned]:
@@ -257,6 +261,22 @@ class Session:
         if not self.pipe.send(name, args, on_answer):
             with self._keeping:
                 self._unsent.append(SentScript(name, args, on_answer))
+
+    def _send_over(self, link: Link) -> None:
+        """Send the calls that this node's own connection has not delivered, so that no finished task runs again.
+
+        A call that was carried out although its answer is missing finds nothing and does nothing.
+        """
+        with self._keeping:
+            calls, self._unsent = [*self.pipe.unanswered.copy(), *self._unsent], []
+        for call in calls:
+            if call.name not in NEVER_AGAIN:
+                prefix, _, *rest = call.args
+                self._after_repeat(call)(link.run(call.name, prefix, self.clock.predicted_ms(), *rest))
+
+    def _after_repeat(self, call: SentScript) -> Callable[[Any], None]:
+        """Return what takes the answer to ``call`` when it is sent again."""
+        return _without_stale(call.on_answer) if call.name in ("settle", "requeue") else self._ignore
 
     def _ignore(self, answer: Any) -> None:
         if isinstance(answer, Exception):

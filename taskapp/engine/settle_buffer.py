@@ -13,7 +13,7 @@ from taskapp.engine.counters import CountedRun, counted_fields
 from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
 from taskapp.engine.settlement import STEP_BURY_UNREPORTED, STEP_CLAIM, STEP_RUN
-from taskapp.redis.link import REFUSALS
+from taskapp.redis.link import REFUSALS, is_denied
 from taskapp.redis.pipe import SentScript
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ class SettleBuffer:
         self._since = 0.0
         self._again_at = 0.0
         self._sending = threading.Lock()
+        self.is_denied = False
+        """Whether the user of Redis lacked a permission for the last settle; this node should claim no more then."""
         self.batching_thread = 0
         """The thread that calls ``flush`` after each turn of its loop; claims that it adds wait for that."""
 
@@ -74,6 +76,7 @@ class SettleBuffer:
         """Forget all waiting claims, which other nodes now have; return how many had finished here."""
         with self._sending:
             finished, self._settled, self._refused, self._steps = self._settled, {}, [], 0
+            self.is_denied = False
         log_stale(finished)
         return len(finished)
 
@@ -150,17 +153,24 @@ class SettleBuffer:
             return
         if isinstance(answer, Exception):
             # The server refuses writes for now: a full disk, a replica.
+            self.is_denied = is_denied(answer)
             logger.error("the broker refuses to settle %d claims: %s; trying again", len(settled), answer)
             self._settle_again(settled)
             return
         stale, failed, unreported = answer
         log_stale(stale)
         texts = [part.decode(errors="surrogateescape") for part in failed]
-        for tag, problem in zip(texts[::2], texts[1::2], strict=True):
-            logger.error("claim %s cannot be settled: %s", tag, problem)
+        denied = [problem for problem in texts[2::3] if is_denied(problem)]
+        self.is_denied = bool(denied)
+        if denied:
+            logger.error("the user of Redis may not settle %d claims: %s; trying again", len(denied), denied[0])
+        for tag, done, problem in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
             # Redis 6.2 refuses writes from inside a script.
-            refuses_all = problem.startswith(REFUSALS)
-            self._settle_again({tag: settled[tag] if refuses_all else _failed(problem)})
+            if is_denied(problem) or problem.startswith(REFUSALS):
+                self._settle_again({tag: _rest_of(settled[tag], int(done))})
+                continue
+            logger.error("claim %s cannot be settled: %s", tag, problem)
+            self._settle_again({tag: _failed(problem)})
         if unreported:
             self._role.on_buried(named(unreported))
 
@@ -172,6 +182,12 @@ class SettleBuffer:
     def _wait(self) -> None:
         self._again_at = monotonic() + AGAIN_SECONDS
         self._keep_watch()
+
+
+def _rest_of(effects: Effects, done: int) -> Effects:
+    """Return ``effects`` without their first ``done`` arguments, which have been carried out."""
+    steps, run = effects
+    return steps[done:], run if done <= len(steps) else None
 
 
 def _failed(problem: str) -> Effects:

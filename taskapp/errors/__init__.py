@@ -69,13 +69,10 @@ class InvalidSetting(TaskappError):
 class UnknownQueue(TaskappError):
     """A message is for a queue that is not configured."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], remedy: str = "add one with TASKAPP_QUEUES") -> None:
         self.name = name
         known = list(known)
-        super().__init__(
-            f"no queue named {name!r}{did_you_mean(name, known)} "
-            f"(queues: {', '.join(known)}; add one with TASKAPP_QUEUES)"
-        )
+        super().__init__(f"no queue named {name!r}{did_you_mean(name, known)} (queues: {', '.join(known)}; {remedy})")
 
 
 # --- the broker ------------------------------------------------------------------------------

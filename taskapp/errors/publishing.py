@@ -1,4 +1,4 @@
-"""Errors of submitting through a broker other than Redis, and of publishing messages that were written down."""
+"""Errors of submitting to a full queue or through a broker other than Redis, and of publishing written messages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ class PublishOutcomeUnknown(SubmitOutcomeUnknown):
     def about(self, task_ids: Sequence[str]) -> PushError | None:
         """Return this error if it concerns one of ``task_ids``, else ``None``."""
         return self if set(task_ids) & set(self.task_ids) else None
+
+
+class QueueFull(PushError):
+    """As many messages wait in a queue as its limit allows; none of ``task_ids`` was queued."""
+
+    def __init__(
+        self, task_ids: Sequence[str], queue: str, limit: int, waiting: int, retry_after_seconds: float
+    ) -> None:
+        self.queue, self.limit, self.waiting = queue, limit, waiting
+        self.retry_after_seconds = retry_after_seconds
+        """When there will be room, if nodes take as many tasks as in the last minute."""
+        super().__init__(
+            task_ids,
+            f"queue {queue!r} has no room: {waiting:,} of at most {limit:,} tasks wait; not queued: submit again in "
+            f"{retry_after_seconds:.0f} s, add nodes, or raise the limit (taskapp limits set {queue} NUMBER)",
+        )
+
+    def _of(self, task_ids: Sequence[str]) -> PushError:
+        return QueueFull(task_ids, self.queue, self.limit, self.waiting, self.retry_after_seconds)
 
 
 class Unroutable(TaskappError):

@@ -14,6 +14,7 @@ class BadSchedule(TaskappError):
     def __init__(self, field: str, value: object, why: str, remedy: str) -> None:
         self.field = field
         self.value = value
+        self.why, self.remedy = why, remedy
         shown = repr(value)
         shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
         super().__init__(f"{field} of a schedule cannot be {shown}: {why}; {remedy}")
@@ -40,9 +41,9 @@ class NoSchedules(NoEngine):
 class UnknownSchedule(TaskappError):
     """No schedule has this name."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], command: str = "taskapp") -> None:
         self.name = name
-        super().__init__(f"no schedule named {name!r}{did_you_mean(name, known)}; see: taskapp schedules list")
+        super().__init__(f"no schedule named {name!r}{did_you_mean(name, known)}; see: {command} schedules list")
 
 
 class ScheduleExists(TaskappError):

@@ -80,6 +80,13 @@ class BackwardsInTime(TaskappError):
         super().__init__(f"the clock cannot move back by {-seconds:g} s; give a duration such as '1h' or 90")
 
 
+class BadTime(TaskappError, ValueError):
+    """A time or a duration given to the kit is none."""
+
+    def __init__(self, name: str, value: object, why: str, remedy: str) -> None:
+        super().__init__(f"{name} cannot be {value!r}: {why}; {remedy}")
+
+
 class WorkerNotStarted(TaskappError):
     """The node of the fixture ``taskapp_worker`` did not become ready."""
 

@@ -34,6 +34,7 @@ from taskapp.migrate.stock_celery import (
     HeldMessage,
     at_lowest_priority,
     bindings,
+    bound_queues,
     read_held,
     read_waiting,
 )
@@ -106,11 +107,32 @@ class Destination:
     key_prefix: str
     """``TASKAPP_KEY_PREFIX``, kombu's ``global_keyprefix``."""
     queues: Sequence[str]
-    """``TASKAPP_QUEUES``."""
+    """The declared queues."""
     dry_run: bool = False
     """Whether to report what would happen without changing anything."""
     merge_priorities: bool = False
     """Whether messages with priorities 1 to 9 are put behind those with 0, at priority 0."""
+
+    creates_queues: bool = False
+    """Whether the app also takes queues that it does not declare: Celery's ``task_create_missing_queues``."""
+    declared_by: str = "TASKAPP_QUEUES"
+    """Setting that declares the queues."""
+
+    def lacks(self, queue: str) -> str:
+        """Return why messages of ``queue`` cannot be moved; empty if they can."""
+        is_known = self.creates_queues or queue in self.queues
+        return "" if is_known else f"queue {queue!r} is not in {self.declared_by}"
+
+    def remedy(self, queue: str) -> str:
+        """Return what makes the app take ``queue``."""
+        if self.declared_by != "TASKAPP_QUEUES":
+            return f"add it to {self.declared_by} and run this again"
+        return f"set TASKAPP_QUEUES={','.join((*self.queues, queue))} and run this again"
+
+    def all_queues(self) -> list[str]:
+        """Return the declared queues; if the app takes others, also those that stock Celery has used."""
+        used = bound_queues(self.client, self.key_prefix) if self.creates_queues else ()
+        return list(dict.fromkeys((*self.queues, *used)))
 
     def ready(self, queue: str, priority: int) -> str:
         """Return the key of the ready list to move to."""
@@ -206,11 +228,11 @@ class _HeldMessages:
             remedy = f"see `HGET {self._unacked} <tag>`; `HDEL` removes it"
             self._report.leave(tag, "cannot be read as a kombu message", remedy)
             return None
-        named, queues = self._queues_of(held), self._place.queues
-        if unknown := [queue for queue in named if queue not in queues]:
-            remedy = f"set TASKAPP_QUEUES={','.join((*queues, unknown[0]))} and run this again"
-            self._report.leave(tag, f"queue {unknown[0]!r} is not in TASKAPP_QUEUES", remedy)
-            return None
+        named, place = self._queues_of(held), self._place
+        for queue in named:
+            if reason := place.lacks(queue):
+                self._report.leave(tag, reason, place.remedy(queue))
+                return None
         return _Move(tag, self._place.as_moved(held.to_json()), [self._named(held, queue) for queue in named])
 
     def _named(self, held: HeldMessage, queue: str) -> Adopted:
@@ -255,10 +277,12 @@ class _WaitingMessages:
         self._place, self._client, self._report = place, place.client, report
         self._script = place.script("merge")
         self._keys = Keys(place.key_prefix)
+        self._queues: list[str] = []
 
     def move(self) -> None:
         """Move messages from lists that no node consumes; with ``merge_priorities`` all, in stock Celery's order."""
-        for queue in self._place.queues:
+        self._queues = self._place.all_queues()
+        for queue in self._queues:
             if self._place.merge_priorities:
                 # Otherwise a node would adopt them behind the others.
                 self._move(self._keys.kombu(queue), self._keys.ready(queue))
@@ -272,7 +296,7 @@ class _WaitingMessages:
         there = sum(self._move(each, target) if merges else self._length(each) for each in lists)
         other_name = f"{queue}{GUIDE_SEPARATOR}{priority}"
         renamed = 0
-        if other_name not in self._place.queues:
+        if other_name not in self._queues:
             renamed = self._move(self._place.key_prefix + other_name, target)
         if merges:
             self._report.moved += Counter({queue: there + renamed})  # += drops zeros

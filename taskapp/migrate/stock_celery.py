@@ -133,6 +133,14 @@ def bindings(client: Redis, key_prefix: str, exchange: str) -> list[Binding]:
     return found
 
 
+def bound_queues(client: Redis, key_prefix: str) -> list[str]:
+    """Return the queues that are bound to any exchange, sorted; without those of remote control and events."""
+    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", key_prefix) + f"{BINDINGS}*"
+    exchanges = [key.decode(errors="replace").removeprefix(key_prefix + BINDINGS) for key in client.scan_iter(pattern)]
+    of_tasks = [name for name in exchanges if not name.endswith("pidbox") and name != "celeryev"]
+    return sorted({binding.queue for name in of_tasks for binding in bindings(client, key_prefix, name)})
+
+
 def signs_of_life(client: Redis, key_prefix: str, answering: Callable[[], Iterable[str]]) -> list[str]:
     """Return signs, as phrases, that stock workers still run; empty if there are none.
 

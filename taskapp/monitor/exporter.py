@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from taskapp.app.application import Celery
 from taskapp.engine.completions import FinishedTasks
 from taskapp.engine.counters import read_totals
+from taskapp.engine.queue_limits import QueueLimits
 from taskapp.engine.snapshot import read_snapshot
 from taskapp.errors import TaskappError
 from taskapp.errors.schedules import NoSchedules
@@ -101,7 +102,8 @@ class BrokerCollector(Collector):
         if is_over_redis(self._app.conf.broker_url):
             with self._app.engine() as engine:
                 snapshot = read_snapshot(engine.link, engine.prefix, queues)
-                read = read._replace(snapshot=snapshot, info=_info(engine.link))
+                limits = QueueLimits(engine.link, engine.prefix).in_force(self._settings.queue_limit_table)
+                read = read._replace(snapshot=snapshot, queue_limits=limits, info=_info(engine.link))
         else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})

@@ -57,6 +57,9 @@ METRICS = (
         "How long the next ready message has waited; 0 if there is none.",
         ("queue", "priority"),
     ),
+    Metric(
+        "taskapp_queue_limit", "gauge", "How many tasks may wait in the queue; no sample without a limit.", ("queue",)
+    ),
     Metric("taskapp_queue_delayed", "gauge", "Messages that wait until they are due.", ("queue",)),
     Metric(
         "taskapp_queue_delayed_late_seconds", "gauge",

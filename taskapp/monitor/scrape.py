@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -30,6 +31,8 @@ class Read(NamedTuple):
     schedules: Overview | None = None
     finished: Backlog | None = None
     """Tasks that wait to be written to the history."""
+    queue_limits: Mapping[str, int] = MappingProxyType({})
+    """By queue, for those that have one."""
     info: Mapping[str, str] | None = None
     """``INFO`` of Redis."""
 
@@ -46,6 +49,8 @@ def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]
         yield from _of_totals(read.totals, known_types, queues)
     if read.snapshot is not None:
         yield from _of_queues(read.snapshot.queues)
+        limits = {(queue,): limit for queue, limit in read.queue_limits.items()}
+        yield family("taskapp_queue_limit", limits)
         yield from _of_nodes(read.snapshot)
     if read.schedules is not None:
         yield from _of_schedules(read.schedules)

@@ -16,8 +16,8 @@ from taskapp.client.sent_event import sent_event, usual_part
 from taskapp.client.template import Sending
 from taskapp.client.written_messages import Publisher, Written, body_of
 from taskapp.engine.producer import Message
-from taskapp.errors import BrokerNotFound, NotQueued, PushError, SubmitOutcomeUnknown, UnknownQueue
-from taskapp.errors.publishing import BrokerAway
+from taskapp.errors import BrokerNotFound, NotQueued, PushError, SubmitOutcomeUnknown
+from taskapp.errors.publishing import BrokerAway, QueueFull
 from taskapp.errors.wording import in_words
 from taskapp.outbox.rows import ERROR_MOST, OutboxRow, PushOutcome
 from taskapp.redis.link import REFUSALS
@@ -77,6 +77,10 @@ class RowPusher:
             if len(messages) == 1:
                 return PushOutcome((), [*refused, (ids[0], _problem(error.reason))])
             return self._push_one_by_one(sending, messages, refused)
+        except QueueFull as error:
+            if len(messages) == 1:
+                return PushOutcome((), refused, error)
+            return self._push_one_by_one(sending, messages, refused)
         except PushError as error:
             return PushOutcome(_others(ids, error), refused, error)
         return PushOutcome(ids, refused)
@@ -84,15 +88,20 @@ class RowPusher:
     def _push_one_by_one(
         self, sending: Sending, messages: list[Message], refused: list[tuple[str, str]]
     ) -> PushOutcome:
-        """Find the message that Redis refuses; those pushed already are ignored."""
+        """Find the message that Redis refuses, or queues without room; those pushed already are ignored."""
         pushed: list[str] = []
+        full: dict[str, Exception] = {}
         for message in messages:
+            if message.queue in full:
+                continue
             outcome = self._push_messages(sending, [message], [])
             pushed += outcome.pushed
             refused = [*refused, *outcome.refused]
-            if outcome.away is not None:
+            if isinstance(outcome.away, QueueFull):
+                full[message.queue] = outcome.away
+            elif outcome.away is not None:
                 return PushOutcome(pushed, refused, outcome.away)
-        return PushOutcome(pushed, refused)
+        return PushOutcome(pushed, refused, next(iter(full.values()), None))
 
     def _message(self, sending: Sending, row: OutboxRow) -> Message:
         content = loads(row.message)
@@ -122,11 +131,10 @@ class RowPusher:
         )  # fmt: skip
 
     def _check_queue(self, name: str) -> None:
-        queues = self._app.amqp.queues
         try:
-            queues[name]  # creates it if the app lets unknown queues be created
+            self._app.amqp.queues[name]  # creates it if the app lets unknown queues be created
         except KeyError:
-            raise UnknownQueue(name, queues) from None
+            raise self._app.unknown_queue(name) from None
 
     # --- other brokers ----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ KEYS: dict[str, str] = {
     # one per deployment
     "leases": "<P>taskapp:leases",  # sorted set: epoch -> when its lease ends
     "probe": "<P>taskapp:probe:<X>",  # what a node may do is tried on these as it begins; gone afterwards
-    "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after
+    "clock": "<P>taskapp:clock",  # hash: offset, tick, reap_after, queue_limits (JSON)
     "counts": "<P>taskapp:counts",  # hash: counters of messages that were not run
     "totals": "<P>taskapp:totals",  # hash: totals of task events, see engine/counters.py
     "types": "<P>taskapp:types",  # set: all task types that a node has ever announced

@@ -190,6 +190,17 @@ REFUSALS = ("MISCONF", "NOREPLICAS", "OOM", "READONLY")
 and repeating it later helps."""
 
 
+DENIALS = ("NOPERM", "The user executing the script", "ACL failure in script")
+"""Part of the answer of Redis to a command that its user may not run, by itself or in a script; of Redis 7.2 and
+newer the last. Permissions can be granted again."""
+
+
+def is_denied(problem: object) -> bool:
+    """Return whether ``problem`` says that the user of Redis lacks a permission."""
+    text = str(problem)
+    return any(denial in text for denial in DENIALS)
+
+
 SHEBANG_PROBE = "#!lua flags=no-writes,allow-stale\nreturn 1"
 
 

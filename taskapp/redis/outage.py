@@ -28,6 +28,18 @@ class ResultServerGone(TaskappError, RedisConnectionError):
         )
 
 
+class ResultServerAway(TaskappError, RedisConnectionError, RedisTimeoutError):
+    """The result server cannot be reached; ``reason`` is the error of redis-py."""
+
+    def __init__(self, url: str, setting: str, reason: object) -> None:
+        self.reason = reason
+        why = str(reason).rstrip(".")
+        super().__init__(
+            f"results cannot be read or written: {url or 'their server'} cannot be reached ({why}); "
+            f"start it, or correct {setting}"
+        )
+
+
 class Outage:
     """Pauses between attempts, and logs that the server is away and when it is back.
 
@@ -52,6 +64,7 @@ class Outage:
         Raises:
             ResultServerGone: It has been away for ``patience_seconds``; ``error`` is the cause.
         """
+        error = getattr(error, "reason", error)
         now = time.monotonic()
         self._since = self._since or now
         away_seconds = now - self._since

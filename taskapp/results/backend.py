@@ -31,6 +31,7 @@ from taskapp.results.encoding import encoded, to_json
 from taskapp.results.errbacks import Errbacks
 from taskapp.results.failures import Failures
 from taskapp.results.literal_dicts import SIGN, as_literal
+from taskapp.results.reaching import Reaching
 from taskapp.results.size import ResultSize
 from taskapp.results.started_delay import StartedWriter
 from taskapp.results.store import ChordSize, EndOfRun, Record, Store, StoreOutcome, fence_of
@@ -49,7 +50,7 @@ BEGUN_MOST = 200_000
 logger = logging.getLogger(__name__)
 
 
-class Results(BoundedDecoding, Failures, Errbacks, Chords):
+class Results(BoundedDecoding, Reaching, Failures, Errbacks, Chords):
     """Makes Celery's Redis backend store in one fenced round trip, and subscribe only while waiting.
 
     Keys, values and channels stay Celery's, so that stock clients and Flower can read them.

@@ -27,6 +27,9 @@ class Register:
         prefix: Prefix of the keys.
     """
 
+    command = "taskapp"
+    """How to call ``taskapp`` for the app of these schedules, for advice."""
+
     def __init__(self, link: Link, prefix: str) -> None:
         self.link, self.prefix = link, prefix
         self.keys = Keys(prefix)
@@ -80,7 +83,7 @@ class Register:
     def unknown(self, name: str) -> UnknownSchedule:
         """Return the error for an unknown name, which suggests similar ones."""
         known = self.link.command("ZRANGE", self.keys("schedules"), 0, LIKENED_MOST - 1)
-        return UnknownSchedule(name, (each.decode() for each in known))
+        return UnknownSchedule(name, (each.decode() for each in known), self.command)
 
     def existing(self, names: Sequence[str]) -> set[str]:
         """Return the elements of ``names`` that are names of schedules."""

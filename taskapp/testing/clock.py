@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import isfinite
+from typing import Any
 
 from taskapp.engine.clock import Clock, Reading
-from taskapp.errors.testing import BackwardsInTime
+from taskapp.errors.schedules import BadSchedule
+from taskapp.errors.testing import BackwardsInTime, BadTime
 from taskapp.schedules.times.parsing import parse_duration, parse_instant
 
 Duration = str | float | timedelta
 """``"1h 30m"``, seconds, or a ``timedelta``."""
+LONGEST_SECONDS = 100 * 365.25 * 86_400
 
 
 class ManualClock(Clock):
@@ -51,23 +56,41 @@ class ManualClock(Clock):
 
 
 def in_seconds(duration: Duration) -> float:
-    """Return a duration in seconds.
+    """Return a duration in seconds, for ``advance``.
 
     Raises:
-        BadSchedule: The text is not a duration.
+        BadTime: It is not a duration, or longer than a hundred years.
         BackwardsInTime: It is negative.
     """
     if isinstance(duration, timedelta):
         seconds = duration.total_seconds()
     else:
-        seconds = parse_duration(duration) if isinstance(duration, str) else float(duration)
+        seconds = _read("advance()", duration, parse_duration, "give '1h 30m', seconds, or a timedelta")
     if seconds < 0:
         raise BackwardsInTime(seconds)
+    if seconds > LONGEST_SECONDS:
+        raise BadTime("advance()", duration, "it is longer than a hundred years", "give less")
     return seconds
 
 
 def as_instant(start: str | float | datetime) -> float:
-    """Return Unix seconds; a text is an ISO 8601 time, in UTC if it has no offset."""
+    """Return Unix seconds; a text is an ISO 8601 time, in UTC if it has no offset.
+
+    Raises:
+        BadTime: ``start`` is not a time.
+    """
     if isinstance(start, datetime):
         return start.timestamp()
-    return parse_instant(start) if isinstance(start, str) else float(start)
+    return _read("start", start, parse_instant, "give '2026-03-01T12:30', Unix seconds, or a datetime")
+
+
+def _read(name: str, value: Any, read: Callable[[str], float], remedy: str) -> float:
+    try:
+        number = read(value) if isinstance(value, str) else float(value)
+    except BadSchedule as error:
+        raise BadTime(name, value, error.why, error.remedy) from None
+    except (TypeError, ValueError):
+        raise BadTime(name, value, f"it is of the type {type(value).__name__}", remedy) from None
+    if not isfinite(number):
+        raise BadTime(name, value, "it is not a finite number", remedy)
+    return number

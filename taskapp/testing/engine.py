@@ -270,6 +270,8 @@ class MemoryProducer(Producer):
         self._engine.push(messages)
         return []
 
+    push_now = push
+
     def note_queues(self, queues: Iterable[str]) -> None:
         """Do nothing: nobody watches them."""
 

@@ -71,6 +71,7 @@ class Tasks:
             The runs that ended.
 
         Raises:
+            BadTime: ``duration`` is no duration.
             BackwardsInTime: ``duration`` is negative.
             Exception: As ``run_due``.
         """

@@ -7,8 +7,9 @@ plain lists consumed without acknowledgement.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from kombu.transport import redis
@@ -48,6 +49,13 @@ REPORT_SECONDS = 2.0
 """How often a long purge logs its progress."""
 
 
+DELIVERY = (
+    "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds", "queue_limits",
+    "waits_for_room",
+)  # fmt: skip
+"""Transport options that are fields of ``Options``."""
+
+
 class EngineChannel(PolledChannel):
     """Makes kombu's Redis channel push, claim and settle through the engine."""
 
@@ -65,13 +73,13 @@ class EngineChannel(PolledChannel):
     parked_seconds = Options.parked_seconds
     submit_deadline_seconds = 4.0
     unpacked_bytes_most = UNPACKED_BYTES_MOST
+    accepted: frozenset[str] = frozenset()
+    """Content types that the node which consumes here accepts, as far as it has said."""
+    queue_limits: Mapping[str, int] = MappingProxyType({})
+    waits_for_room = Options.waits_for_room
     listeners: int | None = None
     """How many connections received the last broadcast of this channel; ``None`` if the server did not say."""
-
-    OPTIONS = (
-        "queue_order", "lease_seconds", "starvation_guard", "crash_limit", "dead_letters_limit", "parked_seconds",
-        "submit_deadline_seconds", "unpacked_bytes_most",
-    )  # fmt: skip
+    OPTIONS = ("queue_order", *DELIVERY, "submit_deadline_seconds", "unpacked_bytes_most")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._claiming: dict[str, Callable[[Any], None]] = {}  # queue -> who takes its messages
@@ -95,14 +103,8 @@ class EngineChannel(PolledChannel):
         return Runtime(self._connector(), self._options(), self.submit_deadline_seconds)
 
     def _options(self) -> Options:
-        return Options(
-            prefix=self.global_keyprefix,
-            lease_seconds=self.lease_seconds,
-            starvation_guard=self.starvation_guard,
-            crash_limit=self.crash_limit,
-            dead_letters_limit=self.dead_letters_limit,
-            parked_seconds=self.parked_seconds,
-        )
+        given: dict[str, Any] = {name: getattr(self, name) for name in DELIVERY}
+        return Options(prefix=self.global_keyprefix, **given)
 
     def _connector(self) -> Callable[[], Connection]:
         pool = self._get_pool()

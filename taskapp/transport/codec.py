@@ -210,8 +210,8 @@ def read_arguments(raw: bytes) -> tuple[Any, Any]:
 
 def arguments_in(envelope: Envelope) -> tuple[Any, Any]:
     """Return args and kwargs of the task in ``envelope``; errors are those of ``read_arguments``."""
-    args, kwargs, _ = _body(unpack(envelope))
-    return args, kwargs
+    body = _body(unpack(envelope))
+    return (body.get("args", []), body.get("kwargs", {})) if isinstance(body, dict) else (body[0], body[1])
 
 
 def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -267,25 +267,28 @@ def edit_arguments(raw: bytes, args: list[Any] | None, kwargs: dict[str, Any] | 
     """
     envelope = unseal(raw)
     message = unpack(envelope)
-    body = _body(message)
-    if args is not None:
-        body[0] = args
-    if kwargs is not None:
-        body[1] = kwargs
+    body: Any = _body(message)
+    for number, (name, value) in enumerate({"args": args, "kwargs": kwargs}.items()):
+        if value is not None:
+            body[name if isinstance(body, dict) else number] = value
     message["body"], message["content-encoding"] = dumps(body), "utf-8"
     message["properties"].pop("body_encoding", None)
     _, blob = pack(message, envelope.priority)
     return blob
 
 
-def _body(message: dict[str, Any]) -> list[Any]:
+def _body(message: dict[str, Any]) -> list[Any] | dict[str, Any]:
+    """Return the body of a task: arguments and follow-ups, or the fields of protocol 1."""
     if message.get("content-type") != "application/json":
         raise Unreadable(f"its arguments are {message.get('content-type')}, not JSON")
     try:
         body = message["body"]
         if message["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
-        args, kwargs, embed = loads(body)
+        fields = loads(body)
+        if isinstance(fields, dict) and "task" in fields:
+            return fields
+        args, kwargs, embed = fields
     except Exception as error:  # kombu's decoders of extra types may raise anything
         raise Unreadable(f"its arguments cannot be read: {error}") from error
     return [args, kwargs, embed]

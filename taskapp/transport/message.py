@@ -92,7 +92,7 @@ class Received(BoundedMessage):
         if self.is_foreign:
             super().__init__(payload, channel=channel)
             if "task" not in self.headers:
-                read_as_protocol_2(self)
+                read_as_protocol_2(self, channel.accepted)
             return
         headers = payload["headers"]
         if headers.get("id") != envelope.id or headers.get("task") != envelope.task:

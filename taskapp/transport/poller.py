@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from queue import Empty
+from sys import getrecursionlimit
 from time import monotonic
 from typing import Any, NamedTuple
 
 from kombu.transport import redis
 from redis.exceptions import RedisError
 
+from taskapp import recursion
 from taskapp.background import this_process
 from taskapp.engine.fetcher import Fetcher
 from taskapp.redis.pipe import Pipe
@@ -196,6 +198,8 @@ class Poller(redis.MultiChannelPoller):
 
     def on_readable(self, fileno: int) -> Any:
         """Let the owner of ``fileno`` read."""
+        if getrecursionlimit() < recursion.limit:
+            recursion.restore()  # or what is read next could not be decoded, and would be buried
         watched = self._watched.get(fileno)
         if watched is not None:
             watched.read()

@@ -20,6 +20,7 @@ from click.core import ParameterSource
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp import recursion
 from taskapp.app.declared_limits import declared_numbers
 from taskapp.app.remarks import remarks_on
 from taskapp.background import start_thread
@@ -138,6 +139,15 @@ def watch_worker(sender: Any) -> None:
     reporter.look = look
     signals.worker_shutting_down.connect(drain.on_signal, weak=False)
     signals.worker_shutdown.connect(lambda **_: sender.reporter.stop(), weak=False)
+
+
+def watch_signals(sender: Any, **_: Any) -> None:
+    """Watch who sends stop signals, and restore their handlers if a task changes them."""
+    worker = sender.controller
+    worker.stop_signals.watch()
+    recursion.remember()
+    if isinstance(worker.pool, TaskPool):
+        worker.pool.after_coroutine = worker.stop_signals.mend_stopping
 
 
 def describe_worker(sender: Any) -> None:
@@ -290,7 +300,7 @@ def install(app: Any) -> None:
     app.steps["consumer"].update((RefuseEvictingBroker, MarkReady, LearnRevoked, KeepRemoteControl))
     signals.worker_ready.connect(freeze_what_stays, weak=False)
     signals.worker_ready.connect(lambda sender, **_: confine(sender.controller), weak=False)
-    signals.worker_ready.connect(lambda sender, **_: sender.controller.stop_signals.watch(), weak=False)
+    signals.worker_ready.connect(watch_signals, weak=False)
     signals.worker_ready.connect(relay_outbox, weak=False)
     signals.task_revoked.connect(count_discarded, weak=False)
     signals.celeryd_after_setup.connect(install_task_log, weak=False)

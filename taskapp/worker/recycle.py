@@ -56,6 +56,8 @@ class RecycleCheck:
             self._status.pool_at = now
         if not self._worker.drain.ends_at:
             self._worker.stop_signals.mend()
+        if (watch_again := getattr(self._worker.hub, "watch_again", None)) is not None:
+            watch_again()
         if reason := self._over_memory():
             self._worker.drain.blame()
             self._recycle(reason)

@@ -67,6 +67,14 @@ def somebody_looks(shop: Deployment) -> None:
     shop.worker("later", "later")
 
 
+def a_queue_has_little_room(shop: Deployment) -> None:
+    shop.taskapp("limits", "set", "later", "1")
+
+
+def it_has_more(shop: Deployment) -> None:
+    shop.taskapp("limits", "clear", "later")
+
+
 def beat_freezes(shop: Deployment) -> None:
     os.kill(shop["beat"].pid, signal.SIGSTOP)
 
@@ -188,6 +196,10 @@ FAULTS = (
     Fault(
         "taskapp-shop", (("TaskappDelayedTasksLate", {"queue": "later"}),),
         nobody_looks_for_what_is_due, somebody_looks,
+    ),
+    Fault(
+        "taskapp-shop", (("TaskappQueueFull", {"queue": "later"}),),
+        a_queue_has_little_room, it_has_more,
     ),
     Fault("taskapp-shop", (("TaskappBeatLate", {}),), beat_freezes, beat_thaws),
     Fault(

@@ -229,6 +229,28 @@ def test_everything_can_be_done_by_keyboard(
     assert redis_server.client.llen(Keys().ready("default")) == 1
 
 
+def test_a_question_asked_right_after_another_was_dismissed_is_answered(
+    flower: Callable[..., str], logged_in: Callable[..., Page], store: Schedules
+) -> None:
+    """The browser's news that the first has closed arrives when the second is open."""
+    add_schedules(store, "a", "b")
+    page = logged_in()
+    page.goto(f"{flower(WITH_LOGIN)}/schedules")
+    is_drawn(page)
+    page.get_by_label("Select all on this page").check()
+    page.evaluate(
+        """() => {
+            const pause = document.querySelector("button[data-chosen]");
+            pause.click();
+            document.getElementById("tab-dialog").close();
+            pause.click();
+        }"""
+    )
+    page.get_by_role("button", name="Pause 2 schedules").click()
+    expect(page.locator("#said-done")).to_have_text("paused 2")
+    assert [store.get(name).state for name in "ab"] == ["paused", "paused"]
+
+
 def test_what_was_chosen_stays_chosen_and_nothing_else_is_purged_while_letters_come(
     flower: Callable[..., str], logged_in: Callable[..., Page], letters: DeadLetters
 ) -> None:

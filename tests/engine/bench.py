@@ -106,7 +106,7 @@ class Bench:
         Heartbeat(link, self.options, self.producer.clock, self.told.extend).beat()
         link.close()
 
-    def end_leases(self, *epochs: str) -> None:
+    def end_leases(self, *epochs: str | bytes) -> None:
         """Let leases end now, as if their nodes had been silent for a lease."""
         self.client.zadd(self.keys("leases"), dict.fromkeys(epochs, 1.0), xx=True)
 

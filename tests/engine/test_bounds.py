@@ -220,11 +220,11 @@ def test_a_node_gives_back_in_steps_and_in_order(bench: Bench, given_back: int) 
     node = bench.node()
     tags = [message.tag for message in node.take(given_back)]
 
-    with bounded(bench, scripts=8):
+    with bounded(bench, scripts=10):
         node.give_back(tags)
         node.done()
 
-    assert bench.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 8
+    assert bench.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 10
     assert [unseal(blob).id for blob in bench.ready()] == [f"{n:05}" for n in range(given_back)]
 
 

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
+from taskapp.engine.envelope import unseal
 from taskapp.engine.node import Node
 from taskapp.engine.options import NodeProfile, Options
+from taskapp.engine.settlement import Result
 from taskapp.redis.pipe import Pipe
-from tests.engine.bench import Bench, TestNode, names
+from tests.engine.bench import Bench, TestNode, leaving, names
 from tests.engine.watching import HOW, LOOPS
 from tests.faults.breaks import Breaks
 from tests.faults.producers import ROOT
@@ -264,3 +266,23 @@ def test_a_connection_that_the_network_forgot_is_given_up_while_the_server_answe
     node.done()
     assert names(node.take()) == ["a"]
     way.close()
+
+
+def test_a_node_that_ends_without_a_connection_settles_what_has_finished(bench: Bench) -> None:
+    """Its connection broke, and the next attempt is due later than its end."""
+    bench.push("finished", "retried", "waiting")
+    bench.push("of no type", task="video")
+    node = bench.node()
+    finished, retried, _, parked = node.take(4)
+    node.pipe.close()
+    node.retry_at = monotonic() + 60
+
+    node.settle(finished.tag, leaving(Result("result", b"42", 60)))
+    node.give_back([retried.tag], "retry")
+    node.park(parked.tag, "video")
+    node.close(("q1", "q2"))
+
+    assert bench.client.get("result") == b"42"
+    assert [(unseal(blob).id, unseal(blob).deliveries) for blob in bench.ready()] == [("waiting", 0), ("retried", 1)]
+    assert bench.client.llen(bench.keys("parked_messages", "q1", "video")) == 1
+    assert bench.client.exists(bench.keys("leased", finished.lease)) == 0

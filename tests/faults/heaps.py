@@ -154,9 +154,9 @@ class Heap:
         """Push ``count`` messages at once."""
         blobs = [seal(f"new-{number}", "shop.none", 0, BODY) for number in range(count)]
         if due_ms:
-            self.link.timed("push delayed", "push", "", 0, "", 0, 0, QUEUE, 0, 0, due_ms, "new-0", blobs[0])
+            self.link.timed("push delayed", "push", "", 0, "", 0, "", 0, QUEUE, 0, 0, due_ms, "new-0", blobs[0])
         else:
-            self.link.timed(f"push of {count}", "push", "", 0, "", 0, 0, QUEUE, 0, count, *blobs)
+            self.link.timed(f"push of {count}", "push", "", 0, "", 0, "", 0, QUEUE, 0, count, *blobs)
 
     def settle(self, tags: list[str], *step: Any) -> None:
         """Finish claims."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -93,3 +94,50 @@ def run_in_child(command: str) -> int:
 @shared_task(name="exits.plainly")
 def exit_plainly() -> None:
     sys.exit(3)
+
+
+@shared_task(name="changes.signals")
+async def change_signals(how: str) -> None:
+    """Change how the process reacts to signals, as a library may that thinks it is a program."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if how == "loop":
+            loop.add_signal_handler(number, lambda: None)
+        else:
+            signal.signal(number, signal.SIG_IGN if how == "ignore" else signal.SIG_DFL)
+
+
+def _lower_recursion_limit() -> None:
+    for limit in range(60, 1_000):
+        with contextlib.suppress(RecursionError):  # lower than the stack is deep
+            sys.setrecursionlimit(limit)
+            return
+
+
+@shared_task(name="lowers.def")
+def lower_recursion_limit(seconds: float) -> None:
+    _lower_recursion_limit()
+    time.sleep(seconds)
+
+
+@shared_task(name="lowers.async")
+async def lower_recursion_limit_on_the_loop(seconds: float) -> None:
+    _lower_recursion_limit()
+    await asyncio.sleep(seconds)
+
+
+@shared_task(name="counts")
+def count(number: int) -> int:
+    return number
+
+
+@shared_task(name="changes.readers")
+async def change_readers(how: str) -> None:
+    """Take the readers of the loop away, or replace them: no program of its own, but a mistaken library may."""
+    loop = asyncio.get_running_loop()
+    for descriptor in range(3, 80):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            if how == "removes":
+                loop.remove_reader(descriptor)
+            else:
+                loop.add_reader(descriptor, lambda: None)

@@ -275,6 +275,7 @@ def test_a_failed_task_is_kept_shown_edited_and_sent_again(
 
     letter = eventually(lambda: dead_letters(redis_server))[0]
     shown = taskapp(redis_server, "dead", "show", letter["letter"])
+    assert taskapp(redis_server, "dead", "show", letter["id"]) == shown
     sent = taskapp(redis_server, "dead", "replay", letter["letter"], "--args", "[7]", "--to", "low")
 
     assert {name: letter[name] for name in ("queue", "reason", "id", "priority")} == {

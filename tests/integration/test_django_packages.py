@@ -115,3 +115,29 @@ def test_a_store_that_the_project_lacks_is_refused_in_one_line(plain_shop: Proje
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "CELERY_RESULT_BACKEND is 'django-db'" in done.stderr
     assert "add 'django_celery_results' to INSTALLED_APPS" in done.stderr
+
+
+@pytest.mark.parametrize("store", ["django-db", "django-cache"])
+def test_coroutines_keep_their_results_in_the_project_s_database(plain_shop: Project, store: str) -> None:
+    tables = "{'default':{'BACKEND':'django.core.cache.backends.db.DatabaseCache','LOCATION':'kept'}}"
+    plain_shop.env |= {
+        "PROJ_DB_FILE": str(plain_shop.directory / "db.sqlite3"),
+        "PROJ_MORE": f"{RESULTS} CELERY_RESULT_BACKEND='{store}' CACHES={tables}",
+    }
+    plain_shop.run("-m", "django", "migrate")
+    plain_shop.run("-m", "django", "createcachetable")
+    plain_shop.node("-c", "1")
+
+    said = plain_shop.say("""
+from celery import chord
+ends = [tasks.ends.delay(how) for how in ("returns", "raises", "retries")]
+both = chord([tasks.ends.s("returns"), tasks.ends.s("returns")], tasks.ends_all.s()).delay()
+ends.append(tasks.ends.app.send_task("shop.tasks.ends", ("returns", 1)))
+for end in ends + [both]:
+    end.get(timeout=60, propagate=False)
+said = [[end.state, str(end.result)] for end in ends + [both]]
+""")
+
+    refused = "ends() takes 2 positional arguments but 3 were given"
+    assert said[:2] == [["SUCCESS", "done"], ["FAILURE", "no"]]
+    assert said[2:] == [["SUCCESS", "done"], ["FAILURE", refused], ["SUCCESS", "donedone"]]

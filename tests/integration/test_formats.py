@@ -14,6 +14,8 @@ from kombu import serialization
 
 from taskapp import Celery
 from taskapp.errors import InvalidPayload, PayloadTooLarge
+from taskapp.outbox.capture import capture
+from taskapp.outbox.pushing import RowPusher
 from tests.support import Process, RedisServer, start_worker
 
 HERE = Path(__file__).parent
@@ -88,3 +90,27 @@ def test_the_serializer_decides_what_is_refused(redis_server: RedisServer, broke
 def test_a_lone_surrogate_is_shown_escaped(redis_server: RedisServer, serializer: str, text: str) -> None:
     app = Celery("formats", broker=redis_server.url, task_serializer=serializer, set_as_current=False)
     app.send_task("x", (text,), {"by": text})
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\ud800" * 300])
+@pytest.mark.parametrize("broker", ["rabbitmq", "outbox"])
+def test_it_is_escaped_on_the_way_through_kombu(
+    redis_server: RedisServer, request: pytest.FixtureRequest, broker: str, text: str
+) -> None:
+    url = redis_server.url if broker == "outbox" else request.getfixturevalue("rabbitmq_url")
+    app = Celery("formats", broker=url, backend=redis_server.url, set_as_current=False)
+
+    @app.task(name="formats.length", shared=False)
+    def length(text: str) -> int:
+        return len(text)
+
+    if broker == "outbox":
+        [row] = capture(length, (text,), {}, {}, None).rows
+        outcome = RowPusher(app).push([row])
+        assert (len(outcome.pushed), list(outcome.refused)) == (1, [])
+        return
+    length.delay(text)
+    with app.connection_for_read() as connection, connection.SimpleQueue("celery") as queue:
+        message = queue.get(timeout=20)
+        message.ack()
+    message.headers["argsrepr"].encode()

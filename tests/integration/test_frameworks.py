@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from flask import Flask
+from flask import Flask, current_app
 
-from taskapp import Celery
+from taskapp import Celery, Task
 from taskapp.asgi import lifespan
 from taskapp.flask import Taskapp, celery_init_app
 from tests.support import Process, RedisServer, free_port, start_worker
@@ -51,6 +52,24 @@ def test_the_extension_creates_the_app_where_flask_is_created() -> None:
 
     assert extension.celery is app.extensions["celery"]
     assert (extension.celery.main, extension.celery.settings.lease_seconds) == ("late", 9)
+
+
+def test_eager_coroutines_of_flask_run_to_their_end() -> None:
+    app = Flask("eager")
+    app.config["CELERY"] = {"task_always_eager": True}
+    celery = celery_init_app(app)
+
+    @celery.task(bind=True)
+    async def name(self: Task, depth: int = 0) -> str:
+        if self.request.is_eager and not self.request.retries:
+            raise self.retry(countdown=0)
+        return f"{current_app.name} {await self(depth - 1)}" if depth else current_app.name
+
+    async def on_a_loop() -> list[str]:
+        return [await name(), name.apply().get(), await (await name.adelay()).aget()]
+
+    assert [name.apply().get(), name.delay(1).get()] == ["eager", "eager eager"]
+    assert asyncio.run(on_a_loop()) == ["eager"] * 3
 
 
 def test_eager_tasks_of_flask_see_the_application_too() -> None:

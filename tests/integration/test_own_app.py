@@ -10,14 +10,17 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import celery as stock
 import pytest
 from celery import chain, chord
 from kombu import Exchange, Queue
 
 from taskapp import Celery
+from taskapp.errors import UnknownQueue
 from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
-from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_worker
+from taskapp.settings import forget_settings
+from tests.support import QUICKLY, Process, RedisServer, clean_environment, eventually, run_python, start_worker
 
 HERE = Path(__file__).parent
 
@@ -41,8 +44,8 @@ def client(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Celery
     return proj.app
 
 
-def command(redis_server: RedisServer, *words: str) -> subprocess.CompletedProcess[str]:
-    env = clean_environment(PROJ_BROKER=redis_server.url, PYTHONPATH=f"{HERE}:{Path.cwd()}")
+def command(redis_server: RedisServer, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = clean_environment(PROJ_BROKER=redis_server.url, PYTHONPATH=f"{HERE}:{Path.cwd()}", **variables)
     return run_python("-m", *words, env=env)
 
 
@@ -90,6 +93,20 @@ def test_a_task_that_no_queue_would_get_is_refused_where_it_is_submitted(client:
         client.send_task("proj.add", (1, 2), exchange="work", routing_key="nosuch")
 
 
+def test_a_default_queue_that_is_set_later_counts_from_then_on(redis_server: RedisServer) -> None:
+    app = Celery("late", broker=redis_server.url, set_as_current=False)
+
+    @app.task(name="late.task", shared=False)
+    def task() -> None: ...
+
+    for queue in ("celery", "late", "later"):
+        app.conf.task_default_queue = queue
+        app.send_task("late.other")
+        task.delay()
+        task.apply_async()
+        assert redis_server.client.llen(Keys().ready(queue)) == 3
+
+
 @pytest.mark.parametrize("kind", ["direct", "topic"])
 def test_a_queue_is_found_again_after_redis_has_lost_its_bindings(redis_server: RedisServer, kind: str) -> None:
     exchange = Exchange(f"lost-{kind}", type=kind)
@@ -129,7 +146,11 @@ WRONG_APPS = {
     "json:nosuch": "the module 'json' has no 'nosuch'; name the variable that holds the app",
     "json": "no app was found in the module 'json'; name its module and variable, as in -A json.celery:app",
     "plain_app:app": "an app of stock Celery; create it with `from taskapp import Celery`",
-    "json:dumps": "no Celery app but a function",
+    "json:dumps": "no Celery app but a function; name the variable that holds the app, as in -A json:app",
+    "proj:state": "no Celery app but a dict; the app is 'app': give -A proj:app",
+    "proj:": "no Celery app but a module; the app is 'app': give -A proj:app",
+    "proj:app.conf": "the module 'proj' has no 'app.conf'; name the variable that holds the app",
+    "proj:app:conf": "the module 'proj' has no 'app:conf'; name the variable that holds the app",
 }
 
 
@@ -140,6 +161,16 @@ def test_an_app_that_is_none_is_named_in_one_line(redis_server: RedisServer, nam
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert WRONG_APPS[name] in done.stderr
+
+
+@pytest.mark.parametrize("words", ["worker", "beat", "inspect ping"])
+def test_an_app_that_is_none_is_named_before_a_command_of_celery_is_advised(
+    redis_server: RedisServer, words: str
+) -> None:
+    done = command(redis_server, "taskapp", "-A", "proj:state", *words.split())
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert WRONG_APPS["proj:state"] in done.stderr
 
 
 def test_tasks_that_never_start_are_found_by_the_doctor(
@@ -159,38 +190,117 @@ def test_tasks_that_never_start_are_found_by_the_doctor(
 
 
 @pytest.fixture
-def twins(redis_server: RedisServer, tmp_path: Path) -> Iterator[str]:
+def twins(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, list[Process]]]:
+    monkeypatch.setitem(QUICKLY, "wanted", False)  # they ask their neighbours
+    nodes: list[Process] = []
     with ExitStack() as stack:
-        for place in ("one", "two"):
+        for place, name in (("one", "twin@here"), ("two", "twin@here"), ("three", "other@here")):
             (tmp_path / place).mkdir()
             node = start_worker(
-                tmp_path / place, redis_server.url, "-n", "twin@here", app="proj", PROJ_BROKER=redis_server.url,
+                tmp_path / place, redis_server.url, "-n", name, app="proj", PROJ_BROKER=redis_server.url,
                 PYTHONPATH=str(HERE),
             )  # fmt: skip
             stack.callback(node.close)
-        yield "twin@here"
+            nodes.append(node)
+        yield "twin@here", nodes
 
 
-def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: str) -> None:
+def test_nodes_that_share_a_name_are_told_of(redis_server: RedisServer, twins: tuple[str, list[Process]]) -> None:
+    name, nodes = twins
+    said = [f"another node that runs is named {name}" in node.output() for node in nodes]
+    assert said == [False, True, False]
+    assert "such as celery -A proj worker -n web1@%h" in nodes[1].output()
+
     def found() -> str:
         checked = json.loads(command(redis_server, "taskapp", "-A", "proj", "doctor", "--json").stdout)
         [nodes] = [finding["found"] for finding in checked["findings"] if finding["check"] == "nodes"]
-        return nodes if "2 alive" in nodes else ""
+        return nodes if "3 alive" in nodes else ""
 
-    assert eventually(found).endswith(f"more than one node is named {twins}")
+    assert eventually(found).endswith(f"more than one node is named {name}")
 
 
+ROUTED = """
+import os, redis
+from taskapp import Celery
+app = Celery("routed", broker=os.environ["PROJ_BROKER"], task_create_missing_queues={creates})
+app.conf.task_routes = {{"routed.mail": {{"queue": "emails"}}}}
+
+@app.task
+def mail(x):
+    redis.Redis.from_url(os.environ["PROJ_BROKER"]).rpush("mailed", x)
+"""
 ADVISING = {
     "taskapp task show -A proj x": "Give it before the command: taskapp -A proj",
     "taskapp -A proj worker": "run: celery -A proj worker",
     "taskapp -A proj dead show nosuch/1": "no dead letter 'nosuch/1'; 'taskapp -A proj dead list' names them",
+    "taskapp -A proj delayed cancel nosuch": "no delayed task 'nosuch'; 'taskapp -A proj delayed list' names them",
+    "taskapp -A proj schedules show nosuch": "no schedule named 'nosuch'; see: taskapp -A proj schedules list",
+    "taskapp -A proj:app schedules show nosuch": "see: taskapp -A proj:app schedules list",
+    "taskapp schedules show nosuch": "see: taskapp schedules list",
+    "taskapp -A proj delayed list --queue nosuch": "usual; it is not declared, and nothing has used it)",
     "celery -A proj inspect -t 0.1 -d nosuch@host ping": "'celery -A proj status' lists the nodes that answer",
 }
 
 
 @pytest.mark.parametrize("line", ADVISING)
 def test_advice_names_the_app_of_the_command(redis_server: RedisServer, line: str) -> None:
-    assert ADVISING[line] in command(redis_server, *line.split()).stderr
+    assert ADVISING[line] in command(redis_server, *line.split(), TASKAPP_BROKER_URL=redis_server.url).stderr
+
+
+def test_the_advice_for_a_queue_names_the_setting_that_declares_queues(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = {"task_queues": [Queue("one")], "task_default_queue": "one", "task_create_missing_queues": False}
+    app = Celery("queues", broker=redis_server.url, set_as_current=False, **declared)
+    for submit in (lambda: app.send_task("x", queue="two"), lambda: app.check_queue("two")):
+        with pytest.raises(UnknownQueue, match=r"queues: one; declare it in task_queues, or set task_create_missing"):
+            submit()
+    monkeypatch.setenv("TASKAPP_QUEUES", "default,one")
+    forget_settings()
+    app = Celery("queues", broker=redis_server.url, set_as_current=False)
+    with pytest.raises(UnknownQueue, match=r"queues: default, one; add one with TASKAPP_QUEUES"):
+        app.send_task("x", queue="two")
+
+
+@pytest.mark.parametrize("creates", [True, False])
+def test_messages_of_queues_that_the_project_does_not_declare_are_adopted(
+    redis_server: RedisServer, tmp_path: Path, creates: bool
+) -> None:
+    """As routes and ``-Q`` make them; the countdown of one has not ended."""
+    (tmp_path / "routed.py").write_text(ROUTED.format(creates=creates))
+    old = stock.Celery("old", broker=redis_server.url, set_as_current=False)
+    delayed = old.send_task("routed.mail", (2,), queue="emails", countdown=3_600)
+    old.send_task("routed.mail", (1,), queue="emails")
+    while entry := redis_server.client.rpop("emails"):
+        tag = json.loads(entry)["properties"]["delivery_tag"]
+        redis_server.client.hset("unacked", tag, json.dumps([json.loads(entry), "", "emails"]))
+        redis_server.client.zadd("unacked_index", {tag: 1})
+    old.send_task("routed.mail", (3,), queue="emails", priority=3)
+    redis_server.client.rename("emails\x06\x163", "emails:3")
+    env = clean_environment(PROJ_BROKER=redis_server.url, PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+
+    done = run_python("-m", "taskapp", "-A", "routed", "doctor", "--adopt", "--force", env=env)
+
+    if not creates:
+        assert "queue 'emails' is not in task_queues" in done.stdout
+        assert "add it to task_queues and run this again" in done.stdout
+        return
+    assert (done.returncode, redis_server.client.hlen("unacked")) == (0, 0)
+    node = start_worker(
+        tmp_path, redis_server.url, "-Q", "celery,emails", "-c", "1", app="routed", PROJ_BROKER=redis_server.url,
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    try:
+        eventually(lambda: redis_server.client.lrange("mailed", 0, -1) == ["3", "1"] or None)
+        listed = lambda: run_python("-m", "taskapp", "-A", "routed", "delayed", "list", "--json", env=env).stdout  # noqa: E731
+        one = json.loads(eventually(listed))
+        assert (one["id"], one["task"], one["queue"]) == (delayed.id, "routed.mail", "emails")
+        run_python("-m", "taskapp", "-A", "routed", "delayed", "reschedule", delayed.id, "0", env=env, check=True)
+        eventually(lambda: redis_server.client.llen("mailed") == 3)
+    finally:
+        node.close()
 
 
 @pytest.mark.parametrize("backend", ["disabled", "disabled://"])

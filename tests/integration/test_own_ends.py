@@ -129,3 +129,56 @@ def test_a_task_that_ends_before_its_node_has_succeeded(
     assert node.wait(20) == 0
     assert letters.find() == []
     assert (ready(redis_server), leased_count(redis_server)) == (0, 0)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("how", ["loop", "ignore", "default"])
+def test_a_stop_signal_right_after_a_coroutine_that_changed_its_handler_is_obeyed(
+    worker: Callable[..., Process], app: Celery, how: str, loop: str
+) -> None:
+    node = worker(TASKAPP_EVENT_LOOP=loop, **START)
+    # The node looks at all handlers once a second; here, it has just looked.
+    for _ in range(3):
+        app.signature("changes.signals", (how,), queue="default").apply_async().get(timeout=20)
+
+    os.kill(node.pid, signal.SIGTERM)
+
+    assert node.wait(20) == 0
+    assert "a task had changed the handler of SIGTERM; the node has restored its own" in node.output()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [((), "def"), ((), "async"), (("-P", "threads"), "def"), (("-P", "solo"), "def"), (("-P", "prefork"), "def")],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_task_that_lowers_the_recursion_limit_harms_no_other(
+    worker: Callable[..., Process], app: Celery, letters: DeadLetters, options: tuple[str], kind: str, seconds: float
+) -> None:
+    node = worker("-c", "2", *options, **START)
+    count = app.signature("counts", (1,), queue="default")
+    app.signature(f"lowers.{kind}", (seconds,), queue="default").apply_async()
+    results = [count.apply_async() for _ in range(20)]
+
+    assert [result.get(timeout=20) for result in results] == [1] * 20
+    assert {letter.task for letter in letters.find()} <= {f"lowers.{kind}"}
+    eventually(lambda: "had lowered the recursion limit to" in node.output())
+    assert node.terminate() == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("how", ["removes", "replaces"])
+def test_a_node_whose_readers_a_coroutine_has_changed_claims_on(
+    worker: Callable[..., Process], app: Celery, redis_server: RedisServer, how: str, loop: str
+) -> None:
+    node = worker(TASKAPP_EVENT_LOOP=loop, **START)
+    for _ in range(2):
+        changed = app.signature("changes.readers", (how,), queue="default").apply_async()
+        results = [app.signature("counts", (1,), queue="default").apply_async() for _ in range(20)]
+
+        assert [result.get(timeout=10) for result in (changed, *results)] == [None, *[1] * 20]
+    eventually(lambda: leased_count(redis_server) == 0)
+    is_told = (how, loop) == ("removes", "asyncio")  # uvloop does not say whether there was a reader
+    assert ("a task had removed readers of the event loop" in node.output()) == is_told
+    assert node.terminate() == 0

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import celery
+import msgspec
 import pytest
+import redis
 from celery import chord, group
 
+from taskapp import Celery
+from taskapp.engine.dead_letters import DeadLetter
+from taskapp.engine.envelope import named_in_json, unseal
+from taskapp.transport.codec import edit_arguments, read_arguments
 from tests.support import Process, RedisServer, eventually, start_worker
 
 TASKS = """
@@ -22,6 +30,7 @@ URL = os.environ["OLD_URL"]
 client = redis.Redis.from_url(URL)
 app = Celery("old", broker=URL, backend=URL)
 app.conf.update(task_default_queue="old", task_default_exchange="old", task_default_routing_key="old")
+app.conf.accept_content = os.environ.get("OLD_FORMATS", "json,msgpack").split(",")
 
 @app.task(name="old.add")
 def add(x, y=0):
@@ -77,14 +86,86 @@ def test_a_task_runs_with_its_arguments(node: Process, client: Any) -> None:
     assert client.send_task("old.add", (2,), {"y": 3}).get(timeout=20) == 5
 
 
+FORMATS = ["json", "msgpack", "yaml", "pickle"]
+
+
+@pytest.fixture
+def accepting(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
+    """A node that accepts all formats."""
+    (tmp_path / "old.py").write_text(TASKS)
+    worker = start_worker(
+        tmp_path, redis_server.url, app="old", OLD_URL=redis_server.url, OLD_FORMATS=",".join(FORMATS),
+        C_FORCE_ROOT="1",
+    )  # fmt: skip
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("serializer", FORMATS)
+def test_a_format_that_the_app_accepts_runs(
+    accepting: Process, client: Any, redis_server: RedisServer, serializer: str
+) -> None:
+    if serializer == "msgpack":
+        pytest.importorskip("msgpack")
+    due = datetime.now(UTC) + timedelta(seconds=1)
+    later = client.send_task("old.note", (1,), eta=due, serializer=serializer)
+
+    assert client.send_task("old.add", (2,), {"y": 3}, serializer=serializer).get(timeout=20) == 5
+    assert client.send_task("old.again", serializer=serializer).get(timeout=20) == 2
+    [note] = eventually(lambda: notes(redis_server))
+    assert note[1] == later.id
+    assert float(note[0]) > due.timestamp() - 0.5
+
+
 @pytest.mark.parametrize("serializer", ["yaml", "pickle"])
-def test_formats_that_are_read_only_where_the_task_runs_are_kept_as_dead_letters(
+def test_a_format_that_the_app_does_not_accept_is_kept_as_a_dead_letter(
     node: Process, client: Any, redis_server: RedisServer, serializer: str
 ) -> None:
     client.send_task("old.add", (2,), serializer=serializer)
 
-    assert eventually(lambda: redis_server.client.keys("taskapp:{old}:dead:raw"))
+    [letter] = eventually(lambda: letters(redis_server))
+    assert "is not in accept_content ['json', 'msgpack']" in letter.error
     assert client.send_task("old.add", (1, 1)).get(timeout=20) == 2
+
+
+def letters(server: RedisServer) -> list[DeadLetter]:
+    with Celery("reader", broker=server.url, set_as_current=False).engine() as engine:
+        return engine.dead_letters.find()
+
+
+def test_a_message_in_messagepack_has_its_name(client: Any) -> None:
+    packed = b64encode(msgspec.msgpack.encode({"task": "old.add", "id": "one"})).decode()
+    message = {"headers": {}, "body": packed, "properties": {"body_encoding": "base64"}}
+
+    assert named_in_json(json.dumps({**message, "content-type": "application/x-msgpack"}).encode()) == (
+        "one",
+        "old.add",
+    )
+    assert named_in_json(json.dumps({**message, "content-type": "application/json"}).encode()) == ("", "")
+
+
+def test_a_dead_letter_has_its_name_and_arguments(redis_server: RedisServer, client: Any) -> None:
+    """Though it was never claimed: a node has crashed too often, or could not read its headers."""
+    sent = client.send_task("old.add", (2,), {"y": 3})
+    with redis.Redis.from_url(redis_server.url) as raw:
+        envelope = unseal(raw.lindex("old", 0))
+
+    assert named_in_json(envelope.body) == (sent.id, "old.add")
+    assert read_arguments(envelope.body) == ([2], {"y": 3})
+    assert read_arguments(edit_arguments(envelope.body, [7], None)) == ([7], {"y": 3})
+
+
+def test_a_dead_letter_is_sent_again_with_other_arguments(
+    node: Process, client: Any, redis_server: RedisServer
+) -> None:
+    failed = client.send_task("old.fail")
+    [letter] = eventually(lambda: letters(redis_server))
+    assert (letter.id, letter.task) == (failed.id, "old.fail")
+    with Celery("reader", broker=redis_server.url, set_as_current=False).engine() as engine:
+        blob = edit_arguments(letter.raw, [1, 2], None)
+        assert engine.dead_letters.replay(letter.queue, letter.number, blob=blob)
+    again = eventually(lambda: [one for one in letters(redis_server) if "takes 0 positional" in one.error])
+    assert again[0].id == failed.id
 
 
 def test_retries_and_results_follow_as_usual(node: Process, client: Any) -> None:

@@ -24,12 +24,13 @@ from tests.support import Process, RedisServer, clean_environment, eventually, r
 
 SHOWN_AS_JSON = {
     "dead list", "dead show", "delayed list", "doctor", "history search", "history show", "history status",
-    "outbox list", "outbox status", "redis status", "schedules calendar", "schedules list", "schedules next",
-    "schedules show", "task logs", "task show", "top",
+    "limits list", "outbox list", "outbox status", "redis status", "schedules calendar", "schedules list",
+    "schedules next", "schedules show", "task logs", "task show", "top",
 }  # fmt: skip
 WITHOUT_DATA = {
     "demo", "up", "exporter", "health", "dead replay", "dead purge", "delayed cancel", "delayed reschedule",
-    "history run", "history prune", "redis start", "redis stop", "schedules add", "schedules edit", "schedules export",
+    "limits set", "limits clear", "history run", "history prune", "redis start", "redis stop", "schedules add",
+    "schedules edit", "schedules export",
     "schedules import", "schedules pause", "schedules remove", "schedules resume", "schedules run-now",
     "schedules backfill", "outbox create", "outbox remove", "outbox retry", "outbox run",
 }  # fmt: skip

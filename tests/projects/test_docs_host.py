@@ -30,7 +30,7 @@ from builds.tasks import *
 from oauth.tasks import *
 from search.tasks import *
 
-def until(condition, seconds=60):
+def until(condition, seconds=50):  # less than the process may take, so that it is this that fails
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
@@ -240,8 +240,7 @@ def test_beat_with_the_schedules_of_the_database(workers: Host) -> None:
 from django_celery_beat.models import PeriodicTask
 until(lambda: PeriodicTask.objects.count() >= 4)
 unhealthy = trigger_build("unhealthy", seconds=60)
-reached(unhealthy, "building")
-reached(unhealthy, "canceled")
+reached(unhealthy, "canceled")  # "building" may last for less than a look: beat sends the task that ends it at any time
 said = [sorted(PeriodicTask.objects.values_list("name", "queue")), row(unhealthy)]
 """)
 

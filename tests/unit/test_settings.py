@@ -56,6 +56,13 @@ def test_defaults_need_no_variable() -> None:
             "setting TASKAPP_WEB_HOSTS cannot be 'a.example,https://b.example': "
             "'https://b.example' is not a host name; write it without scheme, port and path",
         ),
+        (
+            {"TASKAPP_QUEUE_LIMITS": "default=0"},
+            "setting TASKAPP_QUEUE_LIMITS cannot be 'default=0': "
+            "'default=0' does not have the form queue=number, with a number above 0",
+        ),
+        ({"TASKAPP_QUEUE_LIMITS": "default"}, "setting TASKAPP_QUEUE_LIMITS cannot be 'default': 'default' does not"),
+        ({"TASKAPP_QUEUE_LIMITS": "low=many"}, "setting TASKAPP_QUEUE_LIMITS cannot be 'low=many': 'low=many' does"),
         ({"TASKAPP_EMBEDDED": "sometimes"}, "setting TASKAPP_EMBEDDED cannot be 'sometimes': "),
         (
             {"TASKAPP_RESULT_URL": "rpc://"},

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from celery import Celery
 from celery.app.utils import sanitize_url
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kombu import Connection
 
@@ -93,6 +93,7 @@ def test_no_place_of_an_awkward_character_lets_a_password_through() -> None:
 @settings(max_examples=examples(100), deadline=None)
 def test_no_database_shows_its_password(form: str, password: str, is_encoded: bool) -> None:
     url = form.replace("{}", quote(password, safe="") if is_encoded else password)
+    assume("://" in form or "://" not in url)  # db://name has a host and no password
 
     assert CANARY not in outcome({"TASKAPP_HISTORY_URL": url})
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from taskapp.client.limits.arguments import ANY, Arguments
 from taskapp.client.limits.declaration import Declaration, Value
 from taskapp.client.limits.limiter import Limiter, UniqueOfType
-from taskapp.client.limits.options import OF_CALLS, OF_TYPES_ALONE, UNIQUE
+from taskapp.client.limits.options import OF_CALLS, UNIQUE
 from taskapp.errors.limits import BadLimit, LimitNeedsRedis
-from taskapp.errors.tasks import UnknownOption
 from taskapp.transport.limits_header import LIMITS_HEADER, in_header
 
 KEYS = frozenset({"unique_key", "fair_key", "rate_key", "rate_cost", "concurrency_key"})
 """Options whose values in a call are what templates make of arguments elsewhere."""
-ALIKE = 0.85
-"""Similarity, from 0 to 1, from which an option that nobody knows counts as misspelt."""
-HARMLESS_MOST = 1_000
 KEPT = "a retry keeps the limits of its first run; remove it"
 DUE = ("countdown", "eta")
 
@@ -80,31 +75,6 @@ class LimitsOfType:
         return None if declared is None else Limiter(self._task, declared, self._arguments)
 
 
-def check_names(task: str, options: Mapping[str, Any]) -> None:
-    """Check the names of the options of a call of ``task``.
-
-    Raises:
-        BadLimit: A number that all tasks of a type share is given.
-        UnknownOption: One resembles an option that limits tasks.
-    """
-    if options.keys() <= HARMLESS:
-        return
-    stamps = options.get("stamped_headers") or ()
-    for name in options.keys() - HARMLESS - {*stamps}:
-        if name in OF_TYPES_ALONE and options[name] is not None:
-            problem = f"all tasks of a type share it; declare it with the task type, or run: taskapp limits set {task}"
-            raise BadLimit.of(task, name, options[name], problem)
-        if get_close_matches(str(name), OF_CALLS, n=1, cutoff=ALIKE) and name not in OF_CALLS:
-            raise UnknownOption.of(task, str(name), OF_CALLS)
-        is_harmless = name not in OF_TYPES_ALONE and name not in OF_CALLS and name != "headers"
-        if is_harmless and len(HARMLESS) < HARMLESS_MOST:
-            HARMLESS.add(name)
-
-
-HARMLESS: set[str] = set()
-"""Names of options that were found to have nothing to do with limits."""
-
-
 class KeptLimits:
     """The limits of a retry: those of its first run."""
 
@@ -128,9 +98,8 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
         options: Options of ``apply_async``.
 
     Raises:
-        BadLimit, BadLimitKey, UnknownOption: See ``LimitsOfType.of_call`` and ``check_names``.
+        BadLimit, BadLimitKey: See ``LimitsOfType.of_call``.
     """
-    check_names(task, options)
     headers = options.get("headers")
     if headers and LIMITS_HEADER in headers:
         for name in sorted(OF_CALLS & options.keys()):
@@ -140,6 +109,14 @@ def limiter_for(task: str, task_type: Any, options: Mapping[str, Any]) -> Limite
     if declared is not None:
         return declared.of_call(options)
     return None if OF_CALLS.isdisjoint(options) else LimitsOfType(task, {}, ANY).of_call(options)
+
+
+def may_be_limited(task_type: Any, options: Mapping[str, Any]) -> bool:
+    """Return whether ``limiter_for`` may return something."""
+    return not _NAMES.isdisjoint(options) or declared_by(task_type) is not None
+
+
+_NAMES = OF_CALLS | {"headers"}
 
 
 def check_broker(task: str, task_type: Any, options: Mapping[str, Any]) -> None:

@@ -27,9 +27,9 @@ local function reap(dead_epoch)
   local alone = redis.call('HLEN', leased) == 1 and redis.call('HEXISTS', node, 'crowd') == 0
   local kind = alone and 'crashed' or 'neighbour'
   for _, item in ipairs(held_by(dead_epoch, GIVEN_BACK_MOST - reaped)) do
-    give_back(item.queue, item.priority, item.blob, kind, dead_epoch, crash_limit, dead_limit)
-    release(dead_epoch, item.tag, item.blob)
-    redis.call('HDEL', leased, item.tag)
+    move_claimed(dead_epoch, item.tag, item.blob, function()
+      give_back(item.queue, item.priority, item.blob, kind, dead_epoch, crash_limit, dead_limit)
+    end)
     reaped = reaped + 1
   end
   if redis.call('EXISTS', leased) == 0 then
@@ -83,9 +83,13 @@ local function expire_parked(queue, task)
     room = room - 1
     local blob = string.sub(item, 9)
     local _, priority = header(blob)
-    bury_unreported(queue, priority, blob, 'unknown task', '', 'no node has had this task type for ' ..
-      floor((NOW - since) / 1000) .. ' s', dead_limit)
     redis.call('RPOP', key_parked_messages(queue, task))
+    local ok, problem = pcall(bury_unreported, queue, priority, blob, 'unknown task', '',
+      'no node has had this task type for ' .. floor((NOW - since) / 1000) .. ' s', dead_limit)
+    if not ok then
+      redis.call('RPUSH', key_parked_messages(queue, task), item)
+      error(problem)
+    end
   end
   forget_if_none_parked(queue, task)
   return true

@@ -30,14 +30,20 @@ for _, queue in ipairs(queues) do
   if head[1] and tonumber(head[2]) <= NOW then
     local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, PROMOTED_MOST)
     local blobs = redis.call('HMGET', key_delayed_messages(queue), unpack(ids))
+    redis.call('HDEL', key_delayed_messages(queue), unpack(ids))
+    local refusal
     for i, id in ipairs(ids) do
       local blob = blobs[i]
       if blob then
         local _, priority = header(blob)
-        put_behind(queue, priority, blob)
+        local ok, problem = pcall(put_behind, queue, priority, blob)
+        if not ok then
+          redis.call('HSET', key_delayed_messages(queue), id, blob)
+          refusal = problem
+        end
       end
     end
-    redis.call('HDEL', key_delayed_messages(queue), unpack(ids))
+    if refusal then error(refusal) end
     redis.call('ZREM', key, unpack(ids))
     head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   end
@@ -107,33 +113,57 @@ local function unparked(item)
   return struct.unpack('>d', item) < opened and with_ready_at(blob, opened) or blob
 end
 
--- parked messages of types this node has; queues in which messages with limits wait
-local limited
-for _, queue in ipairs(queues) do
-  local found = redis.call('EXISTS', key_parked(queue), key_limited(queue))
-  if found > 0 and redis.call('EXISTS', key_limited(queue)) == 1 then
-    limited = limited or {}
-    limited[queue] = true
-    found = found - 1
-    lanes().promote(queue)
+-- What has been taken off a list and is not dealt with yet: after an error, no message may be lost.
+local popped, popped_at, popped_from = {}, 1, {}
+local left = {}
+local function rest()
+  local all = {}
+  for i = 1, #lease, 2 do
+    local queue, priority = parse_tag(lease[i])
+    all[#all + 1] = {queue, priority, lease[i + 1]}
   end
-  if found > 0 and count < want then
-    for _, task in ipairs(parked_types(queue)) do
-      if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
-        local key = key_parked_messages(queue, task)
-        while count < want and bytes < BYTES_MOST do
-          local most = math.min(want - count, room_for(task), POPPED_MOST)
-          local items = most > 0 and redis.call('RPOP', key, most) or {}
-          if #items == 0 then break end
-          for _, item in ipairs(items) do
-            local blob = unparked(item)
-            local _, priority = header(blob)
-            fill(task)
-            take(queue, priority, blob, task)
+  for _, each in ipairs(left) do all[#all + 1] = each end
+  for i = popped_at, #popped do
+    local queue, priority = unpack(popped_from)
+    local blob = priority and popped[i] or string.sub(popped[i], 9)
+    local _, own = header(blob)
+    all[#all + 1] = {queue, priority or own, blob}
+  end
+  return all
+end
+
+-- Parked messages of types this node has. It notes the queues in which messages with limits wait.
+local limited
+local function take_parked()
+  for _, queue in ipairs(queues) do
+    local found = redis.call('EXISTS', key_parked(queue), key_limited(queue))
+    if found > 0 and redis.call('EXISTS', key_limited(queue)) == 1 then
+      limited = limited or {}
+      limited[queue] = true
+      found = found - 1
+      lanes().promote(queue)
+    end
+    if found > 0 and count < want then
+      for _, task in ipairs(parked_types(queue)) do
+        if count < want and not passed_over[task] and redis.call('HEXISTS', key_node(epoch), 't:' .. task) == 1 then
+          local key = key_parked_messages(queue, task)
+          while count < want and bytes < BYTES_MOST do
+            local most = math.min(want - count, room_for(task), POPPED_MOST)
+            local items = most > 0 and redis.call('RPOP', key, most) or {}
+            if #items == 0 then break end
+            popped, popped_from = items, {queue}
+            for i, item in ipairs(items) do
+              popped_at = i
+              local blob = unparked(item)
+              local _, priority = header(blob)
+              fill(task)
+              take(queue, priority, blob, task)
+            end
+            popped, popped_at = {}, 1
           end
+          if count < want and redis.call('EXISTS', key) == 1 then out[5] = 1 end
+          forget_if_none_parked(queue, task)
         end
-        if count < want and redis.call('EXISTS', key) == 1 then out[5] = 1 end
-        forget_if_none_parked(queue, task)
       end
     end
   end
@@ -154,21 +184,24 @@ for q = first, last, step do
   end
 end
 
--- Take up to MOST messages of a ready list, or all it may; LEFT gets those without a free slot. Answers false if there was
--- none, and an error that ends the claim.
-local function take_ready(k, key, left, most)
+-- Take up to MOST messages of a ready list, or all it may. Those without a free slot are left: they are put back at the
+-- end. Answers whether there was any.
+local function take_list(k, key, most)
   local taken = false
   while count < want and bytes < BYTES_MOST and #left < PASSED_OVER_MOST do
     local items = redis.pcall('RPOP', key, math.min(want - count, most or POPPED_MOST))
     if type(items) == 'table' and items.err then
       if not string.find(items.err, 'WRONGTYPE', 1, true) then
-        return false, count == 0 and parked_now == 0 and items
+        if count == 0 and parked_now == 0 then error(items) end
+        break
       end
       set_aside(key, queue_of[k]); aside = aside + 1
       break
     end
     if not items or #items == 0 then break end
-    for _, blob in ipairs(items) do
+    popped, popped_from = items, {queue_of[k], priority_of[k]}
+    for i, blob in ipairs(items) do
+      popped_at = i
       local version, _, _, _, _, task = header(blob)
       local has_limits = version > 1 and string.byte(blob, version == 3 and 1 or 9) == 3 and lanes().unwrapped(blob)
       if has_limits then
@@ -181,9 +214,10 @@ local function take_ready(k, key, left, most)
         fill(task)
         take(queue_of[k], priority_of[k], blob, task)
       else
-        left[#left + 1] = blob
+        left[#left + 1] = {queue_of[k], priority_of[k], blob}
       end
     end
+    popped, popped_at = {}, 1
     taken = true
     if most then break end
   end
@@ -191,7 +225,7 @@ local function take_ready(k, key, left, most)
 end
 
 local revoke, turns = {}, nil
-local function serve_limited(k, key, left)
+local function serve_limited(k, key)
   turns = turns or {
     epoch = epoch, looks = 0, taken = 0, dropped = 0,
     wants = function() return count < want and bytes < BYTES_MOST end,
@@ -207,25 +241,47 @@ local function serve_limited(k, key, left)
       return tag
     end,
   }
-  turns.plain = function(most) return (take_ready(k, key, left, most)) end
+  turns.plain = function(most) return take_list(k, key, most) end
   lanes().serve(queue_of[k], priority_of[k], turns)
 end
 
-if limited or redis.call('EXISTS', unpack(keys)) > 0 then
+local function take_ready()
+  if not limited and redis.call('EXISTS', unpack(keys)) == 0 then return end
   for k, key in ipairs(keys) do
     if count >= want or bytes >= BYTES_MOST or (turns and turns.is_over) then break end
-    local is_limited = limited and limited[queue_of[k]] and redis.call('EXISTS', key_fair(queue_of[k], priority_of[k])) == 1
-    if is_limited or redis.call('EXISTS', key) == 1 then
-      local left, problem = {}, nil
-      if is_limited then serve_limited(k, key, left) else problem = select(2, take_ready(k, key, left)) end
-      if problem then return problem end
-      -- Put them back in their order, the first one in front.
-      for i = #left, 1, -1 do redis.call('RPUSH', key, left[i]) end
-      if #left > 0 then out[5] = 1 end
+    if limited and limited[queue_of[k]] and redis.call('EXISTS', key_fair(queue_of[k], priority_of[k])) == 1 then
+      serve_limited(k, key)
+    elseif redis.call('EXISTS', key) == 1 then
+      take_list(k, key)
+    end
+    -- Put them back in their order, the first one in front.
+    if #left > 0 then out[5] = 1 end
+    for i = #left, 1, -1 do
+      redis.call('RPUSH', key, left[i][3])
+      left[i] = nil
     end
   end
 end
-if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
+
+local ok, problem = pcall(function()
+  take_parked()
+  take_ready()
+  if #lease > 0 then redis.call('HSET', leased, unpack(lease)) end
+end)
+if not ok then
+  -- A permission has been withdrawn: whichever it is, either the queue or the lease takes the messages.
+  local all = rest()
+  local back = pcall(function()
+    for i = #all, 1, -1 do
+      put_in_front(unpack(all[i]))
+      all[i] = nil
+    end
+  end)
+  for i, each in ipairs(back and {} or all) do
+    redis.call('HSET', leased, number .. '.' .. count + i .. ':' .. each[2] .. ':' .. each[1], each[3])
+  end
+  return redis.error_reply(type(problem) == 'table' and problem.err or tostring(problem))
+end
 write_totals()
 -- A node that parks a message must not take its wake-up from nodes that can run it.
 if parked_now > 0 then out[5] = 1 end

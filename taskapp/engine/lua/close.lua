@@ -3,9 +3,9 @@
 -- ARGV[4…]: queues whose token this node may have taken. Answers the number of messages left.
 local leased = key_leased(ARGV[3])
 for _, item in ipairs(held_by(ARGV[3], GIVEN_BACK_MOST)) do
-  give_back(item.queue, item.priority, item.blob, 'unstarted')
-  release(ARGV[3], item.tag, item.blob)
-  redis.call('HDEL', leased, item.tag)
+  move_claimed(ARGV[3], item.tag, item.blob, function()
+    give_back(item.queue, item.priority, item.blob, 'unstarted')
+  end)
 end
 local left = redis.call('HLEN', leased)
 if left == 0 then

@@ -11,15 +11,15 @@ for i = 4, #ARGV, 2 do
     local queue, priority = parse_tag(tag)
     local version, _, deliveries, crashes = header(blob)
     -- A message of another program gets a header, which keeps its priority.
-    if version == 0 then blob = with_counts(blob, 0, priority, deliveries, crashes) end
-    if version == 3 then
-      -- Its lane is passed over by this node from now on; others have its type.
-      lanes().put(queue, priority, blob, true)
-      release(ARGV[3], tag, blob)
-    else
-      park(queue, task, blob)
-    end
-    redis.call('HDEL', leased, tag)
+    local parked = version == 0 and with_counts(blob, 0, priority, deliveries, crashes) or blob
+    move_claimed(ARGV[3], tag, blob, function()
+      if version == 3 then
+        -- Its lane is passed over by this node from now on; others have its type.
+        lanes().put(queue, priority, blob, true)
+      else
+        park(queue, task, parked)
+      end
+    end)
     wake(queue)
   end
 end

@@ -4,7 +4,7 @@
 local lanes
 local floor = math.floor
 local PREDICTED = tonumber(ARGV[2]) or 0
-local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after')
+local CLOCK = redis.call('HMGET', key_clock(), 'offset', 'tick', 'reap_after', 'queue_limits')
 local OFFSET = tonumber(CLOCK[1] or 0) or 0
 local WALL = redis.call('TIME')
 WALL = WALL[1] * 1000 + floor(WALL[2] / 1000)
@@ -113,9 +113,10 @@ local function with_counts(blob, version, priority, deliveries, crashes, ready_m
   return string.sub(blob, 1, 2) .. counts .. string.sub(blob, 7, at - 1) .. head .. string.sub(blob, rest)
 end
 
+-- Never an error: the message is where it belongs, and nodes look for it on their own, too.
 local function wake(queue)
   local key = key_wake(queue)
-  if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
+  if redis.pcall('LLEN', key) == 0 then redis.pcall('LPUSH', key, '1') end
 end
 
 -- The lists of stock clients, from which messages are adopted.
@@ -145,8 +146,8 @@ local function delay(queue, priority, id, blob, due)
   -- A message of another program gets a header, which keeps its priority.
   if header(blob) == 0 then blob = with_counts(blob, 0, priority, 0, 0) end
   redis.call('SADD', key_queues(), queue)
+  redis.call('ZADD', key_delayed(queue), due, id) -- first: an id without a message is forgotten when it is due
   redis.call('HSET', key_delayed_messages(queue), id, blob)
-  redis.call('ZADD', key_delayed(queue), due, id)
   if redis.call('ZRANGE', key_delayed(queue), 0, 0)[1] == id then wake(queue) end
 end
 
@@ -255,6 +256,18 @@ local function write_totals()
   redis.pcall('EXPIRE', minute, MINUTE_SECONDS)
 end
 
+local function drop_surplus(queue, reason, limit)
+  local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
+  if surplus <= 0 then return end
+  -- After the limit was lowered the surplus may be large; each burial drops a few.
+  for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, math.min(surplus, 20) - 1)) do
+    redis.call('ZREM', key_dead(queue, reason), oldest)
+    redis.call('HDEL', key_dead_raw(queue), oldest)
+    redis.call('HDEL', key_dead_about(queue), oldest)
+    redis.call('HINCRBY', key_counts(), 'dropped:' .. reason, 1)
+  end
+end
+
 -- Bury: keep the bytes as received, with a summary; at most LIMIT letters per queue and reason.
 local function bury(queue, priority, blob, reason, node, detail, limit)
   local _, _, deliveries, crashes, id, task = header(blob)
@@ -269,18 +282,9 @@ local function bury(queue, priority, blob, reason, node, detail, limit)
   redis.call('HSET', key_dead_about(queue), number, cjson.encode({
     reason = reason, queue = queue, priority = priority, deliveries = deliveries, crashes = crashes,
     id = id, task = task, node = node, error = detail, buried_at = NOW}))
-  redis.call('HINCRBY', key_counts(), 'buried:' .. reason, 1)
+  redis.pcall('HINCRBY', key_counts(), 'buried:' .. reason, 1)
   tally('dead', task, queue)
-  local surplus = redis.call('ZCARD', key_dead(queue, reason)) - limit
-  if surplus > 0 then
-    -- After the limit was lowered the surplus may be large; each burial drops a few.
-    for _, oldest in ipairs(redis.call('ZRANGE', key_dead(queue, reason), 0, math.min(surplus, 20) - 1)) do
-      redis.call('ZREM', key_dead(queue, reason), oldest)
-      redis.call('HDEL', key_dead_raw(queue), oldest)
-      redis.call('HDEL', key_dead_about(queue), oldest)
-      redis.call('HINCRBY', key_counts(), 'dropped:' .. reason, 1)
-    end
-  end
+  pcall(drop_surplus, queue, reason, limit)
   return number, id, task
 end
 
@@ -466,11 +470,26 @@ local function count_part(chord, slot, is_success, value, seconds, queue)
   if redis.call('HLEN', key_chord_parts(chord)) < tonumber(known[1]) + (tonumber(known[2] or 0) or 0) then return 0 end
   local finish = known[3]
   if not finish or finish == '' then return 1 end
-  redis.call('HSET', key_chord(chord), 'sent', 1)
   local _, priority = header(finish)
   put_in_front(queue, priority, with_ready_at(finish, NOW))
+  redis.call('HSET', key_chord(chord), 'sent', 1)
   wake(queue)
   return 0
+end
+
+-- Move a claimed message with MOVE, which puts it elsewhere. The user's permissions may change while nodes run, a script
+-- stops at the first command that is refused, and Redis undoes nothing: so the claim ends first, once it is certain that
+-- it can be written again if the message cannot be put elsewhere.
+local function move_claimed(epoch, tag, blob, move)
+  local leased = key_leased(epoch)
+  redis.call('HSET', leased, tag, blob)
+  redis.call('HDEL', leased, tag)
+  local ok, problem = pcall(move)
+  if not ok then
+    redis.call('HSET', leased, tag, blob)
+    error(problem)
+  end
+  release(epoch, tag, blob)
 end
 
 -- Maximum number of claims that one call returns; about 10 us each.
@@ -516,4 +535,30 @@ end
 -- Forget a task type without parked messages.
 local function forget_if_none_parked(queue, task)
   if redis.call('EXISTS', key_parked_messages(queue, task)) == 0 then redis.call('HDEL', key_parked(queue), task) end
+end
+
+-- A script stops at the first command that its user may not run, and Redis undoes nothing: a user who may pop a message
+-- but not store it would lose it. So a node starts only if it may run every command that moves messages. Answers the
+-- refusal, or nil.
+local function lacks_permission()
+  local hash, list, set = key_probe('h'), key_probe('l'), key_probe('s')
+  local sorted, text = key_probe('z'), key_probe('t')
+  for _, command in ipairs({
+    {'UNLINK', hash, list, set, sorted, text},
+    {'HSET', hash, 'p', ''}, {'HSETNX', hash, 'p', ''}, {'HINCRBY', hash, 'n', 1}, {'HGET', hash, 'p'},
+    {'HMGET', hash, 'p'}, {'HEXISTS', hash, 'p'}, {'HLEN', hash}, {'HSCAN', hash, 0}, {'HDEL', hash, 'p', 'n'},
+    {'LPUSH', list, ''}, {'RPUSH', list, ''}, {'LLEN', list}, {'LINDEX', list, 0}, {'LRANGE', list, 0, 0},
+    {'LSET', list, 0, ''}, {'RPOP', list, 1}, {'LTRIM', list, 0, 0},
+    {'SADD', set, ''}, {'SISMEMBER', set, ''}, {'SCARD', set}, {'SRANDMEMBER', set}, {'SREM', set, ''},
+    {'ZADD', sorted, 1, ''}, {'ZSCORE', sorted, ''}, {'ZCARD', sorted}, {'ZRANGE', sorted, 0, 0},
+    {'ZRANGEBYSCORE', sorted, 0, 1}, {'ZREM', sorted, ''},
+    {'SET', text, 1}, {'INCR', text}, {'GET', text}, {'EXPIRE', text, 1}, {'PEXPIREAT', text, '9999999999999'},
+    {'EXISTS', text}, {'RENAME', text, text},
+    {'PUBLISH', text, ''}, {'UNLINK', hash, list, set, sorted, text},
+  }) do
+    local answer = redis.pcall(unpack(command))
+    if type(answer) == 'table' and answer.err then
+      return 'NOPERM a node needs ' .. command[1] .. ': ' .. answer.err
+    end
+  end
 end

@@ -5,6 +5,8 @@
 if not redis.call('ZSCORE', key_leases(), ARGV[3]) then return {0} end
 local leased = key_leased(ARGV[3])
 if ARGV[5] == '0' then
+  local lacking = lacks_permission()
+  if lacking then return redis.error_reply(lacking) end
   redis.call('HSET', key_node(ARGV[3]), 'fence', ARGV[4])
   if redis.call('HLEN', leased) <= 1000 then return {1, '0', unpack(redis.call('HKEYS', leased))} end
 end

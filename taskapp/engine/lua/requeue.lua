@@ -11,10 +11,10 @@ for i = #ARGV, 9, -1 do
     stale[#stale + 1] = tag
   else
     local queue, priority = parse_tag(tag)
-    give_back(queue, priority, blob, ARGV[4], ARGV[8], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]),
-      ARGV[3] .. tag)
-    release(ARGV[3], tag, blob)
-    redis.call('HDEL', leased, tag)
+    move_claimed(ARGV[3], tag, blob, function()
+      give_back(queue, priority, blob, ARGV[4], ARGV[8], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]),
+        ARGV[3] .. tag)
+    end)
   end
 end
 write_totals()

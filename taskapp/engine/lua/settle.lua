@@ -15,7 +15,8 @@
 --   'S', schedule, id, due (ms), state, duration (ms)                   end a tick, if the schedule has sent it
 --   'K', task type, what, le of run ('' none), us, le of wait, us       count the run
 --   'H', most entries, record                                           add the record to the stream of finished tasks
--- Answers {stale tags}, {tag, error, …} of claims that could not be settled and stay leased, {id, task, reason, queue,
+-- Answers {stale tags}, {tag, number of arguments carried out, error, …} of claims that could not be settled and stay
+-- leased, {id, task, reason, queue,
 -- number of each letter that this node must report …}.
 -- Keeps: a client that does not hold a claim changes nothing; the tag is deleted last, so a claim that is gone has been
 -- settled completely.
@@ -23,6 +24,8 @@ local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased, byte = key_leased(epoch), string.byte
 local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, H = 3}
 
+-- Carry out steps; DONE counts their arguments, so that nothing is done twice if the rest is repeated.
+local DONE
 local function finish(tag, i, last)
   local woken
   while i <= last do
@@ -60,6 +63,7 @@ local function finish(tag, i, last)
       bury(queue, priority, redis.call('HGET', leased, tag), ARGV[i + 1], node, ARGV[i + 2], dead_limit)
     end
     i = i + WIDTH[step]
+    DONE = DONE + WIDTH[step]
   end
 end
 
@@ -83,14 +87,16 @@ while i <= #ARGV do
   local kind, tag, first = ARGV[i], ARGV[i + 1], i + 2
   i = first
   while ARGV[i] and ARGV[i] ~= 'T' and ARGV[i] ~= 'U' do i = i + WIDTH[ARGV[i]] end
-  if not holds(kind, tag) then
+  DONE = 0
+  local ok, problem = pcall(holds, kind, tag)
+  if ok and not problem then
     stale[#stale + 1] = tag
   else
-    local ok, problem = pcall(finish, tag, first, i - 1)
-    if ok then
-      let_go(kind, tag)
-    else
+    if ok then ok, problem = pcall(finish, tag, first, i - 1) end
+    if ok then ok, problem = pcall(let_go, kind, tag) end
+    if not ok then
       failed[#failed + 1] = tag
+      failed[#failed + 1] = tostring(DONE)
       failed[#failed + 1] = type(problem) == 'table' and problem.err or tostring(problem)
     end
   end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic, sleep, time
@@ -26,9 +26,10 @@ from celery.worker.state import active_requests, maybe_shutdown, reserved_reques
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
+from taskapp import recursion
 from taskapp.celery_internals import pool_result
 from taskapp.engine import runtime
-from taskapp.engine.headers import BadHeader, check_foreign_headers, check_headers
+from taskapp.engine.headers import BadHeader
 from taskapp.engine.settlement import Settlement
 from taskapp.errors.tasks import MessageRefused
 from taskapp.errors.wording import in_words, text_of
@@ -37,6 +38,7 @@ from taskapp.transport.channel import EngineChannel
 from taskapp.transport.codec import READY_AT_HEADER
 from taskapp.transport.message import Received
 from taskapp.worker.consume.admission import Admission
+from taskapp.worker.consume.message_checks import is_checked_claim
 from taskapp.worker.consume.rate_limits import RateLimits
 from taskapp.worker.pool.hub import LoopHub
 from taskapp.worker.process.running import runs_something
@@ -115,13 +117,13 @@ class Consumer(_Stock):
         self.app.submitter.open()
         handle = super().create_task_handler(*args, **kwargs)
         strategies, callbacks, admission = self.strategies, self.on_task_message, Admission(self.app)
-        taken_at_once = admission.taken_at_once
+        taken_at_once = self.connection.default_channel.accepted = admission.taken_at_once
 
         def on_message(message: Any) -> None:
             try:
                 if message.content_type not in taken_at_once:
                     admission.check(message)
-                if _is_ours(message) and (strategy := strategies.get(message.headers["task"])) is not None:
+                if is_checked_claim(message) and (strategy := strategies.get(message.headers["task"])) is not None:
                     strategy(message, None, message.ack_log_error, message.reject_log_error, callbacks)
                 else:
                     handle(message)
@@ -136,7 +138,7 @@ class Consumer(_Stock):
             except (WorkerShutdown, WorkerTerminate):
                 raise
             except BaseException as error:  # noqa: BLE001 - no message may end the worker
-                self._bury(message, in_words(error))
+                self._bury_or_repeat(message, error)
 
         return on_message
 
@@ -315,6 +317,13 @@ class Consumer(_Stock):
             return
         self.controller.failer.fail(message, error, lambda: self.call_soon(reject))
 
+    def _bury_or_repeat(self, message: Any, error: BaseException) -> None:
+        """Bury a message that cannot be handled; requeue it if that is the doing of a task."""
+        if isinstance(error, RecursionError) and recursion.restore() and isinstance(message, Received):
+            message.channel.give_back(message.delivery_tag, "unstarted")
+        else:
+            self._bury(message, in_words(error))
+
     def _give_back_failed(self, message: Received, error: Exception) -> None:
         """Requeue a message that this node could not handle, as a crash, so that retries of it are limited."""
         logger.error("could not handle a message: %r; retrying it in %g s", error, FAILED_AGAIN_SECONDS)
@@ -356,40 +365,6 @@ class _ShortWaits:
 
     def drain_events(self, timeout: float) -> Any:
         return self._connection.drain_events(timeout=min(timeout, TURN_SECONDS))
-
-
-def _is_ours(message: Any) -> bool:
-    """Check the headers of a message; return whether it was claimed from the engine.
-
-    Raises:
-        ValueError: The headers or the body are invalid.
-    """
-    if not isinstance(message, Received):
-        check_foreign_headers(message.headers)
-        return False
-    if message.is_foreign:
-        _check_foreign(message)
-    else:
-        check_headers(message.headers)
-    return True
-
-
-def _check_foreign(message: Received) -> None:
-    """Check a message that another program wrote for what this package guarantees in its own.
-
-    Raises:
-        ValueError: The headers or the body are invalid.
-    """
-    headers = message.headers
-    check_foreign_headers(headers)
-    if not headers.get("id") or not headers.get("task"):
-        raise BadHeader("headers: id or task is missing")
-    payload: Any = message.payload
-    if isinstance(payload, list | tuple) and len(payload) == 3:
-        args, kwargs, embed = payload
-        if isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and isinstance(embed, Mapping | None):
-            return
-    raise ValueError("its body is not [args, kwargs, embed]")
 
 
 def _is_command(message: Any) -> bool:

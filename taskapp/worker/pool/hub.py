@@ -15,6 +15,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
+from celery.utils.log import get_logger
 from kombu.asynchronous.hub import Hub, set_event_loop
 from kombu.utils.eventio import READ, poll
 
@@ -23,6 +24,8 @@ from taskapp.execution import forked
 from taskapp.execution.side_loop import log_exit
 from taskapp.settings import get_settings
 from taskapp.worker.pool.spare_descriptors import SpareDescriptors
+
+logger = get_logger(__name__)
 
 _Hub: Any = Hub  # the package has no types
 
@@ -85,6 +88,12 @@ class LoopPoller:
             self._is_stopping = True
             self._loop.stop()
 
+    def watch_again(self) -> bool | None:
+        """See ``LoopHub.watch_again``; return whether it was watched, ``None`` if the loop does not tell."""
+        was_watched: bool | None = self._loop.remove_reader(self._descriptor)  # uvloop's returns ``None``
+        self._loop.add_reader(self._descriptor, self.stop)
+        return was_watched
+
     def close(self) -> None:
         """Detach from the loop and close kombu's poller."""
         self._loop.remove_reader(self._descriptor)
@@ -110,6 +119,8 @@ class LoopHub(_Hub):
         forked.guard(self.loop_of_tasks)
         self._consolidating: Callable[[Any], Any] | None = None
         self._soon: dict[Callable[[], None], None] = {}
+        self._on_loop: dict[int, Callable[[], None]] = {}
+        """Descriptor to callback, for those read on the loop itself."""
         self.on_free_slot: Callable[[], None] | None = None
         """Called soon after slots were freed, once for all slots freed together."""
         super().__init__(timer)
@@ -134,11 +145,22 @@ class LoopHub(_Hub):
 
     def read_on_loop(self, descriptor: int, read: Callable[[], None]) -> None:
         """Call ``read`` when ``descriptor`` is readable; its exceptions are raised in the hub."""
+        self._on_loop[descriptor] = read
         self.loop_of_tasks.add_reader(descriptor, self._guarded, read)
 
     def forget_on_loop(self, descriptor: int) -> None:
         """Stop reading ``descriptor``."""
+        self._on_loop.pop(descriptor, None)
         self.loop_of_tasks.remove_reader(descriptor)
+
+    def watch_again(self) -> None:
+        """Watch all descriptors as before: a task can remove or replace any reader of the loop that it runs on."""
+        loop, were_watched = self.loop_of_tasks, [self._poller.watch_again()]
+        for descriptor, read in self._on_loop.items():
+            were_watched.append(loop.remove_reader(descriptor))
+            loop.add_reader(descriptor, self._guarded, read)
+        if False in were_watched:
+            logger.warning("a task had removed readers of the event loop; the node has restored its own")
 
     def later_on_loop(self, seconds: float, call: Callable[[], None]) -> Any:
         """Call ``call`` in ``seconds``; return a handle with ``cancel``."""

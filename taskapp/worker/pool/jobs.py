@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import Context
 from signal import SIGKILL
+from sys import getrecursionlimit
 from time import monotonic
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
+from taskapp import recursion
 from taskapp.errors.wording import in_words
 from taskapp.execution import forked
 from taskapp.execution.coroutines import Closed, Interruptible, SoftTimeLimitReached, Stopped, is_current
@@ -39,6 +42,9 @@ class Pool(Protocol):
     threads: Threads
     children: Any
     """Celery's prefork pool; ``None`` if no task type needs it."""
+
+    after_coroutine: Callable[[], None]
+    """Called after each coroutine of a task."""
 
     def leave(self, call: Call) -> None: ...  # noqa: D102 - see TaskPool
 
@@ -185,6 +191,9 @@ class OnLoop(Call):
                 outcome = error
         if forked.forks != forks:
             forked.leave()
+        if getrecursionlimit() < recursion.limit:
+            recursion.restore()
+        self._pool.after_coroutine()
         self.finish(outcome)
 
     def awaitable(self, coroutine: Any) -> Any:

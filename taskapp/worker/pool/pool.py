@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from asyncio import current_task
 from collections import deque
+from collections.abc import Callable
 from contextvars import copy_context
 from inspect import iscoroutinefunction
 from multiprocessing import cpu_count
@@ -92,6 +93,8 @@ class TaskPool(_BasePool):
         """Short tasks waiting for a thread; a thread that has finished its task takes the next one from here."""
         self._starting: list[OnThread] = []
         self._pace = PrefetchEstimator()
+        self.after_coroutine: Callable[[], None] = lambda: None
+        """Called after each coroutine of a task, on the loop's thread."""
         self._finished: deque[tuple[OnThread, Any]] = deque()
         self._is_collecting = False
         self._kinds: dict[str, str] = {}

@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import threading
+from _signal import getsignal as handler_of  # type: ignore[import-not-found]  # signal's own makes an enum: ten times slower
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -64,6 +65,8 @@ class StopSignals:
     def __init__(self, is_heard: Callable[[int | None], bool]) -> None:
         self._is_heard = is_heard
         self._handlers: dict[signal.Signals, Any] = {}
+        self._stopping: tuple[tuple[int, Any], ...] = ()
+        """Number and handler of each stop signal."""
         self._process: object = None
         self._offset: int | None = None
         """Position on the stack where the kernel writes the sender of a signal; ``None`` if unknown."""
@@ -84,9 +87,20 @@ class StopSignals:
                 signal.signal(number, signal.SIG_IGN)
                 logger.warning("a module had reset %s to its default action; ignoring the signal again", number.name)
         self._handlers = {number: signal.getsignal(number) for number in KEPT}
+        self._stopping = tuple((int(number), handler_of(number)) for number in STOPPING)
         if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") and sys.maxsize > 2**32:
             self._offset = _calibrate()
             self._ask_for_senders()
+
+    def mend_stopping(self) -> None:
+        """Restore the handlers if a task has changed one that stops the node; as cheap as it can be.
+
+        Called after each coroutine: only code on the main thread can change handlers.
+        """
+        for number, handler in self._stopping:
+            if handler_of(number) is not handler:
+                self.mend()
+                return
 
     def mend(self) -> None:
         """Restore the handlers that a task has changed."""

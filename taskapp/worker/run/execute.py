@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
+from functools import partial
+from sys import getrecursionlimit
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from celery.utils.nodenames import gethostname
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads, prepare_accept_content
 
+from taskapp import recursion
 from taskapp.background import emptied_in_child
 from taskapp.engine.headers import FOLLOW_UPS, BadHeader, FollowUps, check_follow_ups
 from taskapp.engine.settlement import Settlement, settling
@@ -25,6 +28,7 @@ from taskapp.logs.task_lines import task_lines
 from taskapp.transport.codec import read_follow_ups
 from taskapp.worker.run.other_brokers import carry_out
 from taskapp.worker.run.refused import broken_off, refuse, unreported
+from taskapp.worker.run.storing import off_the_loop
 from taskapp.worker.run.tick_dedup import may_repeat, outcome_of_repeat
 from taskapp.worker.run.tracer import Outcome, Runner
 
@@ -53,6 +57,8 @@ def run(*message: Any) -> Ran:
             raise
         raised = error
     finally:
+        if getrecursionlimit() < recursion.limit:
+            recursion.restore()
         if forked.forks != forks:  # by code that runs outside the task's function, such as a serializer
             forked.leave()
     # Threads and greenlets of Celery's pools lose an exception raised here and keep the slot occupied forever.
@@ -64,7 +70,8 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
     runner = runner_of(name, given)
     if may_repeat(given) and (dropped := outcome_of_repeat(runner, given)) is not None:
         return *dropped, None
-    settlement, raised = _settlement(runner, given), None
+    is_claimed = _is_claimed(given)
+    settlement, raised = _settlement(runner, is_claimed=is_claimed), None
     with settling(settlement):
         try:
             try:
@@ -76,8 +83,8 @@ def _run(name: str, task_id: str, given: dict[str, Any], body: Any, content_type
         except BaseException as error:  # noqa: BLE001 - from a hook, for example
             raised = error
         if raised is not None:
-            outcome = broken_off(runner, given, raised, settlement)
-    if settlement is None or _is_claimed(given):
+            outcome = broken_off(runner, task_id, given, raised, settlement)
+    if settlement is None or is_claimed:
         return *outcome, settlement
     return *carry_out(runner, outcome, settlement), None
 
@@ -96,16 +103,19 @@ async def run_async(
         run = _refuse(runner, given, error, read_follow_ups(body, content_type))
     else:
         run = runner.run_async(task_id, args, kwargs, given, job)
-    return await _to_its_end(job, run, runner, given, _settlement(runner, given))
+    is_claimed = _is_claimed(given)
+    settlement = _settlement(runner, is_claimed=is_claimed)
+    return await _to_its_end(job, run, runner, task_id, given, settlement, is_claimed=is_claimed)
 
 
 async def _refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: Any) -> Outcome:
-    return refuse(runner, given, error, follow_ups)
+    outcome: Outcome = await off_the_loop(runner.backend, partial(refuse, runner, given, error, follow_ups))
+    return outcome
 
 
 async def _to_its_end(
-    job: Awaiting, run: Coroutine[Any, Any, Outcome], runner: Runner, given: dict[str, Any],
-    settlement: Settlement | None,
+    job: Awaiting, run: Coroutine[Any, Any, Outcome], runner: Runner, task_id: str, given: dict[str, Any],
+    settlement: Settlement | None, *, is_claimed: bool,
 ) -> Ran:  # fmt: skip
     raised = None
     with settling(settlement):
@@ -113,25 +123,27 @@ async def _to_its_end(
             outcome = await run
         except Closed as closed:
             rest = closed.rest
-            raise Closed(lambda: _to_its_end(job, rest(), runner, given, settlement)) from closed
+            following = partial(_to_its_end, is_claimed=is_claimed)
+            raise Closed(lambda: following(job, rest(), runner, task_id, given, settlement)) from closed
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not job.is_current():
                 raise  # this coroutine has been discarded
             raised = error
         if raised is not None:
-            outcome = broken_off(runner, given, raised, settlement)
-    if settlement is None or _is_claimed(given):
+            broken = partial(broken_off, runner, task_id, given, raised, settlement)
+            outcome = await off_the_loop(runner.backend, broken)
+    if settlement is None or is_claimed:
         return *outcome, settlement
     return *await asyncio.to_thread(carry_out, runner, outcome, settlement), None
 
 
-def _settlement(runner: Runner, given: dict[str, Any]) -> Settlement | None:
+def _settlement(runner: Runner, *, is_claimed: bool) -> Settlement | None:
     """Return the settlement that collects what a run leaves; ``None`` if everything is sent at once.
 
     That is the case for tasks acknowledged before they run, and on other brokers with deduplication, where Celery
     assumes that the follow-ups of a stored success have been sent.
     """
-    collects = runner.task.acks_late and (_is_claimed(given) or not runner.deduplicates)
+    collects = runner.task.acks_late and (is_claimed or not runner.deduplicates)
     return Settlement() if collects else None
 
 

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from celery.app.task import Context
 from celery.states import READY_STATES
 from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
-from taskapp.celery_internals import context_of
+from taskapp.celery_internals import content_of, headers_of
 from taskapp.errors.wording import in_words
 from taskapp.execution.failures import as_error
 from taskapp.transport.message import Received
+from taskapp.worker.run.request_context import restored
 
 logger = get_logger(__name__)
 
@@ -81,9 +83,19 @@ def _has_outcome(request: Any) -> bool:
 
 
 def _store_failure(request: Any, error: BaseException) -> None:
+    headers = restored(headers_of(request), request.id)
+    # The second time without follow-ups, which may be what is refused.
+    for context in (Context({**headers, **_follow_ups(request)}), Context(id=request.id, task=request.task.name)):
+        try:
+            request.task.backend.mark_as_failure(request.id, error, request=context, store_result=request.store_errors)
+        except Exception as refused:  # noqa: BLE001 - refused like the run's own attempt
+            logger.error("could not store the failure of task %s: %s", request.id, in_words(refused))
+        else:
+            return
+
+
+def _follow_ups(request: Any) -> dict[str, Any]:
     try:
-        request.task.backend.mark_as_failure(
-            request.id, error, request=context_of(request), store_result=request.store_errors
-        )
-    except Exception as refused:  # noqa: BLE001 - refused like the run's own attempt
-        logger.error("could not store the failure of task %s: %s", request.id, in_words(refused))
+        return content_of(request)[2] or {}
+    except Exception:  # noqa: BLE001 - the body cannot be decoded
+        return {}

@@ -16,6 +16,7 @@ from taskapp.errors.wording import BrokenError, in_words, name_of, sound
 from taskapp.execution.failures import as_failure, ends_the_run
 from taskapp.redis.outage import SERVER_GONE
 from taskapp.worker.run.guard import UNREPORTED
+from taskapp.worker.run.request_context import restored
 from taskapp.worker.run.tracer import Outcome, Runner
 
 logger = get_logger(__name__)
@@ -44,7 +45,7 @@ def refuse(runner: Runner, given: dict[str, Any], error: Exception, follow_ups: 
 
 
 def broken_off(
-    runner: Runner, given: dict[str, Any], raised: BaseException, settlement: Settlement | None
+    runner: Runner, task_id: str, given: dict[str, Any], raised: BaseException, settlement: Settlement | None
 ) -> Outcome:  # fmt: skip
     """Fail the task of a run that broke off with ``raised``, for example in a hook or a follow-up.
 
@@ -56,16 +57,18 @@ def broken_off(
         raise error
     if isinstance(error, Reject):
         return 1, _info(error), None
-    logger.error("task %s[%s] failed outside its own code: %s", runner.task.name, given["id"], in_words(error))
+    logger.error("task %s[%s] failed outside its own code: %s", runner.task.name, task_id, in_words(error))
     has_result = settlement is not None and (settlement.results or settlement.external_writes)
-    is_stored = has_result or (settlement is None and isinstance(error, SERVER_GONE)) or _fail(runner, given, error)
+    is_stored = (
+        has_result or (settlement is None and isinstance(error, SERVER_GONE)) or _fail(runner, task_id, given, error)
+    )
     return 1 if is_stored else UNREPORTED, _info(error), None
 
 
-def _fail(runner: Runner, given: dict[str, Any], error: BaseException) -> bool:
+def _fail(runner: Runner, task_id: str, given: dict[str, Any], error: BaseException) -> bool:
     """Store the failure; return whether that is done, or useless to try again elsewhere."""
     # Without follow-ups, which may be what raised the error.
-    request = runner.request((), {}, given)
+    request = runner.request((), {}, restored(given, task_id))
     request.errbacks = request.chain = None
     request.chord = request.group
     kept = error

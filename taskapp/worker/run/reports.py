@@ -29,6 +29,7 @@ from taskapp.execution import forked
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
 from taskapp.logs.task_lines import task_lines
+from taskapp.worker.run.storing import storing
 
 # Missing in the stubs.
 is_result_ignored: Any = stock_task.get_actual_ignore_result  # type: ignore[attr-defined]
@@ -122,7 +123,10 @@ class Reports:
         begin_in_task(reason)
         einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
         if stores:
-            task.backend.mark_as_retry(request.id, reason.exc, einfo.traceback, request=request)
+            backend = task.backend
+            yield from storing(
+                backend, backend.mark_as_retry, request.id, reason.exc, einfo.traceback, request=request
+            )  # fmt: skip
         hook = self.late_hook
         yield from hook("on_retry", request, reason.exc, request.id, request.args, request.kwargs, einfo)
         signals.task_retry.send(sender=task, request=request, reason=reason, einfo=einfo)
@@ -138,9 +142,11 @@ class Reports:
         if kept.__traceback__ is None:
             kept = kept.with_traceback(error.__traceback__)
         einfo = ExceptionInfo((_etype(type(error)), kept, kept.__traceback__))
-        task.backend.mark_as_failure(
-            request.id, kept, einfo.traceback, request=request, store_result=stores, call_errbacks=True
-        )
+        backend = task.backend
+        yield from storing(
+            backend, backend.mark_as_failure, request.id, kept, einfo.traceback, request=request, store_result=stores,
+            call_errbacks=True,
+        )  # fmt: skip
         yield from self.late_hook("on_failure", request, kept, request.id, request.args, request.kwargs, einfo)
         signals.task_failure.send(
             sender=task, task_id=request.id, exception=kept, args=request.args, kwargs=request.kwargs,

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.app.task import Context
 
+from taskapp.engine.headers import sound_headers
 from taskapp.transport.codec import PROPERTIES_HEADER, READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.transport.limits_header import LIMITS_HEADER
 
@@ -45,3 +46,12 @@ class RunContext(Context):
     @headers.setter
     def headers(self, value: Any) -> None:
         self.__dict__["headers"] = value
+
+
+def restored(given: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """Return the headers of task ``task_id`` without those that it has overwritten with a value of a wrong type."""
+    kept = {**sound_headers(given), "id": task_id}
+    for name in ("properties", "delivery_info"):
+        if not isinstance(kept.get(name), dict):
+            kept[name] = {}
+    return kept

@@ -56,6 +56,7 @@ from taskapp.execution.watched_calls import is_watched, run_shown, shown
 from taskapp.results.size import check_returned, fitting
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
+from taskapp.worker.run.storing import is_of_django, storing
 
 # Missing in the stubs.
 _signature: Any = maybe_signature
@@ -89,9 +90,7 @@ class Runner:
     """Runs the tasks of a type in this process."""
 
     def __init__(self, task: Any, app: Any, hostname: str) -> None:
-        self.task = task
-        self.app = app
-        self.hostname = hostname
+        self.task, self.app, self.hostname = task, app, hostname
         self._loader = app.loader
         # Celery's own check for a custom ``__call__`` matches its own wrapper and would add two calls.
         has_own_call = type(task).__call__ not in (Task.__call__, stock_task.Task.__call__)
@@ -105,6 +104,7 @@ class Runner:
         self._tracks_started = bool(task.track_started)
         # Shared by all threads if it is thread-safe; otherwise each thread has its own.
         self._shared_backend = app.backend if getattr(app.backend, "thread_safe", False) else None
+        self._stores_here = not is_of_django(self.backend.__class__)
         self._has_task_init = not _is_stock(app.loader.on_task_init)
         self._has_cleanup = not (_is_stock(app.loader.on_process_cleanup) and _is_stock(self.backend.process_cleanup))
         self._started = {"pid": os.getpid(), "hostname": hostname}
@@ -203,7 +203,7 @@ class Runner:
             request = self.request(args, kwargs, given)
             if self.deduplicates and self._has_succeeded(request):
                 return 0, None, None
-            return (yield from self._run(request, started_at))
+            return (yield from self._run(request, task_id, started_at))
         except (MemoryError, Reject, GeneratorExit):
             raise
         except BaseException as error:
@@ -218,13 +218,19 @@ class Runner:
                 yield from self._report(request, failure, states.FAILURE)
             return 1, seen, None
 
-    def _run(self, request: RunContext, started_at: float) -> Steps:
+    def _run(self, request: RunContext, task_id: str, started_at: float) -> Steps:
         current_tasks.push(self.task)
         self.task.request_stack.push(request)
         args, kwargs = request.args, request.kwargs
         state = retval = None
         try:
             self._begin(request)
+            if self._tracks_started and not is_result_ignored(self.task, request):
+                started = (request.id, self._started, states.STARTED)
+                if self._stores_here:
+                    self.backend.store_result(*started, request=request)
+                else:
+                    yield from storing(self.backend, self.backend.store_result, *started, request=request)
             try:
                 if self._has_before_start:
                     yield from self._reports.hook("before_start", request.id, args, kwargs)
@@ -234,8 +240,10 @@ class Runner:
             except BaseException as error:
                 if ends_the_run(error):
                     raise
+                request.id = task_id  # in case the task has overwritten it
                 state, retval, outcome = yield from self._failed(request, error)
             else:
+                request.id = task_id
                 state = states.SUCCESS  # even if the next line raises
                 state, retval, outcome = yield from self._succeeded(request, retval, started_at)
             if self._has_after_return and state not in IGNORE_STATES:
@@ -259,8 +267,6 @@ class Runner:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         if self._has_task_init:
             self._loader.on_task_init(request.id, task)
-        if self._tracks_started and not is_result_ignored(task, request):
-            self.backend.store_result(request.id, self._started, states.STARTED, request=request)
 
     def _end(self, request: RunContext, state: str | None, retval: Any) -> None:
         task = self.task
@@ -295,7 +301,10 @@ class Runner:
             if request.callbacks or request.chain:
                 self._send_follow_ups(request, retval)
             has_sent = True
-            self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+            if self._stores_here:
+                self.backend.mark_as_done(request.id, retval, request, not is_ignored)
+            else:
+                yield from storing(self.backend, self.backend.mark_as_done, request.id, retval, request, not is_ignored)
         except (EncodeError, OperationalError, ResultTooLarge) as error:
             if has_sent and isinstance(error, OperationalError):
                 raise
@@ -303,8 +312,7 @@ class Runner:
         text = repr(retval) if type(retval) in CHEAP else saferepr(retval, task.resultrepr_maxsize)
         seconds = monotonic() - started_at
         if self._has_on_success:
-            hook = self._reports.late_hook
-            yield from hook("on_success", request, retval, request.id, request.args, request.kwargs)
+            yield from self._reports.late_hook("on_success", request, retval, request.id, request.args, request.kwargs)
         if signals.task_success.receivers:
             signals.task_success.send(sender=task, result=retval, runtime=seconds)
         self._reports.log_success(request, text, seconds)

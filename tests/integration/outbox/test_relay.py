@@ -14,6 +14,7 @@ from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from taskapp.engine.queue_limits import QueueLimits
 from taskapp.errors.outbox import NoOutboxTable, OutboxAway, UnsupportedOutboxDatabase
 from taskapp.monitor.doctor_outbox import outbox
 from taskapp.outbox import sql_store
@@ -56,6 +57,27 @@ def test_two_relays_queue_each_row_once(session: Session, store: SqlStore, app: 
         eventually(lambda: store.backlog().waiting == 0, within_seconds=60)
 
     assert Counter(queued()) == dict.fromkeys(sent, 1)
+
+
+def test_rows_of_a_full_queue_wait_for_room_and_others_do_not(
+    session: Session, store: SqlStore, app: Celery, queued: Queued
+) -> None:
+    relay = Relay(app, store)
+    with app.engine() as engine:  # type: ignore[attr-defined]  # taskapp's class
+        limits = QueueLimits(engine.link, engine.prefix)
+        limits.set("default", 2)
+        sent = submit(session, 5)
+        elsewhere = with_session(session).apply_async(add, (1, 2), queue="low").id
+        session.commit()
+
+        relay.drain()
+        assert store.backlog().waiting == 3
+        assert (queued(), queued("low")) == (sent[:2], [elsewhere])
+
+        limits.clear("default")
+        relay.drain()
+    assert store.backlog().waiting == 0
+    assert (queued(), queued("low")) == (sent, [elsewhere])
 
 
 def test_a_row_that_another_relay_holds_is_passed_over(session: Session, store: SqlStore, app: Celery) -> None:

@@ -334,6 +334,46 @@ class OrderTests(TestCase):
     assert done.returncode == 0, done.stdout
 
 
+def test_coroutines_of_a_django_project_see_what_is_committed(project: Run, tmp_path: Path) -> None:
+    settings = DJANGO["shop_settings_py"].replace(":memory:", str(tmp_path / "shop.sqlite3"))
+    done = project(
+        **{**DJANGO, "shop_settings_py": settings},
+        test_x_py="""
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection
+from django.test import TransactionTestCase
+from shop import app
+
+def rows():
+    with connection.cursor() as cursor:
+        cursor.execute("select count(*) from orders")
+        return cursor.fetchone()[0]
+
+@app.task
+async def count():
+    return await sync_to_async(rows)()
+
+class OrderTests(TransactionTestCase):
+    available_apps = []
+
+    @pytest.fixture(autouse=True)
+    def _tasks(self, tasks):
+        self.tasks = tasks
+
+    def test_counts(self):
+        with connection.cursor() as cursor:
+            cursor.execute("create table orders (id integer)")
+            cursor.execute("insert into orders values (1)")
+        count.delay()
+        assert [run.result for run in self.tasks.run_due()] == [1]
+        assert count.apply().get() == 1
+""",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+
+
 def test_celerys_own_fixtures_run_the_app(project: Run, redis_server: RedisServer) -> None:
     done = project(
         plugins=("celery.contrib.pytest",),

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies
 
 from taskapp import Celery
 from taskapp.errors import InvalidPayload
-from taskapp.errors.testing import BackwardsInTime, NoSuchTaskType, NotInKit, TooManyRuns, UnknownEntry
+from taskapp.errors.testing import BackwardsInTime, BadTime, NoSuchTaskType, NotInKit, TooManyRuns, UnknownEntry
 from taskapp.testing import ResultNotReady, Submitted, Tasks, call, in_process
 from taskapp.testing.internals import current_app_of_thread
 from taskapp.worker.run.execute import forget_runners, runner_of
@@ -590,3 +590,28 @@ def test_any_tasks_run_at_their_time_in_the_order_of_the_engine(
         (seconds, queues.index(queue), -priority, number) for number, (queue, priority, seconds) in enumerate(submits)
     )
     assert ran == [(seconds, number) for seconds, _, _, number in expected]
+
+
+BAD_TIMES: dict[str, tuple[Any, str]] = {
+    "a unit": ("1x", "'x' is not a unit; give ms, s, m, h, d or w"),
+    "nothing": ("", "it does not consist of numbers with units"),
+    "None": (None, "it is of the type NoneType; give '1h 30m', seconds, or a timedelta"),
+    "infinite": (float("inf"), "it is not a finite number"),
+    "nan": (float("nan"), "it is not a finite number"),
+    "ages": (10**12, "it is longer than a hundred years; give less"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TIMES)
+def test_what_is_no_duration_is_refused_by_advance(tasks: Tasks, kind: str) -> None:
+    duration, problem = BAD_TIMES[kind]
+    with pytest.raises(BadTime) as caught:
+        tasks.advance(duration)
+
+    assert str(caught.value).startswith(f"advance() cannot be {duration!r}: {problem}")
+
+
+@pytest.mark.parametrize("start", ["yesterday", [1], float("nan")])
+def test_what_is_no_time_is_refused_as_a_start(start: Any) -> None:
+    with pytest.raises(BadTime, match=r"^start cannot be "), in_process(kit.app, start=start):
+        pass

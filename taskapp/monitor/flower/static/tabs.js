@@ -180,15 +180,23 @@ body.addEventListener("change", ({ target }) => {
 
 // --- acting ----------------------------------------------------------------------------------------
 
+let answer = () => {}; // resolves the question that is open
+
 function ask(question, confirm, isDangerous) {
+  answer(false);
   document.getElementById("tab-question").textContent = question;
   const yes = dialog.querySelector("[value=yes]");
   yes.textContent = confirm;
   yes.className = isDangerous ? "btn btn-danger" : "btn btn-primary";
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((done) => { answer = done; });
 }
+
+// The browser tells late that a dialog has closed: the next question may be open by then.
+dialog.addEventListener("close", () => {
+  if (!dialog.open) answer(dialog.returnValue === "yes");
+});
 
 dialog.addEventListener("click", ({ target }) => {
   if (target.value) dialog.close(target.value);

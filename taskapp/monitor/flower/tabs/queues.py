@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from taskapp.app.application import Celery
+from taskapp.engine.queue_limits import QueueLimits
 from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
@@ -15,7 +16,7 @@ COLUMNS = (
     Column("name", "Queue", "code"), Column("depth", "Waiting", "count"), Column("oldest_seconds", "Oldest", "seconds"),
     *(Column(f"priority_{priority}", f"P{priority}", "count") for priority in HIGHEST_FIRST),
     Column("delayed", "Delayed", "count"), Column("next_due_at", "Next due", "time"),
-    Column("parked", "Parked", "count"), Column("dead", "Dead", "count"),
+    Column("parked", "Parked", "count"), Column("dead", "Dead", "count"), Column("limit", "Limit", "count"),
 )  # fmt: skip
 PARKED_COLUMNS = (
     Column("queue", "Queue", "code"), Column("task", "Task type", "code"), Column("number", "Parked", "count"),
@@ -39,6 +40,7 @@ class QueuesTab(Tab):
         """Return all queues."""
         with app.engine() as engine:
             found = read_snapshot(engine.link, engine.prefix, app.queue_names())
+            limits = QueueLimits(engine.link, engine.prefix).in_force(app.settings.queue_limit_table)
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
         parked = sum(queue.parked_depth for queue in found.queues)
         dead = sum(queue.dead_depth for queue in found.queues)
@@ -51,7 +53,8 @@ class QueuesTab(Tab):
                 Card("dead letters", dead, tone="danger" if dead else ""),
             ]),
             TableBlock(
-                "Queues, in the order nodes take from them", COLUMNS, [_row(found.at, queue) for queue in found.queues],
+                "Queues, in the order nodes take from them", COLUMNS,
+                [{**_row(found.at, queue), "limit": limits.get(queue.name)} for queue in found.queues],
                 "No queues; configure them with TASKAPP_QUEUES.", key="name",
             ),
         ]  # fmt: skip

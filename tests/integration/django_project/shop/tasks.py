@@ -77,3 +77,17 @@ def report(number=0, a=0):
 @shared_task
 def broken(text):
     raise ValueError(text)
+
+
+@shared_task(bind=True)
+async def ends(self, how):
+    if how == "raises":
+        raise ValueError("no")
+    if how == "retries" and not self.request.retries:
+        raise self.retry(countdown=0)
+    return "done"
+
+
+@shared_task
+async def ends_all(texts):
+    return "".join(texts)

@@ -122,7 +122,7 @@ class UpdateDocs(Task):
     def after_return(self, status, retval, task_id, args, kwargs, einfo):
         if self.data.build.state != "canceled":
             self.data.build.state = "triggered" if status == "RETRY" else "finished"
-        self.data.build.save()
+        self.data.build.save(update_fields=["state", "success"])
         note(self, f"after {status}")
         set_protection.delay(build_id=self.data.build.pk, protected=False)
 
@@ -133,7 +133,7 @@ def update_docs(self, build_id, *, api_key, seconds=0.0, **kwargs):
         log.warning("extra arguments %s", sorted(kwargs))
     build = self.data.build
     build.state = "building"
-    build.save()
+    build.save(update_fields=["state"])  # the task id may not be in this copy yet
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(0.02)
@@ -177,7 +177,7 @@ def archive_builds(self, days=14, limit=200):
 
 @app.task()
 def finish_unhealthy_builds():
-    for build in Build.objects.filter(state="building", project="unhealthy"):
+    for build in Build.objects.filter(state="building", project="unhealthy").exclude(task_id=""):
         Build.objects.filter(pk=build.pk).update(state="unhealthy")
         app.control.revoke(build.task_id, signal="SIGINT", terminate=True)
 
