@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import socket
 import time
 from typing import Any
 
@@ -15,7 +14,6 @@ from celery.utils.log import get_task_logger
 logger = get_task_logger(__name__)
 taken: list[int] = []
 usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-AGAIN_SECONDS = 0.02
 
 
 def _take_free_ones() -> None:
@@ -36,32 +34,12 @@ def take() -> None:
 
 @shared_task(name="descriptors.take_again")
 def take_again(seconds: float) -> None:
-    """Also take those of connections that break, for ``seconds``; then release all.
-
-    Only then: a thread that takes whatever is free all the time may take what the loop has just made free for itself,
-    and ends the node.
-    """
+    """Take whatever becomes free for ``seconds``, also what breaking connections leave; then release all."""
     ends_at = time.monotonic() + seconds
-    connections = [each for each in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]) if _is_connection(each)]
-    _take_free_ones()
     while time.monotonic() < ends_at:
-        if not all(map(_is_connection, connections)):
-            _take_free_ones()
-            connections = [each for each in connections if _is_connection(each)]
-        time.sleep(AGAIN_SECONDS)
+        _take_free_ones()
+        time.sleep(0)  # lets others run: what they open is free for a moment now and then
     release()
-
-
-def _is_connection(descriptor: int) -> bool:
-    """Return whether it is a TCP socket: the loop's own sockets are others."""
-    try:
-        one = socket.socket(fileno=descriptor)
-    except OSError:
-        return False
-    try:
-        return one.family == socket.AF_INET
-    finally:
-        one.detach()
 
 
 @shared_task(name="descriptors.release")

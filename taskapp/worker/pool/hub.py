@@ -70,14 +70,11 @@ class LoopPoller:
             timer = loop.call_later(min(timeout, LONGEST_TURN_SECONDS), self.stop)
         else:
             loop.call_soon(self.stop)
-        self._spare.release()
         try:
-            loop.run_forever()
+            self._spare.run(loop.run_forever)
         except (SystemExit, KeyboardInterrupt) as error:
             # The worker's own callbacks never raise through the loop, see ``_guarded``.
             log_exit(error)
-        finally:
-            self._spare.refill()
         if timer is not None:
             timer.cancel()
         return self._inner.poll(0)
