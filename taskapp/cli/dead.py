@@ -18,9 +18,12 @@ from taskapp.cli.output import say, say_json, say_table
 from taskapp.cli.steps import Steps
 from taskapp.cli.target import chosen_app, own_command
 from taskapp.engine.dead_letters import PAGE, REASONS, DeadLetter, DeadLetters
+from taskapp.errors import KeyTaken
 from taskapp.transport.codec import Unreadable, edit_arguments, read_arguments
 
 Command = Callable[..., Any]
+SHOWN_MOST = 20
+"""Maximum number of letters of which a replay tells why they stay."""
 
 
 @click.group()
@@ -113,12 +116,15 @@ def replay(
     names: tuple[str, ...], queue: str | None, reason: str | None, task: str | None,
     to_queue: str | None, new_args: str | None, new_kwargs: str | None, *, everything: bool,
 ) -> None:  # fmt: skip
-    """Send dead letters again, under the same ids; their attempts count from zero again."""
+    """Send dead letters again, under the same ids; their attempts count from zero again.
+
+    A letter whose unique key another task has stays dead. Exits with 1 if one stays.
+    """
     if to_queue and to_queue not in chosen_app().queue_names():
         queues = ", ".join(chosen_app().queue_names())
         raise click.BadParameter(f"no queue named {to_queue!r}; choose one of {queues}", param_hint="--to")
     args, kwargs = _json(new_args, list, "--args"), _json(new_kwargs, dict, "--kwargs")
-    sent = 0
+    sent, kept = 0, []
     with engine() as lent:
         letters = lent.dead_letters
         chosen = _chosen(letters, names, queue, reason, task, everything=everything)
@@ -129,8 +135,21 @@ def replay(
                 blob = _edited(letter, args, kwargs) if letter is not None else None
                 if blob is None:
                     continue
-            sent += letters.replay(*place, to_queue, blob)
+            try:
+                sent += letters.replay(*place, to_queue, blob)
+            except KeyTaken as error:
+                kept.append(str(error))
+    _say_replayed(sent, kept)
+
+
+def _say_replayed(sent: int, kept: list[str]) -> None:
+    if len(kept) == 1 and not sent:
+        raise click.ClickException(kept[0])
+    for why in kept[:SHOWN_MOST]:
+        say(why, err=True)
     say(f"sent {sent} dead letters again")
+    if kept:
+        raise click.ClickException(f"{len(kept)} dead letters stay: other tasks have their unique keys")
 
 
 @dead.command()

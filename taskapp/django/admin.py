@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from taskapp.celery import current
 from taskapp.django.models import Task
-from taskapp.errors import TaskappError
+from taskapp.errors import KeyTaken, TaskappError
 from taskapp.monitor.task_state import State, task_state
 from taskapp.schedules.formatting import when_text
 
@@ -86,6 +86,8 @@ class TaskAdmin(admin.ModelAdmin):
         try:
             with current().engine() as engine:
                 is_sent = number.isdecimal() and engine.dead_letters.replay(queue, int(number))
+        except KeyTaken as error:
+            messages.warning(request, f"the letter {error}")
         except (RedisError, OSError, OperationalError, TaskappError) as error:
             messages.error(request, f"{name}: {error}")
         else:

@@ -111,3 +111,23 @@ def test_its_migrations_are_complete(admin_shop: Project) -> None:
     done = admin_shop.run("-m", "django", "makemigrations", "taskapp", "--check", "--dry-run")
 
     assert (done.returncode, "No changes" in done.stdout) == (0, True), done
+
+
+def test_a_letter_whose_unique_key_is_taken_stays_and_the_page_says_why(admin_shop: Project) -> None:
+    said = admin_shop.say(f"""{CLIENTS}
+from taskapp.engine.dead_letters import DeadLetters
+from taskapp.errors import KeyTaken
+def refuse(*_, **__):
+    raise KeyTaken("default/1", "<b>other</b>")
+DeadLetters.replay = refuse
+answer = changer.post(BASE + "dead/", {{"letter": "default/1"}}, follow=True)
+said = [answer.status_code, answer.content.decode()]
+""")
+
+    assert said[0] == 200
+    assert (
+        said[1].count(
+            "The letter default/1 stays dead: the task &lt;b&gt;other&lt;/b&gt; has its unique key; replay it"
+        )
+        == 1
+    )

@@ -12,6 +12,7 @@ from taskapp.app.application import Celery
 from taskapp.app.masks import HIDDEN, Masked, redact
 from taskapp.engine.dead_letters import REASONS, DeadLetter, DeadLetters
 from taskapp.engine.dead_pages import DeadPage, Listed, Wanted
+from taskapp.errors import KeyTaken
 from taskapp.monitor.flower.page.tab import Action, ActionRequest, Done, NotFound, PageQuery, Tab
 from taskapp.monitor.flower.page.view import (
     Button,
@@ -31,6 +32,8 @@ from taskapp.transport.codec import Unreadable, read_arguments
 ROWS = 50
 ACTED_ON_AT_ONCE = 500
 """Maximum number of matching letters per call; the page repeats the call until none are left."""
+SHOWN_MOST = 5
+"""Maximum number of letters of which an action tells why they stay."""
 ERROR_CHARACTERS = 300
 ARGUMENT_CHARACTERS = 20_000
 
@@ -146,7 +149,8 @@ def _pretty(value: Any) -> str:
 
 # --- actions ---------------------------------------------------------------------------------------
 
-Each = Callable[[DeadLetters, str, list[int]], int]
+Each = Callable[[DeadLetters, str, list[int]], tuple[int, list[KeyTaken]]]
+"""Acts on letters of one queue; returns how many it acted on, and why others stay."""
 
 
 def _act(done: str, act: Each, app: Celery, order: ActionRequest) -> Done:
@@ -157,21 +161,29 @@ def _act(done: str, act: Each, app: Celery, order: ActionRequest) -> Done:
         else:
             page = letters.page(_wanted(order.fits, order.asked_at), order.cursor, ACTED_ON_AT_ONCE)
             names, cursor = [(letter.queue, letter.number) for letter in page.letters], page.cursor
-        count = sum(
-            act(letters, queue, [number for _, number in each])
-            for queue, each in groupby(sorted(names), key=lambda name: name[0])
-        )
-    gone = len(order.keys) - count if order.fits is None else 0
+        by_queue = groupby(sorted(names), key=lambda name: name[0])
+        acted = [act(letters, queue, [number for _, number in each]) for queue, each in by_queue]
+    count, kept = sum(number for number, _ in acted), [error for _, errors in acted for error in errors]
+    gone = len(order.keys) - count - len(kept) if order.fits is None else 0
     problems = [f"{gone:,} no longer existed"] if gone else []
+    problems += map(str, kept[:SHOWN_MOST])
+    if len(kept) > SHOWN_MOST:
+        problems.append(f"{len(kept) - SHOWN_MOST:,} more stay dead for the same reason")
     return Done(count, f"{done} {count:,} dead letter{'' if count == 1 else 's'}", problems, cursor)
 
 
-def _replay(letters: DeadLetters, queue: str, numbers: list[int]) -> int:
-    return sum(letters.replay(queue, number) for number in numbers)
+def _replay(letters: DeadLetters, queue: str, numbers: list[int]) -> tuple[int, list[KeyTaken]]:
+    sent, kept = 0, []
+    for number in numbers:
+        try:
+            sent += letters.replay(queue, number)
+        except KeyTaken as error:
+            kept.append(error)
+    return sent, kept
 
 
-def _purge(letters: DeadLetters, queue: str, numbers: list[int]) -> int:
-    return letters.purge(queue, numbers)
+def _purge(letters: DeadLetters, queue: str, numbers: list[int]) -> tuple[int, list[KeyTaken]]:
+    return letters.purge(queue, numbers), []
 
 
 def _is_name(name: str) -> bool:
