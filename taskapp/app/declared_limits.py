@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from taskapp.app.annotations import parameters_of
+from taskapp.app.rate_pauses import pause_for
 from taskapp.client.limits.arguments import ANY, Arguments
 from taskapp.client.limits.of_call import KEPT, LimitsOfType, declared_by
 from taskapp.client.limits.options import OF_CALLS, OF_TYPES
@@ -49,6 +50,22 @@ class LimitedTask:
     """Take turns between the values of this template."""
     declared_limits: LimitsOfType | None = None
     """What these options say; ``None``: nothing."""
+
+    def pause_rate(self, seconds: float) -> None:
+        """Let no task with the rate key of the running one start for ``seconds``, on any node, once this run ends.
+
+        The pause holds however the run ends, and never shortens another one. A run that raises an error with
+        ``retry_after_seconds`` pauses its key without this call. Does nothing outside a worker.
+
+        Args:
+            seconds: Counted from now; up to a day.
+
+        Raises:
+            NoRateToPause: The task has no ``rate_limit`` that holds for all nodes.
+            LimitNeedsRedis: The broker is not Redis.
+            BadPause: ``seconds`` is no such number.
+        """
+        pause_for(self, seconds)
 
 
 OPTIONS = ("rate_limit", *OF_TYPES)

@@ -16,6 +16,7 @@ from taskapp.app.declared_limits import LimitedTask, limits_declared_by, with_li
 from taskapp.app.options import check_declaration, check_masks
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.progress import note_progress
+from taskapp.app.rate_pauses import retry_after_of
 from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
@@ -321,7 +322,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         if isinstance(exc, NEVER_RETRIED):
             raise exc
         check_names(self.name, options, self.app, OF_RETRIES)
-        asked_seconds = getattr(exc, "retry_after_seconds", None)
+        asked_seconds = retry_after_of(exc)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
         if options.get("max_retries") is not None:

@@ -96,15 +96,17 @@ class LimitsAdmin:
         """Let ``fair_key`` weigh 1 again."""
         self._link.command("HDEL", self._keys("weights"), fair_key)
 
-    def pause(self, name: str, key: str, seconds: float) -> None:
+    def pause(self, name: str, key: str, seconds: float, *, is_of_run: bool = False) -> None:
         """Let no task with this key of the rate ``name`` start for ``seconds``, on any node; 0 ends a pause.
+
+        A pause that a run asks for (``is_of_run``) ends no longer one.
 
         Raises:
             ValueError: ``seconds`` is below 0, or not a number.
         """
         if not (seconds >= 0 and isfinite(seconds)):
             raise ValueError(f"a pause takes 0 seconds or more, not {seconds!r}")
-        self._link.run("limit_pause", self._prefix, 0, name, key, round(seconds * 1_000))
+        self._link.run("limit_pause", self._prefix, 0, "run" if is_of_run else "", name, key, round(seconds * 1_000))
 
     def blocked(self, queue: str) -> Iterator[BlockedLane]:
         """Yield the lanes of ``queue`` that wait at a gate, in no order; reads page by page."""

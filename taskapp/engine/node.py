@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,7 +21,7 @@ from taskapp.engine.heartbeat import named
 from taskapp.engine.options import NodeProfile, Options
 from taskapp.engine.session import Session, claimed_when
 from taskapp.engine.settle_buffer import log_stale
-from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Settlement
+from taskapp.engine.settlement import STEP_BURY, STEP_BURY_UNREPORTED, Pause, Settlement
 from taskapp.engine.suspects import NOBODY, Suspects
 from taskapp.engine.watchdog import Watchdog
 from taskapp.redis.link import Link, NotSent, is_denied
@@ -180,6 +180,11 @@ class Node(Session):
                 self.held.pop(tag, None)
             args = (kind, options.crash_limit, options.dead_letters_limit, due, self._role.name, *some)
             self.ends.insist("requeue", args, self._given_back)
+
+    def pause(self, pauses: Iterable[Pause]) -> None:
+        """Carry out pauses of a run whose message goes back; those of others are part of their settlement."""
+        for pause in pauses:
+            self.ends.insist("limit_pause", (pause.limit, pause.key, pause.left_ms), self._ignore)
 
     def park(self, tag: str, task: str) -> None:
         """Park a message until a node has the task type ``task``; claims pass over the type from now on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
+from time import monotonic
 from typing import Any, Final, NamedTuple, Self
 
 from taskapp.engine.counters import CountedRun
@@ -43,6 +44,7 @@ STEP_BURY: Final = "D"
 STEP_BURY_UNREPORTED: Final = "B"
 STEP_TICK: Final = "S"
 STEP_RUN: Final = "K"
+STEP_PAUSE: Final = "P"
 STEP_HISTORY: Final = "H"
 
 
@@ -80,6 +82,20 @@ class ChordPart(NamedTuple):
     value: bytes
     expires_seconds: int
     """0: never."""
+
+
+class Pause(NamedTuple):
+    """A pause of one key of a rate, which a run asks for."""
+
+    limit: str
+    key: str
+    ends_at: float
+    """``time.monotonic()`` of this machine."""
+
+    @property
+    def left_ms(self) -> int:
+        """How long it still lasts."""
+        return max(0, round((self.ends_at - monotonic()) * 1_000))
 
 
 class Event(NamedTuple):
@@ -144,6 +160,7 @@ class Settlement:
         "kept",
         "messages",
         "parts",
+        "pauses",
         "postings",
         "results",
         "run",
@@ -166,6 +183,8 @@ class Settlement:
         self.tick: EndOfTick | None = None
         self.run: CountedRun | None = None
         self.end: EndOfTask | None = None
+        self.pauses: tuple[Pause, ...] = ()
+        """They hold however the run ends."""
         self.kept = (0, 0)
         """Number of messages and postings that stay when the rest is dropped."""
 
@@ -214,13 +233,19 @@ class Settlement:
             steps += (STEP_EVENT, *publication)
         for event in self.events:
             steps += (STEP_EVENT, *event)
-        if self.tick is not None:
-            steps += (STEP_TICK, *self.tick)
+        if self.tick is not None or self.pauses:
+            steps += self._rare_steps()
         # Last, so that no client sees a success if another step was refused.
         for result in self.results:
             steps += (STEP_RESULT, *result)
         if self.end is not None:
             steps += (STEP_HISTORY, *self.end)
+        return steps
+
+    def _rare_steps(self) -> list[Any]:
+        steps: list[Any] = [] if self.tick is None else [STEP_TICK, *self.tick]
+        for pause in self.pauses:
+            steps += (STEP_PAUSE, pause.limit, pause.key, pause.left_ms)
         return steps
 
 
@@ -232,6 +257,11 @@ _collecting: ContextVar[Settlement | None] = ContextVar("taskapp_collecting", de
 def current() -> Settlement | None:
     """Return the settlement that collects messages sent in this context; ``None``: they are sent at once."""
     return _collecting.get()
+
+
+def of_this_run() -> Settlement | None:
+    """Return the settlement of the run in this context; ``None``: there is none, or its message was settled before."""
+    return _settlement.get()
 
 
 def is_only_awaited_by_its_slot() -> bool:

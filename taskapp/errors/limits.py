@@ -44,3 +44,26 @@ class LimitNeedsRedis(TaskappError):
             f"task {self.task_name!r} cannot have the option {self.option!r}: it needs Redis as the broker; remove it, "
             "or set TASKAPP_BROKER_URL to a Redis"
         )
+
+
+class NoRateToPause(TaskappError):
+    """A task pauses its rate, but has none that holds for all nodes."""
+
+    def __init__(self, task: str) -> None:
+        self.task_name = task
+        super().__init__(task)
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_name!r} cannot pause its rate: it has none that holds for all nodes; declare one, as in "
+            "rate_limit='100/m', without rate_scope='node'"
+        )
+
+
+class BadPause(TaskappError, ValueError):
+    """A task pauses its rate for something that is no number of seconds."""
+
+    def __init__(self, task: str, seconds: object, longest: int) -> None:
+        super().__init__(
+            f"task {task!r} cannot pause its rate for {seconds!r}: use a number of seconds from 0 to {longest:,}"
+        )

@@ -304,6 +304,9 @@ class MemoryNode:
         for tag in tags:
             self._engine.give_back(tag, delay_seconds)
 
+    def pause(self, pauses: Any) -> None:
+        """Do nothing: limits hold nothing back here."""
+
     def publish(self, commands: Any) -> bool:  # noqa: ARG002 - nobody listens
         """Drop events."""
         return True

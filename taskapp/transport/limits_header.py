@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from taskapp.engine.limits import Limits
+from taskapp.engine.limits import Limits, Rate
 
 LIMITS_HEADER = "taskapp_limits"
 """Header of a task: its limits as its envelope has them, in Base64; empty: it has none, whatever its type declares."""
@@ -41,11 +41,17 @@ def is_limited(headers: Mapping[str, Any]) -> bool:
 
 def is_rated(headers: Mapping[str, Any]) -> bool:
     """Return whether scripts count starts of a task with these ``headers`` against a rate."""
+    return rate_in(headers.get(LIMITS_HEADER)) is not None
+
+
+def rate_in(value: Any) -> Rate | None:
+    """Return the rate in the header's ``value``; ``None``: there is none."""
     try:
-        packed = in_header(headers.get(LIMITS_HEADER) or "")
-        return bool(packed) and bool(_decode(packed).rates)
+        packed = in_header(value or "")
+        rates = _decode(packed).rates if packed else ()
     except (ValueError, msgspec.DecodeError):
-        return False  # forged
+        return None  # forged
+    return rates[0] if rates else None
 
 
 _decode = msgspec.msgpack.Decoder(Limits).decode

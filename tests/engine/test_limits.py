@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
 
 from taskapp.engine.limits import Concurrency, Limits, Rate
+from taskapp.engine.settlement import Pause, Settlement
 from tests.engine.bench import Bench, TestNode, leaving, names
 from tests.support import RedisServer, eventually
 
@@ -278,7 +280,7 @@ def test_a_pause_stops_a_key_on_all_nodes_until_it_ends(bench: Bench) -> None:
     node, other = bench.node(), bench.node()
     node.take()
 
-    bench.link.run("limit_pause", bench.options.prefix, 0, "mail", "x", 30_000)
+    bench.link.run("limit_pause", bench.options.prefix, 0, "", "mail", "x", 30_000)
 
     claim = other.ask(2)
     assert claim is not None
@@ -287,14 +289,51 @@ def test_a_pause_stops_a_key_on_all_nodes_until_it_ends(bench: Bench) -> None:
     assert names(other.take(2)) == ["b", "c"]
 
 
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_runs_pause_their_key_however_they_end_and_end_no_longer_pause(bench: Bench, goes_back: bool) -> None:
+    bench.submit("a", "b", limits=per_second(1_000, burst=9, key="x"))
+    node, other = bench.node(), bench.node()
+    for claimed, seconds in zip(node.take(2), (40, 30), strict=True):
+        settlement = Settlement()
+        settlement.pauses = (Pause("mail", "x", monotonic() + seconds),)
+        if goes_back:
+            node.pause(settlement.pauses)
+            node.give_back([claimed.tag], "retry")
+        else:
+            node.settle(claimed.tag, settlement)
+    node.done()
+    bench.submit("c", limits=per_second(1_000, burst=9, key="x"))
+
+    claim = other.ask(3)
+    assert claim is not None
+    assert (claim.messages, claim.next_due_seconds) == ([], pytest.approx(40, abs=1))
+    bench.let_time_pass(41)
+    assert sorted(names(other.take(3))) == (["a", "b", "c"] if goes_back else ["c"])
+
+
+def test_a_run_that_has_lost_its_claim_pauses_nothing(bench: Bench) -> None:
+    bench.submit("a", "b", limits=per_second(1_000, burst=9, key="x"))
+    node, other = bench.node(), bench.node()
+    (claimed,) = node.take(1)
+    bench.end_leases(node.epoch)
+    bench.reap()
+    settlement = Settlement()
+    settlement.pauses = (Pause("mail", "x", monotonic() + 40),)
+
+    node.settle(claimed.tag, settlement)
+    node.done()
+
+    assert names(other.take(3)) == ["a", "b"]
+
+
 def test_the_end_of_a_pause_lets_them_go_on(bench: Bench) -> None:
     bench.submit("a", limits=per_second(1_000, key="x"))
-    bench.link.run("limit_pause", bench.options.prefix, 0, "mail", "x", 30_000)
+    bench.link.run("limit_pause", bench.options.prefix, 0, "", "mail", "x", 30_000)
     node = bench.node()
     assert node.take() == []
     bench.client.delete(bench.keys("wake", "q1"))
 
-    bench.link.run("limit_pause", bench.options.prefix, 0, "mail", "x", 0)
+    bench.link.run("limit_pause", bench.options.prefix, 0, "", "mail", "x", 0)
 
     assert bench.client.llen(bench.keys("wake", "q1")) == 1
     assert names(node.take()) == ["a"]

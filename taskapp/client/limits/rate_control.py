@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from taskapp.client.limits.of_call import declared_by
@@ -35,14 +37,21 @@ def set_rate(app: Any, task: str, value: Any) -> None:
         rate = UNLIMITED if _is_zero(value) else read_rate(value) or UNLIMITED
     except BadRate:
         return
-    with app.lend_producer() as producer:
-        channel = producer.channel
-        if not isinstance(channel, EngineChannel) or (link := getattr(channel.process.producer, "link", None)) is None:
-            return  # the engine of a test
-        admin = LimitsAdmin(link, channel.global_keyprefix)
+    with lend_limits(app) as admin:
+        if admin is None:
+            return
         known = admin.read_limits().get(task)
         burst = given.get("rate_burst") or rate.usual_burst
         admin.set_limit(task, {**(known.set if known is not None else {}), **rate._asdict(), "burst": burst})
+
+
+@contextmanager
+def lend_limits(app: Any) -> Iterator[LimitsAdmin | None]:
+    """Lend what changes limits; ``None``: ``app`` has the engine of a test. Errors are those of ``set_rate``."""
+    with app.lend_producer() as producer:
+        channel = producer.channel
+        link = getattr(channel.process.producer, "link", None) if isinstance(channel, EngineChannel) else None
+        yield None if link is None else LimitsAdmin(link, channel.global_keyprefix)
 
 
 def _is_zero(value: Any) -> bool:

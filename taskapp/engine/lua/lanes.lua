@@ -402,6 +402,20 @@ function M.next_due(queue)
   return due
 end
 
+-- Let no message of a rate's key start for DURATION ms. A run only makes a pause longer (IS_OF_RUN): others may know of a
+-- later end.
+function M.pause(name, key, duration, is_of_run)
+  local gate, pause = gate_of('R', name, key), NOW + duration
+  local paid, before, each = string.match(redis.call('GET', key_rate(name, key)) or '', '^([^:]*):([^:]*):(.*)$')
+  if is_of_run then pause = math.max(pause, tonumber(before) or 0) end
+  write_rate(name, key, tonumber(paid) or NOW, pause, tonumber(each))
+  local first = redis.call('ZRANGE', key_gate_waiters(gate), 0, 0)[1]
+  if not first then return end
+  redis.call('ZADD', key_gates(), string.format('%.0f', pause), gate)
+  -- Those that wait look again: the gate may open earlier than they know.
+  wake(string.match(first, '^(.-)' .. BAR))
+end
+
 -- Forget a queue in which nothing with limits waits: its claims look for nothing any more.
 function M.forget_if_empty(queue)
   if redis.call('EXISTS', key_limited_messages(queue)) == 1 then return end

@@ -33,7 +33,7 @@ local function parts_of_gate(gate) return string.match(gate, '^(.)' .. BAR .. '(
 local function write_rate(name, key, paid, pause, each)
   local ends = math.max(paid, pause)
   if ends <= NOW then redis.call('UNLINK', key_rate(name, key)) return end
-  local text = string.format('%.17g:%.0f:%.17g', paid, pause, each)
+  local text = string.format('%.17g:%.0f:', paid, pause) .. (each and string.format('%.17g', each) or '')
   redis.call('SET', key_rate(name, key), text, 'PX', string.format('%.0f', math.ceil(ends - NOW)))
 end
 

@@ -281,6 +281,8 @@ class Request(_Stock):
     def _carry_out(self, decided: Disposition, settlement: Settlement | None = None) -> None:
         channel, tag = self.message.channel, self.message.delivery_tag
         if decided.back:
+            if settlement is not None and settlement.pauses:
+                channel.process.node.pause(settlement.pauses)
             channel.give_back(tag, decided.back, decided.back_seconds)
             return
         settlement = settlement or Settlement()

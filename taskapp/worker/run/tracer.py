@@ -42,6 +42,7 @@ from celery.worker.state import successful_requests
 from kombu.exceptions import EncodeError, OperationalError
 
 from taskapp.app.progress import note_retry
+from taskapp.app.rate_pauses import pause_after
 from taskapp.app.task import Task
 from taskapp.celery_internals import current_tasks, own_backend, read_meta, send_follow_up, signal_internal_error
 from taskapp.engine.headers import check_signature
@@ -325,6 +326,7 @@ class Runner:
             info.handle_reject(self.task, request)
             traceback_clear(error)
             return state, error, (1, seen, None)
+        pause_after(self.task, error)
         if isinstance(error, Retry):
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # still an Exception
