@@ -34,9 +34,10 @@ def task() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--traceback", "with_traceback", is_flag=True, help="Show the traceback of the last error, too.")
 def show(task_id: str, *, as_json: bool, with_traceback: bool) -> None:
-    """Show the state of a task: queued, delayed, parked, running, retrying, succeeded, failed, dead or cancelled.
+    """Show the state of a task, and what it waits for.
 
-    Derived from the place of the task's message, its result and its notes. Exits with 1 if the id is unknown.
+    It is queued, delayed, blocked, parked, running, retrying, succeeded, failed, dead or cancelled: derived from the
+    place of the task's message, its result and its notes. Exits with 1 if the id is unknown.
     """
     with _reaching():
         state = _state(task_id)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from math import isfinite
 from typing import NamedTuple
 
+from taskapp.engine.envelope import unseal
 from taskapp.engine.search import Gate, gate_in
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
-NUMBERS = ("limit", "period_ms", "burst", "most")
+OF_RATES, OF_SLOTS = ("limit", "period_ms", "burst"), ("most",)
+NUMBERS = (*OF_RATES, *OF_SLOTS)
 """Names of the numbers of a limit, as in ``limits.Rate`` and ``limits.Concurrency``."""
 PAGE = 200
+LANES_MOST = 2_000
+"""Maximum number of lanes to look at for those in which most wait."""
+RUNNING_MOST = 5
+"""Maximum number of running tasks to name that hold the slots of a key."""
 
 
 class LimitNumbers(NamedTuple):
@@ -38,6 +46,15 @@ class BlockedLane(NamedTuple):
     """Number of messages."""
     opens_at: float | None
     """When the rate lets the first one start, Unix seconds by the engine's time; ``None``: when a slot is free."""
+
+
+class BlockedKey(NamedTuple):
+    """Messages that wait for one key of a limit, in all queues."""
+
+    gate: Gate
+    number: int
+    opens_at: float | None
+    """As in ``BlockedLane``."""
 
 
 class LimitsAdmin:
@@ -128,6 +145,29 @@ class LimitsAdmin:
                 )
             if at == b"0":
                 return
+
+    def most_blocked(self, queues: Iterable[str], most: int) -> tuple[list[BlockedKey], bool]:
+        """Return up to ``most`` keys for which most messages wait, and whether all keys were looked at.
+
+        Looks at ``LANES_MOST`` lanes, however many there are.
+        """
+        lanes = (lane for queue in queues for lane in self.blocked(queue))
+        numbers: Counter[Gate] = Counter()
+        opens: dict[Gate, float | None] = {}
+        for lane in islice(lanes, LANES_MOST):
+            numbers[lane.gate] += lane.number
+            opens[lane.gate] = lane.opens_at
+        found = [BlockedKey(gate, number, opens[gate]) for gate, number in numbers.most_common(most) if number]
+        return found, next(lanes, None) is None
+
+    def running(self, gate: Gate) -> list[str]:
+        """Return the ids of up to ``RUNNING_MOST`` running tasks that hold slots of ``gate``; none for a rate."""
+        if gate.kind == "rate":
+            return []
+        entries = self._link.command("SRANDMEMBER", self._keys("slots", gate.name, gate.key), RUNNING_MOST)
+        claims = [_text(entry).partition("|") for entry in entries]
+        blobs = self._link.pipeline([("HGET", self._keys("leased", epoch), tag) for epoch, _, tag in claims])
+        return sorted(unseal(blob).id for blob in blobs if isinstance(blob, bytes))
 
     def _reopen(self) -> None:
         """Let what waits look again: its gate may open earlier now."""

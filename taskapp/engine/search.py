@@ -23,6 +23,8 @@ from taskapp.redis.link import Link
 ENDS = (100_000, 10_000, 10_000)
 """Number of messages at both ends of a long ready list to search again, for each further pass: a node that returns its
 messages puts them there."""
+SEPARATOR = "\x1f"
+"""Between the parts of a gate, and of a unique key."""
 FIRST, BYTES = 4, 2 << 20
 """Messages to search in the first step; bytes to search per step once the size of messages is known."""
 ENTRIES = {"list": 3_000, "parked": 3_000, "hash": 1_000, "claims": 1_000, "letters": 700, "numbers": 700, "types": 300}
@@ -54,6 +56,17 @@ class Gate(NamedTuple):
     name: str
     """Name of the limit; empty for a unique key."""
     key: str
+    """For a unique key: its task type and its value."""
+
+    @property
+    def limit(self) -> str:
+        """Name of the limit; for a unique key, its task type."""
+        return self.key.partition(SEPARATOR)[0] if self.kind == "unique" else self.name
+
+    @property
+    def value(self) -> str:
+        """The key without a task type; empty: one for all."""
+        return self.key.partition(SEPARATOR)[2] if self.kind == "unique" else self.key
 
 
 class Found(NamedTuple):
@@ -254,7 +267,7 @@ class Search:
 
 def gate_in(text: str) -> Gate:
     """Return a gate as scripts write it."""
-    kind, name, key = text.split("\x1f", 2)
+    kind, name, key = text.split(SEPARATOR, 2)
     return Gate("rate" if kind == "R" else "slots" if name else "unique", name, key)
 
 

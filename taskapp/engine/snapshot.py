@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from taskapp.queues import PRIORITIES, TICKS
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 
+KINDS = {"R": "rate", "S": "slots", "U": "unique"}
 NODES_AT_ONCE = 500
 """Number of nodes that one call reads; the others are read a moment later."""
 
@@ -25,6 +26,15 @@ class Waiting(NamedTuple):
     depth: int
     oldest_seconds: float | None
     """How long the next one has waited since it was submitted or due; ``None``: there is none, or it is unknown."""
+
+
+class LimitRef(NamedTuple):
+    """A limit by which messages are blocked."""
+
+    kind: str
+    """``rate``, ``slots`` or ``unique``."""
+    name: str
+    """Its name; of ``unique``, the task type."""
 
 
 class Parked(NamedTuple):
@@ -51,8 +61,13 @@ class QueueSnapshot:
     """Number of dead letters by reason."""
     unlisted_types: int = 0
     """Number of further task types with parked messages."""
-    blocked: int = 0
-    """Number of messages that their limits let not run yet."""
+    blocked_by: dict[LimitRef, int] = field(default_factory=dict)
+    """Number of messages that may not run yet, by the limit they wait for."""
+
+    @property
+    def blocked(self) -> int:
+        """Number of messages that may not run yet because of a limit."""
+        return sum(self.blocked_by.values())
 
     @property
     def depth(self) -> int:
@@ -136,11 +151,17 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
 
 def lane_depth(limited: Sequence[bytes]) -> int:
     """Return how many messages with limits are ready in a queue, from all fields and values of its key ``limited``."""
-    numbers = dict(zip(limited[::2], limited[1::2], strict=True))
+    signs = {b"all": 1, b"blocked": -1}
     return sum(
-        int(numbers.get(b"all:%d" % priority, 0)) - int(numbers.get(b"blocked:%d" % priority, 0))
-        for priority in PRIORITIES
+        signs.get(what.partition(b":")[0], 0) * int(float(number))
+        for what, number in zip(limited[::2], limited[1::2], strict=True)
     )
+
+
+def limit_ref(text: str) -> LimitRef:
+    """Return a limit as scripts write it."""
+    kind, _, name = text.partition("\x1f")
+    return LimitRef(KINDS.get(kind, kind), name)
 
 
 def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: Any, blocked: Any) -> QueueSnapshot:
@@ -158,7 +179,10 @@ def _queue(name: str, now: float, ready: Any, delayed: Any, parked: Any, dead: A
         },
         {reason: count for reason, count in zip(REASONS, dead, strict=True) if count},
         parked_types - len(parked) // 3,
-        blocked[0],
+        {
+            limit_ref(limit.decode(errors="replace")): number
+            for limit, number in zip(blocked[::2], blocked[1::2], strict=True)
+        },
     )
 
 

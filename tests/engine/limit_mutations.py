@@ -60,17 +60,17 @@ LIMIT_MUTATIONS = [
     Mutation(
         "blocked messages are not counted",
         "lanes",
-        "add_to(queue, 'blocked', priority, redis.call('ZCARD'",
+        "add_blocked(queue, priority, gate, redis.call('ZCARD'",
         "tostring(redis.call('ZCARD'",
     ),
     Mutation(
-        "a message that comes to a gate is not counted", "lanes", "    add_to(queue, 'blocked', priority, 1)\n", ""
+        "a message that comes to a gate is not counted", "lanes", "    add_blocked(queue, priority, gate, 1)\n", ""
     ),
     Mutation(
         "the second of a key is queued",
         "lanes",
-        "  if kind then return kind, other end\n  local unique",
-        "  local unique",
+        "  if kind then\n    local _",
+        "  if false then\n    local _",
     ),
     Mutation(
         "a refused one is called existing", "lanes", "and 'refused' or 'existing'", "and 'existing' or 'existing'"

@@ -10,7 +10,7 @@ from taskapp.engine.limit_numbers import BlockedLane, LimitNumbers, LimitsAdmin
 from taskapp.engine.limits import Concurrency, Limits, Rate, Unique, packed
 from taskapp.engine.options import NodeProfile
 from taskapp.engine.search import Gate, Place, Search
-from taskapp.engine.snapshot import lane_depth, read_snapshot
+from taskapp.engine.snapshot import LimitRef, lane_depth, read_snapshot
 from taskapp.transport.codec import READY_AT_HEADER, pack_task
 from tests.engine.bench import Bench, TestNode, names
 
@@ -78,21 +78,23 @@ def test_weights_are_changed_while_nodes_run(bench: Bench, admin: LimitsAdmin) -
 def test_the_lanes_that_wait_tell_for_what_and_until_when(bench: Bench, admin: LimitsAdmin) -> None:
     bench.submit("r1", "r2", "r3", limits=rated("x", "tenant"), priority=4)
     bench.submit("s1", "s2", limits=Limits(slots=(Concurrency("own", "y", 1),)))
-    bench.submit("u1", limits=Limits(unique=Unique("k", on_duplicate="latest")))
+    bench.submit("u1", limits=Limits(unique=Unique("mail\x1fk", on_duplicate="latest")))
     node = bench.node()
     node.take(9)
-    bench.submit("u2", limits=Limits(unique=Unique("k", on_duplicate="latest")))
+    bench.submit("u2", limits=Limits(unique=Unique("mail\x1fk", on_duplicate="latest")))
     node.take(9)
 
     found = {each.gate: each for each in admin.blocked("q1")}
 
-    rate, slots, unique = Gate("rate", "mail", "x"), Gate("slots", "own", "y"), Gate("unique", "", "k")
+    rate, slots, unique = Gate("rate", "mail", "x"), Gate("slots", "own", "y"), Gate("unique", "", "mail\x1fk")
     assert found.keys() == {rate, slots, unique}
     assert found[rate][:5] == ("q1", 4, "tenant", rate, 2)
     opens_at = found[rate].opens_at
     assert opens_at is not None
     assert opens_at * 1_000 - bench.now_ms() == pytest.approx(HOUR_MS, abs=5_000)
     assert found[slots] == BlockedLane("q1", 0, "", slots, 1, None)
+    [queue] = [each for each in read_snapshot(bench.link, "", ("q1",)).queues if each.name == "q1"]
+    assert queue.blocked_by == {LimitRef("rate", "mail"): 2, LimitRef("slots", "own"): 1, LimitRef("unique", "mail"): 1}
 
 
 def test_a_blocked_task_is_found_with_what_it_waits_for(bench: Bench) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from taskapp.engine.limits import Limits, Unique
+from taskapp.monitor.task_state import State, TaskState, WaitsFor, task_state
 from tests.engine.bench import Bench
+from tests.integration import blocking
 from tests.integration.test_flower_tabs import WITH_LOGIN, ask, block
-from tests.support import RedisServer, clean_environment, run_python, start_flower
+from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_flower
 
 
 @pytest.fixture
@@ -83,3 +88,75 @@ def test_flower_replays_the_letters_whose_key_is_free_and_tells_of_the_others(le
     assert fits["problems"] == [why, why.replace("/1", "/3").replace("task b", "task c")]
     shown = ask(f"{flower}/dead-letters/data")
     assert [row["name"] for row in block(shown, "table")["rows"]] == ["default/3", "default/1"]
+
+
+# --- one task ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Path]:
+    """Tasks of ``blocking`` wait until this file exists."""
+    path = tmp_path / "opened"
+    yield path
+    path.touch()
+
+
+@pytest.fixture
+def node(worker: Callable[..., Process], app: Celery, opened: Path) -> Process:
+    return worker("-c", "8", TASKAPP_INCLUDE="tests.integration.blocking", OPENED=str(opened))
+
+
+def blocked(task_id: str) -> TaskState:
+    eventually(lambda: task_state(task_id).state is State.BLOCKED or None)
+    return task_state(task_id)
+
+
+def shown(task_id: str, environment: dict[str, str], *more: str) -> str:
+    return run_python("-m", "taskapp", "task", "show", task_id, *more, env=environment).stdout
+
+
+def test_a_task_blocked_by_a_rate_says_which_and_until_when(node: Process, environment: dict[str, str]) -> None:
+    blocking.rated.delay("acme").get(timeout=30)
+    result = blocking.rated.delay("acme")
+
+    state = blocked(result.id)
+
+    name = blocking.rated.name
+    assert state.waits_for == WaitsFor("rate", name, "acme")
+    assert state.next_at is not None
+    assert state.next_at - time.time() == pytest.approx(3_600, abs=60)
+    assert json.loads(shown(result.id, environment, "--json"))["waits_for"] == {
+        "kind": "rate", "limit": name, "key": "acme", "running": [],
+    }  # fmt: skip
+    text = shown(result.id, environment)
+    assert "state      blocked, next at 20" in text
+    assert f"remark     the rate of {name} for the key 'acme' is used up, or paused" in text
+
+
+def test_a_task_blocked_by_a_slot_says_behind_which_tasks(
+    node: Process, environment: dict[str, str], opened: Path
+) -> None:
+    name = blocking.crowded.name
+    first, other = blocking.crowded.delay("acme"), blocking.crowded.delay("other")
+    eventually(lambda: task_state(other.id).state is State.RUNNING and task_state(first.id).state is State.RUNNING)
+    of_tenant, of_all = blocking.crowded.delay("acme"), blocking.crowded.delay("third")
+
+    assert blocked(of_tenant.id).waits_for == WaitsFor("slots", f"{name}/{{tenant}}", "acme", (first.id,))
+    assert blocked(of_all.id).waits_for == WaitsFor("slots", name, "", tuple(sorted((first.id, other.id))))
+    assert blocked(of_all.id).next_at is None
+    text = shown(of_tenant.id, environment)
+    assert f"remark     as many of {name}/{{tenant}} run for the key 'acme' as may run at once: {first.id}\n" in text
+    opened.touch()
+    for each in (first, other, of_tenant, of_all):
+        each.get(timeout=30)
+
+
+def test_a_task_blocked_by_a_unique_key_says_behind_which_task(node: Process, environment: dict[str, str]) -> None:
+    first = blocking.index.delay("report")
+    eventually(lambda: task_state(first.id).state is State.RUNNING)
+    latest = blocking.index.delay("report")
+
+    assert blocked(latest.id).waits_for == WaitsFor("unique", blocking.index.name, "report", (first.id,))
+    assert f"one of {blocking.index.name} runs with the same unique key 'report': {first.id}" in shown(
+        latest.id, environment
+    )

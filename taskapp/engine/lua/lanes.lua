@@ -24,9 +24,16 @@ local function parts_of_place(place) return string.match(place, '^(%d):(%x+):(.*
 local function key_of_lane(queue, priority, lane) return key_lane(queue, priority .. ':' .. lane) end
 local function runnable(queue, priority, class) return key_runnable(queue, priority .. ':' .. class) end
 
--- Numbers of waiting messages by priority: 'all:<priority>' and, of those, 'blocked:<priority>'.
-local function add_to(queue, what, priority, by)
-  if by ~= 0 then redis.call('HINCRBY', key_limited(queue), what .. ':' .. priority, by) end
+-- Numbers of waiting messages: 'all:<priority>' and, of those, 'blocked:<priority>:<limit>' for each limit that lets some
+-- not run.
+local function add_to(queue, priority, by)
+  if by ~= 0 then redis.call('HINCRBY', key_limited(queue), 'all:' .. priority, by) end
+end
+
+local function add_blocked(queue, priority, gate, by)
+  if by == 0 then return end
+  local field = 'blocked:' .. priority .. ':' .. limit_of_gate(gate)
+  if redis.call('HINCRBY', key_limited(queue), field, by) == 0 then redis.call('HDEL', key_limited(queue), field) end
 end
 
 -- Start-time fair queueing: virtual time is the start of the class that was served last. A class starts where it ended
@@ -111,7 +118,7 @@ local function block(queue, priority, lane, class, gate, opens)
   else
     redis.call('ZADD', key_slot_checks(), 'NX', NOW + 1000, gate)
   end
-  add_to(queue, 'blocked', priority, redis.call('ZCARD', key_of_lane(queue, priority, lane)))
+  add_blocked(queue, priority, gate, redis.call('ZCARD', key_of_lane(queue, priority, lane)))
   redis.call('ZREM', runnable(queue, priority, class), lane)
   close_opened(queue, place)
   end_class(queue, priority, class)
@@ -131,7 +138,7 @@ local function let_in(gate)
     -- Messages up to this sequence number have waited at the gate, not for a node.
     HELD[key_opened(queue)] = true
     redis.call('HSET', key_opened(queue), place, NOW .. ':' .. (redis.call('HGET', key_limited(queue), 'last') or 0))
-    add_to(queue, 'blocked', priority, -redis.call('ZCARD', key))
+    add_blocked(queue, priority, gate, -redis.call('ZCARD', key))
   end
   redis.call('HDEL', key_blocked(queue), place)
   redis.call('ZREM', waiters, first)
@@ -164,10 +171,11 @@ local function into_lane(queue, priority, field, task, limits, in_front)
   local key, place = key_of_lane(queue, priority, lane), place_of(priority, lane, class)
   local sequence = redis.call('HINCRBY', key_limited(queue), in_front and 'first' or 'last', in_front and -1 or 1)
   redis.call('ZADD', key, sequence, field)
-  add_to(queue, 'all', priority, 1)
+  add_to(queue, priority, 1)
   local is_alone = redis.call('ZCARD', key) == 1 -- an empty lane waits nowhere
-  if not is_alone and redis.call('HEXISTS', key_blocked(queue), place) == 1 then
-    add_to(queue, 'blocked', priority, 1)
+  local gate = not is_alone and redis.call('HGET', key_blocked(queue), place)
+  if gate then
+    add_blocked(queue, priority, gate, 1)
   elseif is_alone or in_front then
     make_runnable(queue, priority, lane, class, sequence)
   end
@@ -203,10 +211,10 @@ local function remove(queue, field)
   if redis.call('ZREM', key_lane_delayed(queue), field) == 0 then
     local lane, class = lane_of(task, limits), class_of(limits)
     local key, place = key_of_lane(queue, priority, lane), place_of(priority, lane, class)
-    add_to(queue, 'all', priority, -redis.call('ZREM', key, field))
+    add_to(queue, priority, -redis.call('ZREM', key, field))
     local gate = redis.call('HGET', key_blocked(queue), place)
     if gate then
-      add_to(queue, 'blocked', priority, -1)
+      add_blocked(queue, priority, gate, -1)
       if redis.call('EXISTS', key) == 0 then
         redis.call('HDEL', key_blocked(queue), place)
         redis.call('ZREM', key_gate_waiters(gate), queue .. BAR .. place)
@@ -290,7 +298,11 @@ end
 function M.push(queue, priority, id, blob, due)
   local limits = limits_of(blob)
   local kind, other = conflict(limits, id, blob)
-  if kind then return kind, other end
+  if kind then
+    local _, _, _, _, _, task = header(blob)
+    tally('duplicate', task, queue)
+    return kind, other
+  end
   local unique = limits[4]
   if unique and unique[5] > 0 then due = math.max(due or 0, debounced(unique, NOW)) end
   put(queue, priority, blob, false, due, unique and unique[4] ~= 'latest')

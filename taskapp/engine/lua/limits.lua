@@ -30,6 +30,13 @@ end
 local function gate_of(kind, name, key) return kind .. BAR .. name .. BAR .. key end
 local function parts_of_gate(gate) return string.match(gate, '^(.)' .. BAR .. '(.-)' .. BAR .. '(.*)$') end
 
+-- Kind and name of the limit that has a gate; the key of a unique one ('U') begins with its task type.
+local function limit_of_gate(gate)
+  local kind, name, key = parts_of_gate(gate)
+  if name ~= '' then return kind .. BAR .. name end
+  return 'U' .. BAR .. (string.match(key, '^(.-)' .. BAR) or '')
+end
+
 local function write_rate(name, key, paid, pause, each)
   local ends = math.max(paid, pause)
   if ends <= NOW then redis.call('UNLINK', key_rate(name, key)) return end

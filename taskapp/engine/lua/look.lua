@@ -2,8 +2,8 @@
 -- dead letters, the reasons, then queues. Changes nothing.
 -- Answers {now (ms), wall clock (ms), per queue: {{depth, since when the oldest may run, its eta}, … for priorities 0
 -- to 9}, {number delayed, first due (ms)}, {number of parked task types, task type, number parked, since (ms), … for some
--- of them}, {number of dead letters by reason, …}, {number blocked}}, {epoch, end of its lease (ms), number held, description (JSON), …}
--- for up to 500 nodes, {counter, value, …}}; unknown values are ''.
+-- of them}, {number of dead letters by reason, …}, {limit, number blocked by it, …}}, {epoch, end of its lease (ms), number
+-- held, description (JSON), …} for up to 500 nodes, {counter, value, …}}; unknown values are ''.
 local first_node, reasons = tonumber(ARGV[3]), tonumber(ARGV[4])
 local HEADERS_MOST, TYPES_MOST_LISTED, NODES_MOST = 65536, 100, 500
 
@@ -23,21 +23,34 @@ local function oldest_of(blob)
 end
 
 -- Messages with limits that could run now, and the one whose turn is next.
-local function in_lanes(queue, priority)
-  local known = redis.call('HMGET', key_limited(queue), 'all:' .. priority, 'blocked:' .. priority)
-  local number = math.max(tonumber(known[1] or 0) - tonumber(known[2] or 0), 0)
+local function in_lanes(queue, priority, numbers)
+  local number = math.max(numbers[priority] or 0, 0)
   local class = redis.call('ZRANGE', key_fair(queue, priority), 0, 0)[1]
   local lane = class and redis.call('ZRANGE', key_runnable(queue, priority .. ':' .. class), 0, 0)[1]
   local field = lane and redis.call('ZRANGE', key_lane(queue, priority .. ':' .. lane), 0, 0)[1]
   return number, field and redis.call('HGET', key_limited_messages(queue), field)
 end
 
-local function blocked(queue)
-  local number = 0
-  for priority = 0, 9 do
-    number = number + tonumber(redis.call('HGET', key_limited(queue), 'blocked:' .. priority) or 0)
+-- Messages with limits: the number that could run now by priority, and of the others by limit.
+local function numbers_of(queue)
+  local runnable, blocked = {}, {}
+  local flat = redis.call('HGETALL', key_limited(queue))
+  for i = 1, #flat, 2 do
+    local priority, limit = string.match(flat[i], '^blocked:(%d):(.*)$')
+    local number = tonumber(flat[i + 1]) or 0
+    if priority then
+      blocked[limit], number = (blocked[limit] or 0) + number, -number
+    else
+      priority = string.match(flat[i], '^all:(%d)$')
+    end
+    priority = tonumber(priority)
+    if priority then runnable[priority] = (runnable[priority] or 0) + number end
   end
-  return number
+  local found = {}
+  for limit, number in pairs(blocked) do
+    found[#found + 1], found[#found + 2] = limit, number
+  end
+  return runnable, found
 end
 
 local function ready(queue, limited)
@@ -53,7 +66,7 @@ local function ready(queue, limited)
     local sent_at, eta = '', ''
     if first then sent_at, eta = oldest_of(redis.call('LINDEX', first, -1)) end
     if limited then
-      local runnable, blob = in_lanes(queue, priority)
+      local runnable, blob = in_lanes(queue, priority, limited)
       depth = depth + runnable
       if blob and not first then sent_at, eta = oldest_of(blob) end
       found[#found] = depth
@@ -89,7 +102,8 @@ end
 local out = {NOW, WALL}
 for i = 5 + reasons, #ARGV do
   local queue = ARGV[i]
-  local limited = redis.call('EXISTS', key_limited(queue)) == 1
+  local limited, blocked = nil, {}
+  if redis.call('EXISTS', key_limited(queue)) == 1 then limited, blocked = numbers_of(queue) end
   local first = redis.call('ZRANGE', key_delayed(queue), 0, 0, 'WITHSCORES')[2]
   local delayed = redis.call('ZCARD', key_delayed(queue))
   if limited then
@@ -101,7 +115,7 @@ for i = 5 + reasons, #ARGV do
   out[#out + 1] = {delayed, first or ''}
   out[#out + 1] = parked(queue)
   out[#out + 1] = dead(queue)
-  out[#out + 1] = {limited and blocked(queue) or 0}
+  out[#out + 1] = blocked
 end
 local nodes = {}
 local leases = redis.call('ZRANGE', key_leases(), first_node, first_node + NODES_MOST - 1, 'WITHSCORES')

@@ -52,6 +52,7 @@ local function check_limits()
     local limit, waiting = limits[queue], waiting_in(queue)
     if waiting + number > limit then
       local seconds = seconds_until_taken(queue, waiting + number - limit)
+      redis.pcall('HINCRBY', key_counts(), 'full:' .. queue, 1)
       return redis.error_reply('QUEUEFULL ' ..
         cjson.encode({queue = queue, limit = limit, waiting = waiting, seconds = seconds}))
     end
@@ -97,6 +98,7 @@ while i <= #ARGV do
   end
   i = after
 end
+write_totals()
 -- Never an error: the messages are queued by now.
 for n = 7, 5 + 2 * news, 2 do redis.pcall('PUBLISH', ARGV[n], ARGV[n + 1]) end
 -- For a producer that loses this answer.

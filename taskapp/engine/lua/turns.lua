@@ -68,6 +68,7 @@ local function look(queue, priority, class, lane, claim)
   local gate, opens, slot = refused_by(limits)
   if gate and slot and slot[4] == 'drop' and claim.dropped < DROPPED_MOST then
     claim.dropped = claim.dropped + 1
+    tally('dropped', task, queue)
     bury_unreported(queue, priority, blob, 'rejected', '', REFUSED .. slot[1] ..
       ' had no free slot', math.huge)
     remove(queue, field)
@@ -145,7 +146,7 @@ function M.serve(queue, priority, claim)
       at = at + 1
     end
   end
-  add_to(queue, 'all', priority, taken_before - claim.taken)
+  add_to(queue, priority, taken_before - claim.taken)
   forget_classes(queue, priority)
   if virtual(queue, priority) ~= before then
     redis.call('HSET', key, 'virtual:' .. priority, string.format('%.17g', virtual(queue, priority)),

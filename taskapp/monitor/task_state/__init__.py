@@ -10,6 +10,6 @@ that nobody was listening for.
 
 from taskapp.monitor.task_state.log import follow_log, log_lines
 from taskapp.monitor.task_state.resolve import task_state
-from taskapp.monitor.task_state.states import Moment, State, TaskState
+from taskapp.monitor.task_state.states import Moment, State, TaskState, WaitsFor
 
-__all__ = ["Moment", "State", "TaskState", "follow_log", "log_lines", "task_state"]
+__all__ = ["Moment", "State", "TaskState", "WaitsFor", "follow_log", "log_lines", "task_state"]

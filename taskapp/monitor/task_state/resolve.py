@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 from celery import states
 
 from taskapp.app.masks import Masked, redact
+from taskapp.engine.limit_numbers import LimitsAdmin
 from taskapp.engine.search import Found, Place, Search
 from taskapp.engine.task_notes import Noted
 from taskapp.errors import NoEngine
 from taskapp.monitor.task_state.outcome import Outcome, read_outcome
-from taskapp.monitor.task_state.states import Moment, State, TaskState
+from taskapp.monitor.task_state.states import Moment, State, TaskState, WaitsFor
 from taskapp.transport.codec import Unreadable, arguments_in, sent_at_of, unpack
 
 SHOWN_MOST = 1_024
 STATES = {states.SUCCESS: State.SUCCEEDED, states.FAILURE: State.FAILED, states.REVOKED: State.CANCELLED}
 FINISHED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "failed", State.CANCELLED: "cancelled"}
+PLACES = {Place.PARKED: State.PARKED, Place.BLOCKED: State.BLOCKED}
+NOT_BEFORE = (State.DELAYED, State.RETRYING, State.BLOCKED)
+"""States in which the time of its place is that of the next run."""
 RUNS_OF_MESSAGE = 1_000
 """A result with this run number or a higher one was not written by a run of the first submitted message."""
 NEVER_RAN = ("unknown task", "unreadable")
@@ -32,6 +36,7 @@ class Evidence(NamedTuple):
     headers: dict[str, Any]
     outcome: Outcome
     noted: Noted
+    waits_for: WaitsFor | None = None
     sees_messages: bool = True
     """Whether the broker shows where messages are."""
     masked: Masked | None = None
@@ -74,12 +79,13 @@ def task_state(task_id: str, app: Any = None, on_step: Callable[[int], None] = l
 def evidence_of(task_id: str, app: Any, on_step: Callable[[int], None] = lambda _: None) -> Evidence:
     """Return what is known about a task; arguments and errors in it are not masked. See ``task_state``."""
     outcome = read_outcome(app, task_id)
-    found, sees_messages = None, True
+    found, waits_for, sees_messages = None, None, True
     # A stored success is final, whatever else is found.
     if outcome.state != states.SUCCESS:
         try:
             with app.engine() as engine:
                 found = Search(engine.link, engine.prefix, app.queue_names(), on_step).find(task_id)
+                waits_for = _waits_for(found, LimitsAdmin(engine.link, engine.prefix))
         except NoEngine:
             sees_messages = False
         # It may have ended during the search: one step stores the result and removes the message.
@@ -90,8 +96,15 @@ def evidence_of(task_id: str, app: Any, on_step: Callable[[int], None] = lambda 
     finally:
         if notes is not None:
             notes.close()
-    known = Evidence(task_id, found, _headers(found), outcome, noted, sees_messages)
+    known = Evidence(task_id, found, _headers(found), outcome, noted, waits_for, sees_messages)
     return known._replace(masked=redact(app, known.task, lambda: arguments_of(known)))
+
+
+def _waits_for(found: Found | None, limits: LimitsAdmin) -> WaitsFor | None:
+    gate = found.gate if found is not None else None
+    if gate is None:
+        return None
+    return WaitsFor(gate.kind, gate.limit, gate.value, tuple(limits.running(gate)))
 
 
 def arguments_of(known: Evidence) -> tuple[Any, Any]:
@@ -128,7 +141,8 @@ def judge(known: Evidence) -> TaskState:
         node=_node(known, state),
         attempts=_attempts(known, state),
         crashes=found.envelope.crashes if found else 0,
-        next_at=found.at if found and found.place is Place.DELAYED and state is not State.CANCELLED else None,
+        next_at=found.at if found and found.at and state in NOT_BEFORE else None,
+        waits_for=known.waits_for if state is State.BLOCKED else None,
         args=_arguments_text(known, "args"),
         kwargs=_arguments_text(known, "kwargs"),
         error=known.masked_text(_error(known, state)),
@@ -157,7 +171,7 @@ def _state(known: Evidence) -> State:
         return State.CANCELLED
     if found.place is Place.DELAYED:
         return State.RETRYING if _retries(known) else State.DELAYED
-    return State.PARKED if found.place is Place.PARKED else State.QUEUED
+    return PLACES.get(found.place, State.QUEUED)
 
 
 def _state_without_message(known: Evidence) -> State:
@@ -255,6 +269,17 @@ def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
         yield Moment(found.at, "buried", found.letter.reason)
 
 
+def _why_blocked(waits_for: WaitsFor) -> str:
+    kind, limit, key, running = waits_for
+    of_key = f" for the key {key!r}" if key else ""
+    behind = f": {', '.join(running)}" if running else ""
+    if kind == "rate":
+        return f"the rate of {limit}{of_key} is used up, or paused"
+    if kind == "slots":
+        return f"as many of {limit} run{of_key} as may run at once{behind}"
+    return f"one of {limit} runs with the same unique key{f' {key!r}' if key else ''}{behind}"
+
+
 def _submitted_at(known: Evidence) -> float | None:
     """Return when the task was submitted; ``None`` if that is not recorded, such as after a retry."""
     headers, outcome = known.headers, known.outcome
@@ -281,6 +306,8 @@ def _remark(known: Evidence, state: State) -> str:
         return "nodes will not run it; the first one to take its message discards it"
     if state is State.PARKED:
         return "no node that received it has its task type"
+    if state is State.BLOCKED and known.waits_for is not None:
+        return _why_blocked(known.waits_for)
     if state is State.RUNNING and found is None and known.sees_messages:
         return "it was acknowledged before it ran: whether its node is still alive is unknown"
     if state is State.RUNNING and found is not None:

@@ -16,6 +16,8 @@ class State(StrEnum):
     """It waits in its queue for a free slot."""
     DELAYED = "delayed"
     """It waits until it is due."""
+    BLOCKED = "blocked"
+    """A limit does not let it run yet."""
     PARKED = "parked"
     """It waits for a node that has its task type."""
     RUNNING = "running"
@@ -39,6 +41,19 @@ class State(StrEnum):
 
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED})
+
+
+class WaitsFor(NamedTuple):
+    """The limit that does not let a task run yet."""
+
+    kind: str
+    """``rate``; ``slots``: as many run as may; ``unique``: one with the same key runs."""
+    limit: str
+    """Its name: the task type, for a level of concurrency with its template, as in ``shop.export/{tenant}``."""
+    key: str
+    """Its key; empty: one for all."""
+    running: tuple[str, ...] = ()
+    """Ids of some of the running tasks that it waits for."""
 
 
 class Moment(NamedTuple):
@@ -71,6 +86,8 @@ class TaskState:
     """Number of runs of its current message whose process died."""
     next_at: float | None = None
     """Earliest time of its next run, Unix seconds."""
+    waits_for: WaitsFor | None = None
+    """What a blocked task waits for."""
     args: str = ""
     """As text, shortened."""
     kwargs: str = ""
@@ -95,5 +112,6 @@ class TaskState:
             **asdict(self),
             "state": str(self.state),
             "progress": self.progress and self.progress._asdict(),
+            "waits_for": self.waits_for and self.waits_for._asdict(),
             "timeline": [moment._asdict() for moment in self.timeline],
         }
