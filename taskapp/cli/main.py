@@ -23,7 +23,7 @@ COMMANDS = {
     "task": ("taskapp.cli.task:task", "Show the state and the log lines of one task, by its id"),
     "dead": ("taskapp.cli.dead:dead", "List, show, replay and purge dead letters"),
     "delayed": ("taskapp.cli.delayed:delayed", "List, cancel and reschedule delayed tasks"),
-    "limits": ("taskapp.cli.limits:limits", "Show and change how many tasks may wait in a queue"),
+    "limits": ("taskapp.cli.limits:limits", "Show and change limits of queues and of tasks while nodes run"),
     "schedules": ("taskapp.cli.schedules.group:schedules", "Show and change timed jobs while beats run"),
     "outbox": ("taskapp.cli.outbox:outbox", "Queue tasks that transactions of your database have left behind"),
     "history": ("taskapp.cli.history:history", "Search finished tasks in SQL, and write them there"),

@@ -59,9 +59,12 @@ def check_names(name: str, options: Mapping[str, Any], app: Any, more: frozenset
 
 def _check_shared(name: str, unknown: set[str], options: Mapping[str, Any]) -> set[str]:
     """Refuse the numbers of a task type, unless they are ``None``; return the other names."""
+    changed_by = {"rate_limit": "--rate", "rate_burst": "--burst", "max_concurrency": "--at-once"}
     for option in sorted(OF_TYPES_ALONE & unknown):
         if options[option] is not None:
-            problem = f"all tasks of a type share it; declare it with the task type, or run: taskapp limits set {name}"
+            problem = "all tasks of a type share it; declare it with the task type"
+            if option in changed_by:
+                problem += f"; to change it for all nodes: taskapp limits set {name} {changed_by[option]} NUMBER"
             raise BadLimit.of(name, option, options[option], problem)
     return unknown - OF_TYPES_ALONE
 

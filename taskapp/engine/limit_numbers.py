@@ -109,9 +109,9 @@ class LimitsAdmin:
             raise ValueError(f"the weight of {fair_key!r} must be a number above 0, not {weight!r}")
         self._link.command("HSET", self._keys("weights"), fair_key, weight)
 
-    def clear_weight(self, fair_key: str) -> None:
-        """Let ``fair_key`` weigh 1 again."""
-        self._link.command("HDEL", self._keys("weights"), fair_key)
+    def clear_weight(self, fair_key: str) -> bool:
+        """Let ``fair_key`` weigh 1 again; return whether a weight was set."""
+        return bool(self._link.command("HDEL", self._keys("weights"), fair_key))
 
     def pause(self, name: str, key: str, seconds: float, *, is_of_run: bool = False) -> None:
         """Let no task with this key of the rate ``name`` start for ``seconds``, on any node; 0 ends a pause.

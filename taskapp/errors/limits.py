@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
-from taskapp.errors import InvalidPayload, TaskappError
+from taskapp.errors import InvalidPayload, TaskappError, did_you_mean
 
 SHOWN_MOST = 120
+LISTED_MOST = 10
 
 
 class BadLimit(TaskappError, ValueError):
@@ -67,3 +69,25 @@ class BadPause(TaskappError, ValueError):
         super().__init__(
             f"task {task!r} cannot pause its rate for {seconds!r}: use a number of seconds from 0 to {longest:,}"
         )
+
+
+class UnknownLimit(TaskappError):
+    """No node and no code declares a limit of this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        names = sorted(known)
+        more = ", …" if len(names) > LISTED_MOST else ""
+        shown = f" (limits: {', '.join(names[:LISTED_MOST])}{more})" if names else ""
+        remedy = "declare it with the task type, with rate_limit or max_concurrency"
+        super().__init__(f"no limit of tasks is named {name!r}{did_you_mean(name, names)}; {remedy}{shown}")
+
+
+class NoSuchLimit(TaskappError):
+    """A task type has no limit of this kind."""
+
+    def __init__(self, name: str, option: str, levels: Iterable[str]) -> None:
+        self.name = name
+        names = ", ".join(levels)
+        remedy = f"its levels are {names}" if names else "declare it with the task type"
+        super().__init__(f"{name!r} declares no {option} for all nodes, so that nothing would change; {remedy}")

@@ -136,7 +136,7 @@ def test_the_command_shows_sets_and_clears_limits(app: Any, redis_server: RedisS
     assert taskapp("clear", "default") == (0, "default: at most 5 tasks may wait, as TASKAPP_QUEUE_LIMITS says\n")
     assert taskapp("clear", "default") == (
         1,
-        "Error: no limit is set for the queue 'default'; see taskapp limits list\n",
+        "Error: no limit is set for 'default'; see taskapp limits list\n",
     )
     assert taskapp("clear", "low") == (0, "low: no limit\n")
     code, text = taskapp("set", "lwo", "3")

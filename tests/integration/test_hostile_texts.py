@@ -19,6 +19,8 @@ import pytest
 import taskapp
 from taskapp.cli.main import taskapp as command
 from taskapp.engine.completions import Finished
+from taskapp.engine.limit_numbers import LimitsAdmin
+from taskapp.engine.limits import Limits, Rate, Unique
 from taskapp.engine.options import NodeProfile, Options
 from taskapp.engine.settlement import Settlement
 from taskapp.engine.task_notes import Notes
@@ -37,6 +39,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "top": [["--once", "--every", "0.2"]],
     "task show": [
         ["known"], ["known", "--traceback"], ["known", "--json"], [HOSTILE], [HOSTILE, "--json"], [f"no{HOSTILE}"],
+        [f"rated{HOSTILE}"], [f"rated{HOSTILE}", "--json"], [f"latest{HOSTILE}"],
     ],
     "task logs": [["known"], ["known", "--json"], ["known", "-f"], [f"no{HOSTILE}"]],
     "dead list": [[], ["--json"], ["--task", HOSTILE], ["--queue", HOSTILE]],
@@ -48,9 +51,16 @@ COMMANDS: dict[str, list[list[str]]] = {
     "delayed list": [[], ["--json"], ["--queue", HOSTILE]],
     "delayed reschedule": [[HOSTILE, "3600"], [f"no{HOSTILE}", "1"], [HOSTILE, HOSTILE]],
     "delayed cancel": [[HOSTILE], [f"no{HOSTILE}"]],
-    "limits set": [["default", "100"], [HOSTILE, "5"], ["default", HOSTILE]],
     "limits list": [[], ["--json"]],
-    "limits clear": [["default"], [HOSTILE]],
+    "limits set": [
+        ["default", "100"], [HOSTILE, "5"], ["default", HOSTILE], [HOSTILE, "--rate", "5/s"],
+        [f"no{HOSTILE}", "--rate", "5/s"], [HOSTILE, "--rate", HOSTILE], [HOSTILE, "--at-once", HOSTILE],
+        ["--weight", f"{HOSTILE}=2"], ["--weight", HOSTILE],
+    ],
+    "limits pause": [[HOSTILE, "5", "--key", HOSTILE], [f"no{HOSTILE}", "5"], [HOSTILE, HOSTILE]],
+    "limits clear": [
+        ["default"], [HOSTILE], [f"no{HOSTILE}"], ["--weight", HOSTILE], ["--weight", f"no{HOSTILE}"],
+    ],
     "schedules list": [[], ["--json"]],
     "schedules show": [["job"], ["job", "--json"], [HOSTILE], ["broken"]],
     "schedules next": [["job"], ["job", "--json"], ["job", "--after", HOSTILE], ["broken"]],
@@ -94,6 +104,21 @@ def assert_harmless(text: str) -> None:
     assert [line for line in bare.splitlines() if line.startswith("forged")] == []
 
 
+def limit_all(bench: Bench) -> None:
+    """Block tasks by a rate and a unique key of hostile names."""
+    admin, rate = LimitsAdmin(bench.link, ""), Rate(HOSTILE, HOSTILE, 1, 3_600_000, 1)
+    unique = Unique(f"{HOSTILE}\x1f{HOSTILE}", on_duplicate="latest")
+    numbers = json.dumps({"limit": 1, "period_ms": 3_600_000, "burst": 1, "most": 1})
+    bench.link.run("limit", "", 0, "declared", HOSTILE, numbers)
+    admin.set_limit(HOSTILE, {"most": 2})
+    admin.set_weight(HOSTILE, 2)
+    node = bench.nodes[0]
+    for name in ("first", "rated", "first2", "latest"):
+        of = Limits(HOSTILE, (rate,)) if name in ("first", "rated") else Limits(HOSTILE, unique=unique)
+        bench.submit(f"{name}{HOSTILE}", limits=of, queue="limited", task=HOSTILE)
+        node.take(1, ["limited"])
+
+
 @pytest.fixture
 def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Fill a Redis and a history with hostile texts; return the environment of who looks at them."""
@@ -109,6 +134,7 @@ def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str
     node.done()
     bench.push(HOSTILE, queue="default", task=HOSTILE, due_ms=int((time() + 3_600) * 1_000))
     bench.push("known", queue="default", task=HOSTILE)
+    limit_all(bench)
     client = bench.client
     client.hset(
         "unacked",
@@ -175,6 +201,7 @@ def test_no_command_hands_hostile_texts_to_the_terminal(hostile_site: dict[str, 
             raise AssertionError(f"{each}: {answer}") from problem
     whole = "".join(answers)
     assert whole.count("\\x1b[2J") > 40  # they were shown
+    assert whole.count("blocked, next at") == 1
 
 
 def test_commands_print_in_one_place() -> None:

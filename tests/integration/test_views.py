@@ -29,8 +29,8 @@ SHOWN_AS_JSON = {
 }  # fmt: skip
 WITHOUT_DATA = {
     "demo", "up", "exporter", "health", "dead replay", "dead purge", "delayed cancel", "delayed reschedule",
-    "limits set", "limits clear", "history run", "history prune", "redis start", "redis stop", "schedules add",
-    "schedules edit", "schedules export",
+    "limits set", "limits clear", "limits pause", "history run", "history prune", "redis start", "redis stop",
+    "schedules add", "schedules edit", "schedules export",
     "schedules import", "schedules pause", "schedules remove", "schedules resume", "schedules run-now",
     "schedules backfill", "outbox create", "outbox remove", "outbox retry", "outbox run",
 }  # fmt: skip

@@ -287,7 +287,7 @@ def test_a_call_changes_the_limits(app: Celery, pushed: list[Message]) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[TaskappError], str]] = {
-    "a number of the type": ({"rate_limit": "5/s"}, BadLimit, "run: taskapp limits set limited.fair"),
+    "a number of the type": ({"rate_limit": "5/s"}, BadLimit, "taskapp limits set limited.fair --rate NUMBER"),
     "a misspelt name": ({"unique_keys": "x"}, UnknownOption, "did you mean 'unique_key'"),
     "a template": ({"fair_key": "{tenant}"}, BadLimitKey, "is a template"),
     "a long key": ({"fair_key": "x" * 300}, BadLimitKey, "more than 256"),
