@@ -201,7 +201,8 @@ def test_no_command_hands_hostile_texts_to_the_terminal(hostile_site: dict[str, 
             raise AssertionError(f"{each}: {answer}") from problem
     whole = "".join(answers)
     assert whole.count("\\x1b[2J") > 40  # they were shown
-    assert whole.count("blocked, next at") == 1
+    assert whole.count("blocked\x1b[0m, next at") == 1
+    assert whole.count("remark     one of") == 1
 
 
 def test_commands_print_in_one_place() -> None:
