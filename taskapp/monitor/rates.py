@@ -109,7 +109,8 @@ def rates_json(before: Look, now: Look) -> dict[str, Any]:
         "queues": [
             {
                 "name": queue.name, "ready": queue.depth, "oldest_seconds": queue.oldest_seconds,
-                "delayed": queue.delayed, "parked": queue.parked_depth, "dead": queue.dead_depth,
+                "delayed": queue.delayed, "blocked": queue.blocked, "parked": queue.parked_depth,
+                "dead": queue.dead_depth,
                 "nodes": takers[queue.name], **rates.get(queue.name, QueueRates(0.0, 0.0, 0.0))._asdict(),
             }
             for queue in now.snapshot.queues

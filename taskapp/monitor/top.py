@@ -89,14 +89,23 @@ class _Fitting:
 
 def _queues(snapshot: Snapshot, rates: dict[str, QueueRates]) -> _Fitting:
     table = _Fitting(
-        "\nQUEUE", "\nready", "\noldest", "\ndelayed", "\nparked", "\ndead", "\nnodes", "\ndone/s", "\nfailed/s"
+        "\nQUEUE",
+        "\nready",
+        "\noldest",
+        "\ndelayed",
+        "\nblocked",
+        "\nparked",
+        "\ndead",
+        "\nnodes",
+        "\ndone/s",
+        "\nfailed/s",
     )
     takers = snapshot.takers()
     for queue in snapshot.queues:
         rate = rates.get(queue.name)
         table.add_row(
             _name(queue.name), _number(queue.depth), age(queue.oldest_seconds), _number(queue.delayed),
-            _number(queue.parked_depth, "yellow"),
+            _number(queue.blocked), _number(queue.parked_depth, "yellow"),
             _number(queue.dead_depth, "red"),
             Text(str(takers[queue.name]), style="red" if queue.depth and not takers[queue.name] else ""),
             _rate(rate.completed if rate else 0.0), _rate(rate.failed if rate else 0.0, "red"),

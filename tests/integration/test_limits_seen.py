@@ -6,15 +6,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
 
-from taskapp.engine.limits import Limits, Unique
+from taskapp.engine.limit_numbers import LANES_MOST, LimitsAdmin
+from taskapp.engine.limits import Concurrency, Limits, Rate, Unique
 from taskapp.monitor.task_state import State, TaskState, WaitsFor, task_state
 from tests.engine.bench import Bench
 from tests.integration import blocking
-from tests.integration.test_flower_tabs import WITH_LOGIN, ask, block
+from tests.integration.test_flower_tabs import WITH_LOGIN, Answer, ask, block, cards
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_flower
 
 
@@ -160,3 +162,64 @@ def test_a_task_blocked_by_a_unique_key_says_behind_which_task(node: Process, en
     assert f"one of {blocking.index.name} runs with the same unique key 'report': {first.id}" in shown(
         latest.id, environment
     )
+
+
+# --- all of them, in Flower --------------------------------------------------------------------------
+
+HOSTILE = "</td><script>alert(1)</script>\x1b[2J\u202e"
+
+
+def block_of(answer: Answer, title: str) -> dict[str, Any]:
+    return next(each for each in answer.json["blocks"] if each.get("title", "").startswith(title))
+
+
+def test_flower_shows_limits_and_the_keys_for_which_most_wait(bench: Bench, flower: str) -> None:
+    node, rate = bench.node("shop.mail"), Rate("shop.mail", "", 1, 3_600_000, 1)
+    bench.link.run(
+        "limit", "", 0, "declared", "shop.mail", json.dumps({"limit": 1, "period_ms": 3_600_000, "burst": 1})
+    )
+    bench.link.run("limit", "", 0, "declared", "shop.all/{tenant}", json.dumps({"most": 1}))
+    LimitsAdmin(bench.link, "").set_limit("shop.all/{tenant}", {"most": 2})
+    for number in range(30):
+        limits = Limits(rates=(rate._replace(key=f"tenant {number}"),))
+        bench.submit(*(f"{number} {each}" for each in range(2 + number)), limits=limits, queue="default")
+    slots = Limits(slots=(Concurrency("shop.all/{tenant}", HOSTILE, 1),))
+    bench.submit(*(f"slots {number}" for number in range(100)), limits=slots, queue="low")
+    for queue in ("default", "low"):
+        while node.take(100, [queue]):
+            pass
+    eventually(lambda: cards(ask(f"{flower}/queues/data"))["blocked"] == sum(range(1, 31)) + 98)
+
+    shown = ask(f"{flower}/queues/data")
+
+    keys = block_of(shown, "Blocked")["rows"]
+    assert len(keys) == 20
+    assert keys[0] == {
+        "limit": "shop.all/{tenant}", "key": HOSTILE, "number": 98, "why": "2 run, as many as may", "opens_at": None,
+    }  # fmt: skip
+    assert (keys[1]["key"], keys[1]["number"], keys[1]["why"]) == ("tenant 29", 30, "rate 1/h used up, or paused")
+    assert keys[1]["opens_at"] - time.time() == pytest.approx(3_600, abs=60)
+    assert block_of(shown, "Limits of tasks")["rows"] == [
+        {"name": "shop.all/{tenant}", "kind": "at once", "code": "1", "set": "2", "blocked": 98, "origin": "set"},
+        {"name": "shop.mail", "kind": "rate", "code": "1/h", "set": "", "blocked": 465, "origin": "code"},
+    ]
+    by_queue = {row["name"]: row["blocked"] for row in block_of(shown, "Queues")["rows"]}
+    assert (by_queue["default"], by_queue["low"], by_queue["high"]) == (465, 98, 0)
+    assert "<script>" not in ask(f"{flower}/queues").body
+
+
+def test_flower_reads_a_bounded_number_of_lanes(bench: Bench) -> None:
+    node, rate = bench.node("shop.mail"), Rate("shop.mail", "", 1, 3_600_000, 1)
+    for number in range(LANES_MOST + 500):
+        limits = Limits(rates=(rate._replace(key=f"tenant {number}"),))
+        bench.submit(f"{number} a", f"{number} b", limits=limits, queue="default")
+    while node.take(100, ["default"]):
+        pass
+    admin = LimitsAdmin(bench.link, "")
+    bench.client.config_resetstat()
+
+    keys, are_all = admin.most_blocked(["default"], 20)
+
+    assert (len(keys), are_all) == (20, False)
+    calls = sum(int(each["calls"]) for each in bench.client.info("commandstats").values())
+    assert calls < 3 * LANES_MOST

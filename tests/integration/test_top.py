@@ -79,7 +79,7 @@ def test_in_a_pipe_it_prints_one_screen(worker: Callable[..., Process], redis_se
     assert "1 node running 7 waiting" in " ".join(screen.split())
     assert lines["high"].startswith("high 7 ")
     assert lines["high"].endswith(" 0 · ·")
-    assert lines["default"] == "default · · · · · 1 · ·"
+    assert lines["default"] == "default · · · · · · 1 · ·"
     assert " running 0/1,00" in next(line for name, line in lines.items() if "@" in name)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from taskapp.engine.counters import Spread, Totals
-from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
+from taskapp.engine.snapshot import LimitRef, NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.monitor.rates import Look, QueueRates, queue_rates, rates_json, type_rates
 from taskapp.monitor.top import UNBOUNDED, age, screen
 
@@ -61,12 +61,13 @@ def drawn(now: Look, before: Look | None = None, width: int = 120) -> str:
 
 def test_the_screen_says_what_stands_still_and_what_to_do() -> None:
     parked = {"shop.new": Parked(4, 60.0)}
-    queue = QueueSnapshot("high", {0: Waiting(1_234, 90.0)}, 5, 3.0, parked, {"failed": 2})
+    blocked = {LimitRef("rate", "shop.mail"): 6, LimitRef("slots", "shop.mail"): 1}
+    queue = QueueSnapshot("high", {0: Waiting(1_234, 90.0)}, 5, 3.0, parked, {"failed": 2}, blocked_by=blocked)
     text = drawn(Look(1.0, Snapshot(1_800_000_000.0, [queue], [], {}), Totals()))
 
     assert "08:00:00 UTC   0 nodes running   1,234 waiting" in text
     assert " ".join(next(line for line in text.splitlines() if line.startswith("high")).split()) == (
-        "high 1,234 90 s 5 4 2 0 · ·"
+        "high 1,234 90 s 5 7 4 2 0 · ·"
     )
     assert "no nodes; start one with: celery -A taskapp worker" in text
     assert "rates appear with the second refresh" in text
@@ -83,22 +84,26 @@ def test_a_name_cannot_move_the_cursor() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, UNBOUNDED])
 def test_a_narrow_screen_has_fewer_columns_and_cuts_no_number(width: int) -> None:
-    numbers = ("1,234,567", "7,654,321", "1,111,111")
+    numbers = ("1,234,567", "7,654,321", "3,333,333", "1,111,111")
     queue = QueueSnapshot(
-        "high", {0: Waiting(1_234_567, 90.0)}, 7_654_321, 3.0, {"a": Parked(1_111_111, 1.0)}, {"failed": 2_222_222}
-    )
+        "high", {0: Waiting(1_234_567, 90.0)}, 7_654_321, 3.0, {"a": Parked(1_111_111, 1.0)}, {"failed": 2_222_222},
+        blocked_by={LimitRef("rate", "a"): 3_333_333},
+    )  # fmt: skip
     node = NodeSnapshot("e", "n" * 70 + "@host", "running", {"a": 1}, {"a": 1}, 1, ("high",) * 9, 0.5, 1.0, 9.0)
     text = drawn(Look(1.0, Snapshot(100.0, [queue], [node], {}), Totals()), width=width)
 
     line = next(line for line in text.splitlines() if line.startswith("high"))
-    shown = line.split()[1:2] + line.split()[4:6]
+    shown = line.split()[1:2] + line.split()[4:7]
     assert [*numbers][: len(shown)] == shown
     assert "…" not in line
     assert width < 80 or "n" * 70 + "@host" in text or width < UNBOUNDED
 
 
 def test_json_has_all_that_the_screen_shows() -> None:
-    queue = QueueSnapshot("high", {0: Waiting(3, 90.0)}, 5, 3.0, {"a": Parked(4, 60.0)}, {"failed": 2})
+    blocked = {LimitRef("rate", "a"): 6}
+    queue = QueueSnapshot(
+        "high", {0: Waiting(3, 90.0)}, 5, 3.0, {"a": Parked(4, 60.0)}, {"failed": 2}, blocked_by=blocked
+    )
     node = NodeSnapshot("e", "w@h", "running", {"a": 1}, {"a": 1}, 1, ("high",), 0.5, 1.0, 9.0)
     snapshot = Snapshot(100.0, [queue], [node], {})
 
@@ -109,5 +114,6 @@ def test_json_has_all_that_the_screen_shows() -> None:
     json.dumps(shown, allow_nan=False)
     [high] = shown["queues"]
     assert (high["ready"], high["delayed"], high["parked"], high["dead"], high["failed"]) == (3, 5, 4, 2, 2.0)
+    assert high["blocked"] == 6
     assert shown["nodes"][0]["queues"] == ["high"]
     assert shown["task_types"][0]["task"] == "t"

@@ -1,14 +1,16 @@
-"""The tab for queues: waiting messages by priority with their ages; delayed, parked and dead ones."""
+"""The tab for queues: waiting messages by priority with their ages; delayed, blocked, parked and dead ones; limits."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from taskapp.app.application import Celery
+from taskapp.engine.limit_numbers import LANES_MOST, BlockedKey, LimitsAdmin
 from taskapp.engine.queue_limits import QueueLimits
 from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
+from taskapp.monitor.limit_rows import LimitRow, limit_rows, numbers_text
 from taskapp.queues import PRIORITIES
 
 HIGHEST_FIRST = sorted(PRIORITIES, reverse=True)
@@ -16,8 +18,21 @@ COLUMNS = (
     Column("name", "Queue", "code"), Column("depth", "Waiting", "count"), Column("oldest_seconds", "Oldest", "seconds"),
     *(Column(f"priority_{priority}", f"P{priority}", "count") for priority in HIGHEST_FIRST),
     Column("delayed", "Delayed", "count"), Column("next_due_at", "Next due", "time"),
-    Column("parked", "Parked", "count"), Column("dead", "Dead", "count"), Column("limit", "Limit", "count"),
+    Column("blocked", "Blocked", "count"), Column("parked", "Parked", "count"), Column("dead", "Dead", "count"),
+    Column("limit", "Limit", "count"),
 )  # fmt: skip
+KEYS_MOST = 20
+"""Maximum number of keys to list for which tasks wait."""
+BLOCKED_COLUMNS = (
+    Column("limit", "Limit", "code"), Column("key", "Key", "code"), Column("number", "Blocked", "count"),
+    Column("why", "Why"), Column("opens_at", "Until", "time"),
+)  # fmt: skip
+LIMITS_MOST = 200
+LIMIT_COLUMNS = (
+    Column("name", "Limit", "code"), Column("kind", "Kind"), Column("code", "Code"), Column("set", "Set"),
+    Column("blocked", "Blocked", "count"), Column("origin", "From"),
+)  # fmt: skip
+KINDS = {"rate": "rate", "slots": "at once", "unique": "unique"}
 PARKED_COLUMNS = (
     Column("queue", "Queue", "code"), Column("task", "Task type", "code"), Column("number", "Parked", "count"),
     Column("oldest_seconds", "Oldest", "seconds"),
@@ -41,6 +56,10 @@ class QueuesTab(Tab):
         with app.engine() as engine:
             found = read_snapshot(engine.link, engine.prefix, app.queue_names())
             limits = QueueLimits(engine.link, engine.prefix).in_force(app.settings.queue_limit_table)
+            admin = LimitsAdmin(engine.link, engine.prefix)
+            of_tasks = limit_rows(admin.read_limits(), found.queues)
+            blocked_queues = [queue.name for queue in found.queues if queue.blocked]
+            keys, are_all = admin.most_blocked(blocked_queues, KEYS_MOST) if blocked_queues else ([], True)
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
         parked = sum(queue.parked_depth for queue in found.queues)
         dead = sum(queue.dead_depth for queue in found.queues)
@@ -49,6 +68,7 @@ class QueuesTab(Tab):
                 Card("waiting", sum(queue.depth for queue in found.queues), tone="active"),
                 Card("oldest", max(ages, default=None), "seconds"),
                 Card("delayed", sum(queue.delayed for queue in found.queues)),
+                Card("blocked", sum(queue.blocked for queue in found.queues)),
                 Card("parked", parked, tone="warning" if parked else ""),
                 Card("dead letters", dead, tone="danger" if dead else ""),
             ]),
@@ -58,9 +78,16 @@ class QueuesTab(Tab):
                 "No queues; configure them with TASKAPP_QUEUES.", key="name",
             ),
         ]  # fmt: skip
+        if keys:
+            some = "" if are_all else f", of the first {LANES_MOST:,} that wait"
+            title = f"Blocked: the keys of limits for which most tasks wait{some}"
+            blocks.append(TableBlock(title, BLOCKED_COLUMNS, _keys(keys, of_tasks), ""))
         if parked:
             title = "Parked: waiting for a node with the task type"
             blocks.append(TableBlock(title, PARKED_COLUMNS, _parked(found.queues), ""))
+        if of_tasks:
+            title = "Limits of tasks, by code or as set with taskapp limits"
+            blocks.append(TableBlock(title, LIMIT_COLUMNS, [_limit(row) for row in of_tasks[:LIMITS_MOST]], ""))
         return View(blocks, found.at, 3.0)
 
 
@@ -75,8 +102,34 @@ def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:
         "name": queue.name, "depth": queue.depth, "oldest_seconds": queue.oldest_seconds, "hints": hints,
         **{key: each.depth or None for key, each in waiting.items()}, "delayed": queue.delayed,
         "next_due_at": now + queue.next_due_seconds if queue.next_due_seconds is not None else None,
-        "parked": queue.parked_depth, "dead": queue.dead_depth,
+        "blocked": queue.blocked, "parked": queue.parked_depth, "dead": queue.dead_depth,
     }  # fmt: skip
+
+
+def _limit(row: LimitRow) -> dict[str, Any]:
+    return {
+        **row._asdict(), "kind": KINDS[row.kind], "code": numbers_text(row.code), "set": numbers_text(row.set),
+        "origin": row.origin,
+    }  # fmt: skip
+
+
+def _keys(keys: list[BlockedKey], limits: list[LimitRow]) -> list[dict[str, Any]]:
+    numbers = {(row.kind, row.name): numbers_text({**row.code, **row.set}) for row in limits}
+    return [
+        {
+            "limit": each.gate.limit, "key": each.gate.value, "number": each.number, "opens_at": each.opens_at,
+            "why": _why(each.gate.kind, numbers.get((each.gate.kind, each.gate.limit), "")),
+        }
+        for each in keys
+    ]  # fmt: skip
+
+
+def _why(kind: str, numbers: str) -> str:
+    if kind == "rate":
+        return f"rate {numbers} used up, or paused" if numbers else "rate used up, or paused"
+    if kind == "slots":
+        return f"{numbers} run, as many as may" if numbers else "as many run as may"
+    return "one with the same unique key runs"
 
 
 def _parked(queues: list[QueueSnapshot]) -> list[dict[str, Any]]:
