@@ -62,18 +62,20 @@ TYPE_CHECKING = False  # that of ``typing`` takes longer to import than the rest
 
 if TYPE_CHECKING:
     from taskapp.app.application import Celery
+    from taskapp.app.retries import Backoff
     from taskapp.app.task_types import Task, shared_task
     from taskapp.client.async_canvas import Signature, chain, chord, group, signature
     from taskapp.client.results import AsyncResult, GroupResult
 
 __all__ = [
-    "AsyncResult", "Celery", "GroupResult", "Signature", "Task", "__version__", "chain", "chord", "group",
+    "AsyncResult", "Backoff", "Celery", "GroupResult", "Signature", "Task", "__version__", "chain", "chord", "group",
     "shared_task", "signature",
 ]  # fmt: skip
 
 
 _HOMES = {
     "taskapp.app.application": ("Celery",),
+    "taskapp.app.retries": ("Backoff",),
     "taskapp.app.task": ("Task",),
     "taskapp.client.async_canvas": ("Signature", "chain", "chord", "group", "signature"),
     "taskapp.client.results": ("AsyncResult", "GroupResult"),

@@ -14,7 +14,7 @@ from taskapp.client.limits.options import OF_TYPES
 from taskapp.client.option_checks import check_priority
 from taskapp.errors.history import BadMasks, UnknownTaskOption
 
-OPTIONS = ("cpu_bound", "typed", "keeps_failures", "masks", "sensitive", *OF_TYPES)
+OPTIONS = ("cpu_bound", "typed", "keeps_failures", "masks", "sensitive", "retry_on", "retry_budget", *OF_TYPES)
 STOCK = frozenset((*dir(celery.Task), *(name for name, _ in celery.Task.from_config)))
 """Attributes of Celery's class, and those it takes from the configuration. Not checked with ``hasattr``: reading
 ``app`` would bind the class to one app for the whole process."""

@@ -17,6 +17,7 @@ from taskapp.app.options import check_declaration, check_masks
 from taskapp.app.own_strategy import counting, has_own_strategy, strategy_of
 from taskapp.app.progress import note_progress
 from taskapp.app.rate_pauses import retry_after_of
+from taskapp.app.retries import NEVER_RETRIED, DeclaredRetries, RetryTask, backoff_for, check_retries, with_attempts
 from taskapp.app.wrapping import checked
 from taskapp.celery_internals import begin_call, eager_name
 from taskapp.client.batches import Call, Submit, asubmit_many, submit_many
@@ -27,7 +28,6 @@ from taskapp.client.protocol import with_texts_of_ids
 from taskapp.client.results import EagerResult
 from taskapp.client.submitter import Submitter
 from taskapp.engine.settlement import collecting, settling
-from taskapp.errors import InvalidPayload, PermanentError
 from taskapp.execution.coroutines import run_on_loop_of_tasks, run_to_end
 from taskapp.execution.current_task import ContextStack
 from taskapp.execution.failures import as_error, traceback_of
@@ -41,13 +41,12 @@ if TYPE_CHECKING:
 
 POSITIONAL_OPTIONS = ("task_id", "producer", "link", "link_error", "shadow")
 """Options of ``apply_async`` that are accepted by position."""
-NEVER_RETRIED = (PermanentError, InvalidPayload)
 
 
-class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
+class Task(RetryTask, LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own class has no parameters
     """A Celery task whose annotated arguments are checked and whose permanent errors are not retried.
 
-    The attributes below, and those of ``LimitedTask``, are options in addition to Celery's.
+    The attributes below, and those of ``LimitedTask`` and ``RetryTask``, are options in addition to Celery's.
     ``autoretry_for``, ``max_retries``, ``retry_backoff`` and ``retry_backoff_max`` have the same meaning
     as in Celery; delays are drawn evenly from zero to the backoff (full jitter).
     """
@@ -68,6 +67,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
     Request = "taskapp.worker.consume.request:Request"
     Strategy = "taskapp.worker.consume.strategy:Strategy"
     retry_jitter = True
+    declared_retries: DeclaredRetries
     _is_method: bool
     _backend: Any
     _dump_pydantic_arguments: Any
@@ -79,7 +79,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         """Bind to ``app``, like Celery; make ``run`` check its arguments and dump a model that it returns.
 
         Raises:
-            UnknownTaskOption, BadMasks, BadOption, BadLimit: An option is misspelt or invalid.
+            UnknownTaskOption, BadMasks, BadOption, BadLimit, BadRetryOption: An option is misspelt or invalid.
         """
         is_new = "_unchecked_run" not in cls.__dict__
         if is_new:  # later it also has attributes that hooks of its base have set
@@ -89,6 +89,7 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         if (own_backend := cls.__dict__.get("backend")) is not None:  # ``@app.task(backend=…)``
             cls._backend = own_backend
         cls.request_stack = ContextStack()
+        cls.declared_retries = check_retries(cls)
         if is_new:
             cls._wrap_run()
         cls.declared_limits = limits_declared_by(cls)
@@ -318,17 +319,25 @@ class Task(LimitedTask, celery.Task):  # type: ignore[type-arg]  # Celery's own 
         note_progress(self.request, done, total, note)
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """Retry, like Celery, unless ``exc`` is permanent; wait at least ``exc.retry_after_seconds``, if set."""
+        """Retry, like Celery, unless ``exc`` is permanent; wait at least ``exc.retry_after_seconds``, if set.
+
+        Without ``countdown`` and ``eta``, ``retry_on`` says how long to wait after ``exc``.
+        """
         if isinstance(exc, NEVER_RETRIED):
             raise exc
         check_names(self.name, options, self.app, OF_RETRIES)
+        backoff = backoff_for(self, exc)
+        if backoff is not None and countdown is None and options.get("eta") is None:
+            countdown = backoff.seconds(self.request.retries)
         asked_seconds = retry_after_of(exc)
         if asked_seconds is not None and options.get("eta") is None:
             countdown = max(countdown or 0, asked_seconds)
         if options.get("max_retries") is not None:
             # Celery stores it on the task, where all runs of this process would share it.
             self.request.asked_max_retries = options["max_retries"]  # type: ignore[attr-defined]
-        options = with_limits_of(self, options)
+        elif backoff is not None and backoff.max_retries is not None:
+            options["max_retries"] = backoff.max_retries
+        options = with_limits_of(self, with_attempts(self, exc, options))
         with collecting(keep=True):
             return super().retry(*args, exc=exc, countdown=countdown, **options)  # type: ignore[misc]  # passed on
 

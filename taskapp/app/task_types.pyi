@@ -14,6 +14,7 @@ import celery as stock
 from pydantic import BaseModel
 from typing_extensions import ParamSpec
 
+from taskapp.app.retries import Backoff
 from taskapp.client import stock_types
 from taskapp.client.async_canvas import Signature
 from taskapp.client.option_types import CommonOptions, SubmitOptions
@@ -177,6 +178,8 @@ class TaskOptions(TypedDict, total=False):
     request_stack: Any
     resultrepr_maxsize: int
     retry_backoff: bool | float
+    retry_budget: float | str | None
+    retry_on: Mapping[type[Exception], Backoff] | None
     retry_backoff_max: float
     retry_jitter: bool
     retry_kwargs: dict[str, Any]

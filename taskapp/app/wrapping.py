@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, Retry
 from celery.utils.time import get_exponential_backoff_interval
 
 from taskapp.app.annotations import is_model
+from taskapp.app.retries import backoff_for
 
 Run = Callable[..., Any]
 
@@ -20,7 +21,7 @@ def checked(task_type: Any, run: Run) -> Run:
 
     Celery's own automatic retry neither awaits coroutines nor distinguishes concurrent runs.
     """
-    retried: tuple[Any, ...] = tuple(getattr(task_type, "autoretry_for", ()))
+    retried: tuple[Any, ...] = (*getattr(task_type, "autoretry_for", ()), *task_type.declared_retries.on)
     never: tuple[Any, ...] = (Ignore, Retry, *getattr(task_type, "dont_autoretry_for", ()))
     if iscoroutinefunction(run):
 
@@ -65,7 +66,11 @@ def _retry(task_type: Any, error: BaseException) -> BaseException:
     """Retry the run that failed with ``error``, after the type's backoff; raises what Celery's ``retry`` raises."""
     task = task_type.app.tasks[task_type.name]
     options = dict(getattr(task, "retry_kwargs", {}))
-    if backoff := float(getattr(task, "retry_backoff", False)):
+    if (own := backoff_for(task, error)) is not None:
+        options.pop("countdown", None)  # ``retry`` asks ``own``
+        if own.max_retries is not None:
+            options["max_retries"] = own.max_retries
+    elif backoff := float(getattr(task, "retry_backoff", False)):
         options["countdown"] = get_exponential_backoff_interval(
             factor=int(max(1.0, backoff)),
             retries=task.request.retries,

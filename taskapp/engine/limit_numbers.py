@@ -10,6 +10,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from taskapp.engine.envelope import unseal
+from taskapp.engine.retry_budgets import LEAST_RETRIES, RetryBudget
 from taskapp.engine.search import Gate, gate_in
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
@@ -124,6 +125,11 @@ class LimitsAdmin:
         if not (seconds >= 0 and isfinite(seconds)):
             raise ValueError(f"a pause takes 0 seconds or more, not {seconds!r}")
         self._link.run("limit_pause", self._prefix, 0, "run" if is_of_run else "", name, key, round(seconds * 1_000))
+
+    def take_retry(self, task: str, budget: RetryBudget) -> bool:
+        """Take one retry from the budget of the type ``task``; return whether it had one left."""
+        numbers = (budget.period_ms, budget.most, budget.share, LEAST_RETRIES)
+        return bool(self._link.run("retry_budget", self._prefix, 0, task, *numbers))
 
     def blocked(self, queue: str) -> Iterator[BlockedLane]:
         """Yield the lanes of ``queue`` that wait at a gate, in no order; reads page by page."""

@@ -45,6 +45,7 @@ STEP_BURY_UNREPORTED: Final = "B"
 STEP_TICK: Final = "S"
 STEP_RUN: Final = "K"
 STEP_PAUSE: Final = "P"
+STEP_COUNT_FOR_BUDGET: Final = "N"
 STEP_HISTORY: Final = "H"
 
 
@@ -96,6 +97,13 @@ class Pause(NamedTuple):
     def left_ms(self) -> int:
         """How long it still lasts."""
         return max(0, round((self.ends_at - monotonic()) * 1_000))
+
+
+class BudgetedRun(NamedTuple):
+    """A run that counts for the retry budget of its task type."""
+
+    task: str
+    period_ms: int
 
 
 class Event(NamedTuple):
@@ -152,6 +160,7 @@ class Settlement:
     """Collects the effects of one run. Can be pickled: a child process returns it to its parent."""
 
     __slots__ = (
+        "budgeted",
         "chords",
         "end",
         "events",
@@ -183,6 +192,7 @@ class Settlement:
         self.tick: EndOfTick | None = None
         self.run: CountedRun | None = None
         self.end: EndOfTask | None = None
+        self.budgeted: BudgetedRun | None = None
         self.pauses: tuple[Pause, ...] = ()
         """They hold however the run ends."""
         self.kept = (0, 0)
@@ -206,6 +216,10 @@ class Settlement:
     def keep(self) -> None:
         """Send what has been collected so far even if the run still fails: a retry, a replacement."""
         self.kept = len(self.messages), len(self.postings)
+
+    def keep_nothing(self) -> None:
+        """Send nothing of what was kept if the run fails: the retry is not allowed."""
+        self.kept = (0, 0)
 
     def keep_results_only(self) -> None:
         """Drop everything except the results."""
@@ -233,7 +247,7 @@ class Settlement:
             steps += (STEP_EVENT, *publication)
         for event in self.events:
             steps += (STEP_EVENT, *event)
-        if self.tick is not None or self.pauses:
+        if self.tick is not None or self.pauses or self.budgeted is not None:
             steps += self._rare_steps()
         # Last, so that no client sees a success if another step was refused.
         for result in self.results:
@@ -246,6 +260,8 @@ class Settlement:
         steps: list[Any] = [] if self.tick is None else [STEP_TICK, *self.tick]
         for pause in self.pauses:
             steps += (STEP_PAUSE, pause.limit, pause.key, pause.left_ms)
+        if self.budgeted is not None:
+            steps += (STEP_COUNT_FOR_BUDGET, *self.budgeted)
         return steps
 
 

@@ -11,8 +11,8 @@ SHOWN_MOST = 120
 LISTED_MOST = 10
 
 
-class BadLimit(TaskappError, ValueError):
-    """An option that limits a task type, or one call of it, is invalid."""
+class BadTypeOption(TaskappError, ValueError):
+    """An option of a task type is invalid."""
 
     @classmethod
     def of(cls, task: str, option: str, value: object, remedy: str) -> Self:
@@ -20,6 +20,10 @@ class BadLimit(TaskappError, ValueError):
         shown = repr(value)
         shown = shown if len(shown) <= SHOWN_MOST else f"{shown[: SHOWN_MOST - 3]}..."
         return cls(f"task {task!r} cannot have {option}={shown}: {remedy}")
+
+
+class BadLimit(BadTypeOption):
+    """An option that limits a task type, or one call of it, is invalid."""
 
 
 class BadLimitKey(InvalidPayload, ValueError):

@@ -74,6 +74,7 @@ KEYS: dict[str, str] = {
     "slots": "<P>taskapp:limits:slots:<X>\x1f<Y>",  # set: epoch|tag of the claims that hold a slot
     "rate": "<P>taskapp:limits:rate:<X>\x1f<Y>",  # string: when all is paid for (ms):end of a pause:ms per unit
     "unique": "<P>taskapp:unique:<X>",  # hash: waiting, queue, field, since, running, claim; id, until
+    "retry_budget": "<P>taskapp:retry_budget:<X>",  # hash: n or r and a slice of time -> runs or retries in it
     # one per queue
     "ready": "<P>taskapp:{<P><X>}:ready:<Y>",  # list by priority: the next message is at the right end
     "wake": "<P>taskapp:{<P><X>}:wake",  # list of at most one token

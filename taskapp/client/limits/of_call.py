@@ -132,6 +132,8 @@ def check_broker(task: str, task_type: Any, options: Mapping[str, Any]) -> None:
         is_of_celery = name == "rate_limit" or (name == "rate_scope" and value == "node")
         if not is_of_celery and value not in (None, False):
             raise LimitNeedsRedis(task, name)
+    if getattr(task_type, "retry_budget", None) is not None:
+        raise LimitNeedsRedis(task, "retry_budget")
 
 
 def declared_by(task_type: Any) -> LimitsOfType | None:

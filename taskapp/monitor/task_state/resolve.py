@@ -15,6 +15,7 @@ from taskapp.engine.task_notes import Noted
 from taskapp.errors import NoEngine
 from taskapp.monitor.task_state.outcome import Outcome, read_outcome
 from taskapp.monitor.task_state.states import Moment, State, TaskState, WaitsFor
+from taskapp.transport.attempts_header import attempts_in
 from taskapp.transport.codec import Unreadable, arguments_in, sent_at_of, unpack
 
 SHOWN_MOST = 1_024
@@ -252,9 +253,7 @@ def _timeline(known: Evidence, state: State) -> Iterator[Moment]:
         yield Moment(submitted_at, "submitted")
     if (due_at := _due_at(known)) is not None:
         yield Moment(due_at, "due")
-    for retry in noted.retries:
-        error = known.masked_text(retry.error)
-        yield Moment(retry.at, "retried", f"attempt {retry.attempt}: {error}" if error else "")
+    yield from _retries_of(known)
     if outcome.started_at is not None and (state is not State.RUNNING or _has_begun(known)):
         yield Moment(outcome.started_at, "started", f"on {outcome.node}" if outcome.node else "")
     if noted.revoked_at is not None:
@@ -278,6 +277,16 @@ def _why_blocked(waits_for: WaitsFor) -> str:
     if kind == "slots":
         return f"as many of {limit} run{of_key} as may run at once{behind}"
     return f"one of {limit} runs with the same unique key{f' {key!r}' if key else ''}{behind}"
+
+
+def _retries_of(known: Evidence) -> Iterator[Moment]:
+    """Yield the runs that ended with a retry: from the notes, and those that only the message knows."""
+    noted = known.noted.retries
+    known_attempts = {retry.attempt for retry in noted}
+    kept = [attempt for attempt in attempts_in(known.headers) if attempt.number not in known_attempts]
+    for number, at, text in (*((retry.attempt, retry.at, retry.error) for retry in noted), *kept):
+        error = known.masked_text(text)
+        yield Moment(at, "retried", f"attempt {number}: {error}" if error else "")
 
 
 def _submitted_at(known: Evidence) -> float | None:

@@ -13,6 +13,7 @@ from taskapp.app.masks import MASK, Masked, hides, masked
 from taskapp.engine.completions import Finished
 from taskapp.engine.settlement import SCHEDULE_HEADER, EndOfTask
 from taskapp.settings import get_settings
+from taskapp.transport.attempts_header import attempts_in
 from taskapp.transport.codec import sent_at_of
 from taskapp.transport.message import Received
 
@@ -81,7 +82,7 @@ def end_of_message(
         return _packed({
             **_common(headers), "finished_us": int(now * 1_000_000), "queue": _name(queue), "priority": priority,
             "state": "dead", "error": clean(error, ERROR_MOST),
-            "attempts": _count(headers.get("retries")) + deliveries,
+            "attempts": _count(headers.get("retries")) + deliveries, "traceback": _with_attempts(headers, ""),
             **{name: _arguments_of_message(app, headers, name) for name in ("args", "kwargs")},
         })  # fmt: skip
     except Exception:  # as in ``end_of_request``
@@ -100,9 +101,11 @@ def _of_request(request: Any, state: str, seen: Seen) -> dict[str, Any]:
     if run_seconds is None and started_at is not None:
         run_seconds = now - started_at
     queue, priority = _place(request)
+    texts = _texts(request, seen)
     return {
         **_common(headers),
-        **_texts(request, seen),
+        **texts,
+        "traceback": _with_attempts(headers, texts.get("traceback", "")),
         "finished_us": int(now * 1_000_000),
         "queue": _name(queue),
         "priority": _count(priority),
@@ -156,6 +159,14 @@ def _texts(request: Any, seen: Seen) -> dict[str, str]:
         "traceback": clean(traceback, TRACEBACK_MOST),
         **{name: clean(text, ERROR_MOST if name == "error" else SHOWN_MOST) for name, text in texts.items()},
     }
+
+
+def _with_attempts(headers: Mapping[str, Any], traceback: str) -> str:
+    """Return ``traceback`` after the earlier attempts of the task; they fit into what is kept of it."""
+    attempts = "\n".join(clean(str(attempt), SHOWN_MOST) for attempt in attempts_in(headers))
+    if not attempts or not traceback:
+        return attempts or traceback
+    return f"{attempts}\n\n{traceback[-(TRACEBACK_MOST - len(attempts) - 2) :]}"
 
 
 def _error(seen: Seen) -> str:

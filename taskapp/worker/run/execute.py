@@ -144,7 +144,12 @@ def _settlement(runner: Runner, *, is_claimed: bool) -> Settlement | None:
     assumes that the follow-ups of a stored success have been sent.
     """
     collects = runner.task.acks_late and (is_claimed or not runner.deduplicates)
-    return Settlement() if collects else None
+    if not collects:
+        return None
+    settlement = Settlement()
+    if runner.budgeted is not None:
+        settlement.budgeted = runner.budgeted
+    return settlement
 
 
 def _is_claimed(given: dict[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from taskapp.execution import forked
 from taskapp.execution.coroutines import run_to_end
 from taskapp.execution.failures import as_error
 from taskapp.logs.task_lines import task_lines
+from taskapp.transport.attempts_header import attempts_in
 from taskapp.worker.run.storing import storing
 
 # Missing in the stubs.
@@ -153,6 +154,9 @@ class Reports:
             traceback=kept.__traceback__, einfo=einfo,
         )  # fmt: skip
         log_failure(_TraceInfo(states.FAILURE, error), task, request, einfo)
+        if attempts := attempts_in(request):
+            said = "; ".join(map(str, attempts))
+            logger.error("Task %s[%s] failed after %s", self._name(request), request.id, said)
         traceback_clear(kept)
         return einfo
 

@@ -8,12 +8,13 @@ from typing import Any
 from celery.app.task import Context
 
 from taskapp.engine.headers import sound_headers
+from taskapp.transport.attempts_header import ATTEMPTS_HEADER
 from taskapp.transport.codec import PROPERTIES_HEADER, READY_AT_HEADER, SENT_AT_HEADER, SIGNATURE_HEADER
 from taskapp.transport.limits_header import LIMITS_HEADER
 
 KNOWN_HEADERS = frozenset({
     *vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression",
-    SENT_AT_HEADER, READY_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER, LIMITS_HEADER,
+    SENT_AT_HEADER, READY_AT_HEADER, SIGNATURE_HEADER, PROPERTIES_HEADER, LIMITS_HEADER, ATTEMPTS_HEADER,
 })  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from types import CoroutineType
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import group, signals, states
+from celery import signals, states
 from celery.app import task as stock_task
 from celery.app.trace import (
     IGNORE_STATES,
@@ -32,7 +32,6 @@ from celery.app.trace import (
     traceback_clear,
 )
 from celery.backends.base import Backend
-from celery.canvas import maybe_signature
 from celery.exceptions import BackendGetMetaError, Ignore, InvalidTaskError, Reject, Retry
 from celery.loaders.base import BaseLoader
 from celery.result import AsyncResult
@@ -44,8 +43,7 @@ from kombu.exceptions import EncodeError, OperationalError
 from taskapp.app.progress import note_retry
 from taskapp.app.rate_pauses import pause_after
 from taskapp.app.task import Task
-from taskapp.celery_internals import current_tasks, own_backend, read_meta, send_follow_up, signal_internal_error
-from taskapp.engine.headers import check_signature
+from taskapp.celery_internals import current_tasks, own_backend, read_meta, signal_internal_error
 from taskapp.engine.settlement import collecting
 from taskapp.errors.tasks import ResultTooLarge, UnreadableResult
 from taskapp.errors.wording import shown as shown_text
@@ -55,12 +53,13 @@ from taskapp.execution.coroutines import Awaiting, Closed, Stopped, run_to_end
 from taskapp.execution.failures import as_error, as_failure, ends_the_run
 from taskapp.execution.watched_calls import is_watched, run_shown, shown
 from taskapp.results.size import check_returned, fitting
+from taskapp.worker.run.follow_ups import send_follow_ups
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
+from taskapp.worker.run.retry_budget import budget_of, counts_for, error_instead_of
 from taskapp.worker.run.storing import is_of_django, storing
 
 # Missing in the stubs.
-_signature: Any = maybe_signature
 _AsyncResult: Any = AsyncResult
 
 logger = get_logger("celery.app.trace")
@@ -77,16 +76,6 @@ def _is_stock(hook: Any) -> bool:
     return getattr(hook, "__func__", None) in STOCK_HOOKS
 
 
-def _follow_up(signature: Any, app: Any) -> Any:
-    """Return a follow-up as a ``Signature``.
-
-    Raises:
-        BadHeader: ``signature`` is not a valid signature.
-    """
-    check_signature(signature)
-    return _signature(signature, app=app)
-
-
 class Runner:
     """Runs the tasks of a type in this process."""
 
@@ -101,6 +90,9 @@ class Runner:
         self._has_before_start = self._reports.has("before_start")
         self._has_on_success = self._reports.has("on_success")
         self._has_after_return = self._reports.has("after_return")
+        self._budget = budget_of(task)
+        self.budgeted = counts_for(task)
+        """How each run counts for the retry budget of the type; ``None``: it does not."""
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._tracks_started = bool(task.track_started)
         # Shared by all threads if it is thread-safe; otherwise each thread has its own.
@@ -300,7 +292,7 @@ class Runner:
                 check_returned(self.backend, retval, is_sent_on=is_sent_on, is_ignored=is_ignored)
             # Before the result is stored, so that the result lists its children.
             if request.callbacks or request.chain:
-                self._send_follow_ups(request, retval)
+                send_follow_ups(self.app, request, retval, inherits_priority=self._inherits_priority)
             has_sent = True
             if self._stores_here:
                 self.backend.mark_as_done(request.id, retval, request, not is_ignored)
@@ -330,6 +322,10 @@ class Runner:
         if isinstance(error, Retry):
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # still an Exception
+            if self._budget is not None:
+                failure = yield from error_instead_of(self.task, self._budget, request, error)
+                if failure is not None:
+                    return (yield from self._report(request, failure, states.FAILURE))
             note_retry(request, error.exc, self.hostname)
             return (yield from self._report(request, error, states.RETRY))
         return (yield from self._report(request, error, states.FAILURE))
@@ -347,27 +343,6 @@ class Runner:
         seen = yield from self._reports.error(request, error, state)
         traceback_clear(error)
         return state, error, (1, seen, None)
-
-    def _send_follow_ups(self, request: RunContext, retval: Any) -> None:
-        """Send the links, then the next step of the chain."""
-        callbacks = [_follow_up(callback, self.app) for callback in request.callbacks or ()]
-        groups = [callback for callback in callbacks if isinstance(callback, group)]
-        single = [callback for callback in callbacks if not isinstance(callback, group)]
-        if len(callbacks) > 1 and single:
-            # A group, so that they share one trail.
-            single = [group(single, app=self.app)]
-        for callback in (*groups, *single):
-            self._send(callback, request, retval)
-        if request.chain:
-            self._send(_follow_up(request.chain[-1], self.app), request, retval, chain=request.chain[:-1])
-
-    def _send(self, signature: Any, request: RunContext, retval: Any, **options: Any) -> None:
-        delivery: Any = request.delivery_info
-        priority = delivery.get("priority") if self._inherits_priority else None
-        send_follow_up(
-            self.app.amqp, signature.apply_async, (retval,), parent_id=request.id,
-            root_id=request.root_id or request.id, priority=priority, **options,
-        )  # fmt: skip
 
     def _has_succeeded(self, request: RunContext) -> bool:
         """Return whether an earlier run of a redelivered task succeeded; send the follow-ups it did not send."""
@@ -393,7 +368,7 @@ class Runner:
     def _send_late(self, request: RunContext, retval: Any) -> None:
         """Send the follow-ups of an earlier successful run; on an error, requeue the message instead of failing it."""
         try:
-            self._send_follow_ups(request, retval)
+            send_follow_ups(self.app, request, retval, inherits_priority=self._inherits_priority)
         except MemoryError:
             raise
         except Exception as error:
