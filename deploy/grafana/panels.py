@@ -213,12 +213,16 @@ TASKS = (
             ((f"max by (queue) ({of('taskapp_queue_parked_oldest_seconds', QUEUE)})", "{{queue}}"),), width=6,
         ),
         Panel(
+            "Blocked", "Messages that a limit does not let run yet, by limit.", "none",
+            ((f"sum by (limit, kind) ({of('taskapp_limit_blocked')}) > 0", "{{limit}}, {{kind}}"),), width=8,
+        ),
+        Panel(
             "Dead letters", "Messages that failed, or could not be read or run, by reason.", "none",
-            ((f"sum by (queue, reason) ({of('taskapp_dead_letters', QUEUE)}) > 0", "{{queue}}, {{reason}}"),), width=12,
+            ((f"sum by (queue, reason) ({of('taskapp_dead_letters', QUEUE)}) > 0", "{{queue}}, {{reason}}"),), width=8,
         ),
         Panel(
             "Dead letters dropped", "Letters over the limit of their queue and reason; they are lost.", "ops",
-            ((f"sum by (reason) ({per_second('taskapp_dead_letters_dropped_total')})", "{{reason}}"),), width=12,
+            ((f"sum by (reason) ({per_second('taskapp_dead_letters_dropped_total')})", "{{reason}}"),), width=8,
         ),
     )),
     Row("Task types", (

@@ -40,7 +40,7 @@ def list_(*, as_json: bool) -> None:
         found = read_snapshot(lent.link, lent.prefix, tuple({**declared, **by_hand}))
     origins = {queue: (limit, SETTING) for queue, limit in declared.items()}
     origins |= {queue: (limit, "set") for queue, limit in by_hand.items()}
-    waiting = {one.name: one.depth + one.delayed for one in found.queues}
+    waiting = {one.name: one.depth + one.delayed + one.blocked for one in found.queues}
     queues = [(queue, limit, waiting[queue], origin) for queue, (limit, origin) in sorted(origins.items())]
     show = _print_json if as_json else _print_tables
     show(queues, limit_rows(known, found.queues), weights)

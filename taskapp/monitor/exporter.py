@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from taskapp.app.application import Celery
 from taskapp.engine.completions import FinishedTasks
 from taskapp.engine.counters import read_totals
+from taskapp.engine.limit_numbers import LimitsAdmin
 from taskapp.engine.queue_limits import QueueLimits
 from taskapp.engine.snapshot import read_snapshot
 from taskapp.errors import TaskappError
@@ -23,6 +24,7 @@ from taskapp.errors.schedules import NoSchedules
 from taskapp.monitor import scrape
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.hosts import Hosts, checked
+from taskapp.monitor.limit_rows import limit_rows
 from taskapp.outbox.opening import open_store
 from taskapp.outbox.rows import OutboxStore
 from taskapp.queues import TASK_ROUTES
@@ -103,7 +105,8 @@ class BrokerCollector(Collector):
             with self._app.engine() as engine:
                 snapshot = read_snapshot(engine.link, engine.prefix, queues)
                 limits = QueueLimits(engine.link, engine.prefix).in_force(self._settings.queue_limit_table)
-                read = read._replace(snapshot=snapshot, queue_limits=limits, info=_info(engine.link))
+                of_tasks = limit_rows(LimitsAdmin(engine.link, engine.prefix).read_limits(), snapshot.queues)
+                read = read._replace(snapshot=snapshot, queue_limits=limits, limits=of_tasks, info=_info(engine.link))
         else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})

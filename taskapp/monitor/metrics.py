@@ -1,7 +1,7 @@
 """The table of all metrics.
 
-Labels are bounded: task types beyond the first 200 count as ``other`` (see ``engine.counters``), as do queues
-that the settings do not name; task ids and hosts are never labels.
+Labels are bounded: task types beyond the first 200 count as ``other`` (see ``engine.counters``), as do limits beyond
+the first 200 by name, and queues that the settings do not name; task ids, keys of limits and hosts are never labels.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ RUNS = {
     "ignored": "Runs that raised Ignore, or were replaced by another task.",
     "crashed": "Runs whose process died.",
     "dead": "Messages moved to the dead letters.",
+    "duplicate": "Submits that met a task with their unique key.",
+    "dropped": "Tasks dropped because as many ran as may, with on_busy='drop'.",
 }
 """What can happen to a task, by the names of ``engine.counters``."""
 
@@ -60,12 +62,15 @@ METRICS = (
     Metric(
         "taskapp_queue_limit", "gauge", "How many tasks may wait in the queue; no sample without a limit.", ("queue",)
     ),
+    Metric("taskapp_queue_full_total", "counter", "Pushes that the limit of the queue refused.", ("queue",)),
     Metric("taskapp_queue_delayed", "gauge", "Messages that wait until they are due.", ("queue",)),
     Metric(
         "taskapp_queue_delayed_late_seconds", "gauge",
         "How long the earliest delayed message is overdue; 0 if none is.",
         ("queue",),
     ),
+    Metric("taskapp_queue_blocked", "gauge", "Messages that a limit does not let run yet.", ("queue",)),
+    Metric("taskapp_limit_blocked", "gauge", "Messages that the limit does not let run yet.", ("limit", "kind")),
     Metric("taskapp_queue_parked", "gauge", "Messages that wait for a node with their task type.", ("queue",)),
     Metric(
         "taskapp_queue_parked_oldest_seconds", "gauge",

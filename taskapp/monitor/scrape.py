@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,11 +13,15 @@ from taskapp.engine.completions import Backlog
 from taskapp.engine.counters import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
 from taskapp.engine.dead_letters import REASONS
 from taskapp.engine.snapshot import QueueSnapshot, Snapshot
+from taskapp.monitor.limit_rows import LimitRow
 from taskapp.monitor.metrics import METRICS, OTHER, RUNS, row, type_label
 from taskapp.outbox.rows import OutboxBacklog
 from taskapp.schedules.overview import Overview
 
 FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+
+LIMITS_MOST = 200
+"""Maximum number of limits with labels of their own."""
 
 Samples = Mapping[Any, float]
 """Values by label values, in the order of the table."""
@@ -33,6 +37,8 @@ class Read(NamedTuple):
     """Tasks that wait to be written to the history."""
     queue_limits: Mapping[str, int] = MappingProxyType({})
     """By queue, for those that have one."""
+    limits: Sequence[LimitRow] = ()
+    """Those of tasks, by name."""
     info: Mapping[str, str] | None = None
     """``INFO`` of Redis."""
 
@@ -51,6 +57,7 @@ def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]
         yield from _of_queues(read.snapshot.queues)
         limits = {(queue,): limit for queue, limit in read.queue_limits.items()}
         yield family("taskapp_queue_limit", limits)
+        yield from _of_limits(read.limits, read.snapshot.counts, queues)
         yield from _of_nodes(read.snapshot)
     if read.schedules is not None:
         yield from _of_schedules(read.schedules)
@@ -126,6 +133,7 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
     yield family("taskapp_queue_delayed", {(queue.name,): queue.delayed for queue in queues})
     late = {(queue.name,): max(0.0, -(queue.next_due_seconds or 0.0)) for queue in queues}
     yield family("taskapp_queue_delayed_late_seconds", late)
+    yield family("taskapp_queue_blocked", {(queue.name,): queue.blocked for queue in queues})
     yield family("taskapp_queue_parked", {(queue.name,): queue.parked_depth for queue in queues})
     oldest_parked = {
         (queue.name,): max((each.oldest_seconds for each in queue.parked.values()), default=0.0) for queue in queues
@@ -134,6 +142,20 @@ def _of_queues(queues: list[QueueSnapshot]) -> Iterator[Metric]:
     # Include zeros: a series that begins above 0 has not increased, so no rule would see it.
     dead = {(queue.name, reason): queue.dead.get(reason, 0) for queue in queues for reason in REASONS}
     yield family("taskapp_dead_letters", dead)
+
+
+def _of_limits(limits: Sequence[LimitRow], counts: Mapping[str, int], queues: Collection[str]) -> Iterator[Metric]:
+    blocked = Counter[tuple[str, str]]()
+    for number, limit in enumerate(limits):
+        blocked[type_label(limit.name) if number < LIMITS_MOST else OTHER, limit.kind] += limit.blocked
+    yield family("taskapp_limit_blocked", blocked)
+    # Include zeros: a series that begins above 0 has not increased, so no rule would see it.
+    full = Counter({(queue,): 0 for queue in queues})
+    for name, count in counts.items():
+        what, _, queue = name.partition(":")
+        if what == "full":
+            full[(_queue_label(queue, queues),)] += count
+    yield family("taskapp_queue_full_total", full)
 
 
 def _of_nodes(snapshot: Snapshot) -> Iterator[Metric]:

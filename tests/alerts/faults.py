@@ -47,6 +47,13 @@ def more_comes_than_is_done(shop: Deployment) -> None:
     )
 
 
+def more_comes_than_a_limit_lets_run(shop: Deployment) -> None:
+    shop.submit(
+        "for _ in range(150): tasks.call.delay(mended)\n"
+        "for n in range(400): tasks.call.apply_async((mended,), countdown=n * 0.25)"
+    )
+
+
 def all_is_well_again(shop: Deployment) -> None:
     shop.mended.touch()
 
@@ -188,6 +195,10 @@ FAULTS = (
     Fault(
         "taskapp-shop", (("TaskappBacklogGrows", {"queue": "bulk"}), ("TaskappTasksWaitTooLong", {"queue": "bulk"})),
         more_comes_than_is_done, all_is_well_again,
+    ),
+    Fault(
+        "taskapp-shop", (("TaskappBlockedTasksGrow", {"limit": "tests.alerts.tasks.call", "kind": "slots"}),),
+        more_comes_than_a_limit_lets_run, all_is_well_again,
     ),
     Fault(
         "taskapp-shop", (("TaskappTasksParked", {"queue": "low"}),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from celery import shared_task
+from taskapp import shared_task
 
 
 @shared_task
@@ -28,3 +28,9 @@ async def resize(mended: str) -> None:
 
     while not Path(mended).exists():
         await asyncio.sleep(0.1)
+
+
+@shared_task(max_concurrency=1)
+async def call(mended: str) -> None:
+    """Keep the only slot until the file ``mended`` exists."""
+    await resize.run(mended)

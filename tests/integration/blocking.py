@@ -27,3 +27,8 @@ def crowded(tenant: str) -> None:
 @shared_task(unique_key="{document}", on_duplicate="latest")
 def index(document: str) -> None:
     _wait()
+
+
+@shared_task(max_concurrency=1, on_busy="drop")
+def only() -> None:
+    _wait()

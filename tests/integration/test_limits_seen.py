@@ -13,9 +13,13 @@ from celery import Celery
 
 from taskapp.engine.limit_numbers import LANES_MOST, LimitsAdmin
 from taskapp.engine.limits import Concurrency, Limits, Rate, Unique
+from taskapp.engine.queue_limits import QueueLimits
+from taskapp.errors import NotStarted
+from taskapp.errors.publishing import QueueFull
 from taskapp.monitor.task_state import State, TaskState, WaitsFor, task_state
 from tests.engine.bench import Bench
-from tests.integration import blocking
+from tests.integration import blocking, shop
+from tests.integration.test_exporter import Exporter
 from tests.integration.test_flower_tabs import WITH_LOGIN, Answer, ask, block, cards
 from tests.support import Process, RedisServer, clean_environment, eventually, run_python, start_flower
 
@@ -223,3 +227,37 @@ def test_flower_reads_a_bounded_number_of_lanes(bench: Bench) -> None:
     assert (len(keys), are_all) == (20, False)
     calls = sum(int(each["calls"]) for each in bench.client.info("commandstats").values())
     assert calls < 3 * LANES_MOST
+
+
+# --- metrics ----------------------------------------------------------------------------------------
+
+
+def test_the_exporter_tells_of_blocked_tasks_duplicates_dropped_ones_and_full_queues(
+    app: Celery, node: Process, redis_server: RedisServer, tmp_path: Path, opened: Path
+) -> None:
+    first, same = blocking.index.delay("report"), blocking.only.delay()
+    eventually(lambda: all(task_state(each.id).state is State.RUNNING for each in (first, same)))
+    waiting = [blocking.index.delay("report") for _ in range(3)]
+    dropped = blocking.only.delay()
+    with pytest.raises(NotStarted):
+        dropped.get(timeout=30)
+    blocked(waiting[0].id)
+    with app.engine() as engine:
+        QueueLimits(engine.link, engine.prefix).set("low", 1)
+    blocking.rated.apply_async(("acme",), queue="low", countdown=60)
+    for task, args in ((blocking.rated, ("b",)), (shop.greet, ("you",))):
+        with pytest.raises(QueueFull):
+            task.apply_async(args, queue="low")
+    exporter = Exporter(tmp_path, redis_server.url)
+    try:
+        of_index = {"type": blocking.index.name, "queue": "default"}
+        eventually(lambda: exporter.value("taskapp_tasks_duplicate_total", **of_index) == 2)
+        of_only = {"type": blocking.only.name, "queue": "default"}
+        assert exporter.value("taskapp_tasks_dropped_total", **of_only) == 1
+        assert exporter.value("taskapp_queue_full_total", queue="low") == 2
+        assert exporter.value("taskapp_queue_full_total", queue="high") == 0
+        assert exporter.value("taskapp_queue_blocked", queue="default") == 1
+        assert exporter.value("taskapp_limit_blocked", limit=blocking.index.name, kind="unique") == 1
+        assert exporter.value("taskapp_limit_blocked", limit=blocking.rated.name, kind="rate") == 0
+    finally:
+        exporter.close()

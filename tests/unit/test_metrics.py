@@ -16,11 +16,13 @@ from prometheus_client.core import Metric as Family
 from taskapp.engine.completions import Backlog
 from taskapp.engine.counters import Spread, Totals
 from taskapp.engine.dead_letters import REASONS
-from taskapp.engine.snapshot import NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
+from taskapp.engine.limit_numbers import LimitNumbers
+from taskapp.engine.snapshot import LimitRef, NodeSnapshot, Parked, QueueSnapshot, Snapshot, Waiting
 from taskapp.monitor.depth import declared_depths
 from taskapp.monitor.exporter import BrokerCollector
+from taskapp.monitor.limit_rows import LimitRow, limit_rows
 from taskapp.monitor.metrics import METRICS, OTHER
-from taskapp.monitor.scrape import Read, families, named
+from taskapp.monitor.scrape import LIMITS_MOST, Read, families, named
 from taskapp.schedules.overview import Overview
 from taskapp.settings import load_settings
 
@@ -125,6 +127,31 @@ def test_what_waits_is_told_by_queue_and_priority() -> None:
     assert page.value("taskapp_queue_parked", queue="high") == 5
     assert page.value("taskapp_queue_parked_oldest_seconds", queue="high") == 90.0
     assert page.value("taskapp_dead_letters", queue="high", reason="failed") == 8
+
+
+def test_blocked_tasks_are_told_by_queue_and_by_limit_but_never_by_key() -> None:
+    blocked = {LimitRef("rate", "shop.pay"): 5, LimitRef("unique", "shop.pay"): 2}
+    queues = [queue(blocked_by=blocked), queue("low")]
+    rows = limit_rows({"shop.all": LimitNumbers("shop.all", {"most": 3}, {})}, queues)
+    page = Page(
+        snapshot=Snapshot(1.0, queues, [], {"full:high": 4, "full:elsewhere": 1, "full:nowhere": 2}), limits=rows
+    )
+
+    assert [page.value("taskapp_queue_blocked", queue=name) for name in ("high", "low")] == [7, 0]
+    assert page.value("taskapp_limit_blocked", limit="shop.pay", kind="rate") == 5
+    assert page.value("taskapp_limit_blocked", limit="shop.pay", kind="unique") == 2
+    assert page.value("taskapp_limit_blocked", limit="shop.all", kind="slots") == 0
+    assert [page.value("taskapp_queue_full_total", queue=name) for name in (*QUEUES, OTHER)] == [4, 0, 3]
+
+
+def test_limits_beyond_the_first_are_other() -> None:
+    rows = [LimitRow(f"shop.{number:03}", "rate", {}, {}, 1) for number in range(LIMITS_MOST + 7)]
+    rows.append(LimitRow("x\ud800" * 300, "rate", {}, {}, 1))
+    page = Page(snapshot=Snapshot(1.0, [], [], {}), limits=rows)
+
+    assert page.value("taskapp_limit_blocked", limit=f"shop.{LIMITS_MOST - 1}", kind="rate") == 1
+    assert page.value("taskapp_limit_blocked", limit=OTHER, kind="rate") == 8
+    assert page.text().count("taskapp_limit_blocked{") == LIMITS_MOST + 1
 
 
 def test_nodes_are_told_by_their_number_and_never_by_name() -> None:
