@@ -266,6 +266,18 @@ def test_cost_is_charged_and_one_above_the_burst_runs_alone(bench: Bench) -> Non
     assert names(node.take(9)) == ["d"]
 
 
+def test_one_that_costs_less_does_not_wait_for_the_price_of_the_one_before(bench: Bench) -> None:
+    node = bench.node()
+    for tenant, cost in (("a", 10), ("b", 8), ("c", 1)):
+        bench.submit(tenant, limits=Limits(tenant, (Rate("mail", "", 0.1, 1_000, 10, cost),)))
+        node.take(9)
+
+    bench.let_time_pass(81)
+    assert names(node.take(9)) == ["b"]
+    bench.let_time_pass(11)
+    assert names(node.take(9)) == ["c"]
+
+
 def test_a_blocked_key_blocks_no_other(bench: Bench) -> None:
     bench.submit(*(f"a{number}" for number in range(5)), limits=per_second(0.01, key="a"))
     bench.submit("b0", "b1", limits=per_second(0.01, key="b"))

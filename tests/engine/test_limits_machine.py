@@ -25,8 +25,10 @@ EXAMPLES = int(os.environ.get("ENGINE_TEST_EXAMPLES") or examples(120))
 LEASE_SECONDS = 10_000_000.0
 SET_TIME = """
 local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'offset', ARGV[1] - time[1] * 1000 - math.floor(time[2] / 1000))
+local offset = ARGV[1] - time[1] * 1000 - math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], 'offset', math.max(offset, tonumber(redis.call('HGET', KEYS[1], 'offset') or offset)))
 """
+"""Set the engine's time forward, never back by the milliseconds that the last step took."""
 MOST_NODES = 3
 
 picks = st.integers(0, 30)
@@ -124,10 +126,16 @@ class LimitsMachine(RuleBasedStateMachine):
             assert (each.queue, each.priority, each.envelope.body) == (task.queue, task.priority, task.body)
             self.model.start(task, (node.epoch, each.tag))
         if len(taken) < want:
+            # What the last one taken has let in may be in a queue that was already passed; then somebody is woken for it.
             stuck = [
-                task for task in self.ready_heads() if not any(each.queue not in order for each in self.rivals(task))
+                task
+                for task in self.ready_heads()
+                if not any(each.queue not in order or self.is_woken(each.queue) for each in self.rivals(task))
             ]
             assert not stuck, f"{stuck} could start and was not claimed: {self.model}"
+
+    def is_woken(self, queue: str) -> bool:
+        return bool(self.bench.client.llen(self.bench.keys("wake", queue)))
 
     def heads(self) -> list[Task]:
         return [lane[0] for lane in self.model.lanes.values() if lane]
@@ -320,8 +328,9 @@ class LimitsMachine(RuleBasedStateMachine):
             for task in self.ready_heads():
                 rivals = self.rivals(task)
                 if not any(each.limits.rates for each in rivals):
-                    tokens = [self.bench.client.llen(self.bench.keys("wake", each.queue)) for each in rivals]
-                    assert any(tokens), f"{task} could start and nobody will be woken"
+                    assert any(self.is_woken(each.queue) for each in rivals), (
+                        f"{task} could start and nobody will be woken"
+                    )
 
     def nothing_is_lost(self) -> None:
         """Run everything that is left, and find nothing of it afterwards."""

@@ -124,13 +124,18 @@ local function block(queue, priority, lane, class, gate, opens)
   end_class(queue, priority, class)
 end
 
+-- The lane at a gate whose turn is first, with its queue, place, priority, lane and class.
+local function first_at(gate)
+  local first = redis.call('ZRANGE', key_gate_waiters(gate), 0, 0)[1]
+  if not first then return end
+  local queue, place = string.match(first, '^(.-)' .. BAR .. '(.*)$')
+  return first, queue, place, parts_of_place(place)
+end
+
 -- Let the first lane at a gate look whether it may run; answers whether there is one.
 local function let_in(gate)
-  local waiters = key_gate_waiters(gate)
-  local first = redis.call('ZRANGE', waiters, 0, 0)[1]
+  local waiters, first, queue, place, priority, lane, class = key_gate_waiters(gate), first_at(gate)
   if not first then return false end
-  local queue, place = string.match(first, '^(.-)' .. BAR .. '(.*)$')
-  local priority, lane, class = parts_of_place(place)
   local key = key_of_lane(queue, priority, lane)
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[1] then
@@ -145,12 +150,23 @@ local function let_in(gate)
   return true
 end
 
+-- RATE as the message has it whose turn is first at its gate: that one may cost less.
+local function rate_of_first(gate, rate)
+  local _, queue, _, priority, lane = first_at(gate)
+  local field = redis.call('ZRANGE', key_of_lane(queue, priority, lane), 0, 0)[1]
+  local blob = field and redis.call('HGET', key_limited_messages(queue), field)
+  for _, other in ipairs(blob and limits_of(blob)[2] or {}) do
+    if other[1] == rate[1] and other[2] == rate[2] then return other end
+  end
+  return rate
+end
+
 -- A lane was looked at: the next one at each of its gates is let in, or knows when the gate opens.
 local function pass_on(limits)
   for _, rate in ipairs(is_used(key_gates()) and limits[2] or {}) do
     local gate = gate_of('R', rate[1], rate[2])
     if redis.call('EXISTS', key_gate_waiters(gate)) == 1 then
-      local opens = rate_at(rate)
+      local opens = rate_at((rate[6] or 1) == 1 and rate or rate_of_first(gate, rate))
       if opens > NOW then
         redis.call('ZADD', key_gates(), string.format('%.0f', math.ceil(opens)), gate)
       else
