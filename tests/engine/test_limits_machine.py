@@ -126,7 +126,7 @@ class LimitsMachine(RuleBasedStateMachine):
             assert (each.queue, each.priority, each.envelope.body) == (task.queue, task.priority, task.body)
             self.model.start(task, (node.epoch, each.tag))
         if len(taken) < want:
-            # What the last one taken has let in may be in a queue that was already passed; then somebody is woken for it.
+            # What the last one taken has let in may be in a queue that was already passed: somebody is woken for it.
             stuck = [
                 task
                 for task in self.ready_heads()
