@@ -18,9 +18,7 @@ LIMIT_MUTATIONS = [
         "#('' .. holder",
     ),
     Mutation("nobody is let in for a free slot", "lanes", "      let_in(gate_of('S', slot[1], slot[2]))", ""),
-    Mutation("a given back claim keeps its slot", "requeue", "release(ARGV[3], tag, blob)", ""),
-    Mutation("a closed node keeps its slots", "close", "release(ARGV[3], item.tag, item.blob)", ""),
-    Mutation("a dead node keeps its slots", "beat", "release(dead_epoch, item.tag, item.blob)", ""),
+    Mutation("a claim that is given back keeps its slots", "prelude", "\n  release(epoch, tag, blob)\n", "\n"),
     Mutation("what is set counts for nothing", "limits", "'set:' .. name)", "'get:' .. name)"),
     Mutation("a raised limit lets nobody in", "limit_reopen", "lanes().check_slots(1000)", ""),
     Mutation(
