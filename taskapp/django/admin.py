@@ -62,7 +62,10 @@ class TaskAdmin(admin.ModelAdmin):
                 return {}
             found = task_state(task_id, current())
             timeline = [(_at(moment.at), moment.what, moment.detail) for moment in found.timeline]
-            return {"task": found, "is_unknown": found.state is State.UNKNOWN, "timeline": timeline}
+            next_at = _at(found.next_at)
+            return {
+                "task": found, "is_unknown": found.state is State.UNKNOWN, "timeline": timeline, "next_at": next_at,
+            }  # fmt: skip
 
         return self._page(request, "task", "Task", look, task_id=task_id)
 

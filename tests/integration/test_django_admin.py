@@ -43,6 +43,12 @@ def test_pages_show_tasks_letters_and_schedules_to_those_who_may_see_them(admin_
     said = admin_shop.say(f"""{CLIENTS}
 failed = tasks.broken.delay("<b>why</b>")
 failed.get(timeout=60, propagate=False)
+blocked = [tasks.rated.delay() for _ in range(3)][-1]
+from taskapp.monitor.task_state import State, task_state
+from time import monotonic, sleep
+until = monotonic() + 30
+while task_state(blocked.id).state is not State.BLOCKED and monotonic() < until:
+    sleep(0.05)
 with proj.celery_app.schedules() as store:
     from taskapp.schedules.schedule import schedule_from
     when = {{"kind": "interval", "seconds": 90}}
@@ -53,6 +59,7 @@ def text(client, where):
 said = {{
     "codes": [[text(each, where)[0] for where in ("", "dead/", "schedules/")] for each in (Client(), nobody, reader)],
     "task": text(reader, "?id=" + failed.id)[1],
+    "blocked": text(reader, "?id=" + blocked.id)[1],
     "unknown": text(reader, "?id=nosuch")[1],
     "dead": text(reader, "dead/")[1],
     "dead_changer": text(changer, "dead/")[1],
@@ -66,6 +73,9 @@ said = {{
     assert "shop.tasks.broken" in said["task"]
     assert "&lt;b&gt;why&lt;/b&gt;" in said["task"]
     assert "<b>why" not in said["task"]
+    assert "<td>blocked</td>" in said["blocked"]
+    assert "<th>Not before</th>" in said["blocked"]
+    assert "the rate of shop.tasks.rated is used up, or paused" in said["blocked"]
     assert "No task with this id" in said["unknown"]
     assert said["id"] in said["dead"]
     assert ("Replay" in said["dead"], "Replay" in said["dead_changer"]) == (False, True)

@@ -91,3 +91,8 @@ async def ends(self, how):
 @shared_task
 async def ends_all(texts):
     return "".join(texts)
+
+
+@shared_task(rate_limit="1/h")
+def rated():
+    pass
