@@ -65,11 +65,12 @@ if TYPE_CHECKING:
     from taskapp.app.retries import Backoff
     from taskapp.app.task_types import Task, shared_task
     from taskapp.client.async_canvas import Signature, chain, chord, group, signature
+    from taskapp.client.limits.circuit_breaker import CircuitBreaker
     from taskapp.client.results import AsyncResult, GroupResult
 
 __all__ = [
-    "AsyncResult", "Backoff", "Celery", "GroupResult", "Signature", "Task", "__version__", "chain", "chord", "group",
-    "shared_task", "signature",
+    "AsyncResult", "Backoff", "Celery", "CircuitBreaker", "GroupResult", "Signature", "Task", "__version__", "chain",
+    "chord", "group", "shared_task", "signature",
 ]  # fmt: skip
 
 
@@ -78,6 +79,7 @@ _HOMES = {
     "taskapp.app.retries": ("Backoff",),
     "taskapp.app.task": ("Task",),
     "taskapp.client.async_canvas": ("Signature", "chain", "chord", "group", "signature"),
+    "taskapp.client.limits.circuit_breaker": ("CircuitBreaker",),
     "taskapp.client.results": ("AsyncResult", "GroupResult"),
     "celery": ("shared_task",),
 }

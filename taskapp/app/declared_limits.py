@@ -8,6 +8,7 @@ from typing import Any, Literal
 from taskapp.app.annotations import parameters_of
 from taskapp.app.rate_pauses import pause_for
 from taskapp.client.limits.arguments import ANY, Arguments
+from taskapp.client.limits.circuit_breaker import CircuitBreaker
 from taskapp.client.limits.of_call import KEPT, LimitsOfType, declared_by
 from taskapp.client.limits.options import OF_CALLS, OF_TYPES
 from taskapp.errors.limits import BadLimit
@@ -48,6 +49,8 @@ class LimitedTask:
     """Whether a task that would be one too many waits (default), is dropped, or cancels a running one."""
     fair_key: str | None = None
     """Take turns between the values of this template."""
+    circuit_breaker: CircuitBreaker | None = None
+    """Start no task of this type for a while, on any node, after repeated errors of one kind."""
     declared_limits: LimitsOfType | None = None
     """What these options say; ``None``: nothing."""
 
@@ -81,6 +84,9 @@ def limits_declared_by(task_type: Any) -> LimitsOfType | None:
     # A script puts the task that ends a chord in front of its queue: no default of the project may limit it.
     if not given or task_type.name == FINISH_CHORD:
         return None
+    if "circuit_breaker" in given and not task_type.acks_late:
+        remedy = "a run with acks_late=False is settled before it ends, so that its errors cannot count; remove one"
+        raise BadLimit.of(task_type.name, "circuit_breaker", given["circuit_breaker"], remedy)
     try:
         arguments = Arguments(parameters_of(task_type._unchecked_run, bound=task_type._is_method))
     except (TypeError, ValueError):

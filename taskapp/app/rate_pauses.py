@@ -86,7 +86,7 @@ def _rate_of(task: Any, request: Any) -> Rate | None:
     declared = declared_by(task)
     if declared is None or declared.limiter is None or not declared.limiter.is_rated:
         return None
-    return declared.limiter.limits(request.args or (), request.kwargs or {}).rates[0]
+    return declared.limiter.limits(request.args or (), request.kwargs or {}).rates[-1]
 
 
 def _pause(app: Any, rate: Rate, seconds: float) -> None:

@@ -17,6 +17,7 @@ from typing_extensions import ParamSpec
 from taskapp.app.retries import Backoff
 from taskapp.client import stock_types
 from taskapp.client.async_canvas import Signature
+from taskapp.client.limits.circuit_breaker import CircuitBreaker
 from taskapp.client.option_types import CommonOptions, SubmitOptions
 from taskapp.client.results import AsyncResult as Result
 from taskapp.client.results import EagerResult
@@ -139,6 +140,7 @@ class TaskOptions(TypedDict, total=False):
     autoregister: bool
     autoretry_for: Sequence[type[BaseException]]
     before_start: Callable[..., Any]
+    circuit_breaker: CircuitBreaker | None
     compression: str | None
     concurrency_key: str | None
     cpu_bound: bool

@@ -24,6 +24,7 @@ COMMANDS = {
     "dead": ("taskapp.cli.dead:dead", "List, show, replay and purge dead letters"),
     "delayed": ("taskapp.cli.delayed:delayed", "List, cancel and reschedule delayed tasks"),
     "limits": ("taskapp.cli.limits:limits", "Show and change limits of queues and of tasks while nodes run"),
+    "circuits": ("taskapp.cli.circuits:circuits", "Show and close circuit breakers of task types"),
     "schedules": ("taskapp.cli.schedules.group:schedules", "Show and change timed jobs while beats run"),
     "outbox": ("taskapp.cli.outbox:outbox", "Queue tasks that transactions of your database have left behind"),
     "history": ("taskapp.cli.history:history", "Search finished tasks in SQL, and write them there"),

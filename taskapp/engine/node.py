@@ -163,14 +163,19 @@ class Node(Session):
         self.ends.flush_stragglers()
         return self.while_held() or self.ends.are_waiting
 
-    def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+    def give_back(
+        self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0, pauses: Iterable[Pause] = ()
+    ) -> None:
         """Return claimed messages to the front of their queue, or to the delayed messages.
 
         Args:
             tags: Tags of the messages.
             kind: ``unstarted`` counts nothing, ``retry`` a delivery, ``crashed`` a crash of its own.
             delay_seconds: If above 0, they become ready after this delay.
+            pauses: Pauses that their runs asked for; those of other runs are part of their settlement.
         """
+        for pause in pauses:
+            self.ends.insist("limit_pause", (pause.limit, pause.key, pause.left_ms), self._ignore)
         if self.is_leaving:
             return
         options = self._options
@@ -180,11 +185,6 @@ class Node(Session):
                 self.held.pop(tag, None)
             args = (kind, options.crash_limit, options.dead_letters_limit, due, self._role.name, *some)
             self.ends.insist("requeue", args, self._given_back)
-
-    def pause(self, pauses: Iterable[Pause]) -> None:
-        """Carry out pauses of a run whose message goes back; those of others are part of their settlement."""
-        for pause in pauses:
-            self.ends.insist("limit_pause", (pause.limit, pause.key, pause.left_ms), self._ignore)
 
     def park(self, tag: str, task: str) -> None:
         """Park a message until a node has the task type ``task``; claims pass over the type from now on."""

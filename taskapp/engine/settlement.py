@@ -46,6 +46,7 @@ STEP_TICK: Final = "S"
 STEP_RUN: Final = "K"
 STEP_PAUSE: Final = "P"
 STEP_COUNT_FOR_BUDGET: Final = "N"
+STEP_CIRCUIT: Final = "X"
 STEP_HISTORY: Final = "H"
 
 
@@ -106,6 +107,19 @@ class BudgetedRun(NamedTuple):
     period_ms: int
 
 
+class CircuitRun(NamedTuple):
+    """The end of a run, for the circuit breaker of its task type."""
+
+    task: str
+    kind: str
+    """Class of its error; empty: it succeeded."""
+    failures: int
+    """Number of failures of one kind that open the circuit."""
+    within_ms: int
+    """In this time; 0: in a row."""
+    open_ms: int
+
+
 class Event(NamedTuple):
     """An event to publish when its follow-up is queued."""
 
@@ -162,6 +176,7 @@ class Settlement:
     __slots__ = (
         "budgeted",
         "chords",
+        "circuit",
         "end",
         "events",
         "external_writes",
@@ -193,6 +208,7 @@ class Settlement:
         self.run: CountedRun | None = None
         self.end: EndOfTask | None = None
         self.budgeted: BudgetedRun | None = None
+        self.circuit: CircuitRun | None = None
         self.pauses: tuple[Pause, ...] = ()
         """They hold however the run ends."""
         self.kept = (0, 0)
@@ -247,7 +263,7 @@ class Settlement:
             steps += (STEP_EVENT, *publication)
         for event in self.events:
             steps += (STEP_EVENT, *event)
-        if self.tick is not None or self.pauses or self.budgeted is not None:
+        if self.tick is not None or self.pauses or self.budgeted is not None or self.circuit is not None:
             steps += self._rare_steps()
         # Last, so that no client sees a success if another step was refused.
         for result in self.results:
@@ -262,6 +278,8 @@ class Settlement:
             steps += (STEP_PAUSE, pause.limit, pause.key, pause.left_ms)
         if self.budgeted is not None:
             steps += (STEP_COUNT_FOR_BUDGET, *self.budgeted)
+        if self.circuit is not None:
+            steps += (STEP_CIRCUIT, *self.circuit)
         return steps
 
 

@@ -52,6 +52,13 @@ class LimitNeedsRedis(TaskappError):
         )
 
 
+class BadCircuitBreaker(TaskappError, ValueError):
+    """A ``CircuitBreaker`` has an invalid value."""
+
+    def __init__(self, name: str, value: object, remedy: str) -> None:
+        super().__init__(f"CircuitBreaker({name}={value!r}) is invalid: {remedy}")
+
+
 class NoRateToPause(TaskappError):
     """A task pauses its rate, but has none that holds for all nodes."""
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import ResponseError
 
 from taskapp.app.application import Celery
+from taskapp.engine.circuits import Circuits
 from taskapp.engine.completions import FinishedTasks
 from taskapp.engine.counters import read_totals
 from taskapp.engine.limit_numbers import LimitsAdmin
@@ -106,7 +107,10 @@ class BrokerCollector(Collector):
                 snapshot = read_snapshot(engine.link, engine.prefix, queues)
                 limits = QueueLimits(engine.link, engine.prefix).in_force(self._settings.queue_limit_table)
                 of_tasks = limit_rows(LimitsAdmin(engine.link, engine.prefix).read_limits(), snapshot.queues)
-                read = read._replace(snapshot=snapshot, queue_limits=limits, limits=of_tasks, info=_info(engine.link))
+                circuits = Circuits(engine.link, engine.prefix).read()
+                read = read._replace(
+                    snapshot=snapshot, queue_limits=limits, limits=of_tasks, circuits=circuits, info=_info(engine.link)
+                )
         else:
             depths = declared_depths(self._app, queues)
             yield scrape.family("taskapp_queue_depth", {(queue, "all"): depth for queue, depth in depths.items()})

@@ -63,6 +63,11 @@ METRICS = (
         "taskapp_queue_limit", "gauge", "How many tasks may wait in the queue; no sample without a limit.", ("queue",)
     ),
     Metric("taskapp_queue_full_total", "counter", "Pushes that the limit of the queue refused.", ("queue",)),
+    Metric(
+        "taskapp_circuit_open", "gauge",
+        "1 while the circuit breaker of the task type is open or half-open; no sample while it is closed.",
+        ("type",),
+    ),
     Metric("taskapp_queue_delayed", "gauge", "Messages that wait until they are due.", ("queue",)),
     Metric(
         "taskapp_queue_delayed_late_seconds", "gauge",

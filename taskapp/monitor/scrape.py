@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from taskapp.engine.circuits import Circuit
 from taskapp.engine.completions import Backlog
 from taskapp.engine.counters import BEYOND, RUN_BUCKETS_SECONDS, WAIT_BUCKETS_SECONDS, Spread, Totals
 from taskapp.engine.dead_letters import REASONS
@@ -39,6 +40,8 @@ class Read(NamedTuple):
     """By queue, for those that have one."""
     limits: Sequence[LimitRow] = ()
     """Those of tasks, by name."""
+    circuits: Sequence[Circuit] = ()
+    """Those that are not closed."""
     info: Mapping[str, str] | None = None
     """``INFO`` of Redis."""
 
@@ -58,6 +61,7 @@ def families(read: Read, known_types: Mapping[str, str], queues: Collection[str]
         limits = {(queue,): limit for queue, limit in read.queue_limits.items()}
         yield family("taskapp_queue_limit", limits)
         yield from _of_limits(read.limits, read.snapshot.counts, queues)
+        yield family("taskapp_circuit_open", {(type_label(circuit.task),): 1 for circuit in read.circuits})
         yield from _of_nodes(read.snapshot)
     if read.schedules is not None:
         yield from _of_schedules(read.schedules)

@@ -74,6 +74,9 @@ KEYS: dict[str, str] = {
     "slots": "<P>taskapp:limits:slots:<X>\x1f<Y>",  # set: epoch|tag of the claims that hold a slot
     "rate": "<P>taskapp:limits:rate:<X>\x1f<Y>",  # string: when all is paid for (ms):end of a pause:ms per unit
     "unique": "<P>taskapp:unique:<X>",  # hash: waiting, queue, field, since, running, claim; id, until
+    "circuits": "<P>taskapp:circuits",  # sorted set: task type whose circuit is not closed -> since when, wall clock
+    "circuit": "<P>taskapp:circuit:<X>",  # hash: until, kind, times if it is not closed; last, row: failures in a row
+    "circuit_failures": "<P>taskapp:circuit:<X>\x1f<Y>",  # sorted set by kind of error: claim -> when it failed
     "retry_budget": "<P>taskapp:retry_budget:<X>",  # hash: n or r and a slice of time -> runs or retries in it
     # one per queue
     "ready": "<P>taskapp:{<P><X>}:ready:<Y>",  # list by priority: the next message is at the right end

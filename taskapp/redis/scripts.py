@@ -10,7 +10,7 @@ from taskapp.redis.keys import lua_names
 
 ENGINE = "engine"
 PRELUDE = "prelude.lua"
-LANES = ("limits.lua", "lanes.lua", "budgets.lua", "turns.lua")
+LANES = ("limits.lua", "lanes.lua", "budgets.lua", "circuits.lua", "turns.lua")
 """Parts of the prelude that a script runs only when it meets a message with limits: Lua makes their functions then."""
 # Not with ``importlib.resources``, whose first call imports modules: a child forked while a thread does that would wait
 # forever for the lock of that import.

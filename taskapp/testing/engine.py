@@ -299,13 +299,16 @@ class MemoryNode:
         self.buried.append(f"{reason}: {detail}")
         self._engine.settle(tag, settlement)
 
-    def give_back(self, tags: Sequence[str], kind: str = "unstarted", delay_seconds: float = 0.0) -> None:  # noqa: ARG002
+    def give_back(
+        self,
+        tags: Sequence[str],
+        kind: str = "unstarted",  # noqa: ARG002
+        delay_seconds: float = 0.0,
+        pauses: Any = (),  # noqa: ARG002 - limits hold nothing back here
+    ) -> None:
         """Return messages to their queues."""
         for tag in tags:
             self._engine.give_back(tag, delay_seconds)
-
-    def pause(self, pauses: Any) -> None:
-        """Do nothing: limits hold nothing back here."""
 
     def publish(self, commands: Any) -> bool:  # noqa: ARG002 - nobody listens
         """Drop events."""

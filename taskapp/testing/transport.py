@@ -58,9 +58,9 @@ class MemoryChannel(EngineChannel, _VirtualChannel):
     def ended(self, tag: str) -> None:
         """Do nothing: there are no slots."""
 
-    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0, pauses: Any = ()) -> None:
         """Return a message to its queue."""
-        self.process.node.give_back([tag], kind, delay_seconds)
+        self.process.node.give_back([tag], kind, delay_seconds, pauses)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:  # noqa: ARG002
         """Carry out a remote-control command, which no node answers; queue what goes to all nodes for this one."""

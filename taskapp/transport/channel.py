@@ -323,10 +323,10 @@ class EngineChannel(PolledChannel):
         self.ended(tag)
         self.process.node.settle(tag, settlement)
 
-    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0) -> None:
+    def give_back(self, tag: str, kind: str = "unstarted", delay_seconds: float = 0.0, pauses: Any = ()) -> None:
         """Return a message, see ``Node.give_back``."""
         self.qos.forget(tag)
-        self.process.node.give_back([tag], kind, delay_seconds)
+        self.process.node.give_back([tag], kind, delay_seconds, pauses)
 
     def bury(self, tag: str, reason: str, detail: str, settlement: Settlement | None = None) -> None:
         """Move a message to the dead letters, see ``Node.bury``."""

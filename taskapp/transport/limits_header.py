@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from taskapp.engine.circuits import OF_CIRCUITS
 from taskapp.engine.limits import Limits, Rate
 
 LIMITS_HEADER = "taskapp_limits"
@@ -45,13 +46,13 @@ def is_rated(headers: Mapping[str, Any]) -> bool:
 
 
 def rate_in(value: Any) -> Rate | None:
-    """Return the rate in the header's ``value``; ``None``: there is none."""
+    """Return the rate in the header's ``value``, not the gate of a circuit breaker; ``None``: there is none."""
     try:
         packed = in_header(value or "")
         rates = _decode(packed).rates if packed else ()
     except (ValueError, msgspec.DecodeError):
         return None  # forged
-    return rates[0] if rates else None
+    return next((rate for rate in rates if not rate.name.startswith(OF_CIRCUITS)), None)
 
 
 _decode = msgspec.msgpack.Decoder(Limits).decode

@@ -40,6 +40,10 @@ def a_service_is_overloaded(shop: Deployment) -> None:
     shop.submit("for _ in range(4): tasks.fetch.delay(mended)")
 
 
+def a_service_is_down(shop: Deployment) -> None:
+    shop.submit("for _ in range(200): tasks.deliver.delay(mended)")
+
+
 def more_comes_than_is_done(shop: Deployment) -> None:
     shop.submit(
         "for _ in range(150): tasks.resize.apply_async((mended,), queue='bulk')\n"
@@ -191,6 +195,10 @@ FAULTS = (
     Fault(
         "taskapp-shop", (("TaskappRetryStorm", {"type": "tests.alerts.tasks.fetch"}),),
         a_service_is_overloaded, all_is_well_again,
+    ),
+    Fault(
+        "taskapp-shop", (("TaskappCircuitOpen", {"type": "tests.alerts.tasks.deliver"}),),
+        a_service_is_down, all_is_well_again,
     ),
     Fault(
         "taskapp-shop", (("TaskappBacklogGrows", {"queue": "bulk"}), ("TaskappTasksWaitTooLong", {"queue": "bulk"})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskapp import shared_task
+from taskapp import CircuitBreaker, shared_task
 
 
 @shared_task
@@ -19,6 +19,13 @@ def fetch(self, mended: str) -> None:
     """Try again five times a second until the file ``mended`` exists."""
     if not Path(mended).exists():
         raise self.retry(countdown=0.2)
+
+
+@shared_task(circuit_breaker=CircuitBreaker(failures=3, open_for=0.5))
+def deliver(mended: str) -> None:
+    """Fail until the file ``mended`` exists."""
+    if not Path(mended).exists():
+        raise ConnectionError("the parcel service does not answer")
 
 
 @shared_task

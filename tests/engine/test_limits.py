@@ -309,8 +309,7 @@ def test_runs_pause_their_key_however_they_end_and_end_no_longer_pause(bench: Be
         settlement = Settlement()
         settlement.pauses = (Pause("mail", "x", monotonic() + seconds),)
         if goes_back:
-            node.pause(settlement.pauses)
-            node.give_back([claimed.tag], "retry")
+            node.give_back([claimed.tag], "retry", pauses=settlement.pauses)
         else:
             node.settle(claimed.tag, settlement)
     node.done()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from taskapp import Celery
+from taskapp import Celery, CircuitBreaker
 from taskapp.client.limits.options import OF_CALLS, OF_TYPES, OF_TYPES_ALONE
 from taskapp.errors.limits import BadLimit
 from taskapp.testing import in_process
@@ -53,6 +54,9 @@ def test_every_type_on_the_page_has_the_limits_it_declares(page: ModuleType) -> 
     assert limits.rates[0].cost == 3
     assert limits.rates[0].limit == 5_000
     assert declared["shop.complete"].limiter.limits(("small", "Hello"), {"tokens": 120}).rates[0][1] == "small"
+    deliver = declared["shop.deliver"].limiter
+    assert deliver.declared.circuit == CircuitBreaker(5, None, 30, (ConnectionError, TimeoutError))
+    assert deliver.limits((1,), {}).rates[0].cost == 0
     index = declared["shop.index"].limiter.limits(("report", ""), {}).unique
     assert index[3:] == ("latest", 5_000, 60_000)
 
@@ -73,8 +77,11 @@ def test_the_page_names_every_option() -> None:
     of_tables = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
 
     assert len(ERRORS) == 4
-    assert {*of_tables, "fair_key"} == {*OF_TYPES, "rate_limit"}
+    of_breakers = {field.name for field in fields(CircuitBreaker)}
+    assert {*of_tables, "fair_key"} == {*OF_TYPES, "rate_limit", *of_breakers}
     listed = PAGE.partition("Options of a call: ")[2].partition("Numbers that")[0]
     assert {*re.findall(r"`(\w+)`", listed)} == OF_CALLS
+    arguments = PAGE.partition("| argument |")[2].partition("The circuit is *closed*")[0]
+    assert re.findall(r"^\| `(\w+)` \|", arguments, re.MULTILINE) == [field.name for field in fields(CircuitBreaker)]
     shared = PAGE.partition("Numbers that")[2].partition("belong to the type")[0]
     assert {*re.findall(r"`(\w+)`", shared)} == OF_TYPES_ALONE

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, NamedTuple, get_args
 
 from taskapp.client.limits.arguments import Arguments
+from taskapp.client.limits.circuit_breaker import CircuitBreaker
 from taskapp.client.limits.key_template import BadTemplate, KeyTemplate
 from taskapp.client.limits.limiter import (
     Cost,
@@ -65,8 +66,14 @@ class Declaration:
             BadLimitKey: A key that a call gives is invalid.
         """
         fair_key = self._key("fair_key") if "fair_key" in self._given else None
-        declared = Declared(fair_key, self._rate(), tuple(self._slots()), self._unique())
+        declared = Declared(fair_key, self._rate(), tuple(self._slots()), self._unique(), self._circuit())
         return declared if declared != Declared() else None
+
+    def _circuit(self) -> CircuitBreaker | None:
+        value = self._given.get("circuit_breaker")
+        if value is not None and not isinstance(value, CircuitBreaker):
+            raise self._bad("circuit_breaker", "use CircuitBreaker(failures=5, open_for=30)")
+        return value
 
     # --- unique -----------------------------------------------------------------------------------
 

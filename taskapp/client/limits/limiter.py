@@ -12,7 +12,9 @@ import msgspec
 from kombu.utils.json import JSONEncoder
 
 from taskapp.client.limits.arguments import Arguments
+from taskapp.client.limits.circuit_breaker import CircuitBreaker
 from taskapp.client.limits.key_template import KeyTemplate, NoValue, TemplateField, text_of
+from taskapp.engine.circuits import gates_of
 from taskapp.engine.limits import (
     LONGEST_KEY_BYTES,
     Concurrency,
@@ -92,6 +94,7 @@ class Declared(NamedTuple):
     rate: RateOfType | None = None
     slots: tuple[SlotsOfType, ...] = ()
     unique: UniqueOfType | None = None
+    circuit: CircuitBreaker | None = None
 
 
 class Limiter:
@@ -101,6 +104,7 @@ class Limiter:
         self.name, self.declared, self._arguments = name, declared, arguments
         keys = (declared.fair_key, *(rate.key for rate in self._rates()), *(level.key for level in declared.slots))
         is_fixed = declared.unique is None and all(key is None or isinstance(key.source, str) for key in keys)
+        self._of_circuit = () if declared.circuit is None else (gates_of(name),)
         is_fixed = is_fixed and all(isinstance(rate.cost.source, float) for rate in self._rates())
         self._fixed = packed(self.limits((), {})) if is_fixed else None
 
@@ -137,8 +141,12 @@ class Limiter:
         declared, call = self.declared, (args, kwargs)
         return Limits(
             "" if declared.fair_key is None else self._key(declared.fair_key, call),
-            tuple(self._rate(rate, call) for rate in self._rates()),
-            tuple(Concurrency(one.name, self._key(one.key, call), one.most, one.on_busy) for one in declared.slots),
+            # First, so that tasks wait for the circuit, and no other limit drops or cancels one while it is open.
+            (*(gate for gate, _ in self._of_circuit), *(self._rate(rate, call) for rate in self._rates())),
+            (
+                *(slot for _, slot in self._of_circuit),
+                *(Concurrency(one.name, self._key(one.key, call), one.most, one.on_busy) for one in declared.slots),
+            ),
             None if declared.unique is None else self._unique(declared.unique, call),
         )
 

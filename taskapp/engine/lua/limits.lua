@@ -12,9 +12,12 @@ local function limits_of(blob)
 end
 
 -- Numbers of a limit that replace those in messages: what nodes declare, and above it what somebody has set.
-local NUMBERS = {}
+local NUMBERS, CIRCUIT = {}, 'circuit:'
 local function numbers_of(name)
-  if not NUMBERS[name] then
+  if not NUMBERS[name] and string.sub(name, 1, #CIRCUIT) == CIRCUIT then
+    local is_closed = redis.call('HEXISTS', key_circuit(string.sub(name, #CIRCUIT + 1)), 'until') == 0
+    NUMBERS[name] = is_closed and {} or {most = 1}
+  elseif not NUMBERS[name] then
     local merged = {}
     for _, text in ipairs(redis.call('HMGET', key_limits(), 'declared:' .. name, 'set:' .. name)) do
       local ok, some = pcall(cjson.decode, text)

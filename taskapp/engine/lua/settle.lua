@@ -16,6 +16,7 @@
 --   'K', task type, what, le of run ('' none), us, le of wait, us       count the run
 --   'P', limit, key, ms                                                 pause a rate's key
 --   'N', task type, period (ms)                                         count the run for its retry budget
+--   'X', task type, kind of error ('' success), failures, within (ms, 0 in a row), open for (ms)   tell its circuit breaker
 --   'H', most entries, record                                           add the record to the stream of finished tasks
 -- Answers {stale tags}, {tag, number of arguments carried out, error, …} of claims that could not be settled and stay
 -- leased, {id, task, reason, queue,
@@ -24,7 +25,7 @@
 -- settled completely.
 local epoch, dead_limit, node = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local leased, byte = key_leased(epoch), string.byte
-local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, P = 4, N = 3, H = 3}
+local WIDTH = {R = 4, O = 6, C = 6, F = 2, M = 6, E = 3, D = 3, B = 3, S = 6, K = 7, P = 4, N = 3, X = 6, H = 3}
 
 -- Carry out steps; DONE counts their arguments, so that nothing is done twice if the rest is repeated.
 local DONE
@@ -61,6 +62,9 @@ local function finish(tag, i, last)
       add_finished(ARGV[i + 1], ARGV[i + 2])
     elseif step == 'N' then
       lanes().count_run_lately(ARGV[i + 1], tonumber(ARGV[i + 2]))
+    elseif step == 'X' then
+      lanes().ran(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]),
+        epoch .. BAR .. tag)
     elseif step == 'P' then
       lanes().pause(ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), true)
     elseif step == 'D' or step == 'B' then

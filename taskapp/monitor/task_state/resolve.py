@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from celery import states
 
 from taskapp.app.masks import Masked, redact
+from taskapp.engine.circuits import OF_CIRCUITS
 from taskapp.engine.limit_numbers import LimitsAdmin
 from taskapp.engine.search import Found, Place, Search
 from taskapp.engine.task_notes import Noted
@@ -272,6 +273,9 @@ def _why_blocked(waits_for: WaitsFor) -> str:
     kind, limit, key, running = waits_for
     of_key = f" for the key {key!r}" if key else ""
     behind = f": {', '.join(running)}" if running else ""
+    if limit.startswith(OF_CIRCUITS):
+        state = "open" if kind == "rate" else f"half-open, and another task is tried{behind}"
+        return f"the circuit of {limit.removeprefix(OF_CIRCUITS)} is {state}"
     if kind == "rate":
         return f"the rate of {limit}{of_key} is used up, or paused"
     if kind == "slots":

@@ -40,6 +40,7 @@ from taskapp.worker.consume.disposition import FINISHED, Disposition
 from taskapp.worker.consume.events import after_retries
 from taskapp.worker.consume.timestamps import moment_of
 from taskapp.worker.pool.pool import TaskPool
+from taskapp.worker.run.circuits import settlement_of_lost
 from taskapp.worker.run.execute import decode, run
 from taskapp.worker.run.guard import UNREPORTED, fail_unreported, give_up, guarded
 from taskapp.worker.run.tick_dedup import Repeat, report_end
@@ -264,7 +265,7 @@ class Request(_Stock):
                 self._count_acknowledged()
                 self._ended_by = outer
             return
-        self._is_ending, settlement = True, settlement or Settlement()
+        self._is_ending, settlement = True, settlement or settlement_of_lost(self._task, ended_by)
         try:
             with settling(settlement):
                 yield
@@ -281,9 +282,7 @@ class Request(_Stock):
     def _carry_out(self, decided: Disposition, settlement: Settlement | None = None) -> None:
         channel, tag = self.message.channel, self.message.delivery_tag
         if decided.back:
-            if settlement is not None and settlement.pauses:
-                channel.process.node.pause(settlement.pauses)
-            channel.give_back(tag, decided.back, decided.back_seconds)
+            channel.give_back(tag, decided.back, decided.back_seconds, settlement.pauses if settlement else ())
             return
         settlement = settlement or Settlement()
         settlement.run = settlement.run or self._counted(decided)

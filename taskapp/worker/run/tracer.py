@@ -53,6 +53,7 @@ from taskapp.execution.coroutines import Awaiting, Closed, Stopped, run_to_end
 from taskapp.execution.failures import as_error, as_failure, ends_the_run
 from taskapp.execution.watched_calls import is_watched, run_shown, shown
 from taskapp.results.size import check_returned, fitting
+from taskapp.worker.run.circuits import breaker_of, note_end
 from taskapp.worker.run.follow_ups import send_follow_ups
 from taskapp.worker.run.reports import Reports, Steps, drive, is_result_ignored
 from taskapp.worker.run.request_context import RunContext
@@ -90,6 +91,7 @@ class Runner:
         self._has_before_start = self._reports.has("before_start")
         self._has_on_success = self._reports.has("on_success")
         self._has_after_return = self._reports.has("after_return")
+        self._breaker = breaker_of(task)
         self._budget = budget_of(task)
         self.budgeted = counts_for(task)
         """How each run counts for the retry budget of the type; ``None``: it does not."""
@@ -308,6 +310,8 @@ class Runner:
             yield from self._reports.late_hook("on_success", request, retval, request.id, request.args, request.kwargs)
         if signals.task_success.receivers:
             signals.task_success.send(sender=task, result=retval, runtime=seconds)
+        if self._breaker is not None:
+            note_end(self.task, self._breaker, None)
         self._reports.log_success(request, text, seconds)
         return states.SUCCESS, retval, (0, text, seconds)
 
@@ -319,6 +323,8 @@ class Runner:
             traceback_clear(error)
             return state, error, (1, seen, None)
         pause_after(self.task, error)
+        if self._breaker is not None:
+            note_end(self.task, self._breaker, error)
         if isinstance(error, Retry):
             if error.exc is not None:
                 error.exc = as_failure(error.exc)  # type: ignore[assignment]  # still an Exception
