@@ -32,3 +32,11 @@ def index(document: str) -> None:
 @shared_task(max_concurrency=1, on_busy="drop")
 def only() -> None:
     _wait()
+
+
+@shared_task(rate_limit="1/h", rate_key="{card}", masks=("card",))
+def charge(card: str) -> None: ...
+
+
+@shared_task(rate_limit="1/h")
+def hourly() -> None: ...

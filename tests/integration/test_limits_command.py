@@ -78,11 +78,15 @@ def test_a_rate_is_shown_changed_for_what_waits_and_cleared(start: Any, limit: L
     assert rows(limit)[f"{RATED} rate"]["set"] == {}
 
 
-def test_numbers_that_are_set_outlive_nodes_until_they_are_cleared(start: Any, limit: Limit, opened: Path) -> None:
+def test_numbers_that_are_set_outlive_nodes_and_redis_until_they_are_cleared(
+    start: Any, limit: Limit, opened: Path, redis_server: RedisServer
+) -> None:
     node = start()
     assert limit("set", CROWDED, "--at-once", "1").stdout == f"{CROWDED}: at once 1\n"
     assert limit("set", OF_TENANT, "--at-once", "none").stdout == f"{OF_TENANT}: at once none\n"
-    node.terminate()
+    node.kill()
+    redis_server.kill()
+    redis_server.start()
     start()
 
     first = blocking.crowded.delay("a")
@@ -109,6 +113,17 @@ def test_a_key_of_a_rate_is_paused_and_resumed(start: Any, limit: Limit) -> None
     eventually(lambda: is_blocked(paused))
     assert limit("pause", RATED, "0", "--key", "acme").stdout == f"{RATED} for the key 'acme': not paused\n"
     paused.get(timeout=30)
+
+
+def test_a_key_of_masked_arguments_is_paused_by_its_value(start: Any, limit: Limit) -> None:
+    start()
+    said = limit("pause", blocking.charge.name, "600", "--key", "4711").stdout
+    paused, other = blocking.charge.delay("4711"), blocking.charge.delay("4712")
+
+    assert said == f"{blocking.charge.name} for the key '4711': none starts for 600 s\n"
+    other.get(timeout=30)
+    eventually(lambda: is_blocked(paused))
+    assert "4711" not in str(task_state(paused.id))
 
 
 def test_weights_are_set_shown_and_cleared(redis_server: RedisServer, limit: Limit) -> None:
@@ -164,6 +179,7 @@ REFUSED = {
     ("clear", RATED): f"no limit is set for '{RATED}'; see taskapp limits list",
     ("clear", "--weight", "acme"): "no limit is set for the fair key 'acme'; see taskapp limits list",
     ("pause", RATED, "5"): f"the rate of '{RATED}' counts for each {{tenant}}; give one",
+    ("pause", blocking.hourly.name, "5", "--key", "a"): "counts all keys together; leave it out",
     ("pause", CROWDED, "5"): f"'{CROWDED}' declares no rate_limit for all nodes",
     ("pause", RATED, "1e9"): "1000000000.0 is not in the range 0<=x<=2592000",
     ("pause", "shop.nosuch", "5"): "no limit of tasks is named 'shop.nosuch'; declare it with the task type",
