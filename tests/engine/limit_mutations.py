@@ -100,7 +100,7 @@ LIMIT_MUTATIONS = [
     Mutation("a retry conflicts with itself", "lanes", "if own == id then", "if false then"),
     Mutation("an ended claim keeps its slot", "settle", "if byte(tag, 1) == 48 then", "if false then"),
     Mutation("nobody is woken for what has limits", "lanes", "if not WOKEN[queue] then wake(queue) end", ""),
-    Mutation("an empty lane stays at its gate", "lanes", "        redis.call('HDEL', key_blocked(queue), place)\n", ""),
+    Mutation("an empty lane stays at its gate", "lanes", "      redis.call('HDEL', key_blocked(queue), place)\n", ""),
     Mutation(
         "an emptied queue keeps its messages with limits",
         "empty",

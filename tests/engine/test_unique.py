@@ -300,5 +300,44 @@ def test_each_call_pushes_a_debounced_task_back_but_not_for_ever(bench: Bench) -
     assert (message.envelope.id, message.envelope.body) == ("a", b"2")
 
 
+def test_a_call_pushes_back_a_debounced_task_that_is_due_and_waits(bench: Bench) -> None:
+    limits = unique("latest", debounce_ms=10_000, longest_ms=25_000)
+    bench.submit("first", limits=limits)
+    bench.let_time_pass(11)
+    node = bench.node()
+    [first] = node.take()
+    bench.submit("a", limits=limits)
+    bench.let_time_pass(11)
+    assert node.take() == []  # due, but the first one runs
+
+    assert bench.submit("b", limits=limits) == [Taken("b", "replaced", "a")]
+    finish(node, first.tag)
+
+    bench.let_time_pass(9)
+    assert node.take() == []
+    bench.let_time_pass(1.5)
+    [message] = node.take()
+    assert (message.envelope.id, message.envelope.body) == ("a", b"b")
+    finish(node, message.tag)
+    assert keys_left(bench) == []
+
+
+def test_a_debounced_task_that_waited_longest_is_not_pushed_back(bench: Bench) -> None:
+    limits = unique("latest", debounce_ms=10_000, longest_ms=25_000)
+    bench.submit("first", limits=limits)
+    bench.let_time_pass(11)
+    node = bench.node()
+    [first] = node.take()
+    bench.submit("a", limits=limits)
+    bench.let_time_pass(26)
+    assert node.take() == []
+
+    bench.submit("b", limits=limits)
+    finish(node, first.tag)
+
+    [message] = node.take()
+    assert (message.envelope.id, message.envelope.body) == ("a", b"b")
+
+
 def test_the_limits_of_a_message_are_packed_as_scripts_read_them() -> None:
     assert packed(Limits("t", (), (), Unique("k"))) == b"\x94\xa1t\x90\x90\x96\xa1k\xa3end\0\xa8existing\0\0"

@@ -218,28 +218,30 @@ local function put(queue, priority, blob, in_front, due, is_free)
   end
 end
 
+local function leave_lane(queue, priority, field, task, limits)
+  local lane, class = lane_of(task, limits), class_of(limits)
+  local key, place = key_of_lane(queue, priority, lane), place_of(priority, lane, class)
+  add_to(queue, priority, -redis.call('ZREM', key, field))
+  local gate = redis.call('HGET', key_blocked(queue), place)
+  if gate then
+    add_blocked(queue, priority, gate, -1)
+    if redis.call('EXISTS', key) == 0 then
+      redis.call('HDEL', key_blocked(queue), place)
+      redis.call('ZREM', key_gate_waiters(gate), queue .. BAR .. place)
+    end
+  else
+    next_of(queue, priority, lane, class, first_sequence(key))
+    pass_on(limits)
+  end
+end
+
 -- Take a waiting message out of its place for good, or to put it elsewhere. Answers it.
 local function remove(queue, field)
   local blob = redis.call('HGET', key_limited_messages(queue), field)
   if not blob then return end
   local _, priority, _, _, id, task = header(blob)
   local limits = limits_of(blob)
-  if redis.call('ZREM', key_lane_delayed(queue), field) == 0 then
-    local lane, class = lane_of(task, limits), class_of(limits)
-    local key, place = key_of_lane(queue, priority, lane), place_of(priority, lane, class)
-    add_to(queue, priority, -redis.call('ZREM', key, field))
-    local gate = redis.call('HGET', key_blocked(queue), place)
-    if gate then
-      add_blocked(queue, priority, gate, -1)
-      if redis.call('EXISTS', key) == 0 then
-        redis.call('HDEL', key_blocked(queue), place)
-        redis.call('ZREM', key_gate_waiters(gate), queue .. BAR .. place)
-      end
-    else
-      next_of(queue, priority, lane, class, first_sequence(key))
-      pass_on(limits)
-    end
-  end
+  if redis.call('ZREM', key_lane_delayed(queue), field) == 0 then leave_lane(queue, priority, field, task, limits) end
   redis.call('HDEL', key_limited_messages(queue), field)
   return blob, limits, id
 end
@@ -284,9 +286,18 @@ local function debounced(unique, since)
   return unique[6] > 0 and math.min(due, since + unique[6]) or due
 end
 
+-- One that is due, and waits for a slot or a node, is delayed again.
 local function push_back(unique, has)
-  local since = tonumber(redis.call('HGET', key_unique(unique[1]), 'since') or NOW)
-  redis.call('ZADD', key_lane_delayed(has[2]), 'XX', debounced(unique, since), has[3])
+  local queue, field = has[2], has[3]
+  local due = debounced(unique, tonumber(redis.call('HGET', key_unique(unique[1]), 'since') or NOW))
+  local is_delayed = redis.call('ZSCORE', key_lane_delayed(queue), field)
+  if not is_delayed and due <= NOW then return end
+  redis.call('ZADD', key_lane_delayed(queue), due, field)
+  if is_delayed then return end
+  local blob = redis.call('HGET', key_limited_messages(queue), field)
+  local _, priority, _, _, _, task = header(blob)
+  leave_lane(queue, priority, field, task, limits_of(blob))
+  wake(queue)
 end
 
 -- Whether another task has the unique key of a new message: nothing, or how the call ends ('existing', 'refused',
