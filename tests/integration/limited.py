@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from taskapp import Task, shared_task
@@ -57,6 +58,32 @@ async def latest(number: int) -> int:
 
     await asyncio.sleep(0.2 if number else 600)
     return number
+
+
+@shared_task(max_concurrency=1, on_busy="cancel")
+async def tidy(log: str, seconds: float) -> None:
+    import asyncio
+
+    note(log, "begin")
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.sleep(0.5)
+        note(log, "end")
+
+
+@shared_task(max_concurrency=1, on_busy="cancel")
+def busy(log: str, seconds: float) -> None:
+    note(log, "begin")
+    try:
+        time.sleep(seconds)
+    finally:
+        note(log, "end")
+
+
+def note(log: str, what: str) -> None:
+    with Path(log).open("a") as lines:
+        lines.write(f"{what}\n")
 
 
 @shared_task(fair_key="{tenant}")

@@ -215,6 +215,23 @@ def test_a_running_task_is_cancelled_for_the_next_one(node: Any) -> None:
     assert eventually(lambda: first.state == "REVOKED")
 
 
+@pytest.mark.parametrize("kind", [limited.tidy, limited.busy], ids=["coroutine", "function"])
+def test_a_cancelled_task_has_its_slot_until_it_has_ended(
+    node: Any, worker: StartWorker, tmp_path: Path, kind: Any
+) -> None:
+    node()
+    worker("-c", "8", name="second", TASKAPP_INCLUDE="tests.integration.limited")
+    log = tmp_path / "runs"
+    log.touch()
+    cancelled = kind.delay(str(log), 1.5)
+    eventually(log.read_text)
+
+    kind.delay(str(log), 0).get(timeout=30)
+
+    assert log.read_text().split() == ["begin", "end", "begin", "end"]
+    assert eventually(lambda: cancelled.state == "REVOKED")
+
+
 def test_nodes_declare_their_numbers(app: Any, node: Any, redis_server: RedisServer) -> None:
     node()
     with app.connection_for_write() as connection:

@@ -38,6 +38,7 @@ from taskapp.worker.consume.counted import counted, keeps_successes
 from taskapp.worker.consume.crashes import crashed_too_often, crashes, fail_for_crashes
 from taskapp.worker.consume.disposition import FINISHED, Disposition
 from taskapp.worker.consume.events import after_retries
+from taskapp.worker.consume.stopped import ends_first
 from taskapp.worker.consume.timestamps import moment_of
 from taskapp.worker.pool.pool import TaskPool
 from taskapp.worker.run.circuits import settlement_of_lost
@@ -48,7 +49,6 @@ from taskapp.worker.run.tick_dedup import Repeat, report_end
 # The stubs are incomplete.
 _Stock: Any = stock.Request
 state: Any = worker_state
-revoked_tasks: Any = worker_state.revoked
 
 logger = get_logger(__name__)
 
@@ -58,9 +58,7 @@ class Request(_Stock):
 
     acknowledged: bool
     _ended_by: BaseException | None = None
-    _is_ending = False
-    _is_retried = False
-    _is_counted = False
+    _is_ending = _is_retried = _is_counted = False
     _decided: Disposition | None = None
     is_given_up = False
     seen = NOTHING
@@ -121,7 +119,7 @@ class Request(_Stock):
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Hand the task to ``pool``; raise ``TaskRevokedError`` if it was revoked, has expired or is not accepted."""
-        if (self._expires or self.id in revoked_tasks or self.stamped_headers) and self.revoked():
+        if (self._expires or self.id in state.revoked or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
         seconds, soft_seconds = self.time_limits
         seconds, soft_seconds = seconds or self._task.time_limit, soft_seconds or self._task.soft_time_limit
@@ -231,6 +229,8 @@ class Request(_Stock):
         return super().on_retry(exc_info)
 
     def _announce_revoked(self, reason: str, *args: Any) -> None:
+        if ends_first(self._request_dict, self._apply_result, partial(self._announce_revoked, reason, *args)):
+            return
         self.seen = Seen(reason=reason)
         with self._ending(ended_by=Terminated("revoked")):
             super()._announce_revoked(reason, *args)

@@ -62,6 +62,7 @@ class Call:
 
     __slots__ = (
         "__weakref__", "_limits", "_pool", "_request", "_timers", "arguments", "has_started", "is_stopped", "kind",
+        "report",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +119,7 @@ class Call:
         for timer in self._timers:
             timer.cancel()
         if self.is_stopped:
+            self._has_ended()
             return
         self._pool.leave(self)
         if isinstance(outcome, BaseException):
@@ -129,6 +131,19 @@ class Call:
         """Stop the task if it runs: Celery has announced that it was revoked, or will do so once it starts."""
         if self.has_started:
             self.stop()
+
+    def stop_then(self, report: Callable[[], Any]) -> bool:
+        """Stop the task if it runs; return whether it takes time to end: ``report`` is called on the loop then."""
+        if self.has_started and not self.is_stopped:
+            self.stop()
+            if self.watch_end():
+                self.report = report
+        return getattr(self, "report", None) is not None
+
+    def _has_ended(self) -> None:
+        if (report := getattr(self, "report", None)) is not None:
+            del self.report
+            report()
 
     def refuse(self, error: Exception) -> None:
         """Fail the task with ``error``, because it cannot be started."""
@@ -159,6 +174,10 @@ class Call:
     def end(self) -> None:
         """End the run of the task, if it has started."""
         raise NotImplementedError
+
+    def watch_end(self) -> bool:
+        """Call ``_has_ended`` once a run that was stopped has ended; return whether that is yet to come."""
+        return False
 
 
 class OnLoop(Call):
@@ -213,6 +232,13 @@ class OnLoop(Call):
         if (task := getattr(self, "task", None)) is not None:  # not set yet if it is revoked as it starts
             task.cancel()
 
+    def watch_end(self) -> bool:
+        """Watch the coroutine, which may take time to clean up."""
+        if (task := getattr(self, "task", None)) is None or task.done():
+            return False
+        task.add_done_callback(lambda _: self._has_ended())  # it may have been cancelled before its first step
+        return True
+
 
 class OnThread(Call):
     """A task on a thread."""
@@ -243,6 +269,10 @@ class OnThread(Call):
         """Stop the task at its next bytecode; a task that hangs in C code keeps its thread, but not its slot."""
         if not self.job.withdraw() and self.job.interrupt(Stopped):
             self._pool.abandon(self.job)
+
+    def watch_end(self) -> bool:
+        """Watch the thread: the task runs until its next bytecode, or for longer in C code."""
+        return not self.job.withdraw()
 
     @property
     def can_wait(self) -> bool:
