@@ -14,11 +14,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from taskapp.engine.dead_letters import DeadLetters
+from taskapp.engine.limits import Limits, Rate
 from taskapp.redis.keys import Keys
 from taskapp.schedules.schedule import Schedule
 from taskapp.schedules.store import Schedules
 from taskapp.schedules.times import parse_when
 from tests.browser import live
+from tests.engine.bench import Bench
 from tests.integration.test_flower_tabs import bury
 from tests.support import Process, RedisServer, eventually
 
@@ -159,13 +161,25 @@ def test_a_page_renews_itself_without_moving_what_is_on_it(
 # --- people ----------------------------------------------------------------------------------------
 
 
+def block_by_a_key(server: RedisServer) -> None:
+    """Block a task by a rate whose name and key are markup."""
+    bench = Bench(server)
+    limits = Limits(rates=(Rate(f"{HOSTILE}!", f"{HOSTILE}?", 1, 3_600_000, 1),))
+    bench.submit("a", "b", limits=limits, queue="default")
+    node = bench.node()
+    for _ in range(2):
+        node.take(1, ["default"])
+    bench.close()
+
+
 def test_names_and_errors_that_are_markup_stay_text_and_can_be_acted_on(
     flower: Callable[..., str], logged_in: Callable[..., Page], errors: list[str], store: Schedules,
-    letters: DeadLetters,
+    letters: DeadLetters, redis_server: RedisServer,
 ) -> None:  # fmt: skip
     address, page = flower(WITH_LOGIN), logged_in()
     add_schedules(store, HOSTILE)
     bury(letters, 1, error=HOSTILE)
+    block_by_a_key(redis_server)
 
     page.goto(f"{address}/schedules")
     expect(page.locator("tbody a")).to_have_text(HOSTILE)
@@ -178,6 +192,10 @@ def test_names_and_errors_that_are_markup_stay_text_and_can_be_acted_on(
     expect(page.locator("tbody td", has_text="window.hit").first).to_have_text(HOSTILE)
     page.goto(f"{address}/dead-letters?show=default/1")
     expect(page.locator("pre").first).to_have_text(HOSTILE)
+    page.goto(f"{address}/queues")
+    expect(page.locator("tbody :is(th, td)", has_text="window.hit")).to_have_text(
+        [f"{HOSTILE}!", f"{HOSTILE}?", f"{HOSTILE}!"]
+    )
     page.goto(f"{address}/schedules?name=%3Cscript%3Ewindow.hit%3D3%3C/script%3E&after=%22%3E%3Cimg%20src%3Dx%3E")
     is_drawn(page)
 
