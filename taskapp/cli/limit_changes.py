@@ -9,6 +9,7 @@ import click
 
 from taskapp.app.declared_limits import declared_numbers
 from taskapp.cli.included import import_included
+from taskapp.cli.output import say
 from taskapp.cli.target import chosen_app
 from taskapp.client.limits.limiter import digest
 from taskapp.client.limits.of_call import declared_by
@@ -83,7 +84,10 @@ def rate_key_of(admin: LimitsAdmin, name: str, key: str) -> str:
     declared = declared_by(chosen_app().tasks.get(name))
     rate = declared.limiter.declared.rate if declared is not None and declared.limiter is not None else None
     if rate is None:
-        return key  # its code is not here
+        if not key:
+            remedy = "if it has a rate_key, this pauses nothing; give --key"
+            say(f"the code of {name!r} is not loaded here (TASKAPP_INCLUDE, -A): {remedy}", err=True)
+        return key
     if isinstance(rate.key.source, str):
         if key not in ("", rate.key.source):
             raise click.BadParameter(f"the rate of {name!r} counts all keys together; leave it out", param_hint="--key")

@@ -126,6 +126,17 @@ def test_a_key_of_masked_arguments_is_paused_by_its_value(start: Any, limit: Lim
     assert "4711" not in str(task_state(paused.id))
 
 
+def test_a_pause_of_a_type_whose_code_is_elsewhere_says_what_it_cannot_check(app: Celery, limit: Limit) -> None:
+    with app.engine() as engine:
+        LimitsAdmin(engine.link, engine.prefix)._link.run("limit", engine.prefix, 0, "declared", "x", '{"limit":1}')
+
+    assert (
+        "the code of 'x' is not loaded here (TASKAPP_INCLUDE, -A): if it has a rate_key"
+        in limit("pause", "x", "5").stderr
+    )
+    assert limit("pause", "x", "5", "--key", "a").stderr == ""
+
+
 def test_weights_are_set_shown_and_cleared(redis_server: RedisServer, limit: Limit) -> None:
     bench = Bench(redis_server)
     for tenant in "ab":
