@@ -17,7 +17,6 @@ from taskapp.errors import did_you_mean
 from taskapp.monitor.limit_rows import LimitRow, limit_rows, numbers_text
 
 SETTING = "TASKAPP_QUEUE_LIMITS"
-KINDS = {"rate": "rate", "slots": "at once", "unique": "unique"}
 WHAT = "give QUEUE NUMBER, TYPE with --rate, --burst or --at-once, or --weight KEY=NUMBER"
 
 
@@ -55,7 +54,7 @@ def _print_json(queues: Queues, rows: list[LimitRow], weights: dict[str, float])
         say_json({"queue": queue, "limit": limit or None, "waiting": number, "from": origin})
     for row in rows:
         numbers = {"code": dict(row.code), "set": dict(row.set)}
-        say_json({"limit": row.name, "kind": KINDS[row.kind], **numbers, "blocked": row.blocked, "from": row.origin})
+        say_json({"limit": row.name, "kind": row.kind_text, **numbers, "blocked": row.blocked, "from": row.origin})
     for key, weight in sorted(weights.items()):
         say_json({"fair_key": key, "weight": weight, "from": "set"})
 
@@ -63,7 +62,7 @@ def _print_json(queues: Queues, rows: list[LimitRow], weights: dict[str, float])
 def _print_tables(queues: Queues, rows: list[LimitRow], weights: dict[str, float]) -> None:
     of_queues = [(queue, f"{limit:,}" if limit else "none", f"{number:,}", why) for queue, limit, number, why in queues]
     of_tasks = [
-        (row.name, KINDS[row.kind], numbers_text(row.code), numbers_text(row.set), f"{row.blocked:,}", row.origin)
+        (row.name, row.kind_text, numbers_text(row.code), numbers_text(row.set), f"{row.blocked:,}", row.origin)
         for row in rows
     ]
     tables: dict[tuple[str, ...], Sequence[Sequence[object]]] = {
@@ -147,7 +146,7 @@ def clear(name: str | None, keys: tuple[str, ...]) -> None:
         if is_of_tasks:
             admin.clear_limit(name)
             rows = limit_rows({name: known[name]._replace(set={})}, ())
-            texts = [f"{KINDS[row.kind]} {numbers_text(row.code)}" for row in rows]
+            texts = [f"{row.kind_text} {numbers_text(row.code)}" for row in rows]
             say(f"{name}: {'; '.join(texts)}, as its code says" if texts else f"{name}: as its code says")
 
 

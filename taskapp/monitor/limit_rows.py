@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from taskapp.client.limits.rates import MOST, PERIODS_MS, PerPeriod
+from taskapp.engine.circuits import OF_CIRCUITS
 from taskapp.engine.limit_numbers import OF_RATES, OF_SLOTS, LimitNumbers
 from taskapp.engine.snapshot import LimitRef, QueueSnapshot
 
+KINDS = {"rate": "rate", "slots": "at once", "unique": "unique"}
 UNITS = {period: unit for unit, period in PERIODS_MS.items()}
 UNLIMITED = "none"
 NUMBERS_OF = {"rate": OF_RATES, "slots": OF_SLOTS}
@@ -26,6 +28,11 @@ class LimitRow(NamedTuple):
     """Numbers that somebody has set; these win, one by one."""
     blocked: int
     """Number of tasks that it does not let run now."""
+
+    @property
+    def kind_text(self) -> str:
+        """The kind as people know it: ``rate``, ``at once``, ``unique`` or ``circuit``."""
+        return "circuit" if self.name.startswith(OF_CIRCUITS) else KINDS[self.kind]
 
     @property
     def origin(self) -> str:

@@ -51,6 +51,8 @@ COMMANDS: dict[str, list[list[str]]] = {
     "delayed list": [[], ["--json"], ["--queue", HOSTILE]],
     "delayed reschedule": [[HOSTILE, "3600"], [f"no{HOSTILE}", "1"], [HOSTILE, HOSTILE]],
     "delayed cancel": [[HOSTILE], [f"no{HOSTILE}"]],
+    "circuits list": [[], ["--json"]],
+    "circuits close": [[HOSTILE]],
     "limits list": [[], ["--json"]],
     "limits set": [
         ["default", "100"], [HOSTILE, "5"], ["default", HOSTILE], [HOSTILE, "--rate", "5/s"],
@@ -112,6 +114,8 @@ def limit_all(bench: Bench) -> None:
     bench.link.run("limit", "", 0, "declared", HOSTILE, numbers)
     admin.set_limit(HOSTILE, {"most": 2})
     admin.set_weight(HOSTILE, 2)
+    bench.client.zadd(bench.keys("circuits"), {HOSTILE: 1_000})
+    bench.client.hset(bench.keys("circuit", HOSTILE), mapping={"kind": HOSTILE, "times": 1, "until": 1})
     node = bench.nodes[0]
     for name in ("first", "rated", "first2", "latest"):
         of = Limits(HOSTILE, (rate,)) if name in ("first", "rated") else Limits(HOSTILE, unique=unique)

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from taskapp.engine.circuits import OF_CIRCUITS, gates_of
 from taskapp.engine.limit_numbers import LANES_MOST, LimitsAdmin
 from taskapp.engine.limits import Concurrency, Limits, Rate, Unique
 from taskapp.engine.queue_limits import QueueLimits
+from taskapp.engine.settlement import CircuitRun, Settlement
 from taskapp.errors import NotStarted
 from taskapp.errors.publishing import QueueFull
 from taskapp.monitor.task_state import State, TaskState, WaitsFor, task_state
@@ -210,6 +212,25 @@ def test_flower_shows_limits_and_the_keys_for_which_most_wait(bench: Bench, flow
     by_queue = {row["name"]: row["blocked"] for row in block_of(shown, "Queues")["rows"]}
     assert (by_queue["default"], by_queue["low"], by_queue["high"]) == (465, 98, 0)
     assert "<script>" not in ask(f"{flower}/queues").body
+
+
+def test_flower_shows_circuits_that_are_open(bench: Bench, flower: str) -> None:
+    node, (gate, slot) = bench.node("shop.mail"), gates_of("shop.mail")
+    bench.submit(*map(str, range(9)), limits=Limits(rates=(gate,), slots=(slot,)), queue="default")
+    for message in node.take(3, ["default"]):
+        settlement = Settlement()
+        settlement.circuit = CircuitRun("shop.mail", "ConnectionError", 3, 0, 30_000)
+        node.settle(message.tag, settlement)
+        node.done()
+    node.take(9, ["default"])
+
+    shown = ask(f"{flower}/queues/data")
+
+    [circuit] = block_of(shown, "Circuits")["rows"]
+    assert (circuit["task"], circuit["state"], circuit["kind"]) == ("shop.mail", "open", "ConnectionError")
+    [key] = block_of(shown, "Blocked")["rows"]
+    assert (key["limit"], key["number"], key["why"]) == (f"{OF_CIRCUITS}shop.mail", 6, "its circuit is open")
+    assert [row["kind"] for row in block_of(shown, "Limits of tasks")["rows"]] == ["circuit"]
 
 
 def test_flower_reads_a_bounded_number_of_lanes(bench: Bench) -> None:

@@ -24,13 +24,13 @@ from tests.support import Process, RedisServer, clean_environment, eventually, r
 
 SHOWN_AS_JSON = {
     "dead list", "dead show", "delayed list", "doctor", "history search", "history show", "history status",
-    "limits list", "outbox list", "outbox status", "redis status", "schedules calendar", "schedules list",
-    "schedules next", "schedules show", "task logs", "task show", "top",
+    "circuits list", "limits list", "outbox list", "outbox status", "redis status", "schedules calendar",
+    "schedules list", "schedules next", "schedules show", "task logs", "task show", "top",
 }  # fmt: skip
 WITHOUT_DATA = {
     "demo", "up", "exporter", "health", "dead replay", "dead purge", "delayed cancel", "delayed reschedule",
-    "limits set", "limits clear", "limits pause", "history run", "history prune", "redis start", "redis stop",
-    "schedules add", "schedules edit", "schedules export",
+    "circuits close", "limits set", "limits clear", "limits pause", "history run", "history prune",
+    "redis start", "redis stop", "schedules add", "schedules edit", "schedules export",
     "schedules import", "schedules pause", "schedules remove", "schedules resume", "schedules run-now",
     "schedules backfill", "outbox create", "outbox remove", "outbox retry", "outbox run",
 }  # fmt: skip

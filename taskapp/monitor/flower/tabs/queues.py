@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from taskapp.app.application import Celery
+from taskapp.app.resources import Engine
+from taskapp.engine.circuits import OF_CIRCUITS, Circuits
 from taskapp.engine.limit_numbers import LANES_MOST, BlockedKey, LimitsAdmin
 from taskapp.engine.queue_limits import QueueLimits
+from taskapp.engine.search import Gate
 from taskapp.engine.snapshot import QueueSnapshot, read_snapshot
 from taskapp.monitor.flower.page.tab import PageQuery, Tab
 from taskapp.monitor.flower.page.view import Block, Card, Cards, Column, TableBlock, View
@@ -32,7 +36,10 @@ LIMIT_COLUMNS = (
     Column("name", "Limit", "code"), Column("kind", "Kind"), Column("code", "Code"), Column("set", "Set"),
     Column("blocked", "Blocked", "count"), Column("origin", "From"),
 )  # fmt: skip
-KINDS = {"rate": "rate", "slots": "at once", "unique": "unique"}
+CIRCUIT_COLUMNS = (
+    Column("task", "Task type", "code"), Column("state", "State", "state"), Column("kind", "Errors", "code"),
+    Column("times", "Opened", "count"), Column("since", "Since", "time"), Column("left_seconds", "Probe in", "seconds"),
+)  # fmt: skip
 PARKED_COLUMNS = (
     Column("queue", "Queue", "code"), Column("task", "Task type", "code"), Column("number", "Parked", "count"),
     Column("oldest_seconds", "Oldest", "seconds"),
@@ -56,10 +63,7 @@ class QueuesTab(Tab):
         with app.engine() as engine:
             found = read_snapshot(engine.link, engine.prefix, app.queue_names())
             limits = QueueLimits(engine.link, engine.prefix).in_force(app.settings.queue_limit_table)
-            admin = LimitsAdmin(engine.link, engine.prefix)
-            of_tasks = limit_rows(admin.read_limits(), found.queues)
-            blocked_queues = [queue.name for queue in found.queues if queue.blocked]
-            keys, are_all = admin.most_blocked(blocked_queues, KEYS_MOST) if blocked_queues else ([], True)
+            of_limits = list(_limit_blocks(engine, found.queues))
         ages = [queue.oldest_seconds for queue in found.queues if queue.oldest_seconds is not None]
         parked = sum(queue.parked_depth for queue in found.queues)
         dead = sum(queue.dead_depth for queue in found.queues)
@@ -78,17 +82,26 @@ class QueuesTab(Tab):
                 "No queues; configure them with TASKAPP_QUEUES.", key="name",
             ),
         ]  # fmt: skip
-        if keys:
-            some = "" if are_all else f", of the first {LANES_MOST:,} that wait"
-            title = f"Blocked: the keys of limits for which most tasks wait{some}"
-            blocks.append(TableBlock(title, BLOCKED_COLUMNS, _keys(keys, of_tasks), ""))
         if parked:
             title = "Parked: waiting for a node with the task type"
             blocks.append(TableBlock(title, PARKED_COLUMNS, _parked(found.queues), ""))
-        if of_tasks:
-            title = "Limits of tasks, by code or as set with taskapp limits"
-            blocks.append(TableBlock(title, LIMIT_COLUMNS, [_limit(row) for row in of_tasks[:LIMITS_MOST]], ""))
-        return View(blocks, found.at, 3.0)
+        return View([*blocks, *of_limits], found.at, 3.0)
+
+
+def _limit_blocks(engine: Engine, queues: list[QueueSnapshot]) -> Iterator[TableBlock]:
+    admin = LimitsAdmin(engine.link, engine.prefix)
+    limits = limit_rows(admin.read_limits(), queues)
+    keys, are_all = admin.most_blocked([queue.name for queue in queues if queue.blocked], KEYS_MOST)
+    if keys:
+        some = "" if are_all else f", of the first {LANES_MOST:,} that wait"
+        title = f"Blocked: the keys of limits for which most tasks wait{some}"
+        yield TableBlock(title, BLOCKED_COLUMNS, _keys(keys, limits), "")
+    if circuits := Circuits(engine.link, engine.prefix).read():
+        rows = [{**each._asdict(), "state": each.state} for each in circuits[:LIMITS_MOST]]
+        yield TableBlock("Circuits that are not closed: task types whose runs failed", CIRCUIT_COLUMNS, rows, "")
+    if limits:
+        rows = [_limit(row) for row in limits[:LIMITS_MOST]]
+        yield TableBlock("Limits of tasks, by code or as set with taskapp limits", LIMIT_COLUMNS, rows, "")
 
 
 def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:
@@ -108,7 +121,7 @@ def _row(now: float, queue: QueueSnapshot) -> dict[str, Any]:
 
 def _limit(row: LimitRow) -> dict[str, Any]:
     return {
-        **row._asdict(), "kind": KINDS[row.kind], "code": numbers_text(row.code), "set": numbers_text(row.set),
+        **row._asdict(), "kind": row.kind_text, "code": numbers_text(row.code), "set": numbers_text(row.set),
         "origin": row.origin,
     }  # fmt: skip
 
@@ -118,13 +131,16 @@ def _keys(keys: list[BlockedKey], limits: list[LimitRow]) -> list[dict[str, Any]
     return [
         {
             "limit": each.gate.limit, "key": each.gate.value, "number": each.number, "opens_at": each.opens_at,
-            "why": _why(each.gate.kind, numbers.get((each.gate.kind, each.gate.limit), "")),
+            "why": _why(each.gate, numbers.get((each.gate.kind, each.gate.limit), "")),
         }
         for each in keys
     ]  # fmt: skip
 
 
-def _why(kind: str, numbers: str) -> str:
+def _why(gate: Gate, numbers: str) -> str:
+    kind = gate.kind
+    if gate.limit.startswith(OF_CIRCUITS):
+        return "its circuit is open" if kind == "rate" else "its circuit is half-open, and another task is tried"
     if kind == "rate":
         return f"rate {numbers} used up, or paused" if numbers else "rate used up, or paused"
     if kind == "slots":
