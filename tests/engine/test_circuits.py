@@ -181,9 +181,22 @@ def test_somebody_closes_it(bench: Bench, circuits: Circuits) -> None:
     assert (circuits.read(), circuits.close(TASK)) == ([], False)
 
 
+def test_somebody_closes_it_while_a_probe_runs(bench: Bench, circuits: Circuits) -> None:
+    node = bench.node()
+    opened(bench, node)
+    bench.let_time_pass(31)
+    assert len(node.take(9)) == 1
+    assert node.take(9) == []  # the others wait for the probe
+
+    assert circuits.close(TASK)
+
+    assert len(node.take(9)) == 3
+
+
 def test_it_survives_a_restart_of_all_and_leaves_nothing_when_closed(bench: Bench, circuits: Circuits) -> None:
     node = bench.node()
     opened(bench, node, 1)
+    assert bench.client.ttl(bench.keys("circuit", TASK)) == -1
     bench.let_time_pass(90_000)
 
     assert [circuit.state for circuit in circuits.read()] == ["half-open"]
