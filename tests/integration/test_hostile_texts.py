@@ -22,7 +22,7 @@ from taskapp.engine.completions import Finished
 from taskapp.engine.limit_numbers import LimitsAdmin
 from taskapp.engine.limits import Limits, Rate, Unique
 from taskapp.engine.options import NodeProfile, Options
-from taskapp.engine.settlement import CircuitRun, Settlement
+from taskapp.engine.settlement import Settlement
 from taskapp.engine.task_notes import Notes
 from taskapp.monitor.history import History
 from taskapp.sanitize import sanitize, sanitize_lines
@@ -63,8 +63,6 @@ COMMANDS: dict[str, list[list[str]]] = {
     "limits clear": [
         ["default"], [HOSTILE], [f"no{HOSTILE}"], ["--weight", HOSTILE], ["--weight", f"no{HOSTILE}"],
     ],
-    "circuits list": [[], ["--json"]],
-    "circuits close": [[HOSTILE], [f"no{HOSTILE}"]],
     "schedules list": [[], ["--json"]],
     "schedules show": [["job"], ["job", "--json"], [HOSTILE], ["broken"]],
     "schedules next": [["job"], ["job", "--json"], ["job", "--after", HOSTILE], ["broken"]],
@@ -125,14 +123,6 @@ def limit_all(bench: Bench) -> None:
         node.take(1, ["limited"])
 
 
-def open_a_circuit(bench: Bench) -> None:
-    bench.push("fails", queue="circuits", task=HOSTILE)
-    node, settlement = bench.nodes[0], Settlement()
-    settlement.circuit = CircuitRun(HOSTILE, HOSTILE, 1, 0, 3_600_000)
-    node.settle(node.take(1, ["circuits"])[0].tag, settlement)
-    node.done()
-
-
 @pytest.fixture
 def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Fill a Redis and a history with hostile texts; return the environment of who looks at them."""
@@ -149,7 +139,6 @@ def hostile_site(redis_server: RedisServer, tmp_path: Path) -> Iterator[dict[str
     bench.push(HOSTILE, queue="default", task=HOSTILE, due_ms=int((time() + 3_600) * 1_000))
     bench.push("known", queue="default", task=HOSTILE)
     limit_all(bench)
-    open_a_circuit(bench)
     client = bench.client
     client.hset(
         "unacked",

@@ -546,13 +546,15 @@ local function lacks_permission()
   for _, command in ipairs({
     {'UNLINK', hash, list, set, sorted, text},
     {'HSET', hash, 'p', ''}, {'HSETNX', hash, 'p', ''}, {'HINCRBY', hash, 'n', 1}, {'HGET', hash, 'p'},
-    {'HMGET', hash, 'p'}, {'HEXISTS', hash, 'p'}, {'HLEN', hash}, {'HSCAN', hash, 0}, {'HDEL', hash, 'p', 'n'},
+    {'HMGET', hash, 'p'}, {'HEXISTS', hash, 'p'}, {'HLEN', hash}, {'HSCAN', hash, 0}, {'HGETALL', hash},
+    {'HDEL', hash, 'p', 'n'},
     {'LPUSH', list, ''}, {'RPUSH', list, ''}, {'LLEN', list}, {'LINDEX', list, 0}, {'LRANGE', list, 0, 0},
     {'LSET', list, 0, ''}, {'RPOP', list, 1}, {'LTRIM', list, 0, 0},
     {'SADD', set, ''}, {'SISMEMBER', set, ''}, {'SCARD', set}, {'SRANDMEMBER', set}, {'SREM', set, ''},
     {'ZADD', sorted, 1, ''}, {'ZSCORE', sorted, ''}, {'ZCARD', sorted}, {'ZRANGE', sorted, 0, 0},
-    {'ZRANGEBYSCORE', sorted, 0, 1}, {'ZREM', sorted, ''},
-    {'SET', text, 1}, {'INCR', text}, {'GET', text}, {'EXPIRE', text, 1}, {'PEXPIREAT', text, '9999999999999'},
+    {'ZRANGEBYSCORE', sorted, 0, 1}, {'ZREM', sorted, ''}, {'ZREMRANGEBYSCORE', sorted, 0, 1},
+    {'SET', text, 1}, {'INCR', text}, {'GET', text}, {'EXPIRE', text, 1}, {'PEXPIRE', text, 9999},
+    {'PEXPIREAT', text, '9999999999999'},
     {'EXISTS', text}, {'RENAME', text, text},
     {'PUBLISH', text, ''}, {'UNLINK', hash, list, set, sorted, text},
   }) do
