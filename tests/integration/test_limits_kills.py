@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import server_binary
+from tests.faults.final_results import stored
 from tests.faults.harness import Bench
 from tests.faults.limit_client import Plan
 from tests.faults.limit_history import History, await_none_left, most_at_once
@@ -96,6 +97,8 @@ def test_a_promise_outlives_nodes_and_clients(bench: Bench, name: str) -> None:
         assert any(call.answer not in (None, call.id) for call in history.calls), "no call was a duplicate"
     if name == "dropped":
         assert bench.runs.ended(history.acknowledged) < history.acknowledged
+    if name == "cancelled":
+        assert "REVOKED" in {stored(bench.redis.client, task_id)["status"] for task_id in history.acknowledged}
     if name in ("counted", "two_levels"):
         assert most_runs(history, name) == MOST[name], "the limit was never reached"
     assert len(storm.deaths) == KILLS

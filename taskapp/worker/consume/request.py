@@ -311,8 +311,7 @@ class Request(_Stock):
             return
         self._is_counted = True
         state = "SUCCESS" if self._ended_by is None else self._state()
-        run = self._counted(Disposition(state=state))
-        if run is not None:
+        if (run := self._counted(Disposition(state=state))) is not None:
             note_writer().count(self._delivery_info.get("routing_key") or "", run)
         is_over = not self._is_retried and not isinstance(self._ended_by, Repeat)
         if is_over and (end := end_of_request(self, state)) is not None:
