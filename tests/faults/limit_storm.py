@@ -83,7 +83,7 @@ class Storm:
         self.start_client(plan)
 
     def rage(self, kills: int, gap_seconds: float, kills_for_a_client: int = 2) -> None:
-        """Kill so many nodes, and a client for each so many of them."""
+        """Kill ``kills`` nodes, one after another, and a client after each ``kills_for_a_client`` of them."""
         for number in range(1, kills + 1):
             play_for(self.random.uniform(0.2, 2 * gap_seconds - 0.2))
             self.kill_a_node()

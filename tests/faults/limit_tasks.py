@@ -104,7 +104,7 @@ def debounced(self: Any, key: str, call: str, seconds: float) -> str:
     name="limits.rated", bind=True, rate_limit=f"{RATE_PER_SECOND}/s", rate_burst=RATE_BURST, rate_key="{key}"
 )  # fmt: skip
 def rated(self: Any, key: str, call: str, seconds: float) -> str:
-    """Start so often for each key."""
+    """Start at most at a rate for each key."""
     return _run(self, call, seconds)
 
 
