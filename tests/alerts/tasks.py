@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskapp import CircuitBreaker, shared_task
+from taskapp import Backoff, CircuitBreaker, shared_task
 
 
 @shared_task
@@ -21,9 +21,13 @@ def fetch(self, mended: str) -> None:
         raise self.retry(countdown=0.2)
 
 
-@shared_task(circuit_breaker=CircuitBreaker(failures=3, open_for=0.5))
+@shared_task(
+    circuit_breaker=CircuitBreaker(failures=3, open_for=5),
+    retry_on={ConnectionError: Backoff(first=0)},
+    max_retries=None,
+)
 def deliver(mended: str) -> None:
-    """Fail until the file ``mended`` exists."""
+    """Ask for a retry until the file ``mended`` exists; the circuit lets few runs start, so that this is no storm."""
     if not Path(mended).exists():
         raise ConnectionError("the parcel service does not answer")
 
