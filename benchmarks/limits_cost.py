@@ -80,7 +80,7 @@ def drained(store: RedisStore, node: subprocess.Popen[bytes], keys: int) -> Cost
 
 
 def await_completed(store: RedisStore, node: subprocess.Popen[bytes], number: int) -> int:
-    """Wait until so many tasks are completed; return how many are."""
+    """Wait until this number of tasks is completed; return how many are."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline and node.poll() is None:
         if (done := completed(store.client.hgetall("taskapp:totals"))) >= number:

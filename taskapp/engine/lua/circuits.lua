@@ -8,7 +8,7 @@ local function circuit_name(task) return CIRCUIT .. task end
 
 local function open_circuit(task, kind, open_for)
   local key = key_circuit(task)
-  redis.call('HDEL', key, 'last', 'row') -- all there is before it opens: the key begins anew, without an end
+  redis.call('HDEL', key, 'last', 'row') -- all there is before it opens: the key expires no more
   redis.call('HSET', key, 'until', NOW + open_for, 'kind', kind)
   redis.call('HINCRBY', key, 'times', 1)
   redis.call('ZADD', key_circuits(), 'NX', WALL, task)
