@@ -1,4 +1,4 @@
-"""Task types with circuit breakers, as a user writes them."""
+"""Task types with circuit breakers, as a user writes them; apps that acknowledge early load them, too."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ def run(path: str) -> str:
     return what
 
 
-@shared_task(circuit_breaker=BREAKER)
+@shared_task(acks_late=True, circuit_breaker=BREAKER)
 def call(path: str) -> str:
     return run(path)
 
 
-@shared_task(circuit_breaker=BREAKER)
+@shared_task(acks_late=True, circuit_breaker=BREAKER)
 async def call_in_a_coroutine(path: str) -> str:
     return run(path)
 
 
-@shared_task(circuit_breaker=BREAKER, cpu_bound=True)
+@shared_task(acks_late=True, circuit_breaker=BREAKER, cpu_bound=True)
 def call_in_a_child(path: str) -> str:
     return run(path)
 
 
-@shared_task(circuit_breaker=BREAKER, retry_on={ConnectionError: Backoff(first=0)}, max_retries=50)
+@shared_task(acks_late=True, circuit_breaker=BREAKER, retry_on={ConnectionError: Backoff(first=0)}, max_retries=50)
 def call_and_retry(path: str) -> str:
     return run(path)
 
 
-@shared_task(circuit_breaker=CircuitBreaker(failures=2, open_for=600), cpu_bound=True, time_limit=1)
+@shared_task(acks_late=True, circuit_breaker=CircuitBreaker(failures=2, open_for=600), cpu_bound=True, time_limit=1)
 def hangs(path: str) -> None:
     run(path)
     time.sleep(600)
 
 
-@shared_task(circuit_breaker=QUICK)
+@shared_task(acks_late=True, circuit_breaker=QUICK)
 def recovers(path: str, mended: str) -> str:
     run(path)
     if not Path(mended).exists():
@@ -61,7 +61,7 @@ def recovers(path: str, mended: str) -> str:
     return "done"
 
 
-@shared_task(circuit_breaker=QUICK, max_concurrency=2, rate_limit="1000/s", fair_key="{tenant}")
+@shared_task(acks_late=True, circuit_breaker=QUICK, max_concurrency=2, rate_limit="1000/s", fair_key="{tenant}")
 def limited(tenant: str, fail: bool) -> Any:
     if fail:
         raise ConnectionError("away")

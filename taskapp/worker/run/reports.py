@@ -156,7 +156,8 @@ class Reports:
         log_failure(_TraceInfo(states.FAILURE, error), task, request, einfo)
         if attempts := attempts_in(request):
             said = "; ".join(map(str, attempts))
-            logger.error("Task %s[%s] failed after %s", self._name(request), request.id, said)
+            # Not as an error: of those, each failed task has one.
+            logger.warning("Task %s[%s] failed after %s", self._name(request), request.id, said)
         traceback_clear(kept)
         return einfo
 
