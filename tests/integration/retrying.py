@@ -36,7 +36,12 @@ def recovers(self: Task) -> int:
     return int(self.request.retries)
 
 
-BUDGET: dict[str, Any] = {"retry_on": {TimeoutError: Backoff(first=0)}, "max_retries": 10, "retry_budget": "7/h"}
+BUDGET: dict[str, Any] = {
+    "retry_on": {TimeoutError: Backoff(first=0)},
+    "max_retries": 10,
+    "retry_budget": "7/h",
+    "acks_late": True,
+}
 
 
 @shared_task(**BUDGET)
@@ -54,17 +59,17 @@ def budgeted_in_a_child() -> None:
     raise TimeoutError("late")
 
 
-@shared_task(bind=True, default_retry_delay=0, max_retries=10, retry_budget="7/h")
+@shared_task(acks_late=True, bind=True, default_retry_delay=0, max_retries=10, retry_budget="7/h")
 def budgeted_without_an_error(self: Task) -> None:
     raise self.retry()
 
 
-@shared_task(bind=True, default_retry_delay=0, max_retries=10, retry_budget="7/h")
+@shared_task(acks_late=True, bind=True, default_retry_delay=0, max_retries=10, retry_budget="7/h")
 def budgeted_with_an_error_never_raised(self: Task) -> None:
     raise self.retry(exc=TimeoutError("late"))
 
 
-@shared_task(retry_on={TimeoutError: Backoff(first=0, max_retries=1)}, retry_budget=0.25)
+@shared_task(acks_late=True, retry_on={TimeoutError: Backoff(first=0, max_retries=1)}, retry_budget=0.25)
 def shared_budget(fail: bool) -> None:
     if fail:
         raise TimeoutError("late")
