@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from taskapp import devredis
+from taskapp.redis.keys import Keys
+from taskapp.redis.link import Link
 from tests.support import Node, Process, clean_environment, eventually, run_python
 
 
@@ -29,6 +31,11 @@ def node(tmp_path: Path, environment: dict[str, str]) -> Iterator[Process]:
     argv = [sys.executable, "-m", "celery", "-A", "taskapp", "worker", "-n", "w1@here", "-c", "1", "-l", "INFO"]
     node = Node(argv, tmp_path / "node.log", environment, tmp_path)
     eventually(lambda: " ready." in node.output())
+    connect = devredis.connections(tmp_path / "data")
+    assert connect is not None
+    link = Link(connect)
+    eventually(lambda: link.command("ZCARD", Keys()("leases")))  # a node may say that it is ready a moment before
+    link.close()
     yield node
     node.close()
 
