@@ -20,9 +20,12 @@ import msgspec
 from taskapp.engine.limits import MOST_BYTES
 from taskapp.queues import HIGHEST_PRIORITY
 
-OURS = 1
+PLAIN = 1
 WRAPPED = 2
 LIMITED = 3
+OURS = (PLAIN, LIMITED)
+"""Versions that taskapp writes; the other one wraps what others have written."""
+KNOWN = (*OURS, WRAPPED)
 _FIXED = struct.Struct(">BBHH")
 _LENGTH = struct.Struct(">H")
 LONGEST_NAME_BYTES = 255
@@ -58,7 +61,7 @@ def seal(message_id: str, task: str, priority: int, body: bytes, limits: bytes =
     if not 0 <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority {priority!r} is not between 0 and 9")
     if not limits:
-        return b"%c%c\0\0\0\0%c%b%c%b%b" % (OURS, priority, len(identity), identity, len(name), name, body)
+        return b"%c%c\0\0\0\0%c%b%c%b%b" % (PLAIN, priority, len(identity), identity, len(name), name, body)
     if len(limits) > MOST_BYTES:
         raise ValueError(f"the limits of {task} have {len(limits)} bytes, more than {MOST_BYTES}")
     known = b"%c%b%c%b" % (len(identity), identity, len(name), name)
@@ -69,7 +72,7 @@ def unseal(blob: bytes) -> Envelope:
     """Return the parts of ``blob``; without a header, all of it is the body. Never raises."""
     try:
         version, priority, deliveries, crashes = _FIXED.unpack_from(blob)
-        if version not in (OURS, WRAPPED, LIMITED) or priority > HIGHEST_PRIORITY:
+        if version not in KNOWN or priority > HIGHEST_PRIORITY:
             raise ValueError(version)
         end = 7 + blob[6]
         identity = blob[7:end].decode()

@@ -149,10 +149,19 @@ def read_snapshot(link: Link, prefix: str, queues: Sequence[str]) -> Snapshot:
     )
 
 
-def lane_depth(limited: Sequence[bytes]) -> int:
-    """Return how many messages with limits are ready in a queue, from all fields and values of its key ``limited``."""
+def asks_for_ready(keys: Keys, queue: str) -> list[tuple[str, str]]:
+    """Return the commands whose answers ``ready_in`` counts."""
+    return [*(("LLEN", key) for key in keys.waiting(queue)), ("HGETALL", keys("limited", queue))]
+
+
+def ready_in(answers: Sequence[Any]) -> int:
+    """Return how many messages of a queue are ready, with and without limits; a key of another type counts as empty."""
+    *lengths, limited = answers
+    ready = sum(length for length in lengths if isinstance(length, int))
+    if not isinstance(limited, list):
+        return ready
     signs = {b"all": 1, b"blocked": -1}
-    return sum(
+    return ready + sum(
         signs.get(what.partition(b":")[0], 0) * int(float(number))
         for what, number in zip(limited[::2], limited[1::2], strict=True)
     )

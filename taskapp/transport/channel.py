@@ -24,7 +24,7 @@ from taskapp.engine.runtime import Runtime, role, runtime_for
 from taskapp.engine.settlement import Event, Settlement
 from taskapp.engine.settlement import current as current_settlement
 from taskapp.engine.slots import SingleKindSlots
-from taskapp.engine.snapshot import lane_depth
+from taskapp.engine.snapshot import asks_for_ready, ready_in
 from taskapp.errors.publishing import Unroutable
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import NotSent, OutcomeUnknown, over_resp2
@@ -347,11 +347,7 @@ class EngineChannel(PolledChannel):
     # --- queues -----------------------------------------------------------------------------------
 
     def _size(self, queue: str) -> int:
-        keys = Keys(self.global_keyprefix)
-        commands = [*(("LLEN", key) for key in keys.waiting(queue)), ("HGETALL", keys("limited", queue))]
-        *lengths, limited = self.process.producer.link.pipeline(commands)
-        ready = sum(length for length in lengths if isinstance(length, int))
-        return ready + (lane_depth(limited) if isinstance(limited, list) else 0)
+        return ready_in(self.process.producer.link.pipeline(asks_for_ready(Keys(self.global_keyprefix), queue)))
 
     def _purge(self, queue: str) -> int:
         gone, at, reported_at = 0, b"", monotonic()

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from kombu.utils.json import dumps, loads
 
-from taskapp.engine.envelope import LIMITED, LONGEST_NAME_BYTES, OURS, Envelope, seal, unseal
+from taskapp.engine.envelope import LONGEST_NAME_BYTES, OURS, Envelope, seal, unseal
 from taskapp.engine.headers import PROPERTIES, check_follow_ups, check_headers
 from taskapp.transport.limits_header import LIMITS_HEADER, in_header
 
@@ -190,7 +190,7 @@ def unpack(envelope: Envelope) -> dict[str, Any]:
     Raises:
         Unreadable: It is not a message; the error says why.
     """
-    if envelope.version == OURS or envelope.version == LIMITED:
+    if envelope.version in OURS:
         return _unpack_ours(envelope)
     if len(envelope.body) > FOREIGN_BYTES_MOST:
         raise Unreadable(
@@ -233,7 +233,7 @@ def read_headers(envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any] | N
 
 def _headers_alone(envelope: Envelope) -> dict[str, Any]:
     """Return the headers of a kombu message that is otherwise unreadable."""
-    if envelope.version in (OURS, LIMITED) or len(envelope.body) > FOREIGN_BYTES_MOST:
+    if envelope.version in OURS or len(envelope.body) > FOREIGN_BYTES_MOST:
         raise Unreadable("its headers cannot be read")
     try:
         headers = json.loads(envelope.body)["headers"]

@@ -11,7 +11,7 @@ from kombu.transport.virtual.base import Message
 
 from taskapp.engine.claims import Claimed
 from taskapp.engine.clock import Clock
-from taskapp.engine.envelope import LIMITED, OURS
+from taskapp.engine.envelope import OURS
 from taskapp.transport.codec import (
     PROPERTIES_HEADER,
     READY_AT_HEADER,
@@ -82,7 +82,7 @@ class Received(BoundedMessage):
         """
         envelope = claimed.envelope
         payload = unpack(envelope)
-        self.is_foreign = envelope.version != OURS and envelope.version != LIMITED
+        self.is_foreign = envelope.version not in OURS
         self.as_sent, self.envelope_names = {}, (envelope.id, envelope.task)
         properties = payload["properties"]
         delivery_info = properties["delivery_info"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -99,3 +100,11 @@ def make_bench(server: RedisServer) -> Iterator[Callable[..., Bench]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Silence the logs of a broken engine."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

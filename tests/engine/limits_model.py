@@ -91,7 +91,7 @@ class Model:
     # --- unique keys --------------------------------------------------------------------------------
 
     def push(self, task: Task) -> tuple[str, str] | None:
-        """Queue ``task``, or return what becomes of it and the id of the other."""
+        """Queue ``task``; if another has its key, return the outcome and the id of that one instead."""
         unique = task.limits.unique
         if unique is not None:
             waiting, running = self.waiting_of.get(unique.key), self.running_of.get(unique.key)

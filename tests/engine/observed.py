@@ -12,7 +12,7 @@ import msgspec
 
 from taskapp.engine.counters import BAR
 from taskapp.engine.dead_letters import REASONS
-from taskapp.engine.envelope import OURS, unseal
+from taskapp.engine.envelope import PLAIN, unseal
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import Link
 from taskapp.transport.codec import READY_AT_HEADER, pack_task
@@ -74,7 +74,7 @@ class Observer:
         """Return what of a message the model knows, its body as it was pushed; note since when it can run."""
         envelope = unseal(blob)
         body = envelope.body
-        if envelope.version == OURS:
+        if envelope.version == PLAIN:
             *content, headers, correlation_id, reply_to, exchange, key = msgspec.msgpack.decode(body)
             if (ready_at := headers.pop(READY_AT_HEADER, None)) is not None:
                 whole = pack_task(tuple(content), headers, 0, correlation_id, reply_to, exchange, key)
@@ -174,7 +174,7 @@ class Observer:
             about = json.loads(abouts[name])
             assert name in values[self.keys("dead", queue, about["reason"])]
             envelope = unseal(raw)
-            if envelope.version == OURS:
+            if envelope.version == PLAIN:
                 assert (envelope.deliveries, envelope.crashes) == (about["deliveries"], about["crashes"])
             else:
                 assert envelope.version == 0, "the bytes are not as they came"

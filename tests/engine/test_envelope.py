@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from taskapp.engine.envelope import LONGEST_NAME_BYTES, OURS, seal, unseal
+from taskapp.engine.envelope import LONGEST_NAME_BYTES, PLAIN, seal, unseal
 from tests.engine.bench import Bench
 from tests.support import examples
 
@@ -20,7 +20,7 @@ def test_what_is_sealed_comes_back_as_it_was(name: str, task: str, priority: int
 
     envelope = unseal(seal(name, task, priority, body))
 
-    assert envelope == (name, task, priority, 0, 0, body, OURS)
+    assert envelope == (name, task, priority, 0, 0, body, PLAIN)
 
 
 @given(blob=st.one_of(bodies, bodies.map(lambda body: b"\1" + body), bodies.map(lambda body: b"\2" + body)))
@@ -69,7 +69,7 @@ def test_the_server_counts_in_the_header_and_leaves_the_rest(
     node.done()
 
     [message] = node.take()
-    assert message.envelope == (name, task, priority, 2, 1, body, OURS)
+    assert message.envelope == (name, task, priority, 2, 1, body, PLAIN)
     node.die()
 
 
@@ -82,4 +82,4 @@ def test_counts_stop_at_what_the_header_can_hold(bench: Bench) -> None:
     node.done()
 
     [message] = node.take()
-    assert message.envelope == ("id", "task", 0, 65_535, 65_535, b"body", OURS)
+    assert message.envelope == ("id", "task", 0, 65_535, 65_535, b"body", PLAIN)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +16,6 @@ from tests.support import RedisServer
 
 EXAMPLES = 400
 """Histories after which a broken line counts as not found; most are found within ten."""
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Silence the logs of a broken engine."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.slow

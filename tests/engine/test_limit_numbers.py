@@ -10,7 +10,7 @@ from taskapp.engine.limit_numbers import BlockedLane, LimitNumbers, LimitsAdmin
 from taskapp.engine.limits import Concurrency, Limits, Rate, Unique, packed
 from taskapp.engine.options import NodeProfile
 from taskapp.engine.search import Gate, Place, Search
-from taskapp.engine.snapshot import LimitRef, lane_depth, read_snapshot
+from taskapp.engine.snapshot import LimitRef, asks_for_ready, read_snapshot, ready_in
 from taskapp.transport.codec import READY_AT_HEADER, pack_task
 from tests.engine.bench import Bench, TestNode, names
 
@@ -156,8 +156,7 @@ def test_blocked_tasks_are_counted_apart_and_ready_ones_in_the_depth(bench: Benc
     def seen() -> tuple[int, int, int]:
         [queue] = [each for each in read_snapshot(bench.link, "", ("q1",)).queues if each.name == "q1"]
         assert queue.waiting[3].depth == queue.depth
-        flat = bench.link.command("HGETALL", bench.keys("limited", "q1"))
-        assert lane_depth(flat) + bench.client.llen(bench.keys.ready("q1", 3)) == queue.depth
+        assert ready_in(bench.link.pipeline(asks_for_ready(bench.keys, "q1"))) == queue.depth
         return queue.depth, queue.blocked, queue.delayed
 
     assert seen() == (6, 0, 1)

@@ -141,7 +141,7 @@ def keys_left(client: redis.Redis) -> set[str]:
 
 
 def _ends_by_itself(client: redis.Redis, key: str) -> bool:
-    """Say whether a unique key is kept for a time by its promise, and has a time to live."""
+    """Return whether ``key`` is a unique key that is to outlive its task, and expires."""
     return key.startswith("taskapp:unique:limits.for_a_time") and client.pttl(key) > 0
 
 

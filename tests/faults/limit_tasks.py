@@ -1,6 +1,6 @@
 """A task type for each promise about limits.
 
-Ids are ``<task type>.<key>.<client>-<call>``, see ``limit_client``: whoever sees an id knows what it waits for.
+Ids are ``<task type>.<key>.<client>-<call>``, see ``limit_client``, so an id tells which limits its task has.
 """
 
 from __future__ import annotations

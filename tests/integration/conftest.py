@@ -67,3 +67,11 @@ def plain_shop(redis_server: RedisServer, tmp_path: Path) -> Iterator[Project]:
     project = Project(redis_server, None, tmp_path)
     yield project
     project.close()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Path]:
+    """Tasks of ``blocking`` wait until this file exists."""
+    path = tmp_path / "opened"
+    yield path
+    path.touch()

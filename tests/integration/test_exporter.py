@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Exporter(Node):
         variables = clean_environment(TASKAPP_BROKER_URL=broker_url, TASKAPP_DATA_DIR=str(directory / "data"), **env)
         variables["PYTHONPATH"] = str(Path.cwd())
         argv = [sys.executable, "-m", "taskapp", "exporter", "--port", "0"]
-        super().__init__(argv, directory / "exporter.log", variables, cwd=directory)
+        # A log of its own: otherwise a second one would take the address of the first.
+        super().__init__(argv, directory / f"exporter-{uuid.uuid4().hex}.log", variables, cwd=directory)
         self.url = eventually(lambda: re.search(r"metrics at (http://\S+)", self.output())).group(1)
 
     def page(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,6 @@ def limit(redis_server: RedisServer, tmp_path: Path) -> Limit:
         TASKAPP_INCLUDE="tests.integration.blocking",
     )  # fmt: skip
     return lambda *arguments: run_python("-m", "taskapp", "limits", *arguments, env=environment)
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Path]:
-    """Tasks of ``blocking`` wait until this file exists."""
-    path = tmp_path / "opened"
-    yield path
-    path.touch()
 
 
 @pytest.fixture

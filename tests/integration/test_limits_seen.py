@@ -102,14 +102,6 @@ def test_flower_replays_the_letters_whose_key_is_free_and_tells_of_the_others(le
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Path]:
-    """Tasks of ``blocking`` wait until this file exists."""
-    path = tmp_path / "opened"
-    yield path
-    path.touch()
-
-
-@pytest.fixture
 def node(worker: Callable[..., Process], app: Celery, opened: Path) -> Process:
     return worker("-c", "8", TASKAPP_INCLUDE="tests.integration.blocking", OPENED=str(opened))
 

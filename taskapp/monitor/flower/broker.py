@@ -14,7 +14,7 @@ from flower.api.tasks import GetQueueLengths
 from flower.views.broker import BrokerView
 
 from taskapp.app.application import Celery
-from taskapp.engine.snapshot import lane_depth
+from taskapp.engine.snapshot import asks_for_ready, ready_in
 from taskapp.monitor.flower.source import TabSource
 from taskapp.redis.keys import Keys
 from taskapp.redis.link import all_answered
@@ -31,14 +31,12 @@ def lengths(app: Celery, queues: Iterable[str]) -> list[dict[str, Any]]:
     """
     names = list(queues)
     with app.engine() as engine:
-        keys = Keys(engine.prefix)
-        lists = {name: keys.waiting(name) for name in names}
-        commands = [("LLEN", key) for each in lists.values() for key in each]
-        commands += [("HGETALL", keys("limited", name)) for name in lists]
-        answers = all_answered(engine.link.pipeline(commands))
-    limited = dict(zip(lists, map(lane_depth, answers[len(answers) - len(lists) :]), strict=True))
-    each = iter(answers)
-    return [{"name": name, "messages": sum(int(next(each)) for _ in lists[name]) + limited[name]} for name in names]
+        asked = [asks_for_ready(Keys(engine.prefix), name) for name in names]
+        answers = iter(all_answered(engine.link.pipeline([command for each in asked for command in each])))
+    return [
+        {"name": name, "messages": ready_in([next(answers) for _ in each])}
+        for name, each in zip(names, asked, strict=True)
+    ]
 
 
 class _RedisBroker:
